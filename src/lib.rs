@@ -1,0 +1,5 @@
+//! staterouter.
+pub mod config;
+pub mod route;
+pub mod store;
+pub mod wire;

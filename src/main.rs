@@ -1,0 +1,2 @@
+//! The staterouter program.
+fn main() {}
