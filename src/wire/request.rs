@@ -1,0 +1,215 @@
+//! Request heads (protocol 2 and 3).
+
+use memchr::{memchr, memrchr};
+
+use super::WireError;
+use super::head::{self, HeadLimits, Header, Lines, Parsed, Span};
+
+/// The request method. Anything else is framed and forwarded; state servers answer it with 400.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Method {
+    /// `GET`: read, acquire or release.
+    Get,
+    /// `HEAD`: keep the item alive.
+    Head,
+    /// `PUT`: store, which also unlocks.
+    Put,
+    /// `DELETE`: remove.
+    Delete,
+    /// Any other token.
+    Other,
+}
+
+/// The `Exclusive` header of a request.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Exclusive {
+    /// Header absent.
+    None,
+    /// `acquire`, in any case.
+    Acquire,
+    /// `release`, in any case.
+    Release,
+    /// Any other value.
+    Unknown,
+}
+
+/// What a request asks for: the six operations of the protocol (protocol 3).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Operation {
+    /// Shared read.
+    Get,
+    /// Read and lock.
+    Acquire,
+    /// Unlock.
+    Release,
+    /// Store.
+    Put,
+    /// Remove.
+    Remove,
+    /// Keep alive.
+    Touch,
+    /// None of the six.
+    Unknown,
+}
+
+impl Operation {
+    /// Whether sending the request a second time after an unclear failure harms nobody.
+    ///
+    /// A second acquire finds the lock the first one left, a second PUT or DELETE may hit a newer
+    /// item (protocol 8, retries).
+    pub fn is_repeatable(self) -> bool {
+        matches!(self, Self::Get | Self::Touch)
+    }
+
+    /// Lower-case name, as used in logs and reports.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Get => "get",
+            Self::Acquire => "acquire",
+            Self::Release => "release",
+            Self::Put => "put",
+            Self::Remove => "remove",
+            Self::Touch => "touch",
+            Self::Unknown => "unknown",
+        }
+    }
+}
+
+/// One request head. Spans count from its first byte; the bytes stay where they are.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct RequestHead {
+    /// Length of the head in bytes, the empty line included.
+    pub head_bytes: usize,
+    /// Length of the body that follows, in bytes; 0 when none is announced.
+    pub body_bytes: u64,
+    /// The method.
+    pub method: Method,
+    /// The `Exclusive` header.
+    pub exclusive: Exclusive,
+    /// The target exactly as sent: never empty, may hold spaces and non-ASCII bytes.
+    pub target: Span,
+    /// Value of `LockCookie` (or `Lock-Cookie`), blanks around it left out.
+    pub lock_cookie: Option<Span>,
+    /// Value of `Timeout`.
+    pub timeout: Option<Span>,
+    /// Value of `ExtraFlags`.
+    pub extra_flags: Option<Span>,
+}
+
+impl RequestHead {
+    /// Parses the head at the start of `bytes`; what follows it (body, next request) is ignored.
+    ///
+    /// # Errors
+    /// Every way in which the bytes cannot become a well-framed request within `limits`.
+    pub fn parse(bytes: &[u8], limits: &HeadLimits) -> Result<Parsed<Self>, WireError> {
+        let mut lines = Lines::new(bytes, limits.max_head_bytes);
+        let Some(line) = lines.next_line()? else {
+            return Ok(Parsed::Partial);
+        };
+        let (method, target) = request_line(line.of(bytes))?;
+        let mut fields = Fields::default();
+        if !lines.headers(|header| fields.take(bytes, header))? {
+            return Ok(Parsed::Partial);
+        }
+        let body_bytes = fields.content_length.unwrap_or(0);
+        if body_bytes > limits.max_body_bytes {
+            return Err(WireError::BodyTooLarge {
+                max_bytes: limits.max_body_bytes,
+            });
+        }
+        Ok(Parsed::Complete(Self {
+            head_bytes: lines.taken(),
+            body_bytes,
+            method,
+            exclusive: fields.exclusive.unwrap_or(Exclusive::None),
+            target,
+            lock_cookie: fields.lock_cookie,
+            timeout: fields.timeout,
+            extra_flags: fields.extra_flags,
+        }))
+    }
+
+    /// The operation, from method and `Exclusive`.
+    pub fn operation(&self) -> Operation {
+        match (self.method, self.exclusive) {
+            (Method::Get, Exclusive::None) => Operation::Get,
+            (Method::Get, Exclusive::Acquire) => Operation::Acquire,
+            (Method::Get, Exclusive::Release) => Operation::Release,
+            (Method::Put, _) => Operation::Put,
+            (Method::Delete, _) => Operation::Remove,
+            (Method::Head, _) => Operation::Touch,
+            (Method::Get, Exclusive::Unknown) | (Method::Other, _) => Operation::Unknown,
+        }
+    }
+}
+
+#[derive(Default)]
+struct Fields {
+    content_length: Option<u64>,
+    exclusive: Option<Exclusive>,
+    lock_cookie: Option<Span>,
+    timeout: Option<Span>,
+    extra_flags: Option<Span>,
+}
+
+impl Fields {
+    /// Sorts by length first: most headers are told apart without comparing a byte.
+    fn take(&mut self, bytes: &[u8], header: Header<'_>) -> Result<(), WireError> {
+        let is = |name: &str| header.name.eq_ignore_ascii_case(name.as_bytes());
+        match header.name.len() {
+            7 if is("Timeout") => head::once(&mut self.timeout, header.value, "Timeout"),
+            9 if is("Exclusive") => head::once(
+                &mut self.exclusive,
+                exclusive(header.value.of(bytes)),
+                "Exclusive",
+            ),
+            10 if is("LockCookie") => head::once(&mut self.lock_cookie, header.value, "LockCookie"),
+            10 if is("ExtraFlags") => head::once(&mut self.extra_flags, header.value, "ExtraFlags"),
+            // Printed in the request examples of the published specification only.
+            11 if is("Lock-Cookie") => {
+                head::once(&mut self.lock_cookie, header.value, "LockCookie")
+            }
+            14 if is("Content-Length") => {
+                let length = head::decimal(header.value.of(bytes));
+                let length = length.ok_or(WireError::BadContentLength)?;
+                head::once(&mut self.content_length, length, "Content-Length")
+            }
+            17 if is("Transfer-Encoding") => Err(WireError::TransferEncoding),
+            _ => Ok(()),
+        }
+    }
+}
+
+fn exclusive(value: &[u8]) -> Exclusive {
+    if value.eq_ignore_ascii_case(b"acquire") {
+        Exclusive::Acquire
+    } else if value.eq_ignore_ascii_case(b"release") {
+        Exclusive::Release
+    } else {
+        Exclusive::Unknown
+    }
+}
+
+/// Method before the first space, version after the last one, target everything between
+/// (protocol 2.3, rule 1).
+fn request_line(line: &[u8]) -> Result<(Method, Span), WireError> {
+    let first = memchr(b' ', line).ok_or(WireError::BadRequestLine)?;
+    let last = memrchr(b' ', line).ok_or(WireError::BadRequestLine)?;
+    let target = Span::new(first + 1, last);
+    let well_formed = first > 0
+        && line[..first].iter().all(|&byte| head::is_token(byte))
+        && last > first + 1
+        && memchr(b'\t', line).is_none()
+        && line[last + 1..].starts_with(b"HTTP/");
+    if !well_formed {
+        return Err(WireError::BadRequestLine);
+    }
+    let method = match &line[..first] {
+        b"GET" => Method::Get,
+        b"PUT" => Method::Put,
+        b"HEAD" => Method::Head,
+        b"DELETE" => Method::Delete,
+        _ => Method::Other,
+    };
+    Ok((method, target))
+}
