@@ -1,0 +1,135 @@
+//! Recycled buffers. A connection borrows one when bytes arrive and gives it back when the
+//! message is done, so memory follows the requests in flight and not the open connections.
+
+use std::cell::RefCell;
+use std::rc::Rc;
+
+/// Bytes kept free in front of the first message, so that a header value can grow in place.
+pub const HEADROOM_BYTES: usize = crate::wire::rewrite::HEADROOM_BYTES;
+
+/// Free buffers a pool keeps at most; the rest goes back to the allocator.
+const MAX_FREE_BUFFERS: usize = 256;
+
+/// The free buffers of one worker, last in first out so that the next one is still in the cache.
+#[derive(Debug)]
+pub struct BufferPool {
+    free: RefCell<Vec<Box<[u8]>>>,
+    buffer_bytes: usize,
+}
+
+impl BufferPool {
+    /// A pool of buffers that hold `capacity_bytes` of message each.
+    pub fn new(capacity_bytes: usize) -> Rc<Self> {
+        Rc::new(Self {
+            free: RefCell::new(Vec::with_capacity(MAX_FREE_BUFFERS)),
+            buffer_bytes: capacity_bytes + HEADROOM_BYTES,
+        })
+    }
+
+    /// An empty buffer; it returns by itself when dropped.
+    pub fn take(self: &Rc<Self>) -> Buffer {
+        let bytes = self.free.borrow_mut().pop();
+        let bytes = bytes.unwrap_or_else(|| vec![0; self.buffer_bytes].into_boxed_slice());
+        Buffer { bytes, start: HEADROOM_BYTES, end: HEADROOM_BYTES, pool: Rc::clone(self) }
+    }
+}
+
+/// Bytes received and not yet consumed, in one contiguous run.
+#[derive(Debug)]
+pub struct Buffer {
+    bytes: Box<[u8]>,
+    start: usize,
+    end: usize,
+    pool: Rc<BufferPool>,
+}
+
+impl Buffer {
+    /// The bytes held.
+    pub fn filled(&self) -> &[u8] {
+        &self.bytes[self.start..self.end]
+    }
+
+    /// Number of bytes held.
+    pub fn len(&self) -> usize {
+        self.end - self.start
+    }
+
+    /// Whether no byte is held.
+    pub fn is_empty(&self) -> bool {
+        self.start == self.end
+    }
+
+    /// The free room behind the bytes held.
+    pub fn room_mut(&mut self) -> &mut [u8] {
+        &mut self.bytes[self.end..]
+    }
+
+    /// Takes over `count` bytes that were written into [`Self::room_mut`].
+    pub fn grow(&mut self, count: usize) {
+        self.end = (self.end + count).min(self.bytes.len());
+    }
+
+    /// Drops `count` bytes from the front.
+    pub fn consume(&mut self, count: usize) {
+        self.start = (self.start + count).min(self.end);
+    }
+
+    /// Drops everything.
+    pub fn clear(&mut self) {
+        self.start = HEADROOM_BYTES;
+        self.end = HEADROOM_BYTES;
+    }
+
+    /// Moves what is held to the front, so that the room behind it is as large as can be.
+    pub fn compact(&mut self) {
+        self.bytes.copy_within(self.start..self.end, HEADROOM_BYTES);
+        self.end = HEADROOM_BYTES + self.len();
+        self.start = HEADROOM_BYTES;
+    }
+}
+
+impl Drop for Buffer {
+    fn drop(&mut self) {
+        let mut free = self.pool.free.borrow_mut();
+        if free.len() < MAX_FREE_BUFFERS {
+            free.push(std::mem::take(&mut self.bytes));
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn put(buffer: &mut Buffer, bytes: &[u8]) {
+        buffer.room_mut()[..bytes.len()].copy_from_slice(bytes);
+        buffer.grow(bytes.len());
+    }
+
+    #[test]
+    fn a_buffer_is_a_queue_of_bytes() {
+        let pool = BufferPool::new(8);
+        let mut buffer = pool.take();
+        put(&mut buffer, b"abcdefgh");
+        assert!(buffer.room_mut().is_empty());
+        buffer.consume(5);
+        assert_eq!(buffer.filled(), b"fgh");
+        buffer.compact();
+        put(&mut buffer, b"ijk");
+        assert_eq!(buffer.filled(), b"fghijk");
+        buffer.consume(100);
+        assert!(buffer.is_empty());
+    }
+
+    #[test]
+    fn a_returned_buffer_is_used_again_and_comes_back_empty() {
+        let pool = BufferPool::new(8);
+        let mut buffer = pool.take();
+        put(&mut buffer, b"secret");
+        let place = buffer.bytes.as_ptr();
+        drop(buffer);
+        let again = pool.take();
+        assert_eq!(again.bytes.as_ptr(), place);
+        assert!(again.is_empty());
+    }
+}

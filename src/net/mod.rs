@@ -1,0 +1,22 @@
+//! Sockets, buffers and time for everything that serves connections.
+//!
+//! One worker per core: a thread with its own runtime, its own listener on the shared port, its
+//! own buffers and its own clock. Workers share nothing that is touched per request.
+//!
+//! * [`listen`]: one bound address, one listener per worker (`SO_REUSEPORT`).
+//! * [`worker`]: the threads, the accept loop, the connection cap, the orderly end.
+//! * [`deadline`]: time limits without a timer per request.
+//! * [`buffer`]: recycled read buffers; an idle connection holds none.
+//! * [`stream`]: reading and writing one connection under a deadline.
+
+pub mod buffer;
+pub mod deadline;
+pub mod listen;
+pub mod stream;
+pub mod worker;
+
+pub use buffer::{Buffer, BufferPool};
+pub use deadline::{Deadline, Deadlines};
+pub use listen::{Listeners, ListenError};
+pub use stream::{Conn, IoError};
+pub use worker::{ConnectionCap, Running, ServeOptions, Service, Worker, spawn_workers};

@@ -1,0 +1,187 @@
+//! One connection: reads and writes under its deadline.
+
+use std::future::poll_fn;
+use std::io;
+use std::pin::Pin;
+use std::rc::Rc;
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
+
+use socket2::{SockRef, TcpKeepalive};
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::net::TcpStream;
+
+use super::{Buffer, BufferPool, Deadline};
+
+/// Silence after which the kernel asks whether the peer is still there.
+const KEEPALIVE_IDLE: Duration = Duration::from_secs(30);
+/// Pause between two such questions.
+const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(10);
+
+/// Reading or writing failed.
+#[derive(Debug, thiserror::Error)]
+pub enum IoError {
+    /// The peer closed the connection.
+    #[error("the peer closed the connection")]
+    Closed,
+    /// The deadline passed.
+    #[error("the peer was too slow")]
+    TimedOut,
+    /// The worker is stopping.
+    #[error("the program is stopping")]
+    Stopping,
+    /// The kernel reported an error, a reset by the peer for example.
+    #[error("the connection broke: {0}")]
+    Broken(#[source] io::Error),
+}
+
+/// A TCP connection. The deadline belongs to whoever drives it: one task drives two connections
+/// (client and backend) under one deadline.
+#[derive(Debug)]
+pub struct Conn {
+    stream: TcpStream,
+}
+
+impl Conn {
+    /// Takes over a connected stream: no delay for small writes, keep-alive on.
+    pub fn new(stream: TcpStream) -> Self {
+        // Neither option can fail on a live TCP socket; on a dead one the first read tells.
+        let _ = stream.set_nodelay(true);
+        let keepalive =
+            TcpKeepalive::new().with_time(KEEPALIVE_IDLE).with_interval(KEEPALIVE_INTERVAL);
+        let _ = SockRef::from(&stream).set_tcp_keepalive(&keepalive);
+        Self { stream }
+    }
+
+    /// Waits for the first bytes of a message without holding a buffer meanwhile.
+    ///
+    /// # Errors
+    /// [`IoError`]; [`IoError::Closed`] on an orderly end; [`IoError::Stopping`] as soon as
+    /// `stopping` says so.
+    pub async fn read_first(
+        &mut self,
+        pool: &Rc<BufferPool>,
+        deadline: &Deadline,
+        stopping: impl Fn() -> bool,
+    ) -> Result<Buffer, IoError> {
+        poll_fn(|cx| {
+            let mut buffer = pool.take();
+            match self.poll_read(cx, &mut buffer) {
+                Poll::Ready(result) => Poll::Ready(result.map(|()| buffer)),
+                Poll::Pending if stopping() => Poll::Ready(Err(IoError::Stopping)),
+                Poll::Pending => pending_until(cx, deadline),
+            }
+        })
+        .await
+    }
+
+    /// Reads more into `buffer`, which must have room.
+    ///
+    /// # Errors
+    /// [`IoError`]; [`IoError::Closed`] on an orderly end.
+    pub async fn read_more(
+        &mut self,
+        buffer: &mut Buffer,
+        deadline: &Deadline,
+    ) -> Result<(), IoError> {
+        poll_fn(|cx| match self.poll_read(cx, buffer) {
+            Poll::Ready(result) => Poll::Ready(result),
+            Poll::Pending => pending_until(cx, deadline),
+        })
+        .await
+    }
+
+    /// Writes all of `bytes`. `written` counts what the kernel has taken, also on failure.
+    ///
+    /// # Errors
+    /// [`IoError`]; [`IoError::Closed`] is never returned, a closed peer is [`IoError::Broken`].
+    pub async fn write_all(
+        &mut self,
+        bytes: &[u8],
+        written: &mut u64,
+        deadline: &Deadline,
+    ) -> Result<(), IoError> {
+        self.write_two(bytes, &[], written, deadline).await
+    }
+
+    /// Writes `head`, then `body`, in one system call when the kernel takes both.
+    ///
+    /// # Errors
+    /// As [`Self::write_all`].
+    pub async fn write_two(
+        &mut self,
+        head: &[u8],
+        body: &[u8],
+        written: &mut u64,
+        deadline: &Deadline,
+    ) -> Result<(), IoError> {
+        let total = head.len() + body.len();
+        let mut done = 0;
+        poll_fn(|cx| {
+            while done < total {
+                let poll = if done >= head.len() {
+                    Pin::new(&mut self.stream).poll_write(cx, &body[done - head.len()..])
+                } else if body.is_empty() {
+                    Pin::new(&mut self.stream).poll_write(cx, &head[done..])
+                } else {
+                    let both = [io::IoSlice::new(&head[done..]), io::IoSlice::new(body)];
+                    Pin::new(&mut self.stream).poll_write_vectored(cx, &both)
+                };
+                match poll {
+                    Poll::Ready(Ok(0)) => {
+                        return Poll::Ready(Err(IoError::Broken(io::ErrorKind::WriteZero.into())));
+                    }
+                    Poll::Ready(Ok(count)) => {
+                        done += count;
+                        *written += count as u64;
+                    }
+                    Poll::Ready(Err(error)) => return Poll::Ready(Err(IoError::Broken(error))),
+                    Poll::Pending => return pending_until(cx, deadline),
+                }
+            }
+            Poll::Ready(Ok(()))
+        })
+        .await
+    }
+
+    /// Whether an idle connection can still be used: nothing has arrived on it, no end, no byte.
+    ///
+    /// Costs a system call only when the event loop has seen something arrive.
+    pub fn is_quiet(&self) -> bool {
+        let nothing = self.stream.try_read(&mut [0u8; 1]);
+        nothing.is_err_and(|error| error.kind() == io::ErrorKind::WouldBlock)
+    }
+
+    /// Ends the connection so that the peer can still read what was written last: stops sending,
+    /// then throws away what the peer sends until it closes, `max_bytes` came or time is up.
+    /// Closing at once would reset the connection and could take the answer with it.
+    pub async fn linger(mut self, buffer: &mut Buffer, max_bytes: u64, deadline: &Deadline) {
+        if SockRef::from(&self.stream).shutdown(std::net::Shutdown::Write).is_err() {
+            return;
+        }
+        let mut thrown_away = 0;
+        while thrown_away < max_bytes {
+            buffer.clear();
+            if self.read_more(buffer, deadline).await.is_err() {
+                return;
+            }
+            thrown_away += buffer.len() as u64;
+        }
+    }
+
+    fn poll_read(
+        &mut self,
+        cx: &mut Context<'_>,
+        buffer: &mut Buffer,
+    ) -> Poll<Result<(), IoError>> {
+        let mut room = ReadBuf::new(buffer.room_mut());
+        ready!(Pin::new(&mut self.stream).poll_read(cx, &mut room)).map_err(IoError::Broken)?;
+        let count = room.filled().len();
+        buffer.grow(count);
+        Poll::Ready(if count == 0 { Err(IoError::Closed) } else { Ok(()) })
+    }
+}
+
+fn pending_until<T>(cx: &mut Context<'_>, deadline: &Deadline) -> Poll<Result<T, IoError>> {
+    if deadline.poll_expired(cx) { Poll::Ready(Err(IoError::TimedOut)) } else { Poll::Pending }
+}

@@ -1,0 +1,293 @@
+//! The threads that serve connections, from accept to the orderly end.
+
+use std::cell::Cell;
+use std::future::Future;
+use std::io;
+use std::net::{IpAddr, SocketAddr, TcpListener};
+use std::rc::Rc;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::thread::{self, JoinHandle};
+use std::time::{Duration, Instant};
+
+use tokio::net::TcpStream;
+use tokio::runtime::{Builder, LocalOptions};
+use tokio::sync::{Notify, watch};
+
+use super::deadline::TICK_MS;
+use super::{BufferPool, Conn, Deadlines, Listeners};
+
+/// Pause after the kernel refused an accept for want of descriptors or memory.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+
+/// What a kind of server does with its connections. One instance lives on each worker.
+pub trait Service: 'static {
+    /// Serves one connection until it ends.
+    fn serve(self: Rc<Self>, conn: Conn, peer: SocketAddr) -> impl Future<Output = ()> + 'static;
+
+    /// Whether `peer` may connect at all; asked at accept, before a byte is read.
+    fn admits(&self, peer: IpAddr) -> bool;
+
+    /// Housekeeping, called every [`TICK_MS`].
+    fn tick(&self, now_ms: u64) {
+        let _ = now_ms;
+    }
+}
+
+/// What a service shares with the worker it runs on.
+#[derive(Debug)]
+pub struct Worker {
+    /// Number of this worker, from 0.
+    pub index: usize,
+    /// Its buffers.
+    pub buffers: Rc<BufferPool>,
+    /// Its deadlines and coarse clock.
+    pub deadlines: Rc<Deadlines>,
+    stopping: Cell<bool>,
+    open: Cell<usize>,
+    all_closed: Notify,
+}
+
+impl Worker {
+    /// Whether the program is ending: finish the request at hand, then close.
+    pub fn is_stopping(&self) -> bool {
+        self.stopping.get()
+    }
+}
+
+/// The most connections a server holds, over all its workers.
+#[derive(Debug)]
+pub struct ConnectionCap {
+    open: AtomicUsize,
+    max: usize,
+    freed: Notify,
+}
+
+impl ConnectionCap {
+    /// Room for `max` connections.
+    pub fn new(max: usize) -> Arc<Self> {
+        Arc::new(Self { open: AtomicUsize::new(0), max, freed: Notify::new() })
+    }
+
+    /// Connections open now.
+    pub fn open(&self) -> usize {
+        self.open.load(Ordering::Relaxed)
+    }
+
+    fn try_take(self: &Arc<Self>) -> Option<Place> {
+        let take = |open| (open < self.max).then_some(open + 1);
+        self.open.fetch_update(Ordering::Relaxed, Ordering::Relaxed, take).ok()?;
+        Some(Place(Arc::clone(self)))
+    }
+
+    /// Waits until there is room, `limit` at most.
+    async fn wait_for_room(&self, limit: Duration) {
+        let room = async {
+            while self.open() >= self.max {
+                self.freed.notified().await;
+            }
+        };
+        let _ = tokio::time::timeout(limit, room).await;
+    }
+}
+
+/// One connection's place under the cap.
+struct Place(Arc<ConnectionCap>);
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        self.0.open.fetch_sub(1, Ordering::Relaxed);
+        self.0.freed.notify_one();
+    }
+}
+
+/// How a server runs.
+#[derive(Debug, Clone)]
+pub struct ServeOptions {
+    /// Name of the threads, for `top` and debuggers.
+    pub thread_name: &'static str,
+    /// Capacity of one buffer in bytes; at least the longest head.
+    pub buffer_bytes: usize,
+    /// The connection cap.
+    pub cap: Arc<ConnectionCap>,
+    /// How long a new connection waits for a place when there is none, before it is refused.
+    pub accept_wait: Duration,
+    /// How long requests in flight may go on after a stop.
+    pub shutdown: Duration,
+}
+
+/// A running server.
+#[derive(Debug)]
+pub struct Running {
+    /// Where it listens.
+    pub address: SocketAddr,
+    stop: watch::Sender<bool>,
+    threads: Vec<JoinHandle<()>>,
+}
+
+impl Running {
+    /// Stops accepting, lets requests in flight finish within the configured time, and returns
+    /// when all threads have ended.
+    pub fn stop(self) {
+        let _ = self.stop.send(true);
+        for thread in self.threads {
+            // A worker that panicked has said so on stderr already.
+            let _ = thread.join();
+        }
+    }
+}
+
+/// Starts one thread per listener; `make` builds the service on each.
+///
+/// # Errors
+/// When the system gives no thread.
+pub fn spawn_workers<S: Service>(
+    listeners: Listeners,
+    options: &ServeOptions,
+    make: impl Fn(Rc<Worker>) -> S + Clone + Send + 'static,
+) -> io::Result<Running> {
+    let (stop, stopped) = watch::channel(false);
+    let mut threads = Vec::with_capacity(listeners.sockets.len());
+    for (index, listener) in listeners.sockets.into_iter().enumerate() {
+        let (options, make, stopped) = (options.clone(), make.clone(), stopped.clone());
+        let name = format!("{}-{index}", options.thread_name);
+        let run = move || {
+            if let Err(error) = run_worker(index, listener, &options, make, stopped) {
+                tracing::error!(worker = index, %error, "worker could not run");
+            }
+        };
+        threads.push(thread::Builder::new().name(name).spawn(run)?);
+    }
+    Ok(Running { address: listeners.address, stop, threads })
+}
+
+fn run_worker<S: Service>(
+    index: usize,
+    listener: TcpListener,
+    options: &ServeOptions,
+    make: impl Fn(Rc<Worker>) -> S,
+    mut stopped: watch::Receiver<bool>,
+) -> io::Result<()> {
+    let runtime =
+        Builder::new_current_thread().enable_all().build_local(LocalOptions::default())?;
+    runtime.block_on(async {
+        let listener = tokio::net::TcpListener::from_std(listener)?;
+        let worker = Rc::new(Worker {
+            index,
+            buffers: BufferPool::new(options.buffer_bytes),
+            deadlines: Deadlines::new(),
+            stopping: Cell::new(false),
+            open: Cell::new(0),
+            all_closed: Notify::new(),
+        });
+        let service = Rc::new(make(Rc::clone(&worker)));
+        let clock = tokio::task::spawn_local(tick(Rc::clone(&worker), Rc::clone(&service)));
+        tokio::select! {
+            () = accept(&worker, &service, &listener, options) => {}
+            _ = stopped.wait_for(|stop| *stop) => {}
+        }
+        drop(listener);
+        worker.stopping.set(true);
+        worker.deadlines.wake_all();
+        let closed = async {
+            while worker.open.get() > 0 {
+                worker.all_closed.notified().await;
+            }
+        };
+        if tokio::time::timeout(options.shutdown, closed).await.is_err() {
+            let open = worker.open.get();
+            tracing::warn!(worker = index, open, "closing connections with requests in flight");
+        }
+        clock.abort();
+        Ok(())
+    })
+}
+
+/// Drives the worker's clock, its deadlines and the service's housekeeping.
+async fn tick<S: Service>(worker: Rc<Worker>, service: Rc<S>) {
+    let start = Instant::now();
+    let mut interval = tokio::time::interval(Duration::from_millis(TICK_MS));
+    interval.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    loop {
+        interval.tick().await;
+        let now_ms = start.elapsed().as_millis() as u64;
+        worker.deadlines.advance(now_ms);
+        service.tick(now_ms);
+    }
+}
+
+/// Accepts for ever. At the cap a new connection first waits for a place; once that has failed,
+/// those behind it are refused at once until a place is free again.
+async fn accept<S: Service>(
+    worker: &Rc<Worker>,
+    service: &Rc<S>,
+    listener: &tokio::net::TcpListener,
+    options: &ServeOptions,
+) {
+    let mut refusing = false;
+    loop {
+        let (stream, peer) = match listener.accept().await {
+            Ok(accepted) => accepted,
+            Err(error) => {
+                tracing::warn!(worker = worker.index, %error, "cannot accept a connection");
+                tokio::time::sleep(ACCEPT_PAUSE).await;
+                continue;
+            }
+        };
+        if !service.admits(peer.ip()) {
+            tracing::warn!(peer = %peer.ip(), "connection refused: address is not in 'allow'");
+            continue;
+        }
+        let mut place = options.cap.try_take();
+        if place.is_none() && !refusing {
+            options.cap.wait_for_room(options.accept_wait).await;
+            place = options.cap.try_take();
+        }
+        refusing = place.is_none();
+        match place {
+            Some(place) => spawn_connection(worker, service, stream, peer, place),
+            None => tracing::warn!(
+                peer = %peer.ip(),
+                open = options.cap.open(),
+                "connection refused: too many connections"
+            ),
+        }
+    }
+}
+
+fn spawn_connection<S: Service>(
+    worker: &Rc<Worker>,
+    service: &Rc<S>,
+    stream: TcpStream,
+    peer: SocketAddr,
+    place: Place,
+) {
+    let open = OpenConnection::new(worker, place);
+    let serving = Rc::clone(service).serve(Conn::new(stream), peer);
+    tokio::task::spawn_local(async move {
+        let _open = open;
+        serving.await;
+    });
+}
+
+/// Counts one connection for as long as it lives.
+struct OpenConnection {
+    worker: Rc<Worker>,
+    _place: Place,
+}
+
+impl OpenConnection {
+    fn new(worker: &Rc<Worker>, place: Place) -> Self {
+        worker.open.set(worker.open.get() + 1);
+        Self { worker: Rc::clone(worker), _place: place }
+    }
+}
+
+impl Drop for OpenConnection {
+    fn drop(&mut self) {
+        self.worker.open.set(self.worker.open.get() - 1);
+        if self.worker.open.get() == 0 {
+            self.worker.all_closed.notify_one();
+        }
+    }
+}

@@ -1,0 +1,42 @@
+//! Why a request was not answered.
+
+use crate::backend::ConnectError;
+use crate::net::IoError;
+use crate::route::KeyError;
+use crate::wire::WireError;
+
+/// Why a request was not answered, and by that what becomes of the client's connection.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum ProxyError {
+    /// The request cannot be framed: 400, then close.
+    #[error("bad request: {0}")]
+    BadRequest(#[from] WireError),
+    /// The target names no session: 400, then close.
+    #[error("bad request: {0}")]
+    BadTarget(#[from] KeyError),
+    /// The client left, stalled or broke: close.
+    #[error("client: {0}")]
+    Client(#[source] IoError),
+    /// The backend was not reached: close.
+    #[error("backend: {0}")]
+    Connect(#[from] ConnectError),
+    /// The backend did not take the whole request: close.
+    #[error("backend, while the request was sent: {0}")]
+    Send(#[source] IoError),
+    /// The backend did not give a whole answer: close.
+    #[error("backend, while its answer was awaited: {0}")]
+    Answer(#[source] IoError),
+    /// The backend's answer cannot be framed: close.
+    #[error("backend, garbage instead of an answer: {0}")]
+    Garbage(#[source] WireError),
+}
+
+impl ProxyError {
+    /// Whether the backend is to blame.
+    pub(crate) fn is_backends(&self) -> bool {
+        match self {
+            Self::BadRequest(_) | Self::BadTarget(_) | Self::Client(_) => false,
+            Self::Connect(_) | Self::Send(_) | Self::Answer(_) | Self::Garbage(_) => true,
+        }
+    }
+}

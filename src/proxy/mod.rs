@@ -1,0 +1,18 @@
+//! The data path: one request of a web server, routed, forwarded, answered.
+//!
+//! * [`snapshot`]: everything a request needs to know, immutable, swapped as a whole.
+//! * [`service`]: one worker's side of it: the view with its pools, logging.
+//! * `client`: one client connection, request after request.
+//! * `exchange`: one request against one backend, with the retry rules.
+//!
+//! Architecture invariant: nothing here makes up an answer but the 400 for bytes that cannot be
+//! framed. A backend that fails costs the client its connection, never a 404 or 5xx.
+
+mod client;
+mod error;
+mod exchange;
+pub mod service;
+pub mod snapshot;
+
+pub use service::ProxyService;
+pub use snapshot::{Backend, Snapshot};
