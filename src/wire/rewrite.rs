@@ -33,7 +33,7 @@ pub fn replace_value(
     let old_bytes = value.end() - value.start();
     let new_start = (head_start + old_bytes)
         .checked_sub(new_value.len())
-        .ok_or(NoRoom {
+        .ok_or_else(|| NoRoom {
             room_bytes: head_start,
             needed_bytes: new_value.len() - old_bytes,
         })?;
