@@ -1,6 +1,9 @@
 //! staterouter.
+pub mod backend;
 pub mod config;
+pub mod log;
 pub mod net;
+pub mod proxy;
 pub mod route;
 pub mod store;
 pub mod wire;

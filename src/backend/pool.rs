@@ -31,7 +31,10 @@ struct Idle {
 impl Pool {
     /// An empty pool.
     pub fn new(limits: PoolLimits) -> Self {
-        Self { idle: RefCell::new(VecDeque::new()), limits: Cell::new(limits) }
+        Self {
+            idle: RefCell::new(VecDeque::new()),
+            limits: Cell::new(limits),
+        }
     }
 
     /// Changes the bounds of a pool in use.
@@ -53,7 +56,10 @@ impl Pool {
     pub fn put(&self, conn: Conn, now_ms: u64) {
         let mut idle = self.idle.borrow_mut();
         if idle.len() < self.limits.get().max_idle {
-            idle.push_back(Idle { conn, since_ms: now_ms });
+            idle.push_back(Idle {
+                conn,
+                since_ms: now_ms,
+            });
         }
     }
 
@@ -65,11 +71,6 @@ impl Pool {
         while idle.front().is_some_and(too_old) {
             idle.pop_front();
         }
-    }
-
-    /// Closes everything, for a backend that has just been seen dead.
-    pub fn clear(&self) {
-        self.idle.borrow_mut().clear();
     }
 
     /// Number of idle connections.

@@ -30,7 +30,12 @@ impl BufferPool {
     pub fn take(self: &Rc<Self>) -> Buffer {
         let bytes = self.free.borrow_mut().pop();
         let bytes = bytes.unwrap_or_else(|| vec![0; self.buffer_bytes].into_boxed_slice());
-        Buffer { bytes, start: HEADROOM_BYTES, end: HEADROOM_BYTES, pool: Rc::clone(self) }
+        Buffer {
+            bytes,
+            start: HEADROOM_BYTES,
+            end: HEADROOM_BYTES,
+            pool: Rc::clone(self),
+        }
     }
 }
 

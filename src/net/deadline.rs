@@ -49,7 +49,10 @@ impl Deadlines {
     /// A new slot, not armed.
     pub fn register(self: &Rc<Self>) -> Deadline {
         let mut slots = self.slots.borrow_mut();
-        let slot = Slot { due_ms: NEVER_MS, waker: None };
+        let slot = Slot {
+            due_ms: NEVER_MS,
+            waker: None,
+        };
         let key = match self.free.borrow_mut().pop() {
             Some(key) => {
                 slots[key] = slot;
@@ -60,7 +63,10 @@ impl Deadlines {
                 slots.len() - 1
             }
         };
-        Deadline { table: Rc::clone(self), key }
+        Deadline {
+            table: Rc::clone(self),
+            key,
+        }
     }
 
     /// Moves the clock and wakes every connection whose time is up.
@@ -119,7 +125,11 @@ impl Deadline {
         if slot.due_ms <= self.table.now_ms.get() {
             return true;
         }
-        if !slot.waker.as_ref().is_some_and(|waker| waker.will_wake(cx.waker())) {
+        if !slot
+            .waker
+            .as_ref()
+            .is_some_and(|waker| waker.will_wake(cx.waker()))
+        {
             slot.waker = Some(cx.waker().clone());
         }
         false
@@ -142,7 +152,10 @@ impl Deadline {
 
 impl Drop for Deadline {
     fn drop(&mut self) {
-        self.table.slots.borrow_mut()[self.key] = Slot { due_ms: NEVER_MS, waker: None };
+        self.table.slots.borrow_mut()[self.key] = Slot {
+            due_ms: NEVER_MS,
+            waker: None,
+        };
         self.table.free.borrow_mut().push(self.key);
     }
 }

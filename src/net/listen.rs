@@ -76,7 +76,11 @@ fn bind_shared(address: SocketAddr) -> Result<TcpListener, ListenError> {
 }
 
 fn new_socket(address: SocketAddr) -> io::Result<Socket> {
-    let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
+    let socket = Socket::new(
+        Domain::for_address(address),
+        Type::STREAM,
+        Some(Protocol::TCP),
+    )?;
     // Without it a restart would have to wait for the last connections to leave TIME_WAIT.
     socket.set_reuse_address(true)?;
     Ok(socket)
@@ -103,6 +107,9 @@ mod tests {
             assert_eq!(socket.local_addr().unwrap(), listeners.address);
         }
         let second = Listeners::bind(listeners.address, 1);
-        assert!(matches!(second, Err(ListenError::Taken { .. })), "{second:?}");
+        assert!(
+            matches!(second, Err(ListenError::Taken { .. })),
+            "{second:?}"
+        );
     }
 }

@@ -17,6 +17,6 @@ pub mod worker;
 
 pub use buffer::{Buffer, BufferPool};
 pub use deadline::{Deadline, Deadlines};
-pub use listen::{Listeners, ListenError};
+pub use listen::{ListenError, Listeners};
 pub use stream::{Conn, IoError};
 pub use worker::{ConnectionCap, Running, ServeOptions, Service, Worker, spawn_workers};

@@ -47,8 +47,9 @@ impl Conn {
     pub fn new(stream: TcpStream) -> Self {
         // Neither option can fail on a live TCP socket; on a dead one the first read tells.
         let _ = stream.set_nodelay(true);
-        let keepalive =
-            TcpKeepalive::new().with_time(KEEPALIVE_IDLE).with_interval(KEEPALIVE_INTERVAL);
+        let keepalive = TcpKeepalive::new()
+            .with_time(KEEPALIVE_IDLE)
+            .with_interval(KEEPALIVE_INTERVAL);
         let _ = SockRef::from(&stream).set_tcp_keepalive(&keepalive);
         Self { stream }
     }
@@ -156,7 +157,10 @@ impl Conn {
     /// then throws away what the peer sends until it closes, `max_bytes` came or time is up.
     /// Closing at once would reset the connection and could take the answer with it.
     pub async fn linger(mut self, buffer: &mut Buffer, max_bytes: u64, deadline: &Deadline) {
-        if SockRef::from(&self.stream).shutdown(std::net::Shutdown::Write).is_err() {
+        if SockRef::from(&self.stream)
+            .shutdown(std::net::Shutdown::Write)
+            .is_err()
+        {
             return;
         }
         let mut thrown_away = 0;
@@ -178,10 +182,18 @@ impl Conn {
         ready!(Pin::new(&mut self.stream).poll_read(cx, &mut room)).map_err(IoError::Broken)?;
         let count = room.filled().len();
         buffer.grow(count);
-        Poll::Ready(if count == 0 { Err(IoError::Closed) } else { Ok(()) })
+        Poll::Ready(if count == 0 {
+            Err(IoError::Closed)
+        } else {
+            Ok(())
+        })
     }
 }
 
 fn pending_until<T>(cx: &mut Context<'_>, deadline: &Deadline) -> Poll<Result<T, IoError>> {
-    if deadline.poll_expired(cx) { Poll::Ready(Err(IoError::TimedOut)) } else { Poll::Pending }
+    if deadline.poll_expired(cx) {
+        Poll::Ready(Err(IoError::TimedOut))
+    } else {
+        Poll::Pending
+    }
 }

@@ -16,6 +16,7 @@ use tokio::sync::{Notify, watch};
 
 use super::deadline::TICK_MS;
 use super::{BufferPool, Conn, Deadlines, Listeners};
+use crate::log::LogLimit;
 
 /// Pause after the kernel refused an accept for want of descriptors or memory.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
@@ -66,7 +67,11 @@ pub struct ConnectionCap {
 impl ConnectionCap {
     /// Room for `max` connections.
     pub fn new(max: usize) -> Arc<Self> {
-        Arc::new(Self { open: AtomicUsize::new(0), max, freed: Notify::new() })
+        Arc::new(Self {
+            open: AtomicUsize::new(0),
+            max,
+            freed: Notify::new(),
+        })
     }
 
     /// Connections open now.
@@ -76,7 +81,9 @@ impl ConnectionCap {
 
     fn try_take(self: &Arc<Self>) -> Option<Place> {
         let take = |open| (open < self.max).then_some(open + 1);
-        self.open.fetch_update(Ordering::Relaxed, Ordering::Relaxed, take).ok()?;
+        self.open
+            .fetch_update(Ordering::Relaxed, Ordering::Relaxed, take)
+            .ok()?;
         Some(Place(Arc::clone(self)))
     }
 
@@ -158,7 +165,11 @@ pub fn spawn_workers<S: Service>(
         };
         threads.push(thread::Builder::new().name(name).spawn(run)?);
     }
-    Ok(Running { address: listeners.address, stop, threads })
+    Ok(Running {
+        address: listeners.address,
+        stop,
+        threads,
+    })
 }
 
 fn run_worker<S: Service>(
@@ -168,8 +179,10 @@ fn run_worker<S: Service>(
     make: impl Fn(Rc<Worker>) -> S,
     mut stopped: watch::Receiver<bool>,
 ) -> io::Result<()> {
-    let runtime =
-        Builder::new_current_thread().enable_all().build_local(LocalOptions::default())?;
+    let runtime = Builder::new_current_thread()
+        .enable_io()
+        .enable_time()
+        .build_local(LocalOptions::default())?;
     runtime.block_on(async {
         let listener = tokio::net::TcpListener::from_std(listener)?;
         let worker = Rc::new(Worker {
@@ -194,9 +207,16 @@ fn run_worker<S: Service>(
                 worker.all_closed.notified().await;
             }
         };
-        if tokio::time::timeout(options.shutdown, closed).await.is_err() {
+        if tokio::time::timeout(options.shutdown, closed)
+            .await
+            .is_err()
+        {
             let open = worker.open.get();
-            tracing::warn!(worker = index, open, "closing connections with requests in flight");
+            tracing::warn!(
+                worker = index,
+                open,
+                "closing connections with requests in flight"
+            );
         }
         clock.abort();
         Ok(())
@@ -225,6 +245,12 @@ async fn accept<S: Service>(
     options: &ServeOptions,
 ) {
     let mut refusing = false;
+    let log_limit = LogLimit::default();
+    let refuse = |peer: SocketAddr, reason: &str| {
+        if let Some(suppressed) = log_limit.allow(worker.deadlines.now_ms()) {
+            tracing::warn!(peer = %peer.ip(), suppressed, "connection refused: {reason}");
+        }
+    };
     loop {
         let (stream, peer) = match listener.accept().await {
             Ok(accepted) => accepted,
@@ -235,7 +261,7 @@ async fn accept<S: Service>(
             }
         };
         if !service.admits(peer.ip()) {
-            tracing::warn!(peer = %peer.ip(), "connection refused: address is not in 'allow'");
+            refuse(peer, "address is not in 'allow'");
             continue;
         }
         let mut place = options.cap.try_take();
@@ -246,11 +272,7 @@ async fn accept<S: Service>(
         refusing = place.is_none();
         match place {
             Some(place) => spawn_connection(worker, service, stream, peer, place),
-            None => tracing::warn!(
-                peer = %peer.ip(),
-                open = options.cap.open(),
-                "connection refused: too many connections"
-            ),
+            None => refuse(peer, "too many connections"),
         }
     }
 }
@@ -279,7 +301,10 @@ struct OpenConnection {
 impl OpenConnection {
     fn new(worker: &Rc<Worker>, place: Place) -> Self {
         worker.open.set(worker.open.get() + 1);
-        Self { worker: Rc::clone(worker), _place: place }
+        Self {
+            worker: Rc::clone(worker),
+            _place: place,
+        }
     }
 }
 

@@ -7,7 +7,7 @@ use std::time::Duration;
 use super::error::ProxyError;
 use super::exchange::Exchange;
 use super::service::{ProxyService, View};
-use crate::net::{Buffer, Conn, Deadline, IoError};
+use crate::net::{Buffer, Conn, Deadline};
 use crate::wire::{self, Parsed, RequestHead};
 
 /// How long a refused client may go on sending before its connection is cut.
@@ -19,7 +19,12 @@ const LINGER_MAX_BYTES: u64 = 64 * 1024 * 1024;
 /// Serves the connection until the client closes it, it fails, or the program stops.
 pub(super) async fn serve(service: Rc<ProxyService>, conn: Conn, peer: SocketAddr) {
     let deadline = service.worker.deadlines.register();
-    let mut client = Client { service, conn, deadline, peer };
+    let mut client = Client {
+        service,
+        conn,
+        deadline,
+        peer,
+    };
     // While idle a connection holds neither a buffer nor a view.
     while let Some(mut received) = client.wait().await {
         loop {
@@ -46,9 +51,12 @@ struct Client {
 impl Client {
     /// Waits for the first bytes of a request; `None` when the connection is over.
     async fn wait(&mut self) -> Option<Buffer> {
-        self.deadline.arm(self.service.view().snapshot.timeouts.client_idle);
+        self.deadline
+            .arm(self.service.view().snapshot.timeouts.client_idle);
         let worker = &self.service.worker;
-        let first = self.conn.read_first(&worker.buffers, &self.deadline, || worker.is_stopping());
+        let first = self
+            .conn
+            .read_first(&worker.buffers, &self.deadline, || worker.is_stopping());
         first.await.ok()
     }
 
@@ -56,7 +64,9 @@ impl Client {
     async fn answer(&mut self, received: &mut Buffer) -> Result<(), ProxyError> {
         let view = self.service.view();
         let head = self.read_head(&view, received).await?;
-        let route = self.service.route(&view, head.target.of(received.filled()))?;
+        let route = self
+            .service
+            .route(&view, head.target.of(received.filled()))?;
         let exchange = Exchange {
             service: &self.service,
             view: &view,
@@ -104,9 +114,14 @@ impl Client {
         }
         self.service.log_failure(self.peer, None, &error);
         self.deadline.arm(LINGER);
-        let answered = self.conn.write_all(wire::BAD_REQUEST, &mut 0, &self.deadline).await;
+        let answered = self
+            .conn
+            .write_all(wire::BAD_REQUEST, &mut 0, &self.deadline)
+            .await;
         if answered.is_ok() {
-            self.conn.linger(&mut received, LINGER_MAX_BYTES, &self.deadline).await;
+            self.conn
+                .linger(&mut received, LINGER_MAX_BYTES, &self.deadline)
+                .await;
         }
     }
 }

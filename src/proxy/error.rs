@@ -30,13 +30,3 @@ pub(crate) enum ProxyError {
     #[error("backend, garbage instead of an answer: {0}")]
     Garbage(#[source] WireError),
 }
-
-impl ProxyError {
-    /// Whether the backend is to blame.
-    pub(crate) fn is_backends(&self) -> bool {
-        match self {
-            Self::BadRequest(_) | Self::BadTarget(_) | Self::Client(_) => false,
-            Self::Connect(_) | Self::Send(_) | Self::Answer(_) | Self::Garbage(_) => true,
-        }
-    }
-}

@@ -54,7 +54,9 @@ impl Exchange<'_> {
         }
         // The state of the connection attempt is large and rarely needed: it lives on the heap.
         let fresh = Box::pin(self.connect(due_ms)).await?;
-        self.attempt(fresh, received, due_ms).await.map_err(|failed| failed.error)
+        self.attempt(fresh, received, due_ms)
+            .await
+            .map_err(|failed| failed.error)
     }
 
     fn may_try_again(&self, failed: &Failed) -> bool {
@@ -81,28 +83,36 @@ impl Exchange<'_> {
         let request_bytes = self.head.head_bytes as u64 + self.head.body_bytes;
         let at_hand = request_bytes.min(received.len() as u64);
         let mut sent = 0;
-        let sending =
-            conn.write_all(&received.filled()[..at_hand as usize], &mut sent, self.deadline);
+        let sending = conn.write_all(
+            &received.filled()[..at_hand as usize],
+            &mut sent,
+            self.deadline,
+        );
         if let Err(error) = sending.await {
             let again = match error {
                 IoError::Broken(_) if sent == 0 => Again::NothingSent,
                 IoError::Broken(_) if at_hand == request_bytes => Again::NothingAnswered,
                 _ => Again::No,
             };
-            return Err(Failed { error: ProxyError::Send(error), again });
+            return Err(Failed {
+                error: ProxyError::Send(error),
+                again,
+            });
         }
         if at_hand == request_bytes {
-            self.relay(conn, received, due_ms).await?;
+            self.relay(conn, Some(received), due_ms).await?;
             received.consume(at_hand as usize);
             return Ok(());
         }
         received.clear();
         let rest = request_bytes - at_hand;
-        self.stream_body(&mut conn, received, rest).await.map_err(Failed::finally)?;
+        self.stream_body(&mut conn, received, rest)
+            .await
+            .map_err(Failed::finally)?;
         // The answer's time starts when the whole request is out.
         due_ms = self.deadline.after_ms(self.view.snapshot.timeouts.answer);
         // The request is no longer at hand: whatever happens now, it cannot be sent again.
-        let answered = self.relay(conn, received, due_ms).await;
+        let answered = self.relay(conn, None, due_ms).await;
         answered.map_err(|failed| Failed::finally(failed.error))
     }
 
@@ -132,12 +142,12 @@ impl Exchange<'_> {
         }
     }
 
-    /// Reads the answer and passes it on. `request` still starts with the request's head unless
-    /// its body was streamed.
+    /// Reads the answer and passes it on. `request` starts with the request's head; it is gone
+    /// when the body was streamed.
     async fn relay(
         &mut self,
         mut conn: Conn,
-        request: &Buffer,
+        request: Option<&Buffer>,
         mut due_ms: u64,
     ) -> Result<(), Failed> {
         self.deadline.arm_at(due_ms);
@@ -150,7 +160,11 @@ impl Exchange<'_> {
             },
             error: ProxyError::Answer(error),
         })?;
-        let head = self.read_head(&mut conn, &mut answer).await.map_err(Failed::finally)?;
+        let head = self
+            .read_head(&mut conn, &mut answer)
+            .await
+            .map_err(Failed::finally)?;
+        let lock = self.lock_taken(&head, answer.filled());
         let mut rest = head.head_bytes as u64 + head.body_bytes;
         let mut conn = Some(conn);
         loop {
@@ -165,10 +179,14 @@ impl Exchange<'_> {
             self.deadline.arm(self.view.snapshot.timeouts.client_stall);
             let bytes = &answer.filled()[..part as usize];
             if let Err(error) = self.client.write_all(bytes, &mut 0, self.deadline).await {
-                self.release_orphan(&head, answer.filled(), request);
+                if let (Some(cookie), Some(request)) = (lock, request) {
+                    self.release_orphan(cookie, self.head.target.of(request.filled()));
+                }
                 return Err(Failed::finally(ProxyError::Client(error)));
             }
-            let (1.., Some(conn)) = (rest, &mut conn) else { return Ok(()) };
+            let (1.., Some(conn)) = (rest, &mut conn) else {
+                return Ok(());
+            };
             answer.clear();
             // The backend's time does not run while the client is the slow one.
             due_ms += self.deadline.now_ms() - stalled_from_ms;
@@ -198,24 +216,30 @@ impl Exchange<'_> {
 
     fn keep(&self, conn: Option<Conn>) {
         if let Some(conn) = conn {
-            self.view.pool(self.backend).put(conn, self.deadline.now_ms());
+            self.view
+                .pool(self.backend)
+                .put(conn, self.deadline.now_ms());
         }
     }
 
-    /// The client of an acquire vanished before it had the answer: the lock it never learned of
-    /// would make every request of that user wait for the takeover. The cookie in the answer opens
-    /// exactly this lock, so the release can hurt nobody.
-    fn release_orphan(&self, answer: &ResponseHead, answer_bytes: &[u8], request: &Buffer) {
+    /// The cookie of the lock that an answer hands to the client.
+    fn lock_taken(&self, answer: &ResponseHead, answer_bytes: &[u8]) -> Option<u32> {
         let acquired = self.head.operation() == Operation::Acquire && answer.status == 200;
-        let cookie = answer.lock_cookie.map(|cookie| cookie.of(answer_bytes));
-        let Some(cookie) = cookie.filter(|_| acquired).and_then(parse_cookie) else { return };
+        let cookie = answer.lock_cookie.filter(|_| acquired)?.of(answer_bytes);
+        wire::head::decimal(cookie).and_then(|cookie| u32::try_from(cookie).ok())
+    }
+
+    /// The client of an acquire vanished before it had the answer: the lock it never learned of
+    /// would make every request of that user wait for the takeover. The cookie opens exactly this
+    /// lock, so the release can hurt nobody.
+    fn release_orphan(&self, lock_cookie: u32, target: &[u8]) {
         let mut release = Vec::new();
         wire::encode_request(
             &mut release,
             &wire::Request {
                 operation: Operation::Release,
-                target: self.head.target.of(request.filled()),
-                lock_cookie: cookie,
+                target,
+                lock_cookie,
                 timeout_minutes: 0,
                 extra_flags: 0,
                 body: &[],
@@ -237,12 +261,11 @@ impl Exchange<'_> {
 
 impl Failed {
     fn finally(error: ProxyError) -> Self {
-        Self { error, again: Again::No }
+        Self {
+            error,
+            again: Again::No,
+        }
     }
-}
-
-fn parse_cookie(digits: &[u8]) -> Option<u32> {
-    wire::head::decimal(digits).and_then(|cookie| u32::try_from(cookie).ok())
 }
 
 async fn send_release(
@@ -255,7 +278,9 @@ async fn send_release(
     deadline.arm(view.snapshot.timeouts.answer);
     let mut conn = match view.pool(backend).take() {
         Some(conn) => conn,
-        None => backend::connect(&view.backend(backend).address, &deadline).await.ok()?,
+        None => backend::connect(&view.backend(backend).address, &deadline)
+            .await
+            .ok()?,
     };
     conn.write_all(release, &mut 0, &deadline).await.ok()?;
     let buffers = &service.worker.buffers;

@@ -62,15 +62,19 @@ impl View {
     }
 
     pub(super) fn backend(&self, index: BackendIndex) -> &Backend {
-        &self.snapshot.backends[index.get()]
+        &self.snapshot.backends[index.index()]
     }
 
     pub(super) fn pool(&self, index: BackendIndex) -> &Rc<Pool> {
-        &self.pools[index.get()]
+        &self.pools[index.index()]
     }
 
     fn pool_of(&self, backend: &Backend) -> Option<Rc<Pool>> {
-        let index = self.snapshot.backends.iter().position(|known| known == backend)?;
+        let index = self
+            .snapshot
+            .backends
+            .iter()
+            .position(|known| known == backend)?;
         Some(Rc::clone(&self.pools[index]))
     }
 }
@@ -85,7 +89,7 @@ impl ProxyService {
             releases: exchange::OrphanReleases::default(),
             current: RefCell::new(current),
             view: RefCell::new(Rc::new(view)),
-            key_buffer: RefCell::new(KeyBuffer::default()),
+            key_buffer: RefCell::new(KeyBuffer::new()),
             log_limit: LogLimit::default(),
         }
     }
@@ -106,8 +110,11 @@ impl ProxyService {
         let mut key_buffer = self.key_buffer.borrow_mut();
         let key = route::extract(target, &mut key_buffer)?;
         let placement = &view.snapshot.placement;
-        let located = placement.locate(key.session_id());
-        Ok(Route { backend: placement.owner(located.slot), fingerprint: located.fingerprint })
+        let located = placement.hash_key().locate(key.session_id());
+        Ok(Route {
+            backend: placement.owner(located.slot),
+            fingerprint: located.fingerprint,
+        })
     }
 
     /// One line for a request that failed, unless lines come too fast.
@@ -117,7 +124,9 @@ impl ProxyService {
         request: Option<(&View, Operation, Route)>,
         error: &ProxyError,
     ) {
-        let Some(suppressed) = self.log_limit.allow(self.worker.deadlines.now_ms()) else { return };
+        let Some(suppressed) = self.log_limit.allow(self.worker.deadlines.now_ms()) else {
+            return;
+        };
         match request {
             Some((view, operation, route)) => tracing::warn!(
                 operation = operation.name(),

@@ -47,7 +47,7 @@ impl Snapshot {
             .map(|(backend, index)| Member {
                 name: &backend.name,
                 weight: backend.weight,
-                index: BackendIndex::new(index),
+                backend: BackendIndex::new(index),
             })
             .collect();
         let backend = |spec: &crate::config::BackendSpec| Backend {

@@ -10,10 +10,6 @@ pub const SLOT_COUNT: usize = 1 << SLOT_BITS;
 
 const SLOT_BITS: u32 = 14;
 
-/// Put before the session id when its fingerprint is taken, so that a fingerprint in a log says
-/// nothing about the hash that selects the slot.
-const FINGERPRINT_DOMAIN: &[u8] = b"print:";
-
 /// The 128-bit key of every hash in routing.
 ///
 /// Clients choose session ids; without the key they cannot aim them at one slot. All proxies of
@@ -41,16 +37,18 @@ impl HashKey {
     /// The slot of a session: the top 14 bits of [`HashKey::hash`].
     #[must_use]
     pub fn slot(&self, session_id: &[u8]) -> Slot {
-        Slot((self.hash(session_id) >> (u64::BITS - SLOT_BITS)) as u16)
+        self.locate(session_id).slot
     }
 
-    /// A short name for a session id that may be logged.
+    /// Slot and fingerprint of a session from one hash: the data path wants both for every
+    /// request. They share no bit, so a fingerprint in a log says nothing about the slot.
     #[must_use]
-    pub fn fingerprint(&self, session_id: &[u8]) -> Fingerprint {
-        let mut hasher = self.hasher();
-        hasher.write(FINGERPRINT_DOMAIN);
-        hasher.write(session_id);
-        Fingerprint((hasher.finish() >> u32::BITS) as u32)
+    pub fn locate(&self, session_id: &[u8]) -> Located {
+        let hash = self.hash(session_id);
+        Located {
+            slot: Slot((hash >> (u64::BITS - SLOT_BITS)) as u16),
+            fingerprint: Fingerprint(hash as u32),
+        }
     }
 
     /// SipHash-1-3 under this key as a stream. Only `write` may be used: what the other methods
@@ -64,6 +62,15 @@ impl fmt::Debug for HashKey {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("HashKey(redacted)")
     }
+}
+
+/// Where a session belongs and how a log names it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Located {
+    /// Its share of the hash space.
+    pub slot: Slot,
+    /// Its name in logs.
+    pub fingerprint: Fingerprint,
 }
 
 /// One of [`SLOT_COUNT`] equal shares of the hash space; always below that number.
@@ -160,20 +167,22 @@ mod tests {
     }
 
     #[test]
-    fn fingerprint_depends_on_id_and_key_and_not_on_the_slot_hash() {
+    fn fingerprint_depends_on_id_and_key_and_shares_no_bit_with_the_slot() {
         let id = b"q3m1zt0xk4vdw2hn5sbyr0ac";
-        let print = HashKey::DEFAULT.fingerprint(id);
-        assert_eq!(print, HashKey::DEFAULT.fingerprint(id));
-        assert_ne!(
-            print,
-            HashKey::DEFAULT.fingerprint(b"b5k2ye1tqz0mh3wdcx4nvs1g")
+        let print = |key: HashKey, id: &[u8]| key.locate(id).fingerprint;
+        assert_eq!(
+            print(HashKey::DEFAULT, id).to_string(),
+            format!("{:08x}", HashKey::DEFAULT.hash(id) as u32)
         );
-        assert_ne!(print, HashKey::new([7; 16]).fingerprint(id));
-
-        let text = print.to_string();
-        assert_eq!(text.len(), 8);
-        assert!(text.bytes().all(|b| b.is_ascii_hexdigit()));
-        assert!(!format!("{:016x}", HashKey::DEFAULT.hash(id)).contains(&text));
+        assert_ne!(
+            print(HashKey::DEFAULT, id),
+            print(HashKey::DEFAULT, b"b5k2ye1tqz0mh3wdcx4nvs1g")
+        );
+        assert_ne!(
+            print(HashKey::DEFAULT, id),
+            print(HashKey::new([7; 16]), id)
+        );
+        assert_eq!(print(HashKey::DEFAULT, id).to_string().len(), 8);
     }
 
     #[test]

@@ -27,7 +27,7 @@ mod placement;
 mod plan;
 mod ring;
 
-pub use hash::{Fingerprint, HashKey, SLOT_COUNT, Slot};
+pub use hash::{Fingerprint, HashKey, Located, SLOT_COUNT, Slot};
 pub use key::{KeyBuffer, KeyError, SessionKey, extract};
 pub use placement::{
     BackendIndex, MAX_CANDIDATES, MAX_MEMBERS, MAX_WEIGHT, Member, Placement, PlacementError, Share,
