@@ -5,5 +5,6 @@ pub mod log;
 pub mod net;
 pub mod proxy;
 pub mod route;
+pub mod state_server;
 pub mod store;
 pub mod wire;

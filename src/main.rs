@@ -1,2 +1,5 @@
 //! The staterouter program.
-fn main() {}
+
+fn main() -> std::process::ExitCode {
+    staterouter::cli::run()
+}

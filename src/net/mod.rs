@@ -7,16 +7,19 @@
 //! * [`worker`]: the threads, the accept loop, the connection cap, the orderly end.
 //! * [`deadline`]: time limits without a timer per request.
 //! * [`buffer`]: recycled read buffers; an idle connection holds none.
+//! * [`request`]: the next request of a client, or the 400 that ends the connection.
 //! * [`stream`]: reading and writing one connection under a deadline.
 
 pub mod buffer;
 pub mod deadline;
 pub mod listen;
+pub mod request;
 pub mod stream;
 pub mod worker;
 
 pub use buffer::{Buffer, BufferPool};
 pub use deadline::{Deadline, Deadlines};
 pub use listen::{ListenError, Listeners};
+pub use request::{RequestError, read_request_head, refuse_request, wait_for_request};
 pub use stream::{Conn, IoError};
 pub use worker::{ConnectionCap, Running, ServeOptions, Service, Worker, spawn_workers};

@@ -1,16 +1,16 @@
 //! Why a request was not answered.
 
 use crate::backend::ConnectError;
-use crate::net::IoError;
+use crate::net::{IoError, RequestError};
 use crate::route::KeyError;
 use crate::wire::WireError;
 
 /// Why a request was not answered, and by that what becomes of the client's connection.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum ProxyError {
-    /// The request cannot be framed: 400, then close.
-    #[error("bad request: {0}")]
-    BadRequest(#[from] WireError),
+    /// No whole request came: 400 if it cannot be framed, then close.
+    #[error("{0}")]
+    Request(#[from] RequestError),
     /// The target names no session: 400, then close.
     #[error("bad request: {0}")]
     BadTarget(#[from] KeyError),
@@ -29,4 +29,11 @@ pub(crate) enum ProxyError {
     /// The backend's answer cannot be framed: close.
     #[error("backend, garbage instead of an answer: {0}")]
     Garbage(#[source] WireError),
+}
+
+impl ProxyError {
+    /// Whether the client deserves a 400 before its connection is closed.
+    pub(crate) fn is_bad_request(&self) -> bool {
+        matches!(self, Self::Request(RequestError::Malformed(_)) | Self::BadTarget(_))
+    }
 }

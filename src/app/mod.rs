@@ -1,0 +1,41 @@
+//! Builds everything and decides what starts and stops in which order.
+//!
+//! * [`proxy_server`]: the proxy from a checked configuration.
+//! * [`state_server`]: one embedded state server.
+//! * [`signals`]: what SIGTERM and Ctrl-C do.
+//! * [`system`]: limits of the process.
+
+pub mod proxy_server;
+pub mod signals;
+pub mod state_server;
+pub mod system;
+
+use std::io;
+use std::num::NonZero;
+
+use crate::net::ListenError;
+
+/// A server could not be started.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// The address cannot be listened on.
+    #[error(transparent)]
+    Listen(#[from] ListenError),
+    /// The system gives no thread.
+    #[error("cannot start a worker thread: {0}")]
+    Thread(#[source] io::Error),
+    /// The partition map gives no placement.
+    #[error("cannot place sessions: {0}")]
+    Placement(#[from] crate::route::PlacementError),
+    /// The system gives no random numbers.
+    #[error("cannot get random numbers from the system: {0}")]
+    Random(#[source] io::Error),
+}
+
+/// Number of workers: `configured`, or one per core when it is 0.
+fn worker_count(configured: usize) -> usize {
+    match configured {
+        0 => std::thread::available_parallelism().map_or(1, NonZero::get),
+        count => count,
+    }
+}

@@ -1,0 +1,58 @@
+//! What SIGTERM and Ctrl-C do: the first stops in good order, the second at once.
+
+use std::io;
+
+use tokio::signal::unix::{Signal, SignalKind, signal};
+
+use crate::net::Running;
+
+/// Watches for the signals that end the program.
+#[derive(Debug)]
+pub struct StopSignals {
+    runtime: tokio::runtime::Runtime,
+    interrupt: Signal,
+    terminate: Signal,
+}
+
+impl StopSignals {
+    /// From here on the signals no longer end the process by themselves.
+    ///
+    /// # Errors
+    /// When the system gives no event queue or signal handler.
+    pub fn new() -> io::Result<Self> {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+        let _entered = runtime.enter();
+        let (interrupt, terminate) =
+            (signal(SignalKind::interrupt())?, signal(SignalKind::terminate())?);
+        Ok(Self { runtime, interrupt, terminate })
+    }
+
+    /// Waits for either signal, or for `other` to be done.
+    pub fn wait_or<T>(&mut self, other: impl Future<Output = T>) -> Option<T> {
+        let (interrupt, terminate) = (&mut self.interrupt, &mut self.terminate);
+        self.runtime.block_on(async {
+            tokio::select! {
+                _ = interrupt.recv() => None,
+                _ = terminate.recv() => None,
+                done = other => Some(done),
+            }
+        })
+    }
+
+    /// Waits for either signal.
+    pub fn wait(&mut self) {
+        self.wait_or(std::future::pending::<()>());
+    }
+
+    /// Stops `servers` in their order. A second signal gives up waiting for requests in flight.
+    pub fn stop(mut self, servers: Vec<Running>) {
+        let stopping = tokio::task::spawn_blocking;
+        let handle = self.runtime.handle().clone();
+        let stopped = async move {
+            let _entered = handle.enter();
+            let _ = stopping(|| servers.into_iter().for_each(Running::stop)).await;
+        };
+        self.wait_or(stopped);
+        self.runtime.shutdown_background();
+    }
+}

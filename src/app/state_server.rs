@@ -1,0 +1,99 @@
+//! One embedded state server.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::{StartError, worker_count};
+use crate::config::AllowList;
+use crate::net::{ConnectionCap, Listeners, Running, ServeOptions, spawn_workers};
+use crate::state_server::{Clock, StateOptions, StateService};
+use crate::store::{Store, StoreOptions};
+use crate::wire::HeadLimits;
+
+/// Capacity of one buffer.
+const BUFFER_BYTES: usize = 64 * 1024;
+
+/// How long a connection may be idle. Longer than proxies and web servers keep theirs.
+const IDLE: Duration = Duration::from_secs(90);
+
+/// How long a half-sent request or half-read answer may take.
+const STALL: Duration = Duration::from_secs(30);
+
+/// How long requests in flight may go on after a stop.
+const SHUTDOWN: Duration = Duration::from_secs(10);
+
+/// How long a new connection waits for a place.
+const ACCEPT_WAIT: Duration = Duration::from_secs(1);
+
+/// How a state server runs.
+#[derive(Debug, Clone)]
+pub struct StateServerOptions {
+    /// Where to listen.
+    pub listen: SocketAddr,
+    /// Who may connect besides loopback.
+    pub allow: AllowList,
+    /// Threads; 0 is one per core.
+    pub workers: usize,
+    /// Memory for items in bytes; above it new items are refused. `None`: no limit.
+    pub max_memory_bytes: Option<u64>,
+    /// Longest body in bytes.
+    pub max_body_bytes: u64,
+    /// Most connections at a time.
+    pub max_connections: usize,
+}
+
+impl StateServerOptions {
+    /// The defaults for a server on `listen`.
+    pub fn new(listen: SocketAddr) -> Self {
+        Self {
+            listen,
+            allow: AllowList::default(),
+            workers: 0,
+            max_memory_bytes: None,
+            max_body_bytes: HeadLimits::default().max_body_bytes,
+            max_connections: 10_000,
+        }
+    }
+}
+
+/// Starts a state server with an empty store, which is returned too.
+///
+/// # Errors
+/// [`StartError`].
+pub fn start(options: &StateServerOptions) -> Result<(Running, Arc<Store>), StartError> {
+    let listeners = Listeners::bind(options.listen, worker_count(options.workers))?;
+    let mut store_options = StoreOptions::new(random_key()?);
+    store_options.max_memory_bytes = options.max_memory_bytes;
+    let store = Arc::new(Store::new(&store_options));
+    let state = StateOptions {
+        store: Arc::clone(&store),
+        clock: Arc::new(Clock::default()),
+        allow: options.allow.clone(),
+        head_limits: HeadLimits {
+            max_body_bytes: options.max_body_bytes,
+            ..HeadLimits::default()
+        },
+        idle: IDLE,
+        stall: STALL,
+    };
+    let serve = ServeOptions {
+        thread_name: "state",
+        buffer_bytes: BUFFER_BYTES,
+        cap: ConnectionCap::new(options.max_connections),
+        accept_wait: ACCEPT_WAIT,
+        shutdown: SHUTDOWN,
+    };
+    let running =
+        spawn_workers(listeners, &serve, move |worker| StateService::new(worker, state.clone()))
+            .map_err(StartError::Thread)?;
+    Ok((running, store))
+}
+
+/// A hash key nobody outside this process knows: clients choose the keys of items.
+fn random_key() -> Result<[u8; 16], StartError> {
+    let mut key = [0; 16];
+    rustix::rand::getrandom(&mut key, rustix::rand::GetRandomFlags::empty())
+        .map_err(|error| StartError::Random(error.into()))?;
+    Ok(key)
+}

@@ -1,0 +1,40 @@
+//! `staterouter check`.
+
+use std::path::PathBuf;
+
+use super::{Exit, output};
+use crate::config::{self, BackendState, LoadError};
+
+#[derive(Debug, clap::Args)]
+pub(super) struct CheckArgs {
+    /// The configuration file
+    #[arg(long, value_name = "FILE")]
+    config: PathBuf,
+}
+
+pub(super) fn run(args: &CheckArgs) -> Exit {
+    let loaded = match config::load(&args.config) {
+        Ok(loaded) => loaded,
+        Err(LoadError::Faults(faults)) => {
+            output::line(faults);
+            return Exit::Finding;
+        }
+        Err(error) => return output::could_not_run(error),
+    };
+    let (config, map) = (loaded.config, loaded.map);
+    output::line(format_args!("{}: fine", args.config.display()));
+    let active = map.backends.iter().filter(|b| b.state == BackendState::Active).count();
+    output::line(format_args!(
+        "{}: fine, version {}, {} backends, {active} active",
+        config.partition_map.display(),
+        map.version,
+        map.backends.len()
+    ));
+    for backend in map.backends.iter().filter(|backend| backend.id_derived) {
+        output::line(format_args!(
+            "note: backend {} has no id; {} is derived from its name",
+            backend.name, backend.id
+        ));
+    }
+    Exit::Fine
+}

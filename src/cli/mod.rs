@@ -1,0 +1,67 @@
+//! Commands: arguments in, an exit code out.
+//!
+//! Each command is one file. Exit codes: 0 fine, 1 the command's own finding (faults, losses),
+//! 2 wrong usage, 3 could not run.
+
+mod check;
+mod output;
+mod route;
+mod serve;
+mod state_server;
+
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+/// How a command ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Exit {
+    /// All is well.
+    Fine,
+    /// The command found what it looks for: faults, losses.
+    Finding,
+    /// It could not do its work.
+    CouldNotRun,
+}
+
+impl From<Exit> for ExitCode {
+    fn from(exit: Exit) -> Self {
+        Self::from(match exit {
+            Exit::Fine => 0,
+            Exit::Finding => 1,
+            // 2 is wrong usage, which clap reports by itself.
+            Exit::CouldNotRun => 3,
+        })
+    }
+}
+
+/// Makes a pool of ASP.NET state servers behave like one.
+#[derive(Debug, Parser)]
+#[command(name = "staterouter", version, max_term_width = 100)]
+struct Arguments {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Run the proxy between a web farm and its state servers
+    Serve(serve::ServeArgs),
+    /// Run one embedded state server: a stand-in for aspnet_state.exe
+    StateServer(state_server::StateServerArgs),
+    /// Check a configuration file and its partition map; every fault with line and column
+    Check(check::CheckArgs),
+    /// Show which backends serve the given session ids
+    Route(route::RouteArgs),
+}
+
+/// Runs the command of the process arguments.
+pub fn run() -> ExitCode {
+    let exit = match Arguments::parse().command {
+        Command::Serve(args) => serve::run(&args),
+        Command::StateServer(args) => state_server::run(&args),
+        Command::Check(args) => check::run(&args),
+        Command::Route(args) => route::run(&args),
+    };
+    exit.into()
+}

@@ -1,0 +1,72 @@
+//! `staterouter route`.
+
+use std::path::PathBuf;
+
+use super::{Exit, output};
+use crate::config;
+use crate::proxy::Snapshot;
+use crate::route::{KeyBuffer, extract};
+
+/// Characters of a session id that are shown: enough to recognise a line, too few to use the id.
+const SHOWN_CHARS: usize = 4;
+
+#[derive(Debug, clap::Args)]
+pub(super) struct RouteArgs {
+    /// The configuration file
+    #[arg(long, value_name = "FILE")]
+    config: PathBuf,
+    /// The arguments are whole request targets as they go over the wire
+    #[arg(long)]
+    target: bool,
+    /// Session ids
+    #[arg(required = true, value_name = "ID")]
+    ids: Vec<String>,
+}
+
+pub(super) fn run(args: &RouteArgs) -> Exit {
+    let (config, map) = match config::load(&args.config) {
+        Ok(loaded) => (loaded.config, loaded.map),
+        Err(error) => return output::could_not_run(error),
+    };
+    let snapshot = match Snapshot::build(&config, &map) {
+        Ok(snapshot) => snapshot,
+        Err(error) => return output::could_not_run(error),
+    };
+    let mut exit = Exit::Fine;
+    let mut key_buffer = KeyBuffer::new();
+    for id in &args.ids {
+        if !args.target {
+            output::line(describe(&snapshot, id.as_bytes()));
+            continue;
+        }
+        match extract(id.as_bytes(), &mut key_buffer) {
+            Ok(key) => output::line(describe(&snapshot, key.session_id())),
+            Err(error) => {
+                output::line(format_args!("not a session: {error}"));
+                exit = Exit::Finding;
+            }
+        }
+    }
+    exit
+}
+
+/// One line: whom, where, and who would take over.
+fn describe(snapshot: &Snapshot, session_id: &[u8]) -> String {
+    let placement = &snapshot.placement;
+    let located = placement.hash_key().locate(session_id);
+    let names: Vec<&str> = placement
+        .candidates(located.slot)
+        .iter()
+        .map(|backend| snapshot.backends[backend.index()].name.as_str())
+        .collect();
+    let shown: String = String::from_utf8_lossy(session_id).chars().take(SHOWN_CHARS).collect();
+    let (owner, next) = names.split_first().unwrap_or((&"nobody", &[]));
+    let mut line = format!(
+        "{shown}…  fingerprint {}  slot {:>5}  {owner}",
+        located.fingerprint, located.slot
+    );
+    if !next.is_empty() {
+        line += &format!("  (next: {})", next.join(", "));
+    }
+    line
+}

@@ -1,0 +1,41 @@
+//! `staterouter serve`.
+
+use std::path::PathBuf;
+
+use super::{Exit, output};
+use crate::app::signals::StopSignals;
+use crate::app::{proxy_server, system};
+use crate::{config, log};
+
+#[derive(Debug, clap::Args)]
+pub(super) struct ServeArgs {
+    /// The configuration file
+    #[arg(long, value_name = "FILE")]
+    config: PathBuf,
+}
+
+pub(super) fn run(args: &ServeArgs) -> Exit {
+    let (config, map) = match config::load(&args.config) {
+        Ok(loaded) => (loaded.config, loaded.map),
+        Err(error) => return output::could_not_run(error),
+    };
+    log::init(config.log.level, config.log.format);
+    for backend in map.backends.iter().filter(|backend| backend.id_derived) {
+        tracing::info!(backend = backend.name, id = backend.id, "id derived from the name");
+    }
+    system::raise_open_files(config.limits.client_connections);
+    let mut signals = match StopSignals::new() {
+        Ok(signals) => signals,
+        Err(error) => return output::could_not_run(error),
+    };
+    let running = match proxy_server::start(&config, &map) {
+        Ok(running) => running,
+        Err(error) => return output::could_not_run(error),
+    };
+    output::line(format_args!("listening on {}", running.address));
+    tracing::info!(address = %running.address, backends = map.backends.len(), "serving");
+    signals.wait();
+    tracing::info!("stopping");
+    signals.stop(vec![running]);
+    Exit::Fine
+}

@@ -1,0 +1,73 @@
+//! `staterouter state-server`.
+
+use std::net::SocketAddr;
+
+use super::{Exit, output};
+use crate::app::signals::StopSignals;
+use crate::app::state_server::{self, StateServerOptions};
+use crate::app::system;
+use crate::config::{self, AllowList};
+use crate::log;
+
+#[derive(Debug, clap::Args)]
+pub(super) struct StateServerArgs {
+    /// Where to listen
+    #[arg(long, value_name = "ADDR", default_value = "127.0.0.1:42424")]
+    listen: SocketAddr,
+    /// Address or network that may connect, besides this machine; may be given several times
+    #[arg(long, value_name = "CIDR")]
+    allow: Vec<String>,
+    /// Memory for sessions, such as 512MiB or 4GiB; above it new ones are refused. No limit if absent
+    #[arg(long, value_name = "SIZE", value_parser = config::parse_size)]
+    max_memory: Option<u64>,
+    /// Largest session that is accepted
+    #[arg(long, value_name = "SIZE", value_parser = config::parse_size, default_value = "64MiB")]
+    max_body: u64,
+    /// Most connections at a time
+    #[arg(long, value_name = "N", default_value_t = 10_000)]
+    max_connections: usize,
+    /// Threads; 0 is one per core
+    #[arg(long, value_name = "N", default_value_t = 0)]
+    workers: usize,
+    /// Least severe log lines shown
+    #[arg(long, value_enum, default_value_t)]
+    log_level: config::LogLevel,
+    /// How log lines look
+    #[arg(long, value_enum, default_value_t)]
+    log_format: config::LogFormat,
+}
+
+pub(super) fn run(args: &StateServerArgs) -> Exit {
+    let allow = match AllowList::parse(&args.allow) {
+        Ok(allow) => allow,
+        Err(error) => return output::could_not_run(error),
+    };
+    if let Err(error) = allow.check_listen(args.listen) {
+        return output::could_not_run(error);
+    }
+    log::init(args.log_level, args.log_format);
+    system::raise_open_files(args.max_connections);
+    let options = StateServerOptions {
+        allow,
+        workers: args.workers,
+        max_memory_bytes: args.max_memory,
+        max_body_bytes: args.max_body,
+        max_connections: args.max_connections,
+        ..StateServerOptions::new(args.listen)
+    };
+    let mut signals = match StopSignals::new() {
+        Ok(signals) => signals,
+        Err(error) => return output::could_not_run(error),
+    };
+    let (running, store) = match state_server::start(&options) {
+        Ok(started) => started,
+        Err(error) => return output::could_not_run(error),
+    };
+    output::line(format_args!("listening on {}", running.address));
+    tracing::info!(address = %running.address, "serving");
+    signals.wait();
+    let stats = store.stats();
+    tracing::info!(sessions = stats.items, bytes = stats.bytes, "stopping");
+    signals.stop(vec![running]);
+    Exit::Fine
+}

@@ -1,0 +1,250 @@
+//! One connection of the embedded state server.
+
+use std::cell::{Cell, RefCell};
+use std::net::{IpAddr, SocketAddr};
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::clock::Clock;
+use crate::config::AllowList;
+use crate::log::LogLimit;
+use crate::net::{self, Buffer, Conn, Deadline, IoError, RequestError, Service, Worker};
+use crate::route::{self, KeyBuffer, KeyError};
+use crate::store::{self, Body, Outcome, Store};
+use crate::wire::{self, Answer, HeadLimits, RequestHead};
+
+/// Items one sweep looks at, at most; it runs every tick, so this bounds its share of a core.
+const SWEEP_MAX_ITEMS: usize = 5_000;
+
+/// How often the offset of local time is looked up.
+const OFFSET_REFRESH_MS: u64 = 60_000;
+
+/// What all workers of a state server share.
+#[derive(Debug, Clone)]
+pub struct StateOptions {
+    /// The items.
+    pub store: Arc<Store>,
+    /// Time.
+    pub clock: Arc<Clock>,
+    /// Who may connect besides loopback.
+    pub allow: AllowList,
+    /// Limits on heads and bodies.
+    pub head_limits: HeadLimits,
+    /// How long a connection may be idle.
+    pub idle: Duration,
+    /// How long a half-sent request or half-read answer may take.
+    pub stall: Duration,
+}
+
+/// The state server as it runs on one worker.
+#[derive(Debug)]
+pub struct StateService {
+    worker: Rc<Worker>,
+    options: StateOptions,
+    key_buffer: RefCell<KeyBuffer>,
+    /// Recycled memory for the head of an answer.
+    head_buffer: Cell<Vec<u8>>,
+    log_limit: LogLimit,
+    offset_due_ms: Cell<u64>,
+}
+
+/// Why a connection ends before its client wanted.
+#[derive(Debug, thiserror::Error)]
+enum ServeError {
+    #[error("{0}")]
+    Request(#[from] RequestError),
+    #[error("bad request: {0}")]
+    BadTarget(#[from] KeyError),
+    #[error("client: {0}")]
+    Io(#[from] IoError),
+}
+
+impl StateService {
+    /// The state server on `worker`.
+    pub fn new(worker: Rc<Worker>, options: StateOptions) -> Self {
+        Self {
+            worker,
+            options,
+            key_buffer: RefCell::new(KeyBuffer::new()),
+            head_buffer: Cell::default(),
+            log_limit: LogLimit::default(),
+            offset_due_ms: Cell::new(OFFSET_REFRESH_MS),
+        }
+    }
+
+    async fn answer(
+        &self,
+        conn: &mut Conn,
+        received: &mut Buffer,
+        deadline: &Deadline,
+    ) -> Result<(), ServeError> {
+        let (limits, stall) = (&self.options.head_limits, self.options.stall);
+        let head = net::read_request_head(conn, received, deadline, limits, stall).await?;
+        let request_bytes = head.head_bytes as u64 + head.body_bytes;
+        let outcome = if request_bytes <= received.len() as u64 {
+            let body = &received.filled()[head.head_bytes..request_bytes as usize];
+            let outcome = self.apply(&head, received.filled(), || Body::from(body))?;
+            received.consume(request_bytes as usize);
+            outcome
+        } else {
+            let (body, behind) = self.gather_body(conn, received, deadline, &head).await?;
+            let outcome = self.apply(&head, received.filled(), || Body::from(body))?;
+            *received = behind;
+            outcome
+        };
+        self.write(conn, deadline, outcome).await?;
+        Ok(())
+    }
+
+    /// Receives a body that has not arrived as a whole yet. Memory grows with what comes, not with
+    /// what was announced. Also returns what came behind the body.
+    async fn gather_body(
+        &self,
+        conn: &mut Conn,
+        received: &Buffer,
+        deadline: &Deadline,
+        head: &RequestHead,
+    ) -> Result<(Vec<u8>, Buffer), ServeError> {
+        let length = head.body_bytes as usize;
+        let mut body = received.filled()[head.head_bytes..].to_vec();
+        let mut more = self.worker.buffers.take();
+        while body.len() < length {
+            more.clear();
+            deadline.arm(self.options.stall);
+            conn.read_more(&mut more, deadline).await?;
+            let part = more.len().min(length - body.len());
+            body.extend_from_slice(&more.filled()[..part]);
+            more.consume(part);
+        }
+        Ok((body, more))
+    }
+
+    /// `None` for a request that is none of the protocol's operations.
+    fn apply(
+        &self,
+        head: &RequestHead,
+        bytes: &[u8],
+        body: impl FnOnce() -> Body,
+    ) -> Result<Option<Outcome>, KeyError> {
+        let value = |span: Option<wire::Span>| span.map(|span| span.of(bytes));
+        let cookie = value(head.lock_cookie);
+        let operation = match head.operation() {
+            wire::Operation::Get => store::Operation::Get,
+            wire::Operation::Acquire => store::Operation::Acquire,
+            wire::Operation::Release => store::Operation::Release { cookie },
+            wire::Operation::Put => store::Operation::Put {
+                timeout: value(head.timeout),
+                extra_flags: value(head.extra_flags),
+                cookie,
+                body: body(),
+            },
+            wire::Operation::Remove => store::Operation::Remove { cookie },
+            wire::Operation::Touch => store::Operation::Touch,
+            wire::Operation::Unknown => return Ok(None),
+        };
+        let mut key_buffer = self.key_buffer.borrow_mut();
+        let key = route::extract(head.target.of(bytes), &mut key_buffer)?;
+        Ok(Some(self.options.store.apply(key.key(), operation, self.options.clock.now())))
+    }
+
+    async fn write(
+        &self,
+        conn: &mut Conn,
+        deadline: &Deadline,
+        outcome: Option<Outcome>,
+    ) -> Result<(), IoError> {
+        let mut head = self.head_buffer.take();
+        head.clear();
+        let body = self.encode(&mut head, outcome);
+        deadline.arm(self.options.stall);
+        let written = conn.write_two(&head, &body, &mut 0, deadline).await;
+        self.head_buffer.set(head);
+        written
+    }
+
+    /// Writes the head of the answer to `head` and returns its body.
+    fn encode(&self, head: &mut Vec<u8>, outcome: Option<Outcome>) -> Body {
+        let mut answer_body = Body::default();
+        let answer = match outcome {
+            Some(Outcome::Found { body, timeout_minutes, cookie, action_flags }) => {
+                let body_bytes = body.len();
+                answer_body = body;
+                Answer::Item {
+                    uninitialised: action_flags,
+                    lock_cookie: cookie,
+                    timeout_minutes,
+                    body_bytes,
+                }
+            }
+            Some(Outcome::Done { action_flags, zero_timeout }) => {
+                if zero_timeout {
+                    self.warn("an item was stored with a timeout of 0 minutes: 1 is used");
+                }
+                Answer::Done { uninitialised: action_flags }
+            }
+            Some(Outcome::Absent) => Answer::Absent,
+            Some(Outcome::Locked { lock_date_ticks, lock_age_s, cookie }) => {
+                Answer::Locked { lock_date_ticks, lock_age_s, lock_cookie: cookie }
+            }
+            Some(Outcome::Invalid(_)) | None => Answer::Invalid,
+            Some(Outcome::Refused) => {
+                self.warn("memory limit reached: a new session was refused, live ones stay");
+                Answer::Invalid
+            }
+        };
+        wire::encode_answer(head, &answer);
+        answer_body
+    }
+
+    fn warn(&self, message: &str) {
+        if let Some(suppressed) = self.log_limit.allow(self.worker.deadlines.now_ms()) {
+            tracing::warn!(suppressed, "{message}");
+        }
+    }
+}
+
+impl Service for StateService {
+    async fn serve(self: Rc<Self>, mut conn: Conn, peer: SocketAddr) {
+        let deadline = self.worker.deadlines.register();
+        let idle = self.options.idle;
+        while let Some(mut received) =
+            net::wait_for_request(&mut conn, &self.worker, &deadline, idle).await
+        {
+            loop {
+                match self.answer(&mut conn, &mut received, &deadline).await {
+                    Ok(()) => {}
+                    Err(
+                        error @ (ServeError::Request(RequestError::Malformed(_))
+                        | ServeError::BadTarget(_)),
+                    ) => {
+                        self.warn(&format!("connection of {} refused: {error}", peer.ip()));
+                        net::refuse_request(conn, received, &deadline).await;
+                        return;
+                    }
+                    Err(_client_is_gone) => return,
+                }
+                if received.is_empty() {
+                    break;
+                }
+                received.compact();
+            }
+        }
+    }
+
+    fn admits(&self, peer: IpAddr) -> bool {
+        self.options.allow.allows(peer)
+    }
+
+    fn tick(&self, now_ms: u64) {
+        // Any one worker can do this for all of them.
+        if self.worker.index != 0 {
+            return;
+        }
+        let _ = self.options.store.sweep(self.options.clock.now(), SWEEP_MAX_ITEMS);
+        if now_ms >= self.offset_due_ms.get() {
+            self.offset_due_ms.set(now_ms + OFFSET_REFRESH_MS);
+            self.options.clock.refresh_offset();
+        }
+    }
+}
