@@ -306,3 +306,96 @@ impl Shard {
 fn spread(hash: u32) -> u64 {
     (u64::from(hash) << 32) | u64::from(hash)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn slots_and_index_shrink_after_mass_expiry() {
+        const ITEMS: u32 = 20_000;
+        let budget = Budget::new(None);
+        let mut shard = Shard::new();
+        let now = |monotonic_ms| Now {
+            monotonic_ms,
+            local_ticks: 0,
+        };
+        let minutes = |hash| if hash % 100 == 0 { 60 } else { 1 };
+        for hash in 0..ITEMS {
+            let timeout = Timeout {
+                minutes: minutes(hash),
+                was_zero: false,
+            };
+            let put = Put {
+                timeout,
+                insert_only: false,
+                cookie: None,
+            };
+            let key = hash.to_le_bytes();
+            let at = Address { key: &key, hash };
+            let _ = shard.put(&at, &put, &mut Body::default(), now(0), &budget, &mut None);
+        }
+        assert_eq!(shard.items(), ITEMS as usize);
+
+        let mut retired = Vec::new();
+        assert!(
+            shard
+                .sweep(10 * 60_000, usize::MAX, &budget, &mut retired)
+                .done
+        );
+        let left = shard.items();
+        assert_eq!((left, retired.len()), (200, ITEMS as usize - 200));
+        assert!(
+            shard.slots.capacity() <= 4 * left,
+            "{}",
+            shard.slots.capacity()
+        );
+        assert!(
+            shard.index.capacity() <= 8 * left,
+            "{}",
+            shard.index.capacity()
+        );
+        for hash in 0..ITEMS {
+            let key = hash.to_le_bytes();
+            let found = shard
+                .inspect(&Address { key: &key, hash }, 10 * 60_000)
+                .is_some();
+            assert_eq!(found, minutes(hash) == 60, "{hash}");
+        }
+    }
+
+    #[test]
+    fn keys_with_one_hash_stay_apart() {
+        let budget = Budget::new(None);
+        let mut shard = Shard::new();
+        let now = Now {
+            monotonic_ms: 0,
+            local_ticks: 0,
+        };
+        let put = Put {
+            timeout: Timeout {
+                minutes: 20,
+                was_zero: false,
+            },
+            insert_only: false,
+            cookie: None,
+        };
+        let keys: [&[u8]; 3] = [b"a", b"b", b"c"];
+        for key in keys {
+            let at = Address { key, hash: 7 };
+            let _ = shard.put(&at, &put, &mut Body::from(key), now, &budget, &mut None);
+        }
+        let first = Address { key: b"a", hash: 7 };
+        assert_eq!(
+            shard.remove(&first, None, now, &budget, &mut None),
+            Outcome::DONE
+        );
+        assert!(shard.inspect(&first, 0).is_none());
+        for key in [b"b", b"c"] {
+            let found = shard
+                .inspect(&Address { key, hash: 7 }, 0)
+                .map(|item| item.body);
+            assert_eq!(found, Some(Body::from(key.as_slice())));
+        }
+    }
+}
