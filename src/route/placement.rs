@@ -5,7 +5,7 @@ use std::fmt;
 
 use thiserror::Error;
 
-use super::hash::{HashKey, Slot};
+use super::hash::{HashKey, SLOT_COUNT, Slot};
 use super::ring::Ring;
 
 /// Most members of one placement: lock cookie tags have 7 bits and 0 is no tag.
@@ -92,7 +92,7 @@ pub struct Share<'p> {
     pub name: &'p str,
     /// Its position in the caller's list.
     pub backend: BackendIndex,
-    /// Slots it owns, 0 to [`SLOT_COUNT`](super::SLOT_COUNT).
+    /// Slots it owns, 0 to [`SLOT_COUNT`].
     pub slots: usize,
 }
 
@@ -128,9 +128,13 @@ impl Placement {
 
         let ring = Ring::new(key, members);
         let candidates_per_slot = members.len().min(MAX_CANDIDATES);
-        let candidates: Box<[BackendIndex]> = Slot::all()
-            .flat_map(|slot| ring.candidates(slot).take(candidates_per_slot))
-            .collect();
+        let mut candidates = Vec::with_capacity(SLOT_COUNT * candidates_per_slot);
+        let mut found = Vec::with_capacity(candidates_per_slot);
+        for slot in Slot::all() {
+            ring.candidates(slot, candidates_per_slot, &mut found);
+            candidates.extend_from_slice(&found);
+        }
+        let candidates = candidates.into_boxed_slice();
         let owners = candidates
             .iter()
             .copied()
@@ -189,7 +193,7 @@ impl Placement {
             .map(|member| (&*member.name, member.backend))
     }
 
-    /// The slots each member owns, ascending by name. They add up to [`SLOT_COUNT`](super::SLOT_COUNT).
+    /// The slots each member owns, ascending by name. They add up to [`SLOT_COUNT`].
     #[must_use]
     pub fn shares(&self) -> Vec<Share<'_>> {
         let mut slots = [0; u8::MAX as usize + 1];

@@ -21,35 +21,86 @@ use std::hash::{Hash, Hasher};
 use consistent_hash::{Node, RingHash, StaticHashRing};
 
 use super::hash::{HashKey, Slot};
-use super::placement::{BackendIndex, Member};
+use super::placement::{BackendIndex, MAX_WEIGHT, Member};
 
 /// Virtual nodes of a backend of weight 100.
 const VNODES_AT_WEIGHT_100: u32 = 512;
 
+/// Greatest weights of the tiers, a factor of 8 apart.
+const TIER_CEILINGS: [u32; 4] = [MAX_WEIGHT, 125, 15, 1];
+
 /// The ring over the members of one placement; lives only while its table is built.
+///
+/// Next to backends a thousand times heavier, a light backend's few virtual nodes are far apart,
+/// and walking to them for every slot takes seconds. But which heavier backends are on the ring
+/// does not change the order of the light ones. So there is a ring for each tier, and as soon as
+/// all the heavy ones are found the walk goes on where only the lighter ones stand.
 pub(super) struct Ring<'m> {
+    /// The first holds every member, each other one those up to a lower ceiling.
+    tiers: Vec<Tier<'m>>,
+}
+
+struct Tier<'m> {
     ring: StaticHashRing<'m, NodeKey<'m>, BackendIndex, KeyedHash>,
+    /// Members that no later tier holds.
+    heavy: Vec<BackendIndex>,
 }
 
 impl<'m> Ring<'m> {
     /// Places `weight * 512 / 100` virtual nodes for each member. Names must be distinct.
     pub(super) fn new(key: HashKey, members: &[Member<'m>]) -> Self {
-        let nodes = members.iter().map(|member| Node {
-            key: NodeKey(member.name),
-            value: member.backend,
-            quantity: vnode_count(member.weight),
-        });
+        let floors = TIER_CEILINGS.into_iter().skip(1).chain([0]);
+        let tiers = TIER_CEILINGS.into_iter().zip(floors);
         Self {
-            ring: StaticHashRing::new(KeyedHash(key), nodes),
+            tiers: tiers
+                .map(|(ceiling, floor)| Tier::new(key, members, ceiling, floor))
+                .collect(),
         }
     }
 
-    /// The distinct backends that serve a slot, the owner first. Each step walks the ring, so
-    /// take no more than needed.
-    pub(super) fn candidates(&self, slot: Slot) -> impl Iterator<Item = BackendIndex> {
-        self.ring
-            .calc_candidates(&SlotPoint(slot))
-            .map(|node| node.value)
+    /// Fills `found` with the first `count` distinct backends that serve a slot, the owner first;
+    /// with all members if there are fewer.
+    pub(super) fn candidates(&self, slot: Slot, count: usize, found: &mut Vec<BackendIndex>) {
+        found.clear();
+        for tier in &self.tiers {
+            let mut heavy_left = tier.heavy.len();
+            let mut walk = tier
+                .ring
+                .calc_candidates(&SlotPoint(slot))
+                .map(|node| node.value);
+            while heavy_left > 0
+                && found.len() < count
+                && let Some(backend) = walk.next()
+            {
+                if tier.heavy.contains(&backend) {
+                    heavy_left -= 1;
+                }
+                if !found.contains(&backend) {
+                    found.push(backend);
+                }
+            }
+        }
+    }
+}
+
+impl<'m> Tier<'m> {
+    /// A ring of the members up to `ceiling`; those above `floor` are its heavy ones.
+    fn new(key: HashKey, members: &[Member<'m>], ceiling: u32, floor: u32) -> Self {
+        let nodes = members
+            .iter()
+            .filter(|member| member.weight <= ceiling)
+            .map(|member| Node {
+                key: NodeKey(member.name),
+                value: member.backend,
+                quantity: vnode_count(member.weight),
+            });
+        let heavy = members
+            .iter()
+            .filter(|m| m.weight > floor && m.weight <= ceiling);
+        Self {
+            ring: StaticHashRing::new(KeyedHash(key), nodes),
+            heavy: heavy.map(|member| member.backend).collect(),
+        }
     }
 }
 
@@ -113,6 +164,38 @@ mod tests {
             KeyedHash(key).hash_vnode(&NodeKey("zürich"), 0x0102),
             key.hash(b"node:z\xc3\xbcrich\x02\x01\0\0\0\0\0\0"),
         );
+    }
+
+    #[test]
+    fn tiers_give_the_order_of_one_ring_of_all_members() {
+        let names: Vec<String> = (0..12).map(|i| format!("state-{i}")).collect();
+        for weights in [
+            [1, 1000, 1, 90, 7, 1000, 15, 16, 125, 126, 2, 300],
+            [1; 12],
+            [1000, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1],
+            [100, 100, 100, 100, 100, 100, 100, 100, 100, 100, 20, 1],
+        ] {
+            let members: Vec<Member<'_>> = (0..12)
+                .map(|i| Member {
+                    name: &names[i],
+                    weight: weights[i],
+                    backend: BackendIndex::new(i as u8),
+                })
+                .collect();
+            let whole = Tier::new(HashKey::DEFAULT, &members, MAX_WEIGHT, 0).ring;
+            let tiered = Ring::new(HashKey::DEFAULT, &members);
+            let mut found = Vec::new();
+            for slot in Slot::all().step_by(61) {
+                let expected: Vec<BackendIndex> = whole
+                    .calc_candidates(&SlotPoint(slot))
+                    .map(|node| node.value)
+                    .collect();
+                tiered.candidates(slot, 12, &mut found);
+                assert_eq!(found, expected, "{weights:?}, slot {slot}");
+                tiered.candidates(slot, 8, &mut found);
+                assert_eq!(found, expected[..8], "{weights:?}, slot {slot}");
+            }
+        }
     }
 
     #[test]
