@@ -1,5 +1,7 @@
 //! staterouter.
+pub mod app;
 pub mod backend;
+pub mod cli;
 pub mod config;
 pub mod log;
 pub mod net;

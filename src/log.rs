@@ -6,27 +6,27 @@ use std::io::IsTerminal;
 
 use tracing_subscriber::filter::LevelFilter;
 
+use crate::config::{LogConfig, LogFormat, LogLevel};
+
 /// Lines per second and limit that get through; the rest is counted.
 const LINES_PER_SECOND: u32 = 10;
 
-/// How log lines look.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum LogFormat {
-    /// For people.
-    Text,
-    /// One JSON object per line.
-    Json,
-}
-
 /// Directs all log lines of the program to stderr. A second call changes nothing.
-pub fn init(level: tracing::Level, format: LogFormat) {
+pub fn init(config: LogConfig) {
+    let level = match config.level {
+        LogLevel::Error => LevelFilter::ERROR,
+        LogLevel::Warn => LevelFilter::WARN,
+        LogLevel::Info => LevelFilter::INFO,
+        LogLevel::Debug => LevelFilter::DEBUG,
+        LogLevel::Trace => LevelFilter::TRACE,
+    };
     let builder = tracing_subscriber::fmt()
-        .with_max_level(LevelFilter::from_level(level))
+        .with_max_level(level)
         .with_writer(std::io::stderr)
         .with_ansi(std::io::stderr().is_terminal())
         .with_target(false);
     // Only a test process that starts two servers can have set a logger before.
-    let _ = match format {
+    let _ = match config.format {
         LogFormat::Text => builder.try_init(),
         LogFormat::Json => builder.json().try_init(),
     };

@@ -141,7 +141,7 @@ fn nothing_printable_shows_a_session_id() {
     let id = "q3m1zt0xk4vdw2hn5sbyr0ac";
     let mut buffer = KeyBuffer::new();
     let key = extract(id.as_bytes(), &mut buffer).unwrap();
-    let print = HashKey::DEFAULT.fingerprint(key.session_id());
+    let print = HashKey::DEFAULT.locate(key.session_id()).fingerprint;
     let shown = format!("{key:?} {key:#?} {print} {print:?}") + &format!("{buffer:?}");
     // Neither as text nor as a list of byte values.
     for start in 0..id.len() - 3 {

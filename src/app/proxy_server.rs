@@ -26,6 +26,8 @@ pub fn start(config: &Config, map: &PartitionMap) -> Result<Running, StartError>
         accept_wait: config.timeouts.accept_wait,
         shutdown: config.timeouts.shutdown,
     };
-    spawn_workers(listeners, &options, move |worker| ProxyService::new(worker, &snapshot))
-        .map_err(StartError::Thread)
+    spawn_workers(listeners, &options, move |worker| {
+        ProxyService::new(worker, &snapshot)
+    })
+    .map_err(StartError::Thread)
 }

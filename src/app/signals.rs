@@ -20,11 +20,19 @@ impl StopSignals {
     /// # Errors
     /// When the system gives no event queue or signal handler.
     pub fn new() -> io::Result<Self> {
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build()?;
         let _entered = runtime.enter();
-        let (interrupt, terminate) =
-            (signal(SignalKind::interrupt())?, signal(SignalKind::terminate())?);
-        Ok(Self { runtime, interrupt, terminate })
+        let (interrupt, terminate) = (
+            signal(SignalKind::interrupt())?,
+            signal(SignalKind::terminate())?,
+        );
+        Ok(Self {
+            runtime,
+            interrupt,
+            terminate,
+        })
     }
 
     /// Waits for either signal, or for `other` to be done.

@@ -84,9 +84,10 @@ pub fn start(options: &StateServerOptions) -> Result<(Running, Arc<Store>), Star
         accept_wait: ACCEPT_WAIT,
         shutdown: SHUTDOWN,
     };
-    let running =
-        spawn_workers(listeners, &serve, move |worker| StateService::new(worker, state.clone()))
-            .map_err(StartError::Thread)?;
+    let running = spawn_workers(listeners, &serve, move |worker| {
+        StateService::new(worker, state.clone())
+    })
+    .map_err(StartError::Thread)?;
     Ok((running, store))
 }
 

@@ -10,8 +10,14 @@ const OTHER_DESCRIPTORS: u64 = 128;
 pub fn raise_open_files(connections: usize) {
     let limit = getrlimit(Resource::Nofile);
     let wanted = 2 * connections as u64 + OTHER_DESCRIPTORS;
-    let possible = limit.maximum.unwrap_or(wanted).max(limit.current.unwrap_or(wanted));
-    let raised = Rlimit { current: Some(possible), maximum: limit.maximum };
+    let possible = limit
+        .maximum
+        .unwrap_or(wanted)
+        .max(limit.current.unwrap_or(wanted));
+    let raised = Rlimit {
+        current: Some(possible),
+        maximum: limit.maximum,
+    };
     let in_force = if setrlimit(Resource::Nofile, raised).is_ok() {
         possible
     } else {

@@ -4,7 +4,7 @@ use std::io;
 
 use tokio::net::TcpStream;
 
-use crate::config::BackendAddress;
+use crate::config::{BackendAddress, BackendHost};
 use crate::net::{Conn, Deadline};
 
 /// The backend could not be reached. No byte of a request has been sent.
@@ -24,7 +24,12 @@ pub enum ConnectError {
 /// # Errors
 /// [`ConnectError`].
 pub async fn connect(address: &BackendAddress, deadline: &Deadline) -> Result<Conn, ConnectError> {
-    let connecting = TcpStream::connect((address.host(), address.port()));
+    let connecting = async {
+        match address.host() {
+            BackendHost::Ip(ip) => TcpStream::connect((*ip, address.port())).await,
+            BackendHost::Name(name) => TcpStream::connect((name.as_str(), address.port())).await,
+        }
+    };
     match deadline.guard(connecting).await {
         Ok(Ok(stream)) => Ok(Conn::new(stream)),
         Ok(Err(error)) => Err(ConnectError::Refused(error)),

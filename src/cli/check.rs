@@ -21,16 +21,20 @@ pub(super) fn run(args: &CheckArgs) -> Exit {
         }
         Err(error) => return output::could_not_run(error),
     };
-    let (config, map) = (loaded.config, loaded.map);
+    let (config, map) = (loaded.config, loaded.partition_map);
     output::line(format_args!("{}: fine", args.config.display()));
-    let active = map.backends.iter().filter(|b| b.state == BackendState::Active).count();
+    let active = map
+        .backends
+        .iter()
+        .filter(|b| b.state == BackendState::Active)
+        .count();
     output::line(format_args!(
         "{}: fine, version {}, {} backends, {active} active",
         config.partition_map.display(),
         map.version,
         map.backends.len()
     ));
-    for backend in map.backends.iter().filter(|backend| backend.id_derived) {
+    for backend in map.backends.iter().filter(|backend| backend.id_is_derived) {
         output::line(format_args!(
             "note: backend {} has no id; {} is derived from its name",
             backend.name, backend.id

@@ -4,6 +4,7 @@
 //! 2 wrong usage, 3 could not run.
 
 mod check;
+mod log_args;
 mod output;
 mod route;
 mod serve;

@@ -25,7 +25,7 @@ pub(super) struct RouteArgs {
 
 pub(super) fn run(args: &RouteArgs) -> Exit {
     let (config, map) = match config::load(&args.config) {
-        Ok(loaded) => (loaded.config, loaded.map),
+        Ok(loaded) => (loaded.config, loaded.partition_map),
         Err(error) => return output::could_not_run(error),
     };
     let snapshot = match Snapshot::build(&config, &map) {
@@ -59,7 +59,10 @@ fn describe(snapshot: &Snapshot, session_id: &[u8]) -> String {
         .iter()
         .map(|backend| snapshot.backends[backend.index()].name.as_str())
         .collect();
-    let shown: String = String::from_utf8_lossy(session_id).chars().take(SHOWN_CHARS).collect();
+    let shown: String = String::from_utf8_lossy(session_id)
+        .chars()
+        .take(SHOWN_CHARS)
+        .collect();
     let (owner, next) = names.split_first().unwrap_or((&"nobody", &[]));
     let mut line = format!(
         "{shown}…  fingerprint {}  slot {:>5}  {owner}",

@@ -16,12 +16,16 @@ pub(super) struct ServeArgs {
 
 pub(super) fn run(args: &ServeArgs) -> Exit {
     let (config, map) = match config::load(&args.config) {
-        Ok(loaded) => (loaded.config, loaded.map),
+        Ok(loaded) => (loaded.config, loaded.partition_map),
         Err(error) => return output::could_not_run(error),
     };
-    log::init(config.log.level, config.log.format);
-    for backend in map.backends.iter().filter(|backend| backend.id_derived) {
-        tracing::info!(backend = backend.name, id = backend.id, "id derived from the name");
+    log::init(config.log);
+    for backend in map.backends.iter().filter(|backend| backend.id_is_derived) {
+        tracing::info!(
+            backend = backend.name,
+            id = backend.id,
+            "id derived from the name"
+        );
     }
     system::raise_open_files(config.limits.client_connections);
     let mut signals = match StopSignals::new() {

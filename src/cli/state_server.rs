@@ -2,6 +2,9 @@
 
 use std::net::SocketAddr;
 
+use ipnet::IpNet;
+
+use super::log_args::LogArgs;
 use super::{Exit, output};
 use crate::app::signals::StopSignals;
 use crate::app::state_server::{self, StateServerOptions};
@@ -15,8 +18,8 @@ pub(super) struct StateServerArgs {
     #[arg(long, value_name = "ADDR", default_value = "127.0.0.1:42424")]
     listen: SocketAddr,
     /// Address or network that may connect, besides this machine; may be given several times
-    #[arg(long, value_name = "CIDR")]
-    allow: Vec<String>,
+    #[arg(long, value_name = "CIDR", value_parser = config::parse_network)]
+    allow: Vec<IpNet>,
     /// Memory for sessions, such as 512MiB or 4GiB; above it new ones are refused. No limit if absent
     #[arg(long, value_name = "SIZE", value_parser = config::parse_size)]
     max_memory: Option<u64>,
@@ -29,23 +32,19 @@ pub(super) struct StateServerArgs {
     /// Threads; 0 is one per core
     #[arg(long, value_name = "N", default_value_t = 0)]
     workers: usize,
-    /// Least severe log lines shown
-    #[arg(long, value_enum, default_value_t)]
-    log_level: config::LogLevel,
-    /// How log lines look
-    #[arg(long, value_enum, default_value_t)]
-    log_format: config::LogFormat,
+    #[command(flatten)]
+    log: LogArgs,
 }
 
 pub(super) fn run(args: &StateServerArgs) -> Exit {
-    let allow = match AllowList::parse(&args.allow) {
-        Ok(allow) => allow,
-        Err(error) => return output::could_not_run(error),
-    };
-    if let Err(error) = allow.check_listen(args.listen) {
-        return output::could_not_run(error);
+    let allow = AllowList::new(args.allow.clone());
+    if !args.listen.ip().to_canonical().is_loopback() && allow.is_loopback_only() {
+        return output::could_not_run(
+            "listening beyond this machine needs --allow: whoever can store a session here can \
+             run code on the web servers, because they deserialise what is stored",
+        );
     }
-    log::init(args.log_level, args.log_format);
+    log::init(args.log.config());
     system::raise_open_files(args.max_connections);
     let options = StateServerOptions {
         allow,

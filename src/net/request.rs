@@ -32,7 +32,9 @@ pub async fn wait_for_request(
     idle: Duration,
 ) -> Option<Buffer> {
     deadline.arm(idle);
-    conn.read_first(&worker.buffers, deadline, || worker.is_stopping()).await.ok()
+    conn.read_first(&worker.buffers, deadline, || worker.is_stopping())
+        .await
+        .ok()
 }
 
 /// Reads until the head at the start of `received` is complete, for at most `stall`.
@@ -67,7 +69,11 @@ pub async fn read_request_head(
 /// Answers 400 and closes so that the client can read it, whatever it is still sending.
 pub async fn refuse_request(mut conn: Conn, mut received: Buffer, deadline: &Deadline) {
     deadline.arm(LINGER);
-    if conn.write_all(wire::BAD_REQUEST, &mut 0, deadline).await.is_ok() {
+    if conn
+        .write_all(wire::BAD_REQUEST, &mut 0, deadline)
+        .await
+        .is_ok()
+    {
         conn.linger(&mut received, LINGER_MAX_BYTES, deadline).await;
     }
 }

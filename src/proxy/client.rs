@@ -11,7 +11,12 @@ use crate::net::{self, Buffer, Conn, Deadline};
 /// Serves the connection until the client closes it, it fails, or the program stops.
 pub(super) async fn serve(service: Rc<ProxyService>, conn: Conn, peer: SocketAddr) {
     let deadline = service.worker.deadlines.register();
-    let mut client = Client { service, conn, deadline, peer };
+    let mut client = Client {
+        service,
+        conn,
+        deadline,
+        peer,
+    };
     // While idle a connection holds neither a buffer nor a view.
     while let Some(mut received) = client.wait().await {
         loop {
@@ -52,7 +57,9 @@ impl Client {
         let reading =
             net::read_request_head(&mut self.conn, received, &self.deadline, limits, stall);
         let head = reading.await?;
-        let route = self.service.route(&view, head.target.of(received.filled()))?;
+        let route = self
+            .service
+            .route(&view, head.target.of(received.filled()))?;
         let exchange = Exchange {
             service: &self.service,
             view: &view,

@@ -34,6 +34,9 @@ pub(crate) enum ProxyError {
 impl ProxyError {
     /// Whether the client deserves a 400 before its connection is closed.
     pub(crate) fn is_bad_request(&self) -> bool {
-        matches!(self, Self::Request(RequestError::Malformed(_)) | Self::BadTarget(_))
+        matches!(
+            self,
+            Self::Request(RequestError::Malformed(_)) | Self::BadTarget(_)
+        )
     }
 }

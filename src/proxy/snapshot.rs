@@ -46,7 +46,7 @@ impl Snapshot {
             .filter(|(backend, _)| backend.state == BackendState::Active)
             .map(|(backend, index)| Member {
                 name: &backend.name,
-                weight: backend.weight,
+                weight: backend.weight.into(),
                 backend: BackendIndex::new(index),
             })
             .collect();
@@ -59,7 +59,7 @@ impl Snapshot {
             placement: Placement::build(HashKey::new(map.hash_key.0), &members)?,
             backends: map.backends.iter().map(backend).collect(),
             allow: config.allow.clone(),
-            timeouts: config.timeouts.clone(),
+            timeouts: config.timeouts,
             head_limits: HeadLimits {
                 max_head_bytes: config.limits.head_bytes,
                 max_body_bytes: config.limits.body_bytes,

@@ -22,7 +22,10 @@ pub struct Clock {
 
 impl Default for Clock {
     fn default() -> Self {
-        let clock = Self { start: Instant::now(), offset_ticks: AtomicI64::new(0) };
+        let clock = Self {
+            start: Instant::now(),
+            offset_ticks: AtomicI64::new(0),
+        };
         clock.refresh_offset();
         clock
     }
@@ -31,7 +34,9 @@ impl Default for Clock {
 impl Clock {
     /// The time now, for one request.
     pub fn now(&self) -> Now {
-        let unix = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        let unix = SystemTime::now()
+            .duration_since(UNIX_EPOCH)
+            .unwrap_or_default();
         let utc_ticks = UNIX_EPOCH_TICKS + (unix.as_nanos() / 100) as i64;
         let local_ticks = utc_ticks + self.offset_ticks.load(Ordering::Relaxed);
         Now {

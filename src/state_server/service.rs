@@ -44,7 +44,7 @@ pub struct StateService {
     options: StateOptions,
     key_buffer: RefCell<KeyBuffer>,
     /// Recycled memory for the head of an answer.
-    head_buffer: Cell<Vec<u8>>,
+    head_buffer: RefCell<Vec<u8>>,
     log_limit: LogLimit,
     offset_due_ms: Cell<u64>,
 }
@@ -60,6 +60,15 @@ enum ServeError {
     Io(#[from] IoError),
 }
 
+impl ServeError {
+    fn is_bad_request(&self) -> bool {
+        matches!(
+            self,
+            Self::Request(RequestError::Malformed(_)) | Self::BadTarget(_)
+        )
+    }
+}
+
 impl StateService {
     /// The state server on `worker`.
     pub fn new(worker: Rc<Worker>, options: StateOptions) -> Self {
@@ -67,7 +76,7 @@ impl StateService {
             worker,
             options,
             key_buffer: RefCell::new(KeyBuffer::new()),
-            head_buffer: Cell::default(),
+            head_buffer: RefCell::default(),
             log_limit: LogLimit::default(),
             offset_due_ms: Cell::new(OFFSET_REFRESH_MS),
         }
@@ -145,7 +154,11 @@ impl StateService {
         };
         let mut key_buffer = self.key_buffer.borrow_mut();
         let key = route::extract(head.target.of(bytes), &mut key_buffer)?;
-        Ok(Some(self.options.store.apply(key.key(), operation, self.options.clock.now())))
+        Ok(Some(self.options.store.apply(
+            key.key(),
+            operation,
+            self.options.clock.now(),
+        )))
     }
 
     async fn write(
@@ -154,12 +167,13 @@ impl StateService {
         deadline: &Deadline,
         outcome: Option<Outcome>,
     ) -> Result<(), IoError> {
+        // Taken out, not borrowed: other connections answer while this one waits.
         let mut head = self.head_buffer.take();
         head.clear();
         let body = self.encode(&mut head, outcome);
         deadline.arm(self.options.stall);
         let written = conn.write_two(&head, &body, &mut 0, deadline).await;
-        self.head_buffer.set(head);
+        self.head_buffer.replace(head);
         written
     }
 
@@ -167,7 +181,12 @@ impl StateService {
     fn encode(&self, head: &mut Vec<u8>, outcome: Option<Outcome>) -> Body {
         let mut answer_body = Body::default();
         let answer = match outcome {
-            Some(Outcome::Found { body, timeout_minutes, cookie, action_flags }) => {
+            Some(Outcome::Found {
+                body,
+                timeout_minutes,
+                cookie,
+                action_flags,
+            }) => {
                 let body_bytes = body.len();
                 answer_body = body;
                 Answer::Item {
@@ -177,16 +196,27 @@ impl StateService {
                     body_bytes,
                 }
             }
-            Some(Outcome::Done { action_flags, zero_timeout }) => {
+            Some(Outcome::Done {
+                action_flags,
+                zero_timeout,
+            }) => {
                 if zero_timeout {
                     self.warn("an item was stored with a timeout of 0 minutes: 1 is used");
                 }
-                Answer::Done { uninitialised: action_flags }
+                Answer::Done {
+                    uninitialised: action_flags,
+                }
             }
             Some(Outcome::Absent) => Answer::Absent,
-            Some(Outcome::Locked { lock_date_ticks, lock_age_s, cookie }) => {
-                Answer::Locked { lock_date_ticks, lock_age_s, lock_cookie: cookie }
-            }
+            Some(Outcome::Locked {
+                lock_date_ticks,
+                lock_age_s,
+                cookie,
+            }) => Answer::Locked {
+                lock_date_ticks,
+                lock_age_s,
+                lock_cookie: cookie,
+            },
             Some(Outcome::Invalid(_)) | None => Answer::Invalid,
             Some(Outcome::Refused) => {
                 self.warn("memory limit reached: a new session was refused, live ones stay");
@@ -212,17 +242,12 @@ impl Service for StateService {
             net::wait_for_request(&mut conn, &self.worker, &deadline, idle).await
         {
             loop {
-                match self.answer(&mut conn, &mut received, &deadline).await {
-                    Ok(()) => {}
-                    Err(
-                        error @ (ServeError::Request(RequestError::Malformed(_))
-                        | ServeError::BadTarget(_)),
-                    ) => {
+                if let Err(error) = self.answer(&mut conn, &mut received, &deadline).await {
+                    if error.is_bad_request() {
                         self.warn(&format!("connection of {} refused: {error}", peer.ip()));
                         net::refuse_request(conn, received, &deadline).await;
-                        return;
                     }
-                    Err(_client_is_gone) => return,
+                    return;
                 }
                 if received.is_empty() {
                     break;
@@ -241,7 +266,10 @@ impl Service for StateService {
         if self.worker.index != 0 {
             return;
         }
-        let _ = self.options.store.sweep(self.options.clock.now(), SWEEP_MAX_ITEMS);
+        let _ = self
+            .options
+            .store
+            .sweep(self.options.clock.now(), SWEEP_MAX_ITEMS);
         if now_ms >= self.offset_due_ms.get() {
             self.offset_due_ms.set(now_ms + OFFSET_REFRESH_MS);
             self.options.clock.refresh_offset();
