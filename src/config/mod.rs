@@ -1,79 +1,61 @@
-//! stub until merge
-#![allow(missing_docs)]
-use std::net::{IpAddr, SocketAddr};
-use std::path::PathBuf;
-use std::time::Duration;
-#[derive(Debug, Clone, Default)]
-pub struct AllowList(pub Vec<ipnet::IpNet>);
-impl AllowList {
-    pub fn allows(&self, ip: IpAddr) -> bool {
-        ip.is_loopback() || self.0.iter().any(|n| n.contains(&ip))
-    }
-}
+//! The two files of an operator: text -> typed, with all faults at once.
+//!
+//! [`load`] reads the main file and the partition map it names. [`Config::parse`] and
+//! [`PartitionMap::parse`] read from memory. Every fault carries its file, line and column, the
+//! line itself, and what would be right; nothing is guessed, and unknown keys are faults.
+//!
+//! Within: `raw` turns YAML into a tree with places, `reader` takes a map apart key by key,
+//! `kinds` says what a scalar may be, `outline` keeps what the reader asked for and turns it into
+//! the JSON Schemas, `fault` renders. `staterouter_file` and `partition_map` say which keys there
+//! are; they are the only place where that stands.
+
+mod address;
+mod allow;
+mod fault;
+mod kinds;
+mod load;
+mod outline;
+mod partition_map;
+mod printable;
+mod raw;
+mod reader;
+mod staterouter_file;
+mod units;
+
+pub use address::{AddressError, BackendAddress, BackendHost};
+pub use allow::AllowList;
+pub use fault::{Fault, Faults};
+pub use load::{LoadError, Loaded, load, load_partition_map};
+pub use partition_map::{
+    BackendSpec, BackendState, KeyBytes, MAX_BACKEND_ID, PartitionMap, derived_backend_id,
+};
+pub use staterouter_file::{Config, Limits, LogConfig, LogFormat, LogLevel, Timeouts};
+
+/// A JSON Schema that editors check one of the files with.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct BackendAddress {
-    host: String,
-    port: u16,
+pub struct Schema {
+    /// The usual name of the schema's file.
+    pub file_name: &'static str,
+    /// The schema, JSON with a line break at the end.
+    pub text: String,
 }
-impl BackendAddress {
-    pub fn host(&self) -> &str {
-        &self.host
-    }
-    pub fn port(&self) -> u16 {
-        self.port
-    }
-    pub fn new(host: &str, port: u16) -> Self {
-        Self {
-            host: host.into(),
-            port,
-        }
-    }
-}
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum BackendState {
-    Active,
-    Drain,
-    Off,
-}
-#[derive(Debug, Clone)]
-pub struct BackendSpec {
-    pub name: String,
-    pub id: u8,
-    pub address: BackendAddress,
-    pub weight: u32,
-    pub state: BackendState,
-}
-#[derive(Debug, Clone)]
-pub struct Timeouts {
-    pub connect: Duration,
-    pub answer: Duration,
-    pub client_idle: Duration,
-    pub client_stall: Duration,
-    pub backend_idle: Duration,
-    pub accept_wait: Duration,
-    pub shutdown: Duration,
-}
-#[derive(Debug, Clone)]
-pub struct Limits {
-    pub head_bytes: usize,
-    pub body_bytes: u64,
-    pub client_connections: usize,
-    pub idle_backend_connections: usize,
-}
-#[derive(Debug, Clone)]
-pub struct Config {
-    pub listen: SocketAddr,
-    pub allow: AllowList,
-    pub partition_map: PathBuf,
-    pub workers: usize,
-    pub timeouts: Timeouts,
-    pub limits: Limits,
-}
-#[derive(Debug, Clone)]
-pub struct KeyBytes(pub [u8; 16]);
-#[derive(Debug, Clone)]
-pub struct PartitionMap {
-    pub version: u64,
-    pub hash_key: KeyBytes,
-    pub backends: Vec<BackendSpec>,
+
+/// The JSON Schemas of the main file and of the partition map.
+pub fn schemas() -> [Schema; 2] {
+    let files = [
+        (
+            "staterouter.schema.json",
+            "staterouter main file",
+            staterouter_file::outline(),
+        ),
+        (
+            "partition-map.schema.json",
+            "staterouter partition map",
+            partition_map::outline(),
+        ),
+    ];
+    files.map(|(file_name, title, outline)| {
+        let text = format!("{:#}\n", outline::schema(title, &outline));
+        Schema { file_name, text }
+    })
 }
