@@ -257,6 +257,15 @@ fn a_shortened_timeout_is_swept_in_time() {
 }
 
 #[test]
+fn an_item_stored_by_a_clock_behind_the_sweep_is_freed_by_the_next_one() {
+    let store = store();
+    assert!(store.sweep(at(10 * MINUTE_MS), usize::MAX).complete);
+    let _ = put(&store, "a", "1", 10, 0);
+    let next = at(10 * MINUTE_MS + Store::SWEEP_LAG_MS);
+    assert_eq!(store.sweep(next, usize::MAX).expired, 1);
+}
+
+#[test]
 fn a_limited_sweep_goes_on_where_it_stopped() {
     let store = store();
     for item in 0..300 {

@@ -25,7 +25,6 @@ mod values;
 mod wheel;
 
 use std::fmt;
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use siphasher::sip::SipHasher13;
@@ -99,8 +98,7 @@ pub struct Sweep {
     pub expired: usize,
     /// Items looked at that are still alive.
     pub kept: usize,
-    /// Nothing more is due; if false, the item limit was reached and the next call goes on from
-    /// there.
+    /// Nothing more is due; if false, the item limit was reached and the next call does the rest.
     pub complete: bool,
 }
 
@@ -110,8 +108,6 @@ pub struct Store {
     shards: Box<[Aligned]>,
     hasher: SipHasher13,
     budget: Budget,
-    /// The shard an incomplete sweep goes on with.
-    next_swept: AtomicUsize,
 }
 
 /// Two cache lines of its own for each lock, so that threads at work in neighbouring shards do
@@ -135,7 +131,6 @@ impl Store {
                 .collect(),
             hasher: SipHasher13::new_with_key(&options.hash_key),
             budget: Budget::new(options.max_memory_bytes),
-            next_swept: AtomicUsize::new(0),
         }
     }
 
@@ -174,17 +169,10 @@ impl Store {
             complete: true,
         };
         let mut retired = Vec::new();
-        let first = self.next_swept.load(Ordering::Relaxed);
-        for step in 0..self.shards.len() {
-            let current = (first + step) % self.shards.len();
+        for shard in &self.shards {
             loop {
                 let max = (max_items - sweep.expired - sweep.kept).min(SWEEP_ITEMS_PER_LOCK);
-                let turn = lock(&self.shards[current]).sweep(
-                    now.monotonic_ms,
-                    max,
-                    &self.budget,
-                    &mut retired,
-                );
+                let turn = lock(shard).sweep(now.monotonic_ms, max, &self.budget, &mut retired);
                 sweep.expired += retired.len();
                 sweep.kept += turn.kept;
                 retired.clear();
@@ -192,7 +180,6 @@ impl Store {
                     break;
                 }
                 if sweep.expired + sweep.kept == max_items {
-                    self.next_swept.store(current, Ordering::Relaxed);
                     sweep.complete = false;
                     return sweep;
                 }
