@@ -1,0 +1,195 @@
+//! The fuzz entries. Each takes any bytes, checks what must hold for them, and says whether they
+//! were accepted. Shared by the `cargo fuzz` targets beside this file and `tests/fuzz_smoke.rs`.
+#![allow(dead_code, reason = "every fuzz target uses one entry")]
+
+use staterouter::route::{KeyBuffer, extract};
+use staterouter::wire::head::decimal;
+use staterouter::wire::rewrite::HEADROOM_BYTES;
+use staterouter::wire::{
+    HeadLimits, Operation, Parsed, Request, RequestHead, ResponseHead, Span, WireError,
+    encode_request, replace_value,
+};
+
+/// A request head from a client: exact limits, no second reading, and a rewrite that changes one
+/// value only.
+pub(crate) fn request_head(bytes: &[u8]) -> bool {
+    let limits = HeadLimits::default();
+    let parse = |bytes: &[u8]| RequestHead::parse(bytes, &limits);
+    let head = match parse(bytes) {
+        Ok(Parsed::Complete(head)) => head,
+        Ok(Parsed::Partial) => {
+            assert!(bytes.len() < limits.max_head_bytes);
+            return false;
+        }
+        Err(_) => return false,
+    };
+    check_framing(bytes, head.head_bytes, head, parse);
+    check_limit(head.head_bytes, head, |max_head_bytes| {
+        let limits = HeadLimits {
+            max_head_bytes,
+            ..limits
+        };
+        RequestHead::parse(bytes, &limits)
+    });
+    assert!(head.body_bytes <= limits.max_body_bytes);
+    assert!(!head.target.of(bytes).is_empty());
+    if let Some(cookie) = head.lock_cookie {
+        check_rewrite(bytes, &head, cookie);
+    }
+    check_encoding(bytes, &head);
+    true
+}
+
+/// A response head from a backend, as the answer to a HEAD and to anything else.
+pub(crate) fn response_head(bytes: &[u8]) -> bool {
+    let max_head_bytes = HeadLimits::default().max_head_bytes;
+    let parse = |bytes: &[u8]| ResponseHead::parse(bytes, max_head_bytes, false);
+    let to_head = ResponseHead::parse(bytes, max_head_bytes, true);
+    let head = match parse(bytes) {
+        Ok(Parsed::Complete(head)) => head,
+        Ok(Parsed::Partial) => {
+            assert!(bytes.len() < max_head_bytes);
+            assert_eq!(to_head, Ok(Parsed::Partial));
+            return false;
+        }
+        Err(WireError::MissingContentLength) => {
+            assert!(matches!(to_head, Ok(Parsed::Complete(_))));
+            return false;
+        }
+        Err(error) => {
+            assert_eq!(to_head, Err(error));
+            return false;
+        }
+    };
+    check_framing(bytes, head.head_bytes, head, parse);
+    check_limit(head.head_bytes, head, |max_head_bytes| {
+        ResponseHead::parse(bytes, max_head_bytes, false)
+    });
+    let without_body = ResponseHead {
+        body_bytes: 0,
+        ..head
+    };
+    assert_eq!(to_head, Ok(Parsed::Complete(without_body)));
+    assert!((200..600).contains(&head.status));
+    assert!(!head.is_uninitialised(bytes) || head.action_flags.is_some());
+    true
+}
+
+/// A request target: the key never grows, ends in the session id, and is found again from a
+/// target that escapes every byte of it.
+pub(crate) fn target(bytes: &[u8]) -> bool {
+    let mut buffer = KeyBuffer::new();
+    let Ok(key) = extract(bytes, &mut buffer) else {
+        return false;
+    };
+    assert!(key.key().len() <= bytes.len());
+    assert!(key.key().starts_with(key.app()));
+    assert!(key.key().ends_with(key.session_id()));
+    assert!(!key.session_id().is_empty());
+
+    let escaped: String = key
+        .key()
+        .iter()
+        .map(|byte| format!("%{byte:02x}"))
+        .collect();
+    let mut buffer = KeyBuffer::new();
+    let again = extract(escaped.as_bytes(), &mut buffer);
+    assert_eq!(again, Ok(key));
+    true
+}
+
+/// A complete head holds no control bytes and ends where it says; cut short it is partial, and
+/// what follows it is not looked at.
+fn check_framing<T: Copy + PartialEq + std::fmt::Debug>(
+    bytes: &[u8],
+    head_bytes: usize,
+    head: T,
+    parse: impl Fn(&[u8]) -> Result<Parsed<T>, WireError>,
+) {
+    assert!(bytes[..head_bytes].ends_with(b"\r\n\r\n"));
+    for line in bytes[..head_bytes].split_inclusive(|&byte| byte == b'\n') {
+        let (text, end) = line.split_at(line.len() - 2);
+        assert_eq!(end, b"\r\n");
+        assert!(
+            !text
+                .iter()
+                .any(|byte| byte.is_ascii_control() && *byte != b'\t')
+        );
+    }
+    assert_eq!(parse(&bytes[..head_bytes]), Ok(Parsed::Complete(head)));
+    for cut in [0, head_bytes / 2, head_bytes - 1] {
+        assert_eq!(parse(&bytes[..cut]), Ok(Parsed::Partial));
+    }
+}
+
+/// A limit of exactly the head's length lets it pass, one byte less does not.
+fn check_limit<T: PartialEq + std::fmt::Debug>(
+    head_bytes: usize,
+    head: T,
+    parse: impl Fn(usize) -> Result<Parsed<T>, WireError>,
+) {
+    assert_eq!(parse(head_bytes), Ok(Parsed::Complete(head)));
+    let max_bytes = head_bytes - 1;
+    let too_large = WireError::HeadTooLarge { max_bytes };
+    assert_eq!(parse(max_bytes), Err(too_large));
+}
+
+/// A lock cookie replaced in place: the new value is read back, everything else stays.
+fn check_rewrite(bytes: &[u8], head: &RequestHead, cookie: Span) {
+    for new_cookie in [&b"2147483647"[..], b"7"] {
+        let mut buffer = [&[b'#'; HEADROOM_BYTES], bytes].concat();
+        let Ok(start) = replace_value(&mut buffer, HEADROOM_BYTES, cookie, new_cookie) else {
+            panic!("no room for ten digits");
+        };
+        let rewritten = &buffer[start..];
+        let expected = [&bytes[..cookie.start()], new_cookie, &bytes[cookie.end()..]];
+        assert_eq!(rewritten, expected.concat());
+        match RequestHead::parse(rewritten, &HeadLimits::default()) {
+            Ok(Parsed::Complete(new_head)) => {
+                let found = new_head.lock_cookie.map(|span| span.of(rewritten));
+                assert_eq!(found, Some(new_cookie));
+                assert_eq!(new_head.target, head.target);
+                assert_eq!(new_head.body_bytes, head.body_bytes);
+                assert_eq!(new_head.operation(), head.operation());
+            }
+            // The head may have been within ten bytes of the limit.
+            outcome => assert!(matches!(outcome, Err(WireError::HeadTooLarge { .. }))),
+        }
+    }
+}
+
+/// The same operation on the same target in stock spelling is read as that.
+fn check_encoding(bytes: &[u8], head: &RequestHead) {
+    let number = |span: Option<Span>| {
+        let number = span.and_then(|span| decimal(span.of(bytes)));
+        number.map_or(0, |number| number as u32)
+    };
+    let mut encoded = Vec::new();
+    encode_request(
+        &mut encoded,
+        &Request {
+            operation: head.operation(),
+            target: head.target.of(bytes),
+            lock_cookie: number(head.lock_cookie),
+            timeout_minutes: number(head.timeout),
+            extra_flags: number(head.extra_flags),
+            body: b"body",
+        },
+    );
+    let limits = HeadLimits {
+        max_head_bytes: usize::MAX,
+        ..HeadLimits::default()
+    };
+    let Ok(Parsed::Complete(again)) = RequestHead::parse(&encoded, &limits) else {
+        panic!("encoded, then refused: {}", encoded.escape_ascii());
+    };
+    assert_eq!(again.target.of(&encoded), head.target.of(bytes));
+    match head.operation() {
+        Operation::Unknown => assert_eq!(again.operation(), Operation::Get),
+        known => assert_eq!(again.operation(), known),
+    }
+    assert_eq!(
+        encoded.len() as u64,
+        again.head_bytes as u64 + again.body_bytes
+    );
+}

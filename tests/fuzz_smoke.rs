@@ -1,0 +1,154 @@
+//! Runs every fuzz entry on mutated fixtures, for about a second.
+//!
+//! Every run uses another seed and prints it when an entry fails; `SEED=<number>` replays it.
+//! `FUZZ_CORPUS=<dir>` also writes the unmutated inputs there, as `cargo fuzz` likes them.
+#![expect(clippy::unwrap_used, clippy::panic, reason = "test helpers")]
+
+#[path = "fuzz/entry.rs"]
+mod entry;
+mod vectors;
+
+use std::hash::{BuildHasher, RandomState};
+use std::{env, fs, panic};
+
+const INPUTS: usize = 20_000;
+/// Inputs stop growing here, so that one run always takes about as long as another.
+const MAX_INPUT_BYTES: usize = 4096;
+
+/// What means something to one of the parsers.
+const TOKENS: &[&[u8]] = &[
+    b"\r\n",
+    b"\r\n\r\n",
+    b"\n",
+    b"\r",
+    b"\0",
+    b"\t",
+    b" ",
+    b":",
+    b"/",
+    b"//",
+    b"%",
+    b"%2f",
+    b"%u00e9",
+    b"%uD800",
+    b"+",
+    b"(",
+    b")/",
+    b"=",
+    b"-",
+    b"0",
+    b"18446744073709551616",
+    b"HTTP/1.1 ",
+    b"\xff",
+    b"Content-Length: 1\r\n",
+    b"LockCookie:\r\n",
+    b"Exclusive: release\r\n",
+];
+
+#[test]
+fn request_head() {
+    let seeds = vectors::exchanges()
+        .into_iter()
+        .map(|exchange| exchange.request);
+    smoke("request_head", seeds.collect(), entry::request_head);
+}
+
+#[test]
+fn response_head() {
+    let seeds = vectors::exchanges()
+        .into_iter()
+        .map(|exchange| exchange.response);
+    smoke("response_head", seeds.collect(), entry::response_head);
+}
+
+#[test]
+fn target() {
+    smoke("target", vectors::targets(), entry::target);
+}
+
+fn smoke(name: &str, mut seeds: Vec<Vec<u8>>, entry: fn(&[u8]) -> bool) {
+    seeds.sort();
+    seeds.dedup();
+    if let Ok(folder) = env::var("FUZZ_CORPUS") {
+        let folder = format!("{folder}/{name}");
+        fs::create_dir_all(&folder).unwrap();
+        for (n, seed) in seeds.iter().enumerate() {
+            fs::write(format!("{folder}/{n:03}"), seed).unwrap();
+        }
+    }
+    let seed = match env::var("SEED") {
+        Ok(number) => number.parse().unwrap(),
+        Err(_) => RandomState::new().hash_one(name),
+    };
+    let mut random = Random(seed);
+    let mut accepted = 0;
+    for _ in 0..INPUTS {
+        let input = mutated(&seeds, &mut random);
+        match panic::catch_unwind(|| entry(&input)) {
+            Ok(is_accepted) => accepted += usize::from(is_accepted),
+            Err(_) => panic!("SEED={seed} breaks {name}: b\"{}\"", input.escape_ascii()),
+        }
+    }
+    // Inputs that are all refused, or all accepted, would say little.
+    assert!(
+        (INPUTS / 100..INPUTS).contains(&accepted),
+        "SEED={seed}: {accepted} accepted"
+    );
+}
+
+/// One of the seeds with one to four changes.
+fn mutated(seeds: &[Vec<u8>], random: &mut Random) -> Vec<u8> {
+    let mut input = random.pick(seeds).clone();
+    for _ in 0..=random.below(4) {
+        let at = random.below(input.len() + 1);
+        match random.below(7) {
+            0 | 1 if at < input.len() => input[at] ^= 1 << random.below(8),
+            2 if at < input.len() => input[at] = random.below(256) as u8,
+            3 => input.truncate(at),
+            4 => {
+                let end = at + random.below(input.len() - at + 1);
+                let copy = input[at..end].to_vec();
+                splice(&mut input, random, &copy);
+            }
+            5 => {
+                let other = random.pick(seeds);
+                let from = random.below(other.len() + 1);
+                input.truncate(at);
+                input.extend_from_slice(&other[from..]);
+            }
+            _ => {
+                let token = random.pick(TOKENS);
+                splice(&mut input, random, token);
+            }
+        }
+        input.truncate(MAX_INPUT_BYTES);
+    }
+    input
+}
+
+fn splice(input: &mut Vec<u8>, random: &mut Random, bytes: &[u8]) {
+    let at = random.below(input.len() + 1);
+    input.splice(at..at, bytes.iter().copied());
+}
+
+/// SplitMix64: small, and the same on every platform.
+struct Random(u64);
+
+impl Random {
+    fn next(&mut self) -> u64 {
+        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mut mixed = self.0;
+        mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        mixed ^ (mixed >> 31)
+    }
+
+    /// A number below `bound`, which is at least 1; the bias is of no matter here.
+    fn below(&mut self, bound: usize) -> usize {
+        (self.next() % bound as u64) as usize
+    }
+
+    fn pick<'a, T>(&mut self, all: &'a [T]) -> &'a T {
+        &all[self.below(all.len())]
+    }
+}
