@@ -1,0 +1,87 @@
+//! A backend that does what a test tells it, and remembers what it was sent.
+
+use std::io::{Read, Write};
+use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::sync::mpsc::{Receiver, Sender, channel};
+use std::time::Duration;
+
+/// The answer of a state server that has no such session.
+pub const ABSENT: &[u8] = b"404 Not Found\r\nX-AspNet-Version: 4.0.30319\r\n\
+Cache-Control: private\r\nContent-Length: 0\r\n\r\n";
+
+/// No connection or request after this long is a failure of the test.
+const PATIENCE: Duration = Duration::from_secs(30);
+
+/// A listener whose connections are handed to the test one by one.
+pub struct Backend {
+    pub address: SocketAddr,
+    accepted: Receiver<TcpStream>,
+}
+
+impl Backend {
+    pub fn start() -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = listener.local_addr().unwrap();
+        let (sender, accepted) = channel();
+        std::thread::spawn(move || accept(&listener, &sender));
+        Self { address, accepted }
+    }
+
+    /// The next connection the proxy opens.
+    pub fn accept(&self) -> BackendConnection {
+        let stream = self.accepted.recv_timeout(PATIENCE).unwrap();
+        stream.set_read_timeout(Some(PATIENCE)).unwrap();
+        BackendConnection { stream }
+    }
+
+    /// Whether the proxy has opened a connection that was not accepted yet.
+    pub fn has_waiting(&self) -> Option<BackendConnection> {
+        self.accepted
+            .try_recv()
+            .ok()
+            .map(|stream| BackendConnection { stream })
+    }
+}
+
+/// Ends by itself when the test, and with it the receiver, is gone and one more client comes.
+fn accept(listener: &TcpListener, sender: &Sender<TcpStream>) {
+    while let Ok((stream, _)) = listener.accept() {
+        if sender.send(stream).is_err() {
+            return;
+        }
+    }
+}
+
+/// One connection of the proxy, seen from the backend.
+pub struct BackendConnection {
+    pub stream: TcpStream,
+}
+
+impl BackendConnection {
+    /// Reads exactly `count` bytes.
+    pub fn read(&mut self, count: usize) -> Vec<u8> {
+        let mut bytes = vec![0; count];
+        self.stream.read_exact(&mut bytes).unwrap();
+        bytes
+    }
+
+    pub fn write(&mut self, bytes: &[u8]) {
+        self.stream.write_all(bytes).unwrap();
+    }
+
+    /// Reads `request`, byte for byte, and answers it.
+    pub fn expect(&mut self, request: &[u8], answer: &[u8]) {
+        let got = self.read(request.len());
+        assert_eq!(
+            String::from_utf8_lossy(&got),
+            String::from_utf8_lossy(request)
+        );
+        self.write(answer);
+    }
+
+    /// Whether the proxy closed the connection without sending another byte.
+    pub fn is_closed(&mut self) -> bool {
+        let mut byte = [0; 1];
+        matches!(self.stream.read(&mut byte), Ok(0) | Err(_))
+    }
+}

@@ -1,0 +1,168 @@
+//! What the end-to-end tests share: real processes, raw clients, scripted backends.
+//!
+//! Everything listens on ports the system chooses, on loopback, and ends with the test.
+
+#![expect(
+    clippy::unwrap_used,
+    reason = "a test that cannot set up its scene must fail"
+)]
+#![allow(
+    dead_code,
+    unreachable_pub,
+    reason = "each test binary uses a part of this"
+)]
+
+pub mod backend;
+pub mod client;
+pub mod vectors;
+
+use std::io::{BufRead, BufReader, Read};
+use std::net::SocketAddr;
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::thread::JoinHandle;
+
+use tempfile::TempDir;
+
+/// A running `staterouter`, killed when dropped.
+pub struct Program {
+    child: Child,
+    /// Where it listens, from the line it prints once it does.
+    pub address: SocketAddr,
+    stderr: Option<JoinHandle<String>>,
+    _files: Option<TempDir>,
+}
+
+impl Program {
+    /// Starts `staterouter ARGS` and waits until it listens.
+    pub fn start(args: &[&str]) -> Self {
+        Self::start_with(args, None)
+    }
+
+    fn start_with(args: &[&str], files: Option<TempDir>) -> Self {
+        let mut child = Command::new(env!("CARGO_BIN_EXE_staterouter"))
+            .args(args)
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let mut stderr = child.stderr.take().unwrap();
+        let stderr = std::thread::spawn(move || {
+            let mut text = String::new();
+            stderr.read_to_string(&mut text).unwrap();
+            text
+        });
+        let mut line = String::new();
+        let mut stdout = BufReader::new(child.stdout.take().unwrap());
+        stdout.read_line(&mut line).unwrap();
+        let Some(address) = line.trim().strip_prefix("listening on ") else {
+            let _ = child.kill();
+            panic!(
+                "{args:?} said {line:?} instead of where it listens: {}",
+                stderr.join().unwrap()
+            );
+        };
+        let address = address.parse().unwrap();
+        Self {
+            child,
+            address,
+            stderr: Some(stderr),
+            _files: files,
+        }
+    }
+
+    /// A state server with default settings.
+    pub fn state_server() -> Self {
+        Self::start(&["state-server", "--listen", "127.0.0.1:0", "--workers", "1"])
+    }
+
+    /// The process id.
+    pub fn id(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// Sends a signal by its name, as `kill -NAME` does.
+    pub fn signal(&self, name: &str) {
+        let pid = self.child.id().to_string();
+        assert!(
+            Command::new("kill")
+                .args([&format!("-{name}"), &pid])
+                .status()
+                .unwrap()
+                .success()
+        );
+    }
+
+    /// Waits for the end of the process; returns how it ended and what it logged.
+    pub fn wait(mut self) -> (ExitStatus, String) {
+        let status = self.child.wait().unwrap();
+        (status, self.stderr.take().unwrap().join().unwrap())
+    }
+
+    /// Kills the process at once (SIGKILL) and returns what it logged.
+    pub fn kill(mut self) -> String {
+        self.child.kill().unwrap();
+        self.wait().1
+    }
+}
+
+impl Drop for Program {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// A proxy's configuration; `extra` is YAML that is appended to the main file.
+pub struct ProxyFiles {
+    directory: TempDir,
+}
+
+impl ProxyFiles {
+    /// A proxy on a free port over `backends`, named `state-1`, `state-2` and so on.
+    pub fn new(backends: &[SocketAddr], extra: &str) -> Self {
+        let directory = tempfile::tempdir().unwrap();
+        let mut map = String::from("version: 1\nbackends:\n");
+        for (number, address) in (1..).zip(backends) {
+            map += &format!("  - {{name: state-{number}, id: {number}, address: \"{address}\"}}\n");
+        }
+        let main = format!("listen: 127.0.0.1:0\npartition_map: map.yaml\nworkers: 2\n{extra}\n");
+        std::fs::write(directory.path().join("map.yaml"), map).unwrap();
+        std::fs::write(directory.path().join("staterouter.yaml"), main).unwrap();
+        Self { directory }
+    }
+
+    /// Path of the main file.
+    pub fn config(&self) -> String {
+        self.directory
+            .path()
+            .join("staterouter.yaml")
+            .to_str()
+            .unwrap()
+            .to_owned()
+    }
+
+    /// Starts the proxy.
+    pub fn serve(self) -> Program {
+        let config = self.config();
+        Program::start_with(&["serve", "--config", &config], Some(self.directory))
+    }
+}
+
+/// A proxy over `backends` with `extra` YAML in its main file.
+pub fn proxy(backends: &[SocketAddr], extra: &str) -> Program {
+    ProxyFiles::new(backends, extra).serve()
+}
+
+/// Runs `staterouter ARGS` to its end: exit code, stdout, stderr.
+pub fn run(args: &[&str]) -> (Option<i32>, String, String) {
+    let output = Command::new(env!("CARGO_BIN_EXE_staterouter"))
+        .args(args)
+        .output()
+        .unwrap();
+    let text = |bytes| String::from_utf8(bytes).unwrap();
+    (
+        output.status.code(),
+        text(output.stdout),
+        text(output.stderr),
+    )
+}
