@@ -35,7 +35,8 @@ pub enum IoError {
     Broken(#[source] io::Error),
 }
 
-/// A TCP connection. The deadline belongs to whoever drives it: one task drives two connections
+/// A TCP connection. Its futures are closures and not `async fn`s: those keep every argument twice,
+/// and the size of the futures is what an idle connection costs. The deadline belongs to whoever drives it: one task drives two connections
 /// (client and backend) under one deadline.
 #[derive(Debug)]
 pub struct Conn {
@@ -59,13 +60,13 @@ impl Conn {
     /// # Errors
     /// [`IoError`]; [`IoError::Closed`] on an orderly end; [`IoError::Stopping`] as soon as
     /// `stopping` says so.
-    pub async fn read_first(
+    pub fn read_first(
         &mut self,
         pool: &Rc<BufferPool>,
         deadline: &Deadline,
         stopping: impl Fn() -> bool,
-    ) -> Result<Buffer, IoError> {
-        poll_fn(|cx| {
+    ) -> impl Future<Output = Result<Buffer, IoError>> {
+        poll_fn(move |cx| {
             let mut buffer = pool.take();
             match self.poll_read(cx, &mut buffer) {
                 Poll::Ready(result) => Poll::Ready(result.map(|()| buffer)),
@@ -73,52 +74,50 @@ impl Conn {
                 Poll::Pending => pending_until(cx, deadline),
             }
         })
-        .await
     }
 
     /// Reads more into `buffer`, which must have room.
     ///
     /// # Errors
     /// [`IoError`]; [`IoError::Closed`] on an orderly end.
-    pub async fn read_more(
+    pub fn read_more(
         &mut self,
         buffer: &mut Buffer,
         deadline: &Deadline,
-    ) -> Result<(), IoError> {
-        poll_fn(|cx| match self.poll_read(cx, buffer) {
+    ) -> impl Future<Output = Result<(), IoError>> {
+        poll_fn(move |cx| match self.poll_read(cx, buffer) {
             Poll::Ready(result) => Poll::Ready(result),
             Poll::Pending => pending_until(cx, deadline),
         })
-        .await
     }
 
     /// Writes all of `bytes`. `written` counts what the kernel has taken, also on failure.
     ///
     /// # Errors
     /// [`IoError`]; [`IoError::Closed`] is never returned, a closed peer is [`IoError::Broken`].
-    pub async fn write_all(
+    pub fn write_all(
         &mut self,
         bytes: &[u8],
         written: &mut u64,
         deadline: &Deadline,
-    ) -> Result<(), IoError> {
-        self.write_two(bytes, &[], written, deadline).await
+    ) -> impl Future<Output = Result<(), IoError>> {
+        self.write_two(bytes, &[], written, deadline)
     }
 
     /// Writes `head`, then `body`, in one system call when the kernel takes both.
     ///
     /// # Errors
     /// As [`Self::write_all`].
-    pub async fn write_two(
+    pub fn write_two(
         &mut self,
         head: &[u8],
         body: &[u8],
         written: &mut u64,
         deadline: &Deadline,
-    ) -> Result<(), IoError> {
+    ) -> impl Future<Output = Result<(), IoError>> {
         let total = head.len() + body.len();
         let mut done = 0;
-        poll_fn(|cx| {
+        poll_fn(move |cx| {
             while done < total {
                 let poll = if done >= head.len() {
                     Pin::new(&mut self.stream).poll_write(cx, &body[done - head.len()..])
@@ -142,7 +141,6 @@ impl Conn {
             }
             Poll::Ready(Ok(()))
         })
-        .await
     }
 
     /// Whether an idle connection can still be used: nothing has arrived on it, no end, no byte.

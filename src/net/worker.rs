@@ -285,10 +285,12 @@ fn spawn_connection<S: Service>(
     place: Place,
 ) {
     let open = OpenConnection::new(worker, place);
-    let serving = Rc::clone(service).serve(Conn::new(stream), peer);
+    let service = Rc::clone(service);
+    // The serving future is made inside: a captured one would be stored twice, and its size is
+    // most of what an idle connection costs.
     tokio::task::spawn_local(async move {
         let _open = open;
-        serving.await;
+        service.serve(Conn::new(stream), peer).await;
     });
 }
 
