@@ -66,7 +66,9 @@ fn a_file_without_optional_keys_has_the_defaults() {
 
 #[test]
 fn examples_show_every_key_of_the_schema_with_a_comment() {
-    for (schema, example) in config::schemas().iter().zip(["staterouter.yaml", "partition-map.yaml"])
+    for (schema, example) in config::schemas()
+        .iter()
+        .zip(["staterouter.yaml", "partition-map.yaml"])
     {
         let text = std::fs::read_to_string(shipped(example)).unwrap();
         let modeline = format!("# yaml-language-server: $schema=./{}\n", schema.file_name);
