@@ -20,6 +20,7 @@ fn assert_faults(faults: &Faults, expected: &[Expected<'_>]) {
     }
 }
 
+#[expect(clippy::unwrap_used, reason = "a helper of tests")]
 #[track_caller]
 fn main_faults(text: &str, expected: &[Expected<'_>]) {
     assert_faults(&Config::parse(text, "main.yaml").unwrap_err(), expected);
@@ -31,6 +32,7 @@ fn main_fault(below: &str, expected: Expected<'_>) {
     main_faults(&format!("partition_map: map.yaml\n{below}"), &[expected]);
 }
 
+#[expect(clippy::unwrap_used, reason = "a helper of tests")]
 #[track_caller]
 fn map_faults(text: &str, expected: &[Expected<'_>]) {
     assert_faults(

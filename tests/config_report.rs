@@ -9,6 +9,7 @@ fn a_hash_key_is_never_shown() {
     for (faulty, problem) in [
         (format!("hash_key: \"{secret}\""), "this is not a key"),
         (format!("hash_key: {secret}xx"), "this is not a key"),
+        ("hash_key:\n  correct horse".to_owned(), "this is not a key"),
         (format!("hash_key:\n  {secret}"), "this is not a key"),
         (
             format!("hash_key: {}", "12345678".repeat(4)),
@@ -29,7 +30,7 @@ fn a_hash_key_is_never_shown() {
             "{faults}"
         );
         let shown = format!("{faults} {faults:?}");
-        for part in ["00112233", "12345678", "ccddee"] {
+        for part in ["00112233", "12345678", "ccddee", "correct"] {
             assert!(!shown.contains(part), "{shown}");
         }
     }
@@ -80,6 +81,14 @@ fn long_and_odd_lines_are_shown_safely() {
         lines.iter().all(|line| line.chars().count() < 140),
         "{shown}"
     );
+}
+
+#[test]
+fn a_byte_order_mark_is_not_part_of_the_first_line() {
+    let faults = Config::parse("\u{feff}partition_map: []\n", "f").unwrap_err();
+    let shown = faults.to_string();
+    let expected = "1 | partition_map: []\n  |                ^^\n";
+    assert!(shown.contains(expected), "{shown}");
 }
 
 #[test]
