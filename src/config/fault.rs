@@ -100,7 +100,7 @@ impl fmt::Display for Fault {
             Some(first) if first.line <= place.line => {
                 first.render(f, gutter, '-')?;
                 if first.line + 1 < place.line {
-                    writeln!(f, "{:.<gutter$}...", "")?;
+                    writeln!(f, "...")?;
                 }
                 place.render(f, gutter, '^')?;
             }

@@ -252,9 +252,9 @@ impl<T: Copy + PartialEq> Kind for Choice<T> {
 
     fn read(&self, scalar: &Scalar) -> Result<T, Mistake> {
         let found = self.0.iter().find(|(word, _)| *word == scalar.text);
-        found.map(|(_, value)| *value).ok_or_else(|| {
-            Mistake::new(format!("{} is not {}", quoted(&scalar.text), self.wanted()))
-        })
+        found
+            .map(|(_, value)| *value)
+            .ok_or_else(|| Mistake::new(format!("{} is not known here", quoted(&scalar.text))))
     }
 
     fn write(&self, value: &T) -> serde_json::Value {

@@ -12,7 +12,7 @@ use super::kinds::{Choice, Integer, Mistake, Text};
 use super::outline::Outline;
 use super::printable::quoted;
 use super::raw;
-use super::reader::{Field, MapReader, Read, read_map, read_nothing};
+use super::reader::{MapReader, Read, read_map, read_nothing};
 
 /// Largest id of a backend: lock cookies have 7 bits for it, and 0 means none.
 pub const MAX_BACKEND_ID: u8 = 127;
@@ -111,7 +111,7 @@ struct Draft {
     id: Read<u64>,
     address: Read<BackendAddress>,
     weight: u64,
-    state: Field<BackendState>,
+    state: BackendState,
 }
 
 fn read_partition_map(map: &mut MapReader<'_, '_>) -> Option<PartitionMap> {
@@ -175,13 +175,15 @@ fn read_backend(map: &mut MapReader<'_, '_>) -> Draft {
                 100,
             )
             .value,
-        state: map.optional(
-            "state",
-            "`active` serves its share; `drain` keeps what it has until it is moved and gets \
+        state: map
+            .optional(
+                "state",
+                "`active` serves its share; `drain` keeps what it has until it is moved and gets \
              nothing new; `off` is not contacted at all.",
-            &STATES,
-            BackendState::Active,
-        ),
+                &STATES,
+                BackendState::Active,
+            )
+            .value,
     }
 }
 
@@ -194,7 +196,7 @@ impl Draft {
             name: self.name.value()?,
             address: self.address.value()?,
             weight: u16::try_from(self.weight).ok()?,
-            state: self.state.value,
+            state: self.state,
         })
     }
 
@@ -291,8 +293,9 @@ fn require_unique_addresses(map: &mut MapReader<'_, '_>, drafts: &[Draft]) {
 }
 
 fn require_active(map: &mut MapReader<'_, '_>, drafts: &[Draft], span: Span) {
-    let may_serve = |draft: &Draft| !draft.state.sound || draft.state.value == BackendState::Active;
-    if !drafts.iter().any(may_serve) {
+    // A faulty state counts as the default, active: its own fault is enough.
+    let is_active = |draft: &Draft| draft.state == BackendState::Active;
+    if !drafts.iter().any(is_active) {
         map.fault(
             Span::at(span.start),
             "the pool would be empty: no backend is active",

@@ -126,7 +126,7 @@ enum FrameKind {
     },
 }
 
-/// The file cannot be used any further; the fault is in the sink.
+/// The file cannot be used any further; its one fault is in the sink.
 struct GiveUp;
 
 impl<'s> Builder<'s> {
@@ -216,9 +216,7 @@ impl<'s> Builder<'s> {
             return Ok(());
         }
         let help = "keep one document per file: remove the line `---` or `...` and what follows it";
-        self.sink
-            .add(span, "a second YAML document begins here", help);
-        Err(GiveUp)
+        self.give_up(span, "a second YAML document begins here", help)
     }
 
     fn node(&mut self, node: Node) -> Result<(), GiveUp> {
@@ -229,8 +227,7 @@ impl<'s> Builder<'s> {
     fn push(&mut self, frame: Frame) -> Result<(), GiveUp> {
         self.count(frame.start)?;
         if self.open.len() == MAX_DEPTH {
-            self.too_deep(frame.start);
-            return Err(GiveUp);
+            return self.too_deep(frame.start);
         }
         self.open.push(frame);
         Ok(())
@@ -241,12 +238,11 @@ impl<'s> Builder<'s> {
         if self.nodes <= MAX_NODES {
             return Ok(());
         }
-        self.sink.add(
+        self.give_up(
             span,
             format!("the file has more than {MAX_NODES} values"),
             "check that this is the file you meant",
-        );
-        Err(GiveUp)
+        )
     }
 
     /// Hands a finished node to the list or map it stands in.
@@ -302,26 +298,35 @@ impl<'s> Builder<'s> {
         );
     }
 
-    fn too_deep(&mut self, span: Span) {
+    fn too_deep(&mut self, span: Span) -> Result<(), GiveUp> {
         let problem = format!("lists and maps are nested more than {MAX_DEPTH} deep");
-        self.sink
-            .add(span, problem, "the file needs no more than 3 levels");
+        self.give_up(span, problem, "the file needs no more than 3 levels")
     }
 
     fn syntax_error(&mut self, pos: Pos, info: &str) -> Result<(), GiveUp> {
-        *self.sink = Sink::default();
         if info.contains("recursion limit") {
-            self.too_deep(Span::at(pos));
-            return Err(GiveUp);
+            return self.too_deep(Span::at(pos));
         }
         let info: String = info.chars().map(replaced).collect();
         let help = "indent with spaces; a value that begins with one of `[ ] { } * & ! % @ |` or \
                     contains `: ` needs quotes";
-        self.sink.add(
+        self.give_up(
             Span::at(pos),
             format!("this is not valid YAML: {info}"),
             help,
-        );
+        )
+    }
+
+    /// The one fault of a file that is not understood: what was found before may be a mistake of
+    /// ours.
+    fn give_up(
+        &mut self,
+        span: Span,
+        problem: impl Into<String>,
+        help: &str,
+    ) -> Result<(), GiveUp> {
+        *self.sink = Sink::default();
+        self.sink.add(span, problem, help);
         Err(GiveUp)
     }
 }

@@ -320,8 +320,9 @@ impl<'n> MapReader<'n, '_> {
         let Some(entry) = self.values.get(name).copied() else {
             return Read::Absent;
         };
-        // The line of a secret's key is shown masked; its value may stand on another line.
-        let shown = if kind.is_secret() {
+        // A missing value has no place of its own. A secret may stand on a line below its key,
+        // and only the line with the key is sure to be shown masked.
+        let shown = if kind.is_secret() || is_null(&entry.value) {
             entry.name_span
         } else {
             entry.value.span
@@ -347,6 +348,7 @@ impl<'n> MapReader<'n, '_> {
                     Err(mistake) => (format!("`{name}`: {}", mistake.problem), mistake.help),
                 }
             }
+            _ if is_null(node) => (format!("`{name}` has no value"), None),
             _ => (format!("`{name}`: this is {}", node.describe()), None),
         };
         let help = help.unwrap_or_else(|| format!("write {}", kind.wanted()));
@@ -405,9 +407,9 @@ impl<'n> MapReader<'n, '_> {
                 .iter()
                 .map(|key| format!("`{}`", key.name))
                 .collect();
-            let known = format!("the keys known here are {}", names.join(", "));
+            let known = format!("The keys known here are {}", names.join(", "));
             let help = match suggestion(&entry.name, &outline) {
-                Some(hint) => format!("{hint}; {known}"),
+                Some(hint) => format!("{hint} {known}"),
                 None => known,
             };
             sink.add(
@@ -430,7 +432,7 @@ fn suggestion(name: &str, outline: &Outline) -> Option<String> {
         if let Shape::Map(below) = &key.shape
             && below.iter().any(|key| key.name == name)
         {
-            return Some(format!("`{name}` belongs below `{}`", key.name));
+            return Some(format!("`{name}` belongs below `{}`.", key.name));
         }
     }
     // Longer than any key: no need to compare.
@@ -442,7 +444,7 @@ fn suggestion(name: &str, outline: &Outline) -> Option<String> {
         .map(|key| (edits(name, key.name), key.name))
         .min()?;
     (nearest.0 <= (name.chars().count() / 3).max(1))
-        .then(|| format!("did you mean `{}`?", nearest.1))
+        .then(|| format!("Did you mean `{}`?", nearest.1))
 }
 
 /// The number of characters to insert, remove, replace or swap with a neighbour (optimal string
