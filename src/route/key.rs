@@ -20,10 +20,9 @@ pub enum KeyError {
     EmptySessionId,
 }
 
-/// Room for one decoded target, to be kept by the caller and used again and again.
+/// Room for one decoded target, kept by the caller and used for one target after the other.
 ///
-/// It grows to the longest target it has seen and is never shorter-lived than the [`SessionKey`]
-/// made in it.
+/// It grows to the length of the longest target so far; whoever frames requests bounds that.
 #[derive(Default)]
 pub struct KeyBuffer(Vec<u8>);
 
@@ -125,7 +124,8 @@ pub fn extract<'b>(target: &[u8], buffer: &'b mut KeyBuffer) -> Result<SessionKe
 /// Replaces the content of `decoded` by the form-url-decoded `raw` (protocol 2.2).
 fn decode(raw: &[u8], decoded: &mut Vec<u8>) {
     decoded.clear();
-    decoded.reserve(raw.len());
+    // Decoding never lengthens, so this is the only allocation.
+    decoded.reserve_exact(raw.len());
     let mut rest = raw;
     while let Some(at) = memchr2(b'%', b'+', rest) {
         decoded.extend_from_slice(&rest[..at]);
