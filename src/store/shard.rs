@@ -1,0 +1,401 @@
+//! One shard: a dense vector of slots, an index from key to slot, and the wheel that expires them.
+//!
+//! A removed slot is filled with the last one, so there are no holes to keep track of and the
+//! vector can shrink at any time. The key is kept once, in the slot; the index holds only slot
+//! numbers, and 32 bits of the hash in the slot make growing the index and comparing keys cheap.
+
+use std::mem;
+
+use hashbrown::HashTable;
+
+use super::body::Body;
+use super::budget::{Budget, cost_bytes};
+use super::item::{Item, Stored};
+use super::operation::{Now, Outcome, Snapshot};
+use super::values::Timeout;
+use super::wheel::{Links, Wheel};
+
+/// Below this many slots a shard's memory is not worth giving back.
+const MIN_SLOTS_KEPT: usize = 32;
+
+/// A key with its hash, computed before the shard is locked.
+pub(super) struct Address<'a> {
+    pub(super) key: &'a [u8],
+    pub(super) hash: u32,
+}
+
+/// An item, its key, and where it is filed.
+pub(super) struct Slot {
+    pub(super) item: Item,
+    key: Box<[u8]>,
+    hash: u32,
+    pub(super) links: Links,
+}
+
+/// [`Store::ITEM_OVERHEAD_BYTES`](super::Store::ITEM_OVERHEAD_BYTES) counts on it.
+const _: () = assert!(size_of::<Slot>() <= 88);
+
+impl Slot {
+    fn cost_bytes(&self) -> u64 {
+        cost_bytes(self.key.len(), self.item.body_bytes())
+    }
+}
+
+/// A PUT whose `Timeout` and `ExtraFlags` have been found good.
+pub(super) struct Put<'a> {
+    pub(super) timeout: Timeout,
+    pub(super) insert_only: bool,
+    pub(super) cookie: Option<&'a [u8]>,
+}
+
+/// What one turn of [`Shard::sweep`] did.
+#[derive(Default)]
+pub(super) struct SweepTurn {
+    /// Slots filed anew because their items are still alive.
+    pub(super) kept: usize,
+    /// Nothing more is due.
+    pub(super) done: bool,
+}
+
+/// A part of the store under one lock.
+///
+/// Whatever an operation takes out of the shard goes to the caller, who frees it after unlocking:
+/// giving back a long body can take longer than all the rest.
+pub(super) struct Shard {
+    slots: Vec<Slot>,
+    index: HashTable<u32>,
+    wheel: Wheel,
+    expired: u64,
+    refused_new: u64,
+}
+
+impl Shard {
+    pub(super) fn new() -> Self {
+        Self {
+            slots: Vec::new(),
+            index: HashTable::new(),
+            wheel: Wheel::new(),
+            expired: 0,
+            refused_new: 0,
+        }
+    }
+
+    pub(super) fn items(&self) -> usize {
+        self.slots.len()
+    }
+
+    /// Items found expired, by lookups and sweeps.
+    pub(super) fn expired(&self) -> u64 {
+        self.expired
+    }
+
+    /// PUTs refused because of the memory budget.
+    pub(super) fn refused_new(&self) -> u64 {
+        self.refused_new
+    }
+
+    /// Finds a live item and slides its expiry; drops it if it is expired (protocol 5.4).
+    pub(super) fn lookup(
+        &mut self,
+        at: &Address<'_>,
+        now: Now,
+        budget: &Budget,
+        retired: &mut Option<Slot>,
+    ) -> Option<&mut Item> {
+        let slot = self.lookup_slot(at, now, budget, retired)?;
+        Some(&mut self.slots[slot as usize].item)
+    }
+
+    /// Stores `body`, or leaves it where it is; afterwards `body` is what has to be freed.
+    pub(super) fn put(
+        &mut self,
+        at: &Address<'_>,
+        put: &Put<'_>,
+        body: &mut Body,
+        now: Now,
+        budget: &Budget,
+        retired: &mut Option<Slot>,
+    ) -> Outcome {
+        let done = Outcome::Done {
+            action_flags: false,
+            zero_timeout: put.timeout.was_zero,
+        };
+        let Some(slot) = self.lookup_slot(at, now, budget, retired) else {
+            return if self.insert(at, put, body, now, budget) {
+                done
+            } else {
+                Outcome::Refused
+            };
+        };
+        if put.insert_only {
+            return done;
+        }
+        let item = &mut self.slots[slot as usize].item;
+        match item.store(body, put.timeout.minutes, put.cookie, now) {
+            Stored::No(outcome) => outcome,
+            Stored::Yes { timeout_changed } => {
+                budget.resize(body.len(), item.body_bytes());
+                if timeout_changed && self.wheel.is_filed_late(&self.slots[slot as usize]) {
+                    self.wheel.unfile(&mut self.slots, slot);
+                    self.wheel.file(&mut self.slots, slot);
+                }
+                done
+            }
+        }
+    }
+
+    /// Removes an item if it is unlocked or the cookie is its lock's.
+    pub(super) fn remove(
+        &mut self,
+        at: &Address<'_>,
+        cookie: Option<&[u8]>,
+        now: Now,
+        budget: &Budget,
+        retired: &mut Option<Slot>,
+    ) -> Outcome {
+        let Some(slot) = self.lookup_slot(at, now, budget, retired) else {
+            return Outcome::Absent;
+        };
+        if let Err(outcome) = self.slots[slot as usize].item.check_removal(cookie, now) {
+            return outcome;
+        }
+        *retired = Some(self.take(slot, budget));
+        Outcome::DONE
+    }
+
+    /// A live item's state; touches nothing.
+    pub(super) fn inspect(&self, at: &Address<'_>, now_ms: u64) -> Option<Snapshot> {
+        let item = &self.slots[self.find(at)? as usize].item;
+        (!item.is_expired(now_ms)).then(|| item.snapshot())
+    }
+
+    /// Looks at up to `max_items` items whose time may have come; moves the expired ones to
+    /// `retired`. When nothing more is due, memory far above the need is given back.
+    pub(super) fn sweep(
+        &mut self,
+        now_ms: u64,
+        max_items: usize,
+        budget: &Budget,
+        retired: &mut Vec<Slot>,
+    ) -> SweepTurn {
+        let mut turn = SweepTurn::default();
+        self.wheel.catch_up(now_ms);
+        while let Some(slot) = self.wheel.next_due(now_ms) {
+            if retired.len() + turn.kept == max_items {
+                return turn;
+            }
+            if self.slots[slot as usize].item.is_expired(now_ms) {
+                self.expired += 1;
+                retired.push(self.take(slot, budget));
+            } else {
+                self.wheel.unfile(&mut self.slots, slot);
+                self.wheel.file(&mut self.slots, slot);
+                turn.kept += 1;
+            }
+        }
+        self.shrink();
+        turn.done = true;
+        turn
+    }
+
+    fn lookup_slot(
+        &mut self,
+        at: &Address<'_>,
+        now: Now,
+        budget: &Budget,
+        retired: &mut Option<Slot>,
+    ) -> Option<u32> {
+        let slot = self.find(at)?;
+        let item = &mut self.slots[slot as usize].item;
+        if item.is_expired(now.monotonic_ms) {
+            self.expired += 1;
+            *retired = Some(self.take(slot, budget));
+            return None;
+        }
+        item.slide(now);
+        Some(slot)
+    }
+
+    fn find(&self, at: &Address<'_>) -> Option<u32> {
+        let is_it = |&slot: &u32| {
+            let slot = &self.slots[slot as usize];
+            slot.hash == at.hash && *slot.key == *at.key
+        };
+        self.index.find(spread(at.hash), is_it).copied()
+    }
+
+    /// False, and counted, if there is no room.
+    fn insert(
+        &mut self,
+        at: &Address<'_>,
+        put: &Put<'_>,
+        body: &mut Body,
+        now: Now,
+        budget: &Budget,
+    ) -> bool {
+        let slot = match u32::try_from(self.slots.len()) {
+            Ok(slot)
+                if slot < Links::MAX_SLOTS
+                    && budget.reserve(cost_bytes(at.key.len(), body.len())) =>
+            {
+                slot
+            }
+            _ => {
+                self.refused_new += 1;
+                return false;
+            }
+        };
+        // By an eighth and not by doubling: with millions of items the spare slots add up.
+        if self.slots.len() == self.slots.capacity() {
+            self.slots
+                .reserve_exact((self.slots.len() / 8).max(MIN_SLOTS_KEPT / 4));
+        }
+        self.slots.push(Slot {
+            item: Item::new(mem::take(body), put.timeout.minutes, put.insert_only, now),
+            key: Box::from(at.key),
+            hash: at.hash,
+            links: Links::UNFILED,
+        });
+        let slots = &self.slots;
+        self.index.insert_unique(spread(at.hash), slot, |&slot| {
+            spread(slots[slot as usize].hash)
+        });
+        self.wheel.file(&mut self.slots, slot);
+        true
+    }
+
+    /// Removes a slot and fills the hole with the last one.
+    fn take(&mut self, slot: u32, budget: &Budget) -> Slot {
+        self.wheel.unfile(&mut self.slots, slot);
+        let hash = spread(self.slots[slot as usize].hash);
+        if let Ok(entry) = self.index.find_entry(hash, |&found| found == slot) {
+            entry.remove();
+        }
+        let taken = self.slots.swap_remove(slot as usize);
+        if let Some(moved) = self.slots.get(slot as usize) {
+            let last = self.slots.len() as u32;
+            if let Some(found) = self
+                .index
+                .find_mut(spread(moved.hash), |&found| found == last)
+            {
+                *found = slot;
+            }
+            self.wheel.relocated(&mut self.slots, slot);
+        }
+        budget.release(taken.cost_bytes());
+        taken
+    }
+
+    /// Gives memory back when less than a quarter is in use, down to twice the use, so that a
+    /// store that goes up and down does not move its slots all the time.
+    fn shrink(&mut self) {
+        let wanted = (self.slots.len() * 2).max(MIN_SLOTS_KEPT);
+        if self.slots.capacity() > wanted * 2 {
+            self.slots.shrink_to(wanted);
+        }
+        if self.index.capacity() > wanted * 4 {
+            let slots = &self.slots;
+            self.index
+                .shrink_to(wanted, |&slot| spread(slots[slot as usize].hash));
+        }
+    }
+}
+
+/// The index takes the group from the low bits and a 7-bit tag from the high bits of 64; the kept
+/// 32 bits serve as both halves.
+fn spread(hash: u32) -> u64 {
+    (u64::from(hash) << 32) | u64::from(hash)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn slots_and_index_shrink_after_mass_expiry() {
+        const ITEMS: u32 = 20_000;
+        let budget = Budget::new(None);
+        let mut shard = Shard::new();
+        let now = |monotonic_ms| Now {
+            monotonic_ms,
+            local_ticks: 0,
+        };
+        let minutes = |hash| if hash % 100 == 0 { 60 } else { 1 };
+        for hash in 0..ITEMS {
+            let timeout = Timeout {
+                minutes: minutes(hash),
+                was_zero: false,
+            };
+            let put = Put {
+                timeout,
+                insert_only: false,
+                cookie: None,
+            };
+            let key = hash.to_le_bytes();
+            let at = Address { key: &key, hash };
+            let _ = shard.put(&at, &put, &mut Body::default(), now(0), &budget, &mut None);
+        }
+        assert_eq!(shard.items(), ITEMS as usize);
+
+        let mut retired = Vec::new();
+        assert!(
+            shard
+                .sweep(10 * 60_000, usize::MAX, &budget, &mut retired)
+                .done
+        );
+        let left = shard.items();
+        assert_eq!((left, retired.len()), (200, ITEMS as usize - 200));
+        assert!(
+            shard.slots.capacity() <= 4 * left,
+            "{}",
+            shard.slots.capacity()
+        );
+        assert!(
+            shard.index.capacity() <= 8 * left,
+            "{}",
+            shard.index.capacity()
+        );
+        for hash in 0..ITEMS {
+            let key = hash.to_le_bytes();
+            let found = shard
+                .inspect(&Address { key: &key, hash }, 10 * 60_000)
+                .is_some();
+            assert_eq!(found, minutes(hash) == 60, "{hash}");
+        }
+    }
+
+    #[test]
+    fn keys_with_one_hash_stay_apart() {
+        let budget = Budget::new(None);
+        let mut shard = Shard::new();
+        let now = Now {
+            monotonic_ms: 0,
+            local_ticks: 0,
+        };
+        let put = Put {
+            timeout: Timeout {
+                minutes: 20,
+                was_zero: false,
+            },
+            insert_only: false,
+            cookie: None,
+        };
+        let keys: [&[u8]; 3] = [b"a", b"b", b"c"];
+        for key in keys {
+            let at = Address { key, hash: 7 };
+            let _ = shard.put(&at, &put, &mut Body::from(key), now, &budget, &mut None);
+        }
+        let first = Address { key: b"a", hash: 7 };
+        assert_eq!(
+            shard.remove(&first, None, now, &budget, &mut None),
+            Outcome::DONE
+        );
+        assert!(shard.inspect(&first, 0).is_none());
+        for key in [b"b", b"c"] {
+            let found = shard
+                .inspect(&Address { key, hash: 7 }, 0)
+                .map(|item| item.body);
+            assert_eq!(found, Some(Body::from(key.as_slice())));
+        }
+    }
+}
