@@ -1,1 +1,61 @@
-//! config
+//! The two files of an operator: text -> typed, with all faults at once.
+//!
+//! [`load`] reads the main file and the partition map it names. [`Config::parse`] and
+//! [`PartitionMap::parse`] read from memory. Every fault carries its file, line and column, the
+//! line itself, and what would be right; nothing is guessed, and unknown keys are faults.
+//!
+//! Within: `raw` turns YAML into a tree with places, `reader` takes a map apart key by key,
+//! `kinds` says what a scalar may be, `outline` keeps what the reader asked for and turns it into
+//! the JSON Schemas, `fault` renders. `staterouter_file` and `partition_map` say which keys there
+//! are; they are the only place where that stands.
+
+mod address;
+mod allow;
+mod fault;
+mod kinds;
+mod load;
+mod outline;
+mod partition_map;
+mod printable;
+mod raw;
+mod reader;
+mod staterouter_file;
+mod units;
+
+pub use address::{AddressError, BackendAddress, BackendHost};
+pub use allow::AllowList;
+pub use fault::{Fault, Faults};
+pub use load::{LoadError, Loaded, load, load_partition_map};
+pub use partition_map::{
+    BackendSpec, BackendState, KeyBytes, MAX_BACKEND_ID, PartitionMap, derived_backend_id,
+};
+pub use staterouter_file::{Config, Limits, LogConfig, LogFormat, LogLevel, Timeouts};
+
+/// A JSON Schema that editors check one of the files with.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Schema {
+    /// The usual name of the schema's file.
+    pub file_name: &'static str,
+    /// The schema, JSON with a line break at the end.
+    pub text: String,
+}
+
+/// The JSON Schemas of the main file and of the partition map.
+pub fn schemas() -> [Schema; 2] {
+    let files = [
+        (
+            "staterouter.schema.json",
+            "staterouter main file",
+            staterouter_file::outline(),
+        ),
+        (
+            "partition-map.schema.json",
+            "staterouter partition map",
+            partition_map::outline(),
+        ),
+    ];
+    files.map(|(file_name, title, outline)| {
+        let text = format!("{:#}\n", outline::schema(title, &outline));
+        Schema { file_name, text }
+    })
+}

@@ -1,0 +1,380 @@
+//! Faults of a file: where, what is wrong, what would be right.
+//!
+//! A [`Sink`] collects faults as spans while a file is read; a [`Report`] turns them into
+//! [`Faults`], which carry the lines they show and so outlive the text.
+
+use std::borrow::Cow;
+use std::fmt;
+use std::sync::Arc;
+
+use super::printable;
+
+/// Faults shown per file; further ones are only counted.
+const MAX_SHOWN: usize = 100;
+
+/// A position in a file: line and column start at 1, columns count characters.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct Pos {
+    pub(crate) line: usize,
+    pub(crate) column: usize,
+}
+
+/// A stretch of a file; `end` is the position after its last character.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Span {
+    pub(crate) start: Pos,
+    pub(crate) end: Pos,
+}
+
+impl Span {
+    /// The first character of a file.
+    pub(crate) const TOP: Span = Span::at(Pos { line: 1, column: 1 });
+
+    /// The span of the one character at `pos`.
+    pub(crate) const fn at(pos: Pos) -> Span {
+        Span {
+            start: pos,
+            end: pos,
+        }
+    }
+}
+
+/// One fault of a file.
+///
+/// Its [`Display`](fmt::Display) form is the position, what is wrong, the lines of the file with
+/// a mark under the place, and what would be right.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Fault {
+    file: Arc<str>,
+    place: Snippet,
+    first: Option<Snippet>,
+    problem: String,
+    help: String,
+}
+
+impl Fault {
+    /// The file as it was named to the parser.
+    pub fn file(&self) -> &str {
+        &self.file
+    }
+
+    /// The line of the fault, from 1.
+    pub fn line(&self) -> usize {
+        self.place.line
+    }
+
+    /// The column of the fault in characters, from 1. One past the last character of the line
+    /// when something is missing there.
+    pub fn column(&self) -> usize {
+        self.place.column
+    }
+
+    /// What is wrong.
+    pub fn problem(&self) -> &str {
+        &self.problem
+    }
+
+    /// What would be right.
+    pub fn help(&self) -> &str {
+        &self.help
+    }
+}
+
+impl fmt::Display for Fault {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Fault {
+            file,
+            place,
+            first,
+            problem,
+            help,
+        } = self;
+        writeln!(f, "{file}:{}:{}: {problem}", place.line, place.column)?;
+        let last_line = first
+            .as_ref()
+            .map_or(place.line, |first| first.line.max(place.line));
+        let gutter = last_line.to_string().len();
+        writeln!(f, "{:gutter$} |", "")?;
+        match first {
+            None => place.render(f, gutter, '^')?,
+            Some(first) if first.line <= place.line => {
+                first.render(f, gutter, '-')?;
+                if first.line + 1 < place.line {
+                    writeln!(f, "{:.<gutter$}...", "")?;
+                }
+                place.render(f, gutter, '^')?;
+            }
+            Some(later) => {
+                place.render(f, gutter, '^')?;
+                later.render(f, gutter, '-')?;
+            }
+        }
+        writeln!(f, "{:gutter$} = {help}", "")
+    }
+}
+
+/// All faults of one or more files, in file order and then by position. Never empty.
+///
+/// At most 100 faults per file are kept; the count in the last line of the
+/// [`Display`](fmt::Display) form includes those beyond.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Faults {
+    shown: Vec<Fault>,
+    totals: Vec<(Arc<str>, usize)>,
+}
+
+impl Faults {
+    /// The faults that are kept with their text.
+    pub fn iter(&self) -> std::slice::Iter<'_, Fault> {
+        self.shown.iter()
+    }
+
+    /// The number of all faults, those beyond the kept ones included.
+    pub fn total(&self) -> usize {
+        self.totals.iter().map(|(_, count)| count).sum()
+    }
+
+    /// The faults of this file, followed by those of another.
+    pub(crate) fn followed_by(mut self, next: Faults) -> Faults {
+        self.shown.extend(next.shown);
+        self.totals.extend(next.totals);
+        self
+    }
+}
+
+impl<'a> IntoIterator for &'a Faults {
+    type Item = &'a Fault;
+    type IntoIter = std::slice::Iter<'a, Fault>;
+
+    fn into_iter(self) -> Self::IntoIter {
+        self.iter()
+    }
+}
+
+impl std::error::Error for Faults {}
+
+impl fmt::Display for Faults {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for fault in &self.shown {
+            writeln!(f, "{fault}")?;
+        }
+        for (index, (file, count)) in self.totals.iter().enumerate() {
+            match (index, count) {
+                (0, 1) => write!(f, "1 fault in {file}")?,
+                (0, _) => write!(f, "{count} faults in {file}")?,
+                _ => write!(f, ", {count} in {file}")?,
+            }
+            if *count > MAX_SHOWN {
+                write!(f, " (the first {MAX_SHOWN} are shown)")?;
+            }
+        }
+        Ok(())
+    }
+}
+
+/// The faults found so far in one file.
+#[derive(Debug, Default)]
+pub(crate) struct Sink {
+    found: Vec<Found>,
+    total: usize,
+}
+
+#[derive(Debug)]
+struct Found {
+    span: Span,
+    first: Option<Span>,
+    problem: String,
+    help: String,
+}
+
+impl Sink {
+    /// A fault at `span`.
+    pub(crate) fn add(&mut self, span: Span, problem: impl Into<String>, help: impl Into<String>) {
+        self.push(Found {
+            span,
+            first: None,
+            problem: problem.into(),
+            help: help.into(),
+        });
+    }
+
+    /// A fault at `span` that clashes with what stands at `first`; both are shown.
+    pub(crate) fn add_clash(
+        &mut self,
+        span: Span,
+        first: Span,
+        problem: impl Into<String>,
+        help: impl Into<String>,
+    ) {
+        let first = Some(first);
+        self.push(Found {
+            span,
+            first,
+            problem: problem.into(),
+            help: help.into(),
+        });
+    }
+
+    fn push(&mut self, found: Found) {
+        self.total += 1;
+        if self.found.len() < MAX_SHOWN {
+            self.found.push(found);
+        }
+    }
+}
+
+/// One file under examination: its name, its text and the faults found in it.
+#[derive(Debug)]
+pub(crate) struct Report<'t> {
+    pub(crate) file: Arc<str>,
+    pub(crate) text: Cow<'t, str>,
+    pub(crate) sink: Sink,
+}
+
+impl Report<'_> {
+    /// `value` if the file has no fault.
+    pub(crate) fn finish<T>(self, value: Option<T>) -> Result<T, Faults> {
+        match value {
+            Some(value) if self.sink.total == 0 => Ok(value),
+            _ => Err(self.into_faults()),
+        }
+    }
+
+    /// The faults found; there must be one.
+    pub(crate) fn into_faults(self) -> Faults {
+        let Report { file, text, sink } = self;
+        let lines = Lines::of(&text);
+        let mut shown: Vec<Fault> = sink
+            .found
+            .into_iter()
+            .map(|found| Fault {
+                file: Arc::clone(&file),
+                place: lines.snippet(found.span),
+                first: found.first.map(|span| lines.snippet(span)),
+                problem: found.problem,
+                help: found.help,
+            })
+            .collect();
+        shown.sort_by_key(|fault| (fault.line(), fault.column()));
+        Faults {
+            shown,
+            totals: vec![(file, sink.total)],
+        }
+    }
+}
+
+/// The lines of a text, found by number.
+struct Lines<'t> {
+    text: &'t str,
+    starts: Vec<usize>,
+}
+
+impl<'t> Lines<'t> {
+    /// Breaks at LF, CR LF and CR, as YAML does. A break at the end begins no further line.
+    fn of(text: &'t str) -> Self {
+        let bytes = text.as_bytes();
+        let mut starts = vec![0];
+        for (index, byte) in bytes.iter().enumerate() {
+            let next = index + 1;
+            let breaks = match byte {
+                b'\n' => true,
+                b'\r' => bytes.get(next) != Some(&b'\n'),
+                _ => false,
+            };
+            if breaks && next < bytes.len() {
+                starts.push(next);
+            }
+        }
+        Lines { text, starts }
+    }
+
+    fn line(&self, number: usize) -> &'t str {
+        let start = self.starts[number - 1];
+        let end = self.starts.get(number).copied().unwrap_or(self.text.len());
+        self.text[start..end].trim_end_matches(['\n', '\r'])
+    }
+
+    /// The line of `span` with the columns to mark. A span outside the text is moved to its edge:
+    /// the YAML parser reports the end of the file one line below the last.
+    fn snippet(&self, span: Span) -> Snippet {
+        let line = span.start.line.clamp(1, self.starts.len());
+        let text = self.line(line);
+        let end = text.chars().count() + 1;
+        let column = match span.start.line > line {
+            true => end,
+            false => span.start.column.clamp(1, end),
+        };
+        let marked_end = match span.end.line == line {
+            true => span.end.column.min(end),
+            false => text.trim_end().chars().count() + 1,
+        };
+        let width = marked_end.saturating_sub(column).max(1);
+        Snippet::cut(line, column, width, text)
+    }
+}
+
+/// The part of one line that a fault shows.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Snippet {
+    line: usize,
+    column: usize,
+    shown: String,
+    mark_offset: usize,
+    mark_width: usize,
+}
+
+impl Snippet {
+    /// Characters shown before the marked column, and in all, of a longer line.
+    const BEFORE: usize = 60;
+    const LENGTH: usize = 120;
+    /// Characters before the shown ones that are searched for the name of a secret.
+    const SECRET_REACH: usize = 1000;
+
+    fn cut(line: usize, column: usize, width: usize, text: &str) -> Snippet {
+        let from = (column - 1).saturating_sub(Self::BEFORE);
+        let from = if column <= Self::LENGTH - 20 { 0 } else { from };
+        let reach_from = from.saturating_sub(Self::SECRET_REACH);
+        let mut reach: Vec<char> = text
+            .chars()
+            .skip(reach_from)
+            .take(from - reach_from + Self::LENGTH + 1)
+            .collect();
+        printable::mask_secrets(&mut reach);
+        let window = &reach[(from - reach_from).min(reach.len())..];
+        let cut_right = window.len() > Self::LENGTH;
+        let mut shown = String::with_capacity(Self::LENGTH + 2);
+        if from > 0 {
+            shown.push('…');
+        }
+        let kept = window
+            .iter()
+            .take(Self::LENGTH)
+            .map(|&c| if c == '\t' { ' ' } else { c });
+        shown.extend(kept.map(printable::replaced));
+        if cut_right {
+            shown.push('…');
+        }
+        let mark_offset = column - 1 - from + usize::from(from > 0);
+        let room = (shown.chars().count() + 1).saturating_sub(mark_offset);
+        Snippet {
+            line,
+            column,
+            shown,
+            mark_offset,
+            mark_width: width.min(room).max(1),
+        }
+    }
+
+    fn render(&self, f: &mut fmt::Formatter<'_>, gutter: usize, mark: char) -> fmt::Result {
+        let Snippet {
+            line,
+            shown,
+            mark_offset,
+            mark_width,
+            ..
+        } = self;
+        let (line_text, marks) = (shown.trim_end(), String::from(mark).repeat(*mark_width));
+        writeln!(f, "{}", format!("{line:>gutter$} | {line_text}").trim_end())?;
+        writeln!(f, "{:gutter$} | {:mark_offset$}{marks}", "", "")
+    }
+}

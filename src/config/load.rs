@@ -1,0 +1,141 @@
+//! Reading the files from disk.
+
+use std::fs::File;
+use std::io::{self, Read};
+use std::path::{Path, PathBuf};
+
+use thiserror::Error;
+
+use super::fault::Faults;
+use super::partition_map::PartitionMap;
+use super::raw::MAX_FILE_BYTES;
+use super::staterouter_file::{Config, MainFile};
+
+/// Both files, without a fault.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Loaded {
+    /// The main file.
+    pub config: Config,
+    /// The partition map the main file names.
+    pub partition_map: PartitionMap,
+}
+
+/// Why the files could not be loaded.
+#[derive(Debug, Error)]
+pub enum LoadError {
+    /// The operating system did not give the file.
+    #[error("cannot read {}: {problem}; {help}", path.display())]
+    Io {
+        /// The file.
+        path: PathBuf,
+        /// What the system said.
+        problem: io::Error,
+        /// What to do about it.
+        help: &'static str,
+    },
+    /// The files were read and are not right.
+    #[error(transparent)]
+    Faults(#[from] Faults),
+}
+
+/// Reads the main file at `path` and the partition map it names.
+///
+/// # Errors
+/// [`LoadError::Io`] if the main file cannot be read, else the faults of both files together. A
+/// partition map that cannot be read is a fault of the main file, at its `partition_map`.
+pub fn load(path: &Path) -> Result<Loaded, LoadError> {
+    let bytes = read_file(path)?;
+    let MainFile {
+        config,
+        partition_map,
+        mut report,
+    } = MainFile::read(&bytes, &path.to_string_lossy());
+    let Some((map_path, span)) = partition_map else {
+        return Err(report.into_faults().into());
+    };
+    let partition_map = match read_file(&map_path) {
+        Ok(bytes) => PartitionMap::parse(bytes, &map_path.to_string_lossy()),
+        Err(Unreadable {
+            path,
+            problem,
+            help,
+        }) => {
+            report.sink.add(
+                span,
+                format!("cannot read {}: {problem}", path.display()),
+                help,
+            );
+            return Err(report.into_faults().into());
+        }
+    };
+    match (report.finish(config), partition_map) {
+        (Ok(config), Ok(partition_map)) => Ok(Loaded {
+            config,
+            partition_map,
+        }),
+        (Err(faults), Ok(_)) | (Ok(_), Err(faults)) => Err(faults.into()),
+        (Err(faults), Err(more)) => Err(faults.followed_by(more).into()),
+    }
+}
+
+/// Reads the partition map at `path`.
+///
+/// # Errors
+/// [`LoadError::Io`] if it cannot be read, else all its faults.
+pub fn load_partition_map(path: &Path) -> Result<PartitionMap, LoadError> {
+    let bytes = read_file(path)?;
+    Ok(PartitionMap::parse(bytes, &path.to_string_lossy())?)
+}
+
+struct Unreadable {
+    path: PathBuf,
+    problem: io::Error,
+    help: &'static str,
+}
+
+impl From<Unreadable> for LoadError {
+    fn from(
+        Unreadable {
+            path,
+            problem,
+            help,
+        }: Unreadable,
+    ) -> Self {
+        LoadError::Io {
+            path,
+            problem,
+            help,
+        }
+    }
+}
+
+/// The bytes of a file, at most one more than allowed: the parser refuses the longer file.
+fn read_file(path: &Path) -> Result<Vec<u8>, Unreadable> {
+    read_regular(path).map_err(|problem| {
+        let help = match problem.kind() {
+            io::ErrorKind::NotFound => "create the file or correct the path",
+            io::ErrorKind::PermissionDenied => "let the user that runs staterouter read it",
+            _ => "name a regular file",
+        };
+        Unreadable {
+            path: path.to_owned(),
+            problem,
+            help,
+        }
+    })
+}
+
+fn read_regular(path: &Path) -> io::Result<Vec<u8>> {
+    // Asked before opening: opening a pipe would wait for its other end.
+    if !std::fs::metadata(path)?.is_file() {
+        return Err(io::Error::new(
+            io::ErrorKind::InvalidInput,
+            "it is not a regular file",
+        ));
+    }
+    let mut bytes = Vec::new();
+    File::open(path)?
+        .take(MAX_FILE_BYTES as u64 + 1)
+        .read_to_end(&mut bytes)?;
+    Ok(bytes)
+}

@@ -1,0 +1,385 @@
+//! The partition map, `partition-map.yaml`.
+
+use std::collections::HashMap;
+use std::fmt;
+use std::hash::Hasher;
+
+use siphasher::sip::SipHasher13;
+
+use super::address::BackendAddress;
+use super::fault::{Faults, Span};
+use super::kinds::{Choice, Integer, Mistake, Text};
+use super::outline::Outline;
+use super::printable::quoted;
+use super::raw;
+use super::reader::{Field, MapReader, Read, read_map, read_nothing};
+
+/// Largest id of a backend: lock cookies have 7 bits for it, and 0 means none.
+pub const MAX_BACKEND_ID: u8 = 127;
+
+/// The operator's list of backends.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PartitionMap {
+    /// Counts up with every change of the file; at least 1.
+    pub version: u64,
+    /// The key under which session ids are hashed to slots.
+    pub hash_key: KeyBytes,
+    /// 1 to 127 backends in file order, at least one of them active. Names, ids and addresses
+    /// are unique.
+    pub backends: Vec<BackendSpec>,
+}
+
+/// One backend of the map.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct BackendSpec {
+    /// Its name, 1 to 63 characters of `A-Z a-z 0-9 . _ -`. Sessions follow the name.
+    pub name: String,
+    /// Its tag in lock cookies, 1 to 127.
+    pub id: u8,
+    /// Whether `id` was derived from the name.
+    pub id_is_derived: bool,
+    /// Where it listens.
+    pub address: BackendAddress,
+    /// Its share of the sessions relative to the other backends, 1 to 1000.
+    pub weight: u16,
+    /// Whether it takes part.
+    pub state: BackendState,
+}
+
+/// Whether a backend takes part.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum BackendState {
+    /// Serves its share.
+    Active,
+    /// Keeps what it has until it is moved, gets nothing new.
+    Drain,
+    /// Is not contacted.
+    Off,
+}
+
+/// A 128-bit key of SipHash-1-3. A secret of the map: not shown in debug output.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub struct KeyBytes(pub [u8; 16]);
+
+impl KeyBytes {
+    /// The key of a map that names none.
+    pub const DEFAULT: KeyBytes = KeyBytes(*b"staterouter/key1");
+
+    fn to_hex(self) -> String {
+        self.0.iter().map(|byte| format!("{byte:02x}")).collect()
+    }
+}
+
+impl fmt::Debug for KeyBytes {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("KeyBytes(..)")
+    }
+}
+
+impl PartitionMap {
+    /// Reads a partition map from memory. `file_name` is the name in messages.
+    ///
+    /// # Errors
+    /// All faults of the text at once.
+    pub fn parse(text: impl AsRef<[u8]>, file_name: &str) -> Result<PartitionMap, Faults> {
+        let (root, mut report) = raw::parse(text.as_ref(), file_name);
+        let what = "the partition map";
+        let map =
+            root.and_then(|root| read_map(&root, what, &mut report.sink, read_partition_map).0);
+        report.finish(map)
+    }
+}
+
+/// The id of a backend that the map gives none: SipHash-1-3 of the name under
+/// [`KeyBytes::DEFAULT`], modulo 127, plus 1. The same in every proxy, whatever the map's own
+/// key.
+pub fn derived_backend_id(name: &str) -> u8 {
+    let mut hasher = SipHasher13::new_with_key(&KeyBytes::DEFAULT.0);
+    hasher.write(name.as_bytes());
+    let below_max = hasher.finish() % u64::from(MAX_BACKEND_ID);
+    u8::try_from(below_max + 1).unwrap_or(MAX_BACKEND_ID)
+}
+
+/// The keys of the partition map.
+pub(crate) fn outline() -> Outline {
+    read_nothing(read_partition_map).1
+}
+
+/// A backend as far as it could be read, with the places of what must be unique.
+struct Draft {
+    name: Read<String>,
+    id: Read<u64>,
+    address: Read<BackendAddress>,
+    weight: u64,
+    state: Field<BackendState>,
+}
+
+fn read_partition_map(map: &mut MapReader<'_, '_>) -> Option<PartitionMap> {
+    let version = map.required(
+        "version",
+        "Counts the changes of this file. Raise it with every change: a proxy says which version \
+         it runs.",
+        &Integer(1..=u64::MAX),
+    );
+    let hash_key = map.optional(
+        "hash_key",
+        "Secret key under which session ids are hashed to backends, the same in every proxy. Set \
+         one of your own where strangers could choose session ids to crowd one backend; changing \
+         it moves nearly all sessions.",
+        &HASH_KEY,
+        KeyBytes::DEFAULT,
+    );
+    let backends = map.maps(
+        "backends",
+        "The state servers. The order does not matter.",
+        1..=usize::from(MAX_BACKEND_ID),
+        read_backend,
+    );
+    if let Some((drafts, span)) = backends.found() {
+        require_unique_names(map, drafts);
+        require_unique_ids(map, drafts);
+        require_unique_addresses(map, drafts);
+        require_active(map, drafts, span);
+    }
+    let backends: Option<Vec<BackendSpec>> = backends
+        .value()?
+        .into_iter()
+        .map(Draft::into_spec)
+        .collect();
+    Some(PartitionMap {
+        version: version.value()?,
+        hash_key: hash_key.value,
+        backends: backends?,
+    })
+}
+
+fn read_backend(map: &mut MapReader<'_, '_>) -> Draft {
+    Draft {
+        name: map.required(
+            "name",
+            "Names the backend for good: its sessions follow the name, the address may change.",
+            &NAME,
+        ),
+        id: map.derived(
+            "id",
+            "Marks the backend's lock cookies; unique. When left out it is derived from the name, \
+             the same way in every proxy. Never change it while the backend holds sessions.",
+            &Integer(1..=u64::from(MAX_BACKEND_ID)),
+        ),
+        address: map.required("address", "Where the state server listens.", &ADDRESS),
+        weight: map
+            .optional(
+                "weight",
+                "Share of the sessions, relative to the other backends.",
+                &Integer(1..=1000),
+                100,
+            )
+            .value,
+        state: map.optional(
+            "state",
+            "`active` serves its share; `drain` keeps what it has until it is moved and gets \
+             nothing new; `off` is not contacted at all.",
+            &STATES,
+            BackendState::Active,
+        ),
+    }
+}
+
+impl Draft {
+    fn into_spec(self) -> Option<BackendSpec> {
+        let (id, _) = self.effective_id()?;
+        Some(BackendSpec {
+            id,
+            id_is_derived: self.id.found().is_none(),
+            name: self.name.value()?,
+            address: self.address.value()?,
+            weight: u16::try_from(self.weight).ok()?,
+            state: self.state.value,
+        })
+    }
+
+    /// The explicit or derived id, and the place it comes from.
+    fn effective_id(&self) -> Option<(u8, Span)> {
+        match &self.id {
+            Read::Found(id, span) => u8::try_from(*id).ok().map(|id| (id, *span)),
+            Read::Absent => self
+                .name
+                .found()
+                .map(|(name, span)| (derived_backend_id(name), span)),
+            Read::Faulty => None,
+        }
+    }
+
+    fn describe_id(&self) -> String {
+        let name = self
+            .name
+            .found()
+            .map_or("?".to_owned(), |(name, _)| quoted(name));
+        let origin = if self.id.found().is_some() {
+            "written"
+        } else {
+            "derived from the name"
+        };
+        format!("{name} ({origin})")
+    }
+}
+
+fn require_unique_names(map: &mut MapReader<'_, '_>, drafts: &[Draft]) {
+    let mut firsts: HashMap<&str, Span> = HashMap::new();
+    for (name, span) in drafts.iter().filter_map(|draft| draft.name.found()) {
+        if let Some(first) = firsts.get(name.as_str()) {
+            let problem = format!("the backend name {} is taken", quoted(name));
+            map.clash(
+                span,
+                *first,
+                problem,
+                "give every backend a name of its own",
+            );
+        } else {
+            firsts.insert(name, span);
+        }
+    }
+}
+
+fn require_unique_ids(map: &mut MapReader<'_, '_>, drafts: &[Draft]) {
+    let mut firsts: HashMap<u8, (&Draft, Span)> = HashMap::new();
+    let taken: Vec<u8> = drafts
+        .iter()
+        .filter_map(|draft| Some(draft.effective_id()?.0))
+        .collect();
+    let free = (1..=MAX_BACKEND_ID).find(|id| !taken.contains(id));
+    for draft in drafts {
+        let Some((id, span)) = draft.effective_id() else {
+            continue;
+        };
+        let Some((first, first_span)) = firsts.get(&id) else {
+            firsts.insert(id, (draft, span));
+            continue;
+        };
+        // Equal names derive equal ids; the name is the fault, and it is reported.
+        let same_name =
+            first.name.found().map(|(name, _)| name) == draft.name.found().map(|(name, _)| name);
+        if same_name && draft.id.found().is_none() && first.id.found().is_none() {
+            continue;
+        }
+        let problem = format!(
+            "two backends have the id {id}: {} and {}",
+            first.describe_id(),
+            draft.describe_id()
+        );
+        let example = free.map_or(String::new(), |id| format!(", for instance `id: {id}`"));
+        map.clash(
+            span,
+            *first_span,
+            problem,
+            format!("write `id:` explicitly{example}"),
+        );
+    }
+}
+
+fn require_unique_addresses(map: &mut MapReader<'_, '_>, drafts: &[Draft]) {
+    let mut firsts: HashMap<&BackendAddress, Span> = HashMap::new();
+    for (address, span) in drafts.iter().filter_map(|draft| draft.address.found()) {
+        if let Some(first) = firsts.get(address) {
+            let problem = format!("two backends have the address `{address}`");
+            let help = "write each state server once; use `weight` to give it a larger share";
+            map.clash(span, *first, problem, help);
+        } else {
+            firsts.insert(address, span);
+        }
+    }
+}
+
+fn require_active(map: &mut MapReader<'_, '_>, drafts: &[Draft], span: Span) {
+    let may_serve = |draft: &Draft| !draft.state.sound || draft.state.value == BackendState::Active;
+    if !drafts.iter().any(may_serve) {
+        map.fault(
+            Span::at(span.start),
+            "the pool would be empty: no backend is active",
+            "set `state: active` for at least one backend",
+        );
+    }
+}
+
+const STATES: Choice<BackendState> = Choice(&[
+    ("active", BackendState::Active),
+    ("drain", BackendState::Drain),
+    ("off", BackendState::Off),
+]);
+
+const NAME: Text<String> = Text {
+    wanted: "a name of 1 to 63 letters, digits, `.`, `_` and `-`",
+    pattern: Some("^[A-Za-z0-9._-]{1,63}$"),
+    parse: |text| {
+        let allowed = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'_' | b'-');
+        if (1..=63).contains(&text.len()) && text.bytes().all(allowed) {
+            return Ok(text.to_owned());
+        }
+        Err(Mistake::new(format!("{} cannot be a name", quoted(text))))
+    },
+    write: String::clone,
+    secret: false,
+};
+
+const ADDRESS: Text<BackendAddress> = Text {
+    wanted: "host and port, such as `10.0.0.11:42424`, `state-a.example:42424` or \
+             `\"[fd00::11]:42424\"`",
+    pattern: Some(r"^(tcpip=)?(\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9.-]+):[0-9]+$"),
+    parse: |text| {
+        BackendAddress::parse(text)
+            .map_err(|error| Mistake::new(format!("{} is not an address: {error}", quoted(text))))
+    },
+    write: BackendAddress::to_string,
+    secret: false,
+};
+
+const HASH_KEY: Text<KeyBytes> = Text {
+    wanted: "a key of 32 hexadecimal digits",
+    pattern: Some("^[0-9A-Fa-f]{32}$"),
+    parse: |text| parse_key(text).ok_or_else(|| Mistake::new("this is not a key")),
+    write: |key| key.to_hex(),
+    secret: true,
+};
+
+fn parse_key(text: &str) -> Option<KeyBytes> {
+    let digits = text.as_bytes();
+    if digits.len() != 32 || !digits.iter().all(u8::is_ascii_hexdigit) {
+        return None;
+    }
+    let mut key = [0; 16];
+    for (byte, pair) in key.iter_mut().zip(text.as_bytes().chunks_exact(2)) {
+        *byte = u8::from_str_radix(std::str::from_utf8(pair).ok()?, 16).ok()?;
+    }
+    Some(KeyBytes(key))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn keys_are_read_in_full_and_never_shown() {
+        let key = parse_key("73746174656F726f757465722f6b6579").unwrap();
+        assert_eq!(key.0[..4], *b"stat");
+        assert_eq!(
+            parse_key(&KeyBytes::DEFAULT.to_hex()),
+            Some(KeyBytes::DEFAULT)
+        );
+        assert_eq!(format!("{key:?}"), "KeyBytes(..)");
+        for text in [
+            "",
+            "00",
+            "+0000000000000000000000000000000",
+            "zz000000000000000000000000000000",
+        ] {
+            assert_eq!(parse_key(text), None, "{text}");
+        }
+    }
+
+    /// Derived ids are written into lock cookies: a later version must not derive others.
+    #[test]
+    fn derived_ids_are_frozen() {
+        let ids = ["state-a", "state-b", "state-c", "10.0.0.11"].map(derived_backend_id);
+        assert_eq!(ids, [81, 100, 102, 98]);
+    }
+}
