@@ -16,33 +16,16 @@ const INPUTS: usize = 20_000;
 const MAX_INPUT_BYTES: usize = 4096;
 
 /// What means something to one of the parsers.
+#[rustfmt::skip]
 const TOKENS: &[&[u8]] = &[
-    b"\r\n",
-    b"\r\n\r\n",
-    b"\n",
-    b"\r",
-    b"\0",
-    b"\t",
-    b" ",
-    b":",
-    b"/",
-    b"//",
-    b"%",
-    b"%2f",
-    b"%u00e9",
-    b"%uD800",
-    b"+",
-    b"(",
-    b")/",
-    b"=",
-    b"-",
-    b"0",
-    b"18446744073709551616",
-    b"HTTP/1.1 ",
-    b"\xff",
-    b"Content-Length: 1\r\n",
-    b"LockCookie:\r\n",
-    b"Exclusive: release\r\n",
+    // Heads.
+    b"\r\n", b"\r\n\r\n", b"\n", b"\r", b"\0", b"\t", b" ", b":", b"\xff", b"-", b"0", b"HTTP/1.1 ",
+    b"18446744073709551616", b"Content-Length: 1\r\n", b"LockCookie:\r\n", b"Exclusive: release\r\n",
+    // Targets.
+    b"/", b"//", b"%", b"%2f", b"%u00e9", b"%uD800", b"+", b"(", b")/", b"=",
+    // Files.
+    b"- ", b"\n  ", b"[", b"{", b"}", b",", b"\"", b"'", b"#", b"&a ", b"*a", b"!!str ", b"|\n",
+    b"---\n", b"null", b"ms", b"KiB", b"id: 3\n", b"hash_key: ", b"\xe2\x80\xae", b"\xef\xbb\xbf",
 ];
 
 #[test]
@@ -64,6 +47,32 @@ fn response_head() {
 #[test]
 fn target() {
     smoke("target", vectors::targets(), entry::target);
+}
+
+#[test]
+fn config() {
+    let file = include_str!("../config/staterouter.yaml");
+    smoke("config", vec![without_comments(file)], entry::config);
+}
+
+#[test]
+fn partition_map() {
+    let file = include_str!("../config/partition-map.yaml");
+    let flow = r#"{version: 7, backends: [{name: a, address: "tcpip=[::1]:1", state: drain},
+        {name: b, address: "x.example:2", weight: 1000, id: 127}]}"#;
+    let seeds = vec![without_comments(file), flow.into()];
+    smoke("partition_map", seeds, entry::partition_map);
+}
+
+/// Changes inside of comments would test nothing.
+fn without_comments(yaml: &str) -> Vec<u8> {
+    let lines = yaml
+        .lines()
+        .filter(|line| !line.trim_start().starts_with('#'));
+    lines
+        .flat_map(|line| [line, "\n"])
+        .collect::<String>()
+        .into()
 }
 
 fn smoke(name: &str, mut seeds: Vec<Vec<u8>>, entry: fn(&[u8]) -> bool) {

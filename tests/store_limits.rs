@@ -311,11 +311,15 @@ fn keys_differ_by_any_byte_and_may_hold_any_byte() {
 
 #[test]
 fn any_number_of_shards_works() {
-    for shards in [0, 1, 3, 64, usize::MAX] {
+    for (shards, used) in [(0, 1), (1, 1), (3, 4), (64, 64), (usize::MAX, 65_536)] {
         let store = Store::new(&StoreOptions {
             shards,
             ..StoreOptions::new([8; 16])
         });
+        assert_eq!(
+            format!("{store:?}"),
+            format!("Store {{ shards: {used}, .. }}")
+        );
         for item in 0..50 {
             assert_eq!(put(&store, &item.to_string(), "20", item, 0), DONE);
         }

@@ -16,7 +16,7 @@ const INSERT_ONLY_BIT: u32 = 1;
 
 /// A request was refused because one of its headers holds no usable number (protocol 5.2).
 ///
-/// The value itself is left out on purpose: a lock cookie lets its holder write to the session.
+/// The value itself is left out: it is whatever a client chose to send.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum BadHeader {
     /// The client sent a `Timeout` that is not a number from 0 to 525600.

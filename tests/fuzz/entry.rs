@@ -2,7 +2,11 @@
 //! were accepted. Shared by the `cargo fuzz` targets beside this file and `tests/fuzz_smoke.rs`.
 #![allow(dead_code, reason = "every fuzz target uses one entry")]
 
-use staterouter::route::{KeyBuffer, extract};
+use std::collections::HashSet;
+use std::time::Duration;
+
+use staterouter::config::{BackendAddress, BackendState, Config, Faults, PartitionMap};
+use staterouter::route::{KeyBuffer, MAX_MEMBERS, MAX_WEIGHT, extract};
 use staterouter::wire::head::decimal;
 use staterouter::wire::rewrite::HEADROOM_BYTES;
 use staterouter::wire::{
@@ -96,6 +100,73 @@ pub(crate) fn target(bytes: &[u8]) -> bool {
     let again = extract(escaped.as_bytes(), &mut buffer);
     assert_eq!(again, Ok(key));
     true
+}
+
+/// A main file: what is accepted is within the promised ranges, what is refused is explained.
+pub(crate) fn config(bytes: &[u8]) -> bool {
+    let config = match Config::parse(bytes, "main.yaml") {
+        Ok(config) => config,
+        Err(faults) => {
+            check_faults(&faults);
+            return false;
+        }
+    };
+    let Config {
+        timeouts, limits, ..
+    } = config;
+    let range = Duration::from_millis(100)..=Duration::from_secs(3600);
+    for timeout in [
+        timeouts.connect,
+        timeouts.answer,
+        timeouts.client_idle,
+        timeouts.client_stall,
+        timeouts.backend_idle,
+        timeouts.accept_wait,
+        timeouts.shutdown,
+    ] {
+        assert!(range.contains(&timeout));
+    }
+    assert!(timeouts.connect <= timeouts.answer);
+    assert!((1024..=64 * 1024).contains(&limits.head_bytes));
+    assert!(limits.body_bytes <= i32::MAX as u64);
+    true
+}
+
+/// A partition map: what is accepted can be routed on, what is refused is explained.
+pub(crate) fn partition_map(bytes: &[u8]) -> bool {
+    let backends = match PartitionMap::parse(bytes, "map.yaml") {
+        Ok(map) => map.backends,
+        Err(faults) => {
+            check_faults(&faults);
+            return false;
+        }
+    };
+    assert!((1..=MAX_MEMBERS).contains(&backends.len()));
+    assert!(backends.iter().any(|b| b.state == BackendState::Active));
+    let (mut names, mut ids, mut addresses) = (HashSet::new(), HashSet::new(), HashSet::new());
+    for backend in &backends {
+        assert!((1..=MAX_WEIGHT).contains(&backend.weight.into()));
+        assert!((1..=127).contains(&backend.id));
+        let address = BackendAddress::parse(&backend.address.to_string());
+        assert_eq!(address.as_ref(), Ok(&backend.address));
+        let is_new = names.insert(&backend.name) & ids.insert(backend.id);
+        assert!(is_new && addresses.insert(&backend.address));
+    }
+    true
+}
+
+/// Faults are counted, have a place, and their text is fit for a terminal and holds no key.
+fn check_faults(faults: &Faults) {
+    let shown = faults.iter().count();
+    assert!(shown > 0 && shown <= faults.total());
+    for fault in faults {
+        assert!(fault.line() > 0 && fault.column() > 0);
+        assert!(!fault.problem().is_empty() && !fault.help().is_empty());
+    }
+    let text = faults.to_string();
+    assert!(!text.contains(|c: char| c.is_control() && c != '\n'));
+    let mut words = text.split(|c: char| !c.is_ascii_hexdigit());
+    assert!(words.all(|digits| digits.len() < 32), "a key in: {text}");
 }
 
 /// A complete head holds no control bytes and ends where it says; cut short it is partial, and
