@@ -11,6 +11,7 @@
 
 mod address;
 mod allow;
+mod arguments;
 mod fault;
 mod kinds;
 mod load;
@@ -24,6 +25,7 @@ mod units;
 
 pub use address::{AddressError, BackendAddress, BackendHost};
 pub use allow::AllowList;
+pub use arguments::{parse_network, parse_size};
 pub use fault::{Fault, Faults};
 pub use load::{LoadError, Loaded, load, load_partition_map};
 pub use partition_map::{
