@@ -1,8 +1,37 @@
-//! staterouter.
+//! staterouter: a pool of ASP.NET state servers that behaves like one.
+//!
+//! ```text
+//!   web farm (IIS, sessionState mode="StateServer", one connection string)
+//!       |  one request at a time per connection, many sessions per connection
+//!       v
+//!   net      accept, connection cap, buffers, deadlines          net/worker.rs, net/stream.rs
+//!       |
+//!   wire     request head as spans over the bytes that came      wire/request.rs
+//!       |
+//!   route    target -> session id -> slot -> backend             route/key.rs, route/placement.rs
+//!       |
+//!   proxy    one attempt, at most one retry, never a made-up     proxy/client.rs, proxy/exchange.rs
+//!       |    answer; the snapshot in force                       proxy/snapshot.rs
+//!       |
+//!   backend  idle connections, last in first out                 backend/pool.rs
+//!       |
+//!       v
+//!   state servers: aspnet_state.exe, or the embedded one:
+//!       state_server  the protocol over sockets                  state_server/service.rs
+//!       store         its rules, items, expiry, memory budget    store/mod.rs
+//! ```
+//!
+//! Around it: [`config`] (two YAML files, all faults at once), [`log`], [`app`] (what starts and
+//! stops when), [`farm`] (a simulated web farm that counts wrong answers), [`cli`] (the commands).
+//!
+//! A module imports only from layers below its own; `tests/layers.rs` holds the table.
+//! ARCHITECTURE.md follows one request through these files and gives the reasons.
+
 pub mod app;
 pub mod backend;
 pub mod cli;
 pub mod config;
+pub mod farm;
 pub mod log;
 pub mod net;
 pub mod proxy;

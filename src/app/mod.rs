@@ -1,10 +1,12 @@
 //! Builds everything and decides what starts and stops in which order.
 //!
+//! * [`demo`]: three state servers and the proxy in one process.
 //! * [`proxy_server`]: the proxy from a checked configuration.
 //! * [`state_server`]: one embedded state server.
 //! * [`signals`]: what SIGTERM and Ctrl-C do.
 //! * [`system`]: limits of the process.
 
+pub mod demo;
 pub mod proxy_server;
 pub mod signals;
 pub mod state_server;

@@ -1,13 +1,9 @@
 //! The proxy from a checked configuration.
 
-use std::sync::Arc;
-
-use arc_swap::ArcSwap;
-
 use super::{StartError, worker_count};
 use crate::config::{Config, PartitionMap};
 use crate::net::{ConnectionCap, Listeners, Running, ServeOptions, spawn_workers};
-use crate::proxy::{ProxyService, Snapshot};
+use crate::proxy::{self, ProxyService, Snapshot};
 
 /// Smallest capacity of a buffer: fewer system calls for large bodies.
 const MIN_BUFFER_BYTES: usize = 64 * 1024;
@@ -17,7 +13,7 @@ const MIN_BUFFER_BYTES: usize = 64 * 1024;
 /// # Errors
 /// [`StartError`].
 pub fn start(config: &Config, map: &PartitionMap) -> Result<Running, StartError> {
-    let snapshot = Arc::new(ArcSwap::from_pointee(Snapshot::build(config, map)?));
+    let snapshot = proxy::share(Snapshot::build(config, map)?);
     let listeners = Listeners::bind(config.listen, worker_count(config.workers))?;
     let options = ServeOptions {
         thread_name: "proxy",

@@ -2,14 +2,12 @@
 
 use std::net::SocketAddr;
 
-use ipnet::IpNet;
-
 use super::log_args::LogArgs;
 use super::{Exit, output};
 use crate::app::signals::StopSignals;
 use crate::app::state_server::{self, StateServerOptions};
 use crate::app::system;
-use crate::config::{self, AllowList};
+use crate::config::{self, AllowList, Network};
 use crate::log;
 
 #[derive(Debug, clap::Args)]
@@ -19,7 +17,7 @@ pub(super) struct StateServerArgs {
     listen: SocketAddr,
     /// Address or network that may connect, besides this machine; may be given several times
     #[arg(long, value_name = "CIDR", value_parser = config::parse_network)]
-    allow: Vec<IpNet>,
+    allow: Vec<Network>,
     /// Memory for sessions, such as 512MiB or 4GiB; above it new ones are refused. No limit if absent
     #[arg(long, value_name = "SIZE", value_parser = config::parse_size)]
     max_memory: Option<u64>,

@@ -1,6 +1,6 @@
 //! Values of the files as command line arguments.
 
-use ipnet::IpNet;
+pub use ipnet::IpNet as Network;
 
 use super::allow::NETWORK;
 use super::units::{self, SIZE};
@@ -17,6 +17,6 @@ pub fn parse_size(text: &str) -> Result<u64, String> {
 ///
 /// # Errors
 /// A text for the person who wrote the argument.
-pub fn parse_network(text: &str) -> Result<IpNet, String> {
+pub fn parse_network(text: &str) -> Result<Network, String> {
     (NETWORK.parse)(text).map_err(|mistake| mistake.help.unwrap_or(mistake.problem))
 }

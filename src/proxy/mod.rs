@@ -14,5 +14,5 @@ mod exchange;
 pub mod service;
 pub mod snapshot;
 
-pub use service::ProxyService;
+pub use service::{ProxyService, SharedSnapshot, share};
 pub use snapshot::{Backend, Snapshot};

@@ -16,8 +16,13 @@ use crate::net::{Conn, Service, Worker};
 use crate::route::{self, BackendIndex, Fingerprint, KeyBuffer, KeyError};
 use crate::wire::Operation;
 
-/// The snapshot in force, shared by all workers.
+/// The snapshot in force, shared by all workers: the one swap in the program.
 pub type SharedSnapshot = Arc<ArcSwap<Snapshot>>;
+
+/// Puts the first snapshot in force.
+pub fn share(snapshot: Snapshot) -> SharedSnapshot {
+    Arc::new(ArcSwap::from_pointee(snapshot))
+}
 
 /// The proxy as it runs on one worker.
 #[derive(Debug)]

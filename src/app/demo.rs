@@ -1,0 +1,78 @@
+//! Three state servers and the proxy in one process, on loopback, with nothing to configure.
+
+use std::net::{Ipv4Addr, SocketAddr};
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use super::state_server::{self, StateServerOptions};
+use super::{StartError, proxy_server};
+use crate::config::{BackendAddress, BackendSpec, BackendState, Config, PartitionMap};
+use crate::net::{ListenError, Running};
+use crate::route::HashKey;
+use crate::store::Store;
+
+/// Names of the state servers.
+const NAMES: [&str; 3] = ["state-a", "state-b", "state-c"];
+
+/// A port on loopback that the system chooses.
+const ANY_PORT: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(Ipv4Addr::LOCALHOST), 0);
+
+/// The running demo.
+#[derive(Debug)]
+pub struct Demo {
+    /// The proxy.
+    pub proxy: Running,
+    /// The state servers.
+    pub servers: Vec<DemoServer>,
+}
+
+/// One state server of the demo.
+#[derive(Debug)]
+pub struct DemoServer {
+    /// Its name in the partition map.
+    pub name: &'static str,
+    /// Its items.
+    pub store: Arc<Store>,
+    /// The server.
+    pub running: Running,
+}
+
+/// Starts the state servers, then the proxy on `listen`, or on any port if that one is taken.
+///
+/// # Errors
+/// [`StartError`].
+pub fn start(listen: SocketAddr) -> Result<Demo, StartError> {
+    let start_server = |name| {
+        let options = StateServerOptions { workers: 1, ..StateServerOptions::new(ANY_PORT) };
+        let (running, store) = state_server::start(&options)?;
+        Ok(DemoServer { name, store, running })
+    };
+    let servers = NAMES.into_iter().map(start_server).collect::<Result<Vec<_>, StartError>>()?;
+    let map = partition_map(&servers);
+    let mut config = Config::new(PathBuf::new());
+    config.listen = listen;
+    let proxy = match proxy_server::start(&config, &map) {
+        Err(StartError::Listen(ListenError::Taken { .. })) => {
+            config.listen = ANY_PORT;
+            proxy_server::start(&config, &map)?
+        }
+        started => started?,
+    };
+    Ok(Demo { proxy, servers })
+}
+
+fn partition_map(servers: &[DemoServer]) -> PartitionMap {
+    let backend = |(id, server): (u8, &DemoServer)| BackendSpec {
+        name: server.name.to_owned(),
+        id,
+        id_is_derived: false,
+        address: BackendAddress::from(server.running.address),
+        weight: 100,
+        state: BackendState::Active,
+    };
+    PartitionMap {
+        version: 1,
+        hash_key: HashKey::DEFAULT,
+        backends: (1..).zip(servers).map(backend).collect(),
+    }
+}
