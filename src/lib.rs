@@ -1,5 +1,6 @@
 //! staterouter.
 pub mod config;
+pub mod farm;
 pub mod route;
 pub mod store;
 pub mod wire;

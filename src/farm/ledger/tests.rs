@@ -1,0 +1,875 @@
+//! Every kind of violation is found, and every legal race is not.
+
+use super::*;
+
+const IDLE_LIMIT: u64 = 1_000_000;
+const LATE: u64 = 10_000;
+
+/// A ledger with a clock that moves by one with every call, and what it found so far.
+struct Case {
+    ledger: SessionLedger,
+    now: u64,
+    found: Vec<Violation>,
+}
+
+impl Case {
+    fn new() -> Self {
+        let rules = Rules {
+            idle_limit_ns: IDLE_LIMIT,
+            late_effect_ns: LATE,
+        };
+        Self {
+            ledger: SessionLedger::new(rules),
+            now: 0,
+            found: Vec::new(),
+        }
+    }
+
+    /// A session stored by one plain PUT, version 1.
+    fn stored() -> Self {
+        let mut case = Self::new();
+        case.create(Create::Plain);
+        case
+    }
+
+    fn tick(&mut self) -> u64 {
+        self.now += 1;
+        self.now
+    }
+
+    fn begin(&mut self) -> Begun {
+        let now = self.tick();
+        self.ledger.begin(now)
+    }
+
+    fn end(&mut self, begun: Begun, seen: Seen) -> bool {
+        let now = self.tick();
+        let verdict = self.ledger.end_read(begun, now, seen, &mut self.found);
+        verdict.session_start
+    }
+
+    fn read(&mut self, seen: Seen) -> bool {
+        let begun = self.begin();
+        self.end(begun, seen)
+    }
+
+    fn end_acquire(&mut self, begun: Begun, seen: Seen, cookie: u32) -> Holder {
+        let now = self.tick();
+        let found = &mut self.found;
+        let (_, holder) = self
+            .ledger
+            .end_acquire(begun, now, seen, Some(cookie), found);
+        holder.unwrap()
+    }
+
+    fn acquire(&mut self, version: u64, cookie: u32) -> Holder {
+        let begun = self.begin();
+        self.end_acquire(begun, body(version), cookie)
+    }
+
+    fn begin_leave(&mut self, holder: &Holder, leave: Leave) -> Writing {
+        let now = self.tick();
+        self.ledger.begin_leave(now, holder, leave)
+    }
+
+    fn begin_create(&mut self, create: Create) -> Writing {
+        let now = self.tick();
+        self.ledger.begin_create(now, create)
+    }
+
+    fn end_write(&mut self, writing: Writing, outcome: Outcome) {
+        let now = self.tick();
+        self.ledger
+            .end_write(writing, now, outcome, &mut self.found);
+    }
+
+    fn leave(&mut self, holder: &Holder, leave: Leave, outcome: Outcome) -> u64 {
+        let writing = self.begin_leave(holder, leave);
+        let version = writing.version;
+        self.end_write(writing, outcome);
+        version
+    }
+
+    fn create(&mut self, create: Create) -> u64 {
+        let writing = self.begin_create(create);
+        let version = writing.version;
+        self.end_write(writing, Outcome::Done);
+        version
+    }
+
+    /// Acquire `version`, then PUT; returns the version written.
+    fn change(&mut self, version: u64, cookie: u32) -> u64 {
+        let holder = self.acquire(version, cookie);
+        self.leave(&holder, Leave::Write, Outcome::Done)
+    }
+
+    fn remove(&mut self, version: u64, cookie: u32) {
+        let holder = self.acquire(version, cookie);
+        self.leave(&holder, Leave::Remove, Outcome::Done);
+    }
+
+    fn take_over(&mut self, cookie: u32) {
+        let now = self.tick();
+        let begun = self.ledger.begin_takeover(now, cookie);
+        let now = self.tick();
+        let found = &mut self.found;
+        self.ledger
+            .end_takeover(begun, now, Seen::Exists, false, found);
+    }
+
+    #[track_caller]
+    fn assert_found(&self, kinds: &[Kind]) {
+        let found: Vec<_> = self.found.iter().map(|violation| violation.kind).collect();
+        assert_eq!(found, kinds, "{:#?}", self.found);
+    }
+}
+
+fn body(version: u64) -> Seen {
+    Seen::Body {
+        version,
+        flag: false,
+    }
+}
+
+fn flagged(version: u64) -> Seen {
+    Seen::Body {
+        version,
+        flag: true,
+    }
+}
+
+const ABSENT: Seen = Seen::Absent(404);
+
+// Lost.
+
+#[test]
+fn a_session_that_existed_throughout_cannot_be_absent() {
+    let mut case = Case::stored();
+    case.read(ABSENT);
+    case.assert_found(&[Kind::Lost]);
+    assert_eq!(case.found[0].expected, "the session, version 1");
+}
+
+#[test]
+fn one_loss_is_counted_once_and_the_new_life_is_judged_again() {
+    let mut case = Case::stored();
+    case.read(ABSENT);
+    case.read(ABSENT);
+    let insert = case.create(Create::Insert);
+    assert!(case.read(flagged(insert)));
+    let version = case.change(insert, 2);
+    case.assert_found(&[Kind::Lost]);
+    case.read(ABSENT);
+    case.read(body(version));
+    case.assert_found(&[Kind::Lost, Kind::Lost]);
+}
+
+#[test]
+fn a_holders_removal_or_release_that_finds_nothing_is_a_loss() {
+    for leave in [Leave::Remove, Leave::Release] {
+        let mut case = Case::stored();
+        let holder = case.acquire(1, 2);
+        case.leave(&holder, leave, Outcome::Absent);
+        case.assert_found(&[Kind::Lost]);
+    }
+}
+
+#[test]
+fn absence_is_right_before_the_first_write_and_while_it_runs() {
+    let mut case = Case::new();
+    case.read(ABSENT);
+    let early = case.begin();
+    let writing = case.begin_create(Create::Plain);
+    case.read(ABSENT);
+    case.end_write(writing, Outcome::Done);
+    case.end(early, ABSENT);
+    case.assert_found(&[]);
+}
+
+#[test]
+fn absence_is_right_while_a_removal_runs_and_after_it() {
+    let mut case = Case::stored();
+    let holder = case.acquire(1, 2);
+    let early = case.begin();
+    let writing = case.begin_leave(&holder, Leave::Remove);
+    case.end(early, ABSENT);
+    case.end_write(writing, Outcome::Done);
+    case.read(ABSENT);
+    case.assert_found(&[]);
+}
+
+#[test]
+fn a_refused_removal_removes_nothing() {
+    let mut case = Case::stored();
+    let holder = case.acquire(1, 2);
+    case.take_over(2);
+    case.leave(&holder, Leave::Remove, Outcome::Refused(423));
+    case.read(ABSENT);
+    case.assert_found(&[Kind::Lost]);
+}
+
+#[test]
+fn an_acknowledged_insert_ends_the_absence() {
+    let mut case = Case::new();
+    case.create(Create::Insert);
+    case.read(ABSENT);
+    case.assert_found(&[Kind::Lost]);
+}
+
+#[test]
+fn an_idle_session_may_be_gone_and_a_busy_one_not() {
+    let mut case = Case::stored();
+    case.now += IDLE_LIMIT - 10;
+    case.read(Seen::Exists);
+    case.now += IDLE_LIMIT - 10;
+    case.read(ABSENT);
+    case.assert_found(&[Kind::Lost]);
+
+    let mut case = Case::stored();
+    case.now += IDLE_LIMIT;
+    case.read(ABSENT);
+    let insert = case.create(Create::Insert);
+    assert!(case.read(flagged(insert)));
+    case.assert_found(&[]);
+}
+
+// Stale.
+
+#[test]
+fn contents_older_than_the_newest_acknowledged_are_stale() {
+    let mut case = Case::stored();
+    let version = case.change(1, 2);
+    case.read(body(1));
+    case.assert_found(&[Kind::Stale]);
+    assert_eq!(case.found[0].got, "version 1");
+}
+
+#[test]
+fn one_stale_answer_is_counted_once() {
+    for then in [1, 2] {
+        let mut case = Case::stored();
+        assert_eq!(case.change(1, 2), 2);
+        case.read(body(1));
+        case.read(body(then));
+        case.read(body(then));
+        case.assert_found(&[Kind::Stale]);
+        case.change(then, 3);
+        case.read(body(then));
+        case.assert_found(&[Kind::Stale, Kind::Stale]);
+    }
+}
+
+#[test]
+fn a_read_beside_a_write_may_see_either_but_not_go_back() {
+    let mut case = Case::stored();
+    let holder = case.acquire(1, 2);
+    let early = case.begin();
+    let late = case.begin();
+    let writing = case.begin_leave(&holder, Leave::Write);
+    let version = writing.version;
+    case.read(body(1));
+    case.read(body(version));
+    case.end_write(writing, Outcome::Done);
+    case.end(early, body(1));
+    case.end(late, body(version));
+    case.assert_found(&[]);
+    case.read(body(1));
+    case.assert_found(&[Kind::Stale]);
+}
+
+#[test]
+fn what_was_read_before_the_acknowledgement_counts_as_written() {
+    let mut case = Case::stored();
+    let holder = case.acquire(1, 2);
+    let writing = case.begin_leave(&holder, Leave::Write);
+    case.read(body(writing.version));
+    case.read(body(1));
+    case.assert_found(&[Kind::Stale]);
+    case.end_write(writing, Outcome::Done);
+}
+
+#[test]
+fn a_write_without_an_answer_may_have_happened_or_not() {
+    for seen in [1, 2] {
+        let mut case = Case::stored();
+        let holder = case.acquire(1, 2);
+        assert_eq!(case.leave(&holder, Leave::Write, Outcome::Unknown), 2);
+        case.read(body(seen));
+        case.assert_found(&[]);
+    }
+}
+
+#[test]
+fn a_write_without_an_answer_cannot_be_undone_once_it_was_read() {
+    let mut case = Case::stored();
+    let holder = case.acquire(1, 2);
+    let unknown = case.leave(&holder, Leave::Write, Outcome::Unknown);
+    case.read(body(1));
+    case.read(body(unknown));
+    case.assert_found(&[]);
+    case.read(body(1));
+    case.assert_found(&[Kind::Stale]);
+}
+
+#[test]
+fn a_write_without_an_answer_cannot_happen_ever_so_late() {
+    let mut case = Case::stored();
+    let holder = case.acquire(1, 2);
+    let unknown = case.leave(&holder, Leave::Write, Outcome::Unknown);
+    case.now += LATE + 10;
+    case.read(body(1));
+    case.read(body(unknown));
+    case.assert_found(&[Kind::Stale]);
+}
+
+#[test]
+fn a_write_that_was_not_sent_or_was_refused_cannot_be_read() {
+    for outcome in [Outcome::NotSent, Outcome::Refused(423)] {
+        let mut case = Case::stored();
+        let holder = case.acquire(1, 2);
+        case.take_over(2);
+        let version = case.leave(&holder, Leave::Write, outcome);
+        case.read(body(version));
+        case.assert_found(&[Kind::Stale]);
+    }
+}
+
+#[test]
+fn after_a_takeover_the_old_holders_write_may_win_or_not() {
+    for seen in [2, 3] {
+        let mut case = Case::stored();
+        let slow = case.acquire(1, 2);
+        case.take_over(2);
+        assert_eq!(case.change(1, 3), 2);
+        assert_eq!(case.leave(&slow, Leave::Write, Outcome::Done), 3);
+        case.read(body(seen));
+        case.assert_found(&[]);
+        case.read(body(1));
+        case.assert_found(&[Kind::Stale]);
+    }
+}
+
+#[test]
+fn an_insert_beside_a_living_session_changes_nothing() {
+    let mut case = Case::stored();
+    let insert = case.create(Create::Insert);
+    case.read(body(1));
+    case.assert_found(&[]);
+    case.read(flagged(insert));
+    case.assert_found(&[Kind::Stale]);
+}
+
+#[test]
+fn of_two_inserts_at_once_one_takes_effect() {
+    let mut case = Case::new();
+    let first = case.begin_create(Create::Insert);
+    let second = case.begin_create(Create::Insert);
+    let (one, other) = (first.version, second.version);
+    case.end_write(first, Outcome::Done);
+    case.end_write(second, Outcome::Done);
+    case.read(flagged(other));
+    case.read(body(other));
+    case.assert_found(&[]);
+    case.read(flagged(one));
+    case.assert_found(&[Kind::Stale]);
+}
+
+#[test]
+fn of_two_inserts_with_a_removal_between_both_may_take_effect() {
+    let mut case = Case::new();
+    let first = case.begin_create(Create::Insert);
+    let second = case.begin_create(Create::Insert);
+    let (one, other) = (first.version, second.version);
+    case.end_write(first, Outcome::Done);
+    case.read(flagged(one));
+    case.remove(one, 2);
+    case.end_write(second, Outcome::Done);
+    case.read(flagged(other));
+    case.assert_found(&[]);
+}
+
+// Resurrected.
+
+#[test]
+fn a_removed_session_does_not_come_back() {
+    for back in [body(1), Seen::Exists] {
+        let mut case = Case::stored();
+        case.remove(1, 2);
+        case.read(ABSENT);
+        case.read(back);
+        case.assert_found(&[Kind::Resurrected]);
+        case.read(back);
+        case.assert_found(&[Kind::Resurrected]);
+    }
+}
+
+#[test]
+fn a_session_may_be_seen_while_its_removal_runs() {
+    let mut case = Case::stored();
+    let holder = case.acquire(1, 2);
+    let early = case.begin();
+    let writing = case.begin_leave(&holder, Leave::Remove);
+    case.read(body(1));
+    case.end_write(writing, Outcome::Done);
+    case.end(early, body(1));
+    case.assert_found(&[]);
+}
+
+#[test]
+fn a_removal_without_an_answer_may_have_happened_or_not() {
+    for (seen, then) in [(body(1), ABSENT), (ABSENT, ABSENT), (body(1), body(1))] {
+        let mut case = Case::stored();
+        let holder = case.acquire(1, 2);
+        case.leave(&holder, Leave::Remove, Outcome::Unknown);
+        case.read(seen);
+        case.read(then);
+        case.assert_found(&[]);
+    }
+}
+
+#[test]
+fn a_removal_without_an_answer_stands_once_it_was_seen() {
+    let mut case = Case::stored();
+    let holder = case.acquire(1, 2);
+    case.leave(&holder, Leave::Remove, Outcome::Unknown);
+    case.read(ABSENT);
+    case.read(body(1));
+    case.assert_found(&[Kind::Resurrected]);
+}
+
+#[test]
+fn a_removal_without_an_answer_cannot_happen_ever_so_late() {
+    let mut case = Case::stored();
+    let holder = case.acquire(1, 2);
+    case.leave(&holder, Leave::Remove, Outcome::Unknown);
+    case.now += LATE + 10;
+    case.read(body(1));
+    case.read(ABSENT);
+    case.assert_found(&[Kind::Lost]);
+}
+
+#[test]
+fn a_session_created_again_is_a_new_one_and_the_old_contents_stay_gone() {
+    let mut case = Case::stored();
+    case.remove(1, 2);
+    let insert = case.create(Create::Insert);
+    assert!(case.read(flagged(insert)));
+    case.assert_found(&[]);
+    case.read(body(1));
+    case.assert_found(&[Kind::Stale]);
+}
+
+// Corrupt.
+
+#[test]
+fn a_version_nobody_wrote_and_a_broken_body_are_corrupt() {
+    let mut case = Case::stored();
+    case.read(body(2));
+    case.read(body(0));
+    case.read(Seen::Corrupt("the body of another session"));
+    case.assert_found(&[Kind::Corrupt, Kind::Corrupt, Kind::Corrupt]);
+}
+
+// Locks.
+
+#[test]
+fn two_holders_at_once_are_found_whichever_asked_first() {
+    let mut case = Case::stored();
+    let first = case.begin();
+    let second = case.begin();
+    let b = case.end_acquire(second, body(1), 2);
+    let a = case.end_acquire(first, body(1), 3);
+    case.assert_found(&[Kind::DoubleLock]);
+    // What follows from it is not counted again.
+    case.leave(&a, Leave::Write, Outcome::Done);
+    case.leave(&b, Leave::Write, Outcome::Refused(423));
+    case.assert_found(&[Kind::DoubleLock]);
+}
+
+#[test]
+fn a_lock_is_free_from_the_moment_its_release_is_sent() {
+    for leave in [Leave::Write, Leave::Remove, Leave::Release] {
+        let mut case = Case::stored();
+        let holder = case.acquire(1, 2);
+        let waiting = case.begin();
+        let writing = case.begin_leave(&holder, leave);
+        let seen = match leave {
+            Leave::Write => body(writing.version),
+            _ => body(1),
+        };
+        let _next = case.end_acquire(waiting, seen, 3);
+        case.end_write(writing, Outcome::Done);
+        case.assert_found(&[]);
+    }
+}
+
+#[test]
+fn a_lock_that_was_taken_over_may_be_handed_out() {
+    let mut case = Case::stored();
+    let _slow = case.acquire(1, 2);
+    case.take_over(2);
+    let _next = case.acquire(1, 3);
+    case.assert_found(&[]);
+}
+
+#[test]
+fn a_takeover_of_another_cookie_excuses_nothing() {
+    let mut case = Case::stored();
+    let _holder = case.acquire(1, 5);
+    case.take_over(2);
+    let _next = case.acquire(1, 6);
+    case.assert_found(&[Kind::DoubleLock]);
+}
+
+#[test]
+fn a_lock_may_be_broken_before_its_holder_knows_of_it() {
+    let mut case = Case::stored();
+    let slow_answer = case.begin();
+    case.take_over(2);
+    let _next = case.acquire(1, 3);
+    let slow = case.end_acquire(slow_answer, body(1), 2);
+    case.leave(&slow, Leave::Write, Outcome::Refused(423));
+    case.assert_found(&[]);
+}
+
+#[test]
+fn a_lock_of_a_request_without_an_answer_harms_nobody() {
+    let mut case = Case::stored();
+    let begun = case.begin();
+    let now = case.tick();
+    let found = &mut case.found;
+    let (_, holder) = case
+        .ledger
+        .end_acquire(begun, now, Seen::Nothing, None, found);
+    assert!(holder.is_none());
+    case.read(Seen::Exists);
+    case.take_over(2);
+    case.change(1, 3);
+    case.assert_found(&[]);
+}
+
+#[test]
+fn a_holder_that_was_not_taken_over_must_not_be_refused() {
+    for leave in [Leave::Write, Leave::Remove, Leave::Release] {
+        let mut case = Case::stored();
+        let holder = case.acquire(1, 2);
+        case.leave(&holder, leave, Outcome::Refused(423));
+        case.assert_found(&[Kind::RefusedWrite]);
+    }
+    let mut case = Case::stored();
+    let holder = case.acquire(1, 2);
+    case.leave(&holder, Leave::Write, Outcome::Absent);
+    case.assert_found(&[Kind::RefusedWrite]);
+}
+
+#[test]
+fn a_holder_may_be_refused_when_the_takeover_comes_while_it_writes() {
+    let mut case = Case::stored();
+    let holder = case.acquire(1, 2);
+    let writing = case.begin_leave(&holder, Leave::Write);
+    case.take_over(2);
+    case.end_write(writing, Outcome::Refused(423));
+    case.read(body(1));
+    case.assert_found(&[]);
+}
+
+// Session_Start.
+
+#[test]
+fn a_new_session_starts_once() {
+    let mut case = Case::new();
+    let insert = case.create(Create::Insert);
+    assert!(case.read(flagged(insert)));
+    assert!(!case.read(body(insert)));
+    case.assert_found(&[]);
+    case.read(flagged(insert));
+    case.assert_found(&[Kind::FalseStart]);
+}
+
+#[test]
+fn contents_stored_by_a_page_never_come_with_the_flag() {
+    let mut case = Case::stored();
+    case.read(flagged(1));
+    case.assert_found(&[Kind::FalseStart]);
+}
+
+#[test]
+fn a_new_session_without_the_flag_never_starts() {
+    let mut case = Case::new();
+    let insert = case.create(Create::Insert);
+    case.read(body(insert));
+    case.read(body(insert));
+    case.assert_found(&[Kind::MissedStart]);
+}
+
+#[test]
+fn the_flag_may_be_in_another_answer_or_lost_with_one() {
+    let mut case = Case::new();
+    let insert = case.create(Create::Insert);
+    let other = case.begin();
+    case.read(body(insert));
+    assert!(case.end(other, flagged(insert)));
+    case.assert_found(&[]);
+
+    let mut case = Case::new();
+    let insert = case.create(Create::Insert);
+    case.read(Seen::Nothing);
+    case.read(body(insert));
+    case.assert_found(&[]);
+}
+
+#[test]
+fn a_takeover_may_swallow_the_flag() {
+    let mut case = Case::new();
+    let insert = case.create(Create::Insert);
+    let now = case.tick();
+    let begun = case.ledger.begin_takeover(now, 1);
+    let now = case.tick();
+    let found = &mut case.found;
+    case.ledger
+        .end_takeover(begun, now, Seen::Exists, true, found);
+    case.read(body(insert));
+    case.assert_found(&[]);
+}
+
+// The whole.
+
+#[test]
+fn a_long_life_needs_little_memory_and_is_still_judged() {
+    let mut case = Case::stored();
+    let mut version = 1;
+    for cookie in 2..2000 {
+        let seen = case.begin();
+        let next = case.change(version, cookie);
+        case.end(seen, body(next));
+        if cookie % 100 == 0 {
+            case.remove(next, cookie);
+            version = case.create(Create::Plain);
+        } else {
+            version = next;
+        }
+    }
+    case.assert_found(&[]);
+    assert!(case.ledger.writes.len() <= PRUNE_FROM);
+    assert!(case.ledger.in_flight.is_empty() && case.ledger.holders.is_empty());
+    case.read(body(1));
+    case.assert_found(&[Kind::Stale]);
+}
+
+mod model {
+    //! Random histories of a correct server: whatever the interleaving, nothing is found.
+
+    use super::*;
+    use proptest::prelude::*;
+
+    /// The rules of protocol 5.3 for one key.
+    #[derive(Default)]
+    struct Item {
+        version: Option<u64>,
+        uninitialised: bool,
+        is_locked: bool,
+        cookie: u32,
+    }
+
+    enum Task {
+        Read(Option<Begun>),
+        Acquire(Option<Begun>),
+        Takeover(Option<Begun>, u32),
+        Leave(Option<Writing>, Leave, u32),
+        Create(Option<Writing>, Create),
+    }
+
+    struct Running {
+        task: Task,
+        answer: Option<(Seen, Outcome, Option<u32>)>,
+    }
+
+    impl Item {
+        fn apply(&mut self, task: &Task) -> (Seen, Outcome, Option<u32>) {
+            match task {
+                Task::Read(_) => self.get(false),
+                Task::Acquire(_) => self.get(true),
+                Task::Takeover(_, cookie) => {
+                    let done = self.unlock(*cookie);
+                    (
+                        if done == Outcome::Absent {
+                            ABSENT
+                        } else {
+                            Seen::Exists
+                        },
+                        done,
+                        None,
+                    )
+                }
+                Task::Leave(writing, leave, cookie) => {
+                    let version = writing.as_ref().map_or(0, |writing| writing.version);
+                    let done = if *leave == Leave::Write && self.version.is_none() {
+                        *self = Self::new_item(version, false);
+                        Outcome::Done
+                    } else {
+                        self.unlock(*cookie)
+                    };
+                    if done == Outcome::Done {
+                        match leave {
+                            Leave::Write => self.version = Some(version),
+                            Leave::Remove => *self = Self::default(),
+                            Leave::Release => self.uninitialised = false,
+                        }
+                    }
+                    (Seen::NotSent, done, None)
+                }
+                Task::Create(writing, create) => {
+                    let version = writing.as_ref().map_or(0, |writing| writing.version);
+                    let is_insert = *create == Create::Insert;
+                    if self.version.is_none() {
+                        *self = Self::new_item(version, is_insert);
+                    }
+                    (Seen::NotSent, Outcome::Done, None)
+                }
+            }
+        }
+
+        fn new_item(version: u64, uninitialised: bool) -> Self {
+            Self {
+                version: Some(version),
+                uninitialised,
+                is_locked: false,
+                cookie: 1,
+            }
+        }
+
+        fn get(&mut self, exclusive: bool) -> (Seen, Outcome, Option<u32>) {
+            let Some(version) = self.version else {
+                return (ABSENT, Outcome::Absent, None);
+            };
+            if self.is_locked {
+                return (Seen::Exists, Outcome::Done, None);
+            }
+            let flag = std::mem::take(&mut self.uninitialised);
+            let mut cookie = None;
+            if exclusive {
+                self.is_locked = true;
+                self.cookie += 1;
+                cookie = Some(self.cookie);
+            }
+            (Seen::Body { version, flag }, Outcome::Done, cookie)
+        }
+
+        fn unlock(&mut self, cookie: u32) -> Outcome {
+            if self.version.is_none() {
+                return Outcome::Absent;
+            }
+            if self.is_locked && self.cookie != cookie {
+                return Outcome::Refused(423);
+            }
+            self.is_locked = false;
+            Outcome::Done
+        }
+    }
+
+    /// What the random steps choose between.
+    struct World {
+        case: Case,
+        item: Item,
+        running: Vec<Running>,
+        holders: Vec<Holder>,
+    }
+
+    impl World {
+        fn step(&mut self, choice: u8, pick: usize, lose: bool) {
+            match choice {
+                0..=5 => self.begin(choice, pick),
+                6 => self.execute(pick),
+                _ => self.finish(pick, lose),
+            }
+        }
+
+        fn begin(&mut self, choice: u8, pick: usize) {
+            let task = match choice {
+                0 => Task::Read(Some(self.case.begin())),
+                1 | 2 => Task::Acquire(Some(self.case.begin())),
+                3 if self.item.is_locked && pick % 4 == 0 => {
+                    let cookie = self.item.cookie;
+                    let now = self.case.tick();
+                    let begun = self.case.ledger.begin_takeover(now, cookie);
+                    Task::Takeover(Some(begun), cookie)
+                }
+                4 if self.case.now == 0 => {
+                    let writing = self.case.begin_create(Create::Plain);
+                    Task::Create(Some(writing), Create::Plain)
+                }
+                4 => Task::Create(Some(self.case.begin_create(Create::Insert)), Create::Insert),
+                _ if !self.holders.is_empty() => {
+                    let holder = self.holders.swap_remove(pick % self.holders.len());
+                    let leave = [Leave::Write, Leave::Write, Leave::Release, Leave::Remove];
+                    let leave = leave[pick / 7 % 4];
+                    let writing = self.case.begin_leave(&holder, leave);
+                    Task::Leave(Some(writing), leave, holder.cookie)
+                }
+                _ => return,
+            };
+            self.running.push(Running { task, answer: None });
+        }
+
+        fn execute(&mut self, pick: usize) {
+            let waiting = self.running.iter_mut().filter(|run| run.answer.is_none());
+            let mut waiting: Vec<_> = waiting.collect();
+            if !waiting.is_empty() {
+                let at = pick % waiting.len();
+                waiting[at].answer = Some(self.item.apply(&waiting[at].task));
+            }
+        }
+
+        fn finish(&mut self, pick: usize, lose: bool) {
+            if self.running.is_empty() {
+                return;
+            }
+            let at = pick % self.running.len();
+            if self.running[at].answer.is_none() && !lose {
+                return self.execute(pick);
+            }
+            let run = self.running.swap_remove(at);
+            // Lost before or after it was executed; a request never executed stays away for good.
+            let lost = (Seen::Nothing, Outcome::Unknown, None);
+            let answer = if lose { None } else { run.answer };
+            let (seen, outcome, cookie) = answer.unwrap_or(lost);
+            let now = self.case.tick();
+            let (ledger, found) = (&mut self.case.ledger, &mut self.case.found);
+            match run.task {
+                Task::Read(begun) => {
+                    ledger.end_read(begun.unwrap(), now, seen, found);
+                }
+                Task::Acquire(begun) => {
+                    let (_, holder) = ledger.end_acquire(begun.unwrap(), now, seen, cookie, found);
+                    self.holders.extend(holder);
+                }
+                Task::Takeover(begun, _) => {
+                    ledger.end_takeover(begun.unwrap(), now, seen, false, found);
+                }
+                Task::Leave(writing, ..) | Task::Create(writing, _) => {
+                    ledger.end_write(writing.unwrap(), now, outcome, found);
+                }
+            }
+        }
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(2000))]
+
+        #[test]
+        fn a_correct_server_is_never_blamed(
+            steps in prop::collection::vec((0u8..10, 0usize..1000, 0u8..20), 1..200)
+        ) {
+            let mut world = World {
+                case: Case::new(),
+                item: Item::default(),
+                running: Vec::new(),
+                holders: Vec::new(),
+            };
+            for (choice, pick, luck) in steps {
+                world.step(choice, pick, luck == 0);
+                prop_assert!(world.case.found.is_empty(), "{:#?}", world.case.found);
+            }
+        }
+    }
+}
