@@ -27,6 +27,8 @@
 use std::fmt;
 
 #[cfg(test)]
+mod model;
+#[cfg(test)]
 mod tests;
 
 /// The kinds of wrong answers.
@@ -419,9 +421,11 @@ impl SessionLedger {
             }
             Seen::Corrupt(reason) => {
                 self.touched_at = self.touched_at.max(begin);
+                // Its flag, if it had one, is used up, and nobody knows of which write.
+                self.unanswered_read_until = self.unanswered_read_until.max(now);
                 found.push(Violation {
                     kind: Kind::Corrupt,
-                    expected: format!("a body of this session, version {}", self.newest_certain()),
+                    expected: "a body that was written for this session".to_owned(),
                     got: reason.to_owned(),
                 });
             }
@@ -764,9 +768,17 @@ impl SessionLedger {
             return;
         }
         let oldest = self.in_flight.iter().min().copied().unwrap_or(NEVER);
-        let newest_certain = self.newest_certain();
+        let is_open = |write: &Write| write.end == NEVER || write.superseded_at >= oldest;
+        // What an insert may have seen decides whether it took effect.
+        let inserts = self.writes.iter();
+        let last_insert_end = inserts
+            .filter(|write| write.is_insert && is_open(write))
+            .map(|write| write.end)
+            .max();
         self.writes.retain(|write| {
-            write.end == NEVER || write.superseded_at >= oldest || write.version == newest_certain
+            is_open(write)
+                || write.value == Value::Absent
+                    && last_insert_end.is_some_and(|end| write.begin < end)
         });
     }
 }

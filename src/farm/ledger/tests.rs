@@ -6,14 +6,14 @@ const IDLE_LIMIT: u64 = 1_000_000;
 const LATE: u64 = 10_000;
 
 /// A ledger with a clock that moves by one with every call, and what it found so far.
-struct Case {
-    ledger: SessionLedger,
-    now: u64,
-    found: Vec<Violation>,
+pub(super) struct Case {
+    pub(super) ledger: SessionLedger,
+    pub(super) now: u64,
+    pub(super) found: Vec<Violation>,
 }
 
 impl Case {
-    fn new() -> Self {
+    pub(super) fn new() -> Self {
         let rules = Rules {
             idle_limit_ns: IDLE_LIMIT,
             late_effect_ns: LATE,
@@ -32,12 +32,12 @@ impl Case {
         case
     }
 
-    fn tick(&mut self) -> u64 {
+    pub(super) fn tick(&mut self) -> u64 {
         self.now += 1;
         self.now
     }
 
-    fn begin(&mut self) -> Begun {
+    pub(super) fn begin(&mut self) -> Begun {
         let now = self.tick();
         self.ledger.begin(now)
     }
@@ -67,12 +67,12 @@ impl Case {
         self.end_acquire(begun, body(version), cookie)
     }
 
-    fn begin_leave(&mut self, holder: &Holder, leave: Leave) -> Writing {
+    pub(super) fn begin_leave(&mut self, holder: &Holder, leave: Leave) -> Writing {
         let now = self.tick();
         self.ledger.begin_leave(now, holder, leave)
     }
 
-    fn begin_create(&mut self, create: Create) -> Writing {
+    pub(super) fn begin_create(&mut self, create: Create) -> Writing {
         let now = self.tick();
         self.ledger.begin_create(now, create)
     }
@@ -90,7 +90,7 @@ impl Case {
         version
     }
 
-    fn create(&mut self, create: Create) -> u64 {
+    pub(super) fn create(&mut self, create: Create) -> u64 {
         let writing = self.begin_create(create);
         let version = writing.version;
         self.end_write(writing, Outcome::Done);
@@ -138,7 +138,7 @@ fn flagged(version: u64) -> Seen {
     }
 }
 
-const ABSENT: Seen = Seen::Absent(404);
+pub(super) const ABSENT: Seen = Seen::Absent(404);
 
 // Lost.
 
@@ -238,7 +238,7 @@ fn an_idle_session_may_be_gone_and_a_busy_one_not() {
 #[test]
 fn contents_older_than_the_newest_acknowledged_are_stale() {
     let mut case = Case::stored();
-    let version = case.change(1, 2);
+    case.change(1, 2);
     case.read(body(1));
     case.assert_found(&[Kind::Stale]);
     assert_eq!(case.found[0].got, "version 1");
@@ -654,222 +654,4 @@ fn a_long_life_needs_little_memory_and_is_still_judged() {
     assert!(case.ledger.in_flight.is_empty() && case.ledger.holders.is_empty());
     case.read(body(1));
     case.assert_found(&[Kind::Stale]);
-}
-
-mod model {
-    //! Random histories of a correct server: whatever the interleaving, nothing is found.
-
-    use super::*;
-    use proptest::prelude::*;
-
-    /// The rules of protocol 5.3 for one key.
-    #[derive(Default)]
-    struct Item {
-        version: Option<u64>,
-        uninitialised: bool,
-        is_locked: bool,
-        cookie: u32,
-    }
-
-    enum Task {
-        Read(Option<Begun>),
-        Acquire(Option<Begun>),
-        Takeover(Option<Begun>, u32),
-        Leave(Option<Writing>, Leave, u32),
-        Create(Option<Writing>, Create),
-    }
-
-    struct Running {
-        task: Task,
-        answer: Option<(Seen, Outcome, Option<u32>)>,
-    }
-
-    impl Item {
-        fn apply(&mut self, task: &Task) -> (Seen, Outcome, Option<u32>) {
-            match task {
-                Task::Read(_) => self.get(false),
-                Task::Acquire(_) => self.get(true),
-                Task::Takeover(_, cookie) => {
-                    let done = self.unlock(*cookie);
-                    (
-                        if done == Outcome::Absent {
-                            ABSENT
-                        } else {
-                            Seen::Exists
-                        },
-                        done,
-                        None,
-                    )
-                }
-                Task::Leave(writing, leave, cookie) => {
-                    let version = writing.as_ref().map_or(0, |writing| writing.version);
-                    let done = if *leave == Leave::Write && self.version.is_none() {
-                        *self = Self::new_item(version, false);
-                        Outcome::Done
-                    } else {
-                        self.unlock(*cookie)
-                    };
-                    if done == Outcome::Done {
-                        match leave {
-                            Leave::Write => self.version = Some(version),
-                            Leave::Remove => *self = Self::default(),
-                            Leave::Release => self.uninitialised = false,
-                        }
-                    }
-                    (Seen::NotSent, done, None)
-                }
-                Task::Create(writing, create) => {
-                    let version = writing.as_ref().map_or(0, |writing| writing.version);
-                    let is_insert = *create == Create::Insert;
-                    if self.version.is_none() {
-                        *self = Self::new_item(version, is_insert);
-                    }
-                    (Seen::NotSent, Outcome::Done, None)
-                }
-            }
-        }
-
-        fn new_item(version: u64, uninitialised: bool) -> Self {
-            Self {
-                version: Some(version),
-                uninitialised,
-                is_locked: false,
-                cookie: 1,
-            }
-        }
-
-        fn get(&mut self, exclusive: bool) -> (Seen, Outcome, Option<u32>) {
-            let Some(version) = self.version else {
-                return (ABSENT, Outcome::Absent, None);
-            };
-            if self.is_locked {
-                return (Seen::Exists, Outcome::Done, None);
-            }
-            let flag = std::mem::take(&mut self.uninitialised);
-            let mut cookie = None;
-            if exclusive {
-                self.is_locked = true;
-                self.cookie += 1;
-                cookie = Some(self.cookie);
-            }
-            (Seen::Body { version, flag }, Outcome::Done, cookie)
-        }
-
-        fn unlock(&mut self, cookie: u32) -> Outcome {
-            if self.version.is_none() {
-                return Outcome::Absent;
-            }
-            if self.is_locked && self.cookie != cookie {
-                return Outcome::Refused(423);
-            }
-            self.is_locked = false;
-            Outcome::Done
-        }
-    }
-
-    /// What the random steps choose between.
-    struct World {
-        case: Case,
-        item: Item,
-        running: Vec<Running>,
-        holders: Vec<Holder>,
-    }
-
-    impl World {
-        fn step(&mut self, choice: u8, pick: usize, lose: bool) {
-            match choice {
-                0..=5 => self.begin(choice, pick),
-                6 => self.execute(pick),
-                _ => self.finish(pick, lose),
-            }
-        }
-
-        fn begin(&mut self, choice: u8, pick: usize) {
-            let task = match choice {
-                0 => Task::Read(Some(self.case.begin())),
-                1 | 2 => Task::Acquire(Some(self.case.begin())),
-                3 if self.item.is_locked && pick % 4 == 0 => {
-                    let cookie = self.item.cookie;
-                    let now = self.case.tick();
-                    let begun = self.case.ledger.begin_takeover(now, cookie);
-                    Task::Takeover(Some(begun), cookie)
-                }
-                4 if self.case.now == 0 => {
-                    let writing = self.case.begin_create(Create::Plain);
-                    Task::Create(Some(writing), Create::Plain)
-                }
-                4 => Task::Create(Some(self.case.begin_create(Create::Insert)), Create::Insert),
-                _ if !self.holders.is_empty() => {
-                    let holder = self.holders.swap_remove(pick % self.holders.len());
-                    let leave = [Leave::Write, Leave::Write, Leave::Release, Leave::Remove];
-                    let leave = leave[pick / 7 % 4];
-                    let writing = self.case.begin_leave(&holder, leave);
-                    Task::Leave(Some(writing), leave, holder.cookie)
-                }
-                _ => return,
-            };
-            self.running.push(Running { task, answer: None });
-        }
-
-        fn execute(&mut self, pick: usize) {
-            let waiting = self.running.iter_mut().filter(|run| run.answer.is_none());
-            let mut waiting: Vec<_> = waiting.collect();
-            if !waiting.is_empty() {
-                let at = pick % waiting.len();
-                waiting[at].answer = Some(self.item.apply(&waiting[at].task));
-            }
-        }
-
-        fn finish(&mut self, pick: usize, lose: bool) {
-            if self.running.is_empty() {
-                return;
-            }
-            let at = pick % self.running.len();
-            if self.running[at].answer.is_none() && !lose {
-                return self.execute(pick);
-            }
-            let run = self.running.swap_remove(at);
-            // Lost before or after it was executed; a request never executed stays away for good.
-            let lost = (Seen::Nothing, Outcome::Unknown, None);
-            let answer = if lose { None } else { run.answer };
-            let (seen, outcome, cookie) = answer.unwrap_or(lost);
-            let now = self.case.tick();
-            let (ledger, found) = (&mut self.case.ledger, &mut self.case.found);
-            match run.task {
-                Task::Read(begun) => {
-                    ledger.end_read(begun.unwrap(), now, seen, found);
-                }
-                Task::Acquire(begun) => {
-                    let (_, holder) = ledger.end_acquire(begun.unwrap(), now, seen, cookie, found);
-                    self.holders.extend(holder);
-                }
-                Task::Takeover(begun, _) => {
-                    ledger.end_takeover(begun.unwrap(), now, seen, false, found);
-                }
-                Task::Leave(writing, ..) | Task::Create(writing, _) => {
-                    ledger.end_write(writing.unwrap(), now, outcome, found);
-                }
-            }
-        }
-    }
-
-    proptest! {
-        #![proptest_config(ProptestConfig::with_cases(2000))]
-
-        #[test]
-        fn a_correct_server_is_never_blamed(
-            steps in prop::collection::vec((0u8..10, 0usize..1000, 0u8..20), 1..200)
-        ) {
-            let mut world = World {
-                case: Case::new(),
-                item: Item::default(),
-                running: Vec::new(),
-                holders: Vec::new(),
-            };
-            for (choice, pick, luck) in steps {
-                world.step(choice, pick, luck == 0);
-                prop_assert!(world.case.found.is_empty(), "{:#?}", world.case.found);
-            }
-        }
-    }
 }
