@@ -1,4 +1,5 @@
 //! staterouter.
+pub mod cli;
 pub mod config;
 pub mod farm;
 pub mod route;

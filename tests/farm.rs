@@ -1,5 +1,7 @@
 //! The farm finds exactly the fault a server has, and none where there is none.
 
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+
 #[path = "support/mini_state_server.rs"]
 mod mini_state_server;
 
