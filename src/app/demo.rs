@@ -6,9 +6,8 @@ use std::sync::Arc;
 
 use super::state_server::{self, StateServerOptions};
 use super::{StartError, proxy_server};
-use crate::config::{BackendAddress, BackendSpec, BackendState, Config, PartitionMap};
+use crate::config::{BackendAddress, BackendSpec, BackendState, Config, KeyBytes, PartitionMap};
 use crate::net::{ListenError, Running};
-use crate::route::HashKey;
 use crate::store::Store;
 
 /// Names of the state servers.
@@ -43,11 +42,21 @@ pub struct DemoServer {
 /// [`StartError`].
 pub fn start(listen: SocketAddr) -> Result<Demo, StartError> {
     let start_server = |name| {
-        let options = StateServerOptions { workers: 1, ..StateServerOptions::new(ANY_PORT) };
+        let options = StateServerOptions {
+            workers: 1,
+            ..StateServerOptions::new(ANY_PORT)
+        };
         let (running, store) = state_server::start(&options)?;
-        Ok(DemoServer { name, store, running })
+        Ok(DemoServer {
+            name,
+            store,
+            running,
+        })
     };
-    let servers = NAMES.into_iter().map(start_server).collect::<Result<Vec<_>, StartError>>()?;
+    let servers = NAMES
+        .into_iter()
+        .map(start_server)
+        .collect::<Result<Vec<_>, StartError>>()?;
     let map = partition_map(&servers);
     let mut config = Config::new(PathBuf::new());
     config.listen = listen;
@@ -72,7 +81,7 @@ fn partition_map(servers: &[DemoServer]) -> PartitionMap {
     };
     PartitionMap {
         version: 1,
-        hash_key: HashKey::DEFAULT,
+        hash_key: KeyBytes::DEFAULT,
         backends: (1..).zip(servers).map(backend).collect(),
     }
 }

@@ -59,7 +59,9 @@ pub(super) fn run(args: &DemoArgs) -> Exit {
 }
 
 fn introduce(demo: &Demo) {
-    let program = std::env::args().next().unwrap_or_else(|| "staterouter".to_owned());
+    let program = std::env::args()
+        .next()
+        .unwrap_or_else(|| "staterouter".to_owned());
     let proxy = demo.proxy.address;
     let mut text = format!(
         "Three state servers, the proxy and a small web farm, all on this machine.\n\n  \
@@ -85,7 +87,9 @@ fn browse(args: &DemoArgs, demo: &Demo, signals: &mut StopSignals) -> Exit {
         targets: vec![demo.proxy.address],
         clients: 32,
         sessions: args.sessions,
-        end: args.seconds.map_or(RunEnd::WhenStopped, |s| RunEnd::After(Duration::from_secs(s))),
+        end: args.seconds.map_or(RunEnd::WhenStopped, |s| {
+            RunEnd::After(Duration::from_secs(s))
+        }),
         pages_per_s: Some(args.rate),
         ..FarmOptions::default()
     };
@@ -96,7 +100,10 @@ fn browse(args: &DemoArgs, demo: &Demo, signals: &mut StopSignals) -> Exit {
     };
     let mut live = LiveLine::new();
     while !farm.is_finished() {
-        if signals.wait_or(async { tokio::time::sleep(LIVE_INTERVAL).await }).is_none() {
+        if signals
+            .wait_or(async { tokio::time::sleep(LIVE_INTERVAL).await })
+            .is_none()
+        {
             stop.stop();
             break;
         }
@@ -111,7 +118,11 @@ fn browse(args: &DemoArgs, demo: &Demo, signals: &mut StopSignals) -> Exit {
 }
 
 fn conclude(demo: &Demo, report: &FarmReport) -> Exit {
-    let wrong: u64 = report.violations.values().map(|finding| finding.count).sum();
+    let wrong: u64 = report
+        .violations
+        .values()
+        .map(|finding| finding.count)
+        .sum();
     output::line(format_args!(
         "{} pages, {} requests, median page {} µs, 99 of 100 within {} µs",
         report.pages, report.operations, report.page_latency.p50_us, report.page_latency.p99_us
@@ -123,16 +134,25 @@ fn conclude(demo: &Demo, report: &FarmReport) -> Exit {
         }
     }
     let failures: u64 = report.failures.values().sum();
-    output::line(format_args!("{wrong} wrong answers, {failures} failed requests"));
-    if report.is_clean() { Exit::Fine } else { Exit::Finding }
+    output::line(format_args!(
+        "{wrong} wrong answers, {failures} failed requests"
+    ));
+    if report.is_clean() {
+        Exit::Fine
+    } else {
+        Exit::Finding
+    }
 }
 
 /// How many sessions live where.
 fn sessions(demo: &Demo) -> String {
-    let server = |server: &demo::DemoServer| {
-        format!("{} {}", server.name, server.store.stats().items)
-    };
-    demo.servers.iter().map(server).collect::<Vec<_>>().join(", ")
+    let server =
+        |server: &demo::DemoServer| format!("{} {}", server.name, server.store.stats().items);
+    demo.servers
+        .iter()
+        .map(server)
+        .collect::<Vec<_>>()
+        .join(", ")
 }
 
 /// The one line that says how it goes.
@@ -155,7 +175,12 @@ impl LiveLine {
         if let Ok(style) = ProgressStyle::with_template("{spinner} {msg}") {
             bar.set_style(style);
         }
-        Self { bar, is_terminal, shown: 0, last: (Instant::now(), FarmCounts::default()) }
+        Self {
+            bar,
+            is_terminal,
+            shown: 0,
+            last: (Instant::now(), FarmCounts::default()),
+        }
     }
 
     fn show(&mut self, demo: &Demo, counts: FarmCounts) {

@@ -3,7 +3,9 @@
 //! Each command is one file. Exit codes: 0 fine, 1 the command's own finding (faults, losses),
 //! 2 wrong usage, 3 could not run.
 
+mod bench;
 mod check;
+mod demo;
 mod log_args;
 mod output;
 mod route;
@@ -21,6 +23,8 @@ pub(crate) enum Exit {
     Fine,
     /// The command found what it looks for: faults, losses.
     Finding,
+    /// The arguments make no sense together; those that clap refuses end there.
+    Usage,
     /// It could not do its work.
     CouldNotRun,
 }
@@ -30,7 +34,7 @@ impl From<Exit> for ExitCode {
         Self::from(match exit {
             Exit::Fine => 0,
             Exit::Finding => 1,
-            // 2 is wrong usage, which clap reports by itself.
+            Exit::Usage => 2,
             Exit::CouldNotRun => 3,
         })
     }
@@ -54,6 +58,10 @@ enum Command {
     Check(check::CheckArgs),
     /// Show which backends serve the given session ids
     Route(route::RouteArgs),
+    /// Three state servers, the proxy and a small web farm on this machine; nothing to configure
+    Demo(demo::DemoArgs),
+    /// Simulate a web farm against a running proxy or state server; exit 1 on any wrong answer
+    Bench(bench::BenchArgs),
 }
 
 /// Runs the command of the process arguments.
@@ -63,6 +71,8 @@ pub fn run() -> ExitCode {
         Command::StateServer(args) => state_server::run(&args),
         Command::Check(args) => check::run(&args),
         Command::Route(args) => route::run(&args),
+        Command::Demo(args) => demo::run(&args),
+        Command::Bench(args) => bench::run(&args),
     };
     exit.into()
 }

@@ -1,9 +1,11 @@
 //! Values of the files as command line arguments.
 
+use std::time::Duration;
+
 pub use ipnet::IpNet as Network;
 
 use super::allow::NETWORK;
-use super::units::{self, SIZE};
+use super::units::{self, SIZE, TIME};
 
 /// Reads a size with its unit, such as `512MiB`, into bytes.
 ///
@@ -11,6 +13,15 @@ use super::units::{self, SIZE};
 /// A text for the person who wrote the argument.
 pub fn parse_size(text: &str) -> Result<u64, String> {
     units::parse(text, SIZE).map_err(|_| "write a number and its unit, such as `512MiB`".to_owned())
+}
+
+/// Reads a duration with its unit, such as `500ms` or `2m`.
+///
+/// # Errors
+/// A text for the person who wrote the argument.
+pub fn parse_duration(text: &str) -> Result<Duration, String> {
+    let duration = units::parse(text, TIME).map(Duration::from_millis);
+    duration.map_err(|_| "write a number and its unit, such as `500ms`, `10s` or `2m`".to_owned())
 }
 
 /// Reads an address or network, such as `10.0.0.7` or `10.0.0.0/24`.

@@ -1,0 +1,397 @@
+//! `staterouter bench`: a simulated web farm against a running proxy or state server.
+
+use std::io::{self, Write};
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::mpsc::{RecvTimeoutError, channel};
+use std::thread;
+use std::time::Duration;
+
+use clap::Args;
+use indicatif::{ProgressBar, ProgressStyle};
+
+use super::{Exit, output};
+use crate::config;
+use crate::farm::{
+    self, BodySize, FarmError, FarmOptions, FarmReport, FarmStats, Latency, PageMix, RunEnd, Stop,
+};
+
+/// Arguments of `staterouter bench`.
+#[derive(Debug, Clone, Args)]
+pub(super) struct BenchArgs {
+    /// Where to send requests; give it several times to alternate between proxies
+    #[arg(
+        long = "target",
+        value_name = "ADDR",
+        default_value = "127.0.0.1:42424"
+    )]
+    targets: Vec<SocketAddr>,
+    /// Web requests in progress at the same time
+    #[arg(long, default_value_t = 64)]
+    clients: usize,
+    /// Users, and so sessions, at the same time; with many clients and few sessions they fight
+    /// for locks
+    #[arg(long, default_value_t = 1000)]
+    sessions: usize,
+    /// How long to run, for example 30s or 2m
+    #[arg(long, value_name = "TIME", default_value = "10s", value_parser = config::parse_duration)]
+    duration: Duration,
+    /// How many pages to run, instead of a time
+    #[arg(long, conflicts_with = "duration")]
+    pages: Option<u64>,
+    /// Pages per second, whether or not earlier ones are done; without it every client begins a
+    /// page when its last one is done
+    #[arg(long, value_name = "PAGES_PER_S")]
+    rate: Option<f64>,
+    /// Size of session bodies in bytes, or a range such as 512..20480
+    #[arg(long, value_name = "BYTES", default_value = "2048")]
+    body: BodySize,
+    /// Timeout of the sessions in minutes
+    #[arg(long, value_name = "MINUTES", default_value_t = 20)]
+    timeout_minutes: u32,
+    /// Repeat the choices of the run with this seed; left out, every run is another one
+    #[arg(long)]
+    seed: Option<u64>,
+    /// Shares of the kinds of pages
+    #[arg(
+        long,
+        value_name = "SHARES",
+        default_value = "change=55,keep=15,read=20,touch=7,abandon=3",
+        value_parser = page_mix
+    )]
+    mix: PageMix,
+    /// Percentage of the users with an abandoned session who come back without a cookie
+    #[arg(long, value_name = "PERCENT", default_value_t = 50)]
+    cookieless: u32,
+    /// How long a page holds its lock besides the requests it makes
+    #[arg(long, value_name = "TIME", default_value = "0s", value_parser = config::parse_duration)]
+    hold: Duration,
+    /// Pause between two requests for a locked session
+    #[arg(long, value_name = "TIME", default_value = "500ms", value_parser = config::parse_duration)]
+    poll_interval: Duration,
+    /// Age at which a waiting page breaks a lock
+    #[arg(long, value_name = "TIME", default_value = "110s", value_parser = config::parse_duration)]
+    execution_timeout: Duration,
+    /// Longest time for one request
+    #[arg(long, value_name = "TIME", default_value = "10s", value_parser = config::parse_duration)]
+    network_timeout: Duration,
+    /// Threads, each with a connection pool of its own
+    #[arg(long, default_value_t = 1)]
+    threads: usize,
+    /// Do not read every session once more at the end
+    #[arg(long)]
+    no_sweep: bool,
+    /// Print the report as JSON
+    #[arg(long)]
+    json: bool,
+}
+
+/// How often the progress bar moves.
+const PROGRESS_INTERVAL: Duration = Duration::from_millis(200);
+
+/// Runs the farm until its end or Ctrl-C; report on stdout, errors and progress on stderr.
+pub(super) fn run(args: &BenchArgs) -> Exit {
+    let stop = Stop::default();
+    stop_on_ctrl_c(stop.clone());
+    let stats = Arc::new(FarmStats::default());
+    let report = match run_with_progress(args.options(), &stop, &stats) {
+        Ok(report) => report,
+        Err(error) => {
+            let wrong_usage = matches!(error, FarmError::Options(_));
+            let exit = output::could_not_run(error);
+            return if wrong_usage { Exit::Usage } else { exit };
+        }
+    };
+    let mut out = io::stdout().lock();
+    // A reader that has gone away changes nothing about what was found.
+    let _ = if args.json {
+        print_json(&mut out, &report)
+    } else {
+        print_table(&mut out, &report)
+    };
+    if report.is_clean() {
+        Exit::Fine
+    } else {
+        Exit::Finding
+    }
+}
+
+impl BenchArgs {
+    fn options(&self) -> FarmOptions {
+        FarmOptions {
+            targets: self.targets.clone(),
+            clients: self.clients,
+            sessions: self.sessions,
+            end: match self.pages {
+                Some(pages) => RunEnd::Pages(pages),
+                None => RunEnd::After(self.duration),
+            },
+            pages_per_s: self.rate,
+            body: self.body,
+            timeout_minutes: self.timeout_minutes,
+            seed: self.seed,
+            mix: PageMix {
+                cookieless_return_percent: self.cookieless,
+                ..self.mix
+            },
+            hold: self.hold,
+            poll_interval: self.poll_interval,
+            execution_timeout: self.execution_timeout,
+            network_timeout: self.network_timeout,
+            threads: self.threads,
+            final_sweep: !self.no_sweep,
+        }
+    }
+}
+
+fn run_with_progress(
+    options: FarmOptions,
+    stop: &Stop,
+    stats: &Arc<FarmStats>,
+) -> Result<FarmReport, FarmError> {
+    let end = options.end;
+    let bar = progress_bar(end);
+    let (done, is_done) = channel::<()>();
+    thread::scope(|scope| {
+        scope.spawn(move || {
+            // Ends when the sender is dropped.
+            while is_done.recv_timeout(PROGRESS_INTERVAL) == Err(RecvTimeoutError::Timeout) {
+                let counts = stats.counts();
+                bar.set_position(match end {
+                    RunEnd::Pages(_) => counts.pages,
+                    _ => bar.elapsed().as_millis() as u64,
+                });
+                bar.set_message(format!(
+                    "{} pages, {} wrong answers, {} failures",
+                    counts.pages, counts.violations, counts.failures
+                ));
+            }
+            bar.finish_and_clear();
+        });
+        let report = farm::run(options, stop, stats);
+        drop(done);
+        report
+    })
+}
+
+/// A bar that draws itself only when stderr is a terminal.
+fn progress_bar(end: RunEnd) -> ProgressBar {
+    let length = match end {
+        RunEnd::Pages(pages) => Some(pages),
+        RunEnd::After(duration) => Some(duration.as_millis() as u64),
+        RunEnd::WhenStopped => None,
+    };
+    let bar = match length {
+        Some(length) => ProgressBar::new(length),
+        None => ProgressBar::new_spinner(),
+    };
+    if let Ok(style) = ProgressStyle::with_template("[{elapsed}] {wide_bar} {msg}") {
+        bar.set_style(style);
+    }
+    bar
+}
+
+/// Without a thread or a signal handler Ctrl-C just ends the process.
+fn stop_on_ctrl_c(stop: Stop) {
+    let wait = move || {
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_io()
+            .build();
+        let Ok(runtime) = runtime else { return };
+        if runtime.block_on(tokio::signal::ctrl_c()).is_ok() {
+            stop.stop();
+        }
+    };
+    let _ = thread::Builder::new().name("ctrl-c".to_owned()).spawn(wait);
+}
+
+fn print_json(out: &mut impl Write, report: &FarmReport) -> io::Result<()> {
+    serde_json::to_writer_pretty(&mut *out, report)?;
+    writeln!(out)
+}
+
+fn print_table(out: &mut impl Write, report: &FarmReport) -> io::Result<()> {
+    writeln!(
+        out,
+        "{} pages in {:.1} s: {:.0} pages/s, {:.0} requests/s (seed {})",
+        report.pages,
+        report.elapsed_ms as f64 / 1000.0,
+        report.pages_per_s,
+        report.operations_per_s,
+        report.seed
+    )?;
+    if let Some(lag_ms) = report.worst_lag_ms {
+        writeln!(out, "at worst {lag_ms} ms behind the rate")?;
+    }
+    print_latencies(out, report)?;
+    writeln!(
+        out,
+        "\nsession starts {}, lock waits {}, takeovers {}",
+        report.session_starts, report.lock_waits, report.takeovers
+    )?;
+    if let Some(sweep) = report.sweep {
+        writeln!(
+            out,
+            "final sweep: {} sessions read, {} could not be read",
+            sweep.read, sweep.unread
+        )?;
+    }
+    print_failures(out, report)?;
+    print_violations(out, report)
+}
+
+fn print_latencies(out: &mut impl Write, report: &FarmReport) -> io::Result<()> {
+    writeln!(
+        out,
+        "\n{:<10}{:>10}{:>10}{:>10}{:>10}{:>10}{:>10}",
+        "us", "count", "p50", "p90", "p99", "p99.9", "max"
+    )?;
+    let mut line = |name: &str, latency: &Latency| {
+        writeln!(
+            out,
+            "{name:<10}{:>10}{:>10}{:>10}{:>10}{:>10}{:>10}",
+            latency.count,
+            latency.p50_us,
+            latency.p90_us,
+            latency.p99_us,
+            latency.p99_9_us,
+            latency.max_us
+        )
+    };
+    line("page", &report.page_latency)?;
+    for (name, latency) in &report.operation_latency {
+        line(name, latency)?;
+    }
+    Ok(())
+}
+
+fn print_failures(out: &mut impl Write, report: &FarmReport) -> io::Result<()> {
+    if report.failures.is_empty() {
+        return writeln!(out, "no failures");
+    }
+    write!(
+        out,
+        "failures ({} pages failed, {} unfinished):",
+        report.failed_pages, report.unfinished_pages
+    )?;
+    for (kind, count) in &report.failures {
+        write!(out, " {kind} {count}")?;
+    }
+    writeln!(out)
+}
+
+fn print_violations(out: &mut impl Write, report: &FarmReport) -> io::Result<()> {
+    if report.is_clean() {
+        return writeln!(out, "no wrong answers");
+    }
+    writeln!(out, "WRONG ANSWERS:")?;
+    for (kind, finding) in &report.violations {
+        if finding.count == 0 {
+            continue;
+        }
+        writeln!(out, "  {kind}: {}", finding.count)?;
+        for example in &finding.examples {
+            writeln!(
+                out,
+                "    session {}: expected {}; got {}",
+                example.session, example.expected, example.got
+            )?;
+        }
+    }
+    Ok(())
+}
+
+/// Reads `kind=share,...`; kinds left out have no share.
+fn page_mix(text: &str) -> Result<PageMix, String> {
+    let mut mix = PageMix {
+        change: 0,
+        keep: 0,
+        read: 0,
+        touch: 0,
+        abandon: 0,
+        ..PageMix::default()
+    };
+    for part in text.split(',') {
+        let (kind, share) = part
+            .split_once('=')
+            .ok_or("shares look like change=70,read=30")?;
+        let place = match kind.trim() {
+            "change" => &mut mix.change,
+            "keep" => &mut mix.keep,
+            "read" => &mut mix.read,
+            "touch" => &mut mix.touch,
+            "abandon" => &mut mix.abandon,
+            _ => return Err("the kinds are change, keep, read, touch, abandon".to_owned()),
+        };
+        *place = share
+            .trim()
+            .parse()
+            .map_err(|_| "a share is a whole number")?;
+    }
+    Ok(mix)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::Parser;
+
+    #[derive(Parser)]
+    struct Command {
+        #[command(flatten)]
+        bench: BenchArgs,
+    }
+
+    fn options(args: &[&str]) -> Result<FarmOptions, clap::Error> {
+        let args = ["bench"].iter().chain(args);
+        Command::try_parse_from(args).map(|command| command.bench.options())
+    }
+
+    #[test]
+    fn the_defaults_of_the_command_are_those_of_the_farm() {
+        let by_command = options(&[]).unwrap();
+        assert_eq!(
+            format!("{by_command:?}"),
+            format!("{:?}", FarmOptions::default())
+        );
+    }
+
+    #[test]
+    fn arguments_reach_the_options() {
+        let args = [
+            "--target=127.0.0.1:1",
+            "--target=127.0.0.1:2",
+            "--pages=9",
+            "--mix=change=1,read=2",
+            "--cookieless=7",
+            "--body=512..600",
+            "--hold=20ms",
+            "--no-sweep",
+        ];
+        let options = options(&args).unwrap();
+        assert_eq!(options.targets.len(), 2);
+        assert_eq!(options.end, RunEnd::Pages(9));
+        assert_eq!((options.mix.change, options.mix.read), (1, 2));
+        assert_eq!((options.mix.touch, options.mix.abandon), (0, 0));
+        assert_eq!(options.mix.cookieless_return_percent, 7);
+        assert_eq!(options.body, "512..600".parse().unwrap());
+        assert_eq!(options.hold, Duration::from_millis(20));
+        assert!(!options.final_sweep);
+    }
+
+    #[test]
+    fn wrong_arguments_are_refused() {
+        for wrong in [
+            "--duration=10",
+            "--duration=xs",
+            "--duration=99999999999999999999s",
+            "--mix=change",
+            "--mix=walk=3",
+            "--mix=read=x",
+            "--body=x",
+            "--target=nowhere",
+        ] {
+            assert!(options(&[wrong]).is_err(), "{wrong}");
+        }
+    }
+}

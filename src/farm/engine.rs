@@ -1,0 +1,364 @@
+//! Runs the farm: threads, pace, beginning and end.
+
+use std::cell::{RefCell, RefMut};
+use std::net::{SocketAddr, TcpStream};
+use std::rc::Rc;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
+
+use tokio::runtime::Builder;
+use tokio::task::{JoinHandle, LocalSet, spawn_local};
+
+use super::connection::{IDLE_TICK, Pool};
+use super::ledger::Violation;
+use super::options::{FarmOptions, OptionsError, RunEnd};
+use super::page::{Ended, WebRequest};
+use super::random::{Random, unpredictable_seed};
+use super::report::{Failure, FarmCounts, FarmReport, FarmStats, RunFacts, Sweep, Tally};
+use super::session::{Population, Session};
+use super::stop::Stop;
+use crate::wire::Operation;
+
+/// Why there is no report.
+#[derive(Debug, thiserror::Error)]
+pub enum FarmError {
+    /// The options make no sense.
+    #[error(transparent)]
+    Options(#[from] OptionsError),
+    /// None of the targets takes connections.
+    #[error("the farm cannot connect to {target}: {source}")]
+    Unreachable {
+        /// The last target tried.
+        target: SocketAddr,
+        /// What the system said.
+        source: std::io::Error,
+    },
+    /// The system gave the farm no thread or no event queue.
+    #[error("the farm cannot start its threads: {0}")]
+    Threads(std::io::Error),
+    /// A thread of the farm panicked, so its counts are lost.
+    #[error("a thread of the farm panicked")]
+    Panicked,
+}
+
+/// Longest wait for the first connection to a target.
+const MAX_PROBE: Duration = Duration::from_secs(2);
+/// Longest final sweep.
+const MAX_SWEEP: Duration = Duration::from_secs(30);
+/// Sessions read at the same time in the final sweep.
+const SWEEP_WIDTH: usize = 64;
+/// Open loop: a page that waited for its moment and was woken this late is not behind; timers tick
+/// in milliseconds.
+const TIMER_SLACK_NS: u64 = 2_000_000;
+
+/// Runs the farm to its end and returns what it found. Blocks; the threads are its own. `stats`
+/// can be read meanwhile, and `stop` ends the run before its time.
+///
+/// # Errors
+/// [`FarmError`], before the first page or when a thread panicked.
+pub fn run(
+    options: FarmOptions,
+    stop: &Stop,
+    stats: &Arc<FarmStats>,
+) -> Result<FarmReport, FarmError> {
+    options.check()?;
+    probe(&options)?;
+    let seed = options.seed.unwrap_or_else(unpredictable_seed);
+    let farm = Arc::new(Farm {
+        population: Population::new(seed, options.sessions, options.rules()),
+        options,
+        seed,
+        started: Instant::now(),
+        stop: stop.clone(),
+        stats: Arc::clone(stats),
+        tickets: AtomicU64::new(0),
+    });
+    let mut tally = serve_all(&farm)?;
+    let facts = RunFacts {
+        seed,
+        elapsed_ns: farm.started.elapsed().as_nanos() as u64,
+        counts: stats.counts(),
+        is_open_loop: farm.options.pages_per_s.is_some(),
+        is_swept: farm.options.final_sweep,
+    };
+    if farm.options.final_sweep {
+        tally.merge(in_runtime(&farm, sweep)?);
+    }
+    Ok(tally.report(&facts))
+}
+
+/// What all threads share.
+#[derive(Debug)]
+struct Farm {
+    options: FarmOptions,
+    seed: u64,
+    population: Population,
+    started: Instant,
+    stop: Stop,
+    stats: Arc<FarmStats>,
+    /// Pages begun.
+    tickets: AtomicU64,
+}
+
+/// One simulated web server: one thread, its connections and its counts.
+#[derive(Debug)]
+pub(crate) struct WebServer {
+    farm: Arc<Farm>,
+    pools: Vec<Pool>,
+    tally: RefCell<Tally>,
+}
+
+// What a web request needs of its server.
+impl WebServer {
+    pub(crate) fn options(&self) -> &FarmOptions {
+        &self.farm.options
+    }
+
+    pub(crate) fn population(&self) -> &Population {
+        &self.farm.population
+    }
+
+    /// Nanoseconds since shortly before the run began, never 0.
+    pub(crate) fn now_ns(&self) -> u64 {
+        self.farm.started.elapsed().as_nanos() as u64 + 1
+    }
+
+    pub(crate) fn pick_pool(&self, random: &mut Random) -> &Pool {
+        &self.pools[random.below(self.pools.len() as u64) as usize]
+    }
+
+    pub(crate) fn is_stopped(&self) -> bool {
+        self.farm.stop.is_stopped()
+    }
+
+    /// Waits, but not beyond the end of the run.
+    pub(crate) async fn pause(&self, duration: Duration) {
+        if duration.is_zero() {
+            return;
+        }
+        tokio::select! {
+            () = tokio::time::sleep(duration) => {}
+            () = self.farm.stop.stopped() => {}
+        }
+    }
+
+    /// The counts of this thread; not to be held over an await.
+    pub(crate) fn tally(&self) -> RefMut<'_, Tally> {
+        self.tally.borrow_mut()
+    }
+
+    pub(crate) fn answered(&self, operation: Operation, took_ns: u64) {
+        self.tally().operation(operation, took_ns);
+        self.farm.stats.add(FarmCounts {
+            operations: 1,
+            ..FarmCounts::default()
+        });
+    }
+
+    pub(crate) fn fail(&self, failure: Failure) {
+        self.tally().failure(failure);
+        self.farm.stats.add(FarmCounts {
+            failures: 1,
+            ..FarmCounts::default()
+        });
+    }
+
+    pub(crate) fn violation(&self, session: &Session, violation: Violation) {
+        self.tally().violation(session.fingerprint(), violation);
+        self.farm.stats.add(FarmCounts {
+            violations: 1,
+            ..FarmCounts::default()
+        });
+    }
+}
+
+fn probe(options: &FarmOptions) -> Result<(), FarmError> {
+    let mut outcome = Ok(());
+    for &target in &options.targets {
+        match TcpStream::connect_timeout(&target, MAX_PROBE.min(options.network_timeout)) {
+            Ok(_) => return Ok(()),
+            Err(source) => outcome = Err(FarmError::Unreachable { target, source }),
+        }
+    }
+    outcome
+}
+
+fn serve_all(farm: &Arc<Farm>) -> Result<Tally, FarmError> {
+    let mut threads = Vec::new();
+    let mut outcome = Ok(Tally::new());
+    for number in 0..farm.options.threads {
+        let its_farm = Arc::clone(farm);
+        let builder = std::thread::Builder::new().name(format!("farm-{number}"));
+        let body = move || in_runtime(&its_farm, async move |server| serve(server, number).await);
+        match builder.spawn(body) {
+            Ok(thread) => threads.push(thread),
+            Err(error) => {
+                farm.stop.stop();
+                outcome = Err(FarmError::Threads(error));
+                break;
+            }
+        }
+    }
+    for thread in threads {
+        let theirs = thread.join().unwrap_or(Err(FarmError::Panicked));
+        outcome = match (outcome, theirs) {
+            (Ok(mut tally), Ok(theirs)) => {
+                tally.merge(theirs);
+                Ok(tally)
+            }
+            (Err(error), _) | (_, Err(error)) => Err(error),
+        };
+    }
+    outcome
+}
+
+/// Runs `work` as one simulated web server on this thread and returns its counts.
+fn in_runtime(farm: &Arc<Farm>, work: impl AsyncFnOnce(Rc<WebServer>)) -> Result<Tally, FarmError> {
+    let options = &farm.options;
+    let pools = options.targets.iter();
+    let server = Rc::new(WebServer {
+        farm: Arc::clone(farm),
+        pools: pools
+            .map(|&target| Pool::new(target, options.network_timeout))
+            .collect(),
+        tally: RefCell::new(Tally::new()),
+    });
+    let runtime = Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .map_err(FarmError::Threads)?;
+    LocalSet::new().block_on(&runtime, work(Rc::clone(&server)));
+    Ok(server.tally.replace(Tally::new()))
+}
+
+async fn serve(server: Rc<WebServer>, thread: usize) {
+    let FarmOptions {
+        clients, threads, ..
+    } = server.farm.options;
+    let share = clients / threads + usize::from(thread < clients % threads);
+    let requests = (0..share).map(|index| {
+        let stream = (index * threads + thread) as u64;
+        let random = Random::new(server.farm.seed, stream);
+        spawn_local(page_after_page(Rc::clone(&server), random))
+    });
+    let requests: Vec<_> = requests.collect();
+    let closer = spawn_local(close_idle(Rc::clone(&server)));
+    let timer = spawn_local(end_in_time(Rc::clone(&server)));
+    join_all(requests).await;
+    closer.abort();
+    timer.abort();
+}
+
+async fn page_after_page(server: Rc<WebServer>, random: Random) {
+    let mut request = WebRequest::new(Rc::clone(&server), random);
+    while !server.is_stopped() {
+        let ticket = server.farm.tickets.fetch_add(1, Ordering::Relaxed);
+        if server.farm.options.end.is_over(ticket) {
+            return;
+        }
+        let Some(begin_ns) = server.await_turn(ticket).await else {
+            return;
+        };
+        let ended = request.run_page().await;
+        let took_ns = server.now_ns().saturating_sub(begin_ns);
+        server.page_done(ended, took_ns);
+    }
+}
+
+impl RunEnd {
+    fn is_over(self, ticket: u64) -> bool {
+        matches!(self, Self::Pages(pages) if ticket >= pages)
+    }
+}
+
+impl WebServer {
+    /// Waits until the page with this number is due; returns the moment from which its latency
+    /// counts, or `None` if the run ended meanwhile.
+    async fn await_turn(&self, ticket: u64) -> Option<u64> {
+        let now = self.now_ns();
+        let Some(rate) = self.farm.options.pages_per_s else {
+            return Some(now);
+        };
+        let due = (ticket as f64 / rate * 1e9) as u64;
+        if due > now {
+            self.pause(Duration::from_nanos(due - now)).await;
+            if self.is_stopped() {
+                return None;
+            }
+        }
+        let begin = self.now_ns();
+        let lag = begin.saturating_sub(due);
+        if due > now && lag <= TIMER_SLACK_NS {
+            return Some(begin);
+        }
+        let mut tally = self.tally();
+        tally.worst_lag_ns = tally.worst_lag_ns.max(lag);
+        Some(due)
+    }
+
+    fn page_done(&self, ended: Result<(), Ended>, took_ns: u64) {
+        let mut tally = self.tally();
+        match ended {
+            Ok(()) => tally.page(took_ns),
+            Err(Ended::Failed) => tally.failed_pages += 1,
+            Err(Ended::Unfinished) => tally.unfinished_pages += 1,
+        }
+        self.farm.stats.add(FarmCounts {
+            pages: 1,
+            ..FarmCounts::default()
+        });
+    }
+}
+
+async fn end_in_time(server: Rc<WebServer>) {
+    if let RunEnd::After(duration) = server.farm.options.end {
+        let elapsed = server.farm.started.elapsed();
+        tokio::time::sleep(duration.saturating_sub(elapsed)).await;
+        server.farm.stop.stop();
+    }
+}
+
+async fn close_idle(server: Rc<WebServer>) {
+    loop {
+        tokio::time::sleep(IDLE_TICK).await;
+        server.pools.iter().for_each(Pool::close_idle);
+    }
+}
+
+async fn sweep(server: Rc<WebServer>) {
+    let sessions: Rc<[_]> = server.farm.population.all().into();
+    let next = Rc::new(AtomicUsize::new(0));
+    let deadline = Instant::now() + MAX_SWEEP;
+    let width = SWEEP_WIDTH.min(server.farm.options.clients);
+    let readers = (0..width as u64).map(|reader| {
+        let (server, sessions) = (Rc::clone(&server), Rc::clone(&sessions));
+        let (next, random) = (Rc::clone(&next), Random::new(!server.farm.seed, reader));
+        spawn_local(async move {
+            let mut request = WebRequest::new(Rc::clone(&server), random);
+            while let Some(session) = sessions.get(next.fetch_add(1, Ordering::Relaxed)) {
+                let in_time = Instant::now() < deadline;
+                let is_read = in_time && request.sweep(session).await;
+                server.tally().sweep.add(is_read);
+            }
+        })
+    });
+    join_all(readers.collect()).await;
+}
+
+impl Sweep {
+    fn add(&mut self, is_read: bool) {
+        *(if is_read {
+            &mut self.read
+        } else {
+            &mut self.unread
+        }) += 1;
+    }
+}
+
+async fn join_all(tasks: Vec<JoinHandle<()>>) {
+    for task in tasks {
+        // A panicking task has shown its message; its thread's counts are kept.
+        let _ = task.await;
+    }
+}

@@ -1,0 +1,401 @@
+//! What is true about one session, and which answers contradict it.
+//!
+//! The ledger is told when every operation of the farm on a session began and how it ended, and
+//! judges the answers. Several operations run at once, so the truth is not one value but the set
+//! of values the session may have; an answer is a violation only if **no** order of the operations
+//! that respects their begin and end times explains it.
+//!
+//! * Every write gets a number of its own, its *version*, which the body carries. "Absent" is a
+//!   value like a version; it is written by a removal.
+//! * A value is *superseded* at time t when, at t, it became certain that another write came after
+//!   it. Certain are: a write acknowledged to a holder who was not taken over, and a value that
+//!   was read. A write comes after a value if it began after that value's write had ended.
+//! * An answer that shows a value superseded before its request began is wrong: [`Kind::Lost`],
+//!   [`Kind::Stale`] or [`Kind::Resurrected`].
+//! * A write without an answer may have happened, may not have happened, or may happen within
+//!   [`Rules::late_effect_ns`]; it supersedes nothing until it is read.
+//! * A holder whose lock was broken by a takeover may still overwrite newer data, or be refused:
+//!   the state server has that flaw itself (protocol 5.3). Such a write is acceptable and proves
+//!   nothing.
+//! * An insert (`ExtraFlags: 1`) takes effect only where the session was absent.
+//!
+//! After a violation the ledger takes both the answer and what it believed as possible, so that
+//! one fault of a server is counted once and not with every later request.
+//!
+//! Pure: time is an argument, in nanoseconds since any fixed moment, starting at 1.
+
+use std::fmt;
+
+use self::history::{NEVER, Value, Write};
+use self::judge::refused;
+
+#[cfg(test)]
+mod case;
+mod history;
+mod judge;
+#[cfg(test)]
+mod model;
+#[cfg(test)]
+mod tests;
+
+/// The kinds of wrong answers.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, serde::Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Kind {
+    /// "No such session" about a session that existed from begin to end of the request.
+    Lost,
+    /// Contents older than the newest that had been acknowledged before the request began.
+    Stale,
+    /// A session that had been removed before the request began, and that nobody created again.
+    Resurrected,
+    /// A body that was never written for this session.
+    Corrupt,
+    /// A lock handed out while another web request held it and had not been taken over.
+    DoubleLock,
+    /// A holder who was not taken over was refused its write, removal or release: ASP.NET ignores
+    /// that answer, so the user's data is lost without a word.
+    RefusedWrite,
+    /// `ActionFlags: 1` for a session that had been started already.
+    FalseStart,
+    /// A new session came without `ActionFlags: 1`, so its Session_Start never runs.
+    MissedStart,
+}
+
+impl Kind {
+    /// All kinds, in the order of reports.
+    pub const ALL: [Self; 8] = [
+        Self::Lost,
+        Self::Stale,
+        Self::Resurrected,
+        Self::Corrupt,
+        Self::DoubleLock,
+        Self::RefusedWrite,
+        Self::FalseStart,
+        Self::MissedStart,
+    ];
+
+    /// Name in reports: lower case with underscores.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Lost => "lost",
+            Self::Stale => "stale",
+            Self::Resurrected => "resurrected",
+            Self::Corrupt => "corrupt",
+            Self::DoubleLock => "double_lock",
+            Self::RefusedWrite => "refused_write",
+            Self::FalseStart => "false_start",
+            Self::MissedStart => "missed_start",
+        }
+    }
+}
+
+/// One wrong answer.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Violation {
+    /// What is wrong with it.
+    pub kind: Kind,
+    /// What would have been right.
+    pub expected: String,
+    /// What came.
+    pub got: String,
+}
+
+/// The times the ledger reckons with, in nanoseconds.
+#[derive(Debug, Clone, Copy)]
+pub struct Rules {
+    /// Idle time after which a session may be gone: its timeout less a margin.
+    pub idle_limit_ns: u64,
+    /// How long after its connection broke a request may still take effect.
+    pub late_effect_ns: u64,
+}
+
+/// What an answer to a GET, an acquire, a HEAD or somebody else's release said.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Seen {
+    /// 200 with a body that is whole and names this session.
+    Body {
+        /// The write it came from.
+        version: u64,
+        /// `ActionFlags: 1`.
+        flag: bool,
+    },
+    /// 200 with a body that is not one of this session's; the text says what is wrong.
+    Corrupt(&'static str),
+    /// The session exists (423, or 200 without a body).
+    Exists,
+    /// No such session; with the status that said so.
+    Absent(u16),
+    /// No answer, or one that says nothing about the session.
+    Nothing,
+    /// The request was never sent.
+    NotSent,
+}
+
+/// What an answer to a PUT, DELETE or the holder's release said.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Outcome {
+    /// 200.
+    Done,
+    /// Not done; with the status. ASP.NET ignores it.
+    Refused(u16),
+    /// No such session (404).
+    Absent,
+    /// No usable answer: it may have been done, or be done later.
+    Unknown,
+    /// The request was never sent.
+    NotSent,
+}
+
+/// An operation under way that writes nothing.
+#[derive(Debug)]
+#[must_use]
+pub struct Begun {
+    at: u64,
+}
+
+/// A web request that holds the session's lock.
+#[derive(Debug)]
+#[must_use]
+pub struct Holder {
+    id: u64,
+    /// The cookie of its lock.
+    pub cookie: u32,
+}
+
+/// How a holder gives up its lock.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Leave {
+    /// PUT: store and unlock.
+    Write,
+    /// DELETE.
+    Remove,
+    /// Release without storing.
+    Release,
+}
+
+/// How a web request without a lock stores a session.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Create {
+    /// `ExtraFlags: 1`: only if there is none.
+    Insert,
+    /// A new id nobody else knows: a plain PUT with cookie 0.
+    Plain,
+}
+
+/// A PUT, DELETE or holder's release under way.
+#[derive(Debug)]
+#[must_use]
+pub struct Writing {
+    at: u64,
+    /// Number of the write, to be put into the body; 0 for a release.
+    pub version: u64,
+    holder: Option<u64>,
+    create: Option<Create>,
+}
+
+/// What a read or an acquire meant, besides its violations.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Verdict {
+    /// Session_Start runs in the web request that asked.
+    pub session_start: bool,
+}
+
+/// The ledger of one session.
+#[derive(Debug)]
+pub struct SessionLedger {
+    rules: Rules,
+    writes: Vec<Write>,
+    last_version: u64,
+    holders: Vec<HolderRecord>,
+    last_holder: u64,
+    takeovers: [(u32, u64); REMEMBERED_TAKEOVERS],
+    last_takeover: usize,
+    in_flight: Vec<u64>,
+    touched_at: u64,
+    unanswered_read_until: u64,
+}
+
+/// Takeovers remembered for acquires that were under way when their lock was broken.
+const REMEMBERED_TAKEOVERS: usize = 8;
+#[derive(Debug)]
+struct HolderRecord {
+    id: u64,
+    cookie: u32,
+    taken_over: bool,
+    leaving: bool,
+}
+
+impl SessionLedger {
+    /// A session that does not exist yet.
+    pub fn new(rules: Rules) -> Self {
+        let nothing = Write {
+            version: 0,
+            value: Value::Absent,
+            is_insert: false,
+            taken_over: false,
+            begin: 0,
+            end: 0,
+            certain_at: 0,
+            superseded_at: NEVER,
+            flag_given: false,
+        };
+        Self {
+            rules,
+            writes: vec![nothing],
+            last_version: 0,
+            holders: Vec::new(),
+            last_holder: 0,
+            takeovers: [(0, 0); REMEMBERED_TAKEOVERS],
+            last_takeover: 0,
+            in_flight: Vec::new(),
+            touched_at: 0,
+            unanswered_read_until: 0,
+        }
+    }
+
+    /// A GET, acquire or HEAD is about to be sent.
+    pub fn begin(&mut self, now: u64) -> Begun {
+        self.expire(now);
+        self.in_flight.push(now);
+        Begun { at: now }
+    }
+
+    /// A release with the cookie of somebody else's lock, read from a 423, is about to be sent.
+    pub fn begin_takeover(&mut self, now: u64, cookie: u32) -> Begun {
+        for holder in &mut self.holders {
+            holder.taken_over |= holder.cookie == cookie;
+        }
+        self.last_takeover = (self.last_takeover + 1) % REMEMBERED_TAKEOVERS;
+        self.takeovers[self.last_takeover] = (cookie, now);
+        self.begin(now)
+    }
+
+    /// The answer to a shared GET or a HEAD.
+    pub fn end_read(
+        &mut self,
+        begun: Begun,
+        now: u64,
+        seen: Seen,
+        found: &mut Vec<Violation>,
+    ) -> Verdict {
+        self.finish(begun.at);
+        self.judge(begun.at, now, seen, found)
+    }
+
+    /// The answer to a takeover. Its flag is nobody's Session_Start: clients do not look at it.
+    pub fn end_takeover(
+        &mut self,
+        begun: Begun,
+        now: u64,
+        seen: Seen,
+        flag: bool,
+        found: &mut Vec<Violation>,
+    ) {
+        self.finish(begun.at);
+        if flag {
+            self.give_any_flag();
+        }
+        let _ = self.judge(begun.at, now, seen, found);
+    }
+
+    /// The answer to an acquire; `cookie` is the lock it handed out, if it did.
+    pub fn end_acquire(
+        &mut self,
+        begun: Begun,
+        now: u64,
+        seen: Seen,
+        cookie: Option<u32>,
+        found: &mut Vec<Violation>,
+    ) -> (Verdict, Option<Holder>) {
+        self.finish(begun.at);
+        let verdict = self.judge(begun.at, now, seen, found);
+        let holder = cookie.map(|cookie| self.lock(begun.at, cookie, found));
+        (verdict, holder)
+    }
+
+    /// The holder's PUT, DELETE or release is about to be sent: from now on it holds no more.
+    pub fn begin_leave(&mut self, now: u64, holder: &Holder, leave: Leave) -> Writing {
+        self.expire(now);
+        self.in_flight.push(now);
+        let mut taken_over = true;
+        for record in &mut self.holders {
+            if record.id == holder.id {
+                record.leaving = true;
+                taken_over = record.taken_over;
+            }
+        }
+        let version = match leave {
+            Leave::Write => self.write(now, Value::Body, false, taken_over),
+            Leave::Remove => self.write(now, Value::Absent, false, taken_over),
+            Leave::Release => 0,
+        };
+        Writing {
+            at: now,
+            version,
+            holder: Some(holder.id),
+            create: None,
+        }
+    }
+
+    /// A PUT of a web request without a lock is about to be sent.
+    pub fn begin_create(&mut self, now: u64, create: Create) -> Writing {
+        self.expire(now);
+        self.in_flight.push(now);
+        Writing {
+            at: now,
+            version: self.write(now, Value::Body, create == Create::Insert, false),
+            holder: None,
+            create: Some(create),
+        }
+    }
+
+    /// The answer to what `begin_leave` or `begin_create` announced.
+    pub fn end_write(
+        &mut self,
+        writing: Writing,
+        now: u64,
+        outcome: Outcome,
+        found: &mut Vec<Violation>,
+    ) {
+        self.finish(writing.at);
+        let taken_over = self.remove_holder(writing.holder);
+        match outcome {
+            Outcome::Done => {
+                self.touched_at = self.touched_at.max(writing.at);
+                self.acknowledge(&writing, now, taken_over, found);
+            }
+            Outcome::Absent if writing.holder.is_some() && !self.is_put(&writing) => {
+                // An answer about the session like any other; the removal itself did nothing.
+                self.cancel(writing.version);
+                let _ = self.judge(writing.at, now, Seen::Absent(404), found);
+            }
+            Outcome::Refused(_) | Outcome::Absent => {
+                self.cancel(writing.version);
+                if !taken_over {
+                    found.push(refused(outcome));
+                }
+            }
+            Outcome::Unknown => self.leave_open(&writing, now, taken_over),
+            Outcome::NotSent => self.cancel(writing.version),
+        }
+        self.prune();
+    }
+
+    /// Newest version that is certain to have been written; 0 if there is none.
+    pub fn newest_certain(&self) -> u64 {
+        let certain = |write: &&Write| write.value == Value::Body && write.certain_at != NEVER;
+        let newest = self.writes.iter().filter(certain);
+        newest.map(|write| write.version).max().unwrap_or(0)
+    }
+}
+
+impl fmt::Display for Violation {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self {
+            kind,
+            expected,
+            got,
+        } = self;
+        write!(f, "{}: expected {expected}, got {got}", kind.name())
+    }
+}

@@ -1,0 +1,194 @@
+//! Judging answers.
+
+use super::history::Value;
+use super::{Holder, HolderRecord, Kind, Outcome, Seen, SessionLedger, Verdict, Violation};
+
+impl SessionLedger {
+    pub(super) fn judge(
+        &mut self,
+        begin: u64,
+        now: u64,
+        seen: Seen,
+        found: &mut Vec<Violation>,
+    ) -> Verdict {
+        let mut verdict = Verdict::default();
+        match seen {
+            Seen::Body { version, flag } => {
+                self.touched_at = self.touched_at.max(begin);
+                if self.judge_body(begin, now, version, found) {
+                    verdict.session_start = self.judge_flag(version, flag, found);
+                }
+            }
+            Seen::Corrupt(reason) => {
+                self.touched_at = self.touched_at.max(begin);
+                // Its flag, if it had one, is used up, and nobody knows of which write.
+                self.unanswered_read_until = self.unanswered_read_until.max(now);
+                found.push(Violation {
+                    kind: Kind::Corrupt,
+                    expected: "a body that was written for this session".to_owned(),
+                    got: reason.to_owned(),
+                });
+            }
+            Seen::Exists => {
+                self.touched_at = self.touched_at.max(begin);
+                self.judge_existence(begin, now, found);
+            }
+            Seen::Absent(status) => self.judge_absence(begin, now, status, found),
+            Seen::Nothing => {
+                let until = now.saturating_add(self.rules.late_effect_ns);
+                self.unanswered_read_until = self.unanswered_read_until.max(until);
+            }
+            Seen::NotSent => {}
+        }
+        self.prune();
+        verdict
+    }
+
+    /// Returns whether it was right to answer `version`.
+    pub(super) fn judge_body(
+        &mut self,
+        begin: u64,
+        now: u64,
+        version: u64,
+        found: &mut Vec<Violation>,
+    ) -> bool {
+        if version == 0 || version > self.last_version {
+            found.push(Violation {
+                kind: Kind::Corrupt,
+                expected: format!("a version up to {}", self.last_version),
+                got: format!("version {version}, which was never written"),
+            });
+            return false;
+        }
+        if self.is_current(begin, now, version) {
+            self.observe(begin, now, version);
+            return true;
+        }
+        found.push(self.outdated(begin, now, &format!("version {version}")));
+        self.revive(begin, now, version);
+        false
+    }
+
+    pub(super) fn judge_existence(&mut self, begin: u64, now: u64, found: &mut Vec<Violation>) {
+        if !self.body_is_possible(begin, now) {
+            found.push(self.outdated(begin, now, "a session"));
+            let bodies = self.writes.iter().filter(|w| w.value == Value::Body);
+            let newest = bodies.map(|write| write.version).max();
+            self.revive(begin, now, newest.unwrap_or(self.last_version));
+        }
+    }
+
+    pub(super) fn judge_absence(
+        &mut self,
+        begin: u64,
+        now: u64,
+        status: u16,
+        found: &mut Vec<Violation>,
+    ) {
+        if self.absent_is_possible(begin, now) {
+            // Whatever had ended before this request began is gone.
+            for write in &mut self.writes {
+                if write.value == Value::Body && write.end < begin {
+                    write.superseded_at = write.superseded_at.min(now);
+                }
+            }
+            return;
+        }
+        found.push(Violation {
+            kind: Kind::Lost,
+            expected: format!("the session, version {}", self.newest_certain()),
+            got: format!("no session (status {status})"),
+        });
+        self.add_absence(begin, now);
+    }
+
+    /// Judges the one-shot flag and returns whether Session_Start runs.
+    pub(super) fn judge_flag(
+        &mut self,
+        version: u64,
+        flag: bool,
+        found: &mut Vec<Violation>,
+    ) -> bool {
+        let unanswered_until = self.unanswered_read_until;
+        let others_in_flight = !self.in_flight.is_empty();
+        let Some(write) = self.find(version) else {
+            return flag;
+        };
+        let (new_session, taken_over) = (write.is_insert && !write.flag_given, write.taken_over);
+        if flag {
+            write.flag_given = true;
+            // An outdated holder's write onto a new session keeps that session's flag.
+            if !new_session && !taken_over {
+                found.push(Violation {
+                    kind: Kind::FalseStart,
+                    expected: "no ActionFlags: the session had been started".to_owned(),
+                    got: format!("version {version} with ActionFlags: 1"),
+                });
+            }
+            return true;
+        }
+        // A request whose answer is not here yet, or was lost, may have taken the flag.
+        let excused = others_in_flight || unanswered_until >= write.begin;
+        if new_session && !excused {
+            write.flag_given = true;
+            found.push(Violation {
+                kind: Kind::MissedStart,
+                expected: "ActionFlags: 1 for a new session".to_owned(),
+                got: format!("version {version} without it"),
+            });
+        }
+        false
+    }
+
+    pub(super) fn lock(&mut self, begin: u64, cookie: u32, found: &mut Vec<Violation>) -> Holder {
+        self.last_holder += 1;
+        let broken = |&(old, at): &(u32, u64)| at >= begin && old == cookie;
+        let mut taken_over = self.takeovers.iter().any(broken);
+        let is_held = |holder: &HolderRecord| !holder.taken_over && !holder.leaving;
+        if !taken_over && let Some(held) = self.holders.iter().find(|holder| is_held(holder)) {
+            found.push(Violation {
+                kind: Kind::DoubleLock,
+                expected: format!("423: cookie {} is held by another web request", held.cookie),
+                got: format!("the lock, cookie {cookie}"),
+            });
+            taken_over = true;
+            self.excuse_holders();
+        }
+        self.holders.push(HolderRecord {
+            id: self.last_holder,
+            cookie,
+            taken_over,
+            leaving: false,
+        });
+        Holder {
+            id: self.last_holder,
+            cookie,
+        }
+    }
+
+    pub(super) fn outdated(&self, begin: u64, now: u64, got: &str) -> Violation {
+        let (kind, expected) = if self.body_is_possible(begin, now) {
+            let newest = self.newest_certain();
+            (Kind::Stale, format!("version {newest} or a later one"))
+        } else {
+            (Kind::Resurrected, "no session: it was removed".to_owned())
+        };
+        Violation {
+            kind,
+            expected,
+            got: got.to_owned(),
+        }
+    }
+}
+
+pub(super) fn refused(outcome: Outcome) -> Violation {
+    let status = match outcome {
+        Outcome::Refused(status) => status,
+        _ => 404,
+    };
+    Violation {
+        kind: Kind::RefusedWrite,
+        expected: "200: the holder was not taken over".to_owned(),
+        got: format!("status {status}"),
+    }
+}

@@ -1,0 +1,32 @@
+//! A simulated ASP.NET web farm that counts wrong answers, not only speed.
+//!
+//! It speaks the state-server protocol to one or more targets as ASP.NET's client does (protocol 1
+//! and 6), and knows of every session what may rightly be answered.
+//!
+//! * [`run`]: the whole of it, [`FarmOptions`] in, [`FarmReport`] out.
+//! * [`ledger`]: what is true about one session, and which answers contradict it. Pure.
+//! * `session`: the users and their session ids.
+//! * `page`: one web request, page by page.
+//! * `body`: session bodies that tell which write they came from.
+//! * `connection`: the client's connection pool.
+//! * `engine`: threads, pace, beginning and end.
+//!
+//! Architecture invariant: a request without an answer is a failure, never a wrong answer; a wrong
+//! answer is counted only if no order of the operations explains it.
+
+mod body;
+mod connection;
+mod engine;
+pub mod ledger;
+mod options;
+mod page;
+mod random;
+mod report;
+mod session;
+mod stop;
+
+pub use body::MIN_BODY_BYTES;
+pub use engine::{FarmError, run};
+pub use options::{BodySize, FarmOptions, OptionsError, PageMix, RunEnd};
+pub use report::{Example, FarmCounts, FarmReport, FarmStats, Finding, Latency, Sweep};
+pub use stop::Stop;

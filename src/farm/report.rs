@@ -1,0 +1,348 @@
+//! What a run counted: while it runs, and at its end.
+
+use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use hdrhistogram::Histogram;
+use serde::Serialize;
+
+use super::ledger::{Kind, Violation};
+use crate::wire::Operation;
+
+/// Counters of a run under way; read them at any time.
+#[derive(Debug, Default)]
+pub struct FarmStats {
+    pages: AtomicU64,
+    operations: AtomicU64,
+    failures: AtomicU64,
+    violations: AtomicU64,
+}
+
+/// [`FarmStats`] at one moment.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct FarmCounts {
+    /// Pages done, however they ended.
+    pub pages: u64,
+    /// Requests answered.
+    pub operations: u64,
+    /// Requests without a usable answer.
+    pub failures: u64,
+    /// Wrong answers of all kinds.
+    pub violations: u64,
+}
+
+impl FarmStats {
+    /// The counts so far.
+    pub fn counts(&self) -> FarmCounts {
+        FarmCounts {
+            pages: self.pages.load(Ordering::Relaxed),
+            operations: self.operations.load(Ordering::Relaxed),
+            failures: self.failures.load(Ordering::Relaxed),
+            violations: self.violations.load(Ordering::Relaxed),
+        }
+    }
+
+    pub(crate) fn add(&self, counts: FarmCounts) {
+        let add = |counter: &AtomicU64, number: u64| {
+            if number > 0 {
+                counter.fetch_add(number, Ordering::Relaxed);
+            }
+        };
+        add(&self.pages, counts.pages);
+        add(&self.operations, counts.operations);
+        add(&self.failures, counts.failures);
+        add(&self.violations, counts.violations);
+    }
+}
+
+/// Why a request brought no usable answer. The farm's user would have seen an error page.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub(crate) enum Failure {
+    /// No connection.
+    Connect,
+    /// The connection ended before the answer did.
+    Closed,
+    /// No answer in time.
+    Timeout,
+    /// An answer that cannot be read.
+    Unparsable,
+    /// 400.
+    BadRequest,
+    /// The first answer names no server version of 2 or later (protocol 4).
+    Version,
+    /// A page waited for a lock as long as it may run.
+    LockWait,
+}
+
+impl Failure {
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Self::Connect => "connect",
+            Self::Closed => "closed",
+            Self::Timeout => "timeout",
+            Self::Unparsable => "unparsable",
+            Self::BadRequest => "bad_request",
+            Self::Version => "version_header",
+            Self::LockWait => "lock_wait",
+        }
+    }
+}
+
+/// The result of a run. Serialises to one JSON object; times are in the unit of their name.
+#[derive(Debug, Clone, Serialize)]
+pub struct FarmReport {
+    /// The seed; with the same options and an empty server it repeats the run's choices.
+    pub seed: u64,
+    /// How long the run took, the final sweep left out.
+    pub elapsed_ms: u64,
+    /// Pages done, however they ended.
+    pub pages: u64,
+    /// Pages that ended in an error for the user.
+    pub failed_pages: u64,
+    /// Pages still waiting for a lock when the run was stopped.
+    pub unfinished_pages: u64,
+    /// Pages per second.
+    pub pages_per_s: f64,
+    /// Requests that were answered.
+    pub operations: u64,
+    /// Answered requests per second.
+    pub operations_per_s: f64,
+    /// Time of whole pages; in an open loop from the moment the page was due.
+    pub page_latency: Latency,
+    /// Time from request to answer, by operation.
+    pub operation_latency: BTreeMap<&'static str, Latency>,
+    /// Wrong answers, by kind; every kind is present.
+    pub violations: BTreeMap<&'static str, Finding>,
+    /// Requests and pages without a usable answer, by kind; no wrong answers.
+    pub failures: BTreeMap<&'static str, u64>,
+    /// New sessions whose Session_Start ran.
+    pub session_starts: u64,
+    /// Locks broken because of their age.
+    pub takeovers: u64,
+    /// Answers "locked".
+    pub lock_waits: u64,
+    /// Open loop: the furthest that a page began behind the moment it was due.
+    pub worst_lag_ms: Option<u64>,
+    /// The last look at every session, if there was one.
+    pub sweep: Option<Sweep>,
+}
+
+/// Percentiles in microseconds.
+#[derive(Debug, Clone, Copy, Default, Serialize, PartialEq, Eq)]
+pub struct Latency {
+    /// How many were measured.
+    pub count: u64,
+    /// The median.
+    pub p50_us: u64,
+    /// 90 of 100 took no longer.
+    pub p90_us: u64,
+    /// 99 of 100 took no longer.
+    pub p99_us: u64,
+    /// 999 of 1000 took no longer.
+    pub p99_9_us: u64,
+    /// The longest.
+    pub max_us: u64,
+}
+
+/// Wrong answers of one kind.
+#[derive(Debug, Clone, Default, Serialize)]
+pub struct Finding {
+    /// How many.
+    pub count: u64,
+    /// The first ten of each thread, ten in all.
+    pub examples: Vec<Example>,
+}
+
+/// One wrong answer.
+#[derive(Debug, Clone, Serialize)]
+pub struct Example {
+    /// Fingerprint of the session: 8 hex digits, nothing of its id.
+    pub session: String,
+    /// What would have been right.
+    pub expected: String,
+    /// What came.
+    pub got: String,
+}
+
+/// The last look at every session.
+#[derive(Debug, Clone, Copy, Default, Serialize, PartialEq, Eq)]
+pub struct Sweep {
+    /// Sessions read, present or rightly absent.
+    pub read: u64,
+    /// Sessions that could not be read: no answer, locked for good, or no time left.
+    pub unread: u64,
+}
+
+impl FarmReport {
+    /// Whether no answer was wrong. Failures are no wrong answers.
+    pub fn is_clean(&self) -> bool {
+        self.violations.values().all(|finding| finding.count == 0)
+    }
+}
+
+const MAX_EXAMPLES: usize = 10;
+/// Operations with a histogram of their own.
+const OPERATIONS: [Operation; 6] = [
+    Operation::Get,
+    Operation::Acquire,
+    Operation::Release,
+    Operation::Put,
+    Operation::Remove,
+    Operation::Touch,
+];
+
+/// The counts of one thread.
+#[derive(Debug)]
+pub(crate) struct Tally {
+    page_latency: Histogram<u32>,
+    operation_latency: [Histogram<u32>; OPERATIONS.len()],
+    violations: BTreeMap<Kind, Finding>,
+    failures: BTreeMap<Failure, u64>,
+    pub(crate) failed_pages: u64,
+    pub(crate) unfinished_pages: u64,
+    pub(crate) session_starts: u64,
+    pub(crate) takeovers: u64,
+    pub(crate) lock_waits: u64,
+    pub(crate) worst_lag_ns: u64,
+    pub(crate) sweep: Sweep,
+}
+
+impl Tally {
+    pub(crate) fn new() -> Self {
+        Self {
+            page_latency: histogram(),
+            operation_latency: std::array::from_fn(|_| histogram()),
+            violations: BTreeMap::new(),
+            failures: BTreeMap::new(),
+            failed_pages: 0,
+            unfinished_pages: 0,
+            session_starts: 0,
+            takeovers: 0,
+            lock_waits: 0,
+            worst_lag_ns: 0,
+            sweep: Sweep::default(),
+        }
+    }
+
+    pub(crate) fn page(&mut self, took_ns: u64) {
+        self.page_latency.saturating_record(took_ns / 1000);
+    }
+
+    pub(crate) fn operation(&mut self, operation: Operation, took_ns: u64) {
+        if let Some(at) = OPERATIONS.iter().position(|&known| known == operation) {
+            self.operation_latency[at].saturating_record(took_ns / 1000);
+        }
+    }
+
+    pub(crate) fn failure(&mut self, failure: Failure) {
+        *self.failures.entry(failure).or_default() += 1;
+    }
+
+    pub(crate) fn violation(&mut self, session: String, violation: Violation) {
+        let finding = self.violations.entry(violation.kind).or_default();
+        finding.count += 1;
+        if finding.examples.len() < MAX_EXAMPLES {
+            finding.examples.push(Example {
+                session,
+                expected: violation.expected,
+                got: violation.got,
+            });
+        }
+    }
+
+    pub(crate) fn merge(&mut self, other: Self) {
+        // Adding fails only for values out of range, and all ranges are the same.
+        let _ = self.page_latency.add(other.page_latency);
+        let theirs = other.operation_latency;
+        for (ours, theirs) in self.operation_latency.iter_mut().zip(theirs) {
+            let _ = ours.add(theirs);
+        }
+        for (kind, theirs) in other.violations {
+            let ours = self.violations.entry(kind).or_default();
+            ours.count += theirs.count;
+            let room = MAX_EXAMPLES.saturating_sub(ours.examples.len());
+            ours.examples.extend(theirs.examples.into_iter().take(room));
+        }
+        for (failure, count) in other.failures {
+            *self.failures.entry(failure).or_default() += count;
+        }
+        self.failed_pages += other.failed_pages;
+        self.unfinished_pages += other.unfinished_pages;
+        self.session_starts += other.session_starts;
+        self.takeovers += other.takeovers;
+        self.lock_waits += other.lock_waits;
+        self.worst_lag_ns = self.worst_lag_ns.max(other.worst_lag_ns);
+        self.sweep.read += other.sweep.read;
+        self.sweep.unread += other.sweep.unread;
+    }
+
+    pub(crate) fn report(mut self, run: &RunFacts) -> FarmReport {
+        let seconds = (run.elapsed_ns as f64 / 1e9).max(f64::MIN_POSITIVE);
+        let by_operation = OPERATIONS.iter().zip(&self.operation_latency);
+        FarmReport {
+            seed: run.seed,
+            elapsed_ms: run.elapsed_ns / 1_000_000,
+            pages: run.counts.pages,
+            failed_pages: self.failed_pages,
+            unfinished_pages: self.unfinished_pages,
+            pages_per_s: run.counts.pages as f64 / seconds,
+            operations: run.counts.operations,
+            operations_per_s: run.counts.operations as f64 / seconds,
+            page_latency: latency(&self.page_latency),
+            operation_latency: by_operation
+                .map(|(operation, histogram)| (operation.name(), latency(histogram)))
+                .filter(|(_, latency)| latency.count > 0)
+                .collect(),
+            violations: Kind::ALL
+                .into_iter()
+                .map(|kind| {
+                    let finding = self.violations.remove(&kind).unwrap_or_default();
+                    (kind.name(), finding)
+                })
+                .collect(),
+            failures: self
+                .failures
+                .iter()
+                .map(|(failure, &count)| (failure.name(), count))
+                .collect(),
+            session_starts: self.session_starts,
+            takeovers: self.takeovers,
+            lock_waits: self.lock_waits,
+            worst_lag_ms: run.is_open_loop.then_some(self.worst_lag_ns / 1_000_000),
+            sweep: run.is_swept.then_some(self.sweep),
+        }
+    }
+}
+
+/// What the engine knows of a run besides the tallies.
+#[derive(Debug)]
+pub(crate) struct RunFacts {
+    pub(crate) seed: u64,
+    pub(crate) elapsed_ns: u64,
+    /// The counts at the end of the run proper.
+    pub(crate) counts: FarmCounts,
+    pub(crate) is_open_loop: bool,
+    pub(crate) is_swept: bool,
+}
+
+/// Microseconds, up to ten minutes; longer ones count as ten minutes.
+// INVARIANT: the crate refuses bounds with low < 1, high < 2 * low or more than 5 digits.
+#[expect(
+    clippy::expect_used,
+    reason = "the bounds are constants the crate accepts"
+)]
+fn histogram() -> Histogram<u32> {
+    const MAX_US: u64 = 600_000_000;
+    Histogram::new_with_bounds(1, MAX_US, 2).expect("constant bounds within the crate's limits")
+}
+
+fn latency(histogram: &Histogram<u32>) -> Latency {
+    Latency {
+        count: histogram.len(),
+        p50_us: histogram.value_at_quantile(0.5),
+        p90_us: histogram.value_at_quantile(0.9),
+        p99_us: histogram.value_at_quantile(0.99),
+        p99_9_us: histogram.value_at_quantile(0.999),
+        max_us: histogram.max(),
+    }
+}
