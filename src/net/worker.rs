@@ -5,13 +5,13 @@ use std::future::Future;
 use std::io;
 use std::net::{IpAddr, SocketAddr, TcpListener};
 use std::rc::Rc;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, mpsc};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
 use tokio::net::TcpStream;
-use tokio::runtime::{Builder, LocalOptions};
+use tokio::runtime::{Builder, LocalOptions, LocalRuntime};
 use tokio::sync::{Notify, watch};
 
 use super::deadline::TICK_MS;
@@ -147,7 +147,7 @@ impl Running {
 /// Starts one thread per listener; `make` builds the service on each.
 ///
 /// # Errors
-/// When the system gives no thread.
+/// When the system gives no thread or event queue; workers already running end by themselves.
 pub fn spawn_workers<S: Service>(
     listeners: Listeners,
     options: &ServeOptions,
@@ -158,12 +158,18 @@ pub fn spawn_workers<S: Service>(
     for (index, listener) in listeners.sockets.into_iter().enumerate() {
         let (options, make, stopped) = (options.clone(), make.clone(), stopped.clone());
         let name = format!("{}-{index}", options.thread_name);
-        let run = move || {
-            if let Err(error) = run_worker(index, listener, &options, make, stopped) {
-                tracing::error!(worker = index, %error, "worker could not run");
+        let (ready, is_ready) = mpsc::sync_channel(1);
+        let run = move || match prepare(listener) {
+            Ok((runtime, listener)) => {
+                let _ = ready.send(Ok(()));
+                run_worker(index, &runtime, listener, &options, make, stopped);
+            }
+            Err(error) => {
+                let _ = ready.send(Err(error));
             }
         };
         threads.push(thread::Builder::new().name(name).spawn(run)?);
+        is_ready.recv().map_err(io::Error::other)??;
     }
     Ok(Running {
         address: listeners.address,
@@ -172,19 +178,26 @@ pub fn spawn_workers<S: Service>(
     })
 }
 
-fn run_worker<S: Service>(
-    index: usize,
-    listener: TcpListener,
-    options: &ServeOptions,
-    make: impl Fn(Rc<Worker>) -> S,
-    mut stopped: watch::Receiver<bool>,
-) -> io::Result<()> {
-    let runtime = Builder::new_current_thread()
+/// What can fail when a worker starts.
+fn prepare(listener: TcpListener) -> io::Result<(LocalRuntime, tokio::net::TcpListener)> {
+    let mut builder = Builder::new_current_thread();
+    let runtime = builder
         .enable_io()
         .enable_time()
         .build_local(LocalOptions::default())?;
+    let listener = runtime.block_on(async { tokio::net::TcpListener::from_std(listener) })?;
+    Ok((runtime, listener))
+}
+
+fn run_worker<S: Service>(
+    index: usize,
+    runtime: &LocalRuntime,
+    listener: tokio::net::TcpListener,
+    options: &ServeOptions,
+    make: impl Fn(Rc<Worker>) -> S,
+    mut stopped: watch::Receiver<bool>,
+) {
     runtime.block_on(async {
-        let listener = tokio::net::TcpListener::from_std(listener)?;
         let worker = Rc::new(Worker {
             index,
             buffers: BufferPool::new(options.buffer_bytes),
@@ -219,8 +232,7 @@ fn run_worker<S: Service>(
             );
         }
         clock.abort();
-        Ok(())
-    })
+    });
 }
 
 /// Drives the worker's clock, its deadlines and the service's housekeeping.
