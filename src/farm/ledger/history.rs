@@ -1,6 +1,6 @@
 //! The writes of a session: what may be seen of them, and what follows from having seen it.
 
-use super::{Create, SessionLedger, Violation, Writing};
+use super::{Create, SessionLedger, Unlock, Violation, Writing};
 
 /// Length of the list of writes from which on settled ones are dropped.
 pub(super) const PRUNE_FROM: usize = 8;
@@ -213,10 +213,54 @@ impl SessionLedger {
         writes.find(|write| version > 0 && write.version == version)
     }
 
-    pub(super) fn give_any_flag(&mut self) {
-        for write in &mut self.writes {
+    pub(super) fn give_flag(&mut self, version: u64) {
+        if let Some(write) = self.find(version) {
             write.flag_given = true;
         }
+    }
+
+    /// Whether the flag of an insert that ran in this time is still to be given.
+    pub(super) fn has_flag_between(&self, begin: u64, end: u64) -> bool {
+        let mut writes = self.writes.iter();
+        writes.any(|write| {
+            write.is_insert && !write.flag_given && write.begin <= end && write.end >= begin
+        })
+    }
+
+    pub(super) fn begin_unlock(&mut self, now: u64, cookie: u32, by: Option<u64>) {
+        for holder in &mut self.holders {
+            holder.taken_over |= holder.cookie == cookie && Some(holder.id) != by;
+        }
+        self.unlocks.push(Unlock {
+            cookie,
+            begin: now,
+            until: NEVER,
+        });
+    }
+
+    pub(super) fn end_unlock(
+        &mut self,
+        begin: u64,
+        cookie: Option<u32>,
+        now: u64,
+        is_unknown: bool,
+    ) {
+        let late_ns = if is_unknown {
+            self.rules.late_effect_ns
+        } else {
+            0
+        };
+        for unlock in &mut self.unlocks {
+            if unlock.begin == begin && Some(unlock.cookie) == cookie {
+                unlock.until = now.saturating_add(late_ns);
+            }
+        }
+        let oldest = self
+            .in_flight
+            .iter()
+            .min()
+            .map_or(now, |&begin| begin.min(now));
+        self.unlocks.retain(|unlock| unlock.until >= oldest);
     }
 
     pub(super) fn remove_holder(&mut self, id: Option<u64>) -> bool {
