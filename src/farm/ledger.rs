@@ -17,14 +17,14 @@
 //! * A holder whose lock was broken by a takeover may still overwrite newer data, or be refused:
 //!   the state server has that flaw itself (protocol 5.3). Such a write is acceptable and proves
 //!   nothing.
+//! * A late request frees any lock with its cookie, also one of a later life of the session, whose
+//!   cookies start anew: that holder counts as taken over.
 //! * An insert (`ExtraFlags: 1`) takes effect only where the session was absent.
 //!
 //! After a violation the ledger takes both the answer and what it believed as possible, so that
 //! one fault of a server is counted once and not with every later request.
 //!
 //! Pure: time is an argument, in nanoseconds since any fixed moment, starting at 1.
-
-use std::fmt;
 
 use self::history::{NEVER, Value, Write};
 use self::judge::refused;
@@ -39,8 +39,7 @@ mod model;
 mod tests;
 
 /// The kinds of wrong answers.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, serde::Serialize)]
-#[serde(rename_all = "snake_case")]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Kind {
     /// "No such session" about a session that existed from begin to end of the request.
     Lost,
@@ -403,16 +402,5 @@ impl SessionLedger {
         let certain = |write: &&Write| write.value == Value::Body && write.certain_at != NEVER;
         let newest = self.writes.iter().filter(certain);
         newest.map(|write| write.version).max().unwrap_or(0)
-    }
-}
-
-impl fmt::Display for Violation {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self {
-            kind,
-            expected,
-            got,
-        } = self;
-        write!(f, "{}: expected {expected}, got {got}", kind.name())
     }
 }
