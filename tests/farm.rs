@@ -18,7 +18,7 @@ fn options(target: SocketAddr) -> FarmOptions {
         clients: 8,
         sessions: 5,
         end: RunEnd::Pages(1500),
-        body: "51..600".parse().unwrap(),
+        body: "59..600".parse().unwrap(),
         mix: PageMix {
             abandon: 10,
             ..PageMix::default()

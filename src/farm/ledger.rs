@@ -241,6 +241,7 @@ impl SessionLedger {
             version: 0,
             value: Value::Absent,
             is_insert: false,
+            holder: None,
             taken_over: false,
             begin: 0,
             end: 0,
@@ -319,8 +320,13 @@ impl SessionLedger {
         found: &mut Vec<Violation>,
     ) -> (Verdict, Option<Holder>) {
         self.finish(begun.at);
-        let verdict = self.judge(begun.at, now, seen, found);
-        let holder = cookie.map(|cookie| self.lock(begun.at, cookie, found));
+        let is_broken = cookie.is_some_and(|cookie| self.is_broken(begun.at, cookie));
+        let verdict = if is_broken || !self.judge_order(begun.at, now, seen, found) {
+            self.judge(begun.at, now, seen, found)
+        } else {
+            Verdict::default()
+        };
+        let holder = cookie.map(|cookie| self.lock(cookie, is_broken, found));
         (verdict, holder)
     }
 
@@ -340,6 +346,9 @@ impl SessionLedger {
             Leave::Remove => self.write(now, Value::Absent, false, taken_over),
             Leave::Release => 0,
         };
+        if let Some(write) = self.find(version) {
+            write.holder = Some(holder.id);
+        }
         self.begin_unlock(now, holder.cookie, Some(holder.id));
         Writing {
             at: now,

@@ -142,10 +142,48 @@ impl SessionLedger {
         false
     }
 
-    pub(super) fn lock(&mut self, begin: u64, cookie: u32, found: &mut Vec<Violation>) -> Holder {
-        self.last_holder += 1;
+    /// Whether a lock with this cookie, handed out since `begin`, may have been broken already.
+    pub(super) fn is_broken(&self, begin: u64, cookie: u32) -> bool {
         let mut unlocks = self.unlocks.iter();
-        let mut taken_over = unlocks.any(|unlock| unlock.cookie == cookie && unlock.until >= begin);
+        unlocks.any(|unlock| unlock.cookie == cookie && unlock.until >= begin)
+    }
+
+    /// Judges an acquired body against the holders before it; returns whether it is a violation.
+    pub(super) fn judge_order(
+        &mut self,
+        begin: u64,
+        now: u64,
+        seen: Seen,
+        found: &mut Vec<Violation>,
+    ) -> bool {
+        let Seen::Body { version, .. } = seen else {
+            return false;
+        };
+        let Some(later) = self.overtaken(begin, version) else {
+            return false;
+        };
+        let (kind, expected) = match later {
+            Value::Absent => (Kind::Resurrected, "no session: its last holder removed it"),
+            Value::Body => (Kind::Stale, "what the last holder wrote"),
+        };
+        found.push(Violation {
+            kind,
+            expected: expected.to_owned(),
+            got: format!("version {version}"),
+        });
+        self.touched_at = self.touched_at.max(begin);
+        self.revive(begin, now, version);
+        true
+    }
+
+    pub(super) fn lock(
+        &mut self,
+        cookie: u32,
+        is_broken: bool,
+        found: &mut Vec<Violation>,
+    ) -> Holder {
+        self.last_holder += 1;
+        let mut taken_over = is_broken;
         let is_held = |holder: &HolderRecord| !holder.taken_over && !holder.leaving;
         if !taken_over && let Some(held) = self.holders.iter().find(|holder| is_held(holder)) {
             found.push(Violation {
