@@ -17,14 +17,14 @@
 //! * A holder whose lock was broken by a takeover may still overwrite newer data, or be refused:
 //!   the state server has that flaw itself (protocol 5.3). Such a write is acceptable and proves
 //!   nothing.
+//! * A late request frees any lock with its cookie, also one of a later life of the session, whose
+//!   cookies start anew: that holder counts as taken over.
 //! * An insert (`ExtraFlags: 1`) takes effect only where the session was absent.
 //!
 //! After a violation the ledger takes both the answer and what it believed as possible, so that
 //! one fault of a server is counted once and not with every later request.
 //!
 //! Pure: time is an argument, in nanoseconds since any fixed moment, starting at 1.
-
-use std::fmt;
 
 use self::history::{NEVER, Value, Write};
 use self::judge::refused;
@@ -39,8 +39,7 @@ mod model;
 mod tests;
 
 /// The kinds of wrong answers.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, serde::Serialize)]
-#[serde(rename_all = "snake_case")]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Kind {
     /// "No such session" about a session that existed from begin to end of the request.
     Lost,
@@ -151,6 +150,8 @@ pub enum Outcome {
 #[must_use]
 pub struct Begun {
     at: u64,
+    /// The lock a takeover breaks.
+    cookie: Option<u32>,
 }
 
 /// A web request that holds the session's lock.
@@ -190,6 +191,7 @@ pub struct Writing {
     /// Number of the write, to be put into the body; 0 for a release.
     pub version: u64,
     holder: Option<u64>,
+    cookie: Option<u32>,
     create: Option<Create>,
 }
 
@@ -208,21 +210,28 @@ pub struct SessionLedger {
     last_version: u64,
     holders: Vec<HolderRecord>,
     last_holder: u64,
-    takeovers: [(u32, u64); REMEMBERED_TAKEOVERS],
-    last_takeover: usize,
+    unlocks: Vec<Unlock>,
     in_flight: Vec<u64>,
     touched_at: u64,
     unanswered_read_until: u64,
 }
 
-/// Takeovers remembered for acquires that were under way when their lock was broken.
-const REMEMBERED_TAKEOVERS: usize = 8;
 #[derive(Debug)]
 struct HolderRecord {
     id: u64,
     cookie: u32,
     taken_over: bool,
     leaving: bool,
+}
+
+/// A request that frees a lock of this cookie whenever it arrives. Cookies start anew with every
+/// life of a session, so it may free a lock it was not meant for (protocol 5.3).
+#[derive(Debug)]
+struct Unlock {
+    cookie: u32,
+    begin: u64,
+    /// Until when it may arrive; [`NEVER`] while it is under way.
+    until: u64,
 }
 
 impl SessionLedger {
@@ -232,6 +241,7 @@ impl SessionLedger {
             version: 0,
             value: Value::Absent,
             is_insert: false,
+            holder: None,
             taken_over: false,
             begin: 0,
             end: 0,
@@ -245,8 +255,7 @@ impl SessionLedger {
             last_version: 0,
             holders: Vec::new(),
             last_holder: 0,
-            takeovers: [(0, 0); REMEMBERED_TAKEOVERS],
-            last_takeover: 0,
+            unlocks: Vec::new(),
             in_flight: Vec::new(),
             touched_at: 0,
             unanswered_read_until: 0,
@@ -257,17 +266,19 @@ impl SessionLedger {
     pub fn begin(&mut self, now: u64) -> Begun {
         self.expire(now);
         self.in_flight.push(now);
-        Begun { at: now }
+        Begun {
+            at: now,
+            cookie: None,
+        }
     }
 
     /// A release with the cookie of somebody else's lock, read from a 423, is about to be sent.
     pub fn begin_takeover(&mut self, now: u64, cookie: u32) -> Begun {
-        for holder in &mut self.holders {
-            holder.taken_over |= holder.cookie == cookie;
+        self.begin_unlock(now, cookie, None);
+        Begun {
+            cookie: Some(cookie),
+            ..self.begin(now)
         }
-        self.last_takeover = (self.last_takeover + 1) % REMEMBERED_TAKEOVERS;
-        self.takeovers[self.last_takeover] = (cookie, now);
-        self.begin(now)
     }
 
     /// The answer to a shared GET or a HEAD.
@@ -292,8 +303,9 @@ impl SessionLedger {
         found: &mut Vec<Violation>,
     ) {
         self.finish(begun.at);
+        self.end_unlock(begun.at, begun.cookie, now, seen == Seen::Nothing);
         if flag {
-            self.give_any_flag();
+            self.unanswered_read_until = self.unanswered_read_until.max(now);
         }
         let _ = self.judge(begun.at, now, seen, found);
     }
@@ -308,8 +320,13 @@ impl SessionLedger {
         found: &mut Vec<Violation>,
     ) -> (Verdict, Option<Holder>) {
         self.finish(begun.at);
-        let verdict = self.judge(begun.at, now, seen, found);
-        let holder = cookie.map(|cookie| self.lock(begun.at, cookie, found));
+        let is_broken = cookie.is_some_and(|cookie| self.is_broken(begun.at, cookie));
+        let verdict = if is_broken || !self.judge_order(begun.at, now, seen, found) {
+            self.judge(begun.at, now, seen, found)
+        } else {
+            Verdict::default()
+        };
+        let holder = cookie.map(|cookie| self.lock(cookie, is_broken, found));
         (verdict, holder)
     }
 
@@ -329,10 +346,15 @@ impl SessionLedger {
             Leave::Remove => self.write(now, Value::Absent, false, taken_over),
             Leave::Release => 0,
         };
+        if let Some(write) = self.find(version) {
+            write.holder = Some(holder.id);
+        }
+        self.begin_unlock(now, holder.cookie, Some(holder.id));
         Writing {
             at: now,
             version,
             holder: Some(holder.id),
+            cookie: Some(holder.cookie),
             create: None,
         }
     }
@@ -345,6 +367,7 @@ impl SessionLedger {
             at: now,
             version: self.write(now, Value::Body, create == Create::Insert, false),
             holder: None,
+            cookie: None,
             create: Some(create),
         }
     }
@@ -358,6 +381,8 @@ impl SessionLedger {
         found: &mut Vec<Violation>,
     ) {
         self.finish(writing.at);
+        let is_unknown = outcome == Outcome::Unknown;
+        self.end_unlock(writing.at, writing.cookie, now, is_unknown);
         let taken_over = self.remove_holder(writing.holder);
         match outcome {
             Outcome::Done => {
@@ -386,16 +411,5 @@ impl SessionLedger {
         let certain = |write: &&Write| write.value == Value::Body && write.certain_at != NEVER;
         let newest = self.writes.iter().filter(certain);
         newest.map(|write| write.version).max().unwrap_or(0)
-    }
-}
-
-impl fmt::Display for Violation {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self {
-            kind,
-            expected,
-            got,
-        } = self;
-        write!(f, "{}: expected {expected}, got {got}", kind.name())
     }
 }

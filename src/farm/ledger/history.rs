@@ -1,6 +1,6 @@
 //! The writes of a session: what may be seen of them, and what follows from having seen it.
 
-use super::{Create, SessionLedger, Violation, Writing};
+use super::{Create, HolderRecord, SessionLedger, Unlock, Violation, Writing};
 
 /// Length of the list of writes from which on settled ones are dropped.
 pub(super) const PRUNE_FROM: usize = 8;
@@ -17,6 +17,8 @@ pub(super) struct Write {
     pub(super) version: u64,
     pub(super) value: Value,
     pub(super) is_insert: bool,
+    /// The holder that wrote it under its lock, unless its outcome is unknown.
+    pub(super) holder: Option<u64>,
     pub(super) taken_over: bool,
     pub(super) begin: u64,
     /// When it had surely happened, if it happened at all; [`NEVER`] while it is under way.
@@ -120,9 +122,33 @@ impl SessionLedger {
 
     /// Whoever holds a lock now may lose it through no fault of later answers.
     pub(super) fn excuse_holders(&mut self) {
-        for holder in &mut self.holders {
+        self.break_locks(|_| true);
+    }
+
+    fn break_locks(&mut self, chosen: impl Fn(&HolderRecord) -> bool) {
+        for holder in self.holders.iter_mut().filter(|holder| chosen(holder)) {
             holder.taken_over = true;
+            let theirs = |write: &&mut Write| write.holder == Some(holder.id);
+            for write in self.writes.iter_mut().filter(theirs) {
+                write.taken_over = true;
+            }
         }
+    }
+
+    /// The write that an acquire from `begin` on must have come after although it saw `version`:
+    /// it got the lock, so whoever held it before had given it up, which takes effect with the
+    /// write.
+    pub(super) fn overtaken(&self, begin: u64, version: u64) -> Option<Value> {
+        let seen = self.writes.iter().find(|write| write.version == version)?;
+        let mut writes = self.writes.iter();
+        let later = writes.find(|write| {
+            write.holder.is_some()
+                && !write.taken_over
+                && write.superseded_at > 0
+                && write.end >= begin
+                && write.begin > seen.end
+        });
+        later.map(|write| write.value)
     }
 
     pub(super) fn expire(&mut self, now: u64) {
@@ -189,6 +215,7 @@ impl SessionLedger {
         match self.find(writing.version) {
             Some(write) => {
                 write.end = until;
+                write.holder = None;
                 write.taken_over |= taken_over;
             }
             // A release may have taken the flag with it.
@@ -213,10 +240,56 @@ impl SessionLedger {
         writes.find(|write| version > 0 && write.version == version)
     }
 
-    pub(super) fn give_any_flag(&mut self) {
-        for write in &mut self.writes {
+    pub(super) fn give_flag(&mut self, version: u64) {
+        if let Some(write) = self.find(version) {
             write.flag_given = true;
         }
+    }
+
+    /// Whether the flag of an insert that ran in this time is still to be given.
+    pub(super) fn has_flag_between(&self, begin: u64, end: u64) -> bool {
+        let mut writes = self.writes.iter();
+        writes.any(|write| {
+            write.is_insert
+                && !write.flag_given
+                && write.begin <= end
+                && write.end >= begin
+                && self.insert_is_possible(begin, write)
+        })
+    }
+
+    pub(super) fn begin_unlock(&mut self, now: u64, cookie: u32, by: Option<u64>) {
+        self.break_locks(|holder| holder.cookie == cookie && Some(holder.id) != by);
+        self.unlocks.push(Unlock {
+            cookie,
+            begin: now,
+            until: NEVER,
+        });
+    }
+
+    pub(super) fn end_unlock(
+        &mut self,
+        begin: u64,
+        cookie: Option<u32>,
+        now: u64,
+        is_unknown: bool,
+    ) {
+        let late_ns = if is_unknown {
+            self.rules.late_effect_ns
+        } else {
+            0
+        };
+        for unlock in &mut self.unlocks {
+            if unlock.begin == begin && Some(unlock.cookie) == cookie {
+                unlock.until = now.saturating_add(late_ns);
+            }
+        }
+        let oldest = self
+            .in_flight
+            .iter()
+            .min()
+            .map_or(now, |&begin| begin.min(now));
+        self.unlocks.retain(|unlock| unlock.until >= oldest);
     }
 
     pub(super) fn remove_holder(&mut self, id: Option<u64>) -> bool {
@@ -259,6 +332,7 @@ impl Write {
             version,
             value,
             is_insert: false,
+            holder: None,
             taken_over: false,
             begin,
             end: NEVER,

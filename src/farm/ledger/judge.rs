@@ -114,11 +114,13 @@ impl SessionLedger {
         let Some(write) = self.find(version) else {
             return flag;
         };
-        let (new_session, taken_over) = (write.is_insert && !write.flag_given, write.taken_over);
+        let new_session = write.is_insert && !write.flag_given;
+        let (begin, taken_over) = (write.begin, write.taken_over);
         if flag {
             write.flag_given = true;
-            // An outdated holder's write onto a new session keeps that session's flag.
-            if !new_session && !taken_over {
+            let end = write.end;
+            // A write without a lock keeps the flag of the new session it lands on.
+            if !new_session && !taken_over && !self.has_flag_between(begin, end) {
                 found.push(Violation {
                     kind: Kind::FalseStart,
                     expected: "no ActionFlags: the session had been started".to_owned(),
@@ -128,9 +130,9 @@ impl SessionLedger {
             return true;
         }
         // A request whose answer is not here yet, or was lost, may have taken the flag.
-        let excused = others_in_flight || unanswered_until >= write.begin;
+        let excused = others_in_flight || unanswered_until >= begin;
         if new_session && !excused {
-            write.flag_given = true;
+            self.give_flag(version);
             found.push(Violation {
                 kind: Kind::MissedStart,
                 expected: "ActionFlags: 1 for a new session".to_owned(),
@@ -140,10 +142,48 @@ impl SessionLedger {
         false
     }
 
-    pub(super) fn lock(&mut self, begin: u64, cookie: u32, found: &mut Vec<Violation>) -> Holder {
+    /// Whether a lock with this cookie, handed out since `begin`, may have been broken already.
+    pub(super) fn is_broken(&self, begin: u64, cookie: u32) -> bool {
+        let mut unlocks = self.unlocks.iter();
+        unlocks.any(|unlock| unlock.cookie == cookie && unlock.until >= begin)
+    }
+
+    /// Judges an acquired body against the holders before it; returns whether it is a violation.
+    pub(super) fn judge_order(
+        &mut self,
+        begin: u64,
+        now: u64,
+        seen: Seen,
+        found: &mut Vec<Violation>,
+    ) -> bool {
+        let Seen::Body { version, .. } = seen else {
+            return false;
+        };
+        let Some(later) = self.overtaken(begin, version) else {
+            return false;
+        };
+        let (kind, expected) = match later {
+            Value::Absent => (Kind::Resurrected, "no session: its last holder removed it"),
+            Value::Body => (Kind::Stale, "what the last holder wrote"),
+        };
+        found.push(Violation {
+            kind,
+            expected: expected.to_owned(),
+            got: format!("version {version}"),
+        });
+        self.touched_at = self.touched_at.max(begin);
+        self.revive(begin, now, version);
+        true
+    }
+
+    pub(super) fn lock(
+        &mut self,
+        cookie: u32,
+        is_broken: bool,
+        found: &mut Vec<Violation>,
+    ) -> Holder {
         self.last_holder += 1;
-        let broken = |&(old, at): &(u32, u64)| at >= begin && old == cookie;
-        let mut taken_over = self.takeovers.iter().any(broken);
+        let mut taken_over = is_broken;
         let is_held = |holder: &HolderRecord| !holder.taken_over && !holder.leaving;
         if !taken_over && let Some(held) = self.holders.iter().find(|holder| is_held(holder)) {
             found.push(Violation {

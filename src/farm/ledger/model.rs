@@ -261,7 +261,7 @@ impl World {
 proptest! {
     #![proptest_config(ProptestConfig {
         failure_persistence: None,
-        ..ProptestConfig::with_cases(2000)
+        ..ProptestConfig::with_cases(1000)
     })]
 
     #[test]

@@ -252,6 +252,24 @@ fn of_two_inserts_with_a_removal_between_both_may_take_effect() {
     case.assert_found(&[]);
 }
 
+#[test]
+fn whoever_gets_the_lock_sees_what_its_last_holder_did() {
+    for (leave, kind) in [
+        (Leave::Write, Kind::Stale),
+        (Leave::Remove, Kind::Resurrected),
+    ] {
+        let mut case = Case::stored();
+        let holder = case.acquire(1, 2);
+        let waiting = case.begin();
+        let writing = case.begin_leave(&holder, leave);
+        let _next = case.end_acquire(waiting, body(1), 3);
+        case.assert_found(&[kind]);
+        case.end_write(writing, Outcome::Done);
+        case.read(body(1));
+        case.assert_found(&[kind]);
+    }
+}
+
 // Resurrected.
 
 #[test]
@@ -359,7 +377,11 @@ fn a_lock_is_free_from_the_moment_its_release_is_sent() {
         let writing = case.begin_leave(&holder, leave);
         let seen = match leave {
             Leave::Write => body(writing.version),
-            _ => body(1),
+            Leave::Release => body(1),
+            Leave::Remove => {
+                case.create(Create::Insert);
+                flagged(3)
+            }
         };
         let _next = case.end_acquire(waiting, seen, 3);
         case.end_write(writing, Outcome::Done);
