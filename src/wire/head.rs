@@ -1,7 +1,5 @@
 //! Lines and headers of a head, shared by requests and responses.
 
-use memchr::memchr;
-
 use super::WireError;
 
 /// Most header lines in one head. Stock clients send five, stock servers seven.
@@ -97,7 +95,7 @@ impl<'a> Lines<'a> {
     /// The next line without its CRLF; `None` while it is not complete.
     pub(crate) fn next_line(&mut self) -> Result<Option<Span>, WireError> {
         let rest = &self.bytes[self.next..];
-        let Some(line_feed) = memchr(b'\n', rest) else {
+        let Some(line_feed) = find_line_feed(rest) else {
             return if self.bytes.len() >= self.max_head_bytes {
                 Err(WireError::HeadTooLarge {
                     max_bytes: self.max_head_bytes,
@@ -114,16 +112,13 @@ impl<'a> Lines<'a> {
         if line_feed == 0 || rest[line_feed - 1] != b'\r' {
             return Err(WireError::BareLineFeed);
         }
-        let line = &rest[..line_feed - 1];
-        if has_control_byte(line) {
-            return Err(WireError::ControlByte);
-        }
-        let span = Span::new(self.next, self.next + line.len());
+        let span = Span::new(self.next, self.next + line_feed - 1);
         self.next += line_feed + 1;
         Ok(Some(span))
     }
 
-    /// Hands every header line to `take` until the empty line. `Ok(false)` while incomplete.
+    /// Hands every header line to `take` until the empty line, then looks for control bytes in the
+    /// whole head. `Ok(false)` while incomplete.
     pub(crate) fn headers(
         &mut self,
         mut take: impl FnMut(Header<'a>) -> Result<(), WireError>,
@@ -133,7 +128,12 @@ impl<'a> Lines<'a> {
                 return Ok(false);
             };
             if line.start() == line.end() {
-                return Ok(true);
+                let whole = &self.bytes[..self.next];
+                return if has_control_byte(whole) {
+                    Err(WireError::ControlByte)
+                } else {
+                    Ok(true)
+                };
             }
             take(split_header(self.bytes, line)?)?;
         }
@@ -169,12 +169,12 @@ pub(crate) fn once<T>(
 
 fn split_header(bytes: &[u8], line: Span) -> Result<Header<'_>, WireError> {
     let text = line.of(bytes);
-    let colon = memchr(b':', text).ok_or(WireError::BadHeaderLine)?;
-    let name = &text[..colon];
     // A name of token bytes only: that excludes folding, a space before the colon and emptiness.
-    if name.is_empty() || !name.iter().all(|&byte| is_token(byte)) {
-        return Err(WireError::BadHeaderLine);
-    }
+    let colon = text.iter().position(|&byte| !is_token(byte));
+    let colon = colon
+        .filter(|&at| at > 0 && text[at] == b':')
+        .ok_or(WireError::BadHeaderLine)?;
+    let name = &text[..colon];
     let mut start = colon + 1;
     let mut end = text.len();
     while start < end && is_blank(text[start]) {
@@ -227,11 +227,36 @@ const fn token_table() -> [bool; 256] {
     table
 }
 
-/// No early exit on purpose: the loop becomes a few vector instructions.
-fn has_control_byte(line: &[u8]) -> bool {
-    line.iter().fold(false, |bad, &byte| {
-        bad | ((byte < 0x20) & (byte != b'\t')) | (byte == 0x7f)
+/// Whether a head holds a byte below 0x20 or 0x7f that is not a tab or part of a line end. A bare
+/// line feed has been refused before.
+///
+/// No early exit: the loop becomes a few vector instructions.
+fn has_control_byte(head: &[u8]) -> bool {
+    let behind = head.get(1..).unwrap_or_default();
+    head.iter().zip(behind).fold(false, |bad, (&byte, &next)| {
+        let is_blank = (byte == b'\t') | (byte == b'\n') | ((byte == b'\r') & (next == b'\n'));
+        bad | ((byte < 0x20) & !is_blank) | (byte == 0x7f)
     })
+}
+
+/// Position of the first line feed. Lines are short: eight bytes at a time, inline, is less work
+/// than the call of a search that is made for long texts.
+fn find_line_feed(bytes: &[u8]) -> Option<usize> {
+    const ONES: u64 = u64::from_le_bytes([1; 8]);
+    const HIGH_BITS: u64 = u64::from_le_bytes([0x80; 8]);
+    const LINE_FEEDS: u64 = u64::from_le_bytes([b'\n'; 8]);
+    let mut at = 0;
+    while let Some(eight) = bytes[at..].first_chunk() {
+        // A byte of `zeroed` is zero where a line feed stood; the lowest marked one is exact.
+        let zeroed = u64::from_le_bytes(*eight) ^ LINE_FEEDS;
+        let marked = zeroed.wrapping_sub(ONES) & !zeroed & HIGH_BITS;
+        if marked != 0 {
+            return Some(at + marked.trailing_zeros() as usize / 8);
+        }
+        at += 8;
+    }
+    let tail = bytes[at..].iter().position(|&byte| byte == b'\n');
+    tail.map(|position| at + position)
 }
 
 #[cfg(test)]
@@ -249,18 +274,28 @@ mod tests {
     }
 
     #[test]
-    fn control_bytes_are_seen_anywhere_in_a_line() {
+    fn control_bytes_are_seen_anywhere_in_a_head() {
         for byte in (0..0x20).chain([0x7f]) {
-            for at in [0, 17, 63] {
-                let mut line = vec![b'a'; 64];
-                line[at] = byte;
-                assert_eq!(
-                    has_control_byte(&line),
-                    byte != b'\t',
-                    "byte {byte:#x} at {at}"
-                );
+            for at in [0, 17, 61] {
+                let mut head = vec![b'a'; 64];
+                head[62..].copy_from_slice(b"\r\n");
+                head[at] = byte;
+                let harmless = byte == b'\t' || byte == b'\n';
+                assert_eq!(has_control_byte(&head), !harmless, "byte {byte:#x} at {at}");
             }
         }
-        assert!(!has_control_byte("caf\u{e9} ~!".as_bytes()));
+        assert!(!has_control_byte("caf\u{e9} ~!\r\n".as_bytes()));
+    }
+
+    #[test]
+    fn the_first_line_feed_is_found_wherever_it_stands() {
+        for length in 0..40 {
+            for at in 0..length {
+                let mut bytes = vec![b'\x0b'; length];
+                bytes[at..].fill(b'\n');
+                assert_eq!(find_line_feed(&bytes), Some(at), "{at} of {length}");
+            }
+            assert_eq!(find_line_feed(&vec![b'\x8a'; length]), None);
+        }
     }
 }
