@@ -2,14 +2,14 @@
 
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
-/// Descriptors beside client and backend connections: listeners, event queues, files.
+/// Descriptors beside connections: listeners, event queues, files.
 const OTHER_DESCRIPTORS: u64 = 128;
 
-/// Raises the limit on open files as far as the system lets us, and says so when `connections`
-/// would not fit: each may need a second descriptor towards a backend.
+/// Raises the limit on open files as far as the system lets us, and says so when `connections` of
+/// all kinds would not fit.
 pub fn raise_open_files(connections: usize) {
     let limit = getrlimit(Resource::Nofile);
-    let wanted = 2 * connections as u64 + OTHER_DESCRIPTORS;
+    let wanted = connections as u64 + OTHER_DESCRIPTORS;
     let possible = limit
         .maximum
         .unwrap_or(wanted)

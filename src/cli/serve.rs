@@ -27,7 +27,8 @@ pub(super) fn run(args: &ServeArgs) -> Exit {
             "id derived from the name"
         );
     }
-    system::raise_open_files(config.limits.client_connections);
+    // Each client connection may need one towards a backend.
+    system::raise_open_files(2 * config.limits.client_connections);
     let mut signals = match StopSignals::new() {
         Ok(signals) => signals,
         Err(error) => return output::could_not_run(error),

@@ -123,65 +123,66 @@ pub fn extract<'b>(target: &[u8], buffer: &'b mut KeyBuffer) -> Result<SessionKe
 
 /// Replaces the content of `decoded` by the form-url-decoded `raw` (protocol 2.2).
 fn decode(raw: &[u8], decoded: &mut Vec<u8>) {
-    decoded.clear();
     // Decoding never lengthens, so this is the only allocation.
-    decoded.reserve_exact(raw.len());
+    decoded.clear();
+    decoded.resize(raw.len(), 0);
     let mut rest = raw;
+    let mut end = 0;
     // Escapes stand close together, so a plain loop beats a search for the next one.
     while let [byte, behind @ ..] = rest {
-        rest = match byte {
-            b'%' => &rest[decode_escape(rest, decoded)..],
-            b'+' => {
-                decoded.push(b' ');
-                behind
+        let mut decoded_byte = *byte;
+        rest = behind;
+        if *byte == b'+' {
+            decoded_byte = b' ';
+        } else if *byte == b'%' {
+            if let Some((escaped, used)) = byte_escape(behind) {
+                decoded_byte = escaped;
+                rest = &behind[used..];
+            } else if let Some((character, used)) = character_escape(behind) {
+                end += character.encode_utf8(&mut decoded[end..]).len();
+                rest = &behind[used..];
+                continue;
             }
-            _ => {
-                decoded.push(*byte);
-                behind
-            }
-        };
+        }
+        decoded[end] = decoded_byte;
+        end += 1;
     }
+    decoded.truncate(end);
 }
 
-/// Decodes the escape whose `%` begins `rest`; returns how many bytes of `rest` it took. A `%`
-/// that begins no complete escape stands for itself, and what follows it is decoded afresh.
-fn decode_escape(rest: &[u8], decoded: &mut Vec<u8>) -> usize {
-    if let [_, high, low, ..] = *rest
-        && let (Some(high), Some(low)) = (hex_digit(high), hex_digit(low))
-    {
-        decoded.push(high << 4 | low);
-        return 3;
-    }
-    if let Some(unit) = utf16_escape(rest) {
-        let (character, used) = utf16_character(unit, utf16_escape(&rest[UTF16_ESCAPE_BYTES..]));
-        decoded.extend_from_slice(character.encode_utf8(&mut [0; 4]).as_bytes());
-        return used;
-    }
-    decoded.push(b'%');
-    1
+/// The byte of the `%xx` whose `%` stands before `behind`, and the bytes of `behind` it takes. A
+/// `%` that begins no complete escape stands for itself, and what follows it is decoded afresh.
+fn byte_escape(behind: &[u8]) -> Option<(u8, usize)> {
+    let [high, low, ..] = behind else { return None };
+    Some((hex_digit(*high)? << 4 | hex_digit(*low)?, 2))
+}
+
+/// The character of the `%uXXXX` whose `%` stands before `behind`, and the bytes of `behind` it
+/// takes: a surrogate pair is one character, a lone surrogate becomes U+FFFD.
+fn character_escape(behind: &[u8]) -> Option<(char, usize)> {
+    let unit = utf16_escape(behind)?;
+    let next = behind[UTF16_ESCAPE_BYTES - 1..]
+        .strip_prefix(b"%")
+        .and_then(utf16_escape);
+    let (character, units) = match char::decode_utf16([unit].into_iter().chain(next)).next() {
+        Some(Ok(character)) => (character, character.len_utf16()),
+        _ => (char::REPLACEMENT_CHARACTER, 1),
+    };
+    Some((character, units * UTF16_ESCAPE_BYTES - 1))
 }
 
 /// Length of `%uXXXX`. It becomes at most 3 bytes, and a pair of them 4.
 const UTF16_ESCAPE_BYTES: usize = 6;
 
-/// The UTF-16 unit of the `%uXXXX` that begins `rest`, if one does.
-fn utf16_escape(rest: &[u8]) -> Option<u16> {
-    let [b'%', b'u', digits @ ..] = rest else {
+/// The UTF-16 unit of the `%uXXXX` whose `%` stands before `behind`, if one does.
+fn utf16_escape(behind: &[u8]) -> Option<u16> {
+    let [b'u', digits @ ..] = behind else {
         return None;
     };
     let digits = digits.first_chunk::<4>()?;
     digits.iter().try_fold(0, |unit, &digit| {
         Some(unit << 4 | u16::from(hex_digit(digit)?))
     })
-}
-
-/// The character that `unit` begins, and the bytes of the escapes that make it: a surrogate pair
-/// is one character, a lone surrogate becomes U+FFFD.
-fn utf16_character(unit: u16, next: Option<u16>) -> (char, usize) {
-    match char::decode_utf16([unit].into_iter().chain(next)).next() {
-        Some(Ok(character)) => (character, character.len_utf16() * UTF16_ESCAPE_BYTES),
-        _ => (char::REPLACEMENT_CHARACTER, UTF16_ESCAPE_BYTES),
-    }
 }
 
 fn hex_digit(byte: u8) -> Option<u8> {

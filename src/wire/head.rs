@@ -78,6 +78,15 @@ pub(crate) struct Header<'a> {
     pub(crate) value: Span,
 }
 
+impl Header<'_> {
+    /// Whether this is the header `name`. Peers write stock spelling, which a plain compare of a
+    /// few words finds; any other case is the slow way.
+    #[inline]
+    pub(crate) fn is(&self, name: &str) -> bool {
+        self.name == name.as_bytes() || self.name.eq_ignore_ascii_case(name.as_bytes())
+    }
+}
+
 impl<'a> Lines<'a> {
     pub(crate) fn new(bytes: &'a [u8], max_head_bytes: usize) -> Self {
         Self {

@@ -155,7 +155,7 @@ struct Fields {
 impl Fields {
     /// Sorts by length first: most headers are told apart without comparing a byte.
     fn take(&mut self, bytes: &[u8], header: Header<'_>) -> Result<(), WireError> {
-        let is = |name: &str| header.name.eq_ignore_ascii_case(name.as_bytes());
+        let is = |name: &str| header.is(name);
         match header.name.len() {
             7 if is("Timeout") => head::once(&mut self.timeout, header.value, "Timeout"),
             9 if is("Exclusive") => head::once(

@@ -78,7 +78,7 @@ struct Fields {
 
 impl Fields {
     fn take(&mut self, bytes: &[u8], header: Header<'_>) -> Result<(), WireError> {
-        let is = |name: &str| header.name.eq_ignore_ascii_case(name.as_bytes());
+        let is = |name: &str| header.is(name);
         match header.name.len() {
             7 if is("Timeout") => head::once(&mut self.timeout, header.value, "Timeout"),
             7 if is("LockAge") => head::once(&mut self.lock_age, header.value, "LockAge"),
