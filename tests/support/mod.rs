@@ -4,6 +4,7 @@
 
 #![expect(
     clippy::unwrap_used,
+    clippy::panic,
     reason = "a test that cannot set up its scene must fail"
 )]
 #![allow(
@@ -12,8 +13,10 @@
     reason = "each test binary uses a part of this"
 )]
 
+pub mod answers;
 pub mod backend;
 pub mod client;
+pub mod system;
 pub mod vectors;
 
 use std::io::{BufRead, BufReader, Read};
