@@ -6,8 +6,9 @@ use std::net::{SocketAddr, SocketAddrV4, TcpStream};
 use std::time::{Duration, Instant};
 
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+use socket2::SockRef;
 
-/// Nothing read after this long is a failure of the test.
+/// No sign of it after this long is a failure of the test.
 const PATIENCE: Duration = Duration::from_secs(30);
 
 /// Waits until the other ends have read all that was written to `streams`: what is written next
@@ -24,7 +25,6 @@ pub fn wait_until_read<'a>(streams: impl IntoIterator<Item = &'a TcpStream>) {
             (own, address(stream.peer_addr().unwrap()))
         })
         .collect();
-    let since = Instant::now();
     // First nothing may be under way, then nothing may lie unread: one look is not atomic.
     let is_sent = |queues: &Queues| {
         ends.iter()
@@ -35,11 +35,31 @@ pub fn wait_until_read<'a>(streams: impl IntoIterator<Item = &'a TcpStream>) {
             .all(|&(own, peer)| queues.unread(peer, own) == 0)
     };
     for is_empty in [&is_sent as &dyn Fn(&Queues) -> bool, &is_read] {
-        while !is_empty(&Queues::now()) {
-            assert!(since.elapsed() < PATIENCE, "the peer does not read");
-            std::thread::yield_now();
-        }
+        wait_until("the peer has read", || is_empty(&Queues::now()));
     }
+}
+
+/// Waits for something that only looking can tell.
+pub fn wait_until(what: &str, is_so: impl Fn() -> bool) {
+    let since = Instant::now();
+    while !is_so() {
+        assert!(since.elapsed() < PATIENCE, "never came true: {what}");
+        std::thread::yield_now();
+    }
+}
+
+/// Number of files and sockets process `pid` has open.
+pub fn open_files(pid: u32) -> usize {
+    std::fs::read_dir(format!("/proc/{pid}/fd"))
+        .unwrap()
+        .count()
+}
+
+/// Makes a stream end with a reset instead of an orderly close when it is dropped.
+pub fn reset_on_drop(stream: &TcpStream) {
+    SockRef::from(stream)
+        .set_linger(Some(Duration::ZERO))
+        .unwrap();
 }
 
 /// Bytes of memory process `pid` has in use now.
