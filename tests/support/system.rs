@@ -55,6 +55,12 @@ pub fn open_files(pid: u32) -> usize {
         .count()
 }
 
+/// Whether the child process `pid` has ended.
+pub fn has_ended(pid: u32) -> bool {
+    let status = read_to_string(format!("/proc/{pid}/status")).unwrap();
+    status.lines().any(|line| line.starts_with("State:\tZ"))
+}
+
 /// Makes a stream end with a reset instead of an orderly close when it is dropped.
 pub fn reset_on_drop(stream: &TcpStream) {
     SockRef::from(stream)
