@@ -217,6 +217,27 @@ fn a_client_that_stops_reading_is_closed_and_holds_up_nobody() {
 }
 
 #[test]
+fn an_answer_over_the_body_limit_costs_both_connections() {
+    let (proxy, backend) = one_backend("limits: {body: 1KiB}");
+    let longest = item(&[b'x'; 1024]);
+    let mut client = Client::connect(proxy.address);
+    client.send(&get(ID));
+    let mut connection = backend.accept();
+    connection.expect(&get(ID), &longest);
+    assert_eq!(client.answer_to(false), longest);
+    drop(connection);
+    for length in [1025, 1 << 40, u64::MAX] {
+        let announced = format!("200 OK\r\nContent-Length: {length}\r\n\r\nx");
+        let mut client = Client::connect(proxy.address);
+        client.send(&acquire(ID));
+        let mut connection = backend.accept();
+        connection.expect(&acquire(ID), announced.as_bytes());
+        assert_eq!(client.until_closed(), b"", "{length}");
+        assert!(connection.is_closed(), "{length}");
+    }
+}
+
+#[test]
 fn of_a_client_that_vanishes_within_a_body_nothing_is_stored() {
     let (proxy, server) = one_server("");
     let files = open_files(server.id());
