@@ -95,7 +95,7 @@ fn memory(pid: u32, field: &str) -> u64 {
     kib.parse::<u64>().unwrap() * 1024
 }
 
-/// Bytes queued on every TCP connection of the machine, by its own and its peer's address.
+/// Bytes queued on every open TCP connection of the machine, by its own and its peer's address.
 struct Queues(HashMap<(String, String), (u64, u64)>);
 
 impl Queues {
@@ -109,7 +109,9 @@ impl Queues {
             let bytes = |hex| u64::from_str_radix(hex, 16).ok();
             Some((ends, (bytes(unsent)?, bytes(unread)?)))
         };
-        Self(table.lines().filter_map(connection).collect())
+        // Established ones only: the table is mostly about connections that are long gone.
+        let alive = table.lines().filter(|line| line.contains(" 01 "));
+        Self(alive.filter_map(connection).collect())
     }
 
     fn unsent(&self, own: SocketAddrV4, peer: SocketAddrV4) -> u64 {
