@@ -87,14 +87,18 @@ impl ConnectionCap {
         Some(Place(Arc::clone(self)))
     }
 
-    /// Waits until there is room, `limit` at most.
-    async fn wait_for_room(&self, limit: Duration) {
-        let room = async {
-            while self.open() >= self.max {
+    /// Waits for a place, `limit` at most. Another worker may take the one that was freed: then
+    /// the wait goes on.
+    async fn take_within(self: &Arc<Self>, limit: Duration) -> Option<Place> {
+        let place = async {
+            loop {
+                if let Some(place) = self.try_take() {
+                    return place;
+                }
                 self.freed.notified().await;
             }
         };
-        let _ = tokio::time::timeout(limit, room).await;
+        tokio::time::timeout(limit, place).await.ok()
     }
 }
 
@@ -278,8 +282,7 @@ async fn accept<S: Service>(
         }
         let mut place = options.cap.try_take();
         if place.is_none() && !refusing {
-            options.cap.wait_for_room(options.accept_wait).await;
-            place = options.cap.try_take();
+            place = options.cap.take_within(options.accept_wait).await;
         }
         refusing = place.is_none();
         match place {

@@ -8,7 +8,7 @@ use super::service::{ProxyService, View};
 use crate::backend::{self, ConnectError};
 use crate::net::{Buffer, Conn, Deadline, IoError};
 use crate::route::BackendIndex;
-use crate::wire::{self, Method, Operation, Parsed, RequestHead, ResponseHead};
+use crate::wire::{self, Method, Operation, Parsed, RequestHead, ResponseHead, WireError};
 
 /// Locks of vanished clients that one worker releases at the same time, at most.
 const MAX_ORPHAN_RELEASES: usize = 256;
@@ -196,18 +196,25 @@ impl Exchange<'_> {
         }
     }
 
-    /// Reads until the head at the start of `answer` is complete.
+    /// Reads until the head at the start of `answer` is complete; the body it announces must be
+    /// within the limit.
     async fn read_head(
         &self,
         conn: &mut Conn,
         answer: &mut Buffer,
     ) -> Result<ResponseHead, ProxyError> {
-        let max_head_bytes = self.view.snapshot.head_limits.max_head_bytes;
+        let limits = &self.view.snapshot.head_limits;
         let to_head = self.head.method == Method::Head;
         loop {
-            let parsed = ResponseHead::parse(answer.filled(), max_head_bytes, to_head);
+            let parsed = ResponseHead::parse(answer.filled(), limits.max_head_bytes, to_head);
             if let Parsed::Complete(head) = parsed.map_err(ProxyError::Garbage)? {
-                return Ok(head);
+                return if head.body_bytes <= limits.max_body_bytes {
+                    Ok(head)
+                } else {
+                    Err(ProxyError::Garbage(WireError::BodyTooLarge {
+                        max_bytes: limits.max_body_bytes,
+                    }))
+                };
             }
             let more = conn.read_more(answer, self.deadline).await;
             more.map_err(ProxyError::Answer)?;

@@ -51,7 +51,7 @@ pub enum Parsed<T> {
 pub struct HeadLimits {
     /// Longest head in bytes, the empty line included.
     pub max_head_bytes: usize,
-    /// Longest request body in bytes.
+    /// Longest body of a request or an answer in bytes.
     pub max_body_bytes: u64,
 }
 

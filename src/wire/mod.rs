@@ -64,7 +64,7 @@ pub enum WireError {
     #[error("the peer sent a Transfer-Encoding header")]
     TransferEncoding,
     /// The announced body is longer than the limit.
-    #[error("the client announced a body over the limit of {max_bytes} bytes")]
+    #[error("the peer announced a body over the limit of {max_bytes} bytes")]
     BodyTooLarge {
         /// The limit in force.
         max_bytes: u64,

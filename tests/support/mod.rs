@@ -13,8 +13,10 @@
     reason = "each test binary uses a part of this"
 )]
 
+pub mod answers;
 pub mod backend;
 pub mod client;
+pub mod system;
 pub mod vectors;
 
 use std::io::{BufRead, BufReader, Read};
