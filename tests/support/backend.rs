@@ -1,9 +1,11 @@
 //! A backend that does what a test tells it, and remembers what it was sent.
 
-use std::io::{Read, Write};
+use std::io::{ErrorKind, Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::time::Duration;
+
+use socket2::SockRef;
 
 /// The answer of a state server that has no such session.
 pub const ABSENT: &[u8] = b"404 Not Found\r\nX-AspNet-Version: 4.0.30319\r\n\
@@ -32,6 +34,18 @@ impl Backend {
         let stream = self.accepted.recv_timeout(PATIENCE).unwrap();
         stream.set_read_timeout(Some(PATIENCE)).unwrap();
         BackendConnection { stream }
+    }
+
+    /// Fails if the proxy has opened one more connection: connections are accepted in the order
+    /// they came, so the test's own must be the next.
+    pub fn assert_nobody_connected(&self) {
+        let own = TcpStream::connect(self.address).unwrap();
+        let next = self.accept();
+        assert_eq!(
+            next.stream.peer_addr().unwrap(),
+            own.local_addr().unwrap(),
+            "the proxy opened another connection"
+        );
     }
 
     /// Whether the proxy has opened a connection that was not accepted yet.
@@ -82,6 +96,15 @@ impl BackendConnection {
     /// Whether the proxy closed the connection without sending another byte.
     pub fn is_closed(&mut self) -> bool {
         let mut byte = [0; 1];
-        matches!(self.stream.read(&mut byte), Ok(0) | Err(_))
+        match self.stream.read(&mut byte) {
+            Ok(count) => count == 0,
+            Err(error) => error.kind() == ErrorKind::ConnectionReset,
+        }
+    }
+
+    /// Closes with a reset instead of an orderly end.
+    pub fn reset(self) {
+        let socket = SockRef::from(&self.stream);
+        socket.set_linger(Some(Duration::ZERO)).unwrap();
     }
 }

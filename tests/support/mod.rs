@@ -4,6 +4,7 @@
 
 #![expect(
     clippy::unwrap_used,
+    clippy::panic,
     reason = "a test that cannot set up its scene must fail"
 )]
 #![allow(
@@ -14,12 +15,16 @@
 
 pub mod backend;
 pub mod client;
+pub mod operations;
+pub mod sessions;
 pub mod vectors;
 
-use std::io::{BufRead, BufReader, Read};
+use std::io::{BufRead, BufReader};
 use std::net::SocketAddr;
 use std::process::{Child, Command, ExitStatus, Stdio};
+use std::sync::{Arc, Condvar, Mutex};
 use std::thread::JoinHandle;
+use std::time::Duration;
 
 use tempfile::TempDir;
 
@@ -29,6 +34,7 @@ pub struct Program {
     /// Where it listens, from the line it prints once it does.
     pub address: SocketAddr,
     stderr: Option<JoinHandle<String>>,
+    log: Arc<Log>,
     _files: Option<TempDir>,
 }
 
@@ -45,12 +51,10 @@ impl Program {
             .stderr(Stdio::piped())
             .spawn()
             .unwrap();
-        let mut stderr = child.stderr.take().unwrap();
-        let stderr = std::thread::spawn(move || {
-            let mut text = String::new();
-            stderr.read_to_string(&mut text).unwrap();
-            text
-        });
+        let stderr = BufReader::new(child.stderr.take().unwrap());
+        let log = Arc::new(Log::default());
+        let follow = Arc::clone(&log);
+        let stderr = std::thread::spawn(move || follow.read(stderr));
         let mut line = String::new();
         let mut stdout = BufReader::new(child.stdout.take().unwrap());
         stdout.read_line(&mut line).unwrap();
@@ -66,6 +70,7 @@ impl Program {
             child,
             address,
             stderr: Some(stderr),
+            log,
             _files: files,
         }
     }
@@ -92,6 +97,16 @@ impl Program {
         );
     }
 
+    /// Waits until a line of the log makes `wanted` true; returns the log up to there.
+    pub fn wait_for_log(&self, wanted: impl Fn(&str) -> bool) -> String {
+        self.log.wait_for(wanted)
+    }
+
+    /// The log so far.
+    pub fn logged(&self) -> String {
+        self.log.text.lock().unwrap().clone()
+    }
+
     /// Waits for the end of the process; returns how it ended and what it logged.
     pub fn wait(mut self) -> (ExitStatus, String) {
         let status = self.child.wait().unwrap();
@@ -109,6 +124,37 @@ impl Drop for Program {
     fn drop(&mut self) {
         let _ = self.child.kill();
         let _ = self.child.wait();
+    }
+}
+
+/// What a process has logged so far.
+#[derive(Default)]
+struct Log {
+    text: Mutex<String>,
+    grown: Condvar,
+}
+
+impl Log {
+    /// Follows `stderr` to its end and returns all of it.
+    fn read(&self, stderr: impl BufRead) -> String {
+        for line in stderr.lines() {
+            let mut text = self.text.lock().unwrap();
+            text.push_str(&line.unwrap());
+            text.push('\n');
+            self.grown.notify_all();
+        }
+        self.text.lock().unwrap().clone()
+    }
+
+    fn wait_for(&self, wanted: impl Fn(&str) -> bool) -> String {
+        let text = self.text.lock().unwrap();
+        let missing = |text: &mut String| !text.lines().any(&wanted);
+        let (text, waited) = self
+            .grown
+            .wait_timeout_while(text, Duration::from_secs(30), missing)
+            .unwrap();
+        assert!(!waited.timed_out(), "not logged; the log is {text}");
+        text.clone()
     }
 }
 
