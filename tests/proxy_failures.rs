@@ -428,88 +428,50 @@ fn cuts(exchange: &Exchange) -> Vec<usize> {
 
 /// What no state server answers. Most of it would be taken for an answer by a lenient reader.
 fn garbage() -> Vec<(&'static str, Vec<u8>)> {
-    let rest = "X-AspNet-Version: 4.0.30319\r\nContent-Length: 0\r\n\r\n";
+    const REST: &str = "X-AspNet-Version: 4.0.30319\r\nContent-Length: 0\r\n\r\n";
     let long = "x".repeat(20_000);
-    let text = |text: String| text.into_bytes();
-    vec![
-        ("no status line", text(format!("\r\n{rest}"))),
-        ("a header instead of a status line", text(rest.to_owned())),
-        (
-            "an unknown version",
-            text(format!("HTTP/9 200 OK\r\n{rest}")),
-        ),
-        (
-            "a version without status",
-            text(format!("HTTP/1.1\r\n{rest}")),
-        ),
-        ("two digits", text(format!("20 OK\r\n{rest}"))),
-        ("four digits", text(format!("2000 OK\r\n{rest}"))),
-        (
-            "status 100",
-            text(format!("100 Continue\r\n\r\n200 OK\r\n{rest}")),
-        ),
-        (
-            "status 101",
-            text(format!("101 Switching Protocols\r\n{rest}")),
-        ),
-        ("status 999", text(format!("999 What\r\n{rest}"))),
-        ("a bare line feed", text(format!("200 OK\n{rest}"))),
-        (
-            "bare line feeds",
-            text(format!("200 OK\r\n{rest}").replace("\r\n", "\n")),
-        ),
-        (
-            "a NUL in the status line",
-            text(format!("200 O\0K\r\n{rest}")),
-        ),
-        (
-            "a NUL in a header",
-            text(format!("200 OK\r\nTimeout: 2\00\r\n{rest}")),
-        ),
+    let many = "A: b\r\n".repeat(100);
+    let digits = "9".repeat(100);
+    let heads = [
+        ("no status line", "\r\n"),
+        ("a header instead of a status line", ""),
+        ("an unknown version", "HTTP/9 200 OK\r\n"),
+        ("a version without status", "HTTP/1.1\r\n"),
+        ("two digits", "20 OK\r\n"),
+        ("four digits", "2000 OK\r\n"),
+        ("status 100", "100 Continue\r\n\r\n200 OK\r\n"),
+        ("status 101", "101 Switching Protocols\r\n"),
+        ("status 999", "999 What\r\n"),
+        ("a bare line feed", "200 OK\n"),
+        ("bare line feeds only", "200 OK\nContent-Length: 0\n\n"),
+        ("a NUL in the status line", "200 O\0K\r\n"),
+        ("a NUL in a header", "200 OK\r\nTimeout: 2\x000\r\n"),
+        ("two lengths", "200 OK\r\nContent-Length: 5\r\n"),
+        ("a length in words", "200 OK\r\nContent-Length: two\r\n\r\n"),
+        ("a negative length", "200 OK\r\nContent-Length: -1\r\n\r\n"),
+        ("chunks", "200 OK\r\nTransfer-Encoding: chunked\r\n"),
+        ("a folded header", "200 OK\r\nTimeout:\r\n 20\r\n"),
+        ("another protocol", "\x16\x03\x01\x02\0\x01\0\x01\n"),
+    ];
+    let whole = [
         (
             "no length",
-            b"200 OK\r\nX-AspNet-Version: 4.0.30319\r\n\r\n".to_vec(),
+            "200 OK\r\nX-AspNet-Version: 4.0.30319\r\n\r\n".to_owned(),
         ),
         (
-            "two lengths",
-            text(format!("200 OK\r\nContent-Length: 5\r\n{rest}12345")),
+            "a huge length",
+            format!("200 OK\r\nContent-Length: {digits}\r\n\r\n"),
         ),
         (
-            "a length in words",
-            b"200 OK\r\nContent-Length: two\r\n\r\n".to_vec(),
+            "too large a head",
+            format!("200 OK\r\nTimeout: {long}\r\n{REST}"),
         ),
-        (
-            "a negative length",
-            b"200 OK\r\nContent-Length: -1\r\n\r\n".to_vec(),
-        ),
-        (
-            "a length of 100 digits",
-            format!("200 OK\r\nContent-Length: {}\r\n\r\n", "9".repeat(100)).into(),
-        ),
-        (
-            "chunks",
-            text(format!(
-                "200 OK\r\nTransfer-Encoding: chunked\r\n{rest}0\r\n\r\n"
-            )),
-        ),
-        (
-            "a folded header",
-            text(format!("200 OK\r\nTimeout:\r\n 20\r\n{rest}")),
-        ),
-        (
-            "a head over the limit",
-            text(format!("200 OK\r\nTimeout: {long}\r\n{rest}")),
-        ),
-        ("a status line over the limit", text(format!("200 {long}"))),
-        (
-            "too many headers",
-            text(format!("200 OK\r\n{}{rest}", "A: b\r\n".repeat(100))),
-        ),
-        (
-            "another protocol",
-            b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03\x00\n".to_vec(),
-        ),
-    ]
+        ("too large a status line", format!("200 {long}")),
+        ("too many headers", format!("200 OK\r\n{many}{REST}")),
+    ];
+    let heads = heads.map(|(what, head)| (what, format!("{head}{REST}")));
+    let all = heads.into_iter().chain(whole);
+    all.map(|(what, text)| (what, text.into_bytes())).collect()
 }
 
 /// Reads exactly `count` bytes past what `client` has taken apart itself.

@@ -26,7 +26,7 @@ const ENDS: [(&str, End); 2] = [("FIN", drop), ("RST", BackendConnection::reset)
 /// A client whose worker holds one idle connection to the backend.
 struct Scene {
     backend: Backend,
-    proxy: Program,
+    _proxy: Program,
     client: Client,
 }
 
@@ -37,7 +37,7 @@ impl Scene {
         let mut scene = Self {
             client: Client::connect(proxy.address),
             backend,
-            proxy,
+            _proxy: proxy,
         };
         let pooled = scene.pool_one();
         (scene, pooled)

@@ -5,7 +5,8 @@
 #![expect(
     clippy::unwrap_used,
     clippy::panic,
-    reason = "a test that cannot set up its scene must fail"
+    clippy::print_stderr,
+    reason = "a test that cannot set up its scene must fail and say why"
 )]
 #![allow(
     dead_code,
@@ -122,8 +123,15 @@ impl Program {
 
 impl Drop for Program {
     fn drop(&mut self) {
+        let ended = self.child.try_wait();
         let _ = self.child.kill();
         let _ = self.child.wait();
+        if std::thread::panicking()
+            && let Some(stderr) = self.stderr.take()
+            && let Ok(log) = stderr.join()
+        {
+            eprintln!("{} ended as {ended:?} and logged:\n{log}", self.address);
+        }
     }
 }
 
