@@ -5,6 +5,8 @@ use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::time::Duration;
 
+use socket2::SockRef;
+
 /// The answer of a state server that has no such session.
 pub const ABSENT: &[u8] = b"404 Not Found\r\nX-AspNet-Version: 4.0.30319\r\n\
 Cache-Control: private\r\nContent-Length: 0\r\n\r\n";
@@ -98,5 +100,11 @@ impl BackendConnection {
             Ok(count) => count == 0,
             Err(error) => error.kind() == ErrorKind::ConnectionReset,
         }
+    }
+
+    /// Closes with a reset instead of an orderly end.
+    pub fn reset(self) {
+        let socket = SockRef::from(&self.stream);
+        socket.set_linger(Some(Duration::ZERO)).unwrap();
     }
 }

@@ -5,7 +5,8 @@
 #![expect(
     clippy::unwrap_used,
     clippy::panic,
-    reason = "a test that cannot set up its scene must fail"
+    clippy::print_stderr,
+    reason = "a test that cannot set up its scene must fail and say why"
 )]
 #![allow(
     dead_code,
@@ -16,13 +17,17 @@
 pub mod answers;
 pub mod backend;
 pub mod client;
+pub mod operations;
+pub mod sessions;
 pub mod system;
 pub mod vectors;
 
-use std::io::{BufRead, BufReader, Read};
+use std::io::{BufRead, BufReader};
 use std::net::SocketAddr;
 use std::process::{Child, Command, ExitStatus, Stdio};
+use std::sync::{Arc, Condvar, Mutex};
 use std::thread::JoinHandle;
+use std::time::Duration;
 
 use tempfile::TempDir;
 
@@ -32,6 +37,7 @@ pub struct Program {
     /// Where it listens, from the line it prints once it does.
     pub address: SocketAddr,
     stderr: Option<JoinHandle<String>>,
+    log: Arc<Log>,
     _files: Option<TempDir>,
 }
 
@@ -48,12 +54,10 @@ impl Program {
             .stderr(Stdio::piped())
             .spawn()
             .unwrap();
-        let mut stderr = child.stderr.take().unwrap();
-        let stderr = std::thread::spawn(move || {
-            let mut text = String::new();
-            stderr.read_to_string(&mut text).unwrap();
-            text
-        });
+        let stderr = BufReader::new(child.stderr.take().unwrap());
+        let log = Arc::new(Log::default());
+        let follow = Arc::clone(&log);
+        let stderr = std::thread::spawn(move || follow.read(stderr));
         let mut line = String::new();
         let mut stdout = BufReader::new(child.stdout.take().unwrap());
         stdout.read_line(&mut line).unwrap();
@@ -69,6 +73,7 @@ impl Program {
             child,
             address,
             stderr: Some(stderr),
+            log,
             _files: files,
         }
     }
@@ -95,6 +100,16 @@ impl Program {
         );
     }
 
+    /// Waits until a line of the log makes `wanted` true; returns the log up to there.
+    pub fn wait_for_log(&self, wanted: impl Fn(&str) -> bool) -> String {
+        self.log.wait_for(wanted)
+    }
+
+    /// The log so far.
+    pub fn logged(&self) -> String {
+        self.log.text.lock().unwrap().clone()
+    }
+
     /// Waits for the end of the process; returns how it ended and what it logged.
     pub fn wait(mut self) -> (ExitStatus, String) {
         let status = self.child.wait().unwrap();
@@ -110,8 +125,46 @@ impl Program {
 
 impl Drop for Program {
     fn drop(&mut self) {
+        let ended = self.child.try_wait();
         let _ = self.child.kill();
         let _ = self.child.wait();
+        if std::thread::panicking()
+            && let Some(stderr) = self.stderr.take()
+            && let Ok(log) = stderr.join()
+        {
+            eprintln!("{} ended as {ended:?} and logged:\n{log}", self.address);
+        }
+    }
+}
+
+/// What a process has logged so far.
+#[derive(Default)]
+struct Log {
+    text: Mutex<String>,
+    grown: Condvar,
+}
+
+impl Log {
+    /// Follows `stderr` to its end and returns all of it.
+    fn read(&self, stderr: impl BufRead) -> String {
+        for line in stderr.lines() {
+            let mut text = self.text.lock().unwrap();
+            text.push_str(&line.unwrap());
+            text.push('\n');
+            self.grown.notify_all();
+        }
+        self.text.lock().unwrap().clone()
+    }
+
+    fn wait_for(&self, wanted: impl Fn(&str) -> bool) -> String {
+        let text = self.text.lock().unwrap();
+        let missing = |text: &mut String| !text.lines().any(&wanted);
+        let (text, waited) = self
+            .grown
+            .wait_timeout_while(text, Duration::from_secs(30), missing)
+            .unwrap();
+        assert!(!waited.timed_out(), "not logged; the log is {text}");
+        text.clone()
     }
 }
 
