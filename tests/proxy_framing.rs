@@ -30,8 +30,17 @@ const BUFFER_BYTES: usize = 64 * 1024;
 /// Limits that the requests of [`bad_requests`] break.
 const SMALL_BODIES: &str = "limits: {body: 1KiB}";
 
+/// A state server with the same limits.
+const STATE_SERVER: &[&str] = &[
+    "state-server",
+    "--listen",
+    "127.0.0.1:0",
+    "--max-body",
+    "1KiB",
+];
+
 /// For tests that wait for each piece of a message to be read.
-const PATIENT: &str = "timeouts: {client_stall: 1h, answer: 1h}";
+const PATIENT: &str = "timeouts: {client_stall: 1h, connect: 1h, answer: 1h}";
 
 /// A proxy over one scripted backend.
 fn one_backend(extra: &str) -> (Program, Backend) {
@@ -70,26 +79,37 @@ fn streams(clients: &[Client]) -> impl Iterator<Item = &std::net::TcpStream> {
 
 #[test]
 fn a_request_split_at_any_byte_arrives_whole() {
-    let (proxy, backend) = one_backend(PATIENT);
     for request in [acquire(ID), put(ID, 3, ODD_BYTES)] {
-        let mut clients = Vec::new();
-        for at in 1..request.len() {
-            let mut client = Client::connect(proxy.address);
-            client.send(&request[..at]);
-            clients.push(client);
-        }
-        wait_until_read(streams(&clients));
-        for (at, client) in (1..).zip(&mut clients) {
-            client.send(&request[at..]);
-        }
-        let answer = locked_item(3, ODD_BYTES);
-        let mut connections: Vec<_> = clients.iter().map(|_| backend.accept()).collect();
-        for connection in &mut connections {
-            connection.expect(&request, &answer);
-        }
-        for client in &mut clients {
-            assert_eq!(client.answer_to(false), answer);
-        }
+        let cuts: Vec<usize> = (1..request.len()).collect();
+        // No more at a time than a backend may have waiting for accept.
+        cuts.chunks(64).for_each(|cuts| send_cut(&request, cuts));
+    }
+}
+
+/// Sends `request` once for each of `cuts`, in two segments.
+fn send_cut(request: &[u8], cuts: &[usize]) {
+    let (proxy, backend) = one_backend(PATIENT);
+    let mut clients = Vec::new();
+    for &at in cuts {
+        let mut client = Client::connect(proxy.address);
+        client.send(&request[..at]);
+        clients.push(client);
+    }
+    wait_until_read(streams(&clients));
+    for (&at, client) in cuts.iter().zip(&mut clients) {
+        client.send(&request[at..]);
+    }
+    // None is answered before all have come: each has a backend connection of its own.
+    let mut connections: Vec<_> = clients.iter().map(|_| backend.accept()).collect();
+    let answer = locked_item(3, ODD_BYTES);
+    for connection in &mut connections {
+        assert_eq!(connection.read(request.len()), request);
+    }
+    for connection in &mut connections {
+        connection.write(&answer);
+    }
+    for client in &mut clients {
+        assert_eq!(client.answer_to(false), answer);
     }
 }
 
@@ -162,6 +182,25 @@ fn requests_in_one_segment_are_answered_in_order_each_by_its_own_backend() {
             let answer = item(format!("answer {number}").as_bytes());
             connection.write(&answer);
             assert_eq!(client.answer_to(false), answer);
+        }
+    }
+}
+
+#[test]
+fn a_request_behind_the_last_part_of_a_body_is_answered_next() {
+    let (store, read) = (put(ID, 2, ODD_BYTES), get(ID));
+    let both = [&store[..], &read].concat();
+    let server = Program::state_server();
+    let through = proxy(&[server.address], "");
+    for address in [server.address, through.address] {
+        // From within the body on, so that the rest comes with what is behind it.
+        for at in [1, ODD_BYTES.len() / 2, ODD_BYTES.len()] {
+            let mut client = Client::connect(address);
+            client.send(&both[..store.len() - at]);
+            wait_until_read([&client.stream]);
+            client.send(&both[store.len() - at..]);
+            assert_eq!(client.answer_to(false), DONE);
+            assert_eq!(body(&client.answer_to(false)), ODD_BYTES);
         }
     }
 }
@@ -372,8 +411,7 @@ fn a_good_request_is_answered_before_the_bad_one_behind_it() {
 
 #[test]
 fn the_state_server_refuses_what_the_proxy_refuses() {
-    let listen = ["state-server", "--listen", "127.0.0.1:0"];
-    let server = Program::start(&[&listen[..], &["--max-body", "1KiB"]].concat());
+    let server = Program::start(STATE_SERVER);
     for (name, request) in bad_requests() {
         let mut client = Client::connect(server.address);
         client.send(&request);
@@ -386,6 +424,21 @@ fn the_state_server_refuses_what_the_proxy_refuses() {
         let stored = Client::connect(server.address).ask(&get(ID));
         assert_eq!(body(&stored), name.as_bytes());
     }
+}
+
+#[test]
+fn a_client_that_is_still_sending_can_read_why_it_is_refused() {
+    let backend = Backend::start();
+    let proxy = proxy(&[backend.address], SMALL_BODIES);
+    let server = Program::start(STATE_SERVER);
+    // More than the kernel takes before somebody reads.
+    let store = put(ID, 2, &vec![b'x'; 48 << 20]);
+    for address in [proxy.address, server.address] {
+        let mut client = Client::connect(address);
+        client.send(&store);
+        assert_refused("large body", &mut client);
+    }
+    backend.assert_nobody_connected();
 }
 
 /// Exactly the 400 of the protocol, then the end of the connection.
