@@ -261,7 +261,12 @@ fn of_a_client_that_vanishes_within_a_body_nothing_is_stored() {
 
 #[test]
 fn the_lock_of_a_client_that_vanished_is_released_with_its_cookie() {
-    for resets in [true, false] {
+    for (resets, body_bytes) in [
+        (true, 7),
+        (false, 7),
+        (true, LARGE_BODY_BYTES),
+        (false, LARGE_BODY_BYTES),
+    ] {
         let (proxy, backend) = one_backend("");
         let mut client = Client::connect(proxy.address);
         client.send(&acquire(ID));
@@ -271,7 +276,7 @@ fn the_lock_of_a_client_that_vanished_is_released_with_its_cookie() {
             reset_on_drop(&client.stream);
         }
         drop(client);
-        let answer = locked_item(4711, &vec![b'x'; LARGE_BODY_BYTES]);
+        let answer = locked_item(4711, &vec![b'x'; body_bytes]);
         // The proxy need not take all of an answer that nobody waits for.
         let _ = connection.stream.write_all(&answer);
         assert!(connection.is_closed());

@@ -2,13 +2,14 @@
 
 use std::future::poll_fn;
 use std::io;
+use std::mem::MaybeUninit;
 use std::pin::Pin;
 use std::rc::Rc;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use socket2::{SockRef, TcpKeepalive};
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::io::{AsyncRead, AsyncWrite, Interest, ReadBuf};
 use tokio::net::TcpStream;
 
 use super::{Buffer, BufferPool, Deadline};
@@ -35,9 +36,11 @@ pub enum IoError {
     Broken(#[source] io::Error),
 }
 
-/// A TCP connection. Its futures are closures and not `async fn`s: those keep every argument twice,
-/// and the size of the futures is what an idle connection costs. The deadline belongs to whoever drives it: one task drives two connections
+/// A TCP connection. The deadline belongs to whoever drives it: one task drives two connections
 /// (client and backend) under one deadline.
+///
+/// Its futures are closures and not `async fn`s: those keep every argument twice, and the size of
+/// the futures is what an idle connection costs.
 #[derive(Debug)]
 pub struct Conn {
     stream: TcpStream,
@@ -149,6 +152,18 @@ impl Conn {
     pub fn is_quiet(&self) -> bool {
         let nothing = self.stream.try_read(&mut [0u8; 1]);
         nothing.is_err_and(|error| error.kind() == io::ErrorKind::WouldBlock)
+    }
+
+    /// Whether the peer has ended the connection, as far as the event loop has seen. Bytes that
+    /// came before the end, a request sent early, hide it and stay where they are.
+    ///
+    /// Costs a system call only when the event loop has seen something arrive.
+    pub fn has_ended(&self) -> bool {
+        let peek = || SockRef::from(&self.stream).peek(&mut [MaybeUninit::uninit()]);
+        match self.stream.try_io(Interest::READABLE, peek) {
+            Ok(count) => count == 0,
+            Err(error) => error.kind() != io::ErrorKind::WouldBlock,
+        }
     }
 
     /// Ends the connection so that the peer can still read what was written last: stops sending,

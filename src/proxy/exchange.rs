@@ -148,7 +148,7 @@ impl Exchange<'_> {
         &mut self,
         mut conn: Conn,
         request: Option<&Buffer>,
-        mut due_ms: u64,
+        due_ms: u64,
     ) -> Result<(), Failed> {
         self.deadline.arm_at(due_ms);
         let buffers = &self.service.worker.buffers;
@@ -165,6 +165,28 @@ impl Exchange<'_> {
             .await
             .map_err(Failed::finally)?;
         let lock = self.lock_taken(&head, answer.filled());
+        let passed_on = if lock.is_some() && self.client.has_ended() {
+            // ASP.NET never half-closes: whoever stopped sending has stopped listening.
+            Err(ProxyError::Client(IoError::Closed))
+        } else {
+            self.pass_on(conn, answer, &head, due_ms).await
+        };
+        passed_on.map_err(|error| {
+            if let (Some(cookie), Some(request)) = (lock, request) {
+                self.release_orphan(cookie, self.head.target.of(request.filled()));
+            }
+            Failed::finally(error)
+        })
+    }
+
+    /// Passes the answer on, a buffer at a time; `answer` holds its head and what came with it.
+    async fn pass_on(
+        &mut self,
+        conn: Conn,
+        mut answer: Buffer,
+        head: &ResponseHead,
+        mut due_ms: u64,
+    ) -> Result<(), ProxyError> {
         let mut rest = head.head_bytes as u64 + head.body_bytes;
         let mut conn = Some(conn);
         loop {
@@ -178,12 +200,8 @@ impl Exchange<'_> {
             let stalled_from_ms = self.deadline.now_ms();
             self.deadline.arm(self.view.snapshot.timeouts.client_stall);
             let bytes = &answer.filled()[..part as usize];
-            if let Err(error) = self.client.write_all(bytes, &mut 0, self.deadline).await {
-                if let (Some(cookie), Some(request)) = (lock, request) {
-                    self.release_orphan(cookie, self.head.target.of(request.filled()));
-                }
-                return Err(Failed::finally(ProxyError::Client(error)));
-            }
+            let written = self.client.write_all(bytes, &mut 0, self.deadline).await;
+            written.map_err(ProxyError::Client)?;
             let (1.., Some(conn)) = (rest, &mut conn) else {
                 return Ok(());
             };
@@ -192,7 +210,7 @@ impl Exchange<'_> {
             due_ms += self.deadline.now_ms() - stalled_from_ms;
             self.deadline.arm_at(due_ms);
             let more = conn.read_more(&mut answer, self.deadline).await;
-            more.map_err(|error| Failed::finally(ProxyError::Answer(error)))?;
+            more.map_err(ProxyError::Answer)?;
         }
     }
 
@@ -236,9 +254,9 @@ impl Exchange<'_> {
         wire::head::decimal(cookie).and_then(|cookie| u32::try_from(cookie).ok())
     }
 
-    /// The client of an acquire vanished before it had the answer: the lock it never learned of
-    /// would make every request of that user wait for the takeover. The cookie opens exactly this
-    /// lock, so the release can hurt nobody.
+    /// The client of an acquire vanished, or its answer broke off, before it had the whole of it: the
+    /// lock it never learned of would make every request of that user wait for the takeover. The
+    /// cookie opens exactly this lock, so the release can hurt nobody.
     fn release_orphan(&self, lock_cookie: u32, target: &[u8]) {
         let mut release = Vec::new();
         wire::encode_request(
