@@ -7,8 +7,9 @@ use crate::config;
 use crate::proxy::Snapshot;
 use crate::route::{KeyBuffer, extract};
 
-/// Characters of a session id that are shown: enough to recognise a line, too few to use the id.
-const SHOWN_CHARS: usize = 4;
+/// Characters of a session id that are shown, at most and never more than a quarter of it: enough
+/// to recognise a line, too few to use the id.
+const MAX_SHOWN_CHARS: usize = 4;
 
 #[derive(Debug, clap::Args)]
 pub(super) struct RouteArgs {
@@ -59,10 +60,9 @@ fn describe(snapshot: &Snapshot, session_id: &[u8]) -> String {
         .iter()
         .map(|backend| snapshot.backends[backend.index()].name.as_str())
         .collect();
-    let shown: String = String::from_utf8_lossy(session_id)
-        .chars()
-        .take(SHOWN_CHARS)
-        .collect();
+    let id = String::from_utf8_lossy(session_id);
+    let shown_chars = MAX_SHOWN_CHARS.min(id.chars().count() / 4);
+    let shown: String = id.chars().take(shown_chars).collect();
     let (owner, next) = names.split_first().unwrap_or((&"nobody", &[]));
     let mut line = format!(
         "{shown}…  fingerprint {}  slot {:>5}  {owner}",

@@ -333,3 +333,51 @@ impl Drop for OpenConnection {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::io::Read;
+
+    /// Greets every connection it admits: those of an even turn.
+    struct EverySecond {
+        worker: Rc<Worker>,
+        turn: Cell<u32>,
+    }
+
+    impl Service for EverySecond {
+        async fn serve(self: Rc<Self>, mut conn: Conn, _peer: SocketAddr) {
+            let deadline = self.worker.deadlines.register();
+            conn.write_all(b"welcome", &mut 0, &deadline).await.unwrap();
+        }
+
+        fn admits(&self, _peer: IpAddr) -> bool {
+            self.turn.replace(self.turn.get() + 1) % 2 == 0
+        }
+    }
+
+    #[test]
+    fn a_peer_that_is_not_admitted_is_closed_unserved_and_takes_no_place() {
+        let listeners = Listeners::bind(SocketAddr::from(([127, 0, 0, 1], 0)), 1).unwrap();
+        let options = ServeOptions {
+            thread_name: "test",
+            buffer_bytes: 64,
+            cap: ConnectionCap::new(1),
+            accept_wait: Duration::from_secs(60),
+            shutdown: Duration::from_secs(60),
+        };
+        let make = |worker| EverySecond {
+            worker,
+            turn: Cell::new(0),
+        };
+        let running = spawn_workers(listeners, &options, make).unwrap();
+        for greeting in ["welcome", "", "welcome", ""] {
+            let mut stream = std::net::TcpStream::connect(running.address).unwrap();
+            let mut said = String::new();
+            // Closing unread connections may reset them, which is an end as well.
+            let _ = stream.read_to_string(&mut said);
+            assert_eq!(said, greeting);
+        }
+        running.stop();
+    }
+}
