@@ -67,7 +67,7 @@ const MAY_NAME: &[(&str, &[&[&str]])] = &[
         "serde_json",
         &[&["config", "control", "farm", "admin", "cli"]],
     ),
-    ("siphasher", &[&["route", "store", "config"]]),
+    ("siphasher", &[&["route", "store"]]),
     ("socket2", &[&["net"]]),
     ("thiserror", ANYWHERE),
     ("tokio", &[&["net"], SERVING, SERVICES, ASSEMBLY, COMMANDS]),

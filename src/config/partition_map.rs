@@ -1,10 +1,8 @@
 //! The partition map, `partition-map.yaml`.
 
 use std::collections::HashMap;
-use std::fmt;
-use std::hash::Hasher;
 
-use siphasher::sip::SipHasher13;
+use crate::route::HashKey;
 
 use super::address::BackendAddress;
 use super::fault::{Faults, Span};
@@ -23,7 +21,7 @@ pub struct PartitionMap {
     /// Counts up with every change of the file; at least 1.
     pub version: u64,
     /// The key under which session ids are hashed to slots.
-    pub hash_key: KeyBytes,
+    pub hash_key: HashKey,
     /// 1 to 127 backends in file order, at least one of them active. Names, ids and addresses
     /// are unique.
     pub backends: Vec<BackendSpec>,
@@ -57,25 +55,6 @@ pub enum BackendState {
     Off,
 }
 
-/// A 128-bit key of SipHash-1-3. A secret of the map: not shown in debug output.
-#[derive(Clone, Copy, PartialEq, Eq)]
-pub struct KeyBytes(pub [u8; 16]);
-
-impl KeyBytes {
-    /// The key of a map that names none.
-    pub const DEFAULT: KeyBytes = KeyBytes(*b"staterouter/key1");
-
-    fn to_hex(self) -> String {
-        self.0.iter().map(|byte| format!("{byte:02x}")).collect()
-    }
-}
-
-impl fmt::Debug for KeyBytes {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("KeyBytes(..)")
-    }
-}
-
 impl PartitionMap {
     /// Reads a partition map from memory. `file_name` is the name in messages.
     ///
@@ -90,13 +69,10 @@ impl PartitionMap {
     }
 }
 
-/// The id of a backend that the map gives none: SipHash-1-3 of the name under
-/// [`KeyBytes::DEFAULT`], modulo 127, plus 1. The same in every proxy, whatever the map's own
-/// key.
+/// The id of a backend that the map gives none: the hash of the name under [`HashKey::DEFAULT`],
+/// modulo 127, plus 1. The same in every proxy, whatever the map's own key.
 pub fn derived_backend_id(name: &str) -> u8 {
-    let mut hasher = SipHasher13::new_with_key(&KeyBytes::DEFAULT.0);
-    hasher.write(name.as_bytes());
-    let below_max = hasher.finish() % u64::from(MAX_BACKEND_ID);
+    let below_max = HashKey::DEFAULT.hash(name.as_bytes()) % u64::from(MAX_BACKEND_ID);
     u8::try_from(below_max + 1).unwrap_or(MAX_BACKEND_ID)
 }
 
@@ -127,7 +103,7 @@ fn read_partition_map(map: &mut MapReader<'_, '_>) -> Option<PartitionMap> {
          one of your own where strangers could choose session ids to crowd one backend; changing \
          it moves nearly all sessions.",
         &HASH_KEY,
-        KeyBytes::DEFAULT,
+        HashKey::DEFAULT,
     );
     let backends = map.maps(
         "backends",
@@ -336,15 +312,15 @@ const ADDRESS: Text<BackendAddress> = Text {
     secret: false,
 };
 
-const HASH_KEY: Text<KeyBytes> = Text {
+const HASH_KEY: Text<HashKey> = Text {
     wanted: "a key of 32 hexadecimal digits",
     pattern: Some("^[0-9A-Fa-f]{32}$"),
     parse: |text| parse_key(text).ok_or_else(|| Mistake::new("this is not a key")),
-    write: |key| key.to_hex(),
+    write: HashKey::to_hex,
     secret: true,
 };
 
-fn parse_key(text: &str) -> Option<KeyBytes> {
+fn parse_key(text: &str) -> Option<HashKey> {
     let digits = text.as_bytes();
     if digits.len() != 32 || !digits.iter().all(u8::is_ascii_hexdigit) {
         return None;
@@ -353,7 +329,7 @@ fn parse_key(text: &str) -> Option<KeyBytes> {
     for (byte, pair) in key.iter_mut().zip(text.as_bytes().chunks_exact(2)) {
         *byte = u8::from_str_radix(std::str::from_utf8(pair).ok()?, 16).ok()?;
     }
-    Some(KeyBytes(key))
+    Some(HashKey::new(key))
 }
 
 #[cfg(test)]
@@ -361,14 +337,13 @@ mod tests {
     use super::*;
 
     #[test]
-    fn keys_are_read_in_full_and_never_shown() {
+    fn keys_are_read_in_full() {
         let key = parse_key("73746174656F726f757465722f6b6579").unwrap();
-        assert_eq!(key.0[..4], *b"stat");
+        assert_eq!(key, HashKey::new(*b"stateorouter/key"));
         assert_eq!(
-            parse_key(&KeyBytes::DEFAULT.to_hex()),
-            Some(KeyBytes::DEFAULT)
+            parse_key(&HashKey::DEFAULT.to_hex()),
+            Some(HashKey::DEFAULT)
         );
-        assert_eq!(format!("{key:?}"), "KeyBytes(..)");
         for text in [
             "",
             "00",
