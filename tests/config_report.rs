@@ -17,6 +17,10 @@ fn a_hash_key_is_never_shown() {
             "YAML takes this for a number",
         ),
         (format!("hash_key: [{secret}]"), "this is a list"),
+        (
+            format!("hash_key: !!int\n  {secret}, correct"),
+            "not what its tag says",
+        ),
         (format!("hash_key: '{secret}"), "not valid YAML"),
         (
             format!("hash_key: {secret}ff\nhash_key: {secret}ff"),

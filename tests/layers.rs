@@ -61,12 +61,12 @@ const MAY_NAME: &[(&str, &[&[&str]])] = &[
     ("jiff", &[&["state_server"]]),
     ("memchr", &[&["wire", "route"]]),
     ("rustix", &[&["app"]]),
-    ("saphyr-parser", &[&["config"]]),
     ("serde", &[&["config", "control", "farm", "admin", "cli"]]),
     (
         "serde_json",
         &[&["config", "control", "farm", "admin", "cli"]],
     ),
+    ("serde_yaml", &[&["config"]]),
     ("siphasher", &[&["route", "store"]]),
     ("socket2", &[&["net"]]),
     ("thiserror", ANYWHERE),

@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use crate::route::HashKey;
 
 use super::address::BackendAddress;
-use super::fault::{Faults, Span};
+use super::fault::{Faults, Place};
 use super::kinds::{Choice, Integer, Mistake, Text};
 use super::outline::Outline;
 use super::printable::quoted;
@@ -111,11 +111,11 @@ fn read_partition_map(map: &mut MapReader<'_, '_>) -> Option<PartitionMap> {
         1..=usize::from(MAX_BACKEND_ID),
         read_backend,
     );
-    if let Some((drafts, span)) = backends.found() {
+    if let Some((drafts, place)) = backends.found() {
         require_unique_names(map, drafts);
         require_unique_ids(map, drafts);
         require_unique_addresses(map, drafts);
-        require_active(map, drafts, span);
+        require_active(map, drafts, place);
     }
     let backends: Option<Vec<BackendSpec>> = backends
         .value()?
@@ -177,13 +177,13 @@ impl Draft {
     }
 
     /// The explicit or derived id, and the place it comes from.
-    fn effective_id(&self) -> Option<(u8, Span)> {
+    fn effective_id(&self) -> Option<(u8, Place)> {
         match &self.id {
-            Read::Found(id, span) => u8::try_from(*id).ok().map(|id| (id, *span)),
+            Read::Found(id, place) => u8::try_from(*id).ok().map(|id| (id, *place)),
             Read::Absent => self
                 .name
                 .found()
-                .map(|(name, span)| (derived_backend_id(name), span)),
+                .map(|(name, place)| (derived_backend_id(name), place)),
             Read::Faulty => None,
         }
     }
@@ -203,35 +203,35 @@ impl Draft {
 }
 
 fn require_unique_names(map: &mut MapReader<'_, '_>, drafts: &[Draft]) {
-    let mut firsts: HashMap<&str, Span> = HashMap::new();
-    for (name, span) in drafts.iter().filter_map(|draft| draft.name.found()) {
+    let mut firsts: HashMap<&str, Place> = HashMap::new();
+    for (name, place) in drafts.iter().filter_map(|draft| draft.name.found()) {
         if let Some(first) = firsts.get(name.as_str()) {
             let problem = format!("the backend name {} is taken", quoted(name));
             map.clash(
-                span,
+                place,
                 *first,
                 problem,
                 "give every backend a name of its own",
             );
         } else {
-            firsts.insert(name, span);
+            firsts.insert(name, place);
         }
     }
 }
 
 fn require_unique_ids(map: &mut MapReader<'_, '_>, drafts: &[Draft]) {
-    let mut firsts: HashMap<u8, (&Draft, Span)> = HashMap::new();
+    let mut firsts: HashMap<u8, (&Draft, Place)> = HashMap::new();
     let taken: Vec<u8> = drafts
         .iter()
         .filter_map(|draft| Some(draft.effective_id()?.0))
         .collect();
     let free = (1..=MAX_BACKEND_ID).find(|id| !taken.contains(id));
     for draft in drafts {
-        let Some((id, span)) = draft.effective_id() else {
+        let Some((id, place)) = draft.effective_id() else {
             continue;
         };
-        let Some((first, first_span)) = firsts.get(&id) else {
-            firsts.insert(id, (draft, span));
+        let Some((first, first_place)) = firsts.get(&id) else {
+            firsts.insert(id, (draft, place));
             continue;
         };
         // Equal names derive equal ids; the name is the fault, and it is reported.
@@ -247,8 +247,8 @@ fn require_unique_ids(map: &mut MapReader<'_, '_>, drafts: &[Draft]) {
         );
         let example = free.map_or(String::new(), |id| format!(", for instance `id: {id}`"));
         map.clash(
-            span,
-            *first_span,
+            place,
+            *first_place,
             problem,
             format!("write `id:` explicitly{example}"),
         );
@@ -256,24 +256,24 @@ fn require_unique_ids(map: &mut MapReader<'_, '_>, drafts: &[Draft]) {
 }
 
 fn require_unique_addresses(map: &mut MapReader<'_, '_>, drafts: &[Draft]) {
-    let mut firsts: HashMap<&BackendAddress, Span> = HashMap::new();
-    for (address, span) in drafts.iter().filter_map(|draft| draft.address.found()) {
+    let mut firsts: HashMap<&BackendAddress, Place> = HashMap::new();
+    for (address, place) in drafts.iter().filter_map(|draft| draft.address.found()) {
         if let Some(first) = firsts.get(address) {
             let problem = format!("two backends have the address `{address}`");
             let help = "write each state server once; use `weight` to give it a larger share";
-            map.clash(span, *first, problem, help);
+            map.clash(place, *first, problem, help);
         } else {
-            firsts.insert(address, span);
+            firsts.insert(address, place);
         }
     }
 }
 
-fn require_active(map: &mut MapReader<'_, '_>, drafts: &[Draft], span: Span) {
+fn require_active(map: &mut MapReader<'_, '_>, drafts: &[Draft], place: Place) {
     // A faulty state counts as the default, active: its own fault is enough.
     let is_active = |draft: &Draft| draft.state == BackendState::Active;
     if !drafts.iter().any(is_active) {
         map.fault(
-            Span::at(span.start),
+            place.start(),
             "the pool would be empty: no backend is active",
             "set `state: active` for at least one backend",
         );
