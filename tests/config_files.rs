@@ -4,9 +4,8 @@ use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
 use serde_json::Value as Json;
-use staterouter::config::{
-    self, BackendState, Config, KeyBytes, LoadError, Loaded, PartitionMap, Schema,
-};
+use staterouter::config::{self, BackendState, Config, LoadError, Loaded, PartitionMap, Schema};
+use staterouter::route::HashKey;
 
 fn shipped(name: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR"))
@@ -43,7 +42,7 @@ fn example_values_are_the_defaults() {
         hash_key,
         backends,
     } = partition_map;
-    assert_eq!((version, hash_key), (1, KeyBytes::DEFAULT));
+    assert_eq!((version, hash_key), (1, HashKey::DEFAULT));
     let shown: Vec<(String, u8, String)> = backends
         .iter()
         .map(|b| (b.name.clone(), b.id, b.address.to_string()))

@@ -1,6 +1,7 @@
 //! What a report of faults looks like, and what it never shows.
 
 use staterouter::config::{Config, PartitionMap};
+use staterouter::route::HashKey;
 
 #[test]
 fn a_hash_key_is_never_shown() {
@@ -16,6 +17,10 @@ fn a_hash_key_is_never_shown() {
             "YAML takes this for a number",
         ),
         (format!("hash_key: [{secret}]"), "this is a list"),
+        (
+            format!("hash_key: !!int\n  {secret}, correct"),
+            "not what its tag says",
+        ),
         (format!("hash_key: '{secret}"), "not valid YAML"),
         (
             format!("hash_key: {secret}ff\nhash_key: {secret}ff"),
@@ -37,10 +42,10 @@ fn a_hash_key_is_never_shown() {
     let map = format!("hash_key: {secret}ff\n{rest}");
     let map = PartitionMap::parse(map, "f").unwrap();
     assert_eq!(
-        map.hash_key.0,
-        [
+        map.hash_key,
+        HashKey::new([
             0, 17, 34, 51, 68, 85, 102, 119, 136, 153, 170, 187, 204, 221, 238, 255
-        ]
+        ])
     );
     let shown = format!("{map:?}");
     assert!(!shown.contains("17, 34") && !shown.contains("001122"));

@@ -6,8 +6,9 @@ use std::sync::Arc;
 
 use super::state_server::{self, StateServerOptions};
 use super::{StartError, proxy_server};
-use crate::config::{BackendAddress, BackendSpec, BackendState, Config, KeyBytes, PartitionMap};
+use crate::config::{BackendAddress, BackendSpec, BackendState, Config, PartitionMap};
 use crate::net::{ListenError, Running};
+use crate::route::HashKey;
 use crate::store::Store;
 
 /// Names of the state servers.
@@ -81,7 +82,7 @@ fn partition_map(servers: &[DemoServer]) -> PartitionMap {
     };
     PartitionMap {
         version: 1,
-        hash_key: KeyBytes::DEFAULT,
+        hash_key: HashKey::DEFAULT,
         backends: (1..).zip(servers).map(backend).collect(),
     }
 }

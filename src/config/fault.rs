@@ -1,6 +1,6 @@
 //! Faults of a file: where, what is wrong, what would be right.
 //!
-//! A [`Sink`] collects faults as spans while a file is read; a [`Report`] turns them into
+//! A [`Sink`] collects faults while a file is read; a [`Report`] turns them into
 //! [`Faults`], which carry the lines they show and so outlive the text.
 
 use std::borrow::Cow;
@@ -19,22 +19,37 @@ pub(crate) struct Pos {
     pub(crate) column: usize,
 }
 
-/// A stretch of a file; `end` is the position after its last character.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Span {
-    pub(crate) start: Pos,
-    pub(crate) end: Pos,
+impl Pos {
+    /// The first character of a file.
+    pub(crate) const TOP: Pos = Pos { line: 1, column: 1 };
 }
 
-impl Span {
-    /// The first character of a file.
-    pub(crate) const TOP: Span = Span::at(Pos { line: 1, column: 1 });
+/// A key or value of a file: its number in the order of reading.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct NodeId(pub(crate) usize);
 
-    /// The span of the one character at `pos`.
-    pub(crate) const fn at(pos: Pos) -> Span {
-        Span {
-            start: pos,
-            end: pos,
+impl NodeId {
+    /// The whole of the document.
+    pub(crate) const ROOT: NodeId = NodeId(0);
+}
+
+/// What a fault is about. Where a node stands is looked up only when the fault is shown.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Place {
+    /// A node, as much of it as stands on its first line.
+    Node(NodeId),
+    /// The first character of a node.
+    StartOf(NodeId),
+    /// One character.
+    At(Pos),
+}
+
+impl Place {
+    /// The first character of this place.
+    pub(crate) fn start(self) -> Place {
+        match self {
+            Place::Node(id) => Place::StartOf(id),
+            start => start,
         }
     }
 }
@@ -181,34 +196,39 @@ pub(crate) struct Sink {
 
 #[derive(Debug)]
 struct Found {
-    span: Span,
-    first: Option<Span>,
+    place: Place,
+    first: Option<Place>,
     problem: String,
     help: String,
 }
 
 impl Sink {
-    /// A fault at `span`.
-    pub(crate) fn add(&mut self, span: Span, problem: impl Into<String>, help: impl Into<String>) {
+    /// A fault at `place`.
+    pub(crate) fn add(
+        &mut self,
+        place: Place,
+        problem: impl Into<String>,
+        help: impl Into<String>,
+    ) {
         self.push(Found {
-            span,
+            place,
             first: None,
             problem: problem.into(),
             help: help.into(),
         });
     }
 
-    /// A fault at `span` that clashes with what stands at `first`; both are shown.
+    /// A fault at `place` that clashes with what stands at `first`; both are shown.
     pub(crate) fn add_clash(
         &mut self,
-        span: Span,
-        first: Span,
+        place: Place,
+        first: Place,
         problem: impl Into<String>,
         help: impl Into<String>,
     ) {
         let first = Some(first);
         self.push(Found {
-            span,
+            place,
             first,
             problem: problem.into(),
             help: help.into(),
@@ -229,6 +249,8 @@ pub(crate) struct Report<'t> {
     pub(crate) file: Arc<str>,
     pub(crate) text: Cow<'t, str>,
     pub(crate) sink: Sink,
+    /// Finds a node of the text.
+    pub(crate) locate: fn(&str, NodeId) -> Pos,
 }
 
 impl Report<'_> {
@@ -242,15 +264,25 @@ impl Report<'_> {
 
     /// The faults found; there must be one.
     pub(crate) fn into_faults(self) -> Faults {
-        let Report { file, text, sink } = self;
+        let Report {
+            file,
+            text,
+            sink,
+            locate,
+        } = self;
         let lines = Lines::of(&text);
+        let snippet = |place| match place {
+            Place::Node(id) => lines.snippet(locate(&text, id), node_width),
+            Place::StartOf(id) => lines.snippet(locate(&text, id), |_| 1),
+            Place::At(pos) => lines.snippet(pos, |_| 1),
+        };
         let mut shown: Vec<Fault> = sink
             .found
             .into_iter()
             .map(|found| Fault {
                 file: Arc::clone(&file),
-                place: lines.snippet(found.span),
-                first: found.first.map(|span| lines.snippet(span)),
+                place: snippet(found.place),
+                first: found.first.map(snippet),
                 problem: found.problem,
                 help: found.help,
             })
@@ -264,14 +296,14 @@ impl Report<'_> {
 }
 
 /// The lines of a text, found by number.
-struct Lines<'t> {
+pub(crate) struct Lines<'t> {
     text: &'t str,
     starts: Vec<usize>,
 }
 
 impl<'t> Lines<'t> {
     /// Breaks at LF, CR LF and CR, as YAML does. A break at the end begins no further line.
-    fn of(text: &'t str) -> Self {
+    pub(crate) fn of(text: &'t str) -> Self {
         let bytes = text.as_bytes();
         let mut starts = vec![0];
         for (index, byte) in bytes.iter().enumerate() {
@@ -288,29 +320,87 @@ impl<'t> Lines<'t> {
         Lines { text, starts }
     }
 
-    fn line(&self, number: usize) -> &'t str {
+    /// The number of lines, at least 1.
+    pub(crate) fn count(&self) -> usize {
+        self.starts.len()
+    }
+
+    /// The line of this number, without its break; the last one for any number beyond.
+    pub(crate) fn line(&self, number: usize) -> &'t str {
+        let number = number.clamp(1, self.count());
         let start = self.starts[number - 1];
         let end = self.starts.get(number).copied().unwrap_or(self.text.len());
         self.text[start..end].trim_end_matches(['\n', '\r'])
     }
 
-    /// The line of `span` with the columns to mark. A span outside the text is moved to its edge:
-    /// the YAML parser reports the end of the file one line below the last.
-    fn snippet(&self, span: Span) -> Snippet {
-        let line = span.start.line.clamp(1, self.starts.len());
+    /// The line at `pos` with a mark; `width` says how much of the rest of the line belongs to it.
+    /// A position outside the text is moved to its edge: the YAML parser reports the end of the
+    /// file one line below the last.
+    fn snippet(&self, pos: Pos, width: impl Fn(&str) -> usize) -> Snippet {
+        let line = pos.line.clamp(1, self.count());
         let text = self.line(line);
         let end = text.chars().count() + 1;
-        let column = match span.start.line > line {
+        let column = match pos.line > line {
             true => end,
-            false => span.start.column.clamp(1, end),
+            false => pos.column.clamp(1, end),
         };
-        let marked_end = match span.end.line == line {
-            true => span.end.column.min(end),
-            false => text.trim_end().chars().count() + 1,
-        };
-        let width = marked_end.saturating_sub(column).max(1);
-        Snippet::cut(line, column, width, text)
+        let rest = text.char_indices().nth(column - 1);
+        let rest = rest.map_or("", |(at, _)| &text[at..]);
+        Snippet::cut(line, column, width(rest).max(1), text)
     }
+}
+
+/// The number of characters at the start of `rest` that make up one node, as far as one line can
+/// tell.
+fn node_width(rest: &str) -> usize {
+    let end = match rest.chars().next() {
+        Some(quote @ ('"' | '\'')) => quoted_end(rest, quote),
+        Some('[' | '{') => bracketed_end(rest),
+        _ => plain_end(rest),
+    };
+    let node = end.and_then(|end| rest.get(..end)).unwrap_or(rest);
+    node.trim_end().chars().count()
+}
+
+/// The end of the quoted scalar at the start of `rest`. Two single quotes in a row are seen as the
+/// end of one scalar: good enough for a mark.
+fn quoted_end(rest: &str, quote: char) -> Option<usize> {
+    let mut is_escaped = false;
+    let closing = rest.char_indices().skip(1).find(|(_, c)| {
+        let closes = *c == quote && !is_escaped;
+        is_escaped = *c == '\\' && quote == '"' && !is_escaped;
+        closes
+    });
+    closing.map(|(at, _)| at + 1)
+}
+
+/// The end of the list or map in brackets at the start of `rest`.
+fn bracketed_end(rest: &str) -> Option<usize> {
+    let mut open = 0;
+    let closing = rest.char_indices().find(|(_, c)| {
+        match c {
+            '[' | '{' => open += 1,
+            ']' | '}' => open -= 1,
+            _ => {}
+        }
+        open == 0
+    });
+    closing.map(|(at, _)| at + 1)
+}
+
+/// The end of the plain scalar at the start of `rest`, or of what else begins there.
+fn plain_end(rest: &str) -> Option<usize> {
+    let ends_at = |at: usize, c: char| {
+        let next = rest[at + c.len_utf8()..].chars().next();
+        match c {
+            ',' | ']' | '}' => true,
+            ':' => next.is_none_or(char::is_whitespace),
+            c if c.is_whitespace() => next == Some('#'),
+            _ => false,
+        }
+    };
+    let mut chars = rest.char_indices();
+    chars.find(|(at, c)| ends_at(*at, *c)).map(|(at, _)| at)
 }
 
 /// The part of one line that a fault shows.
@@ -376,5 +466,33 @@ impl Snippet {
         let (line_text, marks) = (shown.trim_end(), String::from(mark).repeat(*mark_width));
         writeln!(f, "{}", format!("{line:>gutter$} | {line_text}").trim_end())?;
         writeln!(f, "{:gutter$} | {:mark_offset$}{marks}", "", "")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_mark_covers_the_node_and_no_more() {
+        for (node, rest) in [
+            ("key", ": value"),
+            ("key", ":"),
+            ("10.0.0.1:42", "  # c"),
+            ("two words", "\t# c"),
+            ("a#b", ", c"),
+            ("a", "]"),
+            ("b", "}"),
+            ("'a: b'", " # 'c'"),
+            (r#""a\"\\""#, ": \"c\""),
+            ("\"no end", ""),
+            ("[a, {b: [c]}]", ", d]"),
+            ("{}", ": {}"),
+            ("[a,", ""),
+            ("ä\u{1f600}", " "),
+        ] {
+            let width = node_width(&format!("{node}{rest}"));
+            assert_eq!(width, node.chars().count(), "{node}{rest}");
+        }
     }
 }

@@ -85,12 +85,6 @@ impl Kind for Integer {
                 quoted(text)
             )));
         }
-        if !scalar.plain {
-            return Err(Mistake::with_help(
-                format!("{} is text because of its quotes", quoted(text)),
-                "write the number without quotes",
-            ));
-        }
         if digits.len() > 1 && digits.starts_with('0') {
             return Err(Mistake::with_help(
                 format!(
@@ -98,6 +92,12 @@ impl Kind for Integer {
                     quoted(text)
                 ),
                 "write the number without leading zeros",
+            ));
+        }
+        if scalar.resolved == Resolved::Text {
+            return Err(Mistake::with_help(
+                format!("{} is text because of its quotes", quoted(text)),
+                "write the number without quotes",
             ));
         }
         match text.parse() {
@@ -293,7 +293,7 @@ impl<T> Kind for Text<T> {
     }
 
     fn read(&self, scalar: &Scalar) -> Result<T, Mistake> {
-        let type_name = match scalar.resolve() {
+        let type_name = match scalar.resolved {
             Resolved::Text => return (self.parse)(&scalar.text),
             Resolved::Number => "a number",
             Resolved::Bool => "a truth value",

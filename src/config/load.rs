@@ -50,7 +50,7 @@ pub fn load(path: &Path) -> Result<Loaded, LoadError> {
         partition_map,
         mut report,
     } = MainFile::read(&bytes, &path.to_string_lossy());
-    let Some((map_path, span)) = partition_map else {
+    let Some((map_path, place)) = partition_map else {
         return Err(report.into_faults().into());
     };
     let partition_map = match read_file(&map_path) {
@@ -61,7 +61,7 @@ pub fn load(path: &Path) -> Result<Loaded, LoadError> {
             help,
         }) => {
             report.sink.add(
-                span,
+                place,
                 format!("cannot read {}: {problem}", path.display()),
                 help,
             );

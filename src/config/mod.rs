@@ -29,7 +29,7 @@ pub use arguments::{Network, parse_duration, parse_network, parse_size};
 pub use fault::{Fault, Faults};
 pub use load::{LoadError, Loaded, load, load_partition_map};
 pub use partition_map::{
-    BackendSpec, BackendState, KeyBytes, MAX_BACKEND_ID, PartitionMap, derived_backend_id,
+    BackendSpec, BackendState, MAX_BACKEND_ID, PartitionMap, derived_backend_id,
 };
 pub use staterouter_file::{Config, Limits, LogConfig, LogFormat, LogLevel, Timeouts};
 

@@ -1,13 +1,11 @@
 //! The partition map, `partition-map.yaml`.
 
 use std::collections::HashMap;
-use std::fmt;
-use std::hash::Hasher;
 
-use siphasher::sip::SipHasher13;
+use crate::route::HashKey;
 
 use super::address::BackendAddress;
-use super::fault::{Faults, Span};
+use super::fault::{Faults, Place};
 use super::kinds::{Choice, Integer, Mistake, Text};
 use super::outline::Outline;
 use super::printable::quoted;
@@ -23,7 +21,7 @@ pub struct PartitionMap {
     /// Counts up with every change of the file; at least 1.
     pub version: u64,
     /// The key under which session ids are hashed to slots.
-    pub hash_key: KeyBytes,
+    pub hash_key: HashKey,
     /// 1 to 127 backends in file order, at least one of them active. Names, ids and addresses
     /// are unique.
     pub backends: Vec<BackendSpec>,
@@ -57,25 +55,6 @@ pub enum BackendState {
     Off,
 }
 
-/// A 128-bit key of SipHash-1-3. A secret of the map: not shown in debug output.
-#[derive(Clone, Copy, PartialEq, Eq)]
-pub struct KeyBytes(pub [u8; 16]);
-
-impl KeyBytes {
-    /// The key of a map that names none.
-    pub const DEFAULT: KeyBytes = KeyBytes(*b"staterouter/key1");
-
-    fn to_hex(self) -> String {
-        self.0.iter().map(|byte| format!("{byte:02x}")).collect()
-    }
-}
-
-impl fmt::Debug for KeyBytes {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("KeyBytes(..)")
-    }
-}
-
 impl PartitionMap {
     /// Reads a partition map from memory. `file_name` is the name in messages.
     ///
@@ -90,13 +69,10 @@ impl PartitionMap {
     }
 }
 
-/// The id of a backend that the map gives none: SipHash-1-3 of the name under
-/// [`KeyBytes::DEFAULT`], modulo 127, plus 1. The same in every proxy, whatever the map's own
-/// key.
+/// The id of a backend that the map gives none: the hash of the name under [`HashKey::DEFAULT`],
+/// modulo 127, plus 1. The same in every proxy, whatever the map's own key.
 pub fn derived_backend_id(name: &str) -> u8 {
-    let mut hasher = SipHasher13::new_with_key(&KeyBytes::DEFAULT.0);
-    hasher.write(name.as_bytes());
-    let below_max = hasher.finish() % u64::from(MAX_BACKEND_ID);
+    let below_max = HashKey::DEFAULT.hash(name.as_bytes()) % u64::from(MAX_BACKEND_ID);
     u8::try_from(below_max + 1).unwrap_or(MAX_BACKEND_ID)
 }
 
@@ -127,7 +103,7 @@ fn read_partition_map(map: &mut MapReader<'_, '_>) -> Option<PartitionMap> {
          one of your own where strangers could choose session ids to crowd one backend; changing \
          it moves nearly all sessions.",
         &HASH_KEY,
-        KeyBytes::DEFAULT,
+        HashKey::DEFAULT,
     );
     let backends = map.maps(
         "backends",
@@ -135,11 +111,11 @@ fn read_partition_map(map: &mut MapReader<'_, '_>) -> Option<PartitionMap> {
         1..=usize::from(MAX_BACKEND_ID),
         read_backend,
     );
-    if let Some((drafts, span)) = backends.found() {
+    if let Some((drafts, place)) = backends.found() {
         require_unique_names(map, drafts);
         require_unique_ids(map, drafts);
         require_unique_addresses(map, drafts);
-        require_active(map, drafts, span);
+        require_active(map, drafts, place);
     }
     let backends: Option<Vec<BackendSpec>> = backends
         .value()?
@@ -201,13 +177,13 @@ impl Draft {
     }
 
     /// The explicit or derived id, and the place it comes from.
-    fn effective_id(&self) -> Option<(u8, Span)> {
+    fn effective_id(&self) -> Option<(u8, Place)> {
         match &self.id {
-            Read::Found(id, span) => u8::try_from(*id).ok().map(|id| (id, *span)),
+            Read::Found(id, place) => u8::try_from(*id).ok().map(|id| (id, *place)),
             Read::Absent => self
                 .name
                 .found()
-                .map(|(name, span)| (derived_backend_id(name), span)),
+                .map(|(name, place)| (derived_backend_id(name), place)),
             Read::Faulty => None,
         }
     }
@@ -227,35 +203,35 @@ impl Draft {
 }
 
 fn require_unique_names(map: &mut MapReader<'_, '_>, drafts: &[Draft]) {
-    let mut firsts: HashMap<&str, Span> = HashMap::new();
-    for (name, span) in drafts.iter().filter_map(|draft| draft.name.found()) {
+    let mut firsts: HashMap<&str, Place> = HashMap::new();
+    for (name, place) in drafts.iter().filter_map(|draft| draft.name.found()) {
         if let Some(first) = firsts.get(name.as_str()) {
             let problem = format!("the backend name {} is taken", quoted(name));
             map.clash(
-                span,
+                place,
                 *first,
                 problem,
                 "give every backend a name of its own",
             );
         } else {
-            firsts.insert(name, span);
+            firsts.insert(name, place);
         }
     }
 }
 
 fn require_unique_ids(map: &mut MapReader<'_, '_>, drafts: &[Draft]) {
-    let mut firsts: HashMap<u8, (&Draft, Span)> = HashMap::new();
+    let mut firsts: HashMap<u8, (&Draft, Place)> = HashMap::new();
     let taken: Vec<u8> = drafts
         .iter()
         .filter_map(|draft| Some(draft.effective_id()?.0))
         .collect();
     let free = (1..=MAX_BACKEND_ID).find(|id| !taken.contains(id));
     for draft in drafts {
-        let Some((id, span)) = draft.effective_id() else {
+        let Some((id, place)) = draft.effective_id() else {
             continue;
         };
-        let Some((first, first_span)) = firsts.get(&id) else {
-            firsts.insert(id, (draft, span));
+        let Some((first, first_place)) = firsts.get(&id) else {
+            firsts.insert(id, (draft, place));
             continue;
         };
         // Equal names derive equal ids; the name is the fault, and it is reported.
@@ -271,8 +247,8 @@ fn require_unique_ids(map: &mut MapReader<'_, '_>, drafts: &[Draft]) {
         );
         let example = free.map_or(String::new(), |id| format!(", for instance `id: {id}`"));
         map.clash(
-            span,
-            *first_span,
+            place,
+            *first_place,
             problem,
             format!("write `id:` explicitly{example}"),
         );
@@ -280,24 +256,24 @@ fn require_unique_ids(map: &mut MapReader<'_, '_>, drafts: &[Draft]) {
 }
 
 fn require_unique_addresses(map: &mut MapReader<'_, '_>, drafts: &[Draft]) {
-    let mut firsts: HashMap<&BackendAddress, Span> = HashMap::new();
-    for (address, span) in drafts.iter().filter_map(|draft| draft.address.found()) {
+    let mut firsts: HashMap<&BackendAddress, Place> = HashMap::new();
+    for (address, place) in drafts.iter().filter_map(|draft| draft.address.found()) {
         if let Some(first) = firsts.get(address) {
             let problem = format!("two backends have the address `{address}`");
             let help = "write each state server once; use `weight` to give it a larger share";
-            map.clash(span, *first, problem, help);
+            map.clash(place, *first, problem, help);
         } else {
-            firsts.insert(address, span);
+            firsts.insert(address, place);
         }
     }
 }
 
-fn require_active(map: &mut MapReader<'_, '_>, drafts: &[Draft], span: Span) {
+fn require_active(map: &mut MapReader<'_, '_>, drafts: &[Draft], place: Place) {
     // A faulty state counts as the default, active: its own fault is enough.
     let is_active = |draft: &Draft| draft.state == BackendState::Active;
     if !drafts.iter().any(is_active) {
         map.fault(
-            Span::at(span.start),
+            place.start(),
             "the pool would be empty: no backend is active",
             "set `state: active` for at least one backend",
         );
@@ -336,15 +312,15 @@ const ADDRESS: Text<BackendAddress> = Text {
     secret: false,
 };
 
-const HASH_KEY: Text<KeyBytes> = Text {
+const HASH_KEY: Text<HashKey> = Text {
     wanted: "a key of 32 hexadecimal digits",
     pattern: Some("^[0-9A-Fa-f]{32}$"),
     parse: |text| parse_key(text).ok_or_else(|| Mistake::new("this is not a key")),
-    write: |key| key.to_hex(),
+    write: HashKey::to_hex,
     secret: true,
 };
 
-fn parse_key(text: &str) -> Option<KeyBytes> {
+fn parse_key(text: &str) -> Option<HashKey> {
     let digits = text.as_bytes();
     if digits.len() != 32 || !digits.iter().all(u8::is_ascii_hexdigit) {
         return None;
@@ -353,7 +329,7 @@ fn parse_key(text: &str) -> Option<KeyBytes> {
     for (byte, pair) in key.iter_mut().zip(text.as_bytes().chunks_exact(2)) {
         *byte = u8::from_str_radix(std::str::from_utf8(pair).ok()?, 16).ok()?;
     }
-    Some(KeyBytes(key))
+    Some(HashKey::new(key))
 }
 
 #[cfg(test)]
@@ -361,14 +337,13 @@ mod tests {
     use super::*;
 
     #[test]
-    fn keys_are_read_in_full_and_never_shown() {
+    fn keys_are_read_in_full() {
         let key = parse_key("73746174656F726f757465722f6b6579").unwrap();
-        assert_eq!(key.0[..4], *b"stat");
+        assert_eq!(key, HashKey::new(*b"stateorouter/key"));
         assert_eq!(
-            parse_key(&KeyBytes::DEFAULT.to_hex()),
-            Some(KeyBytes::DEFAULT)
+            parse_key(&HashKey::DEFAULT.to_hex()),
+            Some(HashKey::DEFAULT)
         );
-        assert_eq!(format!("{key:?}"), "KeyBytes(..)");
         for text in [
             "",
             "00",

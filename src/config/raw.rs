@@ -1,30 +1,44 @@
-//! YAML text -> a tree in which every node knows its place. The only file that names the YAML
-//! parser.
+//! YAML text -> a tree whose nodes can be found again in the text. The only file that names the
+//! YAML parser.
 //!
-//! Only what a configuration file needs is let through: one document, no anchors or aliases, no
-//! tags, bounded depth and size. So a small file cannot unfold into a large tree, and nothing
-//! depends on a reader's idea of a tag.
+//! The parser says a position only in an error. So the tree is read without positions, its nodes
+//! are numbered in the order of reading, and [`locate`] finds one when a fault has to be shown: it
+//! reads the text again and refuses that node.
 
 use std::borrow::Cow;
+use std::fmt;
 
-use saphyr_parser::{Event, Marker, Parser, ScalarStyle, Span as YamlSpan};
+use serde::Deserialize;
+use serde::de::{
+    self, DeserializeSeed, EnumAccess, IgnoredAny, MapAccess, SeqAccess, VariantAccess, Visitor,
+};
+use serde_yaml::Deserializer;
 
-use super::fault::{Pos, Report, Sink, Span};
-use super::printable::{quoted, replaced};
+use super::fault::{Lines, NodeId, Place, Pos, Report, Sink};
+use super::printable::quoted;
 
 /// Largest file that is read, in bytes.
-pub(crate) const MAX_FILE_BYTES: usize = 4 << 20;
+pub(crate) const MAX_FILE_BYTES: usize = 1 << 20;
+
+/// Most `[` and `{` in a file, comments and quotes included. For every token the parser looks at
+/// each one that is open.
+const MAX_BRACKETS: usize = 4096;
 
 /// Deepest nesting of lists and maps. The files need 3.
 const MAX_DEPTH: usize = 16;
 
-/// Most scalars, lists and maps in one file. A full partition map needs about 2000.
-const MAX_NODES: usize = 100_000;
+/// Most scalars, lists and maps in a file, each counted as often as an alias repeats it. A full
+/// partition map has about 1500.
+const MAX_NODES: usize = 10_000;
 
-/// A value of the file with its place.
+/// Most bytes in all scalars together, counted like the nodes. A file without aliases stays below,
+/// as an escape yields at most half as much again as it takes.
+const MAX_SCALAR_BYTES: usize = 2 * MAX_FILE_BYTES;
+
+/// A value of the file.
 #[derive(Debug)]
 pub(crate) struct Node {
-    pub(crate) span: Span,
+    pub(crate) place: Place,
     pub(crate) content: Content,
 }
 
@@ -34,7 +48,7 @@ pub(crate) enum Content {
     Scalar(Scalar),
     List(Vec<Node>),
     Map(Vec<Entry>),
-    /// Something whose fault is reported already: an alias or a tagged value.
+    /// A value with a tag of its own; the fault is reported already.
     Refused,
 }
 
@@ -42,16 +56,25 @@ pub(crate) enum Content {
 #[derive(Debug)]
 pub(crate) struct Entry {
     pub(crate) name: String,
-    pub(crate) name_span: Span,
+    pub(crate) name_place: Place,
     pub(crate) value: Node,
 }
 
-/// A scalar as it stands in the file, without its quotes.
+/// A scalar and what YAML takes it for.
 #[derive(Debug)]
 pub(crate) struct Scalar {
+    /// A text without its quotes, a number in decimal digits.
     pub(crate) text: String,
-    /// Written without quotes, so that YAML may take it for a number, a truth value or nothing.
-    pub(crate) plain: bool,
+    pub(crate) resolved: Resolved,
+}
+
+/// The type YAML gives to a scalar. Quotes make it a text.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Resolved {
+    Null,
+    Bool,
+    Number,
+    Text,
 }
 
 /// The tree of `bytes`, and the report that holds the faults found on the way. No tree when the
@@ -61,35 +84,65 @@ pub(crate) fn parse<'t>(bytes: &'t [u8], file: &str) -> (Option<Node>, Report<'t
         file: file.into(),
         text: Cow::Borrowed(""),
         sink: Sink::default(),
+        locate,
     };
-    if bytes.len() > MAX_FILE_BYTES {
-        report.sink.add(
-            Span::TOP,
-            format!("the file has {} bytes, more than 4 MiB", bytes.len()),
-            "check that this is the file you meant",
-        );
-        return (None, report);
-    }
-    match std::str::from_utf8(bytes) {
-        Ok(text) => {
-            let text = text.strip_prefix('\u{feff}').unwrap_or(text);
-            report.text = Cow::Borrowed(text);
-            let root = Builder::new(&mut report.sink).build(text);
-            (root, report)
-        }
-        Err(error) => {
-            let text = String::from_utf8_lossy(bytes);
-            let valid = bytes.get(..error.valid_up_to()).unwrap_or_default();
-            let place = end_of(&String::from_utf8_lossy(valid));
-            report.text = text;
-            report.sink.add(
-                Span::at(place),
-                "this byte is not UTF-8",
-                "save the file as UTF-8",
-            );
+    let outcome = if bytes.len() > MAX_FILE_BYTES {
+        let problem = format!("the file has {} bytes, more than 1 MiB", bytes.len());
+        Err(Unusable::new(Pos::TOP, problem, WRONG_FILE))
+    } else if let Ok(text) = std::str::from_utf8(bytes) {
+        let text = text.strip_prefix('\u{feff}').unwrap_or(text);
+        report.text = Cow::Borrowed(text);
+        check_text(text).and_then(|()| read(text, &mut report.sink))
+    } else {
+        let (text, pos) = lossy(bytes);
+        report.text = text;
+        let help = "save the file as UTF-8";
+        Err(Unusable::new(pos, "this byte is not UTF-8", help))
+    };
+    match outcome {
+        Ok(root) => (Some(root), report),
+        Err(Unusable { pos, problem, help }) => {
+            // The one fault of the file: what was found before may be a consequence of it.
+            report.sink = Sink::default();
+            report.sink.add(Place::At(pos), problem, help);
             (None, report)
         }
     }
+}
+
+impl Node {
+    /// The node in a few words, for messages.
+    pub(crate) fn describe(&self) -> String {
+        match &self.content {
+            Content::Scalar(scalar) if scalar.resolved == Resolved::Null => "nothing".to_owned(),
+            Content::Scalar(scalar) => quoted(&scalar.text),
+            Content::List(_) => "a list".to_owned(),
+            Content::Map(_) => "a map".to_owned(),
+            Content::Refused => "an unsupported value".to_owned(),
+        }
+    }
+}
+
+/// Why nothing of a file can be used.
+struct Unusable {
+    pos: Pos,
+    problem: String,
+    help: &'static str,
+}
+
+impl Unusable {
+    fn new(pos: Pos, problem: impl Into<String>, help: &'static str) -> Self {
+        let problem = problem.into();
+        Unusable { pos, problem, help }
+    }
+}
+
+const WRONG_FILE: &str = "check that this is the file you meant";
+
+/// The text of bytes that are not UTF-8, and the position of the first that is not.
+fn lossy(bytes: &[u8]) -> (Cow<'_, str>, Pos) {
+    let valid = bytes.utf8_chunks().next().map_or("", |chunk| chunk.valid());
+    (String::from_utf8_lossy(bytes), end_of(valid))
 }
 
 /// The position after the last character of `text`.
@@ -102,328 +155,316 @@ fn end_of(text: &str) -> Pos {
     }
 }
 
-/// Puts the parser's events together. Iterative, and gives up at the limits: nothing here grows
-/// with the depth of the input but a vector of at most [`MAX_DEPTH`] frames.
+/// Refuses, before the parser sees it, what readers of YAML disagree about and what would make
+/// the parser slow.
+fn check_text(text: &str) -> Result<(), Unusable> {
+    let unusable = |at: usize, problem: String, help| {
+        let before = text.get(..at).unwrap_or_default();
+        Err(Unusable::new(end_of(before), problem, help))
+    };
+    if let Some((at, c)) = text.char_indices().find(|(_, c)| !is_supported(*c)) {
+        let problem = format!("the character U+{:04X} is not supported here", c as u32);
+        return unusable(at, problem, "remove it");
+    }
+    let mut percents = text.match_indices('%').map(|(at, _)| at);
+    // The parser compares each %TAG line with all before it.
+    if let Some(at) = percents.find(|at| *at == 0 || is_break(text.as_bytes()[at - 1])) {
+        let help = "remove the line that begins with `%`";
+        return unusable(at, "YAML directives are not supported here".into(), help);
+    }
+    if let Some((at, _)) = text.match_indices(['[', '{']).nth(MAX_BRACKETS) {
+        let problem = format!("the file has more than {MAX_BRACKETS} brackets `[` and `{{`");
+        return unusable(at, problem, WRONG_FILE);
+    }
+    Ok(())
+}
+
+fn is_break(byte: u8) -> bool {
+    matches!(byte, b'\n' | b'\r')
+}
+
+/// Leaves out control characters, and U+0085, U+2028 and U+2029, which end a line for the parser
+/// but for no editor: what looks like a comment could be read.
+fn is_supported(c: char) -> bool {
+    match c {
+        '\t' | '\n' | '\r' => true,
+        '\u{2028}' | '\u{2029}' | '\u{feff}' | '\u{fffe}' | '\u{ffff}' => false,
+        _ => !c.is_control(),
+    }
+}
+
+/// The tree of `text`; faults of single nodes go to `sink`.
+fn read(text: &str, sink: &mut Sink) -> Result<Node, Unusable> {
+    let mut builder = Builder::new(sink, None);
+    let mut documents = Deserializer::from_str(text);
+    let root = match documents.next() {
+        Some(document) => match builder.deserialize(document) {
+            Ok(root) if builder.nodes > 0 => Some(root),
+            Ok(_) => None,
+            Err(error) => return Err(refusal(text, builder.limit, &error)),
+        },
+        None => None,
+    };
+    match (root, documents.next()) {
+        (Some(root), None) => Ok(root),
+        (Some(_), Some(document)) => Err(second_document(text, document)),
+        (None, _) => {
+            let help = "write its keys, see the example file";
+            Err(Unusable::new(Pos::TOP, "the file is empty", help))
+        }
+    }
+}
+
+/// The position of a node that was read from `text`.
+fn locate(text: &str, node: NodeId) -> Pos {
+    let mut scratch = Sink::default();
+    let mut builder = Builder::new(&mut scratch, Some(node));
+    let document = Deserializer::from_str(text).next();
+    let outcome = document.map(|document| builder.deserialize(document));
+    outcome
+        .and_then(Result::err)
+        .map_or(Pos::TOP, |error| pos_of(&error))
+}
+
+/// Why reading the first document ended: at a limit, in bad syntax, or at a value that the parser
+/// itself refused. Only the words of the syntax errors are fixed and so sure to hold no secret.
+fn refusal(text: &str, limit: Option<Limit>, error: &serde_yaml::Error) -> Unusable {
+    if let Some(Limit { problem, help }) = limit {
+        return Unusable::new(pos_of(error), problem, help);
+    }
+    let document = Deserializer::from_str(text).next();
+    if let Some(Err(syntax)) = document.map(IgnoredAny::deserialize) {
+        return syntax_error(&syntax);
+    }
+    match error.location() {
+        Some(_) => {
+            let problem = "this value is not what its tag says";
+            Unusable::new(pos_of(error), problem, "write the value without a tag")
+        }
+        // The parser counts aliases as well, and no other error is without a position.
+        None => Unusable::new(Pos::TOP, TOO_MANY_ALIASES, WRITE_OUT),
+    }
+}
+
+const TOO_MANY_ALIASES: &str = "the aliases of this file repeat too much";
+const WRITE_OUT: &str = "write the values out instead of `*` and a name";
+
+fn syntax_error(error: &serde_yaml::Error) -> Unusable {
+    let help = "indent with spaces; a value that begins with one of `[ ] { } * & ! % @ |` or \
+                contains `: ` needs quotes";
+    Unusable::new(
+        pos_of(error),
+        format!("this is not valid YAML: {error}"),
+        help,
+    )
+}
+
+fn second_document(text: &str, document: Deserializer<'_>) -> Unusable {
+    let mut scratch = Sink::default();
+    let mut builder = Builder::new(&mut scratch, Some(NodeId::ROOT));
+    let root = match builder.deserialize(document) {
+        Err(error) if builder.nodes == 0 => return syntax_error(&error),
+        Err(error) => pos_of(&error).line,
+        Ok(_) => 1,
+    };
+    // Only comments stand between the mark of a document and its root.
+    let lines = Lines::of(text);
+    // The parser puts an empty root at the end of the file one line below the last.
+    let mut above = (1..=root.min(lines.count())).rev();
+    let mark = above.find(|line| lines.line(*line).starts_with("---"));
+    let help = "keep one document per file: remove the line `---` and what follows it";
+    let problem = "a second YAML document begins here";
+    let line = mark.unwrap_or(root);
+    Unusable::new(Pos { line, column: 1 }, problem, help)
+}
+
+fn pos_of(error: &serde_yaml::Error) -> Pos {
+    error.location().map_or(Pos::TOP, |location| Pos {
+        line: location.line(),
+        column: location.column(),
+    })
+}
+
+/// Builds the tree from the parser's events, up to the limits.
 struct Builder<'s> {
     sink: &'s mut Sink,
-    open: Vec<Frame>,
-    root: Option<Node>,
+    /// The node at which to end with an error, for the error's position.
+    wanted: Option<NodeId>,
     nodes: usize,
-    documents: usize,
+    scalar_bytes: usize,
+    depth: usize,
+    limit: Option<Limit>,
 }
 
-struct Frame {
-    start: Span,
-    refused: bool,
-    kind: FrameKind,
+/// The limit that was passed.
+struct Limit {
+    problem: String,
+    help: &'static str,
 }
-
-enum FrameKind {
-    List(Vec<Node>),
-    Map {
-        entries: Vec<Entry>,
-        key: Option<Node>,
-    },
-}
-
-/// The file cannot be used any further; its one fault is in the sink.
-struct GiveUp;
 
 impl<'s> Builder<'s> {
-    fn new(sink: &'s mut Sink) -> Self {
+    fn new(sink: &'s mut Sink, wanted: Option<NodeId>) -> Self {
         Builder {
             sink,
-            open: Vec::new(),
-            root: None,
+            wanted,
             nodes: 0,
-            documents: 0,
+            scalar_bytes: 0,
+            depth: 0,
+            limit: None,
         }
     }
 
-    fn build(mut self, text: &str) -> Option<Node> {
-        for event in Parser::new_from_str(text) {
-            let step = match event {
-                Ok((event, span)) => self.take(event, span_of(span)),
-                Err(error) => self.syntax_error(pos_of(error.marker()), error.info()),
-            };
-            if let Err(GiveUp) = step {
-                return None;
-            }
-        }
-        if self.root.is_none() {
-            self.sink.add(
-                Span::TOP,
-                "the file is empty",
-                "write its keys, see the example file",
-            );
-        }
-        self.root
-    }
-
-    fn take(&mut self, event: Event<'_>, span: Span) -> Result<(), GiveUp> {
-        match event {
-            Event::DocumentStart(_) => self.document(span),
-            Event::Alias(_) => {
-                self.refuse_anchor(span);
-                self.node(Node {
-                    span,
-                    content: Content::Refused,
-                })
-            }
-            Event::Scalar(text, style, anchor, tag) => {
-                let refused = self.refused(span, anchor, tag.is_some());
-                let plain = style == ScalarStyle::Plain;
-                let content = match refused {
-                    true => Content::Refused,
-                    false => Content::Scalar(Scalar {
-                        text: text.into_owned(),
-                        plain,
-                    }),
-                };
-                self.node(Node { span, content })
-            }
-            Event::SequenceStart(anchor, tag) => {
-                let refused = self.refused(span, anchor, tag.is_some());
-                self.push(Frame {
-                    start: span,
-                    refused,
-                    kind: FrameKind::List(Vec::new()),
-                })
-            }
-            Event::MappingStart(anchor, tag) => {
-                let refused = self.refused(span, anchor, tag.is_some());
-                let kind = FrameKind::Map {
-                    entries: Vec::new(),
-                    key: None,
-                };
-                self.push(Frame {
-                    start: span,
-                    refused,
-                    kind,
-                })
-            }
-            Event::SequenceEnd | Event::MappingEnd => match self.open.pop() {
-                Some(frame) => self.attach(frame.close(span)),
-                None => Ok(()),
-            },
-            Event::Nothing | Event::StreamStart | Event::StreamEnd | Event::DocumentEnd => Ok(()),
-        }
-    }
-
-    fn document(&mut self, span: Span) -> Result<(), GiveUp> {
-        self.documents += 1;
-        if self.documents == 1 {
-            return Ok(());
-        }
-        let help = "keep one document per file: remove the line `---` or `...` and what follows it";
-        self.give_up(span, "a second YAML document begins here", help)
-    }
-
-    fn node(&mut self, node: Node) -> Result<(), GiveUp> {
-        self.count(node.span)?;
-        self.attach(node)
-    }
-
-    fn push(&mut self, frame: Frame) -> Result<(), GiveUp> {
-        self.count(frame.start)?;
-        if self.open.len() == MAX_DEPTH {
-            return self.too_deep(frame.start);
-        }
-        self.open.push(frame);
-        Ok(())
-    }
-
-    fn count(&mut self, span: Span) -> Result<(), GiveUp> {
+    /// Numbers the node at which the parser stands.
+    fn node<E: de::Error>(&mut self) -> Result<Place, E> {
+        let id = NodeId(self.nodes);
         self.nodes += 1;
-        if self.nodes <= MAX_NODES {
-            return Ok(());
+        if self.wanted == Some(id) {
+            return Err(E::custom("found"));
         }
-        self.give_up(
-            span,
-            format!("the file has more than {MAX_NODES} values"),
-            "check that this is the file you meant",
-        )
+        if self.nodes > MAX_NODES {
+            let problem = format!("the file has more than {MAX_NODES} values");
+            return Err(self.passed(problem, WRONG_FILE));
+        }
+        Ok(Place::Node(id))
     }
 
-    /// Hands a finished node to the list or map it stands in.
-    fn attach(&mut self, node: Node) -> Result<(), GiveUp> {
-        match self.open.last_mut().map(|frame| &mut frame.kind) {
-            None => self.root = Some(node),
-            Some(FrameKind::List(items)) => items.push(node),
-            Some(FrameKind::Map { entries, key }) => match key.take() {
-                None => *key = Some(node),
-                Some(Node {
-                    span: name_span,
-                    content: Content::Scalar(name),
-                }) => {
-                    entries.push(Entry {
-                        name: name.text,
-                        name_span,
-                        value: node,
-                    });
-                }
-                Some(Node {
-                    content: Content::Refused,
-                    ..
-                }) => {}
-                Some(Node { span, .. }) => self.sink.add(
-                    span,
+    fn scalar<E>(&mut self, resolved: Resolved, text: &str) -> Result<Node, E>
+    where
+        E: de::Error,
+    {
+        let place = self.node()?;
+        self.scalar_bytes += text.len();
+        if self.scalar_bytes > MAX_SCALAR_BYTES {
+            return Err(self.passed(TOO_MANY_ALIASES.to_owned(), WRITE_OUT));
+        }
+        let text = text.to_owned();
+        let content = Content::Scalar(Scalar { text, resolved });
+        Ok(Node { place, content })
+    }
+
+    fn open<E: de::Error>(&mut self) -> Result<Place, E> {
+        let place = self.node()?;
+        if self.depth == MAX_DEPTH {
+            let problem = format!("lists and maps are nested more than {MAX_DEPTH} deep");
+            return Err(self.passed(problem, "the file needs no more than 3 levels"));
+        }
+        self.depth += 1;
+        Ok(place)
+    }
+
+    fn close(&mut self, place: Place, content: Content) -> Node {
+        self.depth -= 1;
+        Node { place, content }
+    }
+
+    /// The error that ends the reading; the parser adds the position to it.
+    fn passed<E: de::Error>(&mut self, problem: String, help: &'static str) -> E {
+        self.limit = Some(Limit { problem, help });
+        E::custom("limit")
+    }
+}
+
+impl<'de> DeserializeSeed<'de> for &mut Builder<'_> {
+    type Value = Node;
+
+    fn deserialize<D>(self, deserializer: D) -> Result<Node, D::Error>
+    where
+        D: serde::Deserializer<'de>,
+    {
+        deserializer.deserialize_any(self)
+    }
+}
+
+impl<'de> Visitor<'de> for &mut Builder<'_> {
+    type Value = Node;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a value")
+    }
+
+    /// A file without any node.
+    fn visit_none<E: de::Error>(self) -> Result<Node, E> {
+        Ok(Node {
+            place: Place::At(Pos::TOP),
+            content: Content::Refused,
+        })
+    }
+
+    fn visit_unit<E: de::Error>(self) -> Result<Node, E> {
+        self.scalar(Resolved::Null, "null")
+    }
+
+    fn visit_bool<E: de::Error>(self, value: bool) -> Result<Node, E> {
+        self.scalar(Resolved::Bool, &value.to_string())
+    }
+
+    fn visit_u64<E: de::Error>(self, value: u64) -> Result<Node, E> {
+        self.scalar(Resolved::Number, &value.to_string())
+    }
+
+    fn visit_i64<E: de::Error>(self, value: i64) -> Result<Node, E> {
+        self.scalar(Resolved::Number, &value.to_string())
+    }
+
+    fn visit_u128<E: de::Error>(self, value: u128) -> Result<Node, E> {
+        self.scalar(Resolved::Number, &value.to_string())
+    }
+
+    fn visit_i128<E: de::Error>(self, value: i128) -> Result<Node, E> {
+        self.scalar(Resolved::Number, &value.to_string())
+    }
+
+    fn visit_f64<E: de::Error>(self, value: f64) -> Result<Node, E> {
+        // Unlike `to_string`, this keeps a point or an exponent.
+        self.scalar(Resolved::Number, &format!("{value:?}"))
+    }
+
+    fn visit_str<E: de::Error>(self, value: &str) -> Result<Node, E> {
+        self.scalar(Resolved::Text, value)
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(self, mut access: A) -> Result<Node, A::Error> {
+        let place = self.open()?;
+        let mut items = Vec::new();
+        while let Some(item) = access.next_element_seed(&mut *self)? {
+            items.push(item);
+        }
+        Ok(self.close(place, Content::List(items)))
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut access: A) -> Result<Node, A::Error> {
+        let place = self.open()?;
+        let mut entries = Vec::new();
+        while let Some(name) = access.next_key_seed(&mut *self)? {
+            let value = access.next_value_seed(&mut *self)?;
+            match name.content {
+                Content::Scalar(Scalar { text, .. }) => entries.push(Entry {
+                    name: text,
+                    name_place: name.place,
+                    value,
+                }),
+                Content::Refused => {}
+                Content::List(_) | Content::Map(_) => self.sink.add(
+                    name.place,
                     "a list or map cannot be a key",
                     "write a plain name before the colon",
                 ),
-            },
+            }
         }
-        Ok(())
+        Ok(self.close(place, Content::Map(entries)))
     }
 
-    /// Reports a tag or an anchor. A tagged value must not be read as if it had no tag.
-    fn refused(&mut self, span: Span, anchor: usize, tagged: bool) -> bool {
-        if anchor != 0 {
-            self.refuse_anchor(span);
-        }
-        if tagged {
-            let help = "write the value without a tag";
-            self.sink
-                .add(span, "YAML tags are not supported here", help);
-        }
-        tagged
-    }
-
-    fn refuse_anchor(&mut self, span: Span) {
-        let help = "write the value out, and put it in quotes if it shall begin with `&` or `*`";
-        self.sink.add(
-            span,
-            "YAML anchors and aliases are not supported here",
-            help,
-        );
-    }
-
-    fn too_deep(&mut self, span: Span) -> Result<(), GiveUp> {
-        let problem = format!("lists and maps are nested more than {MAX_DEPTH} deep");
-        self.give_up(span, problem, "the file needs no more than 3 levels")
-    }
-
-    fn syntax_error(&mut self, pos: Pos, info: &str) -> Result<(), GiveUp> {
-        if info.contains("recursion limit") {
-            return self.too_deep(Span::at(pos));
-        }
-        let info: String = info.chars().map(replaced).collect();
-        let help = "indent with spaces; a value that begins with one of `[ ] { } * & ! % @ |` or \
-                    contains `: ` needs quotes";
-        self.give_up(
-            Span::at(pos),
-            format!("this is not valid YAML: {info}"),
-            help,
-        )
-    }
-
-    /// The one fault of a file that is not understood: what was found before may be a mistake of
-    /// ours.
-    fn give_up(
-        &mut self,
-        span: Span,
-        problem: impl Into<String>,
-        help: &str,
-    ) -> Result<(), GiveUp> {
-        *self.sink = Sink::default();
-        self.sink.add(span, problem, help);
-        Err(GiveUp)
-    }
-}
-
-impl Frame {
-    fn close(self, end: Span) -> Node {
-        let span = Span {
-            start: self.start.start,
-            end: end.end,
-        };
-        let content = match self.kind {
-            _ if self.refused => Content::Refused,
-            FrameKind::List(items) => Content::List(items),
-            FrameKind::Map { entries, .. } => Content::Map(entries),
-        };
-        Node { span, content }
-    }
-}
-
-impl Scalar {
-    /// What YAML 1.2 (core schema) takes this scalar for.
-    pub(crate) fn resolve(&self) -> Resolved {
-        if !self.plain {
-            return Resolved::Text;
-        }
-        match self.text.as_str() {
-            "" | "~" | "null" | "Null" | "NULL" => Resolved::Null,
-            "true" | "True" | "TRUE" | "false" | "False" | "FALSE" => Resolved::Bool,
-            text if is_number(text) => Resolved::Number,
-            _ => Resolved::Text,
-        }
-    }
-}
-
-/// The type YAML gives to a scalar.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Resolved {
-    Null,
-    Bool,
-    Number,
-    Text,
-}
-
-fn is_number(text: &str) -> bool {
-    let all =
-        |digits: &str, ok: fn(&u8) -> bool| !digits.is_empty() && digits.bytes().all(|b| ok(&b));
-    if let Some(octal) = text.strip_prefix("0o") {
-        return all(octal, |b| matches!(b, b'0'..=b'7'));
-    }
-    if let Some(hex) = text.strip_prefix("0x") {
-        return all(hex, u8::is_ascii_hexdigit);
-    }
-    let unsigned = text.strip_prefix(['+', '-']).unwrap_or(text);
-    if matches!(unsigned, ".inf" | ".Inf" | ".INF") || matches!(text, ".nan" | ".NaN" | ".NAN") {
-        return true;
-    }
-    let (mantissa, exponent) = match unsigned.split_once(['e', 'E']) {
-        Some((mantissa, exponent)) => (mantissa, Some(exponent)),
-        None => (unsigned, None),
-    };
-    let (whole, fraction) = mantissa.split_once('.').unwrap_or((mantissa, ""));
-    let digits = |part: &str| part.bytes().all(|b| b.is_ascii_digit());
-    let mantissa_ok =
-        digits(whole) && digits(fraction) && !(whole.is_empty() && fraction.is_empty());
-    let exponent_ok = exponent.is_none_or(|exponent| {
-        all(
-            exponent.strip_prefix(['+', '-']).unwrap_or(exponent),
-            u8::is_ascii_digit,
-        )
-    });
-    mantissa_ok && exponent_ok
-}
-
-impl Node {
-    /// The node in a few words, for messages.
-    pub(crate) fn describe(&self) -> String {
-        match &self.content {
-            Content::Scalar(scalar) if scalar.resolve() == Resolved::Null => "nothing".to_owned(),
-            Content::Scalar(scalar) => quoted(&scalar.text),
-            Content::List(_) => "a list".to_owned(),
-            Content::Map(_) => "a map".to_owned(),
-            Content::Refused => "an unsupported value".to_owned(),
-        }
-    }
-}
-
-fn span_of(span: YamlSpan) -> Span {
-    Span {
-        start: pos_of(&span.start),
-        end: pos_of(&span.end),
-    }
-}
-
-fn pos_of(marker: &Marker) -> Pos {
-    Pos {
-        line: marker.line(),
-        column: marker.col() + 1,
+    /// A value with a tag of its own, `!name`. It must not be read as if it had none, but its
+    /// nodes count.
+    fn visit_enum<A: EnumAccess<'de>>(self, access: A) -> Result<Node, A::Error> {
+        let place = self.node()?;
+        let (IgnoredAny, variant) = access.variant()?;
+        variant.newtype_variant_seed(&mut *self)?;
+        let problem = "YAML tags are not supported here";
+        self.sink
+            .add(place, problem, "write the value without a tag");
+        let content = Content::Refused;
+        Ok(Node { place, content })
     }
 }
 
@@ -431,20 +472,31 @@ fn pos_of(marker: &Marker) -> Pos {
 mod tests {
     use super::*;
 
+    fn scalar(text: &str) -> Scalar {
+        let node = read(text, &mut Sink::default()).map_err(|unusable| unusable.problem);
+        match node.unwrap().content {
+            Content::Scalar(scalar) => scalar,
+            content => panic!("{text} is {content:?}"),
+        }
+    }
+
     #[test]
     fn plain_scalars_resolve_as_in_yaml_1_2() {
-        let resolve = |text: &str| {
-            Scalar {
-                text: text.to_owned(),
-                plain: true,
-            }
-            .resolve()
-        };
-        for text in [
-            "0", "-12", "+1", "007", "1.5", ".5", "1.", "1e10", "-1.5E-3", "0x1F", "0o17", "-.inf",
-            ".nan",
+        for (text, number) in [
+            ("0", "0"),
+            ("-12", "-12"),
+            ("+1", "1"),
+            ("0x1F", "31"),
+            ("0o17", "15"),
+            ("18446744073709551616", "18446744073709551616"),
+            ("1.5", "1.5"),
+            ("1.", "1.0"),
+            ("1e10", "10000000000.0"),
+            ("-.inf", "-inf"),
+            (".nan", "NaN"),
         ] {
-            assert_eq!(resolve(text), Resolved::Number, "{text}");
+            let scalar = scalar(text);
+            assert_eq!((scalar.resolved, &*scalar.text), (Resolved::Number, number));
         }
         for text in [
             "off",
@@ -454,23 +506,20 @@ mod tests {
             "1:20",
             "e5",
             ".",
-            "-",
             "1e",
             "0xg",
             "1_000",
             "2s",
+            "007",
         ] {
-            assert_eq!(resolve(text), Resolved::Text, "{text}");
+            let scalar = scalar(text);
+            assert_eq!((scalar.resolved, &*scalar.text), (Resolved::Text, text));
         }
-        assert_eq!(resolve("True"), Resolved::Bool);
-        assert_eq!(resolve("~"), Resolved::Null);
-        assert_eq!(
-            Scalar {
-                text: "1".to_owned(),
-                plain: false
-            }
-            .resolve(),
-            Resolved::Text
-        );
+        assert_eq!(scalar("True").resolved, Resolved::Bool);
+        assert_eq!(scalar("~").resolved, Resolved::Null);
+        for quoted in ["\"1\"", "'1'", "!!str 1"] {
+            let scalar = scalar(quoted);
+            assert_eq!((scalar.resolved, &*scalar.text), (Resolved::Text, "1"));
+        }
     }
 }

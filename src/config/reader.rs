@@ -5,7 +5,7 @@
 use std::collections::HashMap;
 use std::ops::RangeInclusive;
 
-use super::fault::{Sink, Span};
+use super::fault::{Place, Sink};
 use super::kinds::Kind;
 use super::outline::{KeyOutline, Outline, Presence, Shape};
 use super::printable::quoted;
@@ -17,7 +17,7 @@ pub(crate) struct Field<T> {
     /// What the file says, or the default when it says nothing or something faulty.
     pub(crate) value: T,
     /// The place of the value, when the key is there.
-    pub(crate) span: Option<Span>,
+    pub(crate) place: Option<Place>,
     /// False when the file holds something faulty here: then `value` must not be blamed for
     /// anything else.
     pub(crate) sound: bool,
@@ -29,7 +29,7 @@ pub(crate) enum Read<T> {
     Absent,
     /// The fault is reported.
     Faulty,
-    Found(T, Span),
+    Found(T, Place),
 }
 
 impl<T> Read<T> {
@@ -42,9 +42,9 @@ impl<T> Read<T> {
     }
 
     /// The value and its place, if there is a sound one.
-    pub(crate) fn found(&self) -> Option<(&T, Span)> {
+    pub(crate) fn found(&self) -> Option<(&T, Place)> {
         match self {
-            Read::Found(value, span) => Some((value, *span)),
+            Read::Found(value, place) => Some((value, *place)),
             Read::Absent | Read::Faulty => None,
         }
     }
@@ -62,13 +62,13 @@ pub(crate) fn read_map<T>(
         Content::Refused => None,
         _ => {
             let problem = format!("{what} must be a map, this is {}", node.describe());
-            sink.add(node.span, problem, "write `key: value` lines");
+            sink.add(node.place, problem, "write `key: value` lines");
             None
         }
     };
     let mut reader = MapReader {
         values: index(entries.unwrap_or_default(), sink),
-        span: entries.map(|_| node.span),
+        place: entries.map(|_| node.place),
         outline: Outline::new(),
         sink,
     };
@@ -84,7 +84,7 @@ pub(crate) fn read_nothing<T>(read: impl FnOnce(&mut MapReader<'_, '_>) -> T) ->
     let sink = &mut Sink::default();
     let mut reader = MapReader {
         values: HashMap::new(),
-        span: None,
+        place: None,
         outline: Outline::new(),
         sink,
     };
@@ -98,7 +98,7 @@ fn index<'n>(entries: &'n [Entry], sink: &mut Sink) -> HashMap<&'n str, &'n Entr
         if let Some(first) = values.get(entry.name.as_str()) {
             let problem = format!("the key {} is here twice", quoted(&entry.name));
             let help = "remove one of the two; the file cannot say which one is meant";
-            sink.add_clash(entry.name_span, first.name_span, problem, help);
+            sink.add_clash(entry.name_place, first.name_place, problem, help);
         } else {
             values.insert(&entry.name, entry);
         }
@@ -110,7 +110,7 @@ fn index<'n>(entries: &'n [Entry], sink: &mut Sink) -> HashMap<&'n str, &'n Entr
 pub(crate) struct MapReader<'n, 's> {
     values: HashMap<&'n str, &'n Entry>,
     /// The place of the map; none when there is no map whose missing keys could be reported.
-    span: Option<Span>,
+    place: Option<Place>,
     outline: Outline,
     sink: &'s mut Sink,
 }
@@ -130,21 +130,21 @@ impl<'n> MapReader<'n, '_> {
             kind.shape(),
             Presence::Default(kind.write(&default)),
         );
-        let span = self.values.get(name).map(|entry| entry.value.span);
+        let place = self.values.get(name).map(|entry| entry.value.place);
         match self.scalar(name, kind) {
             Read::Found(value, _) => Field {
                 value,
-                span,
+                place,
                 sound: true,
             },
             Read::Absent => Field {
                 value: default,
-                span,
+                place,
                 sound: true,
             },
             Read::Faulty => Field {
                 value: default,
-                span,
+                place,
                 sound: false,
             },
         }
@@ -198,24 +198,28 @@ impl<'n> MapReader<'n, '_> {
         let Some(entry) = self.values.get(name).copied() else {
             return Field {
                 value: Vec::new(),
-                span: None,
+                place: None,
                 sound: true,
             };
         };
-        let span = Some(entry.value.span);
+        let place = Some(entry.value.place);
         let Some(items) = self.items(entry, 0..=max, &kind.wanted()) else {
             return Field {
                 value: Vec::new(),
-                span,
+                place,
                 sound: false,
             };
         };
         let value: Vec<K::Value> = items
             .iter()
-            .filter_map(|item| self.value(name, item, item.span, kind))
+            .filter_map(|item| self.value(name, item, item.place, kind))
             .collect();
         let sound = value.len() == items.len();
-        Field { value, span, sound }
+        Field {
+            value,
+            place,
+            sound,
+        }
     }
 
     /// A map within this one; `read` gives the defaults when it is absent.
@@ -229,7 +233,7 @@ impl<'n> MapReader<'n, '_> {
             Some(entry) if is_null(&entry.value) => {
                 let problem = format!("`{name}` has no keys");
                 self.sink.add(
-                    entry.name_span,
+                    entry.name_place,
                     problem,
                     "write its keys below, or remove this line",
                 );
@@ -272,28 +276,28 @@ impl<'n> MapReader<'n, '_> {
             .iter()
             .map(|item| read_map(item, &what, self.sink, &read).0)
             .collect();
-        Read::Found(values, entry.value.span)
+        Read::Found(values, entry.value.place)
     }
 
     /// Reports a fault that the caller found.
     pub(crate) fn fault(
         &mut self,
-        span: Span,
+        place: Place,
         problem: impl Into<String>,
         help: impl Into<String>,
     ) {
-        self.sink.add(span, problem, help);
+        self.sink.add(place, problem, help);
     }
 
-    /// Reports that what stands at `span` clashes with what stands at `first`.
+    /// Reports that what stands at `place` clashes with what stands at `first`.
     pub(crate) fn clash(
         &mut self,
-        span: Span,
-        first: Span,
+        place: Place,
+        first: Place,
         problem: impl Into<String>,
         help: impl Into<String>,
     ) {
-        self.sink.add_clash(span, first, problem, help);
+        self.sink.add_clash(place, first, problem, help);
     }
 
     fn know(&mut self, name: &'static str, doc: &'static str, shape: Shape, presence: Presence) {
@@ -306,13 +310,10 @@ impl<'n> MapReader<'n, '_> {
     }
 
     fn missing(&mut self, name: &str, wanted: &str) {
-        if let Some(span) = self.span {
+        if let Some(place) = self.place {
             let help = format!("add `{name}:` with {wanted}");
-            self.sink.add(
-                Span::at(span.start),
-                format!("the key `{name}` is missing"),
-                help,
-            );
+            self.sink
+                .add(place.start(), format!("the key `{name}` is missing"), help);
         }
     }
 
@@ -323,12 +324,12 @@ impl<'n> MapReader<'n, '_> {
         // A missing value has no place of its own. A secret may stand on a line below its key,
         // and only the line with the key is sure to be shown masked.
         let shown = if kind.is_secret() || is_null(&entry.value) {
-            entry.name_span
+            entry.name_place
         } else {
-            entry.value.span
+            entry.value.place
         };
         match self.value(name, &entry.value, shown, kind) {
-            Some(value) => Read::Found(value, entry.value.span),
+            Some(value) => Read::Found(value, entry.value.place),
             None => Read::Faulty,
         }
     }
@@ -337,12 +338,12 @@ impl<'n> MapReader<'n, '_> {
         &mut self,
         name: &str,
         node: &Node,
-        shown: Span,
+        shown: Place,
         kind: &K,
     ) -> Option<K::Value> {
         let (problem, help) = match &node.content {
             Content::Refused => return None,
-            Content::Scalar(scalar) if scalar.resolve() != Resolved::Null => {
+            Content::Scalar(scalar) if scalar.resolved != Resolved::Null => {
                 match kind.read(scalar) {
                     Ok(value) => return Some(value),
                     Err(mistake) => (format!("`{name}`: {}", mistake.problem), mistake.help),
@@ -364,7 +365,7 @@ impl<'n> MapReader<'n, '_> {
     ) -> Option<&'n [Node]> {
         let Entry {
             name,
-            name_span,
+            name_place,
             value,
         } = entry;
         let items = match &value.content {
@@ -379,9 +380,9 @@ impl<'n> MapReader<'n, '_> {
                 let help = format!("write one `- ` line for each entry: {wanted}");
                 self.sink.add(
                     if is_null(value) {
-                        *name_span
+                        *name_place
                     } else {
-                        value.span
+                        value.place
                     },
                     problem,
                     help,
@@ -392,7 +393,7 @@ impl<'n> MapReader<'n, '_> {
         if !counts.contains(&items.len()) {
             let problem = format!("{} has {} entries", quoted(name), items.len());
             let help = format!("write from {} to {} entries", counts.start(), counts.end());
-            self.sink.add(*name_span, problem, help);
+            self.sink.add(*name_place, problem, help);
             return None;
         }
         Some(items)
@@ -413,7 +414,7 @@ impl<'n> MapReader<'n, '_> {
                 None => known,
             };
             sink.add(
-                entry.name_span,
+                entry.name_place,
                 format!("unknown key {}", quoted(&entry.name)),
                 help,
             );
@@ -423,7 +424,7 @@ impl<'n> MapReader<'n, '_> {
 }
 
 fn is_null(node: &Node) -> bool {
-    matches!(&node.content, Content::Scalar(scalar) if scalar.resolve() == Resolved::Null)
+    matches!(&node.content, Content::Scalar(scalar) if scalar.resolved == Resolved::Null)
 }
 
 /// What an unknown key may have been meant to be: a key of a section below, or one spelled alike.

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use super::allow::{AllowList, NETWORK};
-use super::fault::{Faults, Report, Span};
+use super::fault::{Faults, Place, Report};
 use super::kinds::{Choice, Durations, Integer, Mistake, Sizes, Text};
 use super::outline::Outline;
 use super::printable::quoted;
@@ -161,7 +161,7 @@ impl Config {
 pub(crate) struct MainFile<'t> {
     pub(crate) config: Option<Config>,
     /// The path of the partition map and its place, whatever else is wrong.
-    pub(crate) partition_map: Option<(PathBuf, Span)>,
+    pub(crate) partition_map: Option<(PathBuf, Place)>,
     pub(crate) report: Report<'t>,
 }
 
@@ -182,7 +182,7 @@ impl<'t> MainFile<'t> {
         let directory = Path::new(file_name).parent().unwrap_or(Path::new(""));
         draft.config.partition_map = directory.join(&draft.config.partition_map);
         let path = draft.config.partition_map.clone();
-        let partition_map = draft.partition_map.found().map(|(_, span)| (path, span));
+        let partition_map = draft.partition_map.found().map(|(_, place)| (path, place));
         let config = partition_map.is_some().then_some(draft.config);
         MainFile {
             config,
@@ -260,13 +260,13 @@ fn require_allow<T>(
     allow: &Field<Vec<T>>,
 ) {
     let is_open = !listen.value.ip().to_canonical().is_loopback();
-    if let Some(span) = listen.span
+    if let Some(place) = listen.place
         && is_open
         && allow.sound
         && allow.value.is_empty()
     {
         map.fault(
-            span,
+            place,
             format!(
                 "`listen` is {}, which other machines can reach, but `allow` is empty",
                 listen.value
@@ -334,12 +334,12 @@ fn require_order(map: &mut MapReader<'_, '_>, connect: &Field<Duration>, answer:
     if !connect.sound || !answer.sound || connect.value <= answer.value {
         return;
     }
-    let Some(span) = connect.span.or(answer.span) else {
+    let Some(place) = connect.place.or(answer.place) else {
         return;
     };
     let [connect, answer] = [connect, answer].map(|field| {
         let millis = u64::try_from(field.value.as_millis()).unwrap_or(u64::MAX);
-        let origin = if field.span.is_some() {
+        let origin = if field.place.is_some() {
             ""
         } else {
             ", the default"
@@ -347,7 +347,7 @@ fn require_order(map: &mut MapReader<'_, '_>, connect: &Field<Duration>, answer:
         format!("{}{origin}", units::format(millis, units::TIME))
     });
     map.fault(
-        span,
+        place,
         format!("`connect` ({connect}) is longer than `answer` ({answer})"),
         "`answer` includes connecting: make `connect` shorter or `answer` longer",
     );

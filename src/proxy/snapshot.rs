@@ -2,7 +2,7 @@
 
 use crate::config::{AllowList, BackendAddress, Config, PartitionMap};
 use crate::config::{BackendState, Timeouts};
-use crate::route::{BackendIndex, HashKey, Member, Placement, PlacementError};
+use crate::route::{BackendIndex, Member, Placement, PlacementError};
 use crate::wire::HeadLimits;
 
 /// One state server of the map.
@@ -56,7 +56,7 @@ impl Snapshot {
         };
         Ok(Self {
             map_version: map.version,
-            placement: Placement::build(HashKey::new(map.hash_key.0), &members)?,
+            placement: Placement::build(map.hash_key, &members)?,
             backends: map.backends.iter().map(backend).collect(),
             allow: config.allow.clone(),
             timeouts: config.timeouts,

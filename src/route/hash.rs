@@ -28,6 +28,12 @@ impl HashKey {
         Self(bytes)
     }
 
+    /// The key in 32 lower case hexadecimal digits, as a partition map holds it: secret text.
+    #[must_use]
+    pub fn to_hex(&self) -> String {
+        self.0.iter().map(|byte| format!("{byte:02x}")).collect()
+    }
+
     /// SipHash-1-3 of the decoded session id bytes, nothing put before or behind them.
     #[must_use]
     pub fn hash(&self, session_id: &[u8]) -> u64 {
