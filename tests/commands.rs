@@ -72,7 +72,7 @@ fn check_says_what_is_fine_and_which_ids_are_derived() {
     let expected = [
         format!("{}: fine", files.path("main.yaml")),
         format!(
-            "{}: fine, version 7, 3 backends, 2 active",
+            "{}: fine, version 7, backends: 3, 2 active",
             files.path("map.yaml")
         ),
         derived("state-b"),

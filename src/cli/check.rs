@@ -29,7 +29,7 @@ pub(super) fn run(args: &CheckArgs) -> Exit {
         .filter(|b| b.state == BackendState::Active)
         .count();
     output::line(format_args!(
-        "{}: fine, version {}, {} backends, {active} active",
+        "{}: fine, version {}, backends: {}, {active} active",
         config.partition_map.display(),
         map.version,
         map.backends.len()

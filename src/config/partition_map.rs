@@ -49,7 +49,7 @@ pub struct BackendSpec {
 pub enum BackendState {
     /// Serves its share.
     Active,
-    /// Keeps what it has until it is moved, gets nothing new.
+    /// Gets no sessions; for now the same as off.
     Drain,
     /// Is not contacted.
     Off,
@@ -138,7 +138,7 @@ fn read_backend(map: &mut MapReader<'_, '_>) -> Draft {
         ),
         id: map.derived(
             "id",
-            "Marks the backend's lock cookies; unique. When left out it is derived from the name, \
+            "The backend's number for life; unique. When left out it is derived from the name, \
              the same way in every proxy. Never change it while the backend holds sessions.",
             &Integer(1..=u64::from(MAX_BACKEND_ID)),
         ),
@@ -154,8 +154,8 @@ fn read_backend(map: &mut MapReader<'_, '_>) -> Draft {
         state: map
             .optional(
                 "state",
-                "`active` serves its share; `drain` keeps what it has until it is moved and gets \
-             nothing new; `off` is not contacted at all.",
+                "`active` serves its share; `drain` and `off` get no sessions, and those they hold \
+                 are out of reach.",
                 &STATES,
                 BackendState::Active,
             )

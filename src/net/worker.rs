@@ -352,7 +352,7 @@ mod tests {
         }
 
         fn admits(&self, _peer: IpAddr) -> bool {
-            self.turn.replace(self.turn.get() + 1) % 2 == 0
+            self.turn.replace(self.turn.get() + 1).is_multiple_of(2)
         }
     }
 
