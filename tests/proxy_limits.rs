@@ -279,8 +279,11 @@ fn the_lock_of_a_client_that_vanished_is_released_with_its_cookie() {
         let answer = locked_item(4711, &vec![b'x'; body_bytes]);
         // The proxy need not take all of an answer that nobody waits for.
         let _ = connection.stream.write_all(&answer);
-        assert!(connection.is_closed());
-        backend.accept().expect(&release(ID, 4711), DONE);
+        if body_bytes == LARGE_BODY_BYTES {
+            assert!(connection.is_closed());
+            connection = backend.accept();
+        }
+        connection.expect(&release(ID, 4711), DONE);
     }
 }
 

@@ -165,13 +165,8 @@ impl Exchange<'_> {
             .await
             .map_err(Failed::finally)?;
         let lock = self.lock_taken(&head, answer.filled());
-        let passed_on = if lock.is_some() && self.client.has_ended() {
-            // ASP.NET never half-closes: whoever stopped sending has stopped listening.
-            Err(ProxyError::Client(IoError::Closed))
-        } else {
-            self.pass_on(conn, answer, &head, due_ms).await
-        };
-        passed_on.map_err(|error| {
+        let passed_on = self.pass_on(conn, answer, &head, lock.is_some(), due_ms);
+        passed_on.await.map_err(|error| {
             if let (Some(cookie), Some(request)) = (lock, request) {
                 self.release_orphan(cookie, self.head.target.of(request.filled()));
             }
@@ -185,6 +180,7 @@ impl Exchange<'_> {
         conn: Conn,
         mut answer: Buffer,
         head: &ResponseHead,
+        hands_out_lock: bool,
         mut due_ms: u64,
     ) -> Result<(), ProxyError> {
         let mut rest = head.head_bytes as u64 + head.body_bytes;
@@ -196,6 +192,11 @@ impl Exchange<'_> {
                 // Whole and nothing behind it: free for the next request before the client has
                 // taken a byte.
                 self.keep(conn.take());
+            }
+            // ASP.NET never half-closes: who stopped sending has stopped listening, although the
+            // kernel would still take the bytes.
+            if hands_out_lock && self.client.has_ended() {
+                return Err(ProxyError::Client(IoError::Closed));
             }
             let stalled_from_ms = self.deadline.now_ms();
             self.deadline.arm(self.view.snapshot.timeouts.client_stall);
