@@ -21,7 +21,10 @@ const ID: &str = "q3m1zt0xk4vdw2hn5sbyr0ac";
 type End = fn(BackendConnection);
 
 /// An orderly end and a reset.
-const ENDS: [(&str, End); 2] = [("FIN", drop), ("RST", BackendConnection::reset)];
+const ENDS: [(&str, End); 2] = [
+    ("FIN", BackendConnection::close),
+    ("RST", BackendConnection::reset),
+];
 
 /// A client whose worker holds one idle connection to the backend.
 struct Scene {
@@ -110,7 +113,7 @@ fn a_pool_full_of_ended_connections_is_passed_over() {
     let proxy = proxy(&[backend.address], "");
     for exchange in operations::all(ID) {
         let (mut clients, pooled) = pool_many(&proxy, &backend);
-        drop(pooled);
+        pooled.into_iter().for_each(BackendConnection::close);
         for client in &mut clients {
             client.send(&exchange.request);
             let mut fresh = backend.accept();

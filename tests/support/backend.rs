@@ -102,6 +102,12 @@ impl BackendConnection {
         }
     }
 
+    /// Closes in good order; returns when the proxy's kernel has confirmed that it knows.
+    pub fn close(self) {
+        let socket = SockRef::from(&self.stream);
+        socket.set_linger(Some(PATIENCE)).unwrap();
+    }
+
     /// Closes with a reset instead of an orderly end.
     pub fn reset(self) {
         let socket = SockRef::from(&self.stream);
