@@ -111,7 +111,7 @@ fn a_slow_backend_holds_up_nobody_else() {
                 let answer = client.answer_to(exchange.name == "touch");
                 assert_eq!(answer, exchange.answer, "{}", exchange.name);
                 // Closed here, so that the next request cannot find it in the pool.
-                drop(connection);
+                connection.close();
             }
         }
     }

@@ -119,6 +119,7 @@ fn a_pool_full_of_ended_connections_is_passed_over() {
             let mut fresh = backend.accept();
             fresh.expect(&exchange.request, &exchange.answer);
             assert_eq!(client.answer_to(exchange.name == "touch"), exchange.answer);
+            fresh.close();
         }
     }
 }
@@ -217,7 +218,7 @@ fn the_second_attempt_never_takes_a_pooled_connection() {
             client.send(&exchange.request);
             let mut asked = take_asked(&mut pooled);
             asked.read(exchange.request.len());
-            drop(asked);
+            asked.close();
             let mut fresh = backend.accept();
             fresh.expect(&exchange.request, &exchange.answer);
             assert_eq!(client.answer_to(exchange.name == "touch"), exchange.answer);
@@ -253,7 +254,7 @@ fn nothing_goes_out_again_once_the_answer_has_begun() {
             scene.client.send(&exchange.request);
             pooled.read(exchange.request.len());
             pooled.write(&exchange.answer[..begun]);
-            drop(pooled);
+            pooled.close();
             scene.expect_failure(&format!("{} after {begun} bytes", exchange.name));
         }
         let (mut scene, mut pooled) = Scene::new("");
