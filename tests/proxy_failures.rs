@@ -286,15 +286,13 @@ fn the_lock_of_a_client_that_vanished_is_released() {
     let backend = Backend::start();
     let proxy = proxy(&[backend.address], "");
     let [_, acquire, ..] = operations::all(ID);
-    for _ in 0..8 {
+    for linger in [None, Some(Duration::ZERO)].repeat(4) {
         let mut client = Client::connect(proxy.address);
         client.send(&acquire.request);
         let mut connection = backend.accept();
         connection.read(acquire.request.len());
-        SockRef::from(&client.stream)
-            .set_linger(Some(Duration::ZERO))
-            .unwrap();
-        drop(client);
+        SockRef::from(&client.stream).set_linger(linger).unwrap();
+        client.close();
         connection.write(&acquire.answer);
         let release = "Exclusive: release\r\nLockCookie: 2\r\n";
         // The answer was whole, so its connection is free again and takes the release.

@@ -2,13 +2,14 @@
 
 use std::future::poll_fn;
 use std::io;
+use std::mem::MaybeUninit;
 use std::pin::Pin;
 use std::rc::Rc;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use socket2::{SockRef, TcpKeepalive};
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::io::{AsyncRead, AsyncWrite, Interest, ReadBuf};
 use tokio::net::TcpStream;
 
 use super::{Buffer, BufferPool, Deadline};
@@ -151,6 +152,17 @@ impl Conn {
     pub fn is_quiet(&self) -> bool {
         let nothing = self.stream.try_read(&mut [0u8; 1]);
         nothing.is_err_and(|error| error.kind() == io::ErrorKind::WouldBlock)
+    }
+
+    /// Whether the peer has ended its side, in good order or not; takes no byte.
+    ///
+    /// Costs a system call only when the event loop has seen something arrive.
+    pub fn has_ended(&self) -> bool {
+        let peek = || SockRef::from(&self.stream).peek(&mut [MaybeUninit::uninit()]);
+        match self.stream.try_io(Interest::READABLE, peek) {
+            Ok(count) => count == 0,
+            Err(error) => error.kind() != io::ErrorKind::WouldBlock,
+        }
     }
 
     /// Ends the connection so that the peer can still read what was written last: stops sending,
