@@ -21,7 +21,10 @@ const ID: &str = "q3m1zt0xk4vdw2hn5sbyr0ac";
 type End = fn(BackendConnection);
 
 /// An orderly end and a reset.
-const ENDS: [(&str, End); 2] = [("FIN", drop), ("RST", BackendConnection::reset)];
+const ENDS: [(&str, End); 2] = [
+    ("FIN", BackendConnection::close),
+    ("RST", BackendConnection::reset),
+];
 
 /// A client whose worker holds one idle connection to the backend.
 struct Scene {
@@ -110,12 +113,13 @@ fn a_pool_full_of_ended_connections_is_passed_over() {
     let proxy = proxy(&[backend.address], "");
     for exchange in operations::all(ID) {
         let (mut clients, pooled) = pool_many(&proxy, &backend);
-        drop(pooled);
+        pooled.into_iter().for_each(BackendConnection::close);
         for client in &mut clients {
             client.send(&exchange.request);
             let mut fresh = backend.accept();
             fresh.expect(&exchange.request, &exchange.answer);
             assert_eq!(client.answer_to(exchange.name == "touch"), exchange.answer);
+            fresh.close();
         }
     }
 }
@@ -214,7 +218,7 @@ fn the_second_attempt_never_takes_a_pooled_connection() {
             client.send(&exchange.request);
             let mut asked = take_asked(&mut pooled);
             asked.read(exchange.request.len());
-            drop(asked);
+            asked.close();
             let mut fresh = backend.accept();
             fresh.expect(&exchange.request, &exchange.answer);
             assert_eq!(client.answer_to(exchange.name == "touch"), exchange.answer);
@@ -250,7 +254,7 @@ fn nothing_goes_out_again_once_the_answer_has_begun() {
             scene.client.send(&exchange.request);
             pooled.read(exchange.request.len());
             pooled.write(&exchange.answer[..begun]);
-            drop(pooled);
+            pooled.close();
             scene.expect_failure(&format!("{} after {begun} bytes", exchange.name));
         }
         let (mut scene, mut pooled) = Scene::new("");

@@ -102,9 +102,17 @@ impl BackendConnection {
         }
     }
 
+    /// Closes in good order.
+    pub fn close(self) {
+        let _no_copies = super::no_child_is_starting();
+        drop(self.stream);
+    }
+
     /// Closes with a reset instead of an orderly end.
     pub fn reset(self) {
+        let _no_copies = super::no_child_is_starting();
         let socket = SockRef::from(&self.stream);
         socket.set_linger(Some(Duration::ZERO)).unwrap();
+        drop(self.stream);
     }
 }

@@ -67,6 +67,12 @@ impl Client {
         }
     }
 
+    /// Closes at once.
+    pub fn close(self) {
+        let _no_copies = super::no_child_is_starting();
+        drop(self.stream);
+    }
+
     pub fn finish_sending(&self) {
         self.stream.shutdown(Shutdown::Write).unwrap();
     }

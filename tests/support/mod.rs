@@ -25,7 +25,7 @@ pub mod vectors;
 use std::io::{BufRead, BufReader};
 use std::net::SocketAddr;
 use std::process::{Child, Command, ExitStatus, Stdio};
-use std::sync::{Arc, Condvar, Mutex};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
@@ -48,12 +48,7 @@ impl Program {
     }
 
     fn start_with(args: &[&str], files: Option<TempDir>) -> Self {
-        let mut child = Command::new(env!("CARGO_BIN_EXE_staterouter"))
-            .args(args)
-            .stdout(Stdio::piped())
-            .stderr(Stdio::piped())
-            .spawn()
-            .unwrap();
+        let mut child = spawn(args);
         let stderr = BufReader::new(child.stderr.take().unwrap());
         let log = Arc::new(Log::default());
         let follow = Arc::clone(&log);
@@ -91,13 +86,8 @@ impl Program {
     /// Sends a signal by its name, as `kill -NAME` does.
     pub fn signal(&self, name: &str) {
         let pid = self.child.id().to_string();
-        assert!(
-            Command::new("kill")
-                .args([&format!("-{name}"), &pid])
-                .status()
-                .unwrap()
-                .success()
-        );
+        let mut kill = start(Command::new("kill").args([&format!("-{name}"), &pid]));
+        assert!(kill.wait().unwrap().success());
     }
 
     /// Waits until a line of the log makes `wanted` true; returns the log up to there.
@@ -209,12 +199,34 @@ pub fn proxy(backends: &[SocketAddr], extra: &str) -> Program {
     ProxyFiles::new(backends, extra).serve()
 }
 
+static STARTING_CHILD: Mutex<()> = Mutex::new(());
+
+/// While the guard lives no test of this process starts a child. A child holds copies of all our
+/// sockets until it has become another program, and a socket closes with its last copy.
+fn no_child_is_starting() -> MutexGuard<'static, ()> {
+    let guard = STARTING_CHILD.lock();
+    guard.unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Starts a child; when this returns it has become its program.
+fn start(command: &mut Command) -> Child {
+    let _only_one = no_child_is_starting();
+    command.spawn().unwrap()
+}
+
+fn spawn(args: &[&str]) -> Child {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_staterouter"));
+    start(
+        command
+            .args(args)
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped()),
+    )
+}
+
 /// Runs `staterouter ARGS` to its end: exit code, stdout, stderr.
 pub fn run(args: &[&str]) -> (Option<i32>, String, String) {
-    let output = Command::new(env!("CARGO_BIN_EXE_staterouter"))
-        .args(args)
-        .output()
-        .unwrap();
+    let output = spawn(args).wait_with_output().unwrap();
     let text = |bytes| String::from_utf8(bytes).unwrap();
     (
         output.status.code(),
