@@ -1,6 +1,6 @@
 //! Connections to the state servers.
 //!
-//! * [`connect`]: a new connection within its time limit.
+//! * [`mod@connect`]: a new connection within its time limit.
 //! * [`pool`]: idle connections of one worker to one backend, last in first out.
 
 pub mod connect;
