@@ -82,8 +82,13 @@ fn a_backend_that_falls_silent_costs_the_connection() {
             .find(|e| e.name == name)
             .unwrap();
         assert_truncated(&mut client, &exchange, sent);
+        let is_late = name == "acquire" && sent == 0;
+        if is_late {
+            // A server that was only slow has taken the lock all the same.
+            connection.write(&exchange.answer);
+        }
         assert!(connection.is_closed(), "{name} cut at {sent}");
-        if hands_out_lock(&exchange, sent) {
+        if is_late || hands_out_lock(&exchange, sent) {
             expect_release(&backend);
         }
     }

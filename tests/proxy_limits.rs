@@ -187,6 +187,25 @@ fn a_body_that_stops_coming_costs_both_connections() {
     assert_eq!(next.answer_to(false), DONE);
 }
 
+/// A byte now and then is not progress: the connections would be held for ever.
+#[test]
+fn a_body_that_trickles_costs_both_connections() {
+    let (proxy, backend) = one_backend("timeouts: {client_stall: 300ms}");
+    let store = put(ID, 2, &vec![b'x'; 1_000_000]);
+    let mut client = Client::connect(proxy.address);
+    let begun = &store[..store.len() - 999_990];
+    client.send(begun);
+    let mut connection = backend.accept();
+    assert_eq!(connection.read(begun.len()), begun);
+    // Each byte is passed on before the next is sent, until the proxy has had enough.
+    let mut passed_on = 0;
+    while client.stream.write_all(b"x").is_ok() && connection.stream.read_exact(&mut [0]).is_ok() {
+        passed_on += 1;
+    }
+    assert!(passed_on < 900_000, "the whole body trickled through");
+    assert!(connection.is_closed());
+}
+
 #[test]
 fn a_client_that_stops_reading_is_closed_and_holds_up_nobody() {
     const MAX_MEMORY_BYTES: u64 = 24 << 20;

@@ -1,10 +1,10 @@
 //! Connections to the state servers.
 //!
-//! * [`mod@connect`]: a new connection within its time limit.
-//! * [`pool`]: idle connections of one worker to one backend, last in first out.
+//! * [`pool`]: the connections of one worker to one backend: idle ones, last in first out, and new
+//!   ones within their time limit.
+//! * `resolve`: host names, one lookup at a time.
 
-pub mod connect;
 pub mod pool;
+mod resolve;
 
-pub use connect::{ConnectError, connect};
-pub use pool::{Pool, PoolLimits};
+pub use pool::{ConnectError, Pool, PoolLimits};

@@ -2,8 +2,27 @@
 
 use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
+use std::io;
 
-use crate::net::Conn;
+use tokio::net::TcpStream;
+
+use super::resolve::Resolver;
+use crate::config::BackendAddress;
+use crate::net::{Conn, Deadline};
+
+/// The backend could not be reached. No byte of a request has been sent.
+#[derive(Debug, thiserror::Error)]
+pub enum ConnectError {
+    /// The name service gave no address.
+    #[error("cannot resolve its host name: {0}")]
+    Unresolved(#[source] io::Error),
+    /// The system or the backend refused.
+    #[error("cannot connect: {0}")]
+    Refused(#[source] io::Error),
+    /// Nobody answered in time.
+    #[error("cannot connect in time")]
+    TimedOut,
+}
 
 /// Bounds of a pool.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -14,10 +33,11 @@ pub struct PoolLimits {
     pub max_idle_ms: u64,
 }
 
-/// The idle connections, oldest first. The newest is taken first: it is warm, and the others can
-/// grow old and be closed.
+/// The way to one backend. Idle connections are kept oldest first and taken newest first: that one
+/// is warm, and the others can grow old and be closed.
 #[derive(Debug)]
 pub struct Pool {
+    resolver: Resolver,
     idle: RefCell<VecDeque<Idle>>,
     limits: Cell<PoolLimits>,
 }
@@ -29,12 +49,33 @@ struct Idle {
 }
 
 impl Pool {
-    /// An empty pool.
-    pub fn new(limits: PoolLimits) -> Self {
+    /// An empty pool for the backend at `address`.
+    pub fn new(address: BackendAddress, limits: PoolLimits) -> Self {
         Self {
+            resolver: Resolver::new(address),
             idle: RefCell::new(VecDeque::new()),
             limits: Cell::new(limits),
         }
+    }
+
+    /// Opens a connection before `deadline` passes, to whichever of the backend's addresses
+    /// answers first in their order.
+    ///
+    /// # Errors
+    /// [`ConnectError`].
+    pub async fn connect(&self, deadline: &Deadline) -> Result<Conn, ConnectError> {
+        let mut refused = io::ErrorKind::AddrNotAvailable.into();
+        for address in self.resolver.addresses(deadline).await? {
+            match deadline.guard(TcpStream::connect(address)).await {
+                Ok(Ok(stream)) => return Ok(Conn::new(stream)),
+                Ok(Err(error)) => refused = error,
+                Err(_expired) => {
+                    self.resolver.put_last(address);
+                    return Err(ConnectError::TimedOut);
+                }
+            }
+        }
+        Err(ConnectError::Refused(refused))
     }
 
     /// Changes the bounds of a pool in use.

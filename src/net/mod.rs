@@ -20,6 +20,8 @@ pub mod worker;
 pub use buffer::{Buffer, BufferPool};
 pub use deadline::{Deadline, Deadlines};
 pub use listen::{ListenError, Listeners};
-pub use request::{RequestError, read_request_head, refuse_request, wait_for_request};
+pub use request::{
+    MIN_PROGRESS_BYTES, RequestError, read_request_head, refuse_request, wait_for_request,
+};
 pub use stream::{Conn, IoError};
 pub use worker::{ConnectionCap, Running, ServeOptions, Service, Worker, spawn_workers};

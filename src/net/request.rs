@@ -12,6 +12,10 @@ const LINGER: Duration = Duration::from_secs(2);
 /// How much a refused client may go on sending.
 const LINGER_MAX_BYTES: u64 = 64 * 1024 * 1024;
 
+/// How much of a body must arrive within the time allowed for a stall: a client that sends a byte
+/// now and then would otherwise hold its connections for ever.
+pub const MIN_PROGRESS_BYTES: u64 = 64 * 1024;
+
 /// There is no next request.
 #[derive(Debug, thiserror::Error)]
 pub enum RequestError {

@@ -50,6 +50,11 @@ pub struct Worker {
 }
 
 impl Worker {
+    /// TEMP
+    pub fn keep_busy(self: &Rc<Self>) -> Rc<Self> {
+        Rc::clone(self)
+    }
+
     /// Whether the program is ending: finish the request at hand, then close.
     pub fn is_stopping(&self) -> bool {
         self.stopping.get()

@@ -1,17 +1,14 @@
 //! One request against one backend.
 
-use std::cell::Cell;
 use std::rc::Rc;
 
 use super::error::ProxyError;
+use super::orphan::{self, OrphanLock};
 use super::service::{ProxyService, View};
-use crate::backend::{self, ConnectError};
-use crate::net::{Buffer, Conn, Deadline, IoError};
+use crate::backend::ConnectError;
+use crate::net::{Buffer, Conn, Deadline, IoError, MIN_PROGRESS_BYTES};
 use crate::route::BackendIndex;
-use crate::wire::{self, Method, Operation, Parsed, RequestHead, ResponseHead, WireError};
-
-/// Locks of vanished clients that one worker releases at the same time, at most.
-const MAX_ORPHAN_RELEASES: usize = 256;
+use crate::wire::{Method, Operation, Parsed, RequestHead, ResponseHead, WireError};
 
 /// A request with a whole head, its route, and the connection that waits for the answer.
 pub(super) struct Exchange<'a> {
@@ -70,7 +67,7 @@ impl Exchange<'_> {
     async fn connect(&self, due_ms: u64) -> Result<Conn, ConnectError> {
         let connect_ms = self.deadline.after_ms(self.view.snapshot.timeouts.connect);
         self.deadline.arm_at(connect_ms.min(due_ms));
-        backend::connect(&self.view.backend(self.backend).address, self.deadline).await
+        self.view.pool(self.backend).connect(self.deadline).await
     }
 
     async fn attempt(
@@ -124,11 +121,14 @@ impl Exchange<'_> {
         mut rest: u64,
     ) -> Result<(), ProxyError> {
         let timeouts = &self.view.snapshot.timeouts;
+        let mut due_ms = self.deadline.after_ms(timeouts.client_stall);
+        let mut since_armed = 0;
         loop {
-            self.deadline.arm(timeouts.client_stall);
+            self.deadline.arm_at(due_ms);
             let more = self.client.read_more(received, self.deadline).await;
             more.map_err(ProxyError::Client)?;
             let part = rest.min(received.len() as u64);
+            let written_from_ms = self.deadline.now_ms();
             self.deadline.arm(timeouts.answer);
             let bytes = &received.filled()[..part as usize];
             let written = conn.write_all(bytes, &mut 0, self.deadline).await;
@@ -139,6 +139,14 @@ impl Exchange<'_> {
                 return Ok(());
             }
             received.clear();
+            since_armed += part;
+            if since_armed >= MIN_PROGRESS_BYTES {
+                since_armed = 0;
+                due_ms = self.deadline.after_ms(timeouts.client_stall);
+            } else {
+                // The client's time does not run while the backend is the slow one.
+                due_ms += self.deadline.now_ms() - written_from_ms;
+            }
         }
     }
 
@@ -153,25 +161,38 @@ impl Exchange<'_> {
         self.deadline.arm_at(due_ms);
         let buffers = &self.service.worker.buffers;
         let first = conn.read_first(buffers, self.deadline, || false).await;
-        let mut answer = first.map_err(|error| Failed {
-            again: match error {
-                IoError::Closed | IoError::Broken(_) => Again::NothingAnswered,
-                IoError::TimedOut | IoError::Stopping => Again::No,
-            },
-            error: ProxyError::Answer(error),
-        })?;
+        let mut answer = match first {
+            Ok(answer) => answer,
+            Err(error) => return Err(self.unanswered(error, conn, request)),
+        };
         let head = self
             .read_head(&mut conn, &mut answer)
             .await
             .map_err(Failed::finally)?;
-        let lock = self.lock_taken(&head, answer.filled());
+        let is_acquire = self.head.operation() == Operation::Acquire;
+        let lock = head.lock_taken(answer.filled()).filter(|_| is_acquire);
         let passed_on = self.pass_on(conn, answer, &head, lock.is_some(), due_ms);
         passed_on.await.map_err(|error| {
-            if let (Some(cookie), Some(request)) = (lock, request) {
-                self.release_orphan(cookie, self.head.target.of(request.filled()));
+            if let Some(cookie) = lock {
+                self.give_back(OrphanLock::Known(cookie), request);
             }
             Failed::finally(error)
         })
+    }
+
+    /// No byte of an answer came.
+    fn unanswered(&self, error: IoError, conn: Conn, request: Option<&Buffer>) -> Failed {
+        let again = match error {
+            IoError::Closed | IoError::Broken(_) => Again::NothingAnswered,
+            IoError::TimedOut | IoError::Stopping => Again::No,
+        };
+        if matches!(error, IoError::TimedOut) && self.head.operation() == Operation::Acquire {
+            self.give_back(OrphanLock::InLateAnswer(conn), request);
+        }
+        Failed {
+            error: ProxyError::Answer(error),
+            again,
+        }
     }
 
     /// Passes the answer on, a buffer at a time; `answer` holds its head and what came with it.
@@ -191,7 +212,7 @@ impl Exchange<'_> {
             if rest == 0 && part == answer.len() as u64 {
                 // Whole and nothing behind it: free for the next request before the client has
                 // taken a byte.
-                self.keep(conn.take());
+                self.keep(conn.take().filter(|_| self.leaves_nothing_behind(head)));
             }
             // ASP.NET never half-closes: who stopped sending has stopped listening, although the
             // kernel would still take the bytes.
@@ -242,46 +263,30 @@ impl Exchange<'_> {
 
     fn keep(&self, conn: Option<Conn>) {
         if let Some(conn) = conn {
-            self.view
-                .pool(self.backend)
-                .put(conn, self.deadline.now_ms());
+            let now_ms = self.deadline.now_ms();
+            self.view.pool(self.backend).put(conn, now_ms);
         }
     }
 
-    /// The cookie of the lock that an answer hands to the client.
-    fn lock_taken(&self, answer: &ResponseHead, answer_bytes: &[u8]) -> Option<u32> {
-        let acquired = self.head.operation() == Operation::Acquire && answer.status == 200;
-        let cookie = answer.lock_cookie.filter(|_| acquired)?.of(answer_bytes);
-        wire::head::decimal(cookie).and_then(|cookie| u32::try_from(cookie).ok())
+    /// Whether the backend has certainly read the whole request and sent all it will send, so that
+    /// nothing of this exchange can pass for the answer to the next one.
+    ///
+    /// Stock servers always do. One that overlooks a body where the protocol has none would take
+    /// it for a request; one that sends a body after a HEAD sends it late.
+    fn leaves_nothing_behind(&self, answer: &ResponseHead) -> bool {
+        let stored_or_locked = matches!(answer.status, 200 | 423);
+        let is_read = self.head.body_bytes == 0
+            || self.head.operation() == Operation::Put && stored_or_locked;
+        is_read && answer.announced_bytes == answer.body_bytes
     }
 
-    /// The client of an acquire vanished, or its answer broke off, before it had the whole of it: the
-    /// lock it never learned of would make every request of that user wait for the takeover. The
-    /// cookie opens exactly this lock, so the release can hurt nobody.
-    fn release_orphan(&self, lock_cookie: u32, target: &[u8]) {
-        let mut release = Vec::new();
-        wire::encode_request(
-            &mut release,
-            &wire::Request {
-                operation: Operation::Release,
-                target,
-                lock_cookie,
-                timeout_minutes: 0,
-                extra_flags: 0,
-                body: &[],
-            },
-        );
-        let service = Rc::clone(self.service);
-        let (view, backend) = (Rc::clone(self.view), self.backend);
-        tokio::task::spawn_local(async move {
-            if let Some(_place) = service.releases.take() {
-                let released = send_release(&service, &view, backend, &release).await;
-                if released.is_none() {
-                    let name = &view.backend(backend).name;
-                    tracing::debug!(backend = name, "the lock of a vanished client stays");
-                }
-            }
-        });
+    /// The client of an acquire will not have the whole answer and so never learns of its lock.
+    /// `request` is gone if it had a body that was streamed, which no real acquire has.
+    fn give_back(&self, lock: OrphanLock, request: Option<&Buffer>) {
+        if let Some(request) = request {
+            let target = self.head.target.of(request.filled());
+            orphan::give_back(self.service, self.view, self.backend, target, lock);
+        }
     }
 }
 
@@ -291,59 +296,5 @@ impl Failed {
             error,
             again: Again::No,
         }
-    }
-}
-
-async fn send_release(
-    service: &ProxyService,
-    view: &View,
-    backend: BackendIndex,
-    release: &[u8],
-) -> Option<()> {
-    let deadline = service.worker.deadlines.register();
-    deadline.arm(view.snapshot.timeouts.answer);
-    let mut conn = match view.pool(backend).take() {
-        Some(conn) => conn,
-        None => backend::connect(&view.backend(backend).address, &deadline)
-            .await
-            .ok()?,
-    };
-    conn.write_all(release, &mut 0, &deadline).await.ok()?;
-    let buffers = &service.worker.buffers;
-    let mut answer = conn.read_first(buffers, &deadline, || false).await.ok()?;
-    let max_head_bytes = view.snapshot.head_limits.max_head_bytes;
-    loop {
-        match ResponseHead::parse(answer.filled(), max_head_bytes, false).ok()? {
-            Parsed::Complete(head) if answer.len() == head.head_bytes => {
-                view.pool(backend).put(conn, deadline.now_ms());
-                return Some(());
-            }
-            Parsed::Complete(_) => return Some(()),
-            Parsed::Partial => conn.read_more(&mut answer, &deadline).await.ok()?,
-        }
-    }
-}
-
-/// Counts the releases under way on behalf of vanished clients.
-#[derive(Debug, Default)]
-pub(super) struct OrphanReleases {
-    running: Rc<Cell<usize>>,
-}
-
-impl OrphanReleases {
-    fn take(&self) -> Option<OrphanRelease> {
-        let free = self.running.get() < MAX_ORPHAN_RELEASES;
-        free.then(|| {
-            self.running.set(self.running.get() + 1);
-            OrphanRelease(Rc::clone(&self.running))
-        })
-    }
-}
-
-struct OrphanRelease(Rc<Cell<usize>>);
-
-impl Drop for OrphanRelease {
-    fn drop(&mut self) {
-        self.0.set(self.0.get() - 1);
     }
 }

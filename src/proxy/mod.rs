@@ -4,6 +4,7 @@
 //! * [`service`]: one worker's side of it: the view with its pools, logging.
 //! * `client`: one client connection, request after request.
 //! * `exchange`: one request against one backend, with the retry rules.
+//! * `orphan`: gives back the locks of clients that never learned of them.
 //!
 //! Architecture invariant: nothing here makes up an answer but the 400 for bytes that cannot be
 //! framed. A backend that fails costs the client its connection, never a 404 or 5xx.
@@ -11,6 +12,7 @@
 mod client;
 mod error;
 mod exchange;
+mod orphan;
 pub mod service;
 pub mod snapshot;
 

@@ -7,9 +7,10 @@ use std::sync::Arc;
 
 use arc_swap::{ArcSwap, Cache};
 
+use super::client;
 use super::error::ProxyError;
+use super::orphan::Orphans;
 use super::snapshot::{Backend, Snapshot};
-use super::{client, exchange};
 use crate::backend::{Pool, PoolLimits};
 use crate::log::LogLimit;
 use crate::net::{Conn, Service, Worker};
@@ -28,7 +29,7 @@ pub fn share(snapshot: Snapshot) -> SharedSnapshot {
 #[derive(Debug)]
 pub struct ProxyService {
     pub(super) worker: Rc<Worker>,
-    pub(super) releases: exchange::OrphanReleases,
+    pub(super) orphans: Orphans,
     current: RefCell<Cache<SharedSnapshot, Arc<Snapshot>>>,
     view: RefCell<Rc<View>>,
     key_buffer: RefCell<KeyBuffer>,
@@ -58,7 +59,7 @@ impl View {
         };
         let pool = |backend: &Backend| {
             let kept = previous.and_then(|previous| previous.pool_of(backend));
-            let pool = kept.unwrap_or_else(|| Rc::new(Pool::new(limits)));
+            let pool = kept.unwrap_or_else(|| Rc::new(Pool::new(backend.address.clone(), limits)));
             pool.set_limits(limits);
             pool
         };
@@ -91,7 +92,7 @@ impl ProxyService {
         let view = View::new(Arc::clone(current.load()), None);
         Self {
             worker,
-            releases: exchange::OrphanReleases::default(),
+            orphans: Orphans::default(),
             current: RefCell::new(current),
             view: RefCell::new(Rc::new(view)),
             key_buffer: RefCell::new(KeyBuffer::new()),
@@ -120,6 +121,18 @@ impl ProxyService {
             backend: placement.owner(located.slot),
             fingerprint: located.fingerprint,
         })
+    }
+
+    /// One line for a lock that stays until its session's next request breaks it.
+    pub(super) fn log_orphan(&self, view: &View, backend: BackendIndex, reason: &str) {
+        if let Some(suppressed) = self.log_limit.allow(self.worker.deadlines.now_ms()) {
+            let backend = &view.backend(backend).name;
+            tracing::warn!(
+                backend,
+                suppressed,
+                "the lock of a vanished client stays: {reason}"
+            );
+        }
     }
 
     /// One line for a request that failed, unless lines come too fast.

@@ -10,6 +10,9 @@ pub struct ResponseHead {
     pub head_bytes: usize,
     /// Length of the body in bytes; 0 for the answer to a HEAD, whatever it announces.
     pub body_bytes: u64,
+    /// What `Content-Length` says, 0 without one. Differs from the length of the body only for the
+    /// answer to a HEAD; a server that sends a body all the same sends that many bytes.
+    pub announced_bytes: u64,
     /// The status code, 200 to 599.
     pub status: u16,
     /// Value of `LockCookie`: the lock just taken, or the one that is in the way.
@@ -51,12 +54,20 @@ impl ResponseHead {
         Ok(Parsed::Complete(Self {
             head_bytes: lines.taken(),
             body_bytes,
+            announced_bytes: fields.content_length.unwrap_or(0),
             status,
             lock_cookie: fields.lock_cookie,
             lock_age: fields.lock_age,
             timeout: fields.timeout,
             action_flags: fields.action_flags,
         }))
+    }
+
+    /// The lock that this answer to an acquire hands out; `None` when it hands out none. `head` is
+    /// the bytes it was parsed from.
+    pub fn lock_taken(&self, head: &[u8]) -> Option<u32> {
+        let cookie = self.lock_cookie.filter(|_| self.status == 200)?;
+        head::decimal(cookie.of(head)).and_then(|cookie| u32::try_from(cookie).ok())
     }
 
     /// Whether the one-shot flag says that the item was never initialised.

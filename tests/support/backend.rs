@@ -108,6 +108,12 @@ impl BackendConnection {
         drop(self.stream);
     }
 
+    /// Whether the proxy closes this connection instead of sending the next request on it; waits
+    /// until it does either.
+    pub fn is_given_up(&mut self) -> bool {
+        !matches!(self.stream.peek(&mut [0]), Ok(1..))
+    }
+
     /// Closes with a reset instead of an orderly end.
     pub fn reset(self) {
         let _no_copies = super::no_child_is_starting();

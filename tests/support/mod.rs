@@ -165,7 +165,7 @@ pub struct ProxyFiles {
 
 impl ProxyFiles {
     /// A proxy on a free port over `backends`, named `state-1`, `state-2` and so on.
-    pub fn new(backends: &[SocketAddr], extra: &str) -> Self {
+    pub fn new(backends: &[impl std::fmt::Display], extra: &str) -> Self {
         let directory = tempfile::tempdir().unwrap();
         let mut map = String::from("version: 1\nbackends:\n");
         for (number, address) in (1..).zip(backends) {
