@@ -72,6 +72,7 @@ const MAY_NAME: &[(&str, &[&[&str]])] = &[
     ("thiserror", ANYWHERE),
     ("tokio", &[&["net"], SERVING, SERVICES, ASSEMBLY, COMMANDS]),
     ("tracing", ABOVE_PURE),
+    ("tracing-appender", &[&["log"]]),
     ("tracing-subscriber", &[&["log"]]),
 ];
 

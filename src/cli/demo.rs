@@ -41,7 +41,7 @@ pub(super) struct DemoArgs {
 }
 
 pub(super) fn run(args: &DemoArgs) -> Exit {
-    log::init(args.log.config());
+    let _log = log::init(args.log.config());
     if args.rate <= 0.0 || args.sessions == 0 {
         let _ = output::could_not_run("--rate and --sessions must be above 0");
         return Exit::Usage;

@@ -19,7 +19,7 @@ pub(super) fn run(args: &ServeArgs) -> Exit {
         Ok(loaded) => (loaded.config, loaded.partition_map),
         Err(error) => return output::could_not_run(error),
     };
-    log::init(config.log);
+    let _log = log::init(config.log);
     for backend in map.backends.iter().filter(|backend| backend.id_is_derived) {
         tracing::info!(
             backend = backend.name,

@@ -42,7 +42,7 @@ pub(super) fn run(args: &StateServerArgs) -> Exit {
              run code on the web servers, because they deserialise what is stored",
         );
     }
-    log::init(args.log.config());
+    let _log = log::init(args.log.config());
     system::raise_open_files(args.max_connections);
     let options = StateServerOptions {
         allow,

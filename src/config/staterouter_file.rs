@@ -77,15 +77,15 @@ pub struct LogConfig {
 /// Importance of a log message.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum LogLevel {
-    /// Something failed that should not.
+    /// What keeps the program from its work as a whole.
     Error,
-    /// Something an operator should look at.
+    /// What failed or was refused: requests, connections, settings.
     Warn,
-    /// Changes of state.
+    /// Start and end of the program.
     Info,
-    /// Every request.
+    /// Details for finding a fault.
     Debug,
-    /// Every step.
+    /// Everything there is.
     Trace,
 }
 
