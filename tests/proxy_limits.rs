@@ -270,7 +270,7 @@ fn of_a_client_that_vanishes_within_a_body_nothing_is_stored() {
         if resets {
             reset_on_drop(&client.stream);
         }
-        drop(client);
+        client.close();
         wait_until("its backend connection is closed", || {
             open_files(server.id()) == files
         });
@@ -294,7 +294,7 @@ fn the_lock_of_a_client_that_vanished_is_released_with_its_cookie() {
         if resets {
             reset_on_drop(&client.stream);
         }
-        drop(client);
+        client.close();
         let answer = locked_item(4711, &vec![b'x'; body_bytes]);
         // The proxy need not take all of an answer that nobody waits for.
         let _ = connection.stream.write_all(&answer);
