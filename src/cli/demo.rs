@@ -42,8 +42,8 @@ pub(super) struct DemoArgs {
 
 pub(super) fn run(args: &DemoArgs) -> Exit {
     let _log = log::init(args.log.config());
-    if args.rate <= 0.0 || args.sessions == 0 {
-        let _ = output::could_not_run("--rate and --sessions must be above 0");
+    if let Err(error) = args.farm_options(args.listen).check() {
+        let _ = output::could_not_run(error);
         return Exit::Usage;
     }
     let mut signals = match StopSignals::new() {
@@ -54,7 +54,7 @@ pub(super) fn run(args: &DemoArgs) -> Exit {
         Ok(demo) => demo,
         Err(error) => return output::could_not_run(error),
     };
-    introduce(&demo);
+    introduce(args.listen, &demo);
     let exit = browse(args, &demo, &mut signals);
     let mut servers = vec![demo.proxy];
     servers.extend(demo.servers.into_iter().map(|server| server.running));
@@ -62,7 +62,22 @@ pub(super) fn run(args: &DemoArgs) -> Exit {
     exit
 }
 
-fn introduce(demo: &Demo) {
+impl DemoArgs {
+    fn farm_options(&self, proxy: SocketAddr) -> FarmOptions {
+        FarmOptions {
+            targets: vec![proxy],
+            clients: 32,
+            sessions: self.sessions,
+            end: self.seconds.map_or(RunEnd::WhenStopped, |s| {
+                RunEnd::After(Duration::from_secs(s))
+            }),
+            pages_per_s: Some(self.rate),
+            ..FarmOptions::default()
+        }
+    }
+}
+
+fn introduce(wanted: SocketAddr, demo: &Demo) {
     let program = std::env::args()
         .next()
         .unwrap_or_else(|| "staterouter".to_owned());
@@ -73,6 +88,9 @@ fn introduce(demo: &Demo) {
     );
     for server in &demo.servers {
         let _ = writeln!(text, "  {}  {}", server.name, server.running.address);
+    }
+    if wanted.port() != 0 && wanted != proxy {
+        let _ = writeln!(text, "\n{wanted} is taken, so the proxy has another port.");
     }
     let _ = write!(
         text,
@@ -87,16 +105,7 @@ fn introduce(demo: &Demo) {
 
 /// Lets the farm run until its time is over or a signal comes.
 fn browse(args: &DemoArgs, demo: &Demo, signals: &mut StopSignals) -> Exit {
-    let options = FarmOptions {
-        targets: vec![demo.proxy.address],
-        clients: 32,
-        sessions: args.sessions,
-        end: args.seconds.map_or(RunEnd::WhenStopped, |s| {
-            RunEnd::After(Duration::from_secs(s))
-        }),
-        pages_per_s: Some(args.rate),
-        ..FarmOptions::default()
-    };
+    let options = args.farm_options(demo.proxy.address);
     let (stop, stats) = (Stop::default(), Arc::new(FarmStats::default()));
     let farm = {
         let (stop, stats) = (stop.clone(), Arc::clone(&stats));
