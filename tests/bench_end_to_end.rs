@@ -184,7 +184,9 @@ fn addresses(servers: &[Program; 3]) -> [SocketAddr; 3] {
 /// final sweep, and nothing else on either stream.
 #[track_caller]
 fn clean_report(args: &[&str]) -> Value {
-    let (code, stdout, stderr) = run(&[&["bench", "--json"], args].concat());
+    // A lock that nobody gives back ends the test soon.
+    let common = ["bench", "--json", "--execution-timeout", "10s"];
+    let (code, stdout, stderr) = run(&[&common[..], args].concat());
     assert_eq!((code, &*stderr), (Some(0), ""), "{stdout}");
     let report: Value = serde_json::from_str(&stdout).unwrap();
     let wrong: u64 = violations(&report).values().sum();
