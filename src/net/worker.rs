@@ -45,14 +45,38 @@ pub struct Worker {
     /// Its deadlines and coarse clock.
     pub deadlines: Rc<Deadlines>,
     stopping: Cell<bool>,
-    open: Cell<usize>,
-    all_closed: Notify,
+    busy: Cell<usize>,
+    all_done: Notify,
 }
 
 impl Worker {
     /// Whether the program is ending: finish the request at hand, then close.
     pub fn is_stopping(&self) -> bool {
         self.stopping.get()
+    }
+
+    /// Makes the end of the worker wait for this guard as for a connection: until it is dropped,
+    /// [`ServeOptions::shutdown`] at most. For work that goes on after its connection is closed.
+    pub fn keep_busy(self: &Rc<Self>) -> Busy {
+        self.busy.set(self.busy.get() + 1);
+        Busy {
+            worker: Rc::clone(self),
+        }
+    }
+}
+
+/// A connection or other work that the end of its worker waits for, see [`Worker::keep_busy`].
+#[derive(Debug)]
+pub struct Busy {
+    worker: Rc<Worker>,
+}
+
+impl Drop for Busy {
+    fn drop(&mut self) {
+        self.worker.busy.set(self.worker.busy.get() - 1);
+        if self.worker.busy.get() == 0 {
+            self.worker.all_done.notify_one();
+        }
     }
 }
 
@@ -207,8 +231,8 @@ fn run_worker<S: Service>(
             buffers: BufferPool::new(options.buffer_bytes),
             deadlines: Deadlines::new(),
             stopping: Cell::new(false),
-            open: Cell::new(0),
-            all_closed: Notify::new(),
+            busy: Cell::new(0),
+            all_done: Notify::new(),
         });
         let service = Rc::new(make(Rc::clone(&worker)));
         let clock = tokio::task::spawn_local(tick(Rc::clone(&worker), Rc::clone(&service)));
@@ -219,16 +243,13 @@ fn run_worker<S: Service>(
         drop(listener);
         worker.stopping.set(true);
         worker.deadlines.wake_all();
-        let closed = async {
-            while worker.open.get() > 0 {
-                worker.all_closed.notified().await;
+        let done = async {
+            while worker.busy.get() > 0 {
+                worker.all_done.notified().await;
             }
         };
-        if tokio::time::timeout(options.shutdown, closed)
-            .await
-            .is_err()
-        {
-            let open = worker.open.get();
+        if tokio::time::timeout(options.shutdown, done).await.is_err() {
+            let open = worker.busy.get();
             tracing::warn!(
                 worker = index,
                 open,
@@ -299,39 +320,14 @@ fn spawn_connection<S: Service>(
     peer: SocketAddr,
     place: Place,
 ) {
-    let open = OpenConnection::new(worker, place);
+    let busy = worker.keep_busy();
     let service = Rc::clone(service);
     // The serving future is made inside: a captured one would be stored twice, and its size is
     // most of what an idle connection costs.
     tokio::task::spawn_local(async move {
-        let _open = open;
+        let _held = (busy, place);
         service.serve(Conn::new(stream), peer).await;
     });
-}
-
-/// Counts one connection for as long as it lives.
-struct OpenConnection {
-    worker: Rc<Worker>,
-    _place: Place,
-}
-
-impl OpenConnection {
-    fn new(worker: &Rc<Worker>, place: Place) -> Self {
-        worker.open.set(worker.open.get() + 1);
-        Self {
-            worker: Rc::clone(worker),
-            _place: place,
-        }
-    }
-}
-
-impl Drop for OpenConnection {
-    fn drop(&mut self) {
-        self.worker.open.set(self.worker.open.get() - 1);
-        if self.worker.open.get() == 0 {
-            self.worker.all_closed.notify_one();
-        }
-    }
 }
 
 #[cfg(test)]
@@ -356,28 +352,83 @@ mod tests {
         }
     }
 
-    #[test]
-    fn a_peer_that_is_not_admitted_is_closed_unserved_and_takes_no_place() {
-        let listeners = Listeners::bind(SocketAddr::from(([127, 0, 0, 1], 0)), 1).unwrap();
-        let options = ServeOptions {
+    /// No sign of it after this long is a failure of the test.
+    const PATIENCE: Duration = Duration::from_secs(30);
+
+    fn options(max_connections: usize) -> ServeOptions {
+        ServeOptions {
             thread_name: "test",
             buffer_bytes: 64,
-            cap: ConnectionCap::new(1),
+            cap: ConnectionCap::new(max_connections),
             accept_wait: Duration::from_secs(60),
             shutdown: Duration::from_secs(60),
-        };
-        let make = |worker| EverySecond {
+        }
+    }
+
+    fn start<S: Service>(make: impl Fn(Rc<Worker>) -> S + Clone + Send + 'static) -> Running {
+        let listeners = Listeners::bind(SocketAddr::from(([127, 0, 0, 1], 0)), 1).unwrap();
+        spawn_workers(listeners, &options(1), make).unwrap()
+    }
+
+    /// What the server says until it closes. Closing unread connections may reset them, which is
+    /// an end as well.
+    fn greeting(server: &Running) -> String {
+        let mut stream = std::net::TcpStream::connect(server.address).unwrap();
+        let mut said = String::new();
+        let _ = stream.read_to_string(&mut said);
+        said
+    }
+
+    #[test]
+    fn a_peer_that_is_not_admitted_is_closed_unserved_and_takes_no_place() {
+        let running = start(|worker| EverySecond {
             worker,
             turn: Cell::new(0),
-        };
-        let running = spawn_workers(listeners, &options, make).unwrap();
-        for greeting in ["welcome", "", "welcome", ""] {
-            let mut stream = std::net::TcpStream::connect(running.address).unwrap();
-            let mut said = String::new();
-            // Closing unread connections may reset them, which is an end as well.
-            let _ = stream.read_to_string(&mut said);
-            assert_eq!(said, greeting);
+        });
+        for expected in ["welcome", "", "welcome", ""] {
+            assert_eq!(greeting(&running), expected);
         }
         running.stop();
+    }
+
+    /// Leaves work behind that goes on for a while after the worker began to end.
+    struct Lingering {
+        worker: Rc<Worker>,
+        events: mpsc::Sender<&'static str>,
+    }
+
+    impl Service for Lingering {
+        async fn serve(self: Rc<Self>, _conn: Conn, _peer: SocketAddr) {
+            let busy = self.worker.keep_busy();
+            let service = Rc::clone(&self);
+            tokio::task::spawn_local(async move {
+                let _busy = busy;
+                service.events.send("begun").unwrap();
+                while !service.worker.is_stopping() {
+                    tokio::task::yield_now().await;
+                }
+                for _ in 0..1000 {
+                    tokio::task::yield_now().await;
+                }
+                service.events.send("done").unwrap();
+            });
+        }
+
+        fn admits(&self, _peer: IpAddr) -> bool {
+            true
+        }
+    }
+
+    #[test]
+    fn the_end_waits_for_work_that_outlives_its_connection() {
+        let (events, seen) = mpsc::channel();
+        let running = start(move |worker| Lingering {
+            worker,
+            events: events.clone(),
+        });
+        assert_eq!(greeting(&running), "");
+        assert_eq!(seen.recv_timeout(PATIENCE), Ok("begun"));
+        running.stop();
+        assert_eq!(seen.try_recv(), Ok("done"));
     }
 }
