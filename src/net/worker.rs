@@ -21,6 +21,9 @@ use crate::log::LogLimit;
 /// Pause after the kernel refused an accept for want of descriptors or memory.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
+/// Threads of a worker for what cannot wait without one: looking up the names of backends.
+const MAX_BLOCKING_THREADS: usize = 4;
+
 /// What a kind of server does with its connections. One instance lives on each worker.
 pub trait Service: 'static {
     /// Serves one connection until it ends.
@@ -190,7 +193,7 @@ pub fn spawn_workers<S: Service>(
         let run = move || match prepare(listener) {
             Ok((runtime, listener)) => {
                 let _ = ready.send(Ok(()));
-                run_worker(index, &runtime, listener, &options, make, stopped);
+                run_worker(index, runtime, listener, &options, make, stopped);
             }
             Err(error) => {
                 let _ = ready.send(Err(error));
@@ -212,6 +215,7 @@ fn prepare(listener: TcpListener) -> io::Result<(LocalRuntime, tokio::net::TcpLi
     let runtime = builder
         .enable_io()
         .enable_time()
+        .max_blocking_threads(MAX_BLOCKING_THREADS)
         .build_local(LocalOptions::default())?;
     let listener = runtime.block_on(async { tokio::net::TcpListener::from_std(listener) })?;
     Ok((runtime, listener))
@@ -219,7 +223,7 @@ fn prepare(listener: TcpListener) -> io::Result<(LocalRuntime, tokio::net::TcpLi
 
 fn run_worker<S: Service>(
     index: usize,
-    runtime: &LocalRuntime,
+    runtime: LocalRuntime,
     listener: tokio::net::TcpListener,
     options: &ServeOptions,
     make: impl Fn(Rc<Worker>) -> S,
@@ -258,6 +262,8 @@ fn run_worker<S: Service>(
         }
         clock.abort();
     });
+    // A name whose lookup hangs must not hold up the end.
+    runtime.shutdown_background();
 }
 
 /// Drives the worker's clock, its deadlines and the service's housekeeping.
@@ -282,9 +288,9 @@ async fn accept<S: Service>(
     options: &ServeOptions,
 ) {
     let mut refusing = false;
-    let log_limit = LogLimit::default();
+    let (refusals, errors) = (LogLimit::default(), LogLimit::default());
     let refuse = |peer: SocketAddr, reason: &str| {
-        if let Some(suppressed) = log_limit.allow(worker.deadlines.now_ms()) {
+        if let Some(suppressed) = refusals.allow(worker.deadlines.now_ms()) {
             tracing::warn!(peer = %peer.ip(), suppressed, "connection refused: {reason}");
         }
     };
@@ -292,7 +298,10 @@ async fn accept<S: Service>(
         let (stream, peer) = match listener.accept().await {
             Ok(accepted) => accepted,
             Err(error) => {
-                tracing::warn!(worker = worker.index, %error, "cannot accept a connection");
+                if let Some(suppressed) = errors.allow(worker.deadlines.now_ms()) {
+                    let worker = worker.index;
+                    tracing::warn!(worker, %error, suppressed, "cannot accept a connection");
+                }
                 tokio::time::sleep(ACCEPT_PAUSE).await;
                 continue;
             }
@@ -334,6 +343,7 @@ fn spawn_connection<S: Service>(
 mod tests {
     use super::*;
     use std::io::Read;
+    use std::sync::Mutex;
 
     /// Greets every connection it admits: those of an even turn.
     struct EverySecond {
@@ -430,5 +440,44 @@ mod tests {
         assert_eq!(seen.recv_timeout(PATIENCE), Ok("begun"));
         running.stop();
         assert_eq!(seen.try_recv(), Ok("done"));
+    }
+
+    /// Leaves a blocking task behind that ends when `release` is dropped.
+    struct Blocking {
+        begun: mpsc::Sender<()>,
+        release: Arc<Mutex<mpsc::Receiver<()>>>,
+    }
+
+    impl Service for Blocking {
+        async fn serve(self: Rc<Self>, _conn: Conn, _peer: SocketAddr) {
+            let (begun, release) = (self.begun.clone(), Arc::clone(&self.release));
+            tokio::task::spawn_blocking(move || {
+                begun.send(()).unwrap();
+                let _ = release.lock().unwrap().recv();
+            });
+        }
+
+        fn admits(&self, _peer: IpAddr) -> bool {
+            true
+        }
+    }
+
+    #[test]
+    fn the_end_does_not_wait_for_a_lookup_that_hangs() {
+        let (begun, has_begun) = mpsc::channel();
+        let (_hold, release) = mpsc::channel::<()>();
+        let release = Arc::new(Mutex::new(release));
+        let running = start(move |_worker| Blocking {
+            begun: begun.clone(),
+            release: Arc::clone(&release),
+        });
+        assert_eq!(greeting(&running), "");
+        has_begun.recv_timeout(PATIENCE).unwrap();
+        let (ended, has_ended) = mpsc::channel();
+        thread::spawn(move || {
+            running.stop();
+            ended.send(()).unwrap();
+        });
+        has_ended.recv_timeout(PATIENCE).unwrap();
     }
 }
