@@ -6,6 +6,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::body_budget::{ArrivingBody, BodyBudget, BudgetExceeded};
 use super::clock::Clock;
 use crate::config::AllowList;
 use crate::log::LogLimit;
@@ -25,6 +26,8 @@ const OFFSET_REFRESH_MS: u64 = 60_000;
 pub struct StateOptions {
     /// The items.
     pub store: Arc<Store>,
+    /// Memory for bodies that are still arriving.
+    pub body_budget: Arc<BodyBudget>,
     /// Time.
     pub clock: Arc<Clock>,
     /// Who may connect besides loopback.
@@ -56,15 +59,18 @@ enum ServeError {
     Request(#[from] RequestError),
     #[error("bad request: {0}")]
     BadTarget(#[from] KeyError),
+    #[error("no memory for the body: {0}")]
+    NoMemory(#[from] BudgetExceeded),
     #[error("client: {0}")]
     Io(#[from] IoError),
 }
 
 impl ServeError {
-    fn is_bad_request(&self) -> bool {
+    /// Whether the client is told by a 400 why its connection ends.
+    fn is_refusal(&self) -> bool {
         matches!(
             self,
-            Self::Request(RequestError::Malformed(_)) | Self::BadTarget(_)
+            Self::Request(RequestError::Malformed(_)) | Self::BadTarget(_) | Self::NoMemory(_)
         )
     }
 }
@@ -97,8 +103,7 @@ impl StateService {
             received.consume(request_bytes as usize);
             outcome
         } else {
-            let (body, behind) = self.gather_body(conn, received, deadline, &head).await?;
-            let outcome = self.apply(&head, received.filled(), || Body::from(body))?;
+            let (outcome, behind) = self.apply_arriving(conn, received, deadline, &head).await?;
             *received = behind;
             outcome
         };
@@ -106,27 +111,52 @@ impl StateService {
         Ok(())
     }
 
-    /// Receives a body that has not arrived as a whole yet. Memory grows with what comes, not with
-    /// what was announced. Also returns what came behind the body.
-    async fn gather_body(
+    /// Carries out a request whose body has not arrived as a whole yet. Also returns what came
+    /// behind the body.
+    async fn apply_arriving(
         &self,
         conn: &mut Conn,
         received: &Buffer,
         deadline: &Deadline,
         head: &RequestHead,
-    ) -> Result<(Vec<u8>, Buffer), ServeError> {
-        let length = head.body_bytes as usize;
-        let mut body = received.filled()[head.head_bytes..].to_vec();
+    ) -> Result<(Option<Outcome>, Buffer), ServeError> {
+        let part = &received.filled()[head.head_bytes..];
+        let missing_bytes = head.body_bytes - part.len() as u64;
+        if head.operation() != wire::Operation::Put {
+            // Only a PUT has a use for its body (protocol 3).
+            let behind = self
+                .read_body(conn, deadline, missing_bytes, |_part| Ok(()))
+                .await?;
+            return Ok((self.apply(head, received.filled(), Body::default)?, behind));
+        }
+        let mut body = ArrivingBody::new(&self.options.body_budget, head.body_bytes as usize);
+        body.append(part)?;
+        let behind = self
+            .read_body(conn, deadline, missing_bytes, |part| body.append(part))
+            .await?;
+        let outcome = self.apply(head, received.filled(), || Body::from(body.take_bytes()))?;
+        Ok((outcome, behind))
+    }
+
+    /// Reads `missing_bytes` of a body and hands them on as they come. Returns what came behind.
+    async fn read_body(
+        &self,
+        conn: &mut Conn,
+        deadline: &Deadline,
+        mut missing_bytes: u64,
+        mut take: impl FnMut(&[u8]) -> Result<(), BudgetExceeded>,
+    ) -> Result<Buffer, ServeError> {
         let mut more = self.worker.buffers.take();
-        while body.len() < length {
+        while missing_bytes > 0 {
             more.clear();
             deadline.arm(self.options.stall);
             conn.read_more(&mut more, deadline).await?;
-            let part = more.len().min(length - body.len());
-            body.extend_from_slice(&more.filled()[..part]);
-            more.consume(part);
+            let part = missing_bytes.min(more.len() as u64);
+            take(&more.filled()[..part as usize])?;
+            more.consume(part as usize);
+            missing_bytes -= part;
         }
-        Ok((body, more))
+        Ok(more)
     }
 
     /// `None` for a request that is none of the protocol's operations.
@@ -243,7 +273,7 @@ impl Service for StateService {
         {
             loop {
                 if let Err(error) = self.answer(&mut conn, &mut received, &deadline).await {
-                    if error.is_bad_request() {
+                    if error.is_refusal() {
                         self.warn(&format!("connection of {} refused: {error}", peer.ip()));
                         net::refuse_request(conn, received, &deadline).await;
                     }

@@ -1,0 +1,88 @@
+//! The embedded state server over sockets: bodies nobody has a use for or room for, slow peers,
+//! several workers over one store, and its limits on connections.
+
+#![expect(
+    clippy::unwrap_used,
+    reason = "a test that cannot set up its scene must fail"
+)]
+
+mod support;
+
+use support::Program;
+use support::answers::{BAD_REQUEST, DONE, item};
+use support::backend::ABSENT;
+use support::client::{Client, get, put, target};
+use support::system::{peak_resident_bytes, wait_until, wait_until_read};
+
+const ID: &str = "q3m1zt0xk4vdw2hn5sbyr0ac";
+
+/// A state server with two workers and `extra` options.
+fn server(extra: &[&str]) -> Program {
+    let mut args = vec!["state-server", "--listen", "127.0.0.1:0", "--workers", "2"];
+    args.extend(extra);
+    Program::start(&args)
+}
+
+fn with_body(method: &str, body: &[u8]) -> Vec<u8> {
+    let (target, length) = (target(ID), body.len());
+    let head = format!("{method} {target} HTTP/1.1\r\nContent-Length: {length}\r\n\r\n");
+    [head.as_bytes(), body].concat()
+}
+
+#[test]
+fn a_body_of_anything_but_a_put_is_thrown_away_as_it_comes() {
+    const BODY_BYTES: usize = 48 << 20;
+    const MAX_MEMORY_BYTES: u64 = 24 << 20;
+    let server = server(&[]);
+    let mut client = Client::connect(server.address);
+    let body = vec![b'x'; BODY_BYTES];
+    for (method, expected) in [
+        ("GET", ABSENT),
+        ("HEAD", ABSENT),
+        ("DELETE", ABSENT),
+        ("PATCH", BAD_REQUEST),
+    ] {
+        let mut requests = with_body(method, &body);
+        requests.extend_from_slice(&get(ID));
+        client.send(&requests);
+        assert_eq!(client.answer_to(method == "HEAD"), expected, "{method}");
+        assert_eq!(client.answer_to(false), ABSENT, "behind {method}");
+    }
+    let peak = peak_resident_bytes(server.id());
+    assert!(peak < MAX_MEMORY_BYTES, "{peak} bytes of memory");
+}
+
+#[test]
+fn bodies_that_are_arriving_share_one_bound_over_all_connections() {
+    let server = server(&["--max-body", "1MiB", "--max-memory", "2MiB"]);
+    let store = put(ID, 0, &[b'x'; 900_000]);
+    let (most, last) = store.split_at(store.len() - 1);
+    let mut first = Client::connect(server.address);
+    first.send(most);
+    wait_until_read([&first.stream]);
+    // Enough of them that each worker has some.
+    for _ in 0..8 {
+        let mut refused = Client::connect(server.address);
+        refused.send(&store);
+        assert_eq!(refused.until_closed(), BAD_REQUEST);
+    }
+    // What needs no memory goes on.
+    let mut other = Client::connect(server.address);
+    assert_eq!(other.ask(&with_body("DELETE", &[b'x'; 900_000])), ABSENT);
+    first.send(last);
+    assert_eq!(first.answer_to(false), DONE);
+    assert_eq!(other.ask(&store), DONE);
+    assert_eq!(first.ask(&get(ID)), item(&[b'x'; 900_000]));
+
+    first.send(most);
+    wait_until_read([&first.stream]);
+    first.close();
+    wait_until("the memory of a client that left is free", || {
+        let mut next = Client::connect(server.address);
+        next.send(&store);
+        next.finish_sending();
+        next.until_closed() == DONE
+    });
+    let log = server.kill();
+    assert!(log.contains("no memory for the body"), "{log}");
+}
