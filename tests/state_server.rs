@@ -8,6 +8,17 @@
 
 mod support;
 
+use std::io::{ErrorKind, Read, Write};
+use std::net::{SocketAddr, TcpStream};
+use std::sync::Arc;
+use std::time::Duration;
+
+use staterouter::config::AllowList;
+use staterouter::net::{ConnectionCap, Listeners, Running, ServeOptions, spawn_workers};
+use staterouter::state_server::{BodyBudget, Clock, StateOptions, StateService};
+use staterouter::store::{Store, StoreOptions};
+use staterouter::wire::HeadLimits;
+
 use support::Program;
 use support::answers::{BAD_REQUEST, DONE, item};
 use support::backend::ABSENT;
@@ -85,4 +96,59 @@ fn bodies_that_are_arriving_share_one_bound_over_all_connections() {
     });
     let log = server.kill();
     assert!(log.contains("no memory for the body"), "{log}");
+}
+
+/// A state server in this process that gives up on a peer after `stall` without progress.
+fn impatient_server(stall: Duration) -> Running {
+    let state = StateOptions {
+        store: Arc::new(Store::new(&StoreOptions::new([0; 16]))),
+        body_budget: BodyBudget::new(u64::MAX),
+        clock: Arc::new(Clock::default()),
+        allow: AllowList::default(),
+        head_limits: HeadLimits::default(),
+        idle: Duration::from_secs(60),
+        stall,
+    };
+    let serve = ServeOptions {
+        thread_name: "state",
+        buffer_bytes: 64 * 1024,
+        cap: ConnectionCap::new(100),
+        accept_wait: Duration::from_secs(1),
+        shutdown: Duration::from_secs(10),
+    };
+    let listeners = Listeners::bind(SocketAddr::from(([127, 0, 0, 1], 0)), 1).unwrap();
+    spawn_workers(listeners, &serve, move |worker| {
+        StateService::new(worker, state.clone())
+    })
+    .unwrap()
+}
+
+/// Whether the peer has left the connection open, without an answer, for a pause.
+fn pauses(stream: &mut TcpStream) -> bool {
+    let read = stream.read(&mut [0; 1]);
+    read.is_err_and(|error| error.kind() == ErrorKind::WouldBlock)
+}
+
+#[test]
+fn a_body_that_trickles_is_given_up() {
+    // At the pace below it would take ten seconds.
+    const BODY_BYTES: usize = 1_000;
+    let server = impatient_server(Duration::from_millis(200));
+    for method in ["PUT", "DELETE"] {
+        let request = with_body(method, &[b'x'; BODY_BYTES]);
+        let (head, body) = request.split_at(request.len() - BODY_BYTES);
+        let mut client = Client::connect(server.address);
+        client.send(head);
+        let pace = Duration::from_millis(10);
+        client.stream.set_read_timeout(Some(pace)).unwrap();
+        let mut body = body.iter();
+        while pauses(&mut client.stream) {
+            let byte = body.next();
+            if client.stream.write_all(&[*byte.unwrap()]).is_err() {
+                break;
+            }
+        }
+        assert_ne!(body.len(), 0, "{method}: it was waited for all of it");
+    }
+    server.stop();
 }

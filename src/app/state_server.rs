@@ -17,7 +17,7 @@ const BUFFER_BYTES: usize = 64 * 1024;
 /// How long a connection may be idle. Longer than proxies and web servers keep theirs.
 const IDLE: Duration = Duration::from_secs(90);
 
-/// How long a half-sent request or half-read answer may take.
+/// How long a half-sent request or half-read answer may make too little progress.
 const STALL: Duration = Duration::from_secs(30);
 
 /// How long requests in flight may go on after a stop.

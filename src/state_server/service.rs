@@ -10,6 +10,7 @@ use super::body_budget::{ArrivingBody, BodyBudget, BudgetExceeded};
 use super::clock::Clock;
 use crate::config::AllowList;
 use crate::log::LogLimit;
+use crate::net::request::MIN_PROGRESS_BYTES;
 use crate::net::{self, Buffer, Conn, Deadline, IoError, RequestError, Service, Worker};
 use crate::route::{self, KeyBuffer, KeyError};
 use crate::store::{self, Body, Outcome, Store};
@@ -36,7 +37,7 @@ pub struct StateOptions {
     pub head_limits: HeadLimits,
     /// How long a connection may be idle.
     pub idle: Duration,
-    /// How long a half-sent request or half-read answer may take.
+    /// How long a head, the next [`MIN_PROGRESS_BYTES`] of a body, or an answer may take.
     pub stall: Duration,
 }
 
@@ -147,14 +148,19 @@ impl StateService {
         mut take: impl FnMut(&[u8]) -> Result<(), BudgetExceeded>,
     ) -> Result<Buffer, ServeError> {
         let mut more = self.worker.buffers.take();
+        let mut progress_bytes = MIN_PROGRESS_BYTES;
         while missing_bytes > 0 {
+            if progress_bytes >= MIN_PROGRESS_BYTES {
+                deadline.arm(self.options.stall);
+                progress_bytes = 0;
+            }
             more.clear();
-            deadline.arm(self.options.stall);
             conn.read_more(&mut more, deadline).await?;
             let part = missing_bytes.min(more.len() as u64);
             take(&more.filled()[..part as usize])?;
             more.consume(part as usize);
             missing_bytes -= part;
+            progress_bytes += part;
         }
         Ok(more)
     }
