@@ -13,6 +13,7 @@ use std::net::{SocketAddr, TcpStream};
 use std::sync::Arc;
 use std::time::Duration;
 
+use socket2::{Domain, Socket, Type};
 use staterouter::config::AllowList;
 use staterouter::net::{ConnectionCap, Listeners, Running, ServeOptions, spawn_workers};
 use staterouter::state_server::{BodyBudget, Clock, StateOptions, StateService};
@@ -150,5 +151,42 @@ fn a_body_that_trickles_is_given_up() {
         }
         assert_ne!(body.len(), 0, "{method}: it was waited for all of it");
     }
+    server.stop();
+}
+
+#[test]
+fn an_answer_that_is_read_slowly_is_not_cut_off_while_it_is_read() {
+    const BODY_BYTES: usize = 16 << 20;
+    // Reading at the pace below takes longer than the server waits without progress.
+    let stall = Duration::from_millis(500);
+    let (pace, part_bytes) = (Duration::from_millis(10), 128 * 1024);
+    let server = impatient_server(stall);
+    let body = vec![b'x'; BODY_BYTES];
+    assert_eq!(
+        Client::connect(server.address).ask(&put(ID, 0, &body)),
+        DONE
+    );
+
+    let socket = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
+    // What the kernel takes ahead of the reader needs no patience.
+    socket.set_recv_buffer_size(1 << 20).unwrap();
+    socket.connect(&server.address.into()).unwrap();
+    let mut reader = TcpStream::from(socket);
+    reader.write_all(&get(ID)).unwrap();
+    let mut silent = Client::connect(server.address);
+    silent.stream.set_read_timeout(Some(pace)).unwrap();
+    let expected = item(&body);
+    let mut answer = Vec::new();
+    while answer.len() < expected.len() {
+        assert!(pauses(&mut silent.stream));
+        let so_far = answer.len();
+        let part_bytes = part_bytes.min(expected.len() - so_far);
+        let part = (&mut reader)
+            .take(part_bytes as u64)
+            .read_to_end(&mut answer);
+        part.unwrap();
+        assert_ne!(answer.len(), so_far, "cut off after {so_far} bytes");
+    }
+    assert!(answer == expected);
     server.stop();
 }

@@ -22,6 +22,10 @@ const SWEEP_MAX_ITEMS: usize = 5_000;
 /// How often the offset of local time is looked up.
 const OFFSET_REFRESH_MS: u64 = 60_000;
 
+/// The time limit on a stall is set anew after so much of an answer: one limit for all of it would
+/// cut off the slow reader of a large session.
+const ANSWER_SLICE_BYTES: usize = 256 * 1024;
+
 /// What all workers of a state server share.
 #[derive(Debug, Clone)]
 pub struct StateOptions {
@@ -37,7 +41,8 @@ pub struct StateOptions {
     pub head_limits: HeadLimits,
     /// How long a connection may be idle.
     pub idle: Duration,
-    /// How long a head, the next [`MIN_PROGRESS_BYTES`] of a body, or an answer may take.
+    /// How long a head, the next [`MIN_PROGRESS_BYTES`] of a body, or the next 256 KiB of
+    /// an answer may take.
     pub stall: Duration,
 }
 
@@ -207,10 +212,27 @@ impl StateService {
         let mut head = self.head_buffer.take();
         head.clear();
         let body = self.encode(&mut head, outcome);
-        deadline.arm(self.options.stall);
-        let written = conn.write_two(&head, &body, &mut 0, deadline).await;
+        let written = self.write_slices(conn, deadline, &head, &body).await;
         self.head_buffer.replace(head);
         written
+    }
+
+    async fn write_slices(
+        &self,
+        conn: &mut Conn,
+        deadline: &Deadline,
+        mut head: &[u8],
+        mut body: &[u8],
+    ) -> Result<(), IoError> {
+        loop {
+            let (slice, rest) = body.split_at(body.len().min(ANSWER_SLICE_BYTES));
+            deadline.arm(self.options.stall);
+            conn.write_two(head, slice, &mut 0, deadline).await?;
+            if rest.is_empty() {
+                return Ok(());
+            }
+            (head, body) = (&[], rest);
+        }
     }
 
     /// Writes the head of the answer to `head` and returns its body.
