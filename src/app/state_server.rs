@@ -7,7 +7,7 @@ use std::time::Duration;
 use super::{StartError, worker_count};
 use crate::config::AllowList;
 use crate::net::{ConnectionCap, Listeners, Running, ServeOptions, spawn_workers};
-use crate::state_server::{Clock, StateOptions, StateService};
+use crate::state_server::{BodyBudget, Clock, StateOptions, StateService};
 use crate::store::{Store, StoreOptions};
 use crate::wire::HeadLimits;
 
@@ -17,7 +17,7 @@ const BUFFER_BYTES: usize = 64 * 1024;
 /// How long a connection may be idle. Longer than proxies and web servers keep theirs.
 const IDLE: Duration = Duration::from_secs(90);
 
-/// How long a half-sent request or half-read answer may take.
+/// How long a half-sent request or half-read answer may make too little progress.
 const STALL: Duration = Duration::from_secs(30);
 
 /// How long requests in flight may go on after a stop.
@@ -25,6 +25,12 @@ const SHUTDOWN: Duration = Duration::from_secs(10);
 
 /// How long a new connection waits for a place.
 const ACCEPT_WAIT: Duration = Duration::from_secs(1);
+
+/// Memory for bodies that are still arriving, when there is no limit on the items' memory.
+const ARRIVING_BODIES_BYTES: u64 = 1 << 30;
+
+/// Part of the items' memory that bodies still arriving may take on top of it.
+const ARRIVING_BODIES_PART: u64 = 4;
 
 /// How a state server runs.
 #[derive(Debug, Clone)]
@@ -35,7 +41,8 @@ pub struct StateServerOptions {
     pub allow: AllowList,
     /// Threads; 0 is one per core.
     pub workers: usize,
-    /// Memory for items in bytes; above it new items are refused. `None`: no limit.
+    /// Memory for items in bytes; above it new items are refused. `None`: no limit. Bodies still
+    /// arriving may take a quarter of it on top, but at least one longest body; without a limit 1 GiB.
     pub max_memory_bytes: Option<u64>,
     /// Longest body in bytes.
     pub max_body_bytes: u64,
@@ -68,6 +75,7 @@ pub fn start(options: &StateServerOptions) -> Result<(Running, Arc<Store>), Star
     let store = Arc::new(Store::new(&store_options));
     let state = StateOptions {
         store: Arc::clone(&store),
+        body_budget: BodyBudget::new(arriving_bodies_bytes(options)),
         clock: Arc::new(Clock::default()),
         allow: options.allow.clone(),
         head_limits: HeadLimits {
@@ -89,6 +97,15 @@ pub fn start(options: &StateServerOptions) -> Result<(Running, Arc<Store>), Star
     })
     .map_err(StartError::Thread)?;
     Ok((running, store))
+}
+
+/// At least one longest body fits, or it could never be stored.
+fn arriving_bodies_bytes(options: &StateServerOptions) -> u64 {
+    let part_of = |max_bytes| max_bytes / ARRIVING_BODIES_PART;
+    let wanted = options
+        .max_memory_bytes
+        .map_or(ARRIVING_BODIES_BYTES, part_of);
+    wanted.max(options.max_body_bytes)
 }
 
 /// A hash key nobody outside this process knows: clients choose the keys of items.

@@ -12,8 +12,8 @@ const LINGER: Duration = Duration::from_secs(2);
 /// How much a refused client may go on sending.
 const LINGER_MAX_BYTES: u64 = 64 * 1024 * 1024;
 
-/// How much of a body must arrive within the time allowed for a stall: a client that sends a byte
-/// now and then would otherwise hold its connections for ever.
+/// Bytes of a body that must have come since the time limit on a stall was set before it is set
+/// anew. Were one byte enough, a body could be made to last for ever.
 pub const MIN_PROGRESS_BYTES: u64 = 64 * 1024;
 
 /// There is no next request.

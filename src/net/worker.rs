@@ -21,6 +21,9 @@ use crate::log::LogLimit;
 /// Pause after the kernel refused an accept for want of descriptors or memory.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
+/// Threads of a worker for what cannot wait without one: looking up the names of backends.
+const MAX_BLOCKING_THREADS: usize = 4;
+
 /// What a kind of server does with its connections. One instance lives on each worker.
 pub trait Service: 'static {
     /// Serves one connection until it ends.
@@ -45,19 +48,38 @@ pub struct Worker {
     /// Its deadlines and coarse clock.
     pub deadlines: Rc<Deadlines>,
     stopping: Cell<bool>,
-    open: Cell<usize>,
-    all_closed: Notify,
+    busy: Cell<usize>,
+    all_done: Notify,
 }
 
 impl Worker {
-    /// TEMP
-    pub fn keep_busy(self: &Rc<Self>) -> Rc<Self> {
-        Rc::clone(self)
-    }
-
     /// Whether the program is ending: finish the request at hand, then close.
     pub fn is_stopping(&self) -> bool {
         self.stopping.get()
+    }
+
+    /// Makes the end of the worker wait for this guard as for a connection: until it is dropped,
+    /// [`ServeOptions::shutdown`] at most. For work that goes on after its connection is closed.
+    pub fn keep_busy(self: &Rc<Self>) -> Busy {
+        self.busy.set(self.busy.get() + 1);
+        Busy {
+            worker: Rc::clone(self),
+        }
+    }
+}
+
+/// A connection or other work that the end of its worker waits for, see [`Worker::keep_busy`].
+#[derive(Debug)]
+pub struct Busy {
+    worker: Rc<Worker>,
+}
+
+impl Drop for Busy {
+    fn drop(&mut self) {
+        self.worker.busy.set(self.worker.busy.get() - 1);
+        if self.worker.busy.get() == 0 {
+            self.worker.all_done.notify_one();
+        }
     }
 }
 
@@ -171,7 +193,7 @@ pub fn spawn_workers<S: Service>(
         let run = move || match prepare(listener) {
             Ok((runtime, listener)) => {
                 let _ = ready.send(Ok(()));
-                run_worker(index, &runtime, listener, &options, make, stopped);
+                run_worker(index, runtime, listener, &options, make, stopped);
             }
             Err(error) => {
                 let _ = ready.send(Err(error));
@@ -193,6 +215,7 @@ fn prepare(listener: TcpListener) -> io::Result<(LocalRuntime, tokio::net::TcpLi
     let runtime = builder
         .enable_io()
         .enable_time()
+        .max_blocking_threads(MAX_BLOCKING_THREADS)
         .build_local(LocalOptions::default())?;
     let listener = runtime.block_on(async { tokio::net::TcpListener::from_std(listener) })?;
     Ok((runtime, listener))
@@ -200,7 +223,7 @@ fn prepare(listener: TcpListener) -> io::Result<(LocalRuntime, tokio::net::TcpLi
 
 fn run_worker<S: Service>(
     index: usize,
-    runtime: &LocalRuntime,
+    runtime: LocalRuntime,
     listener: tokio::net::TcpListener,
     options: &ServeOptions,
     make: impl Fn(Rc<Worker>) -> S,
@@ -212,8 +235,8 @@ fn run_worker<S: Service>(
             buffers: BufferPool::new(options.buffer_bytes),
             deadlines: Deadlines::new(),
             stopping: Cell::new(false),
-            open: Cell::new(0),
-            all_closed: Notify::new(),
+            busy: Cell::new(0),
+            all_done: Notify::new(),
         });
         let service = Rc::new(make(Rc::clone(&worker)));
         let clock = tokio::task::spawn_local(tick(Rc::clone(&worker), Rc::clone(&service)));
@@ -224,16 +247,13 @@ fn run_worker<S: Service>(
         drop(listener);
         worker.stopping.set(true);
         worker.deadlines.wake_all();
-        let closed = async {
-            while worker.open.get() > 0 {
-                worker.all_closed.notified().await;
+        let done = async {
+            while worker.busy.get() > 0 {
+                worker.all_done.notified().await;
             }
         };
-        if tokio::time::timeout(options.shutdown, closed)
-            .await
-            .is_err()
-        {
-            let open = worker.open.get();
+        if tokio::time::timeout(options.shutdown, done).await.is_err() {
+            let open = worker.busy.get();
             tracing::warn!(
                 worker = index,
                 open,
@@ -242,6 +262,8 @@ fn run_worker<S: Service>(
         }
         clock.abort();
     });
+    // A name whose lookup hangs must not hold up the end.
+    runtime.shutdown_background();
 }
 
 /// Drives the worker's clock, its deadlines and the service's housekeeping.
@@ -266,9 +288,9 @@ async fn accept<S: Service>(
     options: &ServeOptions,
 ) {
     let mut refusing = false;
-    let log_limit = LogLimit::default();
+    let (refusals, errors) = (LogLimit::default(), LogLimit::default());
     let refuse = |peer: SocketAddr, reason: &str| {
-        if let Some(suppressed) = log_limit.allow(worker.deadlines.now_ms()) {
+        if let Some(suppressed) = refusals.allow(worker.deadlines.now_ms()) {
             tracing::warn!(peer = %peer.ip(), suppressed, "connection refused: {reason}");
         }
     };
@@ -276,7 +298,10 @@ async fn accept<S: Service>(
         let (stream, peer) = match listener.accept().await {
             Ok(accepted) => accepted,
             Err(error) => {
-                tracing::warn!(worker = worker.index, %error, "cannot accept a connection");
+                if let Some(suppressed) = errors.allow(worker.deadlines.now_ms()) {
+                    let worker = worker.index;
+                    tracing::warn!(worker, %error, suppressed, "cannot accept a connection");
+                }
                 tokio::time::sleep(ACCEPT_PAUSE).await;
                 continue;
             }
@@ -304,45 +329,21 @@ fn spawn_connection<S: Service>(
     peer: SocketAddr,
     place: Place,
 ) {
-    let open = OpenConnection::new(worker, place);
+    let busy = worker.keep_busy();
     let service = Rc::clone(service);
     // The serving future is made inside: a captured one would be stored twice, and its size is
     // most of what an idle connection costs.
     tokio::task::spawn_local(async move {
-        let _open = open;
+        let _held = (busy, place);
         service.serve(Conn::new(stream), peer).await;
     });
-}
-
-/// Counts one connection for as long as it lives.
-struct OpenConnection {
-    worker: Rc<Worker>,
-    _place: Place,
-}
-
-impl OpenConnection {
-    fn new(worker: &Rc<Worker>, place: Place) -> Self {
-        worker.open.set(worker.open.get() + 1);
-        Self {
-            worker: Rc::clone(worker),
-            _place: place,
-        }
-    }
-}
-
-impl Drop for OpenConnection {
-    fn drop(&mut self) {
-        self.worker.open.set(self.worker.open.get() - 1);
-        if self.worker.open.get() == 0 {
-            self.worker.all_closed.notify_one();
-        }
-    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
     use std::io::Read;
+    use std::sync::Mutex;
 
     /// Greets every connection it admits: those of an even turn.
     struct EverySecond {
@@ -361,28 +362,122 @@ mod tests {
         }
     }
 
-    #[test]
-    fn a_peer_that_is_not_admitted_is_closed_unserved_and_takes_no_place() {
-        let listeners = Listeners::bind(SocketAddr::from(([127, 0, 0, 1], 0)), 1).unwrap();
-        let options = ServeOptions {
+    /// No sign of it after this long is a failure of the test.
+    const PATIENCE: Duration = Duration::from_secs(30);
+
+    fn options(max_connections: usize) -> ServeOptions {
+        ServeOptions {
             thread_name: "test",
             buffer_bytes: 64,
-            cap: ConnectionCap::new(1),
+            cap: ConnectionCap::new(max_connections),
             accept_wait: Duration::from_secs(60),
             shutdown: Duration::from_secs(60),
-        };
-        let make = |worker| EverySecond {
+        }
+    }
+
+    fn start<S: Service>(make: impl Fn(Rc<Worker>) -> S + Clone + Send + 'static) -> Running {
+        let listeners = Listeners::bind(SocketAddr::from(([127, 0, 0, 1], 0)), 1).unwrap();
+        spawn_workers(listeners, &options(1), make).unwrap()
+    }
+
+    /// What the server says until it closes. Closing unread connections may reset them, which is
+    /// an end as well.
+    fn greeting(server: &Running) -> String {
+        let mut stream = std::net::TcpStream::connect(server.address).unwrap();
+        let mut said = String::new();
+        let _ = stream.read_to_string(&mut said);
+        said
+    }
+
+    #[test]
+    fn a_peer_that_is_not_admitted_is_closed_unserved_and_takes_no_place() {
+        let running = start(|worker| EverySecond {
             worker,
             turn: Cell::new(0),
-        };
-        let running = spawn_workers(listeners, &options, make).unwrap();
-        for greeting in ["welcome", "", "welcome", ""] {
-            let mut stream = std::net::TcpStream::connect(running.address).unwrap();
-            let mut said = String::new();
-            // Closing unread connections may reset them, which is an end as well.
-            let _ = stream.read_to_string(&mut said);
-            assert_eq!(said, greeting);
+        });
+        for expected in ["welcome", "", "welcome", ""] {
+            assert_eq!(greeting(&running), expected);
         }
         running.stop();
+    }
+
+    /// Leaves work behind that goes on for a while after the worker began to end.
+    struct Lingering {
+        worker: Rc<Worker>,
+        events: mpsc::Sender<&'static str>,
+    }
+
+    impl Service for Lingering {
+        async fn serve(self: Rc<Self>, _conn: Conn, _peer: SocketAddr) {
+            let busy = self.worker.keep_busy();
+            let service = Rc::clone(&self);
+            tokio::task::spawn_local(async move {
+                let _busy = busy;
+                service.events.send("begun").unwrap();
+                while !service.worker.is_stopping() {
+                    tokio::task::yield_now().await;
+                }
+                for _ in 0..1000 {
+                    tokio::task::yield_now().await;
+                }
+                service.events.send("done").unwrap();
+            });
+        }
+
+        fn admits(&self, _peer: IpAddr) -> bool {
+            true
+        }
+    }
+
+    #[test]
+    fn the_end_waits_for_work_that_outlives_its_connection() {
+        let (events, seen) = mpsc::channel();
+        let running = start(move |worker| Lingering {
+            worker,
+            events: events.clone(),
+        });
+        assert_eq!(greeting(&running), "");
+        assert_eq!(seen.recv_timeout(PATIENCE), Ok("begun"));
+        running.stop();
+        assert_eq!(seen.try_recv(), Ok("done"));
+    }
+
+    /// Leaves a blocking task behind that ends when `release` is dropped.
+    struct Blocking {
+        begun: mpsc::Sender<()>,
+        release: Arc<Mutex<mpsc::Receiver<()>>>,
+    }
+
+    impl Service for Blocking {
+        async fn serve(self: Rc<Self>, _conn: Conn, _peer: SocketAddr) {
+            let (begun, release) = (self.begun.clone(), Arc::clone(&self.release));
+            tokio::task::spawn_blocking(move || {
+                begun.send(()).unwrap();
+                let _ = release.lock().unwrap().recv();
+            });
+        }
+
+        fn admits(&self, _peer: IpAddr) -> bool {
+            true
+        }
+    }
+
+    #[test]
+    fn the_end_does_not_wait_for_a_lookup_that_hangs() {
+        let (begun, has_begun) = mpsc::channel();
+        let (_hold, release) = mpsc::channel::<()>();
+        let release = Arc::new(Mutex::new(release));
+        let running = start(move |_worker| Blocking {
+            begun: begun.clone(),
+            release: Arc::clone(&release),
+        });
+        assert_eq!(greeting(&running), "");
+        has_begun.recv_timeout(PATIENCE).unwrap();
+        let (ended, has_ended) = mpsc::channel();
+        thread::spawn(move || {
+            running.stop();
+            ended.send(()).unwrap();
+        });
+        has_ended.recv_timeout(PATIENCE).unwrap();
     }
 }

@@ -65,6 +65,8 @@ pub(super) fn give_back(
         service.log_orphan(view, backend, "too many at once");
         return;
     };
+    // A release that can go out now holds up the end of the program; a late answer does not.
+    let known = matches!(lock, OrphanLock::Known(_)).then(|| service.worker.keep_busy());
     let (service, view, target) = (Rc::clone(service), Rc::clone(view), target.to_vec());
     tokio::task::spawn_local(async move {
         let _orphan = orphan;
@@ -75,7 +77,7 @@ pub(super) fn give_back(
         };
         // Without a cookie there is no lock: the session was absent, locked, or its server died.
         let Some(cookie) = cookie else { return };
-        let _busy = service.worker.keep_busy();
+        let _busy = known.unwrap_or_else(|| service.worker.keep_busy());
         deadline.arm(view.snapshot.timeouts.answer);
         if release(&service, &view, backend, &target, cookie, &deadline)
             .await

@@ -3,11 +3,14 @@
 //! One [`StateService`] runs on each worker; all of them share one store, whose shards carry their
 //! own locks, so any worker serves any session.
 //!
+//! * `body_budget`: bodies that are still arriving, bounded over all workers.
 //! * `clock`: the two times the store needs.
 //! * `service`: one connection, request after request.
 
+mod body_budget;
 mod clock;
 mod service;
 
+pub use body_budget::{BodyBudget, BudgetExceeded};
 pub use clock::Clock;
 pub use service::{StateOptions, StateService};

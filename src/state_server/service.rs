@@ -6,9 +6,11 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::body_budget::{ArrivingBody, BodyBudget, BudgetExceeded};
 use super::clock::Clock;
 use crate::config::AllowList;
 use crate::log::LogLimit;
+use crate::net::request::MIN_PROGRESS_BYTES;
 use crate::net::{self, Buffer, Conn, Deadline, IoError, RequestError, Service, Worker};
 use crate::route::{self, KeyBuffer, KeyError};
 use crate::store::{self, Body, Outcome, Store};
@@ -20,11 +22,17 @@ const SWEEP_MAX_ITEMS: usize = 5_000;
 /// How often the offset of local time is looked up.
 const OFFSET_REFRESH_MS: u64 = 60_000;
 
+/// The time limit on a stall is set anew after so much of an answer: one limit for all of it would
+/// cut off the slow reader of a large session.
+const ANSWER_SLICE_BYTES: usize = 256 * 1024;
+
 /// What all workers of a state server share.
 #[derive(Debug, Clone)]
 pub struct StateOptions {
     /// The items.
     pub store: Arc<Store>,
+    /// Memory for bodies that are still arriving.
+    pub body_budget: Arc<BodyBudget>,
     /// Time.
     pub clock: Arc<Clock>,
     /// Who may connect besides loopback.
@@ -33,7 +41,8 @@ pub struct StateOptions {
     pub head_limits: HeadLimits,
     /// How long a connection may be idle.
     pub idle: Duration,
-    /// How long a half-sent request or half-read answer may take.
+    /// How long a head, the next [`MIN_PROGRESS_BYTES`] of a body, or the next 256 KiB of
+    /// an answer may take.
     pub stall: Duration,
 }
 
@@ -56,15 +65,18 @@ enum ServeError {
     Request(#[from] RequestError),
     #[error("bad request: {0}")]
     BadTarget(#[from] KeyError),
+    #[error("no memory for the body: {0}")]
+    NoMemory(#[from] BudgetExceeded),
     #[error("client: {0}")]
     Io(#[from] IoError),
 }
 
 impl ServeError {
-    fn is_bad_request(&self) -> bool {
+    /// Whether the client is told by a 400 why its connection ends.
+    fn is_refusal(&self) -> bool {
         matches!(
             self,
-            Self::Request(RequestError::Malformed(_)) | Self::BadTarget(_)
+            Self::Request(RequestError::Malformed(_)) | Self::BadTarget(_) | Self::NoMemory(_)
         )
     }
 }
@@ -97,8 +109,7 @@ impl StateService {
             received.consume(request_bytes as usize);
             outcome
         } else {
-            let (body, behind) = self.gather_body(conn, received, deadline, &head).await?;
-            let outcome = self.apply(&head, received.filled(), || Body::from(body))?;
+            let (outcome, behind) = self.apply_arriving(conn, received, deadline, &head).await?;
             *received = behind;
             outcome
         };
@@ -106,27 +117,57 @@ impl StateService {
         Ok(())
     }
 
-    /// Receives a body that has not arrived as a whole yet. Memory grows with what comes, not with
-    /// what was announced. Also returns what came behind the body.
-    async fn gather_body(
+    /// Carries out a request whose body has not arrived as a whole yet. Also returns what came
+    /// behind the body.
+    async fn apply_arriving(
         &self,
         conn: &mut Conn,
         received: &Buffer,
         deadline: &Deadline,
         head: &RequestHead,
-    ) -> Result<(Vec<u8>, Buffer), ServeError> {
-        let length = head.body_bytes as usize;
-        let mut body = received.filled()[head.head_bytes..].to_vec();
-        let mut more = self.worker.buffers.take();
-        while body.len() < length {
-            more.clear();
-            deadline.arm(self.options.stall);
-            conn.read_more(&mut more, deadline).await?;
-            let part = more.len().min(length - body.len());
-            body.extend_from_slice(&more.filled()[..part]);
-            more.consume(part);
+    ) -> Result<(Option<Outcome>, Buffer), ServeError> {
+        let part = &received.filled()[head.head_bytes..];
+        let missing_bytes = head.body_bytes - part.len() as u64;
+        if head.operation() != wire::Operation::Put {
+            // Only a PUT has a use for its body (protocol 3).
+            let behind = self
+                .read_body(conn, deadline, missing_bytes, |_part| Ok(()))
+                .await?;
+            return Ok((self.apply(head, received.filled(), Body::default)?, behind));
         }
-        Ok((body, more))
+        let mut body = ArrivingBody::new(&self.options.body_budget, head.body_bytes as usize);
+        body.append(part)?;
+        let behind = self
+            .read_body(conn, deadline, missing_bytes, |part| body.append(part))
+            .await?;
+        let outcome = self.apply(head, received.filled(), || Body::from(body.take_bytes()))?;
+        Ok((outcome, behind))
+    }
+
+    /// Reads `missing_bytes` of a body and hands them on as they come. Returns what came behind.
+    async fn read_body(
+        &self,
+        conn: &mut Conn,
+        deadline: &Deadline,
+        mut missing_bytes: u64,
+        mut take: impl FnMut(&[u8]) -> Result<(), BudgetExceeded>,
+    ) -> Result<Buffer, ServeError> {
+        let mut more = self.worker.buffers.take();
+        let mut progress_bytes = MIN_PROGRESS_BYTES;
+        while missing_bytes > 0 {
+            if progress_bytes >= MIN_PROGRESS_BYTES {
+                deadline.arm(self.options.stall);
+                progress_bytes = 0;
+            }
+            more.clear();
+            conn.read_more(&mut more, deadline).await?;
+            let part = missing_bytes.min(more.len() as u64);
+            take(&more.filled()[..part as usize])?;
+            more.consume(part as usize);
+            missing_bytes -= part;
+            progress_bytes += part;
+        }
+        Ok(more)
     }
 
     /// `None` for a request that is none of the protocol's operations.
@@ -171,10 +212,27 @@ impl StateService {
         let mut head = self.head_buffer.take();
         head.clear();
         let body = self.encode(&mut head, outcome);
-        deadline.arm(self.options.stall);
-        let written = conn.write_two(&head, &body, &mut 0, deadline).await;
+        let written = self.write_slices(conn, deadline, &head, &body).await;
         self.head_buffer.replace(head);
         written
+    }
+
+    async fn write_slices(
+        &self,
+        conn: &mut Conn,
+        deadline: &Deadline,
+        mut head: &[u8],
+        mut body: &[u8],
+    ) -> Result<(), IoError> {
+        loop {
+            let (slice, rest) = body.split_at(body.len().min(ANSWER_SLICE_BYTES));
+            deadline.arm(self.options.stall);
+            conn.write_two(head, slice, &mut 0, deadline).await?;
+            if rest.is_empty() {
+                return Ok(());
+            }
+            (head, body) = (&[], rest);
+        }
     }
 
     /// Writes the head of the answer to `head` and returns its body.
@@ -243,7 +301,7 @@ impl Service for StateService {
         {
             loop {
                 if let Err(error) = self.answer(&mut conn, &mut received, &deadline).await {
-                    if error.is_bad_request() {
+                    if error.is_refusal() {
                         self.warn(&format!("connection of {} refused: {error}", peer.ip()));
                         net::refuse_request(conn, received, &deadline).await;
                     }

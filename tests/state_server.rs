@@ -1,0 +1,192 @@
+//! The embedded state server over sockets: bodies nobody has a use for or room for, slow peers,
+//! several workers over one store, and its limits on connections.
+
+#![expect(
+    clippy::unwrap_used,
+    reason = "a test that cannot set up its scene must fail"
+)]
+
+mod support;
+
+use std::io::{ErrorKind, Read, Write};
+use std::net::{SocketAddr, TcpStream};
+use std::sync::Arc;
+use std::time::Duration;
+
+use socket2::{Domain, Socket, Type};
+use staterouter::config::AllowList;
+use staterouter::net::{ConnectionCap, Listeners, Running, ServeOptions, spawn_workers};
+use staterouter::state_server::{BodyBudget, Clock, StateOptions, StateService};
+use staterouter::store::{Store, StoreOptions};
+use staterouter::wire::HeadLimits;
+
+use support::Program;
+use support::answers::{BAD_REQUEST, DONE, item};
+use support::backend::ABSENT;
+use support::client::{Client, get, put, target};
+use support::system::{peak_resident_bytes, wait_until, wait_until_read};
+
+const ID: &str = "q3m1zt0xk4vdw2hn5sbyr0ac";
+
+/// A state server with two workers and `extra` options.
+fn server(extra: &[&str]) -> Program {
+    let mut args = vec!["state-server", "--listen", "127.0.0.1:0", "--workers", "2"];
+    args.extend(extra);
+    Program::start(&args)
+}
+
+fn with_body(method: &str, body: &[u8]) -> Vec<u8> {
+    let (target, length) = (target(ID), body.len());
+    let head = format!("{method} {target} HTTP/1.1\r\nContent-Length: {length}\r\n\r\n");
+    [head.as_bytes(), body].concat()
+}
+
+#[test]
+fn a_body_of_anything_but_a_put_is_thrown_away_as_it_comes() {
+    const BODY_BYTES: usize = 48 << 20;
+    const MAX_MEMORY_BYTES: u64 = 24 << 20;
+    let server = server(&[]);
+    let mut client = Client::connect(server.address);
+    let body = vec![b'x'; BODY_BYTES];
+    for (method, expected) in [
+        ("GET", ABSENT),
+        ("HEAD", ABSENT),
+        ("DELETE", ABSENT),
+        ("PATCH", BAD_REQUEST),
+    ] {
+        let mut requests = with_body(method, &body);
+        requests.extend_from_slice(&get(ID));
+        client.send(&requests);
+        assert_eq!(client.answer_to(method == "HEAD"), expected, "{method}");
+        assert_eq!(client.answer_to(false), ABSENT, "behind {method}");
+    }
+    let peak = peak_resident_bytes(server.id());
+    assert!(peak < MAX_MEMORY_BYTES, "{peak} bytes of memory");
+}
+
+#[test]
+fn bodies_that_are_arriving_share_one_bound_over_all_connections() {
+    let server = server(&["--max-body", "1MiB", "--max-memory", "2MiB"]);
+    let store = put(ID, 0, &[b'x'; 900_000]);
+    let (most, last) = store.split_at(store.len() - 1);
+    let mut first = Client::connect(server.address);
+    first.send(most);
+    wait_until_read([&first.stream]);
+    // Enough of them that each worker has some.
+    for _ in 0..8 {
+        let mut refused = Client::connect(server.address);
+        refused.send(&store);
+        assert_eq!(refused.until_closed(), BAD_REQUEST);
+    }
+    // What needs no memory goes on.
+    let mut other = Client::connect(server.address);
+    assert_eq!(other.ask(&with_body("DELETE", &[b'x'; 900_000])), ABSENT);
+    first.send(last);
+    assert_eq!(first.answer_to(false), DONE);
+    assert_eq!(other.ask(&store), DONE);
+    assert_eq!(first.ask(&get(ID)), item(&[b'x'; 900_000]));
+
+    first.send(most);
+    wait_until_read([&first.stream]);
+    first.close();
+    wait_until("the memory of a client that left is free", || {
+        let mut next = Client::connect(server.address);
+        next.send(&store);
+        next.finish_sending();
+        next.until_closed() == DONE
+    });
+    let log = server.kill();
+    assert!(log.contains("no memory for the body"), "{log}");
+}
+
+/// A state server in this process that gives up on a peer after `stall` without progress.
+fn impatient_server(stall: Duration) -> Running {
+    let state = StateOptions {
+        store: Arc::new(Store::new(&StoreOptions::new([0; 16]))),
+        body_budget: BodyBudget::new(u64::MAX),
+        clock: Arc::new(Clock::default()),
+        allow: AllowList::default(),
+        head_limits: HeadLimits::default(),
+        idle: Duration::from_secs(60),
+        stall,
+    };
+    let serve = ServeOptions {
+        thread_name: "state",
+        buffer_bytes: 64 * 1024,
+        cap: ConnectionCap::new(100),
+        accept_wait: Duration::from_secs(1),
+        shutdown: Duration::from_secs(10),
+    };
+    let listeners = Listeners::bind(SocketAddr::from(([127, 0, 0, 1], 0)), 1).unwrap();
+    spawn_workers(listeners, &serve, move |worker| {
+        StateService::new(worker, state.clone())
+    })
+    .unwrap()
+}
+
+/// Whether the peer has left the connection open, without an answer, for a pause.
+fn pauses(stream: &mut TcpStream) -> bool {
+    let read = stream.read(&mut [0; 1]);
+    read.is_err_and(|error| error.kind() == ErrorKind::WouldBlock)
+}
+
+#[test]
+fn a_body_that_trickles_is_given_up() {
+    // At the pace below it would take ten seconds.
+    const BODY_BYTES: usize = 1_000;
+    let server = impatient_server(Duration::from_millis(200));
+    for method in ["PUT", "DELETE"] {
+        let request = with_body(method, &[b'x'; BODY_BYTES]);
+        let (head, body) = request.split_at(request.len() - BODY_BYTES);
+        let mut client = Client::connect(server.address);
+        client.send(head);
+        let pace = Duration::from_millis(10);
+        client.stream.set_read_timeout(Some(pace)).unwrap();
+        let mut body = body.iter();
+        while pauses(&mut client.stream) {
+            let byte = body.next();
+            if client.stream.write_all(&[*byte.unwrap()]).is_err() {
+                break;
+            }
+        }
+        assert_ne!(body.len(), 0, "{method}: it was waited for all of it");
+    }
+    server.stop();
+}
+
+#[test]
+fn an_answer_that_is_read_slowly_is_not_cut_off_while_it_is_read() {
+    const BODY_BYTES: usize = 16 << 20;
+    // Reading at the pace below takes longer than the server waits without progress.
+    let stall = Duration::from_millis(500);
+    let (pace, part_bytes) = (Duration::from_millis(10), 128 * 1024);
+    let server = impatient_server(stall);
+    let body = vec![b'x'; BODY_BYTES];
+    assert_eq!(
+        Client::connect(server.address).ask(&put(ID, 0, &body)),
+        DONE
+    );
+
+    let socket = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
+    // What the kernel takes ahead of the reader needs no patience.
+    socket.set_recv_buffer_size(1 << 20).unwrap();
+    socket.connect(&server.address.into()).unwrap();
+    let mut reader = TcpStream::from(socket);
+    reader.write_all(&get(ID)).unwrap();
+    let mut silent = Client::connect(server.address);
+    silent.stream.set_read_timeout(Some(pace)).unwrap();
+    let expected = item(&body);
+    let mut answer = Vec::new();
+    while answer.len() < expected.len() {
+        assert!(pauses(&mut silent.stream));
+        let so_far = answer.len();
+        let part_bytes = part_bytes.min(expected.len() - so_far);
+        let part = (&mut reader)
+            .take(part_bytes as u64)
+            .read_to_end(&mut answer);
+        part.unwrap();
+        assert_ne!(answer.len(), so_far, "cut off after {so_far} bytes");
+    }
+    assert!(answer == expected);
+    server.stop();
+}
