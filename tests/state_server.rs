@@ -8,8 +8,9 @@
 
 mod support;
 
-use std::io::{ErrorKind, Read, Write};
+use std::io::{BufRead, BufReader, ErrorKind, Read, Write};
 use std::net::{SocketAddr, TcpStream};
+use std::process::{Command, Stdio};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -20,11 +21,11 @@ use staterouter::state_server::{BodyBudget, Clock, StateOptions, StateService};
 use staterouter::store::{Store, StoreOptions};
 use staterouter::wire::HeadLimits;
 
-use support::Program;
 use support::answers::{BAD_REQUEST, DONE, item};
 use support::backend::ABSENT;
 use support::client::{Client, get, put, target};
 use support::system::{peak_resident_bytes, wait_until, wait_until_read};
+use support::{Program, run};
 
 const ID: &str = "q3m1zt0xk4vdw2hn5sbyr0ac";
 
@@ -189,4 +190,49 @@ fn an_answer_that_is_read_slowly_is_not_cut_off_while_it_is_read() {
     }
     assert!(answer == expected);
     server.stop();
+}
+
+#[test]
+fn no_more_connections_are_served_than_files_may_be_open() {
+    const OPEN_FILES: usize = 160;
+    let program = env!("CARGO_BIN_EXE_staterouter");
+    let line = format!(
+        "ulimit -n {OPEN_FILES}; \
+         exec '{program}' state-server --listen 127.0.0.1:0 --workers 1 --max-connections 100000"
+    );
+    let mut command = Command::new("sh");
+    command.args(["-c", &line]);
+    command.stdout(Stdio::piped()).stderr(Stdio::piped());
+    let mut child = command.spawn().unwrap();
+    let mut said = String::new();
+    let mut stdout = BufReader::new(child.stdout.take().unwrap());
+    stdout.read_line(&mut said).unwrap();
+    let address = said.trim().strip_prefix("listening on ").unwrap();
+    let address = address.parse().unwrap();
+    // Those within the cap are served, those above it are closed: none is left in the queue of a
+    // process that cannot accept.
+    let clients: Vec<_> = (0..OPEN_FILES).map(|_| Client::connect(address)).collect();
+    let served = clients
+        .into_iter()
+        .map(|mut client| {
+            // Being refused can be faster than sending.
+            let _ = client.stream.write_all(&get(ID));
+            let answered = client.stream.peek(&mut [0; 1]).is_ok_and(|count| count > 0);
+            (client, answered)
+        })
+        .collect::<Vec<_>>();
+    let served = served.iter().filter(|(_, answered)| *answered).count();
+    child.kill().unwrap();
+    let log = String::from_utf8(child.wait_with_output().unwrap().stderr).unwrap();
+    assert!(0 < served && served < OPEN_FILES, "{served} served");
+    assert!(log.contains(&format!("connections={served} ")), "{log}");
+    assert!(log.contains("LimitNOFILE"), "{log}");
+    assert!(!log.contains("cannot accept"), "{log}");
+}
+
+#[test]
+fn a_server_without_a_single_connection_is_wrong_usage() {
+    let (code, stdout, stderr) = run(&["state-server", "--max-connections", "0"]);
+    assert_eq!((code, stdout.as_str()), (Some(2), ""));
+    assert!(stderr.contains("--max-connections"), "{stderr}");
 }
