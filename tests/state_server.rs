@@ -23,7 +23,7 @@ use staterouter::wire::HeadLimits;
 
 use support::answers::{BAD_REQUEST, DONE, item};
 use support::backend::ABSENT;
-use support::client::{Client, get, put, target};
+use support::client::{Client, acquire, body, get, put, status, target};
 use support::system::{peak_resident_bytes, wait_until, wait_until_read};
 use support::{Program, run};
 
@@ -190,6 +190,68 @@ fn an_answer_that_is_read_slowly_is_not_cut_off_while_it_is_read() {
     }
     assert!(answer == expected);
     server.stop();
+}
+
+#[test]
+fn what_one_connection_stores_is_read_over_all_others() {
+    const CONNECTIONS: usize = 64;
+    let server = server(&[]);
+    let mut clients: Vec<_> = (0..CONNECTIONS)
+        .map(|_| Client::connect(server.address))
+        .collect();
+    let id = |number: usize| format!("session{number:017}");
+    for (number, client) in clients.iter_mut().enumerate() {
+        let contents = number.to_string();
+        assert_eq!(client.ask(&put(&id(number), 0, contents.as_bytes())), DONE);
+    }
+    for client in &mut clients {
+        for number in 0..CONNECTIONS {
+            let expected = item(number.to_string().as_bytes());
+            assert_eq!(client.ask(&get(&id(number))), expected);
+        }
+    }
+}
+
+/// Each writer reads a number under the lock and stores the next one: without mutual exclusion
+/// some of the steps would be lost.
+#[test]
+fn a_lock_excludes_the_connections_of_all_workers() {
+    const WRITERS: usize = 16;
+    const STEPS_EACH: u32 = 25;
+    let server = server(&[]);
+    let mut client = Client::connect(server.address);
+    assert_eq!(client.ask(&put(ID, 0, b"0")), DONE);
+    std::thread::scope(|scope| {
+        for _ in 0..WRITERS {
+            let mut client = Client::connect(server.address);
+            scope.spawn(move || (0..STEPS_EACH).for_each(|_| step(&mut client)));
+        }
+    });
+    let expected = item((WRITERS as u32 * STEPS_EACH).to_string().as_bytes());
+    assert_eq!(client.ask(&get(ID)), expected);
+}
+
+fn step(client: &mut Client) {
+    loop {
+        let answer = client.ask(&acquire(ID));
+        if status(&answer) == "423" {
+            std::thread::yield_now();
+            continue;
+        }
+        let number: u32 = str::from_utf8(body(&answer)).unwrap().parse().unwrap();
+        let next = (number + 1).to_string();
+        let store = put(ID, lock_cookie(&answer), next.as_bytes());
+        assert_eq!(client.ask(&store), DONE);
+        return;
+    }
+}
+
+fn lock_cookie(answer: &[u8]) -> u32 {
+    let text = str::from_utf8(answer).unwrap();
+    let cookie = text
+        .lines()
+        .find_map(|line| line.strip_prefix("LockCookie: "));
+    cookie.unwrap().parse().unwrap()
 }
 
 #[test]
