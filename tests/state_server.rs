@@ -8,8 +8,9 @@
 
 mod support;
 
-use std::io::{ErrorKind, Read, Write};
+use std::io::{BufRead, BufReader, ErrorKind, Read, Write};
 use std::net::{SocketAddr, TcpStream};
+use std::process::{Command, Stdio};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -20,11 +21,11 @@ use staterouter::state_server::{BodyBudget, Clock, StateOptions, StateService};
 use staterouter::store::{Store, StoreOptions};
 use staterouter::wire::HeadLimits;
 
-use support::Program;
 use support::answers::{BAD_REQUEST, DONE, item};
 use support::backend::ABSENT;
-use support::client::{Client, get, put, target};
+use support::client::{Client, acquire, body, get, put, status, target};
 use support::system::{peak_resident_bytes, wait_until, wait_until_read};
+use support::{Program, run};
 
 const ID: &str = "q3m1zt0xk4vdw2hn5sbyr0ac";
 
@@ -189,4 +190,111 @@ fn an_answer_that_is_read_slowly_is_not_cut_off_while_it_is_read() {
     }
     assert!(answer == expected);
     server.stop();
+}
+
+#[test]
+fn what_one_connection_stores_is_read_over_all_others() {
+    const CONNECTIONS: usize = 64;
+    let server = server(&[]);
+    let mut clients: Vec<_> = (0..CONNECTIONS)
+        .map(|_| Client::connect(server.address))
+        .collect();
+    let id = |number: usize| format!("session{number:017}");
+    for (number, client) in clients.iter_mut().enumerate() {
+        let contents = number.to_string();
+        assert_eq!(client.ask(&put(&id(number), 0, contents.as_bytes())), DONE);
+    }
+    for client in &mut clients {
+        for number in 0..CONNECTIONS {
+            let expected = item(number.to_string().as_bytes());
+            assert_eq!(client.ask(&get(&id(number))), expected);
+        }
+    }
+}
+
+/// Each writer reads a number under the lock and stores the next one: without mutual exclusion
+/// some of the steps would be lost.
+#[test]
+fn a_lock_excludes_the_connections_of_all_workers() {
+    const WRITERS: usize = 16;
+    const STEPS_EACH: u32 = 25;
+    let server = server(&[]);
+    let mut client = Client::connect(server.address);
+    assert_eq!(client.ask(&put(ID, 0, b"0")), DONE);
+    std::thread::scope(|scope| {
+        for _ in 0..WRITERS {
+            let mut client = Client::connect(server.address);
+            scope.spawn(move || (0..STEPS_EACH).for_each(|_| step(&mut client)));
+        }
+    });
+    let expected = item((WRITERS as u32 * STEPS_EACH).to_string().as_bytes());
+    assert_eq!(client.ask(&get(ID)), expected);
+}
+
+fn step(client: &mut Client) {
+    loop {
+        let answer = client.ask(&acquire(ID));
+        if status(&answer) == "423" {
+            std::thread::yield_now();
+            continue;
+        }
+        let number: u32 = str::from_utf8(body(&answer)).unwrap().parse().unwrap();
+        let next = (number + 1).to_string();
+        let store = put(ID, lock_cookie(&answer), next.as_bytes());
+        assert_eq!(client.ask(&store), DONE);
+        return;
+    }
+}
+
+fn lock_cookie(answer: &[u8]) -> u32 {
+    let text = str::from_utf8(answer).unwrap();
+    let cookie = text
+        .lines()
+        .find_map(|line| line.strip_prefix("LockCookie: "));
+    cookie.unwrap().parse().unwrap()
+}
+
+#[test]
+fn no_more_connections_are_served_than_files_may_be_open() {
+    const OPEN_FILES: usize = 160;
+    let program = env!("CARGO_BIN_EXE_staterouter");
+    let line = format!(
+        "ulimit -n {OPEN_FILES}; \
+         exec '{program}' state-server --listen 127.0.0.1:0 --workers 1 --max-connections 100000"
+    );
+    let mut command = Command::new("sh");
+    command.args(["-c", &line]);
+    command.stdout(Stdio::piped()).stderr(Stdio::piped());
+    let mut child = command.spawn().unwrap();
+    let mut said = String::new();
+    let mut stdout = BufReader::new(child.stdout.take().unwrap());
+    stdout.read_line(&mut said).unwrap();
+    let address = said.trim().strip_prefix("listening on ").unwrap();
+    let address = address.parse().unwrap();
+    // Those within the cap are served, those above it are closed: none is left in the queue of a
+    // process that cannot accept.
+    let clients: Vec<_> = (0..OPEN_FILES).map(|_| Client::connect(address)).collect();
+    let served = clients
+        .into_iter()
+        .map(|mut client| {
+            // Being refused can be faster than sending.
+            let _ = client.stream.write_all(&get(ID));
+            let answered = client.stream.peek(&mut [0; 1]).is_ok_and(|count| count > 0);
+            (client, answered)
+        })
+        .collect::<Vec<_>>();
+    let served = served.iter().filter(|(_, answered)| *answered).count();
+    child.kill().unwrap();
+    let log = String::from_utf8(child.wait_with_output().unwrap().stderr).unwrap();
+    assert!(0 < served && served < OPEN_FILES, "{served} served");
+    assert!(log.contains(&format!("connections={served} ")), "{log}");
+    assert!(log.contains("LimitNOFILE"), "{log}");
+    assert!(!log.contains("cannot accept"), "{log}");
+}
+
+#[test]
+fn a_server_without_a_single_connection_is_wrong_usage() {
+    let (code, stdout, stderr) = run(&["state-server", "--max-connections", "0"]);
+    assert_eq!((code, stdout.as_str()), (Some(2), ""));
+    assert!(stderr.contains("--max-connections"), "{stderr}");
 }

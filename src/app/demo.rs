@@ -14,6 +14,13 @@ use crate::store::Store;
 /// Names of the state servers.
 const NAMES: [&str; 3] = ["state-a", "state-b", "state-c"];
 
+/// Most client connections of the proxy. All servers share the process's limit on open files, so
+/// the defaults would be too much for many systems.
+const CLIENT_CONNECTIONS: usize = 1000;
+
+/// Most connections of each state server: those in use and as many idle ones.
+const BACKEND_CONNECTIONS: usize = 2 * CLIENT_CONNECTIONS;
+
 /// A port on loopback that the system chooses.
 const ANY_PORT: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(Ipv4Addr::LOCALHOST), 0);
 
@@ -45,6 +52,7 @@ pub fn start(listen: SocketAddr) -> Result<Demo, StartError> {
     let start_server = |name| {
         let options = StateServerOptions {
             workers: 1,
+            max_connections: BACKEND_CONNECTIONS,
             ..StateServerOptions::new(ANY_PORT)
         };
         let (running, store) = state_server::start(&options)?;
@@ -61,6 +69,7 @@ pub fn start(listen: SocketAddr) -> Result<Demo, StartError> {
     let map = partition_map(&servers);
     let mut config = Config::new(PathBuf::new());
     config.listen = listen;
+    config.limits.client_connections = CLIENT_CONNECTIONS;
     let proxy = match proxy_server::start(&config, &map) {
         Err(StartError::Listen(ListenError::Taken { .. })) => {
             config.listen = ANY_PORT;

@@ -4,13 +4,13 @@
 //! * [`proxy_server`]: the proxy from a checked configuration.
 //! * [`state_server`]: one embedded state server.
 //! * [`signals`]: what SIGTERM and Ctrl-C do.
-//! * [`system`]: limits of the process.
+//! * `system`: limits of the process.
 
 pub mod demo;
 pub mod proxy_server;
 pub mod signals;
 pub mod state_server;
-pub mod system;
+mod system;
 
 use std::io;
 use std::num::NonZero;

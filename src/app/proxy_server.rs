@@ -1,5 +1,6 @@
 //! The proxy from a checked configuration.
 
+use super::system::{self, Descriptors};
 use super::{StartError, worker_count};
 use crate::config::{Config, PartitionMap};
 use crate::net::{ConnectionCap, Listeners, Running, ServeOptions, spawn_workers};
@@ -8,17 +9,29 @@ use crate::proxy::{self, ProxyService, Snapshot};
 /// Smallest capacity of a buffer: fewer system calls for large bodies.
 const MIN_BUFFER_BYTES: usize = 64 * 1024;
 
-/// Starts the proxy; it serves until it is stopped.
+/// One for the client, one for the backend of its request.
+const DESCRIPTORS_PER_CONNECTION: u64 = 2;
+
+/// Starts the proxy; it serves until it is stopped. It holds no more client
+/// connections than the limit on open files allows.
 ///
 /// # Errors
 /// [`StartError`].
 pub fn start(config: &Config, map: &PartitionMap) -> Result<Running, StartError> {
     let snapshot = proxy::share(Snapshot::build(config, map)?);
-    let listeners = Listeners::bind(config.listen, worker_count(config.workers))?;
+    let workers = worker_count(config.workers);
+    let listeners = Listeners::bind(config.listen, workers)?;
+    let idle = config.limits.idle_backend_connections * map.backends.len() * workers;
+    let connections = system::connections_that_fit(&Descriptors {
+        connections: config.limits.client_connections,
+        per_connection: DESCRIPTORS_PER_CONNECTION,
+        idle: idle as u64,
+        workers,
+    });
     let options = ServeOptions {
         thread_name: "proxy",
         buffer_bytes: config.limits.head_bytes.max(MIN_BUFFER_BYTES),
-        cap: ConnectionCap::new(config.limits.client_connections),
+        cap: ConnectionCap::new(connections),
         accept_wait: config.timeouts.accept_wait,
         shutdown: config.timeouts.shutdown,
     };

@@ -4,6 +4,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::system::{self, Descriptors};
 use super::{StartError, worker_count};
 use crate::config::AllowList;
 use crate::net::{ConnectionCap, Listeners, Running, ServeOptions, spawn_workers};
@@ -64,12 +65,20 @@ impl StateServerOptions {
     }
 }
 
-/// Starts a state server with an empty store, which is returned too.
+/// Starts a state server with an empty store, which is returned too. It holds no more connections than
+/// the limit on open files allows.
 ///
 /// # Errors
 /// [`StartError`].
 pub fn start(options: &StateServerOptions) -> Result<(Running, Arc<Store>), StartError> {
-    let listeners = Listeners::bind(options.listen, worker_count(options.workers))?;
+    let workers = worker_count(options.workers);
+    let listeners = Listeners::bind(options.listen, workers)?;
+    let connections = system::connections_that_fit(&Descriptors {
+        connections: options.max_connections,
+        per_connection: 1,
+        idle: 0,
+        workers,
+    });
     let mut store_options = StoreOptions::new(random_key()?);
     store_options.max_memory_bytes = options.max_memory_bytes;
     let store = Arc::new(Store::new(&store_options));
@@ -88,7 +97,7 @@ pub fn start(options: &StateServerOptions) -> Result<(Running, Arc<Store>), Star
     let serve = ServeOptions {
         thread_name: "state",
         buffer_bytes: BUFFER_BYTES,
-        cap: ConnectionCap::new(options.max_connections),
+        cap: ConnectionCap::new(connections),
         accept_wait: ACCEPT_WAIT,
         shutdown: SHUTDOWN,
     };

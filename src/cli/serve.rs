@@ -3,8 +3,8 @@
 use std::path::PathBuf;
 
 use super::{Exit, output};
+use crate::app::proxy_server;
 use crate::app::signals::StopSignals;
-use crate::app::{proxy_server, system};
 use crate::{config, log};
 
 #[derive(Debug, clap::Args)]
@@ -27,8 +27,6 @@ pub(super) fn run(args: &ServeArgs) -> Exit {
             "id derived from the name"
         );
     }
-    // Each client connection may need one towards a backend.
-    system::raise_open_files(2 * config.limits.client_connections);
     let mut signals = match StopSignals::new() {
         Ok(signals) => signals,
         Err(error) => return output::could_not_run(error),

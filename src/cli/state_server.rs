@@ -2,11 +2,12 @@
 
 use std::net::SocketAddr;
 
+use clap::builder::RangedU64ValueParser;
+
 use super::log_args::LogArgs;
 use super::{Exit, output};
 use crate::app::signals::StopSignals;
 use crate::app::state_server::{self, StateServerOptions};
-use crate::app::system;
 use crate::config::{self, AllowList, Network};
 use crate::log;
 
@@ -25,13 +26,17 @@ pub(super) struct StateServerArgs {
     #[arg(long, value_name = "SIZE", value_parser = config::parse_size, default_value = "64MiB")]
     max_body: u64,
     /// Most connections at a time
-    #[arg(long, value_name = "N", default_value_t = 10_000)]
+    #[arg(long, value_name = "N", default_value_t = 10_000, value_parser = at_least_one())]
     max_connections: usize,
     /// Threads; 0 is one per core
     #[arg(long, value_name = "N", default_value_t = 0)]
     workers: usize,
     #[command(flatten)]
     log: LogArgs,
+}
+
+fn at_least_one() -> RangedU64ValueParser<usize> {
+    RangedU64ValueParser::new().range(1..)
 }
 
 pub(super) fn run(args: &StateServerArgs) -> Exit {
@@ -43,7 +48,6 @@ pub(super) fn run(args: &StateServerArgs) -> Exit {
         );
     }
     let _log = log::init(args.log.config());
-    system::raise_open_files(args.max_connections);
     let options = StateServerOptions {
         allow,
         workers: args.workers,

@@ -37,6 +37,16 @@ enum Again {
     No,
 }
 
+/// What is left of an answer to pass on, and what follows from its head.
+#[derive(Clone, Copy)]
+struct Remaining {
+    bytes: u64,
+    /// Its connection may serve the next request.
+    keeps_connection: bool,
+    /// The lock that the client will hold once it has all of it.
+    lock: Option<u32>,
+}
+
 impl Exchange<'_> {
     /// Forwards the request at the start of `received` and relays its answer. On success
     /// `received` holds what came behind the request.
@@ -159,25 +169,24 @@ impl Exchange<'_> {
         due_ms: u64,
     ) -> Result<(), Failed> {
         self.deadline.arm_at(due_ms);
-        let buffers = &self.service.worker.buffers;
-        let first = conn.read_first(buffers, self.deadline, || false).await;
-        let mut answer = match first {
+        let mut answer = match self.read_first(&mut conn).await {
             Ok(answer) => answer,
             Err(error) => return Err(self.unanswered(error, conn, request)),
         };
-        let head = self
-            .read_head(&mut conn, &mut answer)
-            .await
-            .map_err(Failed::finally)?;
-        let is_acquire = self.head.operation() == Operation::Acquire;
-        let lock = head.lock_taken(answer.filled()).filter(|_| is_acquire);
-        let passed_on = self.pass_on(conn, answer, &head, lock.is_some(), due_ms);
+        let read = self.read_head(&mut conn, &mut answer).await;
+        let remaining = read.map_err(Failed::finally)?;
+        let mut conn = Some(conn);
+        let passed_on = self.pass_on(&mut conn, &mut answer, remaining, due_ms);
         passed_on.await.map_err(|error| {
-            if let Some(cookie) = lock {
+            if let Some(cookie) = remaining.lock {
                 self.give_back(OrphanLock::Known(cookie), request);
             }
             Failed::finally(error)
         })
+    }
+
+    fn read_first(&self, conn: &mut Conn) -> impl Future<Output = Result<Buffer, IoError>> {
+        conn.read_first(&self.service.worker.buffers, self.deadline, || false)
     }
 
     /// No byte of an answer came.
@@ -198,25 +207,22 @@ impl Exchange<'_> {
     /// Passes the answer on, a buffer at a time; `answer` holds its head and what came with it.
     async fn pass_on(
         &mut self,
-        conn: Conn,
-        mut answer: Buffer,
-        head: &ResponseHead,
-        hands_out_lock: bool,
+        conn: &mut Option<Conn>,
+        answer: &mut Buffer,
+        mut remaining: Remaining,
         mut due_ms: u64,
     ) -> Result<(), ProxyError> {
-        let mut rest = head.head_bytes as u64 + head.body_bytes;
-        let mut conn = Some(conn);
         loop {
-            let part = rest.min(answer.len() as u64);
-            rest -= part;
-            if rest == 0 && part == answer.len() as u64 {
+            let part = remaining.bytes.min(answer.len() as u64);
+            remaining.bytes -= part;
+            if remaining.bytes == 0 && part == answer.len() as u64 {
                 // Whole and nothing behind it: free for the next request before the client has
                 // taken a byte.
-                self.keep(conn.take().filter(|_| self.leaves_nothing_behind(head)));
+                self.keep(conn.take().filter(|_| remaining.keeps_connection));
             }
             // ASP.NET never half-closes: who stopped sending has stopped listening, although the
             // kernel would still take the bytes.
-            if hands_out_lock && self.client.has_ended() {
+            if remaining.lock.is_some() && self.client.has_ended() {
                 return Err(ProxyError::Client(IoError::Closed));
             }
             let stalled_from_ms = self.deadline.now_ms();
@@ -224,40 +230,50 @@ impl Exchange<'_> {
             let bytes = &answer.filled()[..part as usize];
             let written = self.client.write_all(bytes, &mut 0, self.deadline).await;
             written.map_err(ProxyError::Client)?;
-            let (1.., Some(conn)) = (rest, &mut conn) else {
+            let (1.., Some(conn)) = (remaining.bytes, &mut *conn) else {
                 return Ok(());
             };
             answer.clear();
             // The backend's time does not run while the client is the slow one.
             due_ms += self.deadline.now_ms() - stalled_from_ms;
             self.deadline.arm_at(due_ms);
-            let more = conn.read_more(&mut answer, self.deadline).await;
+            let more = conn.read_more(answer, self.deadline).await;
             more.map_err(ProxyError::Answer)?;
         }
     }
 
     /// Reads until the head at the start of `answer` is complete; the body it announces must be
-    /// within the limit.
+    /// within the limit. Returns plain numbers: what lives while the answer is passed on is paid
+    /// for by every idle connection.
     async fn read_head(
         &self,
         conn: &mut Conn,
         answer: &mut Buffer,
-    ) -> Result<ResponseHead, ProxyError> {
+    ) -> Result<Remaining, ProxyError> {
         let limits = &self.view.snapshot.head_limits;
         let to_head = self.head.method == Method::Head;
         loop {
             let parsed = ResponseHead::parse(answer.filled(), limits.max_head_bytes, to_head);
-            if let Parsed::Complete(head) = parsed.map_err(ProxyError::Garbage)? {
-                return if head.body_bytes <= limits.max_body_bytes {
-                    Ok(head)
-                } else {
-                    Err(ProxyError::Garbage(WireError::BodyTooLarge {
-                        max_bytes: limits.max_body_bytes,
-                    }))
-                };
+            match parsed.map_err(ProxyError::Garbage)? {
+                Parsed::Complete(head) if head.body_bytes > limits.max_body_bytes => {
+                    let max_bytes = limits.max_body_bytes;
+                    return Err(ProxyError::Garbage(WireError::BodyTooLarge { max_bytes }));
+                }
+                Parsed::Complete(head) => return Ok(self.remaining(&head, answer.filled())),
+                Parsed::Partial => {
+                    let more = conn.read_more(answer, self.deadline).await;
+                    more.map_err(ProxyError::Answer)?;
+                }
             }
-            let more = conn.read_more(answer, self.deadline).await;
-            more.map_err(ProxyError::Answer)?;
+        }
+    }
+
+    fn remaining(&self, head: &ResponseHead, bytes: &[u8]) -> Remaining {
+        let is_acquire = self.head.operation() == Operation::Acquire;
+        Remaining {
+            bytes: head.head_bytes as u64 + head.body_bytes,
+            keeps_connection: self.leaves_nothing_behind(head),
+            lock: head.lock_taken(bytes).filter(|_| is_acquire),
         }
     }
 
