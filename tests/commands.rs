@@ -256,7 +256,7 @@ fn a_full_state_server_refuses_new_sessions_only_and_says_so_in_few_words() {
     let larger = [b'c'; 2_000];
     assert_eq!(client.ask(&put(ID, 0, &larger)), DONE);
     assert_eq!(body(&client.ask(&get(ID))), larger);
-    let log = server.kill();
+    let log = server.stop();
     let warnings = log
         .lines()
         .filter(|line| line.contains("memory limit reached"))

@@ -46,7 +46,12 @@ fn assert_finds(fault: Fault, kind: &str) {
 
 #[track_caller]
 fn assert_found(report: &FarmReport, kind: &str) {
-    assert_eq!(violations(report), [(kind, 1)], "{report:#?}");
+    // Each request that was under way at the fault may meet it and say so.
+    let found = violations(report);
+    assert!(
+        matches!(found[..], [(only, 1..)] if only == kind),
+        "{found:?}: {report:#?}"
+    );
     assert!(!report.is_clean());
     let example = &report.violations[kind].examples[0];
     assert_eq!(example.session.len(), 8);

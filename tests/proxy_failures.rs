@@ -347,7 +347,7 @@ fn a_failure_is_logged_with_backend_operation_and_fingerprint() {
     client.send(format!("GET {} {ID}\r\n{ID}\r\n\r\n", client::target(ID)).as_bytes());
     assert_eq!(client::status(&client.until_closed()), "400");
     proxy.wait_for_log(|line| line.contains("request refused"));
-    let log = proxy.kill();
+    let log = proxy.stop();
     for secret in [ID, &client::target(ID)] {
         assert!(!log.contains(secret), "{log}");
     }
@@ -379,7 +379,7 @@ fn a_flood_of_failures_is_cut_in_the_log_and_counted() {
         }
         assert!(failures < 1_000_000, "nothing was suppressed");
     }
-    let log = proxy.kill();
+    let log = proxy.stop();
     let counts: Vec<u64> = log.lines().filter_map(suppressed).collect();
     let accounted = counts.len() as u64 + counts.iter().sum::<u64>();
     assert!(accounted <= failures, "{accounted} of {failures}");

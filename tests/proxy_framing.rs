@@ -527,7 +527,7 @@ fn no_log_line_holds_a_session_id() {
     let nowhere = support::proxy(&[nobody()], "");
     ask(&nowhere, &get(ID)).until_closed();
     for proxy in [proxy, impatient, nowhere] {
-        let log = proxy.kill();
+        let log = proxy.stop();
         assert!(log.contains("request failed"), "nothing was logged: {log}");
         assert!(!log.contains(ID), "{log}");
     }

@@ -115,7 +115,7 @@ fn a_connection_that_got_no_place_in_time_is_refused() {
         let _ = next.stream.shutdown(Shutdown::Write);
         next.until_closed() == ABSENT
     });
-    let log = proxy.kill();
+    let log = proxy.stop();
     assert!(log.contains("too many connections"), "{log}");
 }
 

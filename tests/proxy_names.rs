@@ -36,7 +36,7 @@ fn a_host_name_that_leads_nowhere_costs_the_connection() {
         assert_eq!(client.until_closed(), b"");
     }
     assert!(
-        proxy.kill().contains("state-1"),
+        proxy.stop().contains("state-1"),
         "the failure is logged with the backend's name"
     );
 }

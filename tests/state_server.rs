@@ -96,7 +96,7 @@ fn bodies_that_are_arriving_share_one_bound_over_all_connections() {
         next.finish_sending();
         next.until_closed() == DONE
     });
-    let log = server.kill();
+    let log = server.stop();
     assert!(log.contains("no memory for the body"), "{log}");
 }
 

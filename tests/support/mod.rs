@@ -106,9 +106,15 @@ impl Program {
         (status, self.stderr.take().unwrap().join().unwrap())
     }
 
-    /// Kills the process at once (SIGKILL) and returns what it logged.
-    pub fn kill(mut self) -> String {
+    /// Kills the process at once (SIGKILL); log lines not yet written are lost.
+    pub fn kill(mut self) {
         self.child.kill().unwrap();
+        self.wait();
+    }
+
+    /// Ends the process in good order (SIGTERM) and returns all it logged.
+    pub fn stop(self) -> String {
+        self.signal("TERM");
         self.wait().1
     }
 }
