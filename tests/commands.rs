@@ -351,3 +351,19 @@ fn a_signal_ends_the_state_server() {
         assert!(ended(server).contains("sessions=1"));
     }
 }
+
+/// Other servers reload on SIGHUP; an operator who sends it must not lose requests in flight.
+#[test]
+fn a_hangup_changes_nothing() {
+    let backend = Backend::start();
+    let proxy = proxy(&[backend.address], "");
+    let mut client = Client::connect(proxy.address);
+    client.send(&get(ID));
+    let mut connection = backend.accept();
+    proxy.signal("HUP");
+    connection.expect(&get(ID), ABSENT);
+    assert_eq!(client.answer_to(false), ABSENT);
+    client.send(&get(ID));
+    connection.expect(&get(ID), ABSENT);
+    assert_eq!(client.answer_to(false), ABSENT);
+}

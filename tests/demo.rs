@@ -82,7 +82,10 @@ fn the_commands_it_suggests_work_as_printed() {
             .unwrap();
         let stdout = String::from_utf8(shell.stdout).unwrap();
         assert_eq!(shell.status.code(), Some(0), "{line}: {stdout}");
-        assert!(stdout.starts_with("200 pages in "), "{line}: {stdout}");
+        assert!(
+            stdout.starts_with("200 pages (0 failed) in "),
+            "{line}: {stdout}"
+        );
         assert!(stdout.ends_with("no wrong answers\n"), "{line}: {stdout}");
     }
     assert_ends_well(demo.interrupt());

@@ -12,6 +12,7 @@ pub struct StopSignals {
     runtime: tokio::runtime::Runtime,
     interrupt: Signal,
     terminate: Signal,
+    hangup: Option<Signal>,
 }
 
 impl StopSignals {
@@ -32,7 +33,19 @@ impl StopSignals {
             runtime,
             interrupt,
             terminate,
+            hangup: None,
         })
+    }
+
+    /// From here on SIGHUP does nothing: it asks other servers to reload, and must not end this one
+    /// with requests in flight.
+    ///
+    /// # Errors
+    /// When the system gives no signal handler.
+    pub fn ignore_hangup(&mut self) -> io::Result<()> {
+        let _entered = self.runtime.enter();
+        self.hangup = Some(signal(SignalKind::hangup())?);
+        Ok(())
     }
 
     /// Waits for either signal, or for `other` to be done.

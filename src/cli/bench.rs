@@ -1,7 +1,7 @@
 //! `staterouter bench`: a simulated web farm against a running proxy or state server.
 
 use std::io::{self, Write};
-use std::net::SocketAddr;
+use std::net::{SocketAddr, ToSocketAddrs};
 use std::sync::Arc;
 use std::sync::mpsc::{RecvTimeoutError, channel};
 use std::thread;
@@ -11,6 +11,7 @@ use clap::Args;
 use indicatif::{ProgressBar, ProgressStyle};
 
 use super::{Exit, output};
+use crate::app::signals::StopSignals;
 use crate::config;
 use crate::farm::{
     self, BodySize, FarmError, FarmOptions, FarmReport, FarmStats, Latency, PageMix, RunEnd, Stop,
@@ -23,7 +24,8 @@ pub(super) struct BenchArgs {
     #[arg(
         long = "target",
         value_name = "ADDR",
-        default_value = "127.0.0.1:42424"
+        default_value = "127.0.0.1:42424",
+        value_parser = target
     )]
     targets: Vec<SocketAddr>,
     /// Web requests in progress at the same time
@@ -92,7 +94,7 @@ const PROGRESS_INTERVAL: Duration = Duration::from_millis(200);
 /// Runs the farm until its end or Ctrl-C; report on stdout, errors and progress on stderr.
 pub(super) fn run(args: &BenchArgs) -> Exit {
     let stop = Stop::default();
-    stop_on_ctrl_c(stop.clone());
+    stop_on_signal(stop.clone());
     let stats = Arc::new(FarmStats::default());
     let report = match run_with_progress(args.options(), &stop, &stats) {
         Ok(report) => report,
@@ -191,18 +193,18 @@ fn progress_bar(end: RunEnd) -> ProgressBar {
     bar
 }
 
-/// Without a thread or a signal handler Ctrl-C just ends the process.
-fn stop_on_ctrl_c(stop: Stop) {
+/// SIGTERM and Ctrl-C end the run with its report. Without a thread or a handler they just end the
+/// process.
+fn stop_on_signal(stop: Stop) {
     let wait = move || {
-        let runtime = tokio::runtime::Builder::new_current_thread()
-            .enable_io()
-            .build();
-        let Ok(runtime) = runtime else { return };
-        if runtime.block_on(tokio::signal::ctrl_c()).is_ok() {
+        if let Ok(mut signals) = StopSignals::new() {
+            signals.wait();
             stop.stop();
         }
     };
-    let _ = thread::Builder::new().name("ctrl-c".to_owned()).spawn(wait);
+    let _ = thread::Builder::new()
+        .name("signals".to_owned())
+        .spawn(wait);
 }
 
 fn print_json(out: &mut impl Write, report: &FarmReport) -> io::Result<()> {
@@ -213,8 +215,9 @@ fn print_json(out: &mut impl Write, report: &FarmReport) -> io::Result<()> {
 fn print_table(out: &mut impl Write, report: &FarmReport) -> io::Result<()> {
     writeln!(
         out,
-        "{} pages in {:.1} s: {:.0} pages/s, {:.0} requests/s (seed {})",
+        "{} pages ({} failed) in {:.1} s: {:.0} pages/s, {:.0} requests/s (seed {})",
         report.pages,
+        report.failed_pages,
         report.elapsed_ms as f64 / 1000.0,
         report.pages_per_s,
         report.operations_per_s,
@@ -299,6 +302,14 @@ fn print_violations(out: &mut impl Write, report: &FarmReport) -> io::Result<()>
         }
     }
     Ok(())
+}
+
+/// Reads `host:port`, with or without the `tcpip=` of a stateConnectionString.
+fn target(text: &str) -> Result<SocketAddr, String> {
+    let address = text.strip_prefix("tcpip=").unwrap_or(text);
+    let resolved = address.to_socket_addrs();
+    let first = resolved.ok().and_then(|mut addresses| addresses.next());
+    first.ok_or_else(|| "write host and port, such as `127.0.0.1:42424`".to_owned())
 }
 
 /// Reads `kind=share,...`; kinds left out have no share.

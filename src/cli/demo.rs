@@ -42,6 +42,11 @@ pub(super) struct DemoArgs {
 
 pub(super) fn run(args: &DemoArgs) -> Exit {
     let _log = log::init(args.log.config());
+    if !args.listen.ip().to_canonical().is_loopback() {
+        let _ =
+            output::could_not_run("the demo stays on this machine: --listen takes loopback only");
+        return Exit::Usage;
+    }
     if let Err(error) = args.farm_options(args.listen).check() {
         let _ = output::could_not_run(error);
         return Exit::Usage;

@@ -36,7 +36,7 @@ pub(super) fn run(args: &RouteArgs) -> Exit {
     let mut exit = Exit::Fine;
     let mut key_buffer = KeyBuffer::new();
     for id in &args.ids {
-        if !args.target {
+        if !args.target && !id.is_empty() {
             output::line(describe(&snapshot, id.as_bytes()));
             continue;
         }

@@ -29,8 +29,8 @@ pub(super) struct StateServerArgs {
     #[arg(long, value_name = "N", default_value_t = 10_000, value_parser = at_least_one())]
     max_connections: usize,
     /// Threads; 0 is one per core
-    #[arg(long, value_name = "N", default_value_t = 0)]
-    workers: usize,
+    #[arg(long, value_name = "N", default_value_t = 0, value_parser = clap::value_parser!(u16).range(..=256))]
+    workers: u16,
     #[command(flatten)]
     log: LogArgs,
 }
@@ -50,7 +50,7 @@ pub(super) fn run(args: &StateServerArgs) -> Exit {
     let _log = log::init(args.log.config());
     let options = StateServerOptions {
         allow,
-        workers: args.workers,
+        workers: usize::from(args.workers),
         max_memory_bytes: args.max_memory,
         max_body_bytes: args.max_body,
         max_connections: args.max_connections,
@@ -60,6 +60,9 @@ pub(super) fn run(args: &StateServerArgs) -> Exit {
         Ok(signals) => signals,
         Err(error) => return output::could_not_run(error),
     };
+    if let Err(error) = signals.ignore_hangup() {
+        return output::could_not_run(error);
+    }
     let (running, store) = match state_server::start(&options) {
         Ok(started) => started,
         Err(error) => return output::could_not_run(error),

@@ -262,7 +262,12 @@ async fn page_after_page(server: Rc<WebServer>, random: Random) {
         };
         let ended = request.run_page().await;
         let took_ns = server.now_ns().saturating_sub(begin_ns);
+        let has_failed = matches!(ended, Err(Ended::Failed));
         server.page_done(ended, took_ns);
+        if has_failed && server.farm.options.pages_per_s.is_none() {
+            // Nobody reloads an error page at once; a dead target would only be hammered.
+            server.pause(server.farm.options.poll_interval).await;
+        }
     }
 }
 
