@@ -332,7 +332,8 @@ fn no_body_is_awaited_after_head_and_none_passes_for_another_answer() {
 /// to whoever is next.
 #[test]
 fn a_backend_connection_is_not_used_again_after_a_body_that_may_not_have_been_read() {
-    let (proxy, backend) = one_backend("");
+    // Idle for ever: a connection that was kept must not be taken for one that was given up.
+    let (proxy, backend) = one_backend("timeouts: {backend_idle: 1h}");
     let refused_put = put(ID, 2, b"body");
     let with_body = |request: Vec<u8>| {
         let text = String::from_utf8(request).unwrap();
