@@ -32,6 +32,7 @@ pub mod backend;
 pub mod cli;
 pub mod config;
 pub mod farm;
+pub mod handover;
 pub mod log;
 pub mod net;
 pub mod proxy;

@@ -1,0 +1,76 @@
+//! Where the items of one slot can be, and what is done with them there.
+
+use super::Place;
+
+/// One slot: the place that is asked first, the second place if there is one, and the stage.
+///
+/// A slot never has more than two places: a change that meets a handover waits until that one has
+/// ended, and only the newest target counts then. So no order of three places has to be proven.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct SlotState {
+    /// Asked first; its copy of an item is the true one.
+    pub first: Place,
+    /// Where items may be as well: the earlier owner, or a server that failed. `None` exactly in
+    /// [`Stage::Steady`].
+    pub second: Option<Place>,
+    /// What is going on.
+    pub stage: Stage,
+    /// When the stage began, Unix time in milliseconds.
+    pub since_ms: u64,
+    /// Where the slot was when it became suspect; `None` in every other stage.
+    pub before: Option<Before>,
+}
+
+/// What a suspect slot returns to if its server answers again in time.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct Before {
+    /// The stage it was in.
+    pub stage: Stage,
+    /// When that stage began, Unix time in milliseconds.
+    pub since_ms: u64,
+    /// Whether first and second change places on the way back.
+    pub swapped: bool,
+}
+
+/// What is going on in a slot. "First" and "second" are its places.
+///
+/// A handover goes settle, move 1, move 2, steady; a failure suspect, away, back, wait, then a
+/// handover home. Proxies may be one stage apart, never two (`docs/handover.md`).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Stage {
+    /// Everything is at the first place.
+    Steady,
+    /// Handover from second to first, until every proxy knows of it: nothing is moved, new items
+    /// are created at the second place, what others have moved already is found.
+    Settle,
+    /// An acquire moves its item from second to first; new items are created at the second place.
+    Move1,
+    /// The same, new items are created at the first place.
+    Move2,
+    /// The second place does not answer: requests are refused until it does or all proxies agree
+    /// to go on without it.
+    Suspect,
+    /// The first place stands in for the second: what is there is out of reach, and counts as
+    /// absent. Removals are owed to the second.
+    Away,
+    /// The second place answers again: an item that only it has is refused until every proxy
+    /// knows of the return.
+    Back,
+    /// What is at either place is served there and nothing moves, until the outdated copies at the
+    /// second place have died. New items are created at the first.
+    Wait,
+}
+
+impl SlotState {
+    /// A slot whose items are all at `place`.
+    #[must_use]
+    pub const fn steady(place: Place, since_ms: u64) -> Self {
+        Self {
+            first: place,
+            second: None,
+            stage: Stage::Steady,
+            since_ms,
+            before: None,
+        }
+    }
+}
