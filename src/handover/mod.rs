@@ -3,9 +3,15 @@
 //!
 //! * [`place`]: lock cookies that name their server.
 //! * [`slot`]: the places and the stage of one slot.
+//! * [`search`]: one request of a client; `find`, `write` and `remove` hold its rules.
 
+mod find;
 pub mod place;
+mod remove;
+pub mod search;
 pub mod slot;
+mod write;
 
 pub use place::{Cookie, CounterTooLarge, NO_LOCK, Place};
+pub use search::{Ask, Refusal, Request, Route, Search, Seen, Step};
 pub use slot::{Before, SlotState, Stage};

@@ -1,0 +1,144 @@
+//! DELETE: debris before truth, or a crash between the two brings the session back.
+
+use super::search::{Ask, Refusal, Search, Seen, Step};
+use super::{Cookie, NO_LOCK, Place, Stage};
+
+/// Where a removal stands: which answer it waits for. `at` and `counter` say what is removed in
+/// the end, `behind` where debris may lie.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub(super) enum Remove {
+    /// Whether the item is at the first place, for a lock of the second or of unknown origin.
+    Seek { counter: u32, of_first: bool },
+    /// The removal of debris without a lock.
+    ClearFree { target: Target, behind: Place },
+    /// Whether the item is at its place, before locked debris is removed.
+    Look {
+        target: Target,
+        behind: Place,
+        debris: u32,
+    },
+    /// The removal of locked debris.
+    ClearLocked { target: Target },
+    /// The removal at the stand-in, before it is owed to the server that is out of reach.
+    Owed,
+    /// The note of it.
+    Noted,
+}
+
+/// The item that is to be removed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub(super) struct Target {
+    at: Place,
+    counter: u32,
+}
+
+impl Remove {
+    pub(super) fn begin(search: &mut Search, cookie: Cookie) -> Step {
+        let (first, second) = (search.first, search.second);
+        match (search.stage, cookie) {
+            (Stage::Steady | Stage::Suspect, Cookie::Tagged { place, counter }) => {
+                Step::forward(place, Some(counter))
+            }
+            (Stage::Steady | Stage::Suspect, Cookie::Untagged(_)) => Step::forward(first, None),
+            (Stage::Away, Cookie::Tagged { place, .. }) if place == second => {
+                Step::dropped(Refusal::LockOutOfReach)
+            }
+            (Stage::Away, cookie) => {
+                let counter = match cookie {
+                    Cookie::Tagged { counter, .. } => Some(counter),
+                    Cookie::Untagged(_) => None,
+                };
+                search.ask_in_remove(Self::Owed, Ask::Client { at: first, counter })
+            }
+            (_, Cookie::Tagged { place, counter }) if place == first => {
+                Self::clear(search, Target { at: first, counter }, second)
+            }
+            (Stage::Back, Cookie::Tagged { .. }) => Step::dropped(Refusal::Returning),
+            (_, Cookie::Tagged { counter, .. }) => Self::seek(search, counter, false),
+            (_, Cookie::Untagged(counter)) => Self::seek(search, counter, true),
+        }
+    }
+
+    /// A lock of a place this slot does not have: what the slot's own place has is debris then.
+    pub(super) fn begin_foreign(search: &mut Search, at: Place, counter: u32) -> Step {
+        let behind = search.first;
+        Self::clear(search, Target { at, counter }, behind)
+    }
+
+    fn seek(search: &mut Search, counter: u32, of_first: bool) -> Step {
+        let at = search.first;
+        search.ask_in_remove(Self::Seek { counter, of_first }, Ask::Look { at })
+    }
+
+    fn clear(search: &mut Search, target: Target, behind: Place) -> Step {
+        search.ask_in_remove(
+            Self::ClearFree { target, behind },
+            Ask::Remove {
+                at: behind,
+                counter: NO_LOCK,
+            },
+        )
+    }
+
+    pub(super) fn next(self, search: &mut Search, seen: Seen) -> Step {
+        match (self, seen) {
+            (Self::Owed, Seen::Done { .. } | Seen::Absent) => {
+                let to = search.second;
+                search.ask_in_remove(Self::Noted, Ask::Owe { to })
+            }
+            (Self::Owed, Seen::Locked { .. }) | (Self::Noted, Seen::Done { .. }) => Step::pass(),
+            (_, Seen::Unknown) => Step::dropped(Refusal::Unknown),
+            (Self::Seek { counter, of_first }, Seen::Done { .. }) => {
+                // A lock of the second place opens none of the first: it was broken, and the item
+                // moved. Then this removal is one without a lock, as on a single server.
+                let counter = if of_first { counter } else { NO_LOCK };
+                let (at, behind) = (search.first, search.second);
+                Self::clear(search, Target { at, counter }, behind)
+            }
+            (Self::Seek { .. }, Seen::Absent) if search.stage == Stage::Back => {
+                Step::dropped(Refusal::Returning)
+            }
+            (Self::Seek { counter, .. }, Seen::Absent) => {
+                Step::forward(search.second, Some(counter))
+            }
+            (
+                Self::ClearFree { target, .. } | Self::ClearLocked { target },
+                Seen::Done { .. } | Seen::Absent,
+            ) => target.remove(),
+            (Self::ClearFree { .. }, Seen::Locked { age_s, .. }) if search.may_be_mover(age_s) => {
+                Step::dropped(Refusal::Moving)
+            }
+            (Self::ClearFree { target, behind }, Seen::Locked { counter, .. }) => {
+                let look = Self::Look {
+                    target,
+                    behind,
+                    debris: counter,
+                };
+                search.ask_in_remove(look, Ask::Look { at: target.at })
+            }
+            (
+                Self::Look {
+                    target,
+                    behind,
+                    debris,
+                },
+                Seen::Done { .. },
+            ) => search.ask_in_remove(
+                Self::ClearLocked { target },
+                Ask::Remove {
+                    at: behind,
+                    counter: debris,
+                },
+            ),
+            // Nothing is left to remove, and what is behind is somebody's.
+            (Self::Look { target, .. }, Seen::Absent) => target.remove(),
+            _ => Step::dropped(Refusal::Unknown),
+        }
+    }
+}
+
+impl Target {
+    const fn remove(self) -> Step {
+        Step::forward(self.at, Some(self.counter))
+    }
+}
