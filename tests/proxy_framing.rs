@@ -40,7 +40,8 @@ const STATE_SERVER: &[&str] = &[
 ];
 
 /// For tests that wait for each piece of a message to be read.
-const PATIENT: &str = "timeouts: {client_stall: 1h, connect: 1h, answer: 1h}";
+const PATIENT: &str = "timeouts: {client_stall: 1h, connect: 1h, answer: 1h}\n\
+                       handover: {settle: 2h, failover_after: 2h}";
 
 /// A proxy over one scripted backend.
 fn one_backend(extra: &str) -> (Program, Backend) {
