@@ -40,6 +40,7 @@ pub struct Pool {
     resolver: Resolver,
     idle: RefCell<VecDeque<Idle>>,
     limits: Cell<PoolLimits>,
+    has_answered: Cell<bool>,
 }
 
 #[derive(Debug)]
@@ -55,6 +56,7 @@ impl Pool {
             resolver: Resolver::new(address),
             idle: RefCell::new(VecDeque::new()),
             limits: Cell::new(limits),
+            has_answered: Cell::new(false),
         }
     }
 
@@ -81,6 +83,21 @@ impl Pool {
     /// Changes the bounds of a pool in use.
     pub fn set_limits(&self, limits: PoolLimits) {
         self.limits.set(limits);
+    }
+
+    /// Remembers that the backend has answered.
+    pub fn note_answer(&self) {
+        self.has_answered.set(true);
+    }
+
+    /// Whether the backend has answered since this was asked last.
+    pub fn take_has_answered(&self) -> bool {
+        self.has_answered.take()
+    }
+
+    /// Closes all idle connections.
+    pub fn clear(&self) {
+        self.idle.borrow_mut().clear();
     }
 
     /// The newest connection that is still good; dead ones found on the way are closed.

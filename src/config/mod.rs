@@ -17,6 +17,7 @@ mod kinds;
 mod load;
 mod outline;
 mod partition_map;
+mod placement;
 mod printable;
 mod raw;
 mod reader;

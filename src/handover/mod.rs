@@ -3,6 +3,7 @@
 //!
 //! * [`place`]: lock cookies that name their server.
 //! * [`slot`]: the places and the stage of one slot.
+//! * [`table`]: the slots as the data path reads them.
 //! * [`search`]: one request of a client; `find`, `write` and `remove` hold its rules.
 
 mod find;
@@ -10,8 +11,10 @@ pub mod place;
 mod remove;
 pub mod search;
 pub mod slot;
+pub mod table;
 mod write;
 
 pub use place::{Cookie, CounterTooLarge, NO_LOCK, Place};
 pub use search::{Ask, Refusal, Request, Route, Search, Seen, Step};
 pub use slot::{Before, SlotState, Stage};
+pub use table::SlotTable;

@@ -3,10 +3,14 @@
 use std::net::SocketAddr;
 use std::rc::Rc;
 
-use super::error::ProxyError;
+use super::error::{ProxyError, Unanswered};
 use super::exchange::Exchange;
-use super::service::ProxyService;
+use super::seek;
+use super::service::{Located, ProxyService, View};
+use crate::handover::{Refusal, Search, Stage, Step};
 use crate::net::{self, Buffer, Conn, Deadline};
+use crate::route::BackendIndex;
+use crate::wire::RequestHead;
 
 /// Serves the connection until the client closes it, it fails, or the program stops.
 pub(super) async fn serve(service: Rc<ProxyService>, conn: Conn, peer: SocketAddr) {
@@ -22,7 +26,7 @@ pub(super) async fn serve(service: Rc<ProxyService>, conn: Conn, peer: SocketAdd
         loop {
             if let Err(error) = client.answer(&mut received).await {
                 if error.is_bad_request() {
-                    client.service.log_failure(peer, None, &error);
+                    client.service.log_refusal(peer, &error);
                     net::refuse_request(client.conn, received, &client.deadline).await;
                 }
                 return;
@@ -57,20 +61,53 @@ impl Client {
         let reading =
             net::read_request_head(&mut self.conn, received, &self.deadline, limits, stall);
         let head = reading.await?;
-        let route = self
+        let located = self
             .service
-            .route(&view, head.target.of(received.filled()))?;
-        let exchange = Exchange {
+            .locate(&view, head.target.of(received.filled()))?;
+        let answered = self.answer_at(&view, &head, located, received).await;
+        answered.map_err(|failed| {
+            let request = (&*view, head.operation(), located.fingerprint);
+            self.service.log_failure(self.peer, request, &failed);
+            self.service.report(&view, &failed);
+            failed.error
+        })
+    }
+
+    async fn answer_at(
+        &mut self,
+        view: &Rc<View>,
+        head: &RequestHead,
+        located: Located,
+        received: &mut Buffer,
+    ) -> Result<(), Unanswered> {
+        let route = located.route;
+        let snapshot = &view.snapshot;
+        let Some(backend) = snapshot.backend_at(route.first) else {
+            return Err(Unanswered::refused(Refusal::Unknown, BackendIndex::new(0)));
+        };
+        let due_ms = self.deadline.after_ms(snapshot.timeouts.answer);
+        let mut exchange = Exchange {
             service: &self.service,
-            view: &view,
+            view,
             client: &mut self.conn,
             deadline: &self.deadline,
-            head: &head,
-            backend: route.backend,
+            head,
+            backend,
+            counter: None,
+            away: route.second.filter(|_| route.stage == Stage::Away),
         };
-        exchange.run(received).await.inspect_err(|error| {
-            let request = Some((&*view, head.operation(), route));
-            self.service.log_failure(self.peer, request, error);
-        })
+        let request = exchange.request(received.filled());
+        let (search, step) = Search::start(route, request, snapshot.mover_s);
+        match step {
+            Step::Forward { at, counter } => {
+                exchange.backend = snapshot.backend_at(at).unwrap_or(backend);
+                exchange.counter = counter;
+                exchange.run(received, due_ms).await
+            }
+            // A search is rare and its state large: it lives on the heap.
+            Step::Ask(ask) => Box::pin(seek::run(exchange, search, ask, received, due_ms)).await,
+            Step::Drop { reason, .. } => Err(Unanswered::refused(reason, backend)),
+            Step::Pass { .. } => Err(Unanswered::refused(Refusal::Unknown, backend)),
+        }
     }
 }
