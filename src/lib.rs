@@ -31,6 +31,7 @@ pub mod app;
 pub mod backend;
 pub mod cli;
 pub mod config;
+pub mod control;
 pub mod farm;
 pub mod handover;
 pub mod log;

@@ -60,6 +60,7 @@ const MAY_NAME: &[(&str, &[&[&str]])] = &[
     ("ipnet", &[&["config"]]),
     ("jiff", &[&["state_server"]]),
     ("memchr", &[&["wire", "route"]]),
+    ("notify", &[&["control"]]),
     ("rustix", &[&["app"]]),
     ("serde", &[&["config", "control", "farm", "admin", "cli"]]),
     (
