@@ -1,6 +1,6 @@
 //! One client connection: request after request, one outstanding at a time.
 
-use std::net::SocketAddr;
+use std::net::IpAddr;
 use std::rc::Rc;
 
 use super::error::{ProxyError, Unanswered};
@@ -13,7 +13,13 @@ use crate::route::BackendIndex;
 use crate::wire::RequestHead;
 
 /// Serves the connection until the client closes it, it fails, or the program stops.
-pub(super) async fn serve(service: Rc<ProxyService>, conn: Conn, peer: SocketAddr) {
+///
+/// Not an `async fn`: those keep every argument twice, and every idle connection pays for it.
+pub(super) fn serve(
+    service: Rc<ProxyService>,
+    conn: Conn,
+    peer: IpAddr,
+) -> impl Future<Output = ()> {
     let deadline = service.worker.deadlines.register();
     let mut client = Client {
         service,
@@ -21,21 +27,23 @@ pub(super) async fn serve(service: Rc<ProxyService>, conn: Conn, peer: SocketAdd
         deadline,
         peer,
     };
-    // While idle a connection holds neither a buffer nor a view.
-    while let Some(mut received) = client.wait().await {
-        loop {
-            if let Err(error) = client.answer(&mut received).await {
-                if error.is_bad_request() {
-                    client.service.log_refusal(peer, &error);
-                    net::refuse_request(client.conn, received, &client.deadline).await;
+    async move {
+        // While idle a connection holds neither a buffer nor a view.
+        while let Some(mut received) = client.wait().await {
+            loop {
+                if let Err(error) = client.answer(&mut received).await {
+                    if error.is_bad_request() {
+                        client.service.log_refusal(client.peer, &error);
+                        net::refuse_request(client.conn, received, &client.deadline).await;
+                    }
+                    return;
                 }
-                return;
+                if received.is_empty() {
+                    break;
+                }
+                // The client sent the next request early; it was held until now.
+                received.compact();
             }
-            if received.is_empty() {
-                break;
-            }
-            // The client sent the next request early; it was held until now.
-            received.compact();
         }
     }
 }
@@ -44,7 +52,7 @@ struct Client {
     service: Rc<ProxyService>,
     conn: Conn,
     deadline: Deadline,
-    peer: SocketAddr,
+    peer: IpAddr,
 }
 
 impl Client {
@@ -102,7 +110,9 @@ impl Client {
             Step::Forward { at, counter } => {
                 exchange.backend = snapshot.backend_at(at).unwrap_or(backend);
                 exchange.counter = counter;
-                exchange.run(received, due_ms).await
+                let backend = exchange.backend;
+                let answered = exchange.run(received, due_ms).await;
+                answered.map_err(|error| Unanswered { error, backend })
             }
             // A search is rare and its state large: it lives on the heap.
             Step::Ask(ask) => Box::pin(seek::run(exchange, search, ask, received, due_ms)).await,

@@ -2,7 +2,7 @@
 
 use std::rc::Rc;
 
-use super::error::{ProxyError, Unanswered};
+use super::error::ProxyError;
 use super::service::{ProxyService, View};
 use super::tidy::{self, Untidy};
 use crate::backend::ConnectError;
@@ -93,16 +93,10 @@ impl Exchange<'_> {
     /// Forwards the request at the start of `received` and relays its answer, which is due at
     /// `due_ms` of the worker's clock. On success `received` holds what came behind the request.
     pub(super) async fn run(
-        mut self,
+        &mut self,
         received: &mut Buffer,
         due_ms: u64,
-    ) -> Result<(), Unanswered> {
-        let backend = self.backend;
-        let answered = self.forward(received, due_ms).await;
-        answered.map_err(|error| Unanswered { error, backend })
-    }
-
-    async fn forward(&mut self, received: &mut Buffer, due_ms: u64) -> Result<(), ProxyError> {
+    ) -> Result<(), ProxyError> {
         if !self.view.backend(self.backend).up {
             return Err(ProxyError::Down);
         }
@@ -245,27 +239,11 @@ impl Exchange<'_> {
         };
         let read = self.read_head(&mut conn, &mut answer).await;
         let remaining = read.map_err(Failed::finally)?;
-        self.pass_whole(conn, &mut answer, remaining, request, due_ms)
-            .await
-            .map_err(Failed::finally)
-    }
-
-    /// Passes an answer on; the lock that comes with it is given back if the client does not get
-    /// all of it.
-    pub(super) async fn pass_whole(
-        &mut self,
-        conn: Conn,
-        answer: &mut Buffer,
-        remaining: Remaining,
-        request: Option<&Buffer>,
-        due_ms: u64,
-    ) -> Result<(), ProxyError> {
         let mut conn = Some(conn);
-        let passed_on = self.pass_on(&mut conn, answer, remaining, due_ms);
-        passed_on.await.inspect_err(|_| {
-            if let Some(cookie) = remaining.lock {
-                self.tidy(Untidy::Lock(cookie), request);
-            }
+        let passed_on = self.pass_on(&mut conn, &mut answer, remaining, due_ms);
+        passed_on.await.map_err(|error| {
+            self.give_back(remaining, request);
+            Failed::finally(error)
         })
     }
 
@@ -289,7 +267,7 @@ impl Exchange<'_> {
     }
 
     /// Passes the answer on, a buffer at a time; `answer` holds its head and what came with it.
-    async fn pass_on(
+    pub(super) async fn pass_on(
         &mut self,
         conn: &mut Option<Conn>,
         answer: &mut Buffer,
@@ -417,6 +395,13 @@ impl Exchange<'_> {
         let is_read = self.head.body_bytes == 0
             || self.head.operation() == Operation::Put && stored_or_locked;
         is_read && answer.announced_bytes == answer.body_bytes
+    }
+
+    /// Gives back the lock of an answer whose client did not get all of it.
+    pub(super) fn give_back(&self, remaining: Remaining, request: Option<&Buffer>) {
+        if let Some(cookie) = remaining.lock {
+            self.tidy(Untidy::Lock(cookie), request);
+        }
     }
 
     /// `request` is gone if it had a body that was streamed, which no real acquire has.

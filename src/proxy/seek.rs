@@ -195,9 +195,11 @@ impl Seek<'_> {
         counter: Option<u32>,
         received: &mut Buffer,
     ) -> Result<(), Unanswered> {
-        self.exchange.backend = self.backend(at)?;
+        let backend = self.backend(at)?;
+        self.exchange.backend = backend;
         self.exchange.counter = counter;
-        self.exchange.run(received, self.due_ms).await
+        let answered = self.exchange.run(received, self.due_ms).await;
+        answered.map_err(|error| Unanswered { error, backend })
     }
 
     /// Passes the held answer on.
@@ -229,11 +231,13 @@ impl Seek<'_> {
             head = self.parse_again(&bytes)?;
         }
         let remaining = self.exchange.remaining(&head, &mut bytes)?;
-        let due_ms = self.due_ms;
-        let passing = self
+        let mut conn = Some(conn);
+        let passed_on = self
             .exchange
-            .pass_whole(conn, &mut bytes, remaining, Some(received), due_ms);
-        passing.await
+            .pass_on(&mut conn, &mut bytes, remaining, self.due_ms);
+        passed_on
+            .await
+            .inspect_err(|_| self.exchange.give_back(remaining, Some(received)))
     }
 
     fn parse_again(&self, bytes: &Buffer) -> Result<ResponseHead, ProxyError> {

@@ -168,7 +168,7 @@ impl ProxyService {
     /// One line for a request that failed, unless lines come too fast.
     pub(super) fn log_failure(
         &self,
-        peer: SocketAddr,
+        peer: IpAddr,
         (view, operation, fingerprint): (&View, Operation, Fingerprint),
         failed: &Unanswered,
     ) {
@@ -177,7 +177,7 @@ impl ProxyService {
                 operation = operation.name(),
                 backend = view.backend(failed.backend).name,
                 session = %fingerprint,
-                peer = %peer.ip(),
+                peer = %peer,
                 suppressed,
                 "request failed: {}", failed.error
             );
@@ -185,16 +185,16 @@ impl ProxyService {
     }
 
     /// One line for bytes that are no request, unless lines come too fast.
-    pub(super) fn log_refusal(&self, peer: SocketAddr, error: &ProxyError) {
+    pub(super) fn log_refusal(&self, peer: IpAddr, error: &ProxyError) {
         if let Some(suppressed) = self.log_limit.allow(self.worker.deadlines.now_ms()) {
-            tracing::warn!(peer = %peer.ip(), suppressed, "request refused: {error}");
+            tracing::warn!(peer = %peer, suppressed, "request refused: {error}");
         }
     }
 }
 
 impl Service for ProxyService {
-    async fn serve(self: Rc<Self>, conn: Conn, peer: SocketAddr) {
-        client::serve(self, conn, peer).await;
+    fn serve(self: Rc<Self>, conn: Conn, peer: SocketAddr) -> impl Future<Output = ()> {
+        client::serve(self, conn, peer.ip())
     }
 
     fn admits(&self, peer: IpAddr) -> bool {
