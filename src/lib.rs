@@ -35,6 +35,7 @@ pub mod config;
 pub mod control;
 pub mod farm;
 pub mod handover;
+pub mod health;
 pub mod log;
 pub mod net;
 pub mod proxy;

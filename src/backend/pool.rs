@@ -8,6 +8,7 @@ use tokio::net::TcpStream;
 
 use super::resolve::Resolver;
 use crate::config::BackendAddress;
+use crate::health::Failure;
 use crate::net::{Conn, Deadline};
 
 /// The backend could not be reached. No byte of a request has been sent.
@@ -22,6 +23,17 @@ pub enum ConnectError {
     /// Nobody answered in time.
     #[error("cannot connect in time")]
     TimedOut,
+}
+
+impl ConnectError {
+    /// What it says about the backend.
+    pub fn failure(&self) -> Failure {
+        match self {
+            Self::Unresolved(_) => Failure::Unresolved,
+            Self::Refused(_) => Failure::Refused,
+            Self::TimedOut => Failure::ConnectTimedOut,
+        }
+    }
 }
 
 /// Bounds of a pool.

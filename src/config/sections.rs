@@ -156,8 +156,8 @@ pub(super) fn read_health(map: &mut MapReader<'_, '_>) -> HealthConfig {
     );
     let flap_window = duration(
         "flap_window",
-        "A backend that goes down again within this time needs twice as many good probes each \
-         time, up to `max_rise`.",
+        "A backend that goes down within this time after it came up needs twice as many good \
+         probes each time, up to `max_rise`.",
         default.flap_window,
     );
     let mut count = |name, doc, max, default: u32| {

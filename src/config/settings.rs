@@ -4,6 +4,8 @@ use std::net::{Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 use std::time::Duration;
 
+use crate::health::Thresholds;
+
 /// How long things may take. All lie from 100 ms to 1 h.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Timeouts {
@@ -54,7 +56,7 @@ pub struct HealthConfig {
     pub fall: u32,
     /// Good probes in a row that make it count as up again; at least 1.
     pub rise: u32,
-    /// Within this time each fall doubles `rise`.
+    /// Each fall within this time after a rise doubles `rise`.
     pub flap_window: Duration,
     /// What `rise` grows to at most; not less than `rise`.
     pub max_rise: u32,
@@ -185,6 +187,18 @@ impl Default for HandoverConfig {
             failover_after: Duration::from_secs(15),
             max_moved_percent: 60,
             state_file: PathBuf::from("staterouter.state"),
+        }
+    }
+}
+
+impl HealthConfig {
+    /// The part of it that decides about verdicts.
+    pub fn thresholds(&self) -> Thresholds {
+        Thresholds {
+            fall: self.fall,
+            rise: self.rise,
+            flap_window_ms: u64::try_from(self.flap_window.as_millis()).unwrap_or(u64::MAX),
+            max_rise: self.max_rise,
         }
     }
 }
