@@ -8,6 +8,7 @@ use tokio::sync::{mpsc, oneshot};
 
 use super::error::ProxyError;
 use crate::handover::Place;
+use crate::health::Failure;
 use crate::net::IoError;
 
 /// Reports under way at most. What does not fit is lost: the next failure says the same.
@@ -22,8 +23,6 @@ pub enum Report {
         place: Place,
         /// In which way.
         failure: Failure,
-        /// Whether the backend answered this worker since the failure before.
-        answered_since: bool,
     },
     /// An item was removed while a server that may have a copy was out of reach.
     Owed(Owed),
@@ -38,23 +37,6 @@ pub struct Owed {
     pub target: Vec<u8>,
     /// To be told true once the note survives this process, false if it cannot be kept.
     pub noted: oneshot::Sender<bool>,
-}
-
-/// In which way a backend failed.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-pub enum Failure {
-    /// No connection.
-    #[error("a request could not connect")]
-    Connect,
-    /// It broke the connection.
-    #[error("it broke the connection of a request")]
-    Broken,
-    /// It was too slow.
-    #[error("it did not answer a request in time")]
-    Late,
-    /// It sent something else than an answer.
-    #[error("it answered a request with garbage")]
-    Garbage,
 }
 
 /// The workers' end.
@@ -85,12 +67,8 @@ impl Feedback {
             .fetch_max(minutes, Ordering::Relaxed);
     }
 
-    pub(super) fn failed(&self, place: Place, failure: Failure, answered_since: bool) {
-        let report = Report::Failed {
-            place,
-            failure,
-            answered_since,
-        };
+    pub(super) fn failed(&self, place: Place, failure: Failure) {
+        let report = Report::Failed { place, failure };
         // A full channel is full of failures already.
         let _ = self.reports.try_send(report);
     }
@@ -103,17 +81,15 @@ impl Feedback {
     }
 }
 
-impl Failure {
-    /// What `error` says against the backend; `None` if it is not the backend's fault.
-    pub(super) fn of(error: &ProxyError) -> Option<Self> {
-        match error {
-            ProxyError::Connect(_) => Some(Self::Connect),
-            ProxyError::Send(IoError::TimedOut) | ProxyError::Answer(IoError::TimedOut) => {
-                Some(Self::Late)
-            }
-            ProxyError::Send(_) | ProxyError::Answer(_) => Some(Self::Broken),
-            ProxyError::Garbage(_) => Some(Self::Garbage),
-            _ => None,
+/// What `error` says against the backend; `None` if it is not the backend's fault.
+pub(super) fn failure_of(error: &ProxyError) -> Option<Failure> {
+    match error {
+        ProxyError::Connect(error) => Some(error.failure()),
+        ProxyError::Send(IoError::TimedOut) | ProxyError::Answer(IoError::TimedOut) => {
+            Some(Failure::Late)
         }
+        ProxyError::Send(_) | ProxyError::Answer(_) => Some(Failure::Broken),
+        ProxyError::Garbage(_) => Some(Failure::Garbage),
+        _ => None,
     }
 }

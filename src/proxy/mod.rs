@@ -22,6 +22,6 @@ pub mod service;
 pub mod snapshot;
 mod tidy;
 
-pub use feedback::{Failure, Feedback, Owed, Report};
+pub use feedback::{Feedback, Owed, Report};
 pub use service::{ProxyService, SharedSnapshot, share};
 pub use snapshot::{Backend, BackendCounts, Snapshot};

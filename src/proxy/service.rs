@@ -9,7 +9,7 @@ use arc_swap::{ArcSwap, Cache};
 
 use super::client;
 use super::error::{ProxyError, Unanswered};
-use super::feedback::{Failure, Feedback};
+use super::feedback::{self, Feedback};
 use super::snapshot::{Backend, Snapshot};
 use super::tidy::Tidying;
 use crate::backend::{Pool, PoolLimits};
@@ -81,6 +81,13 @@ impl View {
 
     pub(super) fn pool(&self, index: BackendIndex) -> &Rc<Pool> {
         &self.pools[index.index()]
+    }
+
+    /// Lets the control thread know that the backend has answered since this was done last.
+    fn count_answered(&self, index: BackendIndex) {
+        if self.pool(index).take_has_answered() {
+            self.backend(index).counts.count_answered();
+        }
     }
 
     fn pool_of(&self, backend: &Backend) -> Option<Rc<Pool>> {
@@ -158,10 +165,10 @@ impl ProxyService {
 
     /// Reports a backend's failure to answer a request.
     pub(super) fn report(&self, view: &View, failed: &Unanswered) {
-        if let Some(failure) = Failure::of(&failed.error) {
-            let answered_since = view.pool(failed.backend).take_has_answered();
+        if let Some(failure) = feedback::failure_of(&failed.error) {
+            view.count_answered(failed.backend);
             let place = view.backend(failed.backend).place;
-            self.feedback.failed(place, failure, answered_since);
+            self.feedback.failed(place, failure);
         }
     }
 
@@ -202,8 +209,10 @@ impl Service for ProxyService {
     }
 
     fn tick(&self, now_ms: u64) {
-        for pool in &self.view().pools {
+        let view = self.view();
+        for (pool, index) in view.pools.iter().zip(0..=u8::MAX) {
             pool.sweep(now_ms);
+            view.count_answered(BackendIndex::new(index));
         }
     }
 }

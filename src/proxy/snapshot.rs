@@ -33,11 +33,17 @@ pub struct Backend {
 /// Events of one backend since the proxy started.
 #[derive(Debug, Default)]
 pub struct BackendCounts {
+    answered: AtomicU64,
     absent_while_away: AtomicU64,
     moved_here: AtomicU64,
 }
 
 impl BackendCounts {
+    /// Grows as long as it answers requests, by one per worker and look at the clock.
+    pub fn answered(&self) -> u64 {
+        self.answered.load(Ordering::Relaxed)
+    }
+
     /// Requests for its sessions that were answered "absent" while it was out of reach and another
     /// backend stood in.
     pub fn absent_while_away(&self) -> u64 {
@@ -47,6 +53,10 @@ impl BackendCounts {
     /// Sessions moved to it.
     pub fn moved_here(&self) -> u64 {
         self.moved_here.load(Ordering::Relaxed)
+    }
+
+    pub(super) fn count_answered(&self) {
+        self.answered.fetch_add(1, Ordering::Relaxed);
     }
 
     pub(super) fn count_absent_while_away(&self) {
