@@ -10,7 +10,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use mini_state_server::Fault;
-use staterouter::farm::{self, FarmOptions, FarmReport, FarmStats, PageMix, RunEnd, Stop};
+use staterouter::farm::{
+    self, BadSecond, FarmOptions, FarmReport, FarmStats, PageMix, RunEnd, Stop,
+};
 
 fn options(target: SocketAddr) -> FarmOptions {
     FarmOptions {
@@ -70,7 +72,9 @@ fn a_correct_server_has_no_violations_however_hard_its_locks_are_fought_for() {
         "{report:#?}"
     );
     assert_eq!(report.pages, 1500);
-    assert!(report.lock_waits > 0 && report.session_starts >= 5);
+    assert!(report.lock_waits > 0 && report.new_sessions >= 5);
+    assert_eq!(report.session_starts, report.new_sessions);
+    assert_eq!(report.bad_seconds, []);
     let sweep = report.sweep.unwrap();
     assert!(sweep.read >= 5 && sweep.unread == 0, "{sweep:?}");
 }
@@ -83,6 +87,9 @@ fn a_lost_session_is_found() {
         ..options(mini_state_server::start(Fault::LoseSession))
     });
     assert_found(&report, "lost");
+    let seconds = report.bad_seconds.iter();
+    let lost: u64 = seconds.map(|second| second.lost_sessions).sum();
+    assert_eq!(lost, report.violations["lost"].count);
 }
 
 #[test]
@@ -136,6 +143,17 @@ fn a_refused_write_is_found() {
 }
 
 #[test]
+fn a_write_under_somebody_elses_lock_is_found() {
+    let report = run(FarmOptions {
+        end: RunEnd::Pages(200),
+        hold: Duration::from_millis(20),
+        execution_timeout: Duration::ZERO,
+        ..options(mini_state_server::start(Fault::StaleWrite))
+    });
+    assert_found(&report, "stale_write");
+}
+
+#[test]
 fn broken_connections_and_takeovers_are_no_violations() {
     let report = run(FarmOptions {
         // Every waiter breaks the lock it waits for.
@@ -145,6 +163,16 @@ fn broken_connections_and_takeovers_are_no_violations() {
     assert_eq!(violations(&report), [], "{report:#?}");
     assert!(report.failures["closed"] > 0 && report.takeovers > 0);
     assert!(report.failed_pages > 0);
+    // Every failed page is in one of the seconds.
+    let seconds = &report.bad_seconds;
+    let failed: u64 = seconds.iter().map(|second| second.failed_pages).sum();
+    assert_eq!(failed, report.failed_pages);
+    assert!(seconds.is_sorted_by_key(|second| second.second));
+    let of = |second: &BadSecond| second.second;
+    let seconds = (seconds.first().map(of), seconds.last().map(of));
+    let in_seconds = |at_ms: Option<u64>| at_ms.map(|at_ms| at_ms / 1000);
+    let (first, last) = (report.first_failed_page_ms, report.last_failed_page_ms);
+    assert_eq!(seconds, (in_seconds(first), in_seconds(last)));
 }
 
 #[test]
