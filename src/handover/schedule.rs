@@ -182,7 +182,7 @@ impl Surroundings<'_> {
             };
         }
         // This proxy has lost its state, or it would know of the failure.
-        if let Some(stand_in) = self.left_elsewhere(place, Stage::Steady)
+        if let Some(stand_in) = self.left_elsewhere(place, 0)
             && !self.standing(stand_in).gone
         {
             return self.pair(stand_in, place, Stage::Back);
@@ -197,6 +197,14 @@ impl Surroundings<'_> {
         if let Some(changed) = self.without_failed(slot, second) {
             return changed;
         }
+        // Another proxy never had the map that began this: it would wait for ever. Both places may
+        // have items if the second has just stood in for the first.
+        if slot.stage == Stage::Settle
+            && self.target != slot.first
+            && self.is_refused_elsewhere(slot.first, second)
+        {
+            return self.pair(second, slot.first, Stage::Wait);
+        }
         let long_enough =
             self.has_lasted(slot, self.times.of_handover(slot.stage)) && self.peers_follow(slot);
         match slot.stage {
@@ -209,24 +217,20 @@ impl Surroundings<'_> {
     }
 
     fn suspect(&self, slot: SlotState, failed: Place) -> SlotState {
-        let before = slot.before.unwrap_or(Before {
-            stage: Stage::Steady,
-            since_ms: slot.since_ms,
-            swapped: true,
-        });
+        let before = restored(slot);
         if self.standing(failed).gone {
             // Nothing has been done at a stand-in yet.
             return match before.stage {
-                Stage::Steady => restored(slot, failed, before),
+                Stage::Steady => before,
                 _ => SlotState::steady(slot.first, self.now_ms),
             };
         }
         if let Some(up_since_ms) = self.standing(failed).up_since_ms {
-            if let Some(stand_in) = self.left_elsewhere(failed, before.stage) {
+            if let Some(stand_in) = self.left_elsewhere(failed, slot.since_ms) {
                 return self.pair(stand_in, failed, Stage::Back);
             }
             return if self.nobody_can_have_left(slot, up_since_ms) {
-                restored(slot, failed, before)
+                before
             } else {
                 slot
             };
@@ -234,7 +238,7 @@ impl Surroundings<'_> {
         // For the same reason the stand-in may still be another one.
         if before.stage == Stage::Steady
             && let Some(stand_in) = self
-                .left_elsewhere(failed, before.stage)
+                .stand_in_elsewhere(failed)
                 .or(self.stand_in)
                 .filter(|stand_in| *stand_in != failed && *stand_in != slot.first)
         {
@@ -267,8 +271,7 @@ impl Surroundings<'_> {
         }
         // What the failed server holds has died meanwhile. If it returns, it gets the slot by an
         // ordinary handover.
-        if self.has_lasted(slot, self.times.lifetime_ms) && self.peers_agree_to_leave(slot, failed)
-        {
+        if self.has_lasted(slot, self.times.lifetime_ms) && self.peers_have_left(slot, failed) {
             return SlotState::steady(slot.first, self.now_ms);
         }
         slot
@@ -367,7 +370,9 @@ impl Surroundings<'_> {
             };
             if peer.first != slot.first {
                 // It has ended this handover and begun the next.
-                return peer.stage.is_handover() && peer.second == Some(slot.first);
+                return slot.stage == Stage::Move2
+                    && peer.stage.is_handover()
+                    && peer.second == Some(slot.first);
             }
             match peer.stage {
                 Stage::Steady => true,
@@ -379,43 +384,68 @@ impl Surroundings<'_> {
         })
     }
 
-    /// Every other proxy refuses the slot or goes on without `failed`, with the same stand-in. One
-    /// that reaches `failed` again does not agree, although it may refuse for a while yet.
-    fn peers_agree_to_leave(&self, slot: SlotState, failed: Place) -> bool {
-        self.peers.iter().all(|peer| {
-            let Some(peer) = peer else {
-                return false;
-            };
-            let PeerSlot { slot: there, .. } = *peer;
-            if there.second == Some(failed) && there.first == slot.first {
-                return match there.stage {
-                    Stage::Away => true,
-                    Stage::Suspect => {
-                        !peer.second_up && self.has_lasted(there, self.times.overlap_ms)
-                    }
-                    _ => false,
-                };
+    /// Another proxy is not in this handover, so that nobody can be further in it than this one.
+    fn is_refused_elsewhere(&self, first: Place, second: Place) -> bool {
+        self.peers.iter().flatten().any(|peer| {
+            let PeerSlot { slot: there, .. } = peer;
+            match there.stage {
+                Stage::Steady => there.first == second,
+                Stage::Settle => there.second == Some(second) && there.first != first,
+                Stage::Wait | Stage::Move2 => has_places(*there, second, first),
+                _ => false,
             }
-            // The slot has nothing to do with the failed place there.
-            there.first != failed
-                && there.second != Some(failed)
-                && (there.first == slot.first || there.second == Some(slot.first))
         })
     }
 
-    /// The stand-in of another proxy that has gone on without `failed` since this slot was in the
-    /// stage `before`.
-    fn left_elsewhere(&self, failed: Place, before: Stage) -> Option<Place> {
+    /// Every other proxy refuses the slot or has left `failed`, for the same stand-in. One that
+    /// reaches `failed` again does not agree, although it may refuse for a while yet.
+    fn peers_agree_to_leave(&self, slot: SlotState, failed: Place) -> bool {
+        self.peers.iter().all(|peer| {
+            let Some(PeerSlot {
+                slot: there,
+                second_up,
+            }) = *peer
+            else {
+                return false;
+            };
+            let refuses = there.stage == Stage::Suspect
+                && has_places(there, slot.first, failed)
+                && self.has_lasted(there, self.times.overlap_ms)
+                && !second_up;
+            refuses || has_left(there, slot.first, failed)
+        })
+    }
+
+    /// Every other proxy has gone on without `failed` for the lifetime of an item, too.
+    fn peers_have_left(&self, slot: SlotState, failed: Place) -> bool {
+        self.peers.iter().all(|peer| {
+            let Some(PeerSlot { slot: there, .. }) = *peer else {
+                return false;
+            };
+            has_left(there, slot.first, failed)
+                && (there.stage != Stage::Away || self.has_lasted(there, self.times.lifetime_ms))
+        })
+    }
+
+    /// The stand-in of another proxy that has gone on without `failed` after `after_ms`.
+    fn left_elsewhere(&self, failed: Place, after_ms: u64) -> Option<Place> {
+        self.peers.iter().flatten().find_map(|peer| {
+            let there = restored(peer.slot);
+            let is_away = matches!(there.stage, Stage::Away | Stage::Back | Stage::Wait);
+            let left = is_away && there.second == Some(failed) && there.since_ms >= after_ms;
+            left.then_some(there.first)
+        })
+    }
+
+    /// The stand-in that another proxy cannot choose any more.
+    fn stand_in_elsewhere(&self, failed: Place) -> Option<Place> {
         self.peers.iter().flatten().find_map(|peer| {
             let PeerSlot { slot: there, .. } = peer;
-            let left = match there.stage {
-                Stage::Away => true,
-                Stage::Back => !matches!(before, Stage::Back | Stage::Wait),
-                // It got there with this proxy in step, unless this one has lost its state.
-                Stage::Wait => before == Stage::Steady,
-                _ => false,
+            let is_bound = match there.before {
+                Some(before) => before.stage != Stage::Steady,
+                None => !there.stage.is_handover(),
             };
-            (left && there.second == Some(failed)).then_some(there.first)
+            (is_bound && there.second == Some(failed)).then_some(there.first)
         })
     }
 
@@ -436,7 +466,8 @@ impl Surroundings<'_> {
             };
             match there.stage {
                 Stage::Steady => there.first != returned,
-                Stage::Suspect | Stage::Away => there.second != Some(returned),
+                Stage::Suspect => false,
+                Stage::Away => there.second != Some(returned),
                 Stage::Back => self.has_lasted(*there, self.times.settle_ms),
                 _ => true,
             }
@@ -460,6 +491,22 @@ impl Surroundings<'_> {
     }
 }
 
+fn has_places(slot: SlotState, first: Place, second: Place) -> bool {
+    slot.first == first && slot.second == Some(second)
+}
+
+/// The slot is served by `stand_in` without `failed`.
+fn has_left(slot: SlotState, stand_in: Place, failed: Place) -> bool {
+    if has_places(slot, stand_in, failed) {
+        return slot.stage == Stage::Away;
+    }
+    let without_failed = slot.first != failed && slot.second != Some(failed);
+    // What is suspect there may become what it was before.
+    slot.stage != Stage::Suspect
+        && without_failed
+        && (slot.first == stand_in || slot.second == Some(stand_in))
+}
+
 /// The slot with its places exchanged.
 fn swapped(slot: SlotState) -> SlotState {
     match slot.second {
@@ -472,8 +519,11 @@ fn swapped(slot: SlotState) -> SlotState {
     }
 }
 
-/// What a suspect slot was before.
-fn restored(slot: SlotState, failed: Place, before: Before) -> SlotState {
+/// What a suspect slot was before; any other slot as it is.
+fn restored(slot: SlotState) -> SlotState {
+    let (Some(before), Some(failed)) = (slot.before, slot.second) else {
+        return slot;
+    };
     if before.stage == Stage::Steady {
         return SlotState::steady(failed, before.since_ms);
     }
@@ -492,3 +542,5 @@ fn restored(slot: SlotState, failed: Place, before: Before) -> SlotState {
 
 #[cfg(test)]
 mod tests;
+#[cfg(test)]
+mod two_proxies;

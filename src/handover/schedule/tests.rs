@@ -16,7 +16,7 @@ const TIMES: Times = Times {
 /// Which stage may follow which.
 const EDGES: &[(Stage, &[Stage])] = &[
     (Steady, &[Steady, Settle, Suspect]),
-    (Settle, &[Steady, Move1, Suspect]),
+    (Settle, &[Steady, Move1, Suspect, Wait]),
     (Move1, &[Steady, Move2, Suspect]),
     (Move2, &[Steady, Suspect]),
     (
