@@ -74,7 +74,6 @@ fn a_correct_server_has_no_violations_however_hard_its_locks_are_fought_for() {
     assert_eq!(report.pages, 1500);
     assert!(report.lock_waits > 0 && report.new_sessions >= 5);
     assert_eq!(report.session_starts, report.new_sessions);
-    assert_eq!(report.bad_seconds, []);
     let sweep = report.sweep.unwrap();
     assert!(sweep.read >= 5 && sweep.unread == 0, "{sweep:?}");
 }
@@ -99,7 +98,12 @@ fn outdated_contents_are_found() {
 
 #[test]
 fn a_forgotten_removal_is_found() {
-    assert_finds(Fault::ForgetRemoval, "resurrected");
+    // Alone: beside another request it could pass for the session that one is making.
+    let report = run(FarmOptions {
+        clients: 1,
+        ..options(mini_state_server::start(Fault::ForgetRemoval))
+    });
+    assert_found(&report, "resurrected");
 }
 
 #[test]
@@ -119,7 +123,12 @@ fn a_changed_byte_is_found() {
 
 #[test]
 fn a_false_start_is_found() {
-    assert_finds(Fault::FlagLive, "false_start");
+    // Alone: beside another request the flag could be that of the session that one is making.
+    let report = run(FarmOptions {
+        clients: 1,
+        ..options(mini_state_server::start(Fault::FlagLive))
+    });
+    assert_found(&report, "false_start");
 }
 
 #[test]
@@ -144,8 +153,11 @@ fn a_refused_write_is_found() {
 
 #[test]
 fn a_write_under_somebody_elses_lock_is_found() {
+    // Two pages that break each other's locks: while one writes, the other one holds.
     let report = run(FarmOptions {
-        end: RunEnd::Pages(200),
+        clients: 2,
+        sessions: 1,
+        end: RunEnd::Pages(100),
         hold: Duration::from_millis(20),
         execution_timeout: Duration::ZERO,
         ..options(mini_state_server::start(Fault::StaleWrite))
