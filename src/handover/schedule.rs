@@ -197,12 +197,8 @@ impl Surroundings<'_> {
         if let Some(changed) = self.without_failed(slot, second) {
             return changed;
         }
-        // Another proxy never had the map that began this: it would wait for ever. Both places may
-        // have items if the second has just stood in for the first.
-        if slot.stage == Stage::Settle
-            && self.target != slot.first
-            && self.is_refused_elsewhere(slot.first, second)
-        {
+        if slot.stage == Stage::Settle && self.is_refused_elsewhere(slot.first, second) {
+            // Both places may have items: the second may have stood in for the first.
             return self.pair(second, slot.first, Stage::Wait);
         }
         let long_enough =
@@ -286,6 +282,9 @@ impl Surroundings<'_> {
         }
         let goes_home = self.target == returned;
         if slot.stage == Stage::Wait {
+            if self.moves_elsewhere(slot.first, returned) {
+                return self.pair(slot.first, returned, Stage::Move2);
+            }
             return match (self.has_lasted(slot, self.times.lifetime_ms), goes_home) {
                 (false, _) => slot,
                 (true, true) => self.pair(returned, slot.first, Stage::Settle),
@@ -384,17 +383,34 @@ impl Surroundings<'_> {
         })
     }
 
-    /// Another proxy is not in this handover, so that nobody can be further in it than this one.
+    /// Another proxy is not in this handover, so that nobody can be further in it than this one,
+    /// and would have this one wait for ever: it never had the map that began it, and this proxy's
+    /// target has changed, too, or it has just begun to move items the other way.
     fn is_refused_elsewhere(&self, first: Place, second: Place) -> bool {
+        let is_obsolete = self.target != first;
         self.peers.iter().flatten().any(|peer| {
             let PeerSlot { slot: there, .. } = peer;
             match there.stage {
-                Stage::Steady => there.first == second,
-                Stage::Settle => there.second == Some(second) && there.first != first,
-                Stage::Wait | Stage::Move2 => has_places(*there, second, first),
+                Stage::Steady => is_obsolete && there.first == second,
+                Stage::Settle => {
+                    is_obsolete && there.second == Some(second) && there.first != first
+                }
+                Stage::Wait => is_obsolete && has_places(*there, second, first),
+                Stage::Move2 => {
+                    has_places(*there, second, first)
+                        && !self.has_lasted(*there, self.times.lifetime_ms)
+                }
                 _ => false,
             }
         })
+    }
+
+    /// Another proxy moves items from `second` to `first` already.
+    fn moves_elsewhere(&self, first: Place, second: Place) -> bool {
+        self.peers
+            .iter()
+            .flatten()
+            .any(|peer| peer.slot.stage == Stage::Move2 && has_places(peer.slot, first, second))
     }
 
     /// Every other proxy refuses the slot or has left `failed`, for the same stand-in. One that

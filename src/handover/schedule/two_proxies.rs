@@ -297,3 +297,73 @@ proptest! {
         prop_assert!(farm.is_at_rest(), "{:?} and {:?}", one.slot, other.slot);
     }
 }
+
+// DEBUG
+#[test]
+fn debug_trace() {
+    let events = [
+        (0, Event::Server { id: 1, up: false }),
+        (2, Event::Target(1)),
+        (14, Event::Server { id: 2, up: false }),
+        (0, Event::Server { id: 1, up: true }),
+        (21, Event::Server { id: 2, up: true }),
+        (32, Event::Target(2)),
+        (59, Event::Server { id: 1, up: true }),
+        (40, Event::Server { id: 1, up: true }),
+        (
+            35,
+            Event::View {
+                proxy: 1,
+                id: 1,
+                up: false,
+            },
+        ),
+        (47, Event::Target(2)),
+        (10, Event::Proxy { proxy: 0, on: true }),
+        (14, Event::Target(1)),
+    ];
+    let mut farm = Farm::new();
+    let tick = |farm: &mut Farm| {
+        let old = [farm.proxies[0].slot, farm.proxies[1].slot];
+        let r = farm.tick();
+        for i in 0..2 {
+            if old[i] != farm.proxies[i].slot {
+                let s = &farm.proxies[i].slot;
+                println!(
+                    "{} P{i} {:?}[{},{}] since {} before {:?}",
+                    farm.now,
+                    s.stage,
+                    s.first.id(),
+                    s.second.map_or(0, |p| p.id()),
+                    s.since_ms,
+                    s.before
+                );
+            }
+        }
+        r.unwrap();
+    };
+    for (ticks, event) in &events {
+        for _ in 0..*ticks {
+            tick(&mut farm);
+        }
+        println!("{} {event:?}", farm.now);
+        farm.apply(event);
+    }
+    for id in 1..=3 {
+        farm.apply(&Event::Server { id, up: true });
+        for proxy in 0..2 {
+            farm.apply(&Event::View {
+                proxy,
+                id,
+                up: true,
+            });
+        }
+    }
+    for proxy in 0..2 {
+        farm.apply(&Event::Proxy { proxy, on: true });
+        farm.apply(&Event::Link { proxy, on: true });
+    }
+    for _ in 0..3000 {
+        tick(&mut farm);
+    }
+}
