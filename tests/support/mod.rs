@@ -20,6 +20,7 @@ pub mod client;
 pub mod operations;
 pub mod sessions;
 pub mod system;
+pub mod tags;
 pub mod vectors;
 
 use std::io::{BufRead, BufReader};
@@ -170,12 +171,19 @@ pub struct ProxyFiles {
 }
 
 impl ProxyFiles {
-    /// A proxy on a free port over `backends`, named `state-1`, `state-2` and so on.
+    /// A proxy on a free port over `backends`, named `state-1`, `state-2` and so on, with the ids
+    /// 1, 2 and so on.
     pub fn new(backends: &[impl std::fmt::Display], extra: &str) -> Self {
+        let backends: Vec<_> = (1..).zip(backends).collect();
+        Self::with_ids(&backends, extra)
+    }
+
+    /// The same with other ids.
+    pub fn with_ids(backends: &[(u8, impl std::fmt::Display)], extra: &str) -> Self {
         let directory = tempfile::tempdir().unwrap();
         let mut map = String::from("version: 1\nbackends:\n");
-        for (number, address) in (1..).zip(backends) {
-            map += &format!("  - {{name: state-{number}, id: {number}, address: \"{address}\"}}\n");
+        for (number, (id, address)) in (1..).zip(backends) {
+            map += &format!("  - {{name: state-{number}, id: {id}, address: \"{address}\"}}\n");
         }
         let main = format!("listen: 127.0.0.1:0\npartition_map: map.yaml\nworkers: 2\n{extra}\n");
         std::fs::write(directory.path().join("map.yaml"), map).unwrap();
