@@ -91,12 +91,29 @@ fn streams(clients: &[Client]) -> impl Iterator<Item = &std::net::TcpStream> {
 
 #[test]
 fn a_request_split_at_any_byte_arrives_whole() {
-    let stores = COUNTERS.map(|counter| store(counter, ODD_BYTES));
-    for request in [Message::plain(acquire(ID))].into_iter().chain(stores) {
-        let cuts: Vec<usize> = (1..request.client.len()).collect();
-        // No more at a time than a backend may have waiting for accept.
-        cuts.chunks(64).for_each(|cuts| send_cut(&request, cuts));
+    let acquire = Message::plain(acquire(ID));
+    let everywhere: Vec<usize> = (1..acquire.client.len()).collect();
+    // No more at a time than a backend may have waiting for accept.
+    everywhere
+        .chunks(64)
+        .for_each(|cuts| send_cut(&acquire, cuts));
+    for counter in COUNTERS {
+        let store = store(counter, ODD_BYTES);
+        let cuts = cuts(counter, &store.client);
+        cuts.chunks(64).for_each(|cuts| send_cut(&store, cuts));
     }
+}
+
+/// Where to cut a message with one of [`COUNTERS`]: everywhere if the counter is as short or as
+/// long as one can be, else in and around its line, where its length makes a difference.
+fn cuts(counter: u32, message: &[u8]) -> Vec<usize> {
+    if [COUNTERS.first(), COUNTERS.last()].contains(&Some(&counter)) {
+        return (1..message.len()).collect();
+    }
+    let name = b"LockCookie";
+    let windows = &mut message.windows(name.len());
+    let line = windows.position(|bytes| bytes == name).unwrap();
+    (line - 1..line + 28).collect()
 }
 
 /// Sends `request` once for each of `cuts`, in two segments.
@@ -128,16 +145,19 @@ fn send_cut(request: &Message, cuts: &[usize]) {
 
 #[test]
 fn an_answer_split_at_any_byte_arrives_whole() {
-    COUNTERS.map(|counter| answer_cut(&locked(counter, ODD_BYTES)));
+    for counter in COUNTERS {
+        let answer = locked(counter, ODD_BYTES);
+        send_answer_cut(&answer, &cuts(counter, &answer.backend));
+    }
 }
 
-/// Sends `answer` in two segments, once for each byte between two.
-fn answer_cut(answer: &Message) {
+/// Sends `answer` once for each of `cuts`, in two segments.
+fn send_answer_cut(answer: &Message, cuts: &[usize]) {
     let (proxy, backend) = one_backend(PATIENT);
     let request = acquire(ID);
     let mut clients = Vec::new();
     let mut connections = Vec::new();
-    for at in 1..answer.backend.len() {
+    for &at in cuts {
         let mut client = Client::connect(proxy.address);
         client.send(&request);
         clients.push(client);
@@ -147,7 +167,7 @@ fn answer_cut(answer: &Message) {
         connections.push(connection);
     }
     wait_until_read(connections.iter().map(|connection| &connection.stream));
-    for (at, connection) in (1..).zip(&mut connections) {
+    for (&at, connection) in cuts.iter().zip(&mut connections) {
         connection.write(&answer.backend[at..]);
     }
     for client in &mut clients {
