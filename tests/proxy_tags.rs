@@ -1,11 +1,6 @@
 //! Lock cookies on their way through the proxy: towards the client they get the id of the backend
 //! that issued them, towards a backend they lose it, and nothing else of a message changes.
 
-#![expect(
-    clippy::unwrap_used,
-    reason = "a test that cannot set up its scene must fail"
-)]
-
 mod support;
 
 use staterouter::handover::NO_LOCK;
