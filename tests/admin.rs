@@ -448,7 +448,9 @@ fn a_peer_that_is_none_costs_a_failure_and_no_memory() {
         },
     );
     for index in [0, 1] {
-        assert_eq!(admin.news_of(index).unwrap_err(), "no answer within 20 ms");
+        let failure = admin.news_of(index).unwrap_err();
+        let late = ["no answer within 20 ms", "cannot connect in time"];
+        assert!(late.contains(&&*failure), "{index}: {failure}");
     }
 }
 
