@@ -63,6 +63,9 @@ pub struct PeerSlot {
     pub slot: SlotState,
     /// Whether that proxy sees the slot's second place up.
     pub second_up: bool,
+    /// When it said so: how long it has been in a stage counts up to here, as it may have left it
+    /// since.
+    pub heard_ms: u64,
 }
 
 /// Enough for the longest way that takes no time.
@@ -150,6 +153,12 @@ impl Times {
     }
 }
 
+impl PeerSlot {
+    fn has_lasted(&self, min_ms: u64) -> bool {
+        self.heard_ms.saturating_sub(self.slot.since_ms) >= min_ms
+    }
+}
+
 impl Surroundings<'_> {
     /// At most one transition.
     fn step(&self, slot: SlotState) -> SlotState {
@@ -181,11 +190,8 @@ impl Surroundings<'_> {
                 ..self.suspicion(slot, true)
             };
         }
-        // This proxy has lost its state, or it would know of the failure.
-        if let Some(stand_in) = self.left_elsewhere(place, 0)
-            && !self.standing(stand_in).gone
-        {
-            return self.pair(stand_in, place, Stage::Back);
+        if let Some(under_way) = self.forgotten(place) {
+            return under_way;
         }
         if target != place && self.is_up(target) {
             return self.pair(target, place, Stage::Settle);
@@ -360,24 +366,43 @@ impl Surroundings<'_> {
         }
     }
 
+    /// What another proxy has under way with a slot that is steady here, and could not have without
+    /// this one: this proxy has lost its state.
+    fn forgotten(&self, place: Place) -> Option<SlotState> {
+        let handover = self.peers.iter().flatten().find(|peer| {
+            let SlotState { first, stage, .. } = peer.slot;
+            let is_early = stage != Stage::Move2 || !peer.has_lasted(self.times.lifetime_ms);
+            first == place && stage.is_handover() && is_early
+        });
+        let return_of_place = self
+            .left_elsewhere(place, 0)
+            .map(|stand_in| self.pair(stand_in, place, Stage::Back));
+        return_of_place
+            .or(handover.map(|peer| peer.slot))
+            .filter(|slot| {
+                let places = [Some(slot.first), slot.second];
+                let mut places = places.into_iter().flatten();
+                places.all(|place| !self.standing(place).gone)
+            })
+    }
+
     /// Every other proxy has been in the slot's stage of the handover long enough, or is further.
     fn peers_follow(&self, slot: SlotState) -> bool {
         let min_ms = self.times.of_handover(slot.stage);
         self.peers.iter().all(|peer| {
-            let Some(PeerSlot { slot: peer, .. }) = peer else {
+            let Some(peer) = peer else {
                 return false;
             };
-            if peer.first != slot.first {
+            let there = peer.slot;
+            if there.first != slot.first {
                 // It has ended this handover and begun the next.
                 return slot.stage == Stage::Move2
-                    && peer.stage.is_handover()
-                    && peer.second == Some(slot.first);
+                    && there.stage.is_handover()
+                    && there.second == Some(slot.first);
             }
-            match peer.stage {
+            match there.stage {
                 Stage::Steady => true,
-                stage if stage.is_handover() && stage == slot.stage => {
-                    self.has_lasted(*peer, min_ms)
-                }
+                stage if stage.is_handover() && stage == slot.stage => peer.has_lasted(min_ms),
                 stage => stage.is_handover() && stage > slot.stage,
             }
         })
@@ -389,7 +414,7 @@ impl Surroundings<'_> {
     fn is_refused_elsewhere(&self, first: Place, second: Place) -> bool {
         let is_obsolete = self.target != first;
         self.peers.iter().flatten().any(|peer| {
-            let PeerSlot { slot: there, .. } = peer;
+            let there = &peer.slot;
             match there.stage {
                 Stage::Steady => is_obsolete && there.first == second,
                 Stage::Settle => {
@@ -397,8 +422,7 @@ impl Surroundings<'_> {
                 }
                 Stage::Wait => is_obsolete && has_places(*there, second, first),
                 Stage::Move2 => {
-                    has_places(*there, second, first)
-                        && !self.has_lasted(*there, self.times.lifetime_ms)
+                    has_places(*there, second, first) && !peer.has_lasted(self.times.lifetime_ms)
                 }
                 _ => false,
             }
@@ -417,29 +441,25 @@ impl Surroundings<'_> {
     /// reaches `failed` again does not agree, although it may refuse for a while yet.
     fn peers_agree_to_leave(&self, slot: SlotState, failed: Place) -> bool {
         self.peers.iter().all(|peer| {
-            let Some(PeerSlot {
-                slot: there,
-                second_up,
-            }) = *peer
-            else {
+            let Some(peer) = peer else {
                 return false;
             };
-            let refuses = there.stage == Stage::Suspect
-                && has_places(there, slot.first, failed)
-                && self.has_lasted(there, self.times.overlap_ms)
-                && !second_up;
-            refuses || has_left(there, slot.first, failed)
+            let refuses = peer.slot.stage == Stage::Suspect
+                && has_places(peer.slot, slot.first, failed)
+                && peer.has_lasted(self.times.overlap_ms)
+                && !peer.second_up;
+            refuses || has_left(peer.slot, slot.first, failed)
         })
     }
 
     /// Every other proxy has gone on without `failed` for the lifetime of an item, too.
     fn peers_have_left(&self, slot: SlotState, failed: Place) -> bool {
         self.peers.iter().all(|peer| {
-            let Some(PeerSlot { slot: there, .. }) = *peer else {
+            let Some(peer) = peer else {
                 return false;
             };
-            has_left(there, slot.first, failed)
-                && (there.stage != Stage::Away || self.has_lasted(there, self.times.lifetime_ms))
+            has_left(peer.slot, slot.first, failed)
+                && (peer.slot.stage != Stage::Away || peer.has_lasted(self.times.lifetime_ms))
         })
     }
 
@@ -477,14 +497,14 @@ impl Surroundings<'_> {
     /// No other proxy is still away from `returned`, nor has been until just now.
     fn peers_know_of_return(&self, returned: Place) -> bool {
         self.peers.iter().all(|peer| {
-            let Some(PeerSlot { slot: there, .. }) = peer else {
+            let Some(peer) = peer else {
                 return false;
             };
-            match there.stage {
-                Stage::Steady => there.first != returned,
+            match peer.slot.stage {
+                Stage::Steady => peer.slot.first != returned,
                 Stage::Suspect => false,
-                Stage::Away => there.second != Some(returned),
-                Stage::Back => self.has_lasted(*there, self.times.settle_ms),
+                Stage::Away => peer.slot.second != Some(returned),
+                Stage::Back => peer.has_lasted(self.times.settle_ms),
                 _ => true,
             }
         })

@@ -82,6 +82,10 @@ impl Engine {
             }
         }
         engine.slots = memory.slots;
+        for slot in &mut engine.slots {
+            // A clock that was set back must not hold a stage up.
+            slot.since_ms = slot.since_ms.min(now_ms);
+        }
         Ok(engine)
     }
 

@@ -166,6 +166,7 @@ impl Farm {
             seen = Some(PeerSlot {
                 slot: proxy.slot,
                 second_up,
+                heard_ms: now,
             });
         }
         proxy.past.push_back(seen);
@@ -185,6 +186,7 @@ impl Farm {
         let mut heard = (*other.past.get(other.past.len().checked_sub(back)?)?)?;
         // It says how long ago, not when.
         heard.slot.since_ms += lag;
+        heard.heard_ms = self.now;
         Some(heard)
     }
 
