@@ -17,7 +17,7 @@ use support::client::{Client, acquire, delete, get, put, status, target};
 const ID: &str = "q3m1zt0xk4vdw2hn5sbyr0ac";
 
 /// Opens no lock.
-const NO_LOCK: u32 = 0x7fff_ffff;
+const NO_LOCK: u32 = 0xf0_0000;
 
 /// A removal ends long before this; one that takes it has failed its test.
 const PATIENT: Duration = Duration::from_secs(30);
