@@ -22,21 +22,21 @@ pub use accept::{Accepted, Refused};
 pub use notice::Notice;
 pub use resume::ResumeError;
 
-/// The pool.
-#[derive(Debug)]
+/// The pool. A copy costs little: a step is tried on one, and kept once it is on disk.
+#[derive(Debug, Clone)]
 pub struct Engine {
     config: Config,
     map: PartitionMap,
-    placement: Placement,
+    placement: Arc<Placement>,
     /// The backends of the map in its order, behind them the retired ones.
     members: Vec<Member>,
     slots: Vec<SlotState>,
-    peers: Vec<Option<PeerView>>,
+    peers: Vec<Option<Arc<PeerView>>>,
     longest_timeout_minutes: u32,
 }
 
 /// One backend.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct Member {
     /// What the map says of it, or said last.
     pub spec: BackendSpec,
@@ -175,12 +175,12 @@ impl Engine {
     /// What the peer at this position of the main file says; `None` when it does not answer.
     pub fn set_peer(&mut self, index: usize, view: Option<PeerView>) {
         if let Some(peer) = self.peers.get_mut(index) {
-            *peer = view;
+            *peer = view.map(Arc::new);
         }
     }
 
     /// The peers, in the order of the main file.
-    pub fn peers(&self) -> &[Option<PeerView>] {
+    pub fn peers(&self) -> &[Option<Arc<PeerView>>] {
         &self.peers
     }
 
