@@ -79,9 +79,7 @@ impl Surroundings<'_> {
                     is_obsolete && there.second == Some(second) && there.first != first
                 }
                 Stage::Wait => is_obsolete && has_places(*there, second, first),
-                Stage::Move2 => {
-                    has_places(*there, second, first) && !peer.has_lasted(self.times.lifetime_ms)
-                }
+                Stage::Move2 => has_places(*there, second, first) && !self.follows(slot, *there),
                 _ => false,
             }
         })
