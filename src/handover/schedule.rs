@@ -405,6 +405,6 @@ fn restored(slot: SlotState) -> SlotState {
 }
 
 #[cfg(test)]
-mod tests;
+mod several_proxies;
 #[cfg(test)]
-mod two_proxies;
+mod tests;
