@@ -3,6 +3,7 @@
 mod support;
 
 use std::fmt::Write;
+use std::fs;
 use std::net::{SocketAddr, TcpListener};
 
 use support::admin::{self, backend, wait_for};
@@ -248,6 +249,27 @@ fn without_its_memory_or_a_place_for_it_no_proxy_starts() {
         assert_eq!((code, &*stdout), (Some(3), ""), "{stderr}");
         assert!(stderr.contains(wanted), "{stderr}");
     }
+}
+
+#[test]
+fn what_cannot_be_written_down_does_not_come_into_force() {
+    let directory = tempfile::tempdir().unwrap();
+    let state = directory.path().join("state");
+    fs::create_dir(&state).unwrap();
+    let extra = format!("handover: {{state_file: \"{}/file\"}}", state.display());
+    let files = ProxyFiles::new(&NOBODY, &extra);
+    let proxy = files.start();
+    fs::remove_dir_all(&state).unwrap();
+    files.replace("map.yaml", &map(2, 3, ""));
+    let (code, outcome) = admin::reload(proxy.admin());
+    assert_eq!((code, &outcome["map_version"]), (422, &1.into()));
+    let fault = outcome["faults"][0].as_str().unwrap();
+    assert!(fault.contains("cannot write the state file"), "{fault}");
+
+    fs::create_dir(&state).unwrap();
+    let (code, outcome) = admin::reload(proxy.admin());
+    assert_eq!((code, &outcome["map_version"]), (200, &2.into()));
+    assert!(fs::exists(state.join("file")).unwrap());
 }
 
 #[test]

@@ -8,9 +8,11 @@
 //! * [`memory`], [`slot_groups`], [`state_file`], [`owed`]: what is remembered over a restart.
 //! * [`watch`], [`live`]: files that change, and which of their keys take effect at once; `files`
 //!   reads them.
-//! * [`probes`]: one task per backend that asks whether it is there.
+//! * [`probes`]: one task per backend that asks whether it is there; `burst` tells which failed
+//!   requests count beside them.
 //! * [`clock`]: the time that everything here goes by.
 
+mod burst;
 pub mod clock;
 pub mod engine;
 mod files;

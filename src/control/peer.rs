@@ -93,3 +93,86 @@ pub fn read(body: &[u8], own_instance: &str, now_ms: u64) -> Result<PeerView, Pe
         heard_ms: now_ms,
     })
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::handover::Stage;
+    use crate::route::SLOT_COUNT;
+
+    fn state(slots: Vec<SlotState>) -> PeerState {
+        PeerState {
+            instance: "them".to_owned(),
+            map_version: 7,
+            up: vec![Place::new(1).unwrap(), Place::new(127).unwrap()],
+            slots: slots.into(),
+            clock: Clock::start(),
+        }
+    }
+
+    fn suspect(since_ms: u64) -> SlotState {
+        SlotState {
+            second: Place::new(127),
+            stage: Stage::Suspect,
+            before: Some(Before {
+                stage: Stage::Steady,
+                since_ms: since_ms - 40,
+                swapped: true,
+            }),
+            ..SlotState::steady(Place::new(1).unwrap(), since_ms)
+        }
+    }
+
+    #[test]
+    fn a_report_says_how_long_things_last_and_not_what_a_clock_shows() {
+        let mut slots = vec![SlotState::steady(Place::new(1).unwrap(), 5); SLOT_COUNT];
+        let sent = PeerReport {
+            now_ms: 1_000,
+            ..state(Vec::new()).report()
+        };
+        slots[3] = suspect(900);
+        let sent = PeerReport {
+            slots: group(&slots),
+            ..sent
+        };
+        let body = serde_json::to_vec(&sent).unwrap();
+        let view = read(&body, "us", 50_000).unwrap();
+        assert_eq!((view.map_version, view.heard_ms), (7, 50_000));
+        assert_eq!(view.up, state(Vec::new()).up);
+        assert_eq!(view.slots[3], suspect(49_900));
+        assert_eq!(view.slots[4].since_ms, 50_000 - 995);
+    }
+
+    #[test]
+    fn a_proxy_does_not_agree_with_itself() {
+        let slots = vec![SlotState::steady(Place::new(1).unwrap(), 5); SLOT_COUNT];
+        let body = serde_json::to_vec(&state(slots).report()).unwrap();
+        assert!(read(&body, "us", 1).is_ok());
+        let error = read(&body, "them", 1).unwrap_err();
+        assert!(matches!(error, PeerReportError::Itself), "{error}");
+    }
+
+    #[test]
+    fn what_is_no_report_is_refused() {
+        let report = |slots: &str| {
+            format!(
+                r#"{{"instance":"a","map_version":1,"now_ms":9,"up":[0,1,200],"new":1,"slots":{slots}}}"#
+            )
+        };
+        let all =
+            r#"[{"first":1,"stage":"steady","since_ms":18446744073709551615,"slots":"0-16383"}]"#;
+        let view = read(report(all).as_bytes(), "us", 5).unwrap();
+        assert_eq!(view.up, [Place::new(1).unwrap()]);
+        assert_eq!(view.slots[0].since_ms, 5, "the future is now");
+        for body in [
+            "",
+            "[]",
+            "{}",
+            &report("[]"),
+            &report(&all.replace("16383", "16384")),
+            &report(&all.replace("steady", "settle")),
+        ] {
+            assert!(read(body.as_bytes(), "us", 5).is_err(), "{body}");
+        }
+    }
+}

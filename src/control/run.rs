@@ -3,7 +3,6 @@
 //! Every step is tried on a copy of the engine. It counts once it is on disk, and only then the
 //! data path and the peers see it.
 
-use std::collections::HashMap;
 use std::future::pending;
 use std::io;
 use std::path::PathBuf;
@@ -14,6 +13,8 @@ use std::time::Duration;
 use tokio::sync::{mpsc, watch};
 use tokio::time::{MissedTickBehavior, interval};
 
+use super::burst::Bursts;
+use super::clock::Clock;
 use super::engine::{Engine, Notice};
 use super::files::Files;
 use super::handle::{Command, PeerNews, Published};
@@ -33,13 +34,8 @@ use crate::health::{Change, Verdict};
 use crate::log::LevelHandle;
 use crate::proxy::{self, Feedback, Report, SharedSnapshot};
 
-use super::clock::Clock;
-
 /// How often the engine is asked what the time has changed.
 const TICK: Duration = Duration::from_millis(250);
-
-/// Requests of one backend that fail within this time fail for one reason, and count once.
-const ONE_FAILURE_MS: u64 = 100;
 
 /// How often it is said again that the state file cannot be written.
 const REPEAT_MS: u64 = 60_000;
@@ -67,8 +63,7 @@ pub struct Control {
     pub(super) level: Option<LevelHandle>,
     pub(super) peers: Peers,
     pub(super) reasons: Reasons,
-    /// When a request last failed at each backend.
-    pub(super) failed_ms: HashMap<Place, u64>,
+    pub(super) bursts: Bursts,
     pub(super) last_reload: Option<LastReload>,
     /// When it is said again that the state file cannot be written.
     pub(super) complain_ms: u64,
@@ -239,9 +234,7 @@ impl Control {
         let now_ms = self.clock.now_ms();
         match report {
             Report::Failed { place, failure } => {
-                let last_ms = self.failed_ms.get(&place);
-                if last_ms.is_none_or(|last| now_ms >= last + ONE_FAILURE_MS) {
-                    self.failed_ms.insert(place, now_ms);
+                if self.bursts.counts(place, now_ms) {
                     let change = self.engine.request_failed(place, failure, now_ms);
                     self.health_changed(place, change);
                 }

@@ -1,11 +1,11 @@
 //! Where control begins: from what is on disk.
 
-use std::collections::HashMap;
 use std::ffi::OsString;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use super::burst::Bursts;
 use super::clock::Clock;
 use super::engine::{Engine, Refused, ResumeError};
 use super::files::Files;
@@ -136,7 +136,7 @@ pub fn prepare(options: ControlOptions) -> Result<Prepared, ControlError> {
         level: options.level,
         peers,
         reasons,
-        failed_ms: HashMap::new(),
+        bursts: Bursts::default(),
         last_reload,
         complain_ms: 0,
     };

@@ -1,0 +1,42 @@
+//! Failures that belong together.
+
+use std::collections::HashMap;
+
+use crate::handover::Place;
+
+/// Requests of one backend that fail within this time fail for one reason: a hundred connections
+/// that break at once say no more than one.
+const BURST_MS: u64 = 100;
+
+/// When a failure of each backend last counted.
+#[derive(Debug, Default)]
+pub(super) struct Bursts(HashMap<Place, u64>);
+
+impl Bursts {
+    /// Whether a failure of the backend at `place` counts, or belongs to one that has counted.
+    pub(super) fn counts(&mut self, place: Place, now_ms: u64) -> bool {
+        let last_ms = self.0.get(&place);
+        let counts = last_ms.is_none_or(|last_ms| now_ms >= last_ms + BURST_MS);
+        if counts {
+            self.0.insert(place, now_ms);
+        }
+        counts
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_burst_counts_once_for_each_backend() {
+        let [one, other] = [1, 2].map(|id| Place::new(id).unwrap());
+        let mut bursts = Bursts::default();
+        assert!(bursts.counts(one, 1_000));
+        assert!(!bursts.counts(one, 1_000));
+        assert!(bursts.counts(other, 1_000));
+        assert!(!bursts.counts(one, 1_099));
+        assert!(bursts.counts(one, 1_100), "what goes on failing does count");
+        assert!(!bursts.counts(one, 1_199));
+    }
+}
