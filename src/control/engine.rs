@@ -191,8 +191,8 @@ impl Engine {
         }
     }
 
-    /// Takes every slot on to where it is now; what is new, for the log. Nothing new means that
-    /// nothing has to be written down or published.
+    /// Takes every slot on to where it is now; what is new for the log. Slots may have changed
+    /// without it.
     pub fn tick(&mut self, now_ms: u64) -> Vec<Notice> {
         let standings = self.standings();
         let fit = self.fit_to_stand_in();

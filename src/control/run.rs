@@ -161,7 +161,8 @@ impl Control {
     fn advance(&mut self) {
         let mut next = self.engine.clone();
         let notices = next.tick(self.clock.now_ms());
-        if !notices.is_empty() && self.try_to_put_in_force(next) {
+        let is_new = !notices.is_empty() || next.slots() != self.engine.slots();
+        if is_new && self.try_to_put_in_force(next) {
             self.log_notices(&notices);
         }
     }

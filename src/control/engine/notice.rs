@@ -27,6 +27,11 @@ type Side = (Stage, Place, Option<Place>);
 
 impl Changes {
     pub(super) fn add(&mut self, before: SlotState, after: SlotState) {
+        if before.stage == Stage::Suspect && after.stage == Stage::Suspect {
+            // Who would stand in has changed, and nobody does yet: when a whole pool falls, these
+            // would be a thousand lines.
+            return;
+        }
         let side = |slot: SlotState| (slot.stage, slot.first, slot.second);
         *self.counts.entry((side(before), side(after))).or_default() += 1;
     }
