@@ -1,0 +1,108 @@
+//! Visits every state of small worlds in which the real decisions run, and holds what a client may
+//! rely on in each of them. `docs/handover-proof.md` says what is run and what was found.
+
+#[path = "handover_model/backend.rs"]
+mod backend;
+#[path = "handover_model/check.rs"]
+mod check;
+#[path = "handover_model/config.rs"]
+mod config;
+#[path = "handover_model/driver.rs"]
+mod driver;
+#[path = "handover_model/known.rs"]
+mod known;
+#[path = "handover_model/model.rs"]
+mod model;
+#[path = "handover_model/state.rs"]
+mod state;
+
+use check::holds;
+use config::{A, Config, add, stock};
+
+#[test]
+fn one_server_keeps_the_invariants() {
+    holds("stock 2+2", &Config::new(stock(), &[2, 2]).reads());
+    holds(
+        "stock 2+2 takeover",
+        &Config::new(stock(), &[2, 2]).takeovers(1),
+    );
+    holds(
+        "stock 2+2 deletes takeover",
+        &Config::new(stock(), &[2, 2]).deletes().takeovers(1),
+    );
+    holds(
+        "stock 2+2 lost takeovers",
+        &Config::new(stock(), &[2, 2]).lost(1).takeovers(2),
+    );
+    holds(
+        "stock 1+1+1 delayed takeover",
+        &Config::new(stock(), &[1, 1, 1])
+            .delayed(1)
+            .takeovers(1)
+            .deletes(),
+    );
+    holds(
+        "stock 1+1+1 death",
+        &Config::new(stock(), &[1, 1, 1])
+            .deaths(1)
+            .takeovers(1)
+            .deletes(),
+    );
+    holds(
+        "stock 2+1 crash",
+        &Config::new(stock(), &[2, 1])
+            .crashes(1)
+            .takeovers(1)
+            .deletes(),
+    );
+}
+
+#[test]
+fn add_without_faults() {
+    holds("add 1+1", &Config::new(add(), &[1, 1]));
+    holds(
+        "add 1+1 session deletes",
+        &Config::new(add(), &[1, 1]).session(A).deletes(),
+    );
+    holds("add 2+1", &Config::new(add(), &[2, 1]));
+    holds("add 2+1 session", &Config::new(add(), &[2, 1]).session(A));
+}
+
+#[test]
+fn add_reads() {
+    holds(
+        "add 1+1 session deletes reads",
+        &Config::new(add(), &[1, 1]).session(A).deletes().reads(),
+    );
+}
+
+#[test]
+fn add_faults() {
+    holds(
+        "add 1+1+1 session",
+        &Config::new(add(), &[1, 1, 1]).session(A),
+    );
+    holds(
+        "add 1+1 takeover",
+        &Config::new(add(), &[1, 1]).takeovers(1),
+    );
+    holds("add 1+1 lost", &Config::new(add(), &[1, 1]).lost(1));
+    holds("add 1+1 delayed", &Config::new(add(), &[1, 1]).delayed(1));
+    holds("add 1+1 death", &Config::new(add(), &[1, 1]).deaths(1));
+    holds(
+        "add 1+1 session takeover",
+        &Config::new(add(), &[1, 1]).takeovers(1).session(A),
+    );
+    holds(
+        "add 1+1 session lost",
+        &Config::new(add(), &[1, 1]).lost(1).session(A),
+    );
+    holds(
+        "add 1+1 session delayed",
+        &Config::new(add(), &[1, 1]).delayed(1).session(A),
+    );
+    holds(
+        "add 1+1 session death",
+        &Config::new(add(), &[1, 1]).deaths(1).session(A),
+    );
+}
