@@ -27,12 +27,15 @@
 //! A module imports only from layers below its own; `tests/layers.rs` holds the table.
 //! ARCHITECTURE.md follows one request through these files and gives the reasons.
 
+pub mod admin;
 pub mod app;
 pub mod backend;
 pub mod cli;
 pub mod config;
+pub mod control;
 pub mod farm;
 pub mod handover;
+pub mod health;
 pub mod log;
 pub mod net;
 pub mod proxy;

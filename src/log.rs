@@ -9,6 +9,9 @@ use std::time::{Duration, Instant};
 
 use tracing_appender::non_blocking::{NonBlocking, NonBlockingBuilder};
 use tracing_subscriber::filter::LevelFilter;
+use tracing_subscriber::layer::SubscriberExt;
+use tracing_subscriber::util::SubscriberInitExt;
+use tracing_subscriber::{Layer, Registry, fmt, reload};
 
 use crate::config::{LogConfig, LogFormat, LogLevel};
 
@@ -30,40 +33,65 @@ const ROOM_PAUSE: Duration = Duration::from_millis(1);
 /// Logging never waits for stderr and never fails: a thread of its own writes the lines. Those
 /// that stderr does not take in time, or not at all, are lost.
 pub fn init(config: LogConfig) -> LogGuard {
-    let level = match config.level {
-        LogLevel::Error => LevelFilter::ERROR,
-        LogLevel::Warn => LevelFilter::WARN,
-        LogLevel::Info => LevelFilter::INFO,
-        LogLevel::Debug => LevelFilter::DEBUG,
-        LogLevel::Trace => LevelFilter::TRACE,
-    };
-    let guard = LogGuard::new(io::stderr(), MAX_QUEUED_LINES);
-    let builder = tracing_subscriber::fmt()
-        .with_max_level(level)
+    let (filter, filter_handle) = reload::Layer::new(filter_of(config.level));
+    let guard = LogGuard::new(io::stderr(), MAX_QUEUED_LINES, LevelHandle(filter_handle));
+    let lines = fmt::layer()
         .with_writer(guard.lines.clone())
         // Its way to report a line that cannot be written is to panic when stderr fails.
         .log_internal_errors(false)
         .with_ansi(io::stderr().is_terminal())
         .with_target(false);
-    // Only a test process that starts two servers can have set a logger before.
-    let _ = match config.format {
-        LogFormat::Text => builder.try_init(),
-        LogFormat::Json => builder.json().try_init(),
+    let lines = match config.format {
+        LogFormat::Text => lines.boxed(),
+        LogFormat::Json => lines.json().boxed(),
     };
+    // Only a test process that starts two servers can have set a logger before.
+    let _ = tracing_subscriber::registry()
+        .with(filter)
+        .with(lines)
+        .try_init();
     guard
+}
+
+fn filter_of(level: LogLevel) -> LevelFilter {
+    match level {
+        LogLevel::Error => LevelFilter::ERROR,
+        LogLevel::Warn => LevelFilter::WARN,
+        LogLevel::Info => LevelFilter::INFO,
+        LogLevel::Debug => LevelFilter::DEBUG,
+        LogLevel::Trace => LevelFilter::TRACE,
+    }
+}
+
+/// Changes how important a line must be to be logged.
+#[derive(Debug, Clone)]
+pub struct LevelHandle(reload::Handle<LevelFilter, Registry>);
+
+impl LevelHandle {
+    /// From now on lines are logged that are at least as important as `level`.
+    pub fn set(&self, level: LogLevel) {
+        // The filter outlives the handle, unless another logger was set before.
+        let _ = self.0.reload(filter_of(level));
+    }
 }
 
 /// When dropped, waits until the lines logged so far are written, for a second at most.
 #[must_use = "the last log lines are lost unless this lives to the end of the command"]
 #[derive(Debug)]
 pub struct LogGuard {
+    level: LevelHandle,
     lines: NonBlocking,
     /// Tells of each mark that everything before it was handed to the output.
     marks_passed: Receiver<()>,
 }
 
 impl LogGuard {
-    fn new(out: impl Write + Send + 'static, max_queued_lines: usize) -> Self {
+    /// The way to change the level later.
+    pub fn level(&self) -> LevelHandle {
+        self.level.clone()
+    }
+
+    fn new(out: impl Write + Send + 'static, max_queued_lines: usize, level: LevelHandle) -> Self {
         let (mark_passed, marks_passed) = channel();
         let (lines, worker) = NonBlockingBuilder::default()
             .buffered_lines_limit(max_queued_lines)
@@ -73,6 +101,7 @@ impl LogGuard {
         // Its drop writes to stdout, and panics without one, when stderr takes nothing.
         std::mem::forget(worker);
         Self {
+            level,
             lines,
             marks_passed,
         }
@@ -195,7 +224,9 @@ mod tests {
 
     fn gated(max_queued_lines: usize) -> (LogGuard, Sender<()>, Receiver<Vec<u8>>) {
         let ((tell, told), (taken, lines)) = (channel(), channel());
-        let guard = LogGuard::new(Gated { told, taken }, max_queued_lines);
+        let (_, level) = reload::Layer::new(LevelFilter::INFO);
+        let out = Gated { told, taken };
+        let guard = LogGuard::new(out, max_queued_lines, LevelHandle(level));
         (guard, tell, lines)
     }
 

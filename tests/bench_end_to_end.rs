@@ -30,7 +30,10 @@ fn a_bench_through_the_proxy_finds_nothing_wrong_and_every_server_has_its_share(
     assert_eq!(report["pages"], 3000);
     assert_eq!(report["failures"], Value::Object(Map::new()));
     assert_eq!(report["worst_lag_ms"], Value::Null);
-    assert!(number(&report["session_starts"]) > 0, "{report}");
+    assert!(number(&report["new_sessions"]) > 0, "{report}");
+    assert_eq!(report["session_starts"], report["new_sessions"], "{report}");
+    assert_eq!(report["bad_seconds"], Value::Array(Vec::new()));
+    assert_eq!(report["first_failed_page_ms"], Value::Null);
     assert!(
         number(&report["operation_latency"]["remove"]["count"]) > 0,
         "nobody abandoned a session: {report}"
@@ -119,6 +122,11 @@ fn sessions_that_died_with_their_server_are_counted_as_lost_and_nothing_else_is(
     let failures = report["failures"].as_object().unwrap();
     assert!(failures.values().map(number).sum::<u64>() > 0, "{report:#}");
     assert!(number(&report["failed_pages"]) > 0, "{report:#}");
+    assert_eq!(
+        sum(&report["bad_seconds"], "failed_pages"),
+        number(&report["failed_pages"])
+    );
+    assert_eq!(sum(&report["bad_seconds"], "lost_sessions"), counts["lost"]);
     let example = &report["violations"]["lost"]["examples"][0];
     assert_eq!(example["session"].as_str().unwrap().len(), 8, "{report:#}");
 }
@@ -128,7 +136,10 @@ fn the_printed_report_names_losses_and_failures_apart() {
     let (code, stdout) = bench_while_a_server_dies(&[]);
     assert_eq!(code, Some(1), "{stdout}");
     let (before, wrong) = stdout.split_once("\nWRONG ANSWERS:\n").unwrap();
-    let failures = before.lines().last().unwrap();
+    let mut failures = before.lines().rev();
+    let times = failures.next().unwrap();
+    assert!(times.starts_with("pages failed from "), "{stdout}");
+    let failures = failures.next().unwrap();
     assert!(failures.starts_with("failures ("), "{stdout}");
     assert!(failures.contains("closed "), "{stdout}");
     let kinds: Vec<&str> = wrong
@@ -350,6 +361,13 @@ fn number(value: &Value) -> u64 {
     value.as_u64().unwrap()
 }
 
+/// The sum of one field over a list of objects.
+#[track_caller]
+fn sum(list: &Value, field: &str) -> u64 {
+    let list = list.as_array().unwrap().iter();
+    list.map(|object| number(&object[field])).sum()
+}
+
 fn violations(report: &Value) -> BTreeMap<&str, u64> {
     let all = report["violations"].as_object().unwrap();
     all.iter()
@@ -376,6 +394,7 @@ fn assert_shape(report: &Value) {
         "failed_pages",
         "unfinished_pages",
         "operations",
+        "new_sessions",
         "session_starts",
         "takeovers",
         "lock_waits",

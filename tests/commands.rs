@@ -326,7 +326,10 @@ fn a_request_that_is_never_answered_does_not_hold_up_the_end() {
 fn a_second_signal_ends_the_program_at_once() {
     for signals in [["TERM", "TERM"], ["INT", "TERM"]] {
         let backend = Backend::start();
-        let proxy = proxy(&[backend.address], "timeouts: {shutdown: 1h, answer: 1h}");
+        let proxy = proxy(
+            &[backend.address],
+            "timeouts: {shutdown: 1h, answer: 1h}\nhandover: {settle: 2h, failover_after: 2h}",
+        );
         let mut waiting = Client::connect(proxy.address);
         waiting.send(&get(ID));
         let mut connection = backend.accept();

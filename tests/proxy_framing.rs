@@ -12,7 +12,6 @@ use std::net::SocketAddr;
 use std::thread;
 
 use staterouter::config;
-use staterouter::proxy::Snapshot;
 use support::answers::{BAD_REQUEST, DONE, item, locked_item};
 use support::backend::{ABSENT, Backend, BackendConnection};
 use support::client::{Client, acquire, body, get, head, put, target};
@@ -40,7 +39,8 @@ const STATE_SERVER: &[&str] = &[
 ];
 
 /// For tests that wait for each piece of a message to be read.
-const PATIENT: &str = "timeouts: {client_stall: 1h, connect: 1h, answer: 1h}";
+const PATIENT: &str = "timeouts: {client_stall: 1h, connect: 1h, answer: 1h}\n\
+                       handover: {settle: 2h, failover_after: 2h}";
 
 /// A proxy over one scripted backend.
 fn one_backend(extra: &str) -> (Program, Backend) {
@@ -208,11 +208,8 @@ fn a_request_behind_the_last_part_of_a_body_is_answered_next() {
 /// For each backend a session id that it owns.
 fn one_id_of_each(files: &ProxyFiles, backends: usize) -> Vec<String> {
     let loaded = config::load(files.config().as_ref()).unwrap();
-    let snapshot = Snapshot::build(&loaded.config, &loaded.partition_map).unwrap();
-    let owner = |id: &str| {
-        let located = snapshot.placement.hash_key().locate(id.as_bytes());
-        snapshot.placement.owner(located.slot).index()
-    };
+    let placement = loaded.partition_map.placement().unwrap();
+    let owner = |id: &str| placement.owner(placement.slot(id.as_bytes())).index();
     let mut ids = (0..).map(|number| format!("session{number}"));
     (0..backends)
         .map(|backend| ids.find(|id| owner(id) == backend).unwrap())

@@ -92,6 +92,7 @@ fn partition_map(servers: &[DemoServer]) -> PartitionMap {
     PartitionMap {
         version: 1,
         hash_key: HashKey::DEFAULT,
+        accept_moved_percent: None,
         backends: (1..).zip(servers).map(backend).collect(),
     }
 }

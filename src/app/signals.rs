@@ -1,4 +1,5 @@
-//! What SIGTERM and Ctrl-C do: the first stops in good order, the second at once.
+//! What SIGTERM and Ctrl-C do: the first stops in good order, the second at once. SIGHUP asks for a
+//! reload where that is caught.
 
 use std::io;
 
@@ -37,15 +38,29 @@ impl StopSignals {
         })
     }
 
-    /// From here on SIGHUP does nothing: it asks other servers to reload, and must not end this one
-    /// with requests in flight.
+    /// From here on SIGHUP does not end the process with requests in flight.
     ///
     /// # Errors
     /// When the system gives no signal handler.
-    pub fn ignore_hangup(&mut self) -> io::Result<()> {
+    pub fn catch_hangup(&mut self) -> io::Result<()> {
         let _entered = self.runtime.enter();
         self.hangup = Some(signal(SignalKind::hangup())?);
         Ok(())
+    }
+
+    /// Waits for either signal that ends the program; calls `on_hangup` for each SIGHUP, if that
+    /// is caught.
+    pub fn wait_through_hangups(&mut self, on_hangup: impl Fn()) {
+        let mut caught = self.hangup.take();
+        self.wait_or(async {
+            if let Some(hangup) = &mut caught {
+                while hangup.recv().await.is_some() {
+                    on_hangup();
+                }
+            }
+            std::future::pending::<()>().await;
+        });
+        self.hangup = caught;
     }
 
     /// Waits for either signal, or for `other` to be done.

@@ -8,6 +8,7 @@ use tokio::net::TcpStream;
 
 use super::resolve::Resolver;
 use crate::config::BackendAddress;
+use crate::health::Failure;
 use crate::net::{Conn, Deadline};
 
 /// The backend could not be reached. No byte of a request has been sent.
@@ -22,6 +23,17 @@ pub enum ConnectError {
     /// Nobody answered in time.
     #[error("cannot connect in time")]
     TimedOut,
+}
+
+impl ConnectError {
+    /// What it says about the backend.
+    pub fn failure(&self) -> Failure {
+        match self {
+            Self::Unresolved(_) => Failure::Unresolved,
+            Self::Refused(_) => Failure::Refused,
+            Self::TimedOut => Failure::ConnectTimedOut,
+        }
+    }
 }
 
 /// Bounds of a pool.
@@ -40,6 +52,7 @@ pub struct Pool {
     resolver: Resolver,
     idle: RefCell<VecDeque<Idle>>,
     limits: Cell<PoolLimits>,
+    has_answered: Cell<bool>,
 }
 
 #[derive(Debug)]
@@ -55,6 +68,7 @@ impl Pool {
             resolver: Resolver::new(address),
             idle: RefCell::new(VecDeque::new()),
             limits: Cell::new(limits),
+            has_answered: Cell::new(false),
         }
     }
 
@@ -81,6 +95,21 @@ impl Pool {
     /// Changes the bounds of a pool in use.
     pub fn set_limits(&self, limits: PoolLimits) {
         self.limits.set(limits);
+    }
+
+    /// Remembers that the backend has answered.
+    pub fn note_answer(&self) {
+        self.has_answered.set(true);
+    }
+
+    /// Whether the backend has answered since this was asked last.
+    pub fn take_has_answered(&self) -> bool {
+        self.has_answered.take()
+    }
+
+    /// Closes all idle connections.
+    pub fn clear(&self) {
+        self.idle.borrow_mut().clear();
     }
 
     /// The newest connection that is still good; dead ones found on the way are closed.

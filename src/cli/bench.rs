@@ -229,8 +229,8 @@ fn print_table(out: &mut impl Write, report: &FarmReport) -> io::Result<()> {
     print_latencies(out, report)?;
     writeln!(
         out,
-        "\nsession starts {}, lock waits {}, takeovers {}",
-        report.session_starts, report.lock_waits, report.takeovers
+        "\nnew sessions {}, session starts {}, lock waits {}, takeovers {}",
+        report.new_sessions, report.session_starts, report.lock_waits, report.takeovers
     )?;
     if let Some(sweep) = report.sweep {
         writeln!(
@@ -280,7 +280,17 @@ fn print_failures(out: &mut impl Write, report: &FarmReport) -> io::Result<()> {
     for (kind, count) in &report.failures {
         write!(out, " {kind} {count}")?;
     }
-    writeln!(out)
+    writeln!(out)?;
+    let (Some(first_ms), Some(last_ms)) = (report.first_failed_page_ms, report.last_failed_page_ms)
+    else {
+        return Ok(());
+    };
+    writeln!(
+        out,
+        "pages failed from {:.1} s to {:.1} s of the run",
+        first_ms as f64 / 1000.0,
+        last_ms as f64 / 1000.0
+    )
 }
 
 fn print_violations(out: &mut impl Write, report: &FarmReport) -> io::Result<()> {

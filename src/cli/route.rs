@@ -4,8 +4,8 @@ use std::path::PathBuf;
 
 use super::{Exit, output};
 use crate::config;
-use crate::proxy::Snapshot;
-use crate::route::{KeyBuffer, extract};
+use crate::config::PartitionMap;
+use crate::route::{KeyBuffer, Placement, extract};
 
 /// Characters of a session id that are shown, at most and never more than a quarter of it: enough
 /// to recognise a line, too few to use the id.
@@ -25,23 +25,23 @@ pub(super) struct RouteArgs {
 }
 
 pub(super) fn run(args: &RouteArgs) -> Exit {
-    let (config, map) = match config::load(&args.config) {
-        Ok(loaded) => (loaded.config, loaded.partition_map),
+    let map = match config::load(&args.config) {
+        Ok(loaded) => loaded.partition_map,
         Err(error) => return output::could_not_run(error),
     };
-    let snapshot = match Snapshot::build(&config, &map) {
-        Ok(snapshot) => snapshot,
+    let placement = match map.placement() {
+        Ok(placement) => placement,
         Err(error) => return output::could_not_run(error),
     };
     let mut exit = Exit::Fine;
     let mut key_buffer = KeyBuffer::new();
     for id in &args.ids {
         if !args.target && !id.is_empty() {
-            output::line(describe(&snapshot, id.as_bytes()));
+            output::line(describe(&map, &placement, id.as_bytes()));
             continue;
         }
         match extract(id.as_bytes(), &mut key_buffer) {
-            Ok(key) => output::line(describe(&snapshot, key.session_id())),
+            Ok(key) => output::line(describe(&map, &placement, key.session_id())),
             Err(error) => {
                 output::line(format_args!("not a session: {error}"));
                 exit = Exit::Finding;
@@ -52,13 +52,12 @@ pub(super) fn run(args: &RouteArgs) -> Exit {
 }
 
 /// One line: whom, where, and who would take over.
-fn describe(snapshot: &Snapshot, session_id: &[u8]) -> String {
-    let placement = &snapshot.placement;
+fn describe(map: &PartitionMap, placement: &Placement, session_id: &[u8]) -> String {
     let located = placement.hash_key().locate(session_id);
     let names: Vec<&str> = placement
         .candidates(located.slot)
         .iter()
-        .map(|backend| snapshot.backends[backend.index()].name.as_str())
+        .map(|backend| map.backends[backend.index()].name.as_str())
         .collect();
     let id = String::from_utf8_lossy(session_id);
     let shown_chars = MAX_SHOWN_CHARS.min(id.chars().count() / 4);

@@ -31,7 +31,7 @@ pub(super) fn run(args: &ServeArgs) -> Exit {
         Ok(signals) => signals,
         Err(error) => return output::could_not_run(error),
     };
-    if let Err(error) = signals.ignore_hangup() {
+    if let Err(error) = signals.catch_hangup() {
         return output::could_not_run(error);
     }
     let running = match proxy_server::start(&config, &map) {

@@ -6,8 +6,8 @@
 //!
 //! Within: `raw` turns YAML into a tree with places, `reader` takes a map apart key by key,
 //! `kinds` says what a scalar may be, `outline` keeps what the reader asked for and turns it into
-//! the JSON Schemas, `fault` renders. `staterouter_file` and `partition_map` say which keys there
-//! are; they are the only place where that stands.
+//! the JSON Schemas, `fault` renders. `staterouter_file` with its `sections`, and `partition_map` say
+//! which keys there are; they are the only place where that stands.
 
 mod address;
 mod allow;
@@ -17,9 +17,12 @@ mod kinds;
 mod load;
 mod outline;
 mod partition_map;
+mod placement;
 mod printable;
 mod raw;
 mod reader;
+mod sections;
+mod settings;
 mod staterouter_file;
 mod units;
 
@@ -31,7 +34,10 @@ pub use load::{LoadError, Loaded, load, load_partition_map};
 pub use partition_map::{
     BackendSpec, BackendState, MAX_BACKEND_ID, PartitionMap, derived_backend_id,
 };
-pub use staterouter_file::{Config, Limits, LogConfig, LogFormat, LogLevel, Timeouts};
+pub use settings::{
+    AdminConfig, HandoverConfig, HealthConfig, Limits, LogConfig, LogFormat, LogLevel, Timeouts,
+};
+pub use staterouter_file::Config;
 
 /// A JSON Schema that editors check one of the files with.
 #[derive(Debug, Clone, PartialEq, Eq)]

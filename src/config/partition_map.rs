@@ -11,6 +11,7 @@ use super::outline::Outline;
 use super::printable::quoted;
 use super::raw;
 use super::reader::{MapReader, Read, read_map, read_nothing};
+use super::sections::{PERCENT, to_percent};
 
 /// Largest id of a backend: lock cookies have 7 bits for it, and 0 means none.
 pub const MAX_BACKEND_ID: u8 = 127;
@@ -22,6 +23,9 @@ pub struct PartitionMap {
     pub version: u64,
     /// The key under which session ids are hashed to slots.
     pub hash_key: HashKey,
+    /// Share of the slots that this map may move, 1 to 100; `None` leaves it to
+    /// [`HandoverConfig::max_moved_percent`](super::HandoverConfig::max_moved_percent).
+    pub accept_moved_percent: Option<u8>,
     /// 1 to 127 backends in file order, at least one of them active. Names, ids and addresses
     /// are unique.
     pub backends: Vec<BackendSpec>,
@@ -49,9 +53,9 @@ pub struct BackendSpec {
 pub enum BackendState {
     /// Serves its share.
     Active,
-    /// Gets no sessions; for now the same as off.
+    /// Gets no new sessions; those it has move away over one session lifetime.
     Drain,
-    /// Is not contacted.
+    /// Removed at once; what it holds is given up.
     Off,
 }
 
@@ -105,6 +109,12 @@ fn read_partition_map(map: &mut MapReader<'_, '_>) -> Option<PartitionMap> {
         &HASH_KEY,
         HashKey::DEFAULT,
     );
+    let accept_moved_share = map.derived(
+        "accept_moved_share",
+        "Percent of the sessions that this map may move. When left out, `handover.max_moved_share` \
+         of the main file counts. Remove it with the next change.",
+        &PERCENT,
+    );
     let backends = map.maps(
         "backends",
         "The state servers. The order does not matter.",
@@ -125,6 +135,7 @@ fn read_partition_map(map: &mut MapReader<'_, '_>) -> Option<PartitionMap> {
     Some(PartitionMap {
         version: version.value()?,
         hash_key: hash_key.value,
+        accept_moved_percent: accept_moved_share.value().map(to_percent),
         backends: backends?,
     })
 }
@@ -154,8 +165,8 @@ fn read_backend(map: &mut MapReader<'_, '_>) -> Draft {
         state: map
             .optional(
                 "state",
-                "`active` serves its share; `drain` and `off` get no sessions, and those they hold \
-                 are out of reach.",
+                "`active` serves its share; `drain`: its sessions move away over one session \
+                 lifetime; `off`: removed at once, what it holds is given up.",
                 &STATES,
                 BackendState::Active,
             )

@@ -1,17 +1,19 @@
 //! The main file, `staterouter.yaml`.
 
+use std::collections::HashSet;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use super::address::BackendAddress;
 use super::allow::{AllowList, NETWORK};
 use super::fault::{Faults, Place, Report};
-use super::kinds::{Choice, Durations, Integer, Mistake, Sizes, Text};
+use super::kinds::Integer;
 use super::outline::Outline;
-use super::printable::quoted;
 use super::raw;
 use super::reader::{Field, MapReader, Read, read_map, read_nothing};
-use super::units;
+use super::sections::{self, HandoverDraft, require_order};
+use super::settings::{AdminConfig, HandoverConfig, HealthConfig, Limits, LogConfig, Timeouts};
 
 /// Everything the main file says, complete with defaults.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -29,107 +31,16 @@ pub struct Config {
     pub timeouts: Timeouts,
     /// How large and how many things may be.
     pub limits: Limits,
+    /// Where the proxy answers about itself.
+    pub admin: AdminConfig,
+    /// Admin addresses of the other proxies of the farm, each once.
+    pub peers: Vec<BackendAddress>,
+    /// When a backend counts as down, and as up again.
+    pub health: HealthConfig,
+    /// How sessions move between backends.
+    pub handover: HandoverConfig,
     /// What is logged, and how.
     pub log: LogConfig,
-}
-
-/// How long things may take. All lie from 100 ms to 1 h.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Timeouts {
-    /// Connecting to a backend; at most `answer`.
-    pub connect: Duration,
-    /// The whole answer of a backend, connecting included.
-    pub answer: Duration,
-    /// A client connection without a request.
-    pub client_idle: Duration,
-    /// A half-sent request or a half-read answer without progress.
-    pub client_stall: Duration,
-    /// A pooled backend connection without a request.
-    pub backend_idle: Duration,
-    /// A new client connection waiting for a place when the cap is reached.
-    pub accept_wait: Duration,
-    /// Requests in flight when the proxy stops.
-    pub shutdown: Duration,
-}
-
-/// How large and how many things may be.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Limits {
-    /// Head of a request or an answer, in bytes.
-    pub head_bytes: usize,
-    /// Body of a request or an answer, in bytes; fits an `i32`.
-    pub body_bytes: u64,
-    /// Client connections at a time.
-    pub client_connections: usize,
-    /// Idle connections kept per backend and worker.
-    pub idle_backend_connections: usize,
-}
-
-/// What is logged, and how.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct LogConfig {
-    /// The least important messages that are logged.
-    pub level: LogLevel,
-    /// The form of a log line.
-    pub format: LogFormat,
-}
-
-/// Importance of a log message.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum LogLevel {
-    /// What keeps the program from its work as a whole.
-    Error,
-    /// What failed or was refused: requests, connections, settings.
-    Warn,
-    /// Start and end of the program.
-    Info,
-    /// Details for finding a fault.
-    Debug,
-    /// Everything there is.
-    Trace,
-}
-
-/// Form of a log line.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum LogFormat {
-    /// For people.
-    Text,
-    /// One JSON object per line.
-    Json,
-}
-
-impl Default for Timeouts {
-    fn default() -> Self {
-        Timeouts {
-            connect: Duration::from_secs(2),
-            answer: Duration::from_secs(8),
-            client_idle: Duration::from_secs(60),
-            client_stall: Duration::from_secs(10),
-            backend_idle: Duration::from_secs(15),
-            accept_wait: Duration::from_secs(1),
-            shutdown: Duration::from_secs(10),
-        }
-    }
-}
-
-impl Default for Limits {
-    fn default() -> Self {
-        Limits {
-            head_bytes: 16 << 10,
-            body_bytes: 64 << 20,
-            client_connections: 10_000,
-            idle_backend_connections: 256,
-        }
-    }
-}
-
-impl Default for LogConfig {
-    fn default() -> Self {
-        LogConfig {
-            level: LogLevel::Info,
-            format: LogFormat::Text,
-        }
-    }
 }
 
 impl Config {
@@ -142,12 +53,16 @@ impl Config {
             workers: 0,
             timeouts: Timeouts::default(),
             limits: Limits::default(),
+            admin: AdminConfig::default(),
+            peers: Vec::new(),
+            health: HealthConfig::default(),
+            handover: HandoverConfig::default(),
             log: LogConfig::default(),
         }
     }
 
     /// Reads the main file from memory. `file_name` is the name in messages, and its directory is
-    /// what a relative `partition_map` is relative to.
+    /// what relative paths in the text are relative to.
     ///
     /// # Errors
     /// All faults of the text at once.
@@ -180,7 +95,13 @@ impl<'t> MainFile<'t> {
             };
         };
         let directory = Path::new(file_name).parent().unwrap_or(Path::new(""));
-        draft.config.partition_map = directory.join(&draft.config.partition_map);
+        let Config {
+            partition_map,
+            handover,
+            ..
+        } = &mut draft.config;
+        *partition_map = directory.join(&partition_map);
+        handover.state_file = directory.join(&handover.state_file);
         let path = draft.config.partition_map.clone();
         let partition_map = draft.partition_map.found().map(|(_, place)| (path, place));
         let config = partition_map.is_some().then_some(draft.config);
@@ -209,19 +130,22 @@ const DEFAULT_LISTEN: SocketAddr =
 /// Most entries of `allow`: each new connection is compared with all of them.
 const MAX_NETWORKS: usize = 1024;
 
+/// Most entries of `peers`: each of them is asked once a second, and asks as often.
+const MAX_PEERS: usize = 32;
+
 fn read_config(map: &mut MapReader<'_, '_>) -> Draft {
     let partition_map = map.required(
         "partition_map",
         "The file that lists the backends. A relative path is relative to the directory of this \
          file. It is read once, at the start.",
-        &FILE_PATH,
+        &sections::FILE_PATH,
     );
     let mut config = Config::new(partition_map.clone().value().unwrap_or_default());
     let listen = map.optional(
         "listen",
         "IP address and port where the web farm connects to (stateConnectionString). Beyond \
          loopback it needs `allow`.",
-        &LISTEN,
+        &sections::LISTEN,
         config.listen,
     );
     let allow = map.list(
@@ -240,18 +164,40 @@ fn read_config(map: &mut MapReader<'_, '_>) -> Draft {
         &Integer(0..=256),
         config.workers as u64,
     );
-    config.workers = to_usize(workers.value);
-    config.timeouts = map.section("timeouts", "How long things may take.", read_timeouts);
-    config.limits = map.section(
-        "limits",
-        "How large and how many things may be.",
-        read_limits,
-    );
-    config.log = map.section("log", "What is logged, and how.", read_log);
+    config.workers = sections::to_usize(workers.value);
+    read_sections(map, &mut config, &listen);
     Draft {
         config,
         partition_map,
     }
+}
+
+fn read_sections(map: &mut MapReader<'_, '_>, config: &mut Config, listen: &Field<SocketAddr>) {
+    let doc = "How long things may take.";
+    let (timeouts, operation) = map.section("timeouts", doc, sections::read_timeouts);
+    config.timeouts = timeouts;
+    let doc = "How large and how many things may be.";
+    config.limits = map.section("limits", doc, sections::read_limits);
+    let doc = "Where the proxy answers about itself.";
+    let admin = map.section("admin", doc, sections::read_admin);
+    config.admin.listen = admin.value;
+    let peers = map.list(
+        "peers",
+        "Admin addresses of the other proxies of the farm. They agree before other backends \
+         stand in for one that is down.",
+        &sections::PEER,
+        MAX_PEERS,
+    );
+    require_askable(map, listen, &admin, &peers);
+    config.peers = peers.value;
+    let doc = "When a backend counts as down, and as up again.";
+    config.health = map.section("health", doc, sections::read_health);
+    let doc = "How sessions move between backends, planned or because one failed.";
+    let handover = map.section("handover", doc, sections::read_handover);
+    require_time_for_an_operation(map, &operation, &handover);
+    config.handover = handover.handover;
+    let doc = "What is logged, and how.";
+    config.log = map.section("log", doc, sections::read_log);
 }
 
 fn require_allow<T>(
@@ -277,176 +223,55 @@ fn require_allow<T>(
     }
 }
 
-fn read_timeouts(map: &mut MapReader<'_, '_>) -> Timeouts {
-    let default = Timeouts::default();
-    let range = Durations(100..=3_600_000);
-    let connect = map.optional(
-        "connect",
-        "Connecting to a backend. Not longer than `answer`.",
-        &range,
-        default.connect,
-    );
-    let answer = map.optional(
-        "answer",
-        "The whole answer of a backend, connecting included. Keep it below the 10 s after which \
-         ASP.NET gives up (stateNetworkTimeout).",
-        &range,
-        default.answer,
-    );
-    require_order(map, &connect, &answer);
-    let mut duration = |name, doc, default| map.optional(name, doc, &range, default).value;
-    Timeouts {
-        connect: connect.value,
-        answer: answer.value,
-        client_idle: duration(
-            "client_idle",
-            "A client connection without a request is closed after this.",
-            default.client_idle,
-        ),
-        client_stall: duration(
-            "client_stall",
-            "A half-sent request or a half-read answer that makes no progress for this long ends \
-             the connection.",
-            default.client_stall,
-        ),
-        backend_idle: duration(
-            "backend_idle",
-            "A pooled backend connection without a request is closed after this. Must lie below \
-             the idle limit of the state servers, or requests meet closed connections.",
-            default.backend_idle,
-        ),
-        accept_wait: duration(
-            "accept_wait",
-            "How long a new client connection waits for a place when `client_connections` is \
-             reached, before it is refused.",
-            default.accept_wait,
-        ),
-        shutdown: duration(
-            "shutdown",
-            "How long requests in flight may go on when the proxy stops.",
-            default.shutdown,
-        ),
+/// The admin address is free and, where there are peers, exists; no peer is there twice.
+fn require_askable(
+    map: &mut MapReader<'_, '_>,
+    listen: &Field<SocketAddr>,
+    admin: &Field<Option<SocketAddr>>,
+    peers: &Field<Vec<BackendAddress>>,
+) {
+    // Port 0 stands for a free one, a different one each time.
+    let is_taken = admin.value == Some(listen.value) && listen.value.port() != 0;
+    if let Some(place) = admin.place.or(listen.place)
+        && is_taken
+    {
+        let problem = format!("`listen` and `admin.listen` are both {}", listen.value);
+        map.fault(place, problem, "give the admin server a port of its own");
     }
-}
-
-/// `connect` within `answer`. Blames the one that is in the file.
-fn require_order(map: &mut MapReader<'_, '_>, connect: &Field<Duration>, answer: &Field<Duration>) {
-    if !connect.sound || !answer.sound || connect.value <= answer.value {
-        return;
-    }
-    let Some(place) = connect.place.or(answer.place) else {
+    let Some(place) = peers.place else {
         return;
     };
-    let [connect, answer] = [connect, answer].map(|field| {
-        let millis = u64::try_from(field.value.as_millis()).unwrap_or(u64::MAX);
-        let origin = if field.place.is_some() {
-            ""
-        } else {
-            ", the default"
-        };
-        format!("{}{origin}", units::format(millis, units::TIME))
-    });
-    map.fault(
-        place,
-        format!("`connect` ({connect}) is longer than `answer` ({answer})"),
-        "`answer` includes connecting: make `connect` shorter or `answer` longer",
-    );
-}
-
-fn read_limits(map: &mut MapReader<'_, '_>) -> Limits {
-    let default = Limits::default();
-    let head = map.optional(
-        "head",
-        "Head of a request or an answer.",
-        &Sizes(1 << 10..=64 << 10),
-        default.head_bytes as u64,
-    );
-    let body = map.optional(
-        "body",
-        "Body of a request or an answer, that is the largest session.",
-        &Sizes(1 << 10..=2047 << 20),
-        default.body_bytes,
-    );
-    let client_connections = map.optional(
-        "client_connections",
-        "Client connections at a time. Each needs a file descriptor.",
-        &Integer(1..=1_000_000),
-        default.client_connections as u64,
-    );
-    let idle_backend_connections = map.optional(
-        "idle_backend_connections",
-        "Idle connections kept for reuse, per backend and worker.",
-        &Integer(1..=65_536),
-        default.idle_backend_connections as u64,
-    );
-    Limits {
-        head_bytes: to_usize(head.value),
-        body_bytes: body.value,
-        client_connections: to_usize(client_connections.value),
-        idle_backend_connections: to_usize(idle_backend_connections.value),
+    if admin.sound && admin.value.is_none() && !peers.value.is_empty() {
+        map.fault(
+            place,
+            "`peers` are listed, but `admin.listen` is off: they could not ask this proxy",
+            "give `admin.listen` an address that they can reach",
+        );
+    }
+    let mut seen = HashSet::new();
+    for peer in peers.value.iter().filter(|peer| !seen.insert(*peer)) {
+        let problem = format!("`peers` lists `{peer}` twice");
+        map.fault(place, problem, "write each of the other proxies once");
     }
 }
 
-fn read_log(map: &mut MapReader<'_, '_>) -> LogConfig {
-    let default = LogConfig::default();
-    LogConfig {
-        level: map
-            .optional(
-                "level",
-                "The least important messages that are logged.",
-                &LEVELS,
-                default.level,
-            )
-            .value,
-        format: map
-            .optional(
-                "format",
-                "The form of a log line.",
-                &FORMATS,
-                default.format,
-            )
-            .value,
+/// Proxies may differ for as long as an operation that one of them has begun goes on.
+fn require_time_for_an_operation(
+    map: &mut MapReader<'_, '_>,
+    operation: &Field<Duration>,
+    handover: &HandoverDraft,
+) {
+    let HandoverDraft {
+        settle,
+        failover_after,
+        ..
+    } = handover;
+    for (name, field) in [
+        ("`handover.settle`", settle),
+        ("`handover.failover_after`", failover_after),
+    ] {
+        let operation = ("`timeouts.connect` plus `timeouts.answer`", operation);
+        let help = format!("make {name} at least as long as the two together");
+        require_order(map, operation, (name, field), &help);
     }
-}
-
-const LEVELS: Choice<LogLevel> = Choice(&[
-    ("error", LogLevel::Error),
-    ("warn", LogLevel::Warn),
-    ("info", LogLevel::Info),
-    ("debug", LogLevel::Debug),
-    ("trace", LogLevel::Trace),
-]);
-
-const FORMATS: Choice<LogFormat> = Choice(&[("text", LogFormat::Text), ("json", LogFormat::Json)]);
-
-const LISTEN: Text<SocketAddr> = Text {
-    wanted: "an IP address and a port, such as `127.0.0.1:42424` or `\"[::1]:42424\"`",
-    pattern: Some(r"^(\[[0-9A-Fa-f:.%]+\]|[0-9.]+):[0-9]+$"),
-    parse: |text| {
-        text.parse()
-            .map_err(|_| Mistake::new(format!("{} is not an IP address and a port", quoted(text))))
-    },
-    write: SocketAddr::to_string,
-    secret: false,
-};
-
-const FILE_PATH: Text<PathBuf> = Text {
-    wanted: "the path of a file",
-    pattern: None,
-    parse: |text| {
-        if text.is_empty() || text.contains('\0') {
-            return Err(Mistake::new(format!(
-                "{} is not the path of a file",
-                quoted(text)
-            )));
-        }
-        Ok(PathBuf::from(text))
-    },
-    write: |path| path.display().to_string(),
-    secret: false,
-};
-
-/// A number from the file whose range lies far below `usize::MAX` on every platform.
-fn to_usize(number: u64) -> usize {
-    usize::try_from(number).unwrap_or(usize::MAX)
 }

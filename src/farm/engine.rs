@@ -11,7 +11,7 @@ use tokio::runtime::Builder;
 use tokio::task::{JoinHandle, LocalSet, spawn_local};
 
 use super::connection::{IDLE_TICK, Pool};
-use super::ledger::Violation;
+use super::ledger::{Verdict, Violation};
 use super::options::{FarmOptions, OptionsError, RunEnd};
 use super::page::{Ended, WebRequest};
 use super::random::{Random, unpredictable_seed};
@@ -164,8 +164,17 @@ impl WebServer {
         });
     }
 
+    /// What an answer said about the life of its session.
+    pub(crate) fn met(&self, verdict: Verdict) {
+        let mut tally = self.tally();
+        tally.new_sessions += u64::from(verdict.new_session);
+        tally.session_starts += u64::from(verdict.session_start);
+    }
+
     pub(crate) fn violation(&self, session: &Session, violation: Violation) {
-        self.tally().violation(session.fingerprint(), violation);
+        let now_ns = self.now_ns();
+        self.tally()
+            .violation(now_ns, session.fingerprint(), violation);
         self.farm.stats.add(FarmCounts {
             violations: 1,
             ..FarmCounts::default()
@@ -303,10 +312,11 @@ impl WebServer {
     }
 
     fn page_done(&self, ended: Result<(), Ended>, took_ns: u64) {
+        let now_ns = self.now_ns();
         let mut tally = self.tally();
         match ended {
             Ok(()) => tally.page(took_ns),
-            Err(Ended::Failed) => tally.failed_pages += 1,
+            Err(Ended::Failed) => tally.page_failed(now_ns),
             Err(Ended::Unfinished) => tally.unfinished_pages += 1,
         }
         self.farm.stats.add(FarmCounts {

@@ -22,7 +22,8 @@
 //! * An insert (`ExtraFlags: 1`) takes effect only where the session was absent.
 //!
 //! After a violation the ledger takes both the answer and what it believed as possible, so that
-//! one fault of a server is counted once and not with every later request.
+//! one fault of a server is counted once and not with every later request. An absence that was
+//! wrong proves nothing: a session whose server was out of reach may be there again.
 //!
 //! Pure: time is an argument, in nanoseconds since any fixed moment, starting at 1.
 
@@ -54,6 +55,9 @@ pub enum Kind {
     /// A holder who was not taken over was refused its write, removal or release: ASP.NET ignores
     /// that answer, so the user's data is lost without a word.
     RefusedWrite,
+    /// A holder whose lock had been broken wrote, removed or released under the lock of the next
+    /// one.
+    StaleWrite,
     /// `ActionFlags: 1` for a session that had been started already.
     FalseStart,
     /// A new session came without `ActionFlags: 1`, so its Session_Start never runs.
@@ -62,13 +66,14 @@ pub enum Kind {
 
 impl Kind {
     /// All kinds, in the order of reports.
-    pub const ALL: [Self; 8] = [
+    pub const ALL: [Self; 9] = [
         Self::Lost,
         Self::Stale,
         Self::Resurrected,
         Self::Corrupt,
         Self::DoubleLock,
         Self::RefusedWrite,
+        Self::StaleWrite,
         Self::FalseStart,
         Self::MissedStart,
     ];
@@ -82,6 +87,7 @@ impl Kind {
             Self::Corrupt => "corrupt",
             Self::DoubleLock => "double_lock",
             Self::RefusedWrite => "refused_write",
+            Self::StaleWrite => "stale_write",
             Self::FalseStart => "false_start",
             Self::MissedStart => "missed_start",
         }
@@ -200,6 +206,8 @@ pub struct Writing {
 pub struct Verdict {
     /// Session_Start runs in the web request that asked.
     pub session_start: bool,
+    /// Nobody has seen this session before: an insert took effect.
+    pub new_session: bool,
 }
 
 /// The ledger of one session.
@@ -220,6 +228,8 @@ pub struct SessionLedger {
 struct HolderRecord {
     id: u64,
     cookie: u32,
+    /// When its answer came.
+    locked_at: u64,
     taken_over: bool,
     leaving: bool,
 }
@@ -241,6 +251,7 @@ impl SessionLedger {
             version: 0,
             value: Value::Absent,
             is_insert: false,
+            is_alleged: false,
             holder: None,
             taken_over: false,
             begin: 0,
@@ -326,7 +337,7 @@ impl SessionLedger {
         } else {
             Verdict::default()
         };
-        let holder = cookie.map(|cookie| self.lock(cookie, is_broken, found));
+        let holder = cookie.map(|cookie| self.lock(now, cookie, is_broken, found));
         (verdict, holder)
     }
 
@@ -387,6 +398,9 @@ impl SessionLedger {
         match outcome {
             Outcome::Done => {
                 self.touched_at = self.touched_at.max(writing.at);
+                if taken_over {
+                    self.judge_stale_write(&writing, found);
+                }
                 self.acknowledge(&writing, now, taken_over, found);
             }
             Outcome::Absent if writing.holder.is_some() && !self.is_put(&writing) => {

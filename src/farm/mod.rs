@@ -28,5 +28,5 @@ mod stop;
 pub use body::MIN_BODY_BYTES;
 pub use engine::{FarmError, run};
 pub use options::{BodySize, FarmOptions, OptionsError, PageMix, RunEnd};
-pub use report::{Example, FarmCounts, FarmReport, FarmStats, Finding, Latency, Sweep};
+pub use report::{BadSecond, Example, FarmCounts, FarmReport, FarmStats, Finding, Latency, Sweep};
 pub use stop::Stop;

@@ -8,7 +8,7 @@ use super::body;
 use super::connection::AnswerBuffer;
 use super::engine::WebServer;
 use super::ledger::{
-    Begun, Create, Holder, Leave, Outcome, Seen, SessionLedger, Violation, Writing,
+    Begun, Create, Holder, Leave, Outcome, Seen, SessionLedger, Verdict, Violation, Writing,
 };
 use super::random::Random;
 use super::report::Failure;
@@ -141,7 +141,10 @@ impl WebRequest {
         let session = server.population().new_session();
         let stored = self.create(&session, Create::Plain).await;
         // Session_Start runs in the page itself, before anything is stored.
-        server.tally().session_starts += 1;
+        server.met(Verdict {
+            session_start: true,
+            new_session: true,
+        });
         server.population().settle(place, session);
         stored
     }
@@ -215,7 +218,7 @@ impl WebRequest {
             let (verdict, holder) = self.judge(session, |ledger, now, found| {
                 ledger.end_acquire(begun, now, seen, cookie, found)
             });
-            self.server.tally().session_starts += u64::from(verdict.session_start);
+            self.server.met(verdict);
             let head = reply.map_err(|_| Ended::Failed)?;
             match (seen, holder) {
                 (_, Some(holder)) => {
@@ -410,7 +413,7 @@ impl WebRequest {
         let verdict = self.judge(session, |ledger, now, found| {
             ledger.end_read(begun, now, seen, found)
         });
-        self.server.tally().session_starts += u64::from(verdict.session_start);
+        self.server.met(verdict);
     }
 
     fn judge<T>(

@@ -101,6 +101,12 @@ pub struct FarmReport {
     pub failed_pages: u64,
     /// Pages still waiting for a lock when the run was stopped.
     pub unfinished_pages: u64,
+    /// When the first page ended in an error, milliseconds since the run began.
+    pub first_failed_page_ms: Option<u64>,
+    /// When the last one did.
+    pub last_failed_page_ms: Option<u64>,
+    /// The seconds in which pages failed or sessions were found lost, and no others.
+    pub bad_seconds: Vec<BadSecond>,
     /// Pages per second.
     pub pages_per_s: f64,
     /// Requests that were answered.
@@ -115,7 +121,10 @@ pub struct FarmReport {
     pub violations: BTreeMap<&'static str, Finding>,
     /// Requests and pages without a usable answer, by kind; no wrong answers.
     pub failures: BTreeMap<&'static str, u64>,
-    /// New sessions whose Session_Start ran.
+    /// Sessions that began, as far as a page has met them.
+    pub new_sessions: u64,
+    /// Session_Starts that ran: as many, unless a flag went astray with a lost answer or a
+    /// takeover, or an answer was wrong.
     pub session_starts: u64,
     /// Locks broken because of their age.
     pub takeovers: u64,
@@ -125,6 +134,17 @@ pub struct FarmReport {
     pub worst_lag_ms: Option<u64>,
     /// The last look at every session, if there was one.
     pub sweep: Option<Sweep>,
+}
+
+/// What went wrong in one second of a run.
+#[derive(Debug, Clone, Copy, Default, Serialize, PartialEq, Eq)]
+pub struct BadSecond {
+    /// Whole seconds since the run began; those behind the run's end are of the final sweep.
+    pub second: u64,
+    /// Pages that ended in an error for the user.
+    pub failed_pages: u64,
+    /// Sessions found lost.
+    pub lost_sessions: u64,
 }
 
 /// Percentiles in microseconds.
@@ -198,8 +218,12 @@ pub(crate) struct Tally {
     operation_latency: [Histogram<u32>; OPERATIONS.len()],
     violations: BTreeMap<Kind, Finding>,
     failures: BTreeMap<Failure, u64>,
-    pub(crate) failed_pages: u64,
+    failed_pages: u64,
+    /// When pages failed first and last.
+    failed_ns: Option<(u64, u64)>,
+    bad_seconds: BTreeMap<u64, BadSecond>,
     pub(crate) unfinished_pages: u64,
+    pub(crate) new_sessions: u64,
     pub(crate) session_starts: u64,
     pub(crate) takeovers: u64,
     pub(crate) lock_waits: u64,
@@ -215,7 +239,10 @@ impl Tally {
             violations: BTreeMap::new(),
             failures: BTreeMap::new(),
             failed_pages: 0,
+            failed_ns: None,
+            bad_seconds: BTreeMap::new(),
             unfinished_pages: 0,
+            new_sessions: 0,
             session_starts: 0,
             takeovers: 0,
             lock_waits: 0,
@@ -228,6 +255,24 @@ impl Tally {
         self.page_latency.saturating_record(took_ns / 1000);
     }
 
+    pub(crate) fn page_failed(&mut self, now_ns: u64) {
+        self.failed_pages += 1;
+        self.bad_second(now_ns / 1_000_000_000).failed_pages += 1;
+        self.spread_failures((now_ns, now_ns));
+    }
+
+    fn spread_failures(&mut self, (from, to): (u64, u64)) {
+        let (first, last) = self.failed_ns.unwrap_or((from, to));
+        self.failed_ns = Some((first.min(from), last.max(to)));
+    }
+
+    fn bad_second(&mut self, second: u64) -> &mut BadSecond {
+        self.bad_seconds.entry(second).or_insert(BadSecond {
+            second,
+            ..BadSecond::default()
+        })
+    }
+
     pub(crate) fn operation(&mut self, operation: Operation, took_ns: u64) {
         if let Some(at) = OPERATIONS.iter().position(|&known| known == operation) {
             self.operation_latency[at].saturating_record(took_ns / 1000);
@@ -238,7 +283,10 @@ impl Tally {
         *self.failures.entry(failure).or_default() += 1;
     }
 
-    pub(crate) fn violation(&mut self, session: String, violation: Violation) {
+    pub(crate) fn violation(&mut self, now_ns: u64, session: String, violation: Violation) {
+        if violation.kind == Kind::Lost {
+            self.bad_second(now_ns / 1_000_000_000).lost_sessions += 1;
+        }
         let finding = self.violations.entry(violation.kind).or_default();
         finding.count += 1;
         if finding.examples.len() < MAX_EXAMPLES {
@@ -266,8 +314,17 @@ impl Tally {
         for (failure, count) in other.failures {
             *self.failures.entry(failure).or_default() += count;
         }
+        for (second, theirs) in other.bad_seconds {
+            let ours = self.bad_second(second);
+            ours.failed_pages += theirs.failed_pages;
+            ours.lost_sessions += theirs.lost_sessions;
+        }
+        if let Some(theirs) = other.failed_ns {
+            self.spread_failures(theirs);
+        }
         self.failed_pages += other.failed_pages;
         self.unfinished_pages += other.unfinished_pages;
+        self.new_sessions += other.new_sessions;
         self.session_starts += other.session_starts;
         self.takeovers += other.takeovers;
         self.lock_waits += other.lock_waits;
@@ -285,6 +342,9 @@ impl Tally {
             pages: run.counts.pages,
             failed_pages: self.failed_pages,
             unfinished_pages: self.unfinished_pages,
+            first_failed_page_ms: self.failed_ns.map(|(first, _)| first / 1_000_000),
+            last_failed_page_ms: self.failed_ns.map(|(_, last)| last / 1_000_000),
+            bad_seconds: self.bad_seconds.into_values().collect(),
             pages_per_s: run.counts.pages as f64 / seconds,
             operations: run.counts.operations,
             operations_per_s: run.counts.operations as f64 / seconds,
@@ -305,6 +365,7 @@ impl Tally {
                 .iter()
                 .map(|(failure, &count)| (failure.name(), count))
                 .collect(),
+            new_sessions: self.new_sessions,
             session_starts: self.session_starts,
             takeovers: self.takeovers,
             lock_waits: self.lock_waits,

@@ -287,7 +287,7 @@ impl Search {
 
     /// Whether items are on their way from the second place to the first.
     pub(super) fn in_handover(&self) -> bool {
-        matches!(self.stage, Stage::Settle | Stage::Move1 | Stage::Move2)
+        self.stage.is_handover()
     }
 
     /// Whether a lock of this age may belong to a request that is moving the item.

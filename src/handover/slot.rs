@@ -74,3 +74,11 @@ impl SlotState {
         }
     }
 }
+
+impl Stage {
+    /// Whether items are on their way from the second place to the first.
+    #[must_use]
+    pub const fn is_handover(self) -> bool {
+        matches!(self, Self::Settle | Self::Move1 | Self::Move2)
+    }
+}

@@ -4,6 +4,8 @@
 use std::cell::RefCell;
 use std::rc::Rc;
 
+use crate::wire::{self, NoRoom, Span};
+
 /// Bytes kept free in front of the first message, so that a header value can grow in place.
 pub const HEADROOM_BYTES: usize = crate::wire::rewrite::HEADROOM_BYTES;
 
@@ -77,6 +79,20 @@ impl Buffer {
     /// Drops `count` bytes from the front.
     pub fn consume(&mut self, count: usize) {
         self.start = (self.start + count).min(self.end);
+    }
+
+    /// Replaces a header value of the head at the front; the body behind it stays where it is.
+    ///
+    /// # Errors
+    /// [`NoRoom`] when the value grows by more than the room in front, with nothing changed.
+    pub fn replace_value(&mut self, value: Span, new_value: &[u8]) -> Result<(), NoRoom> {
+        self.start = wire::replace_value(&mut self.bytes, self.start, value, new_value)?;
+        Ok(())
+    }
+
+    /// Takes the line of a header value out of the head at the front.
+    pub fn remove_line(&mut self, value: Span) {
+        self.start = wire::remove_line(&mut self.bytes, self.start, value);
     }
 
     /// Drops everything.

@@ -1,15 +1,25 @@
 //! One client connection: request after request, one outstanding at a time.
 
-use std::net::SocketAddr;
+use std::net::IpAddr;
 use std::rc::Rc;
 
-use super::error::ProxyError;
+use super::error::{ProxyError, Unanswered};
 use super::exchange::Exchange;
-use super::service::ProxyService;
+use super::seek;
+use super::service::{Located, ProxyService, View};
+use crate::handover::{Refusal, Search, Stage, Step};
 use crate::net::{self, Buffer, Conn, Deadline};
+use crate::route::BackendIndex;
+use crate::wire::RequestHead;
 
 /// Serves the connection until the client closes it, it fails, or the program stops.
-pub(super) async fn serve(service: Rc<ProxyService>, conn: Conn, peer: SocketAddr) {
+///
+/// Not an `async fn`: those keep every argument twice, and every idle connection pays for it.
+pub(super) fn serve(
+    service: Rc<ProxyService>,
+    conn: Conn,
+    peer: IpAddr,
+) -> impl Future<Output = ()> {
     let deadline = service.worker.deadlines.register();
     let mut client = Client {
         service,
@@ -17,21 +27,23 @@ pub(super) async fn serve(service: Rc<ProxyService>, conn: Conn, peer: SocketAdd
         deadline,
         peer,
     };
-    // While idle a connection holds neither a buffer nor a view.
-    while let Some(mut received) = client.wait().await {
-        loop {
-            if let Err(error) = client.answer(&mut received).await {
-                if error.is_bad_request() {
-                    client.service.log_failure(peer, None, &error);
-                    net::refuse_request(client.conn, received, &client.deadline).await;
+    async move {
+        // While idle a connection holds neither a buffer nor a view.
+        while let Some(mut received) = client.wait().await {
+            loop {
+                if let Err(error) = client.answer(&mut received).await {
+                    if error.is_bad_request() {
+                        client.service.log_refusal(client.peer, &error);
+                        net::refuse_request(client.conn, received, &client.deadline).await;
+                    }
+                    return;
                 }
-                return;
+                if received.is_empty() {
+                    break;
+                }
+                // The client sent the next request early; it was held until now.
+                received.compact();
             }
-            if received.is_empty() {
-                break;
-            }
-            // The client sent the next request early; it was held until now.
-            received.compact();
         }
     }
 }
@@ -40,7 +52,7 @@ struct Client {
     service: Rc<ProxyService>,
     conn: Conn,
     deadline: Deadline,
-    peer: SocketAddr,
+    peer: IpAddr,
 }
 
 impl Client {
@@ -57,20 +69,55 @@ impl Client {
         let reading =
             net::read_request_head(&mut self.conn, received, &self.deadline, limits, stall);
         let head = reading.await?;
-        let route = self
+        let located = self
             .service
-            .route(&view, head.target.of(received.filled()))?;
-        let exchange = Exchange {
+            .locate(&view, head.target.of(received.filled()))?;
+        let answered = self.answer_at(&view, &head, located, received).await;
+        answered.map_err(|failed| {
+            let request = (&*view, head.operation(), located.fingerprint);
+            self.service.log_failure(self.peer, request, &failed);
+            self.service.report(&view, &failed);
+            failed.error
+        })
+    }
+
+    async fn answer_at(
+        &mut self,
+        view: &Rc<View>,
+        head: &RequestHead,
+        located: Located,
+        received: &mut Buffer,
+    ) -> Result<(), Unanswered> {
+        let route = located.route;
+        let snapshot = &view.snapshot;
+        let Some(backend) = snapshot.backend_at(route.first) else {
+            return Err(Unanswered::refused(Refusal::Unknown, BackendIndex::new(0)));
+        };
+        let due_ms = self.deadline.after_ms(snapshot.timeouts.answer);
+        let mut exchange = Exchange {
             service: &self.service,
-            view: &view,
+            view,
             client: &mut self.conn,
             deadline: &self.deadline,
-            head: &head,
-            backend: route.backend,
+            head,
+            backend,
+            counter: None,
+            away: route.second.filter(|_| route.stage == Stage::Away),
         };
-        exchange.run(received).await.inspect_err(|error| {
-            let request = Some((&*view, head.operation(), route));
-            self.service.log_failure(self.peer, request, error);
-        })
+        let request = exchange.request(received.filled());
+        let (search, step) = Search::start(route, request, snapshot.mover_s);
+        match step {
+            Step::Forward { at, counter } => {
+                exchange.backend = snapshot.backend_at(at).unwrap_or(backend);
+                exchange.counter = counter;
+                let backend = exchange.backend;
+                let answered = exchange.run(received, due_ms).await;
+                answered.map_err(|error| Unanswered { error, backend })
+            }
+            // A search is rare and its state large: it lives on the heap.
+            Step::Ask(ask) => Box::pin(seek::run(exchange, search, ask, received, due_ms)).await,
+            Step::Drop { reason, .. } => Err(Unanswered::refused(reason, backend)),
+            Step::Pass { .. } => Err(Unanswered::refused(Refusal::Unknown, backend)),
+        }
     }
 }

@@ -1,8 +1,9 @@
 //! Why a request was not answered.
 
 use crate::backend::ConnectError;
+use crate::handover::{CounterTooLarge, Refusal};
 use crate::net::{IoError, RequestError};
-use crate::route::KeyError;
+use crate::route::{BackendIndex, KeyError};
 use crate::wire::WireError;
 
 /// Why a request was not answered, and by that what becomes of the client's connection.
@@ -17,6 +18,9 @@ pub(crate) enum ProxyError {
     /// The client left, stalled or broke: close.
     #[error("client: {0}")]
     Client(#[source] IoError),
+    /// The backend is known to be down: close.
+    #[error("backend: down")]
+    Down,
     /// The backend was not reached: close.
     #[error("backend: {0}")]
     Connect(#[from] ConnectError),
@@ -29,6 +33,32 @@ pub(crate) enum ProxyError {
     /// The backend's answer cannot be framed: close.
     #[error("backend, garbage instead of an answer: {0}")]
     Garbage(#[source] WireError),
+    /// The backend's lock cookie leaves no room for its tag: close.
+    #[error("backend: {0}")]
+    Counter(#[from] CounterTooLarge),
+    /// The rules of the handover allow no answer: close.
+    #[error("{0}")]
+    Refused(#[from] Refusal),
+    /// A request that has to be sent more than once, because its slot is in a handover, announces
+    /// a body that has not come with its head: close.
+    #[error("client: a body where the protocol has none, while the session may have to be moved")]
+    Unrepeatable,
+}
+
+/// A request that was not answered, and the backend that was asked last.
+#[derive(Debug)]
+pub(super) struct Unanswered {
+    pub(super) error: ProxyError,
+    pub(super) backend: BackendIndex,
+}
+
+impl Unanswered {
+    pub(super) fn refused(reason: Refusal, backend: BackendIndex) -> Self {
+        Self {
+            error: reason.into(),
+            backend,
+        }
+    }
 }
 
 impl ProxyError {

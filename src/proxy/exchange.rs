@@ -3,12 +3,14 @@
 use std::rc::Rc;
 
 use super::error::ProxyError;
-use super::orphan::{self, OrphanLock};
 use super::service::{ProxyService, View};
+use super::tidy::{self, Untidy};
 use crate::backend::ConnectError;
+use crate::handover::{Cookie, NO_LOCK, Place, Request};
 use crate::net::{Buffer, Conn, Deadline, IoError, MIN_PROGRESS_BYTES};
 use crate::route::BackendIndex;
-use crate::wire::{Method, Operation, Parsed, RequestHead, ResponseHead, WireError};
+use crate::wire::WireError;
+use crate::wire::{self, Digits, Method, Operation, Parsed, RequestHead, ResponseHead, Span};
 
 /// A request with a whole head, its route, and the connection that waits for the answer.
 pub(super) struct Exchange<'a> {
@@ -18,6 +20,10 @@ pub(super) struct Exchange<'a> {
     pub(super) deadline: &'a Deadline,
     pub(super) head: &'a RequestHead,
     pub(super) backend: BackendIndex,
+    /// The lock cookie to send in place of the client's tagged one.
+    pub(super) counter: Option<u32>,
+    /// The server that `backend` stands in for.
+    pub(super) away: Option<Place>,
 }
 
 /// A failed attempt, and when the request may be sent again on a fresh connection.
@@ -39,7 +45,7 @@ enum Again {
 
 /// What is left of an answer to pass on, and what follows from its head.
 #[derive(Clone, Copy)]
-struct Remaining {
+pub(super) struct Remaining {
     bytes: u64,
     /// Its connection may serve the next request.
     keeps_connection: bool,
@@ -48,12 +54,55 @@ struct Remaining {
 }
 
 impl Exchange<'_> {
-    /// Forwards the request at the start of `received` and relays its answer. On success
-    /// `received` holds what came behind the request.
-    pub(super) async fn run(mut self, received: &mut Buffer) -> Result<(), ProxyError> {
-        let due_ms = self.deadline.after_ms(self.view.snapshot.timeouts.answer);
+    /// What the request at the start of `received` asks for, as far as the handover depends on it.
+    /// One that is none of the six operations is answered alike everywhere, as a look is.
+    pub(super) fn request(&self, received: &[u8]) -> Request {
+        let number =
+            |value: Option<Span>| value.and_then(|value| wire::decimal(value.of(received)));
+        let cookie = || {
+            let cookie =
+                number(self.head.lock_cookie).and_then(|cookie| u32::try_from(cookie).ok());
+            match Cookie::from_client(cookie.unwrap_or(0)) {
+                // The tag of a backend that is gone: its lock is gone, too.
+                Cookie::Tagged { place, .. } if self.view.snapshot.backend_at(place).is_none() => {
+                    Cookie::Untagged(NO_LOCK)
+                }
+                cookie => cookie,
+            }
+        };
+        match self.head.operation() {
+            Operation::Get => Request::Read,
+            Operation::Acquire => Request::Acquire,
+            Operation::Release => Request::Release(cookie()),
+            Operation::Remove => Request::Remove(cookie()),
+            Operation::Touch | Operation::Unknown => Request::Touch,
+            Operation::Put => {
+                if let Some(timeout) = self.head.timeout {
+                    self.service.saw_timeout(timeout.of(received));
+                }
+                let is_create = number(self.head.extra_flags).is_some_and(|flags| flags & 1 == 1);
+                if is_create {
+                    Request::Create
+                } else {
+                    Request::Put(cookie())
+                }
+            }
+        }
+    }
+
+    /// Forwards the request at the start of `received` and relays its answer, which is due at
+    /// `due_ms` of the worker's clock. On success `received` holds what came behind the request.
+    pub(super) async fn run(
+        &mut self,
+        received: &mut Buffer,
+        due_ms: u64,
+    ) -> Result<(), ProxyError> {
+        if !self.view.backend(self.backend).up {
+            return Err(ProxyError::Down);
+        }
+        let request_bytes = self.untag(received);
         if let Some(pooled) = self.view.pool(self.backend).take() {
-            match self.attempt(pooled, received, due_ms).await {
+            match self.attempt(pooled, received, request_bytes, due_ms).await {
                 Ok(()) => return Ok(()),
                 Err(failed) if self.may_try_again(&failed) => {}
                 Err(failed) => return Err(failed.error),
@@ -61,9 +110,24 @@ impl Exchange<'_> {
         }
         // The state of the connection attempt is large and rarely needed: it lives on the heap.
         let fresh = Box::pin(self.connect(due_ms)).await?;
-        self.attempt(fresh, received, due_ms)
+        self.attempt(fresh, received, request_bytes, due_ms)
             .await
             .map_err(|failed| failed.error)
+    }
+
+    /// Puts the server's own lock cookie in place of the tagged one; the length of the request
+    /// afterwards. A cookie only gets shorter by it, so there is always room.
+    pub(super) fn untag(&self, received: &mut Buffer) -> u64 {
+        let request_bytes = self.head.head_bytes as u64 + self.head.body_bytes;
+        let (Some(counter), Some(value)) = (self.counter, self.head.lock_cookie) else {
+            return request_bytes;
+        };
+        let digits = Digits::of(counter.into());
+        let before = received.len();
+        match received.replace_value(value, digits.as_bytes()) {
+            Ok(()) => request_bytes + received.len() as u64 - before as u64,
+            Err(_no_room) => request_bytes,
+        }
     }
 
     fn may_try_again(&self, failed: &Failed) -> bool {
@@ -84,10 +148,10 @@ impl Exchange<'_> {
         &mut self,
         mut conn: Conn,
         received: &mut Buffer,
+        request_bytes: u64,
         mut due_ms: u64,
     ) -> Result<(), Failed> {
         self.deadline.arm_at(due_ms);
-        let request_bytes = self.head.head_bytes as u64 + self.head.body_bytes;
         let at_hand = request_bytes.min(received.len() as u64);
         let mut sent = 0;
         let sending = conn.write_all(
@@ -178,9 +242,7 @@ impl Exchange<'_> {
         let mut conn = Some(conn);
         let passed_on = self.pass_on(&mut conn, &mut answer, remaining, due_ms);
         passed_on.await.map_err(|error| {
-            if let Some(cookie) = remaining.lock {
-                self.give_back(OrphanLock::Known(cookie), request);
-            }
+            self.give_back(remaining, request);
             Failed::finally(error)
         })
     }
@@ -196,7 +258,7 @@ impl Exchange<'_> {
             IoError::TimedOut | IoError::Stopping => Again::No,
         };
         if matches!(error, IoError::TimedOut) && self.head.operation() == Operation::Acquire {
-            self.give_back(OrphanLock::InLateAnswer(conn), request);
+            self.tidy(Untidy::LateAnswer(conn), request);
         }
         Failed {
             error: ProxyError::Answer(error),
@@ -205,7 +267,7 @@ impl Exchange<'_> {
     }
 
     /// Passes the answer on, a buffer at a time; `answer` holds its head and what came with it.
-    async fn pass_on(
+    pub(super) async fn pass_on(
         &mut self,
         conn: &mut Option<Conn>,
         answer: &mut Buffer,
@@ -242,8 +304,7 @@ impl Exchange<'_> {
         }
     }
 
-    /// Reads until the head at the start of `answer` is complete; the body it announces must be
-    /// within the limit. Returns plain numbers: what lives while the answer is passed on is paid
+    /// Reads until the head at the start of `answer` is complete and makes it fit to pass on. Returns plain numbers: what lives while the answer is passed on is paid
     /// for by every idle connection.
     async fn read_head(
         &self,
@@ -255,11 +316,7 @@ impl Exchange<'_> {
         loop {
             let parsed = ResponseHead::parse(answer.filled(), limits.max_head_bytes, to_head);
             match parsed.map_err(ProxyError::Garbage)? {
-                Parsed::Complete(head) if head.body_bytes > limits.max_body_bytes => {
-                    let max_bytes = limits.max_body_bytes;
-                    return Err(ProxyError::Garbage(WireError::BodyTooLarge { max_bytes }));
-                }
-                Parsed::Complete(head) => return Ok(self.remaining(&head, answer.filled())),
+                Parsed::Complete(head) => return self.remaining(&head, answer),
                 Parsed::Partial => {
                     let more = conn.read_more(answer, self.deadline).await;
                     more.map_err(ProxyError::Answer)?;
@@ -268,12 +325,56 @@ impl Exchange<'_> {
         }
     }
 
-    fn remaining(&self, head: &ResponseHead, bytes: &[u8]) -> Remaining {
-        let is_acquire = self.head.operation() == Operation::Acquire;
-        Remaining {
-            bytes: head.head_bytes as u64 + head.body_bytes,
-            keeps_connection: self.leaves_nothing_behind(head),
-            lock: head.lock_taken(bytes).filter(|_| is_acquire),
+    /// Tags the lock cookie of a whole head; the body it announces must be within the limit.
+    pub(super) fn remaining(
+        &self,
+        head: &ResponseHead,
+        answer: &mut Buffer,
+    ) -> Result<Remaining, ProxyError> {
+        let max_bytes = self.view.snapshot.head_limits.max_body_bytes;
+        if head.body_bytes > max_bytes {
+            return Err(ProxyError::Garbage(WireError::BodyTooLarge { max_bytes }));
+        }
+        self.observe(head, answer);
+        let operation = self.head.operation();
+        let lock = head.lock_taken(answer.filled());
+        let keeps_connection = self.leaves_nothing_behind(head);
+        let before = answer.len() as u64;
+        self.tag(head, answer)?;
+        let after = answer.len() as u64;
+        Ok(Remaining {
+            bytes: head.head_bytes as u64 + head.body_bytes + after - before,
+            keeps_connection,
+            lock: lock.filter(|_| operation == Operation::Acquire),
+        })
+    }
+
+    /// Writes the backend's number into the lock cookie, so that the client's next write finds it.
+    fn tag(&self, head: &ResponseHead, answer: &mut Buffer) -> Result<(), ProxyError> {
+        let Some(value) = head.lock_cookie else {
+            return Ok(());
+        };
+        let counter = wire::decimal(value.of(answer.filled()));
+        let Some(counter) = counter.and_then(|counter| u32::try_from(counter).ok()) else {
+            return Ok(());
+        };
+        let cookie = self.view.backend(self.backend).place.tag(counter)?;
+        let digits = Digits::of(cookie.into());
+        answer
+            .replace_value(value, digits.as_bytes())
+            .map_err(|_no_room| ProxyError::Garbage(WireError::HeadTooLarge { max_bytes: 0 }))
+    }
+
+    fn observe(&self, head: &ResponseHead, answer: &Buffer) {
+        self.view.pool(self.backend).note_answer();
+        if let Some(timeout) = head.timeout {
+            self.service.saw_timeout(timeout.of(answer.filled()));
+        }
+        if let (404, Some(away)) = (head.status, self.away)
+            && matches!(self.head.operation(), Operation::Acquire | Operation::Get)
+            && let Some(away) = self.view.snapshot.backend_at(away)
+        {
+            self.view.backend(away).counts.count_absent_while_away();
         }
     }
 
@@ -296,12 +397,18 @@ impl Exchange<'_> {
         is_read && answer.announced_bytes == answer.body_bytes
     }
 
-    /// The client of an acquire will not have the whole answer and so never learns of its lock.
+    /// Gives back the lock of an answer whose client did not get all of it.
+    pub(super) fn give_back(&self, remaining: Remaining, request: Option<&Buffer>) {
+        if let Some(cookie) = remaining.lock {
+            self.tidy(Untidy::Lock(cookie), request);
+        }
+    }
+
     /// `request` is gone if it had a body that was streamed, which no real acquire has.
-    fn give_back(&self, lock: OrphanLock, request: Option<&Buffer>) {
+    fn tidy(&self, untidy: Untidy, request: Option<&Buffer>) {
         if let Some(request) = request {
             let target = self.head.target.of(request.filled());
-            orphan::give_back(self.service, self.view, self.backend, target, lock);
+            tidy::tidy(self.service, self.view, self.backend, target, untidy);
         }
     }
 }

@@ -4,17 +4,24 @@
 //! * [`service`]: one worker's side of it: the view with its pools, logging.
 //! * `client`: one client connection, request after request.
 //! * `exchange`: one request against one backend, with the retry rules.
-//! * `orphan`: gives back the locks of clients that never learned of them.
+//! * `seek`: one request whose item may be at either of two places, as `handover` decides.
+//! * `call`: one small request to one backend, for `seek` and `tidy`.
+//! * `tidy`: gives back locks that nobody knows of, removes what moved items leave behind.
+//! * [`feedback`]: what the data path tells the control thread.
 //!
 //! Architecture invariant: nothing here makes up an answer but the 400 for bytes that cannot be
 //! framed. A backend that fails costs the client its connection, never a 404 or 5xx.
 
+mod call;
 mod client;
 mod error;
 mod exchange;
-mod orphan;
+pub mod feedback;
+mod seek;
 pub mod service;
 pub mod snapshot;
+mod tidy;
 
+pub use feedback::{Feedback, Owed, Report};
 pub use service::{ProxyService, SharedSnapshot, share};
-pub use snapshot::{Backend, Snapshot};
+pub use snapshot::{Backend, BackendCounts, Snapshot};

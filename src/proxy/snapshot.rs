@@ -1,28 +1,86 @@
 //! What is in force: built as a whole, swapped as a whole, never changed.
 
-use crate::config::{AllowList, BackendAddress, Config, PartitionMap};
-use crate::config::{BackendState, Timeouts};
-use crate::route::{BackendIndex, Member, Placement, PlacementError};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use crate::config::{AllowList, BackendAddress, Config, Timeouts};
+use crate::handover::{Place, SlotTable};
+use crate::route::{BackendIndex, HashKey};
 use crate::wire::HeadLimits;
 
-/// One state server of the map.
-#[derive(Debug, Clone, PartialEq, Eq)]
+/// Shortest time after which a lock is not held by a request that is moving its item, whatever
+/// the timeouts of this proxy: others may have longer ones.
+const MIN_MOVER_S: u64 = 10;
+
+/// No backend has this place.
+const NOBODY: u8 = u8::MAX;
+
+/// One state server: of the map, or one that is no longer in it and still holds sessions.
+#[derive(Debug, Clone)]
 pub struct Backend {
     /// Its name: identity, log and report label.
     pub name: String,
+    /// Its number in lock cookies.
+    pub place: Place,
     /// Where to connect.
     pub address: BackendAddress,
+    /// Whether it is asked at all. Requests that need one that is down fail at once.
+    pub up: bool,
+    /// What happened there, kept over all snapshots.
+    pub counts: Arc<BackendCounts>,
 }
 
-/// Placement, backends, limits. A request sees exactly one of these from start to end.
+/// Events of one backend since the proxy started.
+#[derive(Debug, Default)]
+pub struct BackendCounts {
+    answered: AtomicU64,
+    absent_while_away: AtomicU64,
+    moved_here: AtomicU64,
+}
+
+impl BackendCounts {
+    /// Grows as long as it answers requests, by one per worker and look at the clock.
+    pub fn answered(&self) -> u64 {
+        self.answered.load(Ordering::Relaxed)
+    }
+
+    /// Requests for its sessions that were answered "absent" while it was out of reach and another
+    /// backend stood in.
+    pub fn absent_while_away(&self) -> u64 {
+        self.absent_while_away.load(Ordering::Relaxed)
+    }
+
+    /// Sessions moved to it.
+    pub fn moved_here(&self) -> u64 {
+        self.moved_here.load(Ordering::Relaxed)
+    }
+
+    pub(super) fn count_answered(&self) {
+        self.answered.fetch_add(1, Ordering::Relaxed);
+    }
+
+    pub(super) fn count_absent_while_away(&self) {
+        self.absent_while_away.fetch_add(1, Ordering::Relaxed);
+    }
+
+    pub(super) fn count_moved_here(&self) {
+        self.moved_here.fetch_add(1, Ordering::Relaxed);
+    }
+}
+
+/// Slots, backends, limits. A request sees exactly one of these from start to end.
 #[derive(Debug)]
 pub struct Snapshot {
     /// Version of the partition map.
     pub map_version: u64,
-    /// Which backend serves which slot.
-    pub placement: Placement,
-    /// The backends of the map, in its order; [`BackendIndex`] counts here.
+    /// The key under which session ids become slots.
+    pub hash_key: HashKey,
+    /// Where the items of each slot can be.
+    pub slots: SlotTable,
+    /// The backends; [`BackendIndex`] counts here.
     pub backends: Vec<Backend>,
+    /// Position of each place in `backends`.
+    index_of_place: [u8; 128],
     /// Who may connect.
     pub allow: AllowList,
     /// Time limits.
@@ -31,33 +89,29 @@ pub struct Snapshot {
     pub head_limits: HeadLimits,
     /// Idle connections per backend and worker.
     pub max_idle_backend_connections: usize,
+    /// Longest time one request takes, in whole seconds, streaming of bodies left out.
+    pub mover_s: u64,
 }
 
 impl Snapshot {
-    /// Builds what `config` and `map` describe. Only active backends are given slots.
-    ///
-    /// # Errors
-    /// [`PlacementError`] for a map that no check has seen.
-    pub fn build(config: &Config, map: &PartitionMap) -> Result<Self, PlacementError> {
-        let members: Vec<Member<'_>> = map
-            .backends
-            .iter()
-            .zip(0..=u8::MAX)
-            .filter(|(backend, _)| backend.state == BackendState::Active)
-            .map(|(backend, index)| Member {
-                name: &backend.name,
-                weight: backend.weight.into(),
-                backend: BackendIndex::new(index),
-            })
-            .collect();
-        let backend = |spec: &crate::config::BackendSpec| Backend {
-            name: spec.name.clone(),
-            address: spec.address.clone(),
-        };
-        Ok(Self {
-            map_version: map.version,
-            placement: Placement::build(map.hash_key, &members)?,
-            backends: map.backends.iter().map(backend).collect(),
+    /// `backends` as they stand now and the slots among them, under the limits of `config`.
+    pub fn new(
+        config: &Config,
+        map_version: u64,
+        hash_key: HashKey,
+        slots: SlotTable,
+        backends: Vec<Backend>,
+    ) -> Self {
+        let mut index_of_place = [NOBODY; 128];
+        for (backend, index) in backends.iter().zip(0..NOBODY) {
+            index_of_place[usize::from(backend.place.id())] = index;
+        }
+        Self {
+            map_version,
+            hash_key,
+            slots,
+            backends,
+            index_of_place,
             allow: config.allow.clone(),
             timeouts: config.timeouts,
             head_limits: HeadLimits {
@@ -65,6 +119,19 @@ impl Snapshot {
                 max_body_bytes: config.limits.body_bytes,
             },
             max_idle_backend_connections: config.limits.idle_backend_connections,
-        })
+            mover_s: mover_s(&config.timeouts),
+        }
     }
+
+    /// The backend at a place; `None` when the place is a tag of no backend known here.
+    pub fn backend_at(&self, place: Place) -> Option<BackendIndex> {
+        let index = self.index_of_place[usize::from(place.id())];
+        (index != NOBODY).then(|| BackendIndex::new(index))
+    }
+}
+
+fn mover_s(timeouts: &Timeouts) -> u64 {
+    let longest = timeouts.connect + timeouts.answer;
+    let whole_s = u64::from(longest.subsec_nanos() > 0) + longest.as_secs();
+    whole_s.max(MIN_MOVER_S)
 }

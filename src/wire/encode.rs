@@ -104,6 +104,14 @@ pub struct Request<'a> {
 
 /// Appends the whole request to `out`: order and spacing of the captured client.
 pub fn encode_request(out: &mut Vec<u8>, request: &Request<'_>) {
+    encode_request_head(out, request, request.body.len());
+    if request.operation == Operation::Put {
+        out.extend_from_slice(request.body);
+    }
+}
+
+/// Appends the head alone, for a body of `body_bytes` bytes that the caller appends.
+pub fn encode_request_head(out: &mut Vec<u8>, request: &Request<'_>, body_bytes: usize) {
     out.extend_from_slice(match request.operation {
         Operation::Put => b"PUT ",
         Operation::Remove => b"DELETE ",
@@ -121,15 +129,42 @@ pub fn encode_request(out: &mut Vec<u8>, request: &Request<'_>) {
         Operation::Remove => number_header(out, b"LockCookie: ", u64::from(request.lock_cookie)),
         Operation::Put => {
             number_header(out, b"Timeout:", u64::from(request.timeout_minutes));
-            number_header(out, b"Content-Length:", request.body.len() as u64);
+            number_header(out, b"Content-Length:", body_bytes as u64);
             number_header(out, b"ExtraFlags:", u64::from(request.extra_flags));
             number_header(out, b"LockCookie:", u64::from(request.lock_cookie));
         }
         Operation::Get | Operation::Touch | Operation::Unknown => {}
     }
     out.extend_from_slice(b"\r\n");
-    if request.operation == Operation::Put {
-        out.extend_from_slice(request.body);
+}
+
+/// A number in decimal, without formatting machinery and without an allocation.
+#[derive(Debug, Clone, Copy)]
+pub struct Digits {
+    bytes: [u8; 20],
+    start: usize,
+}
+
+impl Digits {
+    /// The digits of `number`.
+    #[must_use]
+    pub fn of(mut number: u64) -> Self {
+        let mut bytes = [0u8; 20];
+        let mut start = bytes.len();
+        loop {
+            start -= 1;
+            bytes[start] = b'0' + (number % 10) as u8;
+            number /= 10;
+            if number == 0 {
+                return Self { bytes, start };
+            }
+        }
+    }
+
+    /// As ASCII.
+    #[must_use]
+    pub fn as_bytes(&self) -> &[u8] {
+        &self.bytes[self.start..]
     }
 }
 
@@ -139,19 +174,8 @@ fn action_flags(out: &mut Vec<u8>, uninitialised: bool) {
     }
 }
 
-fn number_header(out: &mut Vec<u8>, name_and_spacing: &[u8], mut number: u64) {
-    // Backwards into a small array: no formatting machinery, no allocation.
-    let mut digits = [0u8; 20];
-    let mut at = digits.len();
-    loop {
-        at -= 1;
-        digits[at] = b'0' + (number % 10) as u8;
-        number /= 10;
-        if number == 0 {
-            break;
-        }
-    }
+fn number_header(out: &mut Vec<u8>, name_and_spacing: &[u8], number: u64) {
     out.extend_from_slice(name_and_spacing);
-    out.extend_from_slice(&digits[at..]);
+    out.extend_from_slice(Digits::of(number).as_bytes());
     out.extend_from_slice(b"\r\n");
 }

@@ -17,11 +17,12 @@ pub mod request;
 pub mod response;
 pub mod rewrite;
 
-pub use encode::{Answer, BAD_REQUEST, Request, encode_answer, encode_request};
-pub use head::{HeadLimits, Parsed, Span};
+pub use encode::{Answer, BAD_REQUEST, Digits, Request};
+pub use encode::{encode_answer, encode_request, encode_request_head};
+pub use head::{HeadLimits, Parsed, Span, decimal};
 pub use request::{Exclusive, Method, Operation, RequestHead};
 pub use response::ResponseHead;
-pub use rewrite::replace_value;
+pub use rewrite::{NoRoom, remove_line, replace_value};
 
 /// Why bytes cannot be framed. The text is fit for a log line: it never quotes the input.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]

@@ -1,4 +1,4 @@
-//! Replacing one header value of a head that is about to be forwarded.
+//! Replacing one header value of a head that is about to be forwarded, or taking its line out.
 
 use super::Span;
 
@@ -43,6 +43,19 @@ pub fn replace_value(
     Ok(new_start)
 }
 
+/// Takes the whole line of `value` out of the head that starts at `buffer[head_start]` and returns
+/// where the head starts afterwards. Moves only the bytes in front of the line.
+pub fn remove_line(buffer: &mut [u8], head_start: usize, value: Span) -> usize {
+    let is_end = |&byte: &u8| byte == b'\n';
+    let before = &buffer[head_start..head_start + value.start()];
+    let from = before.iter().rposition(is_end).map_or(0, |at| at + 1);
+    let behind = &buffer[head_start + value.end()..];
+    let rest = behind.iter().position(is_end).map_or(0, |at| at + 1);
+    let line_bytes = value.end() + rest - from;
+    buffer.copy_within(head_start..head_start + from, head_start + line_bytes);
+    head_start + line_bytes
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -84,5 +97,14 @@ mod tests {
             })
         );
         assert_eq!(buffer, before);
+    }
+
+    #[test]
+    fn a_line_is_taken_out_and_the_rest_stays() {
+        let mut buffer = [b"##", HEAD].concat();
+        let start = remove_line(&mut buffer, 2, cookie());
+        assert_eq!(start, 17);
+        let left = &b"PUT x HTTP/1.1\r\nTimeout:20\r\n\r\nbody"[..];
+        assert_eq!(&buffer[start..], left);
     }
 }

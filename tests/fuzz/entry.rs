@@ -112,7 +112,12 @@ pub(crate) fn config(bytes: &[u8]) -> bool {
         }
     };
     let Config {
-        timeouts, limits, ..
+        timeouts,
+        limits,
+        peers,
+        health,
+        handover,
+        ..
     } = config;
     let range = Duration::from_millis(100)..=Duration::from_secs(3600);
     for timeout in [
@@ -129,6 +134,12 @@ pub(crate) fn config(bytes: &[u8]) -> bool {
     assert!(timeouts.connect <= timeouts.answer);
     assert!((1024..=64 * 1024).contains(&limits.head_bytes));
     assert!(limits.body_bytes <= i32::MAX as u64);
+    assert!(peers.len() <= 32);
+    assert!(1 <= health.fall && 1 <= health.rise && health.rise <= health.max_rise);
+    let operation = timeouts.connect + timeouts.answer;
+    assert!(operation <= handover.settle && operation <= handover.failover_after);
+    assert!(handover.session_timeout <= handover.max_session_timeout);
+    assert!((1..=100).contains(&handover.max_moved_percent));
     true
 }
 

@@ -113,7 +113,7 @@ impl State {
         let answer = backend::answer(slot, to, verb, version, active, old);
         let reads = matches!(verb, Verb::Read | Verb::Acquire) && answer.status == Status::Done;
         if let (Some(item), Some(left)) = (slot, config.left_after(leg)) {
-            item.touched |= reads || to != left;
+            item.touched |= reads || (to != left && verb != Verb::Insert);
         }
         answer
     }

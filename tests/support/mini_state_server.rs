@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use staterouter::wire::head::decimal;
 use staterouter::wire::{Answer, HeadLimits, Operation, Parsed, RequestHead, Span, encode_answer};
 
-/// What the server does wrong, once, at the first occasion after [`WARM_UP_REQUESTS`].
+/// What the server does wrong, once unless it says otherwise, at the first occasion after [`WARM_UP_REQUESTS`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Fault {
     /// Nothing.
@@ -31,6 +31,8 @@ pub(crate) enum Fault {
     HideFlag,
     /// Refuses the write of a session's holder.
     RefuseWrite,
+    /// Always: stores what the holder of a broken lock writes under the next lock.
+    StaleWrite,
     /// Again and again: closes the connection before or after doing what was asked.
     DropAnswers,
 }
@@ -207,12 +209,17 @@ impl Server {
             return DONE;
         }
         let refuses = self.strikes(Fault::RefuseWrite);
+        let forgives = self.fault == Fault::StaleWrite;
         let item = self.items.get_mut(key).unwrap();
         if refuses {
             item.locked_at = None;
             return locked(item);
         }
         if item.locked_at.is_some() && item.cookie != cookie {
+            if forgives {
+                item.body = body.to_vec();
+                return DONE;
+            }
             return locked(item);
         }
         let previous = std::mem::replace(&mut item.body, body.to_vec());

@@ -17,6 +17,8 @@ pub(super) struct Write {
     pub(super) version: u64,
     pub(super) value: Value,
     pub(super) is_insert: bool,
+    /// An absence that only a wrong answer tells of.
+    pub(super) is_alleged: bool,
     /// The holder that wrote it under its lock, unless its outcome is unknown.
     pub(super) holder: Option<u64>,
     pub(super) taken_over: bool,
@@ -72,14 +74,22 @@ impl SessionLedger {
         writes.any(|write| write.value == Value::Absent && write.could_be_seen(begin, now))
     }
 
-    /// `version` was read by a request from `begin` to `now`, rightly.
-    pub(super) fn observe(&mut self, begin: u64, now: u64, version: u64) {
+    pub(super) fn alleged_absence_is_possible(&self, begin: u64, now: u64) -> bool {
+        let mut writes = self.writes.iter();
+        writes.any(|write| write.is_alleged && write.could_be_seen(begin, now))
+    }
+
+    /// `version` was read by a request from `begin` to `now`, rightly. Returns whether it is a new
+    /// session that nobody had seen.
+    pub(super) fn observe(&mut self, begin: u64, now: u64, version: u64) -> bool {
         let Some(write) = self.find(version) else {
-            return;
+            return false;
         };
+        let is_new = write.is_insert && write.certain_at == NEVER;
         write.certain_at = write.certain_at.min(now);
         let after = write.begin.max(begin);
         self.supersede(version, after, now, |_| true);
+        is_new
     }
 
     /// Everything chosen but `version` that had ended before `before` is superseded at `now`.
@@ -112,11 +122,12 @@ impl SessionLedger {
         self.writes.push(write);
     }
 
-    pub(super) fn add_absence(&mut self, begin: u64, now: u64) {
+    pub(super) fn add_absence(&mut self, begin: u64, now: u64, is_alleged: bool) {
         self.excuse_holders();
         self.last_version += 1;
         let mut write = Write::under_way(self.last_version, Value::Absent, begin);
         write.end = now;
+        write.is_alleged = is_alleged;
         self.writes.push(write);
     }
 
@@ -154,7 +165,7 @@ impl SessionLedger {
     pub(super) fn expire(&mut self, now: u64) {
         let expires_at = self.touched_at.saturating_add(self.rules.idle_limit_ns);
         if self.touched_at > 0 && now > expires_at && !self.absent_is_possible(now, now) {
-            self.add_absence(expires_at, now);
+            self.add_absence(expires_at, now, false);
         }
     }
 }
@@ -332,6 +343,7 @@ impl Write {
             version,
             value,
             is_insert: false,
+            is_alleged: false,
             holder: None,
             taken_over: false,
             begin,

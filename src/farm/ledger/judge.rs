@@ -1,7 +1,9 @@
 //! Judging answers.
 
 use super::history::Value;
-use super::{Holder, HolderRecord, Kind, Outcome, Seen, SessionLedger, Verdict, Violation};
+use super::{
+    Holder, HolderRecord, Kind, Outcome, Seen, SessionLedger, Verdict, Violation, Writing,
+};
 
 impl SessionLedger {
     pub(super) fn judge(
@@ -15,7 +17,8 @@ impl SessionLedger {
         match seen {
             Seen::Body { version, flag } => {
                 self.touched_at = self.touched_at.max(begin);
-                if self.judge_body(begin, now, version, found) {
+                if let Some(new_session) = self.judge_body(begin, now, version, found) {
+                    verdict.new_session = new_session;
                     verdict.session_start = self.judge_flag(version, flag, found);
                 }
             }
@@ -44,29 +47,29 @@ impl SessionLedger {
         verdict
     }
 
-    /// Returns whether it was right to answer `version`.
+    /// Returns whether `version` is a new session that nobody had seen; `None` if it was wrong to
+    /// answer it.
     pub(super) fn judge_body(
         &mut self,
         begin: u64,
         now: u64,
         version: u64,
         found: &mut Vec<Violation>,
-    ) -> bool {
+    ) -> Option<bool> {
         if version == 0 || version > self.last_version {
             found.push(Violation {
                 kind: Kind::Corrupt,
                 expected: format!("a version up to {}", self.last_version),
                 got: format!("version {version}, which was never written"),
             });
-            return false;
+            return None;
         }
         if self.is_current(begin, now, version) {
-            self.observe(begin, now, version);
-            return true;
+            return Some(self.observe(begin, now, version));
         }
         found.push(self.outdated(begin, now, &format!("version {version}")));
         self.revive(begin, now, version);
-        false
+        None
     }
 
     pub(super) fn judge_existence(&mut self, begin: u64, now: u64, found: &mut Vec<Violation>) {
@@ -86,6 +89,9 @@ impl SessionLedger {
         found: &mut Vec<Violation>,
     ) {
         if self.absent_is_possible(begin, now) {
+            if self.alleged_absence_is_possible(begin, now) {
+                return;
+            }
             // Whatever had ended before this request began is gone.
             for write in &mut self.writes {
                 if write.value == Value::Body && write.end < begin {
@@ -99,7 +105,7 @@ impl SessionLedger {
             expected: format!("the session, version {}", self.newest_certain()),
             got: format!("no session (status {status})"),
         });
-        self.add_absence(begin, now);
+        self.add_absence(begin, now, true);
     }
 
     /// Judges the one-shot flag and returns whether Session_Start runs.
@@ -176,8 +182,28 @@ impl SessionLedger {
         true
     }
 
+    /// Judges a write, removal or release that was done although its lock had been broken: under
+    /// another web request's lock no server does it.
+    pub(super) fn judge_stale_write(&mut self, writing: &Writing, found: &mut Vec<Violation>) {
+        let held_throughout = |holder: &&HolderRecord| {
+            !holder.taken_over
+                && !holder.leaving
+                && holder.locked_at < writing.at
+                && Some(holder.cookie) != writing.cookie
+        };
+        if let Some(held) = self.holders.iter().find(held_throughout) {
+            found.push(Violation {
+                kind: Kind::StaleWrite,
+                expected: format!("423: cookie {} is held by another web request", held.cookie),
+                got: "200 for a holder whose lock had been broken".to_owned(),
+            });
+            self.excuse_holders();
+        }
+    }
+
     pub(super) fn lock(
         &mut self,
+        now: u64,
         cookie: u32,
         is_broken: bool,
         found: &mut Vec<Violation>,
@@ -197,6 +223,7 @@ impl SessionLedger {
         self.holders.push(HolderRecord {
             id: self.last_holder,
             cookie,
+            locked_at: now,
             taken_over,
             leaving: false,
         });

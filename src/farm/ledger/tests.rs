@@ -29,6 +29,24 @@ fn one_loss_is_counted_once_and_the_new_life_is_judged_again() {
 }
 
 #[test]
+fn a_session_that_was_out_of_reach_may_be_there_again_unless_it_was_replaced_or_removed() {
+    let mut case = Case::stored();
+    case.read(ABSENT);
+    case.read(ABSENT);
+    case.read(body(1));
+    case.assert_found(&[Kind::Lost]);
+    case.read(ABSENT);
+    let created = case.create(Create::Plain);
+    let version = case.change(created, 2);
+    case.read(body(1));
+    case.assert_found(&[Kind::Lost, Kind::Lost, Kind::Stale]);
+    case.read(body(version));
+    case.remove(version, 3);
+    case.read(body(1));
+    assert_eq!(case.found.last().unwrap().kind, Kind::Resurrected);
+}
+
+#[test]
 fn a_holders_removal_or_release_that_finds_nothing_is_a_loss() {
     for leave in [Leave::Remove, Leave::Release] {
         let mut case = Case::stored();
@@ -459,7 +477,44 @@ fn a_holder_may_be_refused_when_the_takeover_comes_while_it_writes() {
     case.assert_found(&[]);
 }
 
+#[test]
+fn a_broken_lock_writes_nothing_under_the_next_one() {
+    for leave in [Leave::Write, Leave::Remove, Leave::Release] {
+        let mut case = Case::stored();
+        let slow = case.acquire(1, 2);
+        case.take_over(2);
+        let _next = case.acquire(1, 3);
+        case.leave(&slow, leave, Outcome::Done);
+        case.assert_found(&[Kind::StaleWrite]);
+    }
+}
+
+#[test]
+fn a_broken_lock_may_write_where_no_other_was_held_all_the_time() {
+    let mut case = Case::stored();
+    let slow = case.acquire(1, 2);
+    case.take_over(2);
+    let writing = case.begin_leave(&slow, Leave::Write);
+    let _next = case.acquire(1, 3);
+    case.end_write(writing, Outcome::Done);
+    case.assert_found(&[]);
+}
+
 // Session_Start.
+
+#[test]
+fn a_new_session_is_new_once() {
+    let mut case = Case::new();
+    let insert = case.create(Create::Insert);
+    let is_new = [(); 2].map(|()| {
+        let begun = case.begin();
+        let now = case.tick();
+        let found = &mut case.found;
+        let verdict = case.ledger.end_read(begun, now, body(insert), found);
+        verdict.new_session
+    });
+    assert_eq!(is_new, [true, false]);
+}
 
 #[test]
 fn a_new_session_starts_once() {

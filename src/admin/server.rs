@@ -1,0 +1,206 @@
+//! The thread of the admin server, its connections and their bounds.
+
+use std::convert::Infallible;
+use std::io;
+use std::net::SocketAddr;
+use std::pin::pin;
+use std::sync::Arc;
+use std::thread::{self, JoinHandle};
+use std::time::Duration;
+
+use hyper::server::conn::http1;
+use hyper::service::service_fn;
+use hyper_util::rt::{TokioIo, TokioTimer};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::{Semaphore, watch};
+use tokio::task::JoinSet;
+
+use super::{pages, peers};
+use crate::config::BackendAddress;
+use crate::control::handle::ControlHandle;
+use crate::net::Listeners;
+
+/// Bytes of a request's head, and of what is read ahead.
+const MAX_HEAD_BYTES: usize = 16 * 1024;
+
+/// Lines of a request's head.
+const MAX_HEAD_LINES: usize = 64;
+
+/// Pause after the kernel refused an accept for want of descriptors or memory.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+
+/// Times and bounds of the admin server.
+#[derive(Debug, Clone, Copy)]
+pub struct AdminOptions {
+    /// Connections at a time; others wait in the kernel.
+    pub max_connections: usize,
+    /// How long the head of a request may take to arrive, counted from the end of the answer
+    /// before it, and how long a body.
+    pub receive: Duration,
+    /// How long a connection may live; a request that is being answered then is finished.
+    pub lifetime: Duration,
+    /// How long requests being answered may go on at the end of a connection's life, or of the
+    /// server's.
+    pub shutdown: Duration,
+    /// How often a peer is asked.
+    pub ask_every: Duration,
+    /// How long a peer may take to answer, connecting included.
+    pub ask_timeout: Duration,
+}
+
+impl Default for AdminOptions {
+    fn default() -> Self {
+        Self {
+            max_connections: 64,
+            receive: Duration::from_secs(5),
+            lifetime: Duration::from_secs(60),
+            shutdown: Duration::from_secs(2),
+            ask_every: Duration::from_secs(1),
+            ask_timeout: Duration::from_secs(1),
+        }
+    }
+}
+
+/// The running admin server, and the asking of the peers.
+#[derive(Debug)]
+pub struct AdminServer {
+    /// Where it listens; `None` when it only asks.
+    pub address: Option<SocketAddr>,
+    stop: watch::Sender<bool>,
+    thread: JoinHandle<()>,
+}
+
+impl AdminServer {
+    /// Serves on `listeners`, of which one is enough, and asks `peers`, in a thread of its own.
+    ///
+    /// # Errors
+    /// When the system gives no thread or event queue.
+    pub fn start(
+        listeners: Option<Listeners>,
+        peers: Vec<BackendAddress>,
+        control: ControlHandle,
+        options: AdminOptions,
+    ) -> io::Result<Self> {
+        let address = listeners.as_ref().map(|listeners| listeners.address);
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_io()
+            .enable_time()
+            .max_blocking_threads(peers.len().max(1))
+            .build()?;
+        let sockets = listeners
+            .into_iter()
+            .flat_map(|listeners| listeners.sockets);
+        let entered = runtime.enter();
+        let sockets = sockets
+            .map(TcpListener::from_std)
+            .collect::<io::Result<Vec<_>>>()?;
+        drop(entered);
+        let (stop, stopped) = watch::channel(false);
+        let serve = async move {
+            let mut tasks = JoinSet::new();
+            for socket in sockets {
+                tasks.spawn(accept(socket, control.clone(), options, stopped.clone()));
+            }
+            for (index, peer) in peers.into_iter().enumerate() {
+                let (control, stopped) = (control.clone(), stopped.clone());
+                tasks.spawn(peers::ask_for_ever(index, peer, control, options, stopped));
+            }
+            tasks.join_all().await;
+        };
+        let run = move || {
+            runtime.block_on(serve);
+            // A name whose lookup hangs must not hold up the end.
+            runtime.shutdown_background();
+        };
+        let thread = thread::Builder::new().name("admin".to_owned()).spawn(run)?;
+        Ok(Self {
+            address,
+            stop,
+            thread,
+        })
+    }
+
+    /// Stops accepting, finishes what is being answered within its time, and returns when the
+    /// thread has ended.
+    pub fn stop(self) {
+        let _ = self.stop.send(true);
+        // If it panicked it has said so on stderr already.
+        let _ = self.thread.join();
+    }
+}
+
+/// Accepts until it is stopped, then waits for the connections to end.
+async fn accept(
+    socket: TcpListener,
+    control: ControlHandle,
+    options: AdminOptions,
+    stopped: watch::Receiver<bool>,
+) {
+    let places = Arc::new(Semaphore::new(options.max_connections));
+    let mut connections = JoinSet::new();
+    let mut stop = stopped.clone();
+    let accepting = async {
+        loop {
+            // Never closed.
+            let Ok(place) = Arc::clone(&places).acquire_owned().await else {
+                return;
+            };
+            match socket.accept().await {
+                Ok((stream, peer)) => {
+                    let serve = serve(stream, peer, control.clone(), options, stopped.clone());
+                    connections.spawn(async move {
+                        serve.await;
+                        drop(place);
+                    });
+                }
+                Err(error) => {
+                    tracing::warn!("cannot accept an admin connection: {error}");
+                    tokio::time::sleep(ACCEPT_PAUSE).await;
+                }
+            }
+            while connections.try_join_next().is_some() {}
+        }
+    };
+    tokio::select! {
+        () = accepting => {}
+        _ = stop.wait_for(|stop| *stop) => {}
+    }
+    drop(socket);
+    connections.join_all().await;
+}
+
+/// Serves one connection to the end of its life.
+async fn serve(
+    stream: TcpStream,
+    peer: SocketAddr,
+    control: ControlHandle,
+    options: AdminOptions,
+    mut stopped: watch::Receiver<bool>,
+) {
+    let (control, options) = (&control, &options);
+    let answer = service_fn(|request| async move {
+        Ok::<_, Infallible>(pages::answer(request, control, options).await)
+    });
+    let connection = http1::Builder::new()
+        .timer(TokioTimer::new())
+        .header_read_timeout(options.receive)
+        .max_buf_size(MAX_HEAD_BYTES)
+        .max_headers(MAX_HEAD_LINES)
+        .serve_connection(TokioIo::new(stream), answer);
+    let mut connection = pin!(connection);
+    let ended = tokio::select! {
+        ended = connection.as_mut() => Some(ended),
+        () = tokio::time::sleep(options.lifetime) => None,
+        _ = stopped.wait_for(|stop| *stop) => None,
+    };
+    let ended = if let Some(ended) = ended {
+        ended
+    } else {
+        connection.as_mut().graceful_shutdown();
+        let finished = tokio::time::timeout(options.shutdown, connection).await;
+        finished.unwrap_or(Ok(()))
+    };
+    if let Err(error) = ended {
+        tracing::debug!(peer = %peer.ip(), "admin connection ended: {error}");
+    }
+}

@@ -1,0 +1,322 @@
+//! The pool and what becomes of it: which backends there are, how they are, where each slot is.
+//!
+//! No sockets, no files, no clock: what happens is told to it, with the time, and it says what is
+//! new. The control thread (`control`) does the rest.
+
+mod accept;
+mod notice;
+mod resume;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::memory::Memory;
+use crate::config::{BackendSpec, BackendState, Config, HandoverConfig, PartitionMap};
+use crate::handover::schedule::{PeerSlot, Standing, Standings, Surroundings, Times, advance};
+use crate::handover::{Place, SlotState, SlotTable, Stage};
+use crate::health::{Change, Failure, Health, Verdict};
+use crate::proxy::{Backend, BackendCounts, Snapshot};
+use crate::route::{Placement, Slot};
+
+pub use accept::{Accepted, Refused};
+pub use notice::Notice;
+pub use resume::ResumeError;
+
+/// The pool.
+#[derive(Debug)]
+pub struct Engine {
+    config: Config,
+    map: PartitionMap,
+    placement: Placement,
+    /// The backends of the map in its order, behind them the retired ones.
+    members: Vec<Member>,
+    slots: Vec<SlotState>,
+    peers: Vec<Option<PeerView>>,
+    longest_timeout_minutes: u32,
+}
+
+/// One backend.
+#[derive(Debug)]
+pub struct Member {
+    /// What the map says of it, or said last.
+    pub spec: BackendSpec,
+    /// Its number in lock cookies.
+    pub place: Place,
+    /// Whether it is in the map.
+    pub in_map: bool,
+    /// Whether it answers.
+    pub health: Health,
+    /// Removals that it has missed and has to be told of.
+    pub owed: usize,
+    /// What the data path counted.
+    pub counts: Arc<BackendCounts>,
+    /// It has been said that no slot needs it.
+    is_let_go: bool,
+}
+
+/// What another proxy said of itself last.
+#[derive(Debug, Clone)]
+pub struct PeerView {
+    /// Version of its partition map.
+    pub map_version: u64,
+    /// Every slot there, in order, with times of this proxy's clock.
+    pub slots: Vec<SlotState>,
+    /// The backends it reaches.
+    pub up: Vec<Place>,
+}
+
+impl Engine {
+    /// What is in force.
+    pub fn config(&self) -> &Config {
+        &self.config
+    }
+
+    /// The partition map in force.
+    pub fn map(&self) -> &PartitionMap {
+        &self.map
+    }
+
+    /// All backends, those of the map first and in its order.
+    pub fn members(&self) -> &[Member] {
+        &self.members
+    }
+
+    /// Every slot, in order.
+    pub fn slots(&self) -> &[SlotState] {
+        &self.slots
+    }
+
+    /// Where the map wants a slot.
+    pub fn target(&self, slot: Slot) -> Place {
+        self.members[self.placement.owner(slot).index()].place
+    }
+
+    /// The longest session timeout seen, in minutes; 0 for none.
+    pub fn longest_timeout_minutes(&self) -> u32 {
+        self.longest_timeout_minutes
+    }
+
+    /// What to write down.
+    pub fn memory(&self) -> Memory {
+        let retired = self.members.iter().filter(|member| !member.in_map);
+        Memory {
+            map: self.map.clone(),
+            retired: retired.map(|member| member.spec.clone()).collect(),
+            longest_timeout_minutes: self.longest_timeout_minutes,
+            slots: self.slots.clone(),
+        }
+    }
+
+    /// What the data path goes by.
+    pub fn snapshot(&self) -> Snapshot {
+        let backend = |member: &Member| Backend {
+            name: member.spec.name.clone(),
+            place: member.place,
+            address: member.spec.address.clone(),
+            up: member.is_up(),
+            counts: Arc::clone(&member.counts),
+        };
+        Snapshot::new(
+            &self.config,
+            self.map.version,
+            self.map.hash_key,
+            SlotTable::new(&self.slots),
+            self.members.iter().map(backend).collect(),
+        )
+    }
+
+    /// Puts the live keys of another main file in force.
+    pub fn set_config(&mut self, config: Config) {
+        for member in &mut self.members {
+            member.health.set_thresholds(config.health.thresholds());
+        }
+        self.peers.resize(config.peers.len(), None);
+        self.config = config;
+    }
+
+    /// A probe of the backend at `place` has ended.
+    pub fn probed(
+        &mut self,
+        place: Place,
+        outcome: Result<(), Failure>,
+        now_ms: u64,
+    ) -> Option<Change> {
+        let member = self.member_mut(place)?;
+        match outcome {
+            Ok(()) => member.health.probe_ok(now_ms),
+            Err(failure) => {
+                let answered = member.counts.answered();
+                member.health.probe_failed(failure, answered, now_ms)
+            }
+        }
+    }
+
+    /// A request failed because of the backend at `place`.
+    pub fn request_failed(
+        &mut self,
+        place: Place,
+        failure: Failure,
+        now_ms: u64,
+    ) -> Option<Change> {
+        let member = self.member_mut(place)?;
+        let answered = member.counts.answered();
+        member.health.request_failed(failure, answered, now_ms)
+    }
+
+    /// The longest session timeout that the data path has seen.
+    pub fn saw_timeout(&mut self, minutes: u32) {
+        self.longest_timeout_minutes = self.longest_timeout_minutes.max(minutes);
+    }
+
+    /// What the peer at this position of the main file says; `None` when it does not answer.
+    pub fn set_peer(&mut self, index: usize, view: Option<PeerView>) {
+        if let Some(peer) = self.peers.get_mut(index) {
+            *peer = view;
+        }
+    }
+
+    /// The peers, in the order of the main file.
+    pub fn peers(&self) -> &[Option<PeerView>] {
+        &self.peers
+    }
+
+    /// How many removals the backend at `place` has to be told of.
+    pub fn set_owed(&mut self, place: Place, owed: usize) {
+        if let Some(member) = self.member_mut(place) {
+            member.owed = owed;
+        }
+    }
+
+    /// Takes every slot on to where it is now; what is new, for the log. Nothing new means that
+    /// nothing has to be written down or published.
+    pub fn tick(&mut self, now_ms: u64) -> Vec<Notice> {
+        let standings = self.standings();
+        let times = Times::from_config(&self.config.handover, self);
+        let mut changes = notice::Changes::default();
+        let mut peers = vec![None; self.peers.len()];
+        for slot in Slot::all() {
+            let before = self.slots[slot.index()];
+            let target = self.target(slot);
+            let rests = before.stage == Stage::Steady && before.first == target;
+            if rests && peers.is_empty() && standings.get(target).up_since_ms.is_some() {
+                continue;
+            }
+            self.look_at_peers(before, slot, &mut peers);
+            let around = Surroundings {
+                target,
+                stand_in: self.stand_in(slot, before, &standings),
+                standings: &standings,
+                peers: &peers,
+                times: &times,
+                now_ms,
+            };
+            let after = advance(before, &around);
+            if after != before {
+                self.slots[slot.index()] = after;
+                changes.add(before, after);
+            }
+        }
+        let mut notices = changes.notices(&self.members);
+        self.let_go(&mut notices);
+        notices
+    }
+
+    fn standings(&self) -> Standings {
+        let mut standings = Standings::new();
+        for member in &self.members {
+            let up_since_ms = member.is_up().then(|| member.health.since_ms());
+            standings.set(
+                member.place,
+                Standing {
+                    gone: member.in_map && member.spec.state == BackendState::Off,
+                    up_since_ms,
+                    owed: member.owed > 0,
+                },
+            );
+        }
+        standings
+    }
+
+    /// The next candidate that is up, for the place that fails.
+    fn stand_in(&self, slot: Slot, state: SlotState, standings: &Standings) -> Option<Place> {
+        let failing = match (state.stage, state.second) {
+            (Stage::Suspect, Some(second)) => second,
+            _ => state.first,
+        };
+        let candidates = self.placement.candidates(slot).iter();
+        candidates
+            .map(|index| self.members[index.index()].place)
+            .find(|&place| place != failing && standings.get(place).up_since_ms.is_some())
+    }
+
+    fn look_at_peers(&self, state: SlotState, slot: Slot, out: &mut [Option<PeerSlot>]) {
+        for (out, peer) in out.iter_mut().zip(&self.peers) {
+            *out = peer.as_ref().and_then(|peer| {
+                Some(PeerSlot {
+                    slot: *peer.slots.get(slot.index())?,
+                    second_up: state.second.is_some_and(|second| peer.up.contains(&second)),
+                })
+            });
+        }
+    }
+
+    /// Forgets retired backends that no slot needs, and says once that a drained one is free.
+    fn let_go(&mut self, notices: &mut Vec<Notice>) {
+        let mut is_needed = [false; 128];
+        for slot in &self.slots {
+            is_needed[usize::from(slot.first.id())] = true;
+            if let Some(second) = slot.second {
+                is_needed[usize::from(second.id())] = true;
+            }
+        }
+        for member in &mut self.members {
+            let is_free = !is_needed[usize::from(member.place.id())];
+            let is_leaving = !member.in_map || member.spec.state != BackendState::Active;
+            if is_free && is_leaving && !member.is_let_go {
+                notices.push(Notice::let_go(&member.spec.name));
+            }
+            member.is_let_go = is_free && is_leaving;
+        }
+        self.members
+            .retain(|member| member.in_map || is_needed[usize::from(member.place.id())]);
+    }
+
+    fn member_mut(&mut self, place: Place) -> Option<&mut Member> {
+        self.members.iter_mut().find(|member| member.place == place)
+    }
+}
+
+impl Member {
+    fn new(spec: BackendSpec, config: &Config, now_ms: u64) -> Option<Self> {
+        Some(Self {
+            place: Place::new(spec.id)?,
+            spec,
+            in_map: true,
+            health: Health::new(config.health.thresholds(), now_ms),
+            owed: 0,
+            counts: Arc::default(),
+            is_let_go: false,
+        })
+    }
+
+    /// Whether it is asked at all.
+    pub fn is_up(&self) -> bool {
+        self.health.verdict() != Verdict::Down
+    }
+}
+
+impl Times {
+    fn from_config(config: &HandoverConfig, engine: &Engine) -> Self {
+        let timeouts = &engine.config.timeouts;
+        let seen = Duration::from_secs(60) * engine.longest_timeout_minutes;
+        let lifetime = seen.clamp(config.session_timeout, config.max_session_timeout);
+        let ms = |duration: Duration| duration.as_millis() as u64;
+        Self {
+            settle_ms: ms(config.settle),
+            lifetime_ms: ms(lifetime + config.takeover),
+            failover_after_ms: ms(config.failover_after),
+            overlap_ms: ms(timeouts.connect + timeouts.answer),
+            failover: config.failover,
+        }
+    }
+}

@@ -1,0 +1,185 @@
+//! Which partition map may follow the one in force.
+
+use super::{Engine, Member};
+use crate::config::PartitionMap;
+use crate::handover::Place;
+use crate::health::Health;
+use crate::route::{PlacementError, SLOT_COUNT, Slot};
+
+/// A map was put in force.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Accepted {
+    /// Its version.
+    pub version: u64,
+    /// Slots that are to go to another backend than the one they were to be at before.
+    pub moved_slots: usize,
+}
+
+/// A map was refused; the one in force stays.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum Refused {
+    /// Its version is lower.
+    #[error(
+        "version {version} of the partition map is older than version {in_force}, which is in force"
+    )]
+    Older {
+        /// Its version.
+        version: u64,
+        /// The version in force.
+        in_force: u64,
+    },
+    /// Its content is new and its version is not.
+    #[error(
+        "the partition map has changed and still says version {version}: raise the version with every change"
+    )]
+    SameVersion {
+        /// The version.
+        version: u64,
+    },
+    /// Its hash key is another one, under which all slots hold other sessions.
+    #[error(
+        "the hash key of the partition map cannot change while there are sessions: it would make every slot another one"
+    )]
+    HashKey,
+    /// A backend has another id than before.
+    #[error(
+        "backend {name} has id {id} now and had id {in_force}: locks that were handed out name it by that id"
+    )]
+    IdChanged {
+        /// The backend.
+        name: String,
+        /// Its new id.
+        id: u8,
+        /// Its id until now.
+        in_force: u8,
+    },
+    /// An id belongs to a backend that still holds sessions.
+    #[error("id {id} of backend {name} belongs to {holder}, which still holds sessions")]
+    IdTaken {
+        /// The id.
+        id: u8,
+        /// The backend that wants it.
+        name: String,
+        /// The backend that has it.
+        holder: String,
+    },
+    /// It moves more slots than one change may.
+    #[error(
+        "version {version} of the partition map would move {percent} % of the slots at once, more than the {max_percent} % of handover.max_moved_share; if that is meant, write accept_moved_share: {percent} into the map"
+    )]
+    MovesTooMuch {
+        /// Its version.
+        version: u64,
+        /// How much it moves, percent rounded up.
+        percent: usize,
+        /// How much it may.
+        max_percent: usize,
+    },
+    /// It gives no placement.
+    #[error(transparent)]
+    Placement(#[from] PlacementError),
+}
+
+impl Engine {
+    /// Puts a map in force; `None` if it is the one that is.
+    ///
+    /// # Errors
+    /// [`Refused`], with nothing changed.
+    pub fn accept(&mut self, map: PartitionMap, now_ms: u64) -> Result<Option<Accepted>, Refused> {
+        if map == self.map {
+            return Ok(None);
+        }
+        self.check(&map)?;
+        let placement = map.placement()?;
+        let moved_slots = Slot::all()
+            .filter(|&slot| {
+                let place = Place::new(map.backends[placement.owner(slot).index()].id);
+                place != Some(self.target(slot))
+            })
+            .count();
+        self.check_share(&map, moved_slots)?;
+        self.members = self.members_of(&map, now_ms);
+        self.placement = placement;
+        self.map = map;
+        Ok(Some(Accepted {
+            version: self.map.version,
+            moved_slots,
+        }))
+    }
+
+    fn check(&self, map: &PartitionMap) -> Result<(), Refused> {
+        let (version, in_force) = (map.version, self.map.version);
+        if version < in_force {
+            return Err(Refused::Older { version, in_force });
+        }
+        if version == in_force {
+            return Err(Refused::SameVersion { version });
+        }
+        if map.hash_key != self.map.hash_key {
+            return Err(Refused::HashKey);
+        }
+        for backend in &map.backends {
+            for member in &self.members {
+                let (name, id) = (backend.name.clone(), backend.id);
+                let is_same = member.spec.name == name;
+                if is_same && member.spec.id != id {
+                    let in_force = member.spec.id;
+                    return Err(Refused::IdChanged { name, id, in_force });
+                }
+                if !is_same && member.spec.id == id && self.is_needed(member) {
+                    let holder = member.spec.name.clone();
+                    return Err(Refused::IdTaken { id, name, holder });
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn is_needed(&self, member: &Member) -> bool {
+        let place = member.place;
+        let mut slots = self.slots.iter();
+        slots.any(|slot| slot.first == place || slot.second == Some(place))
+    }
+
+    fn check_share(&self, map: &PartitionMap, moved_slots: usize) -> Result<(), Refused> {
+        let max_percent = self.config.handover.max_moved_percent;
+        let max_percent = max_percent.max(map.accept_moved_percent.unwrap_or(0));
+        let percent = (moved_slots * 100).div_ceil(SLOT_COUNT);
+        if percent > usize::from(max_percent) {
+            return Err(Refused::MovesTooMuch {
+                version: map.version,
+                percent,
+                max_percent: max_percent.into(),
+            });
+        }
+        Ok(())
+    }
+
+    /// The backends of `map`, each with what is known of it, and those behind that left it.
+    fn members_of(&mut self, map: &PartitionMap, now_ms: u64) -> Vec<Member> {
+        let mut before = std::mem::take(&mut self.members);
+        let mut members = Vec::with_capacity(before.len());
+        for spec in &map.backends {
+            let known = before
+                .iter()
+                .position(|member| member.spec.name == spec.name);
+            let Some(known) = known else {
+                members.extend(Member::new(spec.clone(), &self.config, now_ms));
+                continue;
+            };
+            let mut member = before.swap_remove(known);
+            if member.spec.address != spec.address {
+                member.health = Health::new(self.config.health.thresholds(), now_ms);
+            }
+            member.spec = spec.clone();
+            member.in_map = true;
+            members.push(member);
+        }
+        before.retain(|member| map.backends.iter().all(|spec| spec.id != member.spec.id));
+        members.extend(before.into_iter().map(|member| Member {
+            in_map: false,
+            ..member
+        }));
+        members
+    }
+}

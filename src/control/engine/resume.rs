@@ -1,0 +1,96 @@
+//! Where a proxy goes on that was started again.
+
+use super::{Engine, Member};
+use crate::config::{BackendSpec, Config, PartitionMap};
+use crate::control::memory::Memory;
+use crate::handover::{Place, SlotState, Stage};
+use crate::health::Failure;
+use crate::route::{PlacementError, SLOT_COUNT, Slot};
+
+/// What was written down cannot be gone on with.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum ResumeError {
+    /// The map gives no placement.
+    #[error(transparent)]
+    Placement(#[from] PlacementError),
+    /// The state file names a backend that neither its map nor its list of retired ones has.
+    #[error("a slot is at a backend with id {id}, which the state file does not describe")]
+    UnknownPlace {
+        /// The id.
+        id: u8,
+    },
+    /// The state file describes another number of slots.
+    #[error("the state file describes {slots} slots instead of {SLOT_COUNT}")]
+    SlotCount {
+        /// How many.
+        slots: usize,
+    },
+}
+
+impl Engine {
+    /// A pool without a past: every slot at its owner.
+    ///
+    /// # Errors
+    /// [`ResumeError::Placement`].
+    pub fn new(config: Config, map: PartitionMap, now_ms: u64) -> Result<Self, ResumeError> {
+        let placement = map.placement()?;
+        let member = |spec: &BackendSpec| Member::new(spec.clone(), &config, now_ms);
+        let members: Vec<Member> = map.backends.iter().filter_map(member).collect();
+        let owner = |slot| members[placement.owner(slot).index()].place;
+        let slots = Slot::all()
+            .map(|slot| SlotState::steady(owner(slot), now_ms))
+            .collect();
+        Ok(Self {
+            peers: vec![None; config.peers.len()],
+            config,
+            map,
+            placement,
+            members,
+            slots,
+            longest_timeout_minutes: 0,
+        })
+    }
+
+    /// The pool as it was written down. Backends that were out of reach then count as down until
+    /// they have answered.
+    ///
+    /// # Errors
+    /// [`ResumeError`].
+    pub fn resume(config: Config, memory: Memory, now_ms: u64) -> Result<Self, ResumeError> {
+        let mut engine = Self::new(config, memory.map, now_ms)?;
+        engine.longest_timeout_minutes = memory.longest_timeout_minutes;
+        for spec in memory.retired {
+            let retired = Member::new(spec, &engine.config, now_ms);
+            engine.members.extend(retired.map(|member| Member {
+                in_map: false,
+                ..member
+            }));
+        }
+        let slots = memory.slots.len();
+        if slots != SLOT_COUNT {
+            return Err(ResumeError::SlotCount { slots });
+        }
+        for slot in &memory.slots {
+            for place in [Some(slot.first), slot.second].into_iter().flatten() {
+                let known = engine.members.iter().any(|member| member.place == place);
+                if !known {
+                    return Err(ResumeError::UnknownPlace { id: place.id() });
+                }
+            }
+            if let (Stage::Suspect | Stage::Away, Some(second)) = (slot.stage, slot.second) {
+                engine.count_as_down(second, now_ms);
+            }
+        }
+        engine.slots = memory.slots;
+        Ok(engine)
+    }
+
+    fn count_as_down(&mut self, place: Place, now_ms: u64) {
+        let fall = self.config.health.fall;
+        if let Some(member) = self.member_mut(place).filter(|member| member.is_up()) {
+            for _ in 0..fall {
+                member.health.probe_failed(Failure::Broken, 0, now_ms);
+            }
+        }
+    }
+}

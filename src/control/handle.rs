@@ -1,0 +1,105 @@
+//! What others may ask of control, and what it publishes for them. They know nothing of how it
+//! decides.
+
+use std::sync::Arc;
+
+use tokio::sync::{mpsc, oneshot, watch};
+
+use super::status::{ReloadOutcome, Status};
+
+/// Requests that wait for control at most.
+const MAX_COMMANDS: usize = 64;
+
+/// What control is asked or told from outside.
+#[derive(Debug)]
+pub enum Command {
+    /// Read the files again and answer how that ended.
+    Reload(oneshot::Sender<ReloadOutcome>),
+    /// What became of asking a peer.
+    Peer(PeerNews),
+}
+
+/// What one peer has answered.
+#[derive(Debug)]
+pub struct PeerNews {
+    /// Its position in the `peers` of the main file.
+    pub index: usize,
+    /// The body of its answer to `GET /peer`, or why there is none.
+    pub answer: Result<Vec<u8>, String>,
+}
+
+/// What control lets others see, written anew as a whole.
+#[derive(Debug)]
+pub struct Published {
+    /// The body of `GET /status`.
+    pub status: Status,
+    /// The body of `GET /peer`, JSON.
+    pub peer_report: String,
+}
+
+/// Control does not answer: it has ended, or is overwhelmed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("control does not answer")]
+pub struct ControlGone;
+
+/// The way to control, for any thread.
+#[derive(Debug, Clone)]
+pub struct ControlHandle {
+    commands: mpsc::Sender<Command>,
+    published: watch::Receiver<Arc<Published>>,
+}
+
+/// Control's end of its handles.
+#[derive(Debug)]
+pub struct ControlEnd {
+    /// What it is asked and told.
+    pub commands: mpsc::Receiver<Command>,
+    /// Where it shows what others may see.
+    pub published: watch::Sender<Arc<Published>>,
+}
+
+/// A handle and control's end of it.
+pub fn handle(first: Published) -> (ControlHandle, ControlEnd) {
+    let (send, commands) = mpsc::channel(MAX_COMMANDS);
+    let (publish, published) = watch::channel(Arc::new(first));
+    let handle = ControlHandle {
+        commands: send,
+        published,
+    };
+    let end = ControlEnd {
+        commands,
+        published: publish,
+    };
+    (handle, end)
+}
+
+impl ControlHandle {
+    /// What control has published last.
+    pub fn published(&self) -> Arc<Published> {
+        Arc::clone(&self.published.borrow())
+    }
+
+    /// Has the files read again at once, whatever their content.
+    ///
+    /// # Errors
+    /// [`ControlGone`].
+    pub async fn reload(&self) -> Result<ReloadOutcome, ControlGone> {
+        let (answer, outcome) = oneshot::channel();
+        let command = Command::Reload(answer);
+        self.commands
+            .send(command)
+            .await
+            .map_err(|_ended| ControlGone)?;
+        outcome.await.map_err(|_ended| ControlGone)
+    }
+
+    /// Tells what a peer has answered. Waits while control is busy.
+    ///
+    /// # Errors
+    /// [`ControlGone`] when control has ended.
+    pub async fn tell_of_peer(&self, news: PeerNews) -> Result<(), ControlGone> {
+        let command = Command::Peer(news);
+        let sent = self.commands.send(command).await;
+        sent.map_err(|_ended| ControlGone)
+    }
+}

@@ -1,0 +1,231 @@
+//! One task per backend, which asks it again and again whether it is there.
+
+use std::collections::HashMap;
+use std::hash::{BuildHasher, RandomState};
+use std::time::Duration;
+
+use tokio::sync::mpsc;
+use tokio::task::{AbortHandle, JoinSet};
+
+use crate::backend::Prober;
+use crate::config::{BackendAddress, HealthConfig};
+use crate::handover::Place;
+use crate::health::{self, Failure};
+
+/// Results that wait for control at most; a task with one more waits itself.
+const MAX_RESULTS: usize = 256;
+
+/// How one probe ended.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ProbeResult {
+    /// The backend.
+    pub place: Place,
+    /// Where it was asked.
+    pub address: BackendAddress,
+    /// Whether it answered as a state server does.
+    pub outcome: Result<(), Failure>,
+}
+
+/// The tasks. They end with this.
+#[derive(Debug)]
+pub struct Probes {
+    times: Times,
+    tasks: JoinSet<()>,
+    running: HashMap<(Place, BackendAddress), AbortHandle>,
+    results: mpsc::Sender<ProbeResult>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Times {
+    interval: Duration,
+    timeout: Duration,
+}
+
+impl Probes {
+    /// No task yet; results arrive at the receiver.
+    pub fn new(config: &HealthConfig) -> (Self, mpsc::Receiver<ProbeResult>) {
+        let (results, received) = mpsc::channel(MAX_RESULTS);
+        let probes = Self {
+            times: Times::of(config),
+            tasks: JoinSet::new(),
+            running: HashMap::new(),
+            results,
+        };
+        (probes, received)
+    }
+
+    /// Asks exactly `backends` from now on, a new one at once. Tasks go on unless the times have
+    /// changed. Must be called on a runtime with timers and sockets.
+    pub fn follow(
+        &mut self,
+        config: &HealthConfig,
+        backends: impl IntoIterator<Item = (Place, BackendAddress)>,
+    ) {
+        let times = Times::of(config);
+        let mut before = std::mem::take(&mut self.running);
+        if times != self.times {
+            self.times = times;
+            before.drain().for_each(|(_, task)| task.abort());
+        }
+        for (place, address) in backends {
+            let key = (place, address);
+            let task = before.remove(&key).unwrap_or_else(|| {
+                let ask = ask_for_ever(key.0, key.1.clone(), times, self.results.clone());
+                self.tasks.spawn(ask)
+            });
+            self.running.insert(key, task);
+        }
+        before.into_values().for_each(|task| task.abort());
+        // What has ended is only kept until somebody looks.
+        while self.tasks.try_join_next().is_some() {}
+    }
+}
+
+impl Times {
+    fn of(config: &HealthConfig) -> Self {
+        Self {
+            interval: config.interval,
+            timeout: config.timeout,
+        }
+    }
+}
+
+async fn ask_for_ever(
+    place: Place,
+    address: BackendAddress,
+    times: Times,
+    results: mpsc::Sender<ProbeResult>,
+) {
+    let mut prober = Prober::new(address.clone(), times.timeout);
+    loop {
+        let outcome = prober.probe().await.map_err(|error| error.failure());
+        let result = ProbeResult {
+            place,
+            address: address.clone(),
+            outcome,
+        };
+        if results.send(result).await.is_err() {
+            return;
+        }
+        let interval_ms = times.interval.as_millis() as u64;
+        let pause_ms = health::jittered(interval_ms, RandomState::new().hash_one(place));
+        tokio::time::sleep(Duration::from_millis(pause_ms)).await;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::{Read, Write};
+    use std::net::TcpListener;
+    use std::thread;
+
+    use super::*;
+
+    const CONFIG: HealthConfig = HealthConfig {
+        interval: Duration::from_millis(10),
+        timeout: Duration::from_secs(30),
+        fall: 1,
+        rise: 1,
+        flap_window: Duration::ZERO,
+        max_rise: 1,
+    };
+
+    /// A backend that answers every probe with these bytes.
+    fn answering(answer: &'static [u8]) -> BackendAddress {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = listener.local_addr().unwrap();
+        thread::spawn(move || {
+            for stream in listener.incoming() {
+                let mut stream = stream.unwrap();
+                // The prober may have left.
+                let _ = stream.read(&mut [0; 1024]);
+                let _ = stream.write_all(answer);
+                let _ = stream.read(&mut [0; 1024]);
+            }
+        });
+        address.into()
+    }
+
+    fn place(id: u8) -> Place {
+        Place::new(id).unwrap()
+    }
+
+    fn run(scene: impl Future<Output = ()>) {
+        let mut runtime = tokio::runtime::Builder::new_current_thread();
+        runtime.enable_all().build().unwrap().block_on(scene);
+    }
+
+    #[test]
+    fn every_backend_is_asked_again_and_again() {
+        run(async {
+            let good = answering(b"404 Not Found\r\nContent-Length: 0\r\n\r\n");
+            let bad = answering(b"SSH-2.0\r\n\r\n");
+            let (mut probes, mut results) = Probes::new(&CONFIG);
+            probes.follow(&CONFIG, [(place(1), good.clone()), (place(2), bad.clone())]);
+            let mut seen = [0; 2];
+            while seen.iter().any(|seen| *seen < 2) {
+                let result = results.recv().await.unwrap();
+                let (address, outcome) = match result.place.id() {
+                    1 => (&good, Ok(())),
+                    _ => (&bad, Err(Failure::Garbage)),
+                };
+                assert_eq!((&result.address, result.outcome), (address, outcome));
+                seen[usize::from(result.place.id() - 1)] += 1;
+            }
+        });
+    }
+
+    #[test]
+    fn a_backend_that_left_or_moved_is_not_asked_there_any_more() {
+        run(async {
+            let answer = b"404 Not Found\r\nContent-Length: 0\r\n\r\n";
+            let (stays, leaves, moves, moved) = (
+                answering(answer),
+                answering(answer),
+                answering(answer),
+                answering(answer),
+            );
+            let (mut probes, mut results) = Probes::new(&CONFIG);
+            let first = [
+                (place(1), stays.clone()),
+                (place(2), leaves),
+                (place(3), moves),
+            ];
+            probes.follow(&CONFIG, first);
+            let mut asked = [false; 3];
+            while asked.contains(&false) {
+                let result = results.recv().await.unwrap();
+                asked[usize::from(result.place.id() - 1)] = true;
+            }
+            let second = [(place(1), stays.clone()), (place(3), moved.clone())];
+            probes.follow(&CONFIG, second);
+            // Results under way from before may still arrive.
+            while !results.is_empty() {
+                results.recv().await;
+            }
+            assert_eq!(probes.running.len(), 2);
+            for _ in 0..20 {
+                let result = results.recv().await.unwrap();
+                assert!([&stays, &moved].contains(&&result.address), "{result:?}");
+            }
+        });
+    }
+
+    #[test]
+    fn other_times_hold_for_tasks_that_run() {
+        run(async {
+            let address = answering(b"404 Not Found\r\nContent-Length: 0\r\n\r\n");
+            let slow = HealthConfig {
+                interval: Duration::from_secs(3600),
+                ..CONFIG
+            };
+            let (mut probes, mut results) = Probes::new(&slow);
+            probes.follow(&slow, [(place(1), address.clone())]);
+            assert!(results.recv().await.is_some());
+            probes.follow(&CONFIG, [(place(1), address)]);
+            for _ in 0..3 {
+                assert!(results.recv().await.is_some());
+            }
+        });
+    }
+}

@@ -1,0 +1,327 @@
+//! The states of all slots, written down: slots in the same state stand together.
+
+use std::collections::HashMap;
+
+use serde::{Deserialize, Serialize};
+
+use crate::handover::{Before, Place, SlotState, Stage};
+use crate::route::SLOT_COUNT;
+
+/// Slots in one state. Times are Unix time in milliseconds.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct SlotGroup {
+    first: u8,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    second: Option<u8>,
+    #[serde(with = "StageName")]
+    stage: Stage,
+    since_ms: u64,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    before: Option<BeforeGroup>,
+    /// Ascending, as in `0-3,7`.
+    slots: String,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct BeforeGroup {
+    #[serde(with = "StageName")]
+    stage: Stage,
+    since_ms: u64,
+    swapped: bool,
+}
+
+#[derive(Serialize, Deserialize)]
+#[serde(remote = "Stage", rename_all = "lowercase")]
+enum StageName {
+    Steady,
+    Settle,
+    Move1,
+    Move2,
+    Suspect,
+    Away,
+    Back,
+    Wait,
+}
+
+/// Why groups are not the states of all slots.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum GroupError {
+    /// The writer gave a place that no backend can have.
+    #[error("{0} is not the id of a backend")]
+    BadPlace(u8),
+    /// The writer gave a stage with places or a past it cannot have.
+    #[error("a group of slots at place {first} has places or a past that do not fit its stage")]
+    BadStage {
+        /// Its first place.
+        first: u8,
+    },
+    /// The writer gave something that is no list of slots.
+    #[error("{0:?} is not a list of slots")]
+    BadSlots(String),
+    /// The writer gave a slot twice.
+    #[error("slot {0} is in two groups")]
+    Twice(usize),
+    /// The writer left a slot out.
+    #[error("slot {0} is in no group")]
+    Missing(usize),
+}
+
+/// Writes the states of all slots down.
+#[must_use]
+pub fn group(slots: &[SlotState]) -> Vec<SlotGroup> {
+    let mut groups: Vec<(SlotState, Vec<usize>)> = Vec::new();
+    let mut known: HashMap<SlotState, usize> = HashMap::new();
+    for (index, slot) in slots.iter().enumerate() {
+        let next = groups.len();
+        let group = *known.entry(*slot).or_insert(next);
+        if group == next {
+            groups.push((*slot, Vec::new()));
+        }
+        groups[group].1.push(index);
+    }
+    let write = |(slot, indices): (SlotState, Vec<usize>)| SlotGroup::new(&slot, &indices);
+    groups.into_iter().map(write).collect()
+}
+
+/// Reads the states of all slots.
+///
+/// # Errors
+/// [`GroupError`] unless every slot is there exactly once, in a state that exists.
+pub fn ungroup(groups: &[SlotGroup]) -> Result<Vec<SlotState>, GroupError> {
+    let mut slots: Vec<Option<SlotState>> = vec![None; SLOT_COUNT];
+    for group in groups {
+        let state = group.state()?;
+        for index in group.indices()? {
+            if slots[index].replace(state).is_some() {
+                return Err(GroupError::Twice(index));
+            }
+        }
+    }
+    let found = |(index, slot): (usize, Option<SlotState>)| slot.ok_or(GroupError::Missing(index));
+    slots.into_iter().enumerate().map(found).collect()
+}
+
+impl SlotGroup {
+    fn new(slot: &SlotState, indices: &[usize]) -> Self {
+        Self {
+            first: slot.first.id(),
+            second: slot.second.map(Place::id),
+            stage: slot.stage,
+            since_ms: slot.since_ms,
+            before: slot.before.map(|before| BeforeGroup {
+                stage: before.stage,
+                since_ms: before.since_ms,
+                swapped: before.swapped,
+            }),
+            slots: write_ranges(indices),
+        }
+    }
+
+    fn state(&self) -> Result<SlotState, GroupError> {
+        let place = |id| Place::new(id).ok_or(GroupError::BadPlace(id));
+        let slot = SlotState {
+            first: place(self.first)?,
+            second: self.second.map(place).transpose()?,
+            stage: self.stage,
+            since_ms: self.since_ms,
+            before: self.before.as_ref().map(|before| Before {
+                stage: before.stage,
+                since_ms: before.since_ms,
+                swapped: before.swapped,
+            }),
+        };
+        let past_fits = match slot.before {
+            Some(before) => {
+                slot.stage == Stage::Suspect
+                    && !matches!(before.stage, Stage::Suspect | Stage::Away)
+            }
+            None => slot.stage != Stage::Suspect,
+        };
+        let places_fit = slot.second.is_none() == (slot.stage == Stage::Steady)
+            && slot.second != Some(slot.first);
+        if past_fits && places_fit {
+            Ok(slot)
+        } else {
+            Err(GroupError::BadStage { first: self.first })
+        }
+    }
+
+    fn indices(&self) -> Result<Vec<usize>, GroupError> {
+        read_ranges(&self.slots).ok_or_else(|| {
+            // It may be as long as the file.
+            let start = self.slots.chars().take(40).collect();
+            GroupError::BadSlots(start)
+        })
+    }
+}
+
+fn write_ranges(indices: &[usize]) -> String {
+    let ranges = indices.chunk_by(|one, next| one + 1 == *next);
+    let texts = ranges.map(|range| match range {
+        [first, .., last] => format!("{first}-{last}"),
+        _ => range.iter().map(usize::to_string).collect(),
+    });
+    texts.collect::<Vec<_>>().join(",")
+}
+
+/// The slots of a list; `None` unless it is ascending and all of them exist.
+fn read_ranges(text: &str) -> Option<Vec<usize>> {
+    let mut indices: Vec<usize> = Vec::new();
+    for range in text.split(',') {
+        let (first, last) = range.split_once('-').unwrap_or((range, range));
+        let (first, last): (usize, usize) = (first.parse().ok()?, last.parse().ok()?);
+        let is_next = indices.last().is_none_or(|before| *before < first);
+        if !is_next || first > last || last >= SLOT_COUNT {
+            return None;
+        }
+        indices.extend(first..=last);
+    }
+    Some(indices)
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    #[test]
+    fn lists_are_ascending_and_short() {
+        assert_eq!(write_ranges(&[0, 1, 2, 3, 7, 9, 10]), "0-3,7,9-10");
+        assert_eq!(read_ranges("0-3,7,9-10"), Some(vec![0, 1, 2, 3, 7, 9, 10]));
+        for text in [
+            "",
+            "1,",
+            "2,1",
+            "1-3,3",
+            "3-1",
+            "16384",
+            "0-99999999999",
+            "+",
+            "a",
+            "-1",
+        ] {
+            assert_eq!(read_ranges(text), None, "{text}");
+        }
+    }
+
+    #[test]
+    fn what_no_slot_can_be_is_refused() {
+        let good = SlotGroup {
+            first: 1,
+            second: None,
+            stage: Stage::Steady,
+            since_ms: 0,
+            before: None,
+            slots: "0-16383".to_owned(),
+        };
+        assert!(ungroup(std::slice::from_ref(&good)).is_ok());
+        let past = |stage| {
+            Some(BeforeGroup {
+                stage,
+                since_ms: 0,
+                swapped: false,
+            })
+        };
+        for bad in [
+            SlotGroup {
+                first: 0,
+                ..good.clone()
+            },
+            SlotGroup {
+                first: 128,
+                ..good.clone()
+            },
+            SlotGroup {
+                second: Some(2),
+                ..good.clone()
+            },
+            SlotGroup {
+                stage: Stage::Settle,
+                ..good.clone()
+            },
+            SlotGroup {
+                stage: Stage::Settle,
+                second: Some(1),
+                ..good.clone()
+            },
+            SlotGroup {
+                stage: Stage::Suspect,
+                second: Some(2),
+                ..good.clone()
+            },
+            SlotGroup {
+                stage: Stage::Settle,
+                second: Some(2),
+                before: past(Stage::Steady),
+                ..good.clone()
+            },
+            SlotGroup {
+                stage: Stage::Suspect,
+                second: Some(2),
+                before: past(Stage::Away),
+                ..good.clone()
+            },
+        ] {
+            assert!(ungroup(std::slice::from_ref(&bad)).is_err(), "{bad:?}");
+        }
+        let missing = SlotGroup {
+            slots: "0-8,10-16383".to_owned(),
+            ..good.clone()
+        };
+        assert_eq!(
+            ungroup(std::slice::from_ref(&missing)),
+            Err(GroupError::Missing(9))
+        );
+        assert_eq!(ungroup(&[missing, good]), Err(GroupError::Twice(0)));
+    }
+
+    proptest! {
+        // Each case is all slots.
+        #![proptest_config(ProptestConfig::with_cases(16))]
+
+        #[test]
+        fn slots_are_read_as_they_were_written(
+            kinds in prop::collection::vec((1..=127_u8, 1..=127_u8, 0..8_usize, any::<u64>()), 1..50),
+            order in prop::collection::vec(any::<prop::sample::Index>(), SLOT_COUNT),
+        ) {
+            let states: Vec<SlotState> = kinds.iter().map(any_state).collect();
+            let slots: Vec<SlotState> = order.iter().map(|index| *index.get(&states)).collect();
+            let text = serde_json::to_string(&group(&slots)).unwrap();
+            let groups: Vec<SlotGroup> = serde_json::from_str(&text).unwrap();
+            prop_assert_eq!(ungroup(&groups), Ok(slots));
+        }
+    }
+
+    fn any_state(&(first, second, stage, since_ms): &(u8, u8, usize, u64)) -> SlotState {
+        const STAGES: [Stage; 8] = [
+            Stage::Steady,
+            Stage::Settle,
+            Stage::Move1,
+            Stage::Move2,
+            Stage::Suspect,
+            Stage::Away,
+            Stage::Back,
+            Stage::Wait,
+        ];
+        let stage = STAGES[stage];
+        let second = if second == first {
+            first % 127 + 1
+        } else {
+            second
+        };
+        SlotState {
+            first: Place::new(first).unwrap(),
+            second: (stage != Stage::Steady).then(|| Place::new(second).unwrap()),
+            stage,
+            since_ms,
+            before: (stage == Stage::Suspect).then_some(Before {
+                stage: Stage::Move1,
+                since_ms: since_ms / 2,
+                swapped: since_ms % 2 == 0,
+            }),
+        }
+    }
+}

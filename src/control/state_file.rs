@@ -1,0 +1,316 @@
+//! What must survive the end of the process: where every slot is.
+//!
+//! One JSON file, replaced as a whole: a reader finds the old content or the new one, whenever the
+//! machine stops. It holds the map's hash key, so only its owner may read it.
+
+use std::fs::{self, File, OpenOptions};
+use std::io::{self, Read, Write};
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::{Path, PathBuf};
+
+use serde::{Deserialize, Serialize};
+use serde_json::{Value, json};
+
+use super::memory::Memory;
+use super::slot_groups::{GroupError, SlotGroup, group, ungroup};
+use crate::config::{BackendAddress, BackendSpec, BackendState, Faults, PartitionMap};
+use crate::handover::{Place, SlotState};
+
+/// The format that is written, and the only one that is read.
+const FORMAT: u64 = 1;
+
+/// Longest file that is read: more than all slots take, each in a state of its own.
+const MAX_FILE_BYTES: u64 = 16 << 20;
+
+/// Why the state cannot be read or written.
+#[derive(Debug, thiserror::Error)]
+pub enum StateFileError {
+    /// The operating system does not give the file.
+    #[error("cannot read the state file {}: {problem}", path.display())]
+    Read {
+        /// The file.
+        path: PathBuf,
+        /// What the system said.
+        problem: io::Error,
+    },
+    /// The file is too long for one that this program wrote.
+    #[error("the state file {} is longer than {MAX_FILE_BYTES} bytes; {IF_REMOVED}", path.display())]
+    TooLong {
+        /// The file.
+        path: PathBuf,
+    },
+    /// The file is not what this program writes.
+    #[error("the state file {} is damaged: {problem}; {IF_REMOVED}", path.display())]
+    Damaged {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it.
+        problem: Damage,
+    },
+    /// A later version of this program wrote the file.
+    #[error(
+        "the state file {} has format {format}, this version reads {FORMAT}; run the version that \
+         wrote it, or remove the file: {IF_REMOVED}",
+        path.display()
+    )]
+    Newer {
+        /// The file.
+        path: PathBuf,
+        /// Its format.
+        format: u64,
+    },
+    /// The operating system does not take the file.
+    #[error("cannot write the state file {}: {problem}", path.display())]
+    Write {
+        /// The file.
+        path: PathBuf,
+        /// What the system said.
+        problem: io::Error,
+    },
+}
+
+/// What is wrong with a state file.
+#[derive(Debug, thiserror::Error)]
+pub enum Damage {
+    /// It is not JSON, or its fields are others.
+    #[error("{0}")]
+    Json(#[from] serde_json::Error),
+    /// Its map is not one.
+    #[error("its partition map is faulty: {0}")]
+    Map(Faults),
+    /// Its slots are not all slots.
+    #[error("{0}")]
+    Slots(#[from] GroupError),
+    /// A retired backend is none.
+    #[error("the id or the address of retired backend {name:?} cannot be")]
+    Retired {
+        /// Its name.
+        name: String,
+    },
+    /// A slot is at a backend that is not in the file.
+    #[error("slot {slot} is at backend {id}, which the file does not know")]
+    UnknownPlace {
+        /// The slot's number.
+        slot: usize,
+        /// The backend's id.
+        id: u8,
+    },
+}
+
+const IF_REMOVED: &str = "a proxy that starts without it takes every session to be where the \
+                          partition map says: sessions that are on their way are lost";
+
+/// The file as it is written.
+#[derive(Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Document {
+    format: u64,
+    /// With the keys of the partition map itself.
+    map: Value,
+    retired: Vec<BackendDocument>,
+    longest_timeout_minutes: u32,
+    slots: Vec<SlotGroup>,
+}
+
+/// With the keys of a backend in the partition map.
+#[derive(Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct BackendDocument {
+    name: String,
+    id: u8,
+    address: String,
+    weight: u16,
+    #[serde(with = "StateName")]
+    state: BackendState,
+}
+
+#[derive(Serialize, Deserialize)]
+#[serde(remote = "BackendState", rename_all = "lowercase")]
+enum StateName {
+    Active,
+    Drain,
+    Off,
+}
+
+/// Reads the state; `None` if there is no file.
+///
+/// # Errors
+/// [`StateFileError`], for everything but a file that is whole: half of the truth loses sessions.
+pub fn read(path: &Path) -> Result<Option<Memory>, StateFileError> {
+    let Some(bytes) = read_bytes(path)? else {
+        return Ok(None);
+    };
+    let damaged = |problem: Damage| StateFileError::Damaged {
+        path: path.to_owned(),
+        problem,
+    };
+    // The format decides what else may stand there.
+    let value: Value = serde_json::from_slice(&bytes).map_err(|error| damaged(error.into()))?;
+    if let Some(format) = value.get("format").and_then(Value::as_u64)
+        && format > FORMAT
+    {
+        return Err(StateFileError::Newer {
+            path: path.to_owned(),
+            format,
+        });
+    }
+    let document: Document =
+        serde_json::from_value(value).map_err(|error| damaged(error.into()))?;
+    document.into_memory().map(Some).map_err(damaged)
+}
+
+/// Writes the state: when this returns, it survives the end of the machine.
+///
+/// # Errors
+/// [`StateFileError::Write`]; the file is as it was.
+pub fn write(path: &Path, memory: &Memory) -> Result<(), StateFileError> {
+    let failed = |problem: io::Error| StateFileError::Write {
+        path: path.to_owned(),
+        problem,
+    };
+    let bytes = serde_json::to_vec(&Document::new(memory)).map_err(|error| failed(error.into()))?;
+    replace(path, &bytes).map_err(failed)
+}
+
+/// Puts `bytes` in the place of what the file at `path` holds, all or nothing, for its owner alone.
+pub(super) fn replace(path: &Path, bytes: &[u8]) -> io::Result<()> {
+    let mut temporary = path.as_os_str().to_owned();
+    temporary.push(".new");
+    let temporary = PathBuf::from(temporary);
+    // One that a crash has left behind may belong to others.
+    match fs::remove_file(&temporary) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+        _ => {}
+    }
+    let mut options = OpenOptions::new();
+    let mut file = options
+        .write(true)
+        .create_new(true)
+        .mode(0o600)
+        .open(&temporary)?;
+    file.write_all(bytes)?;
+    file.sync_all()?;
+    fs::rename(&temporary, path)?;
+    let directory = match path.parent() {
+        Some(directory) if !directory.as_os_str().is_empty() => directory,
+        _ => Path::new("."),
+    };
+    File::open(directory)?.sync_all()
+}
+
+fn read_bytes(path: &Path) -> Result<Option<Vec<u8>>, StateFileError> {
+    let failed = |problem| StateFileError::Read {
+        path: path.to_owned(),
+        problem,
+    };
+    let file = match File::open(path) {
+        Ok(file) => file,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+        Err(error) => return Err(failed(error)),
+    };
+    let mut bytes = Vec::new();
+    let mut limited = file.take(MAX_FILE_BYTES + 1);
+    limited.read_to_end(&mut bytes).map_err(failed)?;
+    if bytes.len() as u64 > MAX_FILE_BYTES {
+        return Err(StateFileError::TooLong {
+            path: path.to_owned(),
+        });
+    }
+    Ok(Some(bytes))
+}
+
+impl Document {
+    fn new(memory: &Memory) -> Self {
+        Self {
+            format: FORMAT,
+            map: write_map(&memory.map),
+            retired: memory.retired.iter().map(BackendDocument::new).collect(),
+            longest_timeout_minutes: memory.longest_timeout_minutes,
+            slots: group(&memory.slots),
+        }
+    }
+
+    fn into_memory(self) -> Result<Memory, Damage> {
+        // JSON is YAML: the map is checked as the operator's own.
+        let text = self.map.to_string();
+        let map = PartitionMap::parse(text, "map").map_err(Damage::Map)?;
+        let retired = self.retired.into_iter().map(BackendDocument::into_spec);
+        let retired = retired.collect::<Result<Vec<_>, _>>()?;
+        let slots = ungroup(&self.slots)?;
+        check_places(&map, &retired, &slots)?;
+        Ok(Memory {
+            map,
+            retired,
+            longest_timeout_minutes: self.longest_timeout_minutes,
+            slots,
+        })
+    }
+}
+
+impl BackendDocument {
+    fn new(spec: &BackendSpec) -> Self {
+        Self {
+            name: spec.name.clone(),
+            id: spec.id,
+            address: spec.address.to_string(),
+            weight: spec.weight,
+            state: spec.state,
+        }
+    }
+
+    fn into_spec(self) -> Result<BackendSpec, Damage> {
+        match BackendAddress::parse(&self.address) {
+            Ok(address) if Place::new(self.id).is_some() => Ok(BackendSpec {
+                name: self.name,
+                id: self.id,
+                id_is_derived: false,
+                address,
+                weight: self.weight,
+                state: self.state,
+            }),
+            _ => Err(Damage::Retired { name: self.name }),
+        }
+    }
+}
+
+/// Every slot is at backends of the file, and no two of them have one id.
+fn check_places(
+    map: &PartitionMap,
+    retired: &[BackendSpec],
+    slots: &[SlotState],
+) -> Result<(), Damage> {
+    let mut is_known = [false; 256];
+    for backend in map.backends.iter().chain(retired) {
+        if std::mem::replace(&mut is_known[usize::from(backend.id)], true) {
+            let name = backend.name.clone();
+            return Err(Damage::Retired { name });
+        }
+    }
+    for (number, slot) in slots.iter().enumerate() {
+        for place in [Some(slot.first), slot.second].into_iter().flatten() {
+            if !is_known[usize::from(place.id())] {
+                return Err(Damage::UnknownPlace {
+                    slot: number,
+                    id: place.id(),
+                });
+            }
+        }
+    }
+    Ok(())
+}
+
+fn write_map(map: &PartitionMap) -> Value {
+    let backends = map.backends.iter().map(BackendDocument::new);
+    let mut written = json!({
+        "version": map.version,
+        "hash_key": map.hash_key.to_hex(),
+        "backends": backends.collect::<Vec<_>>(),
+    });
+    if let Some(percent) = map.accept_moved_percent {
+        written["accept_moved_share"] = percent.into();
+    }
+    written
+}
+
+#[cfg(test)]
+mod tests;

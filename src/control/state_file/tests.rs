@@ -1,0 +1,202 @@
+use std::os::unix::fs::PermissionsExt;
+
+use super::*;
+use crate::handover::{Before, Stage};
+use crate::route::{SLOT_COUNT, Slot};
+
+const MAP: &str = "
+version: 7
+hash_key: 00112233445566778899aabbccddeeff
+accept_moved_share: 90
+backends:
+  - {name: a, id: 1, address: 'a.example:42424', weight: 200}
+  - {name: b, id: 127, address: '[fd00::1]:42424', state: drain}
+";
+
+fn place(id: u8) -> Place {
+    Place::new(id).unwrap()
+}
+
+fn retired(id: u8) -> BackendSpec {
+    BackendSpec {
+        name: "old".to_owned(),
+        id,
+        id_is_derived: false,
+        address: BackendAddress::parse("10.0.0.1:1").unwrap(),
+        weight: 100,
+        state: BackendState::Active,
+    }
+}
+
+/// A bit of everything.
+fn memory() -> Memory {
+    let state = |slot: Slot| {
+        let steady = SlotState::steady(place(1), 1_700_000_000_000);
+        let second = Some(place(127));
+        let number = slot.number();
+        match number % 3 {
+            0 => steady,
+            1 => SlotState {
+                second,
+                stage: Stage::Move1,
+                since_ms: u64::from(number),
+                ..steady
+            },
+            _ => SlotState {
+                first: place(5),
+                second,
+                stage: Stage::Suspect,
+                before: Some(Before {
+                    stage: Stage::Wait,
+                    since_ms: 3,
+                    swapped: number < 100,
+                }),
+                ..steady
+            },
+        }
+    };
+    Memory {
+        map: PartitionMap::parse(MAP, "map").unwrap(),
+        retired: vec![retired(5)],
+        longest_timeout_minutes: 45,
+        slots: Slot::all().map(state).collect(),
+    }
+}
+
+struct Scene {
+    directory: tempfile::TempDir,
+    path: PathBuf,
+}
+
+impl Scene {
+    fn new() -> Self {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("staterouter.state");
+        Self { directory, path }
+    }
+
+    fn written(memory: &Memory) -> Self {
+        let scene = Self::new();
+        write(&scene.path, memory).unwrap();
+        scene
+    }
+
+    /// The file as JSON, changed.
+    fn changed(change: impl FnOnce(&mut Value)) -> StateFileError {
+        let scene = Self::written(&memory());
+        let mut document = serde_json::from_slice(&fs::read(&scene.path).unwrap()).unwrap();
+        change(&mut document);
+        fs::write(&scene.path, document.to_string()).unwrap();
+        read(&scene.path).unwrap_err()
+    }
+}
+
+#[test]
+fn the_state_is_read_as_it_was_written() {
+    let memory = memory();
+    let scene = Scene::written(&memory);
+    assert_eq!(read(&scene.path).unwrap(), Some(memory));
+    let mode = fs::metadata(&scene.path).unwrap().permissions().mode();
+    assert_eq!(mode & 0o777, 0o600);
+    assert_eq!(fs::read_dir(&scene.directory).unwrap().count(), 1);
+}
+
+#[test]
+fn without_a_file_there_is_no_state() {
+    assert_eq!(read(&Scene::new().path).unwrap(), None);
+}
+
+#[test]
+fn what_a_crash_left_behind_is_in_nobodys_way() {
+    let mut memory = memory();
+    let scene = Scene::written(&memory);
+    // Written in full or in part, and never put in place.
+    let temporary = scene.directory.path().join("staterouter.state.new");
+    fs::write(&temporary, "{\"format\":1,\"ma").unwrap();
+    fs::set_permissions(&temporary, fs::Permissions::from_mode(0o666)).unwrap();
+    assert_eq!(read(&scene.path).unwrap().as_ref(), Some(&memory));
+    memory.longest_timeout_minutes = 46;
+    write(&scene.path, &memory).unwrap();
+    assert_eq!(read(&scene.path).unwrap(), Some(memory));
+    let mode = fs::metadata(&scene.path).unwrap().permissions().mode();
+    assert_eq!(mode & 0o777, 0o600);
+    assert!(!temporary.exists());
+}
+
+#[test]
+fn half_a_file_is_damaged_wherever_it_ends() {
+    let scene = Scene::written(&memory());
+    let bytes = fs::read(&scene.path).unwrap();
+    for len in [0, 1, 40, bytes.len() / 2, bytes.len() - 1] {
+        fs::write(&scene.path, &bytes[..len]).unwrap();
+        let error = read(&scene.path).unwrap_err();
+        assert!(matches!(error, StateFileError::Damaged { .. }), "{error}");
+        let says = error.to_string();
+        assert!(
+            says.contains("sessions that are on their way are lost"),
+            "{says}"
+        );
+    }
+}
+
+#[test]
+fn the_file_of_a_later_version_is_left_alone() {
+    let later = Scene::changed(|document| {
+        document["format"] = 2.into();
+        document["slots"] = "written in another way".into();
+    });
+    assert!(matches!(later, StateFileError::Newer { format: 2, .. }));
+}
+
+#[test]
+fn what_does_not_fit_together_is_damage() {
+    type Change = fn(&mut Value);
+    let changes: [Change; 8] = [
+        |document| document["format"] = "1".into(),
+        |document| document["more"] = 1.into(),
+        |document| document["map"]["backends"] = json!([]),
+        |document| document["map"]["hash_key"] = "secret".into(),
+        |document| document["retired"][0]["id"] = 1.into(),
+        |document| document["retired"][0]["address"] = "nowhere".into(),
+        |document| document["retired"] = json!([]),
+        |document| document["slots"][0]["slots"] = "0-1".into(),
+    ];
+    for change in changes {
+        let error = Scene::changed(change);
+        assert!(matches!(error, StateFileError::Damaged { .. }), "{error}");
+        assert!(!error.to_string().contains("secret"), "{error}");
+    }
+}
+
+#[test]
+fn a_file_that_never_ends_is_not_read_to_its_end() {
+    let scene = Scene::new();
+    let file = File::create(&scene.path).unwrap();
+    file.set_len(MAX_FILE_BYTES + 1).unwrap();
+    let error = read(&scene.path).unwrap_err();
+    assert!(matches!(error, StateFileError::TooLong { .. }), "{error}");
+}
+
+#[test]
+fn what_the_system_refuses_is_said() {
+    let scene = Scene::new();
+    let in_the_way = scene.directory.path();
+    let error = read(in_the_way).unwrap_err();
+    assert!(matches!(error, StateFileError::Read { .. }), "{error}");
+    let nowhere = scene.directory.path().join("none").join("state");
+    let error = write(&nowhere, &memory()).unwrap_err();
+    assert!(matches!(error, StateFileError::Write { .. }), "{error}");
+    assert!(error.to_string().contains("none/state"), "{error}");
+}
+
+#[test]
+fn a_failed_write_leaves_the_old_state() {
+    let memory = memory();
+    let scene = Scene::written(&memory);
+    // Neither a file nor removable as one.
+    fs::create_dir(scene.directory.path().join("staterouter.state.new")).unwrap();
+    let mut newer = memory.clone();
+    newer.slots = vec![SlotState::steady(place(1), 0); SLOT_COUNT];
+    assert!(write(&scene.path, &newer).is_err());
+    assert_eq!(read(&scene.path).unwrap(), Some(memory));
+}

@@ -1,0 +1,136 @@
+//! What the proxy says about itself: `GET /status`. Every field stands here; more may come, those
+//! that are here keep their meaning.
+
+use serde::Serialize;
+
+/// The state of the proxy at one moment. Times are Unix time in milliseconds.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Status {
+    /// Version of the program.
+    pub version: &'static str,
+    /// Drawn anew at every start.
+    pub instance: String,
+    /// When the program was started.
+    pub started_ms: u64,
+    /// When this was written down.
+    pub now_ms: u64,
+    /// Version of the partition map in force.
+    pub map_version: u64,
+    /// How the last look at the files ended that found something new or was asked for; none since
+    /// the start is `null`.
+    pub last_reload: Option<LastReload>,
+    /// The backends of the map in its order, behind them those that left it and still hold slots.
+    pub backends: Vec<BackendStatus>,
+    /// All slots, by stage.
+    pub slots: StageCounts,
+    /// The longest session timeout seen, in minutes; 0 for none so far.
+    pub longest_session_timeout_minutes: u64,
+    /// The other proxies, in the order of the main file.
+    pub peers: Vec<PeerStatus>,
+}
+
+/// How a look at the files ended.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct LastReload {
+    /// When it ended.
+    pub at_ms: u64,
+    /// How it ended.
+    #[serde(flatten)]
+    pub outcome: ReloadOutcome,
+}
+
+/// The result of reading both files again, whoever asked for it: also the answer of `POST /reload`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[serde(tag = "result", rename_all = "lowercase")]
+pub enum ReloadOutcome {
+    /// Something is new, and in force.
+    Applied {
+        /// Version of the partition map in force now.
+        map_version: u64,
+        /// Keys of the main file whose new value takes a restart.
+        needs_restart: Vec<&'static str>,
+    },
+    /// Both files say what is in force.
+    Unchanged {
+        /// Version of the partition map in force.
+        map_version: u64,
+    },
+    /// The files have faults or the change is not allowed: what was in force stays so.
+    Refused {
+        /// Version of the partition map in force.
+        map_version: u64,
+        /// What is wrong, for people; with places in the files where there are some.
+        faults: Vec<String>,
+    },
+}
+
+/// One backend.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct BackendStatus {
+    /// Its name in the partition map.
+    pub name: String,
+    /// Its id in the partition map.
+    pub id: u8,
+    /// Its address.
+    pub address: String,
+    /// What the partition map says: `active`, `drain`, `off`; `removed` once it is not there.
+    pub state: &'static str,
+    /// What its health says.
+    pub verdict: Verdict,
+    /// Why it is not up, in words; `null` when it is.
+    pub reason: Option<String>,
+    /// When the verdict began.
+    pub since_ms: u64,
+    /// Slots that the partition map gives it.
+    pub slots_owned: usize,
+    /// Slots that it serves now, as the first place or the only one.
+    pub slots_first: usize,
+    /// Slots in a handover or failover with it at either place, by stage.
+    pub slots_in: StageCounts,
+    /// Removals that it has missed and still has to be told of.
+    pub owed_removals: usize,
+}
+
+/// What a backend's health says.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Verdict {
+    /// It answers.
+    Up,
+    /// It failed lately, not often enough to be down; it is served from.
+    Suspect,
+    /// Nothing is sent to it but probes.
+    Down,
+}
+
+/// How many slots are in which stage.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
+pub struct StageCounts {
+    /// Everything is at one place.
+    pub steady: usize,
+    /// Handover, before anything moves.
+    pub settle: usize,
+    /// Handover, new items are created at the earlier place.
+    pub move1: usize,
+    /// Handover, new items are created at the new place.
+    pub move2: usize,
+    /// Requests are refused: the place is down.
+    pub suspect: usize,
+    /// Another backend stands in.
+    pub away: usize,
+    /// The failed backend is back, its items are still refused.
+    pub back: usize,
+    /// The failed backend is back, everything is served where it is.
+    pub wait: usize,
+}
+
+/// Another proxy of the farm.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct PeerStatus {
+    /// Its admin address.
+    pub address: String,
+    /// Why it is not reachable; `null` when it is.
+    pub failure: Option<String>,
+    /// Version of its partition map, if it is reachable.
+    pub map_version: Option<u64>,
+}

@@ -1,0 +1,308 @@
+//! Notices that a file may have changed: the words of the operating system are hints, and a slow
+//! look at the files finds what it does not say.
+//!
+//! The directory is watched and not the file: editors and deployment tools put a new file in its
+//! place, Kubernetes swaps a symbolic link beside it, and a watch on the file would go on watching
+//! the old one. Whoever is told of a change reads the file and compares ([`ContentOf`]).
+
+use std::fs::{self, File};
+use std::io::{self, Read};
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use notify::event::{AccessKind, AccessMode};
+use notify::{EventKind, RecommendedWatcher, RecursiveMode, Watcher as _};
+use tokio::sync::Notify;
+use tokio::time::{Instant, Interval, MissedTickBehavior, interval, sleep_until};
+
+/// Bytes of a file that are compared; no file that can be loaded is longer.
+const MAX_COMPARED_BYTES: u64 = 4 << 20;
+
+/// How a [`Watcher`] watches.
+#[derive(Debug, Clone, Copy)]
+pub struct WatchOptions {
+    /// Whether the operating system is asked to tell of changes.
+    pub events: bool,
+    /// How often the files are looked at, whatever the operating system says.
+    pub restat: Duration,
+    /// How long nothing may happen before a change is reported: a file that is written in several
+    /// steps is read once, at the end.
+    pub quiet: Duration,
+    /// How long a change is held back at most when it never becomes quiet.
+    pub longest_wait: Duration,
+}
+
+impl Default for WatchOptions {
+    fn default() -> Self {
+        Self {
+            events: true,
+            restat: Duration::from_secs(5),
+            quiet: Duration::from_millis(200),
+            longest_wait: Duration::from_secs(2),
+        }
+    }
+}
+
+/// Watches some files.
+#[derive(Debug)]
+pub struct Watcher {
+    options: WatchOptions,
+    restat: Interval,
+    files: Vec<WatchedFile>,
+    directories: Vec<WatchedDirectory>,
+    /// `None` when the operating system is not asked, or gives no event queue.
+    events: Option<RecommendedWatcher>,
+    happened: Arc<Notify>,
+    unsettled: Option<Unsettled>,
+}
+
+/// A change that has not been reported yet.
+#[derive(Debug, Clone, Copy)]
+struct Unsettled {
+    first: Instant,
+    last: Instant,
+}
+
+#[derive(Debug)]
+struct WatchedFile {
+    path: PathBuf,
+    seen: Option<FileStamp>,
+}
+
+#[derive(Debug)]
+struct WatchedDirectory {
+    path: PathBuf,
+    /// The directory that is watched, while there is one and the watch stands.
+    watched: Option<DirectoryId>,
+    is_failure_logged: bool,
+}
+
+/// Which file a path leads to: device and inode.
+type FileId = (u64, u64);
+
+/// Which directory a path leads to. The inode of a removed one is used again at once; its time of
+/// birth, where the file system knows it, is not.
+type DirectoryId = (FileId, Option<SystemTime>);
+
+/// What differs after a file was replaced or written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct FileStamp {
+    id: FileId,
+    len: u64,
+    modified: (i64, i64),
+    changed: (i64, i64),
+}
+
+impl Watcher {
+    /// Watches `files`, which need not exist. Must be called on a tokio runtime with a clock. What
+    /// the operating system refuses costs time only, and is logged.
+    pub fn new(files: impl IntoIterator<Item = PathBuf>, options: WatchOptions) -> Self {
+        let happened = Arc::new(Notify::new());
+        let events = if options.events {
+            open_events(&happened)
+        } else {
+            None
+        };
+        let mut restat = interval(options.restat);
+        restat.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        // The first tick of an interval comes at once.
+        restat.reset();
+        let mut watcher = Self {
+            options,
+            restat,
+            files: Vec::new(),
+            directories: Vec::new(),
+            events,
+            happened,
+            unsettled: None,
+        };
+        for path in files {
+            let directory = directory_of(&path).to_owned();
+            if watcher
+                .directories
+                .iter()
+                .all(|known| known.path != directory)
+            {
+                watcher.directories.push(WatchedDirectory {
+                    path: directory,
+                    watched: None,
+                    is_failure_logged: false,
+                });
+            }
+            watcher.files.push(WatchedFile { path, seen: None });
+        }
+        watcher.look();
+        watcher
+    }
+
+    /// Waits until a file may have changed since the last call has returned, and then until it is
+    /// quiet. May be dropped at any point without losing a change.
+    pub async fn changed(&mut self) {
+        loop {
+            let due = self.unsettled.map(|unsettled| self.due(unsettled));
+            tokio::select! {
+                // First, so that a flood of events cannot hold the report up.
+                biased;
+                () = sleep_until(due.unwrap_or_else(Instant::now)), if due.is_some() => {
+                    self.look();
+                    self.unsettled = None;
+                    return;
+                }
+                () = self.happened.notified() => self.note_change(),
+                _ = self.restat.tick() => {
+                    if self.look() {
+                        self.note_change();
+                    }
+                }
+            }
+        }
+    }
+
+    fn due(&self, unsettled: Unsettled) -> Instant {
+        let quiet = unsettled.last + self.options.quiet;
+        quiet.min(unsettled.first + self.options.longest_wait)
+    }
+
+    fn note_change(&mut self) {
+        let now = Instant::now();
+        let first = self.unsettled.map_or(now, |unsettled| unsettled.first);
+        self.unsettled = Some(Unsettled { first, last: now });
+    }
+
+    /// Sees to it that the directories now at their paths are watched, and tells whether a file is
+    /// another than at the last look.
+    fn look(&mut self) -> bool {
+        // The directories first: what changes after the look at the files is an event.
+        if let Some(events) = &mut self.events {
+            for directory in &mut self.directories {
+                directory.watch(events);
+            }
+        }
+        let mut is_changed = false;
+        for file in &mut self.files {
+            let found = stamp(&file.path);
+            is_changed |= std::mem::replace(&mut file.seen, found) != found;
+        }
+        is_changed
+    }
+}
+
+impl WatchedDirectory {
+    /// A directory that was replaced has another identity, and the watch stayed with the old one.
+    fn watch(&mut self, events: &mut RecommendedWatcher) {
+        let id = |found: fs::Metadata| (id_of(&found), found.created().ok());
+        let found = fs::metadata(&self.path).ok().map(id);
+        if found == self.watched {
+            return;
+        }
+        if self.watched.take().is_some() {
+            // The watch of a directory that was removed is gone already.
+            let _ = events.unwatch(&self.path);
+        }
+        if found.is_none() {
+            return;
+        }
+        match events.watch(&self.path, RecursiveMode::NonRecursive) {
+            Ok(()) => {
+                self.watched = found;
+                self.is_failure_logged = false;
+            }
+            Err(error) if !self.is_failure_logged => {
+                self.is_failure_logged = true;
+                let directory = self.path.display();
+                tracing::warn!(%directory, "cannot watch, changes are seen later: {error}");
+            }
+            Err(_) => {}
+        }
+    }
+}
+
+/// The event queue of the operating system.
+fn open_events(happened: &Arc<Notify>) -> Option<RecommendedWatcher> {
+    let happened = Arc::clone(happened);
+    let on_event = move |event: notify::Result<notify::Event>| {
+        // Events were lost after an error: anything may have happened.
+        if event.map_or(true, |event| may_change_content(&event.kind)) {
+            happened.notify_one();
+        }
+    };
+    notify::recommended_watcher(on_event)
+        .inspect_err(|error| tracing::warn!("cannot watch files, changes are seen later: {error}"))
+        .ok()
+}
+
+/// Opening and reading are events, too: ours would make us read again for ever.
+fn may_change_content(kind: &EventKind) -> bool {
+    match kind {
+        EventKind::Access(access) => *access == AccessKind::Close(AccessMode::Write),
+        _ => true,
+    }
+}
+
+fn directory_of(file: &Path) -> &Path {
+    match file.parent() {
+        Some(directory) if !directory.as_os_str().is_empty() => directory,
+        _ => Path::new("."),
+    }
+}
+
+fn stamp(path: &Path) -> Option<FileStamp> {
+    let found = fs::metadata(path).ok()?;
+    Some(FileStamp {
+        id: id_of(&found),
+        len: found.len(),
+        modified: (found.mtime(), found.mtime_nsec()),
+        changed: (found.ctime(), found.ctime_nsec()),
+    })
+}
+
+fn id_of(found: &fs::Metadata) -> FileId {
+    (found.dev(), found.ino())
+}
+
+/// The content of one file, to tell a change from a hint.
+#[derive(Debug)]
+pub struct ContentOf {
+    path: PathBuf,
+    last: Content,
+}
+
+/// What was found in a file; why there was nothing to find counts as well.
+type Content = Result<Vec<u8>, io::ErrorKind>;
+
+impl ContentOf {
+    /// Remembers what the file at `path` holds now.
+    pub fn new(path: impl Into<PathBuf>) -> Self {
+        let path = path.into();
+        let last = read(&path);
+        Self { path, last }
+    }
+
+    /// Whether the file holds something else than at the last call, as far as its first 4 MiB go.
+    pub fn has_changed(&mut self) -> bool {
+        let now = read(&self.path);
+        let has_changed = now != self.last;
+        self.last = now;
+        has_changed
+    }
+}
+
+fn read(path: &Path) -> Content {
+    let read = || {
+        // Asked before opening: opening a pipe would wait for its other end.
+        if !fs::metadata(path)?.is_file() {
+            return Err(io::ErrorKind::InvalidInput.into());
+        }
+        let mut bytes = Vec::new();
+        File::open(path)?
+            .take(MAX_COMPARED_BYTES)
+            .read_to_end(&mut bytes)?;
+        Ok(bytes)
+    };
+    read().map_err(|error: io::Error| error.kind())
+}
+
+#[cfg(test)]
+mod tests;

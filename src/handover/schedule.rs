@@ -1,0 +1,562 @@
+//! When a slot goes from one stage to the next. `docs/handover.md` section 3 gives the reasons.
+//!
+//! Two laws are behind every rule. A stage lasts longer than the lag between proxies plus the
+//! longest operation, and no proxy leaves one before all others have been in it that long, so that
+//! two proxies are never two stages apart. And whoever does not know what another proxy does
+//! stays where it is: refusing is safe, going on is not.
+
+use super::{Before, Place, SlotState, Stage};
+
+/// What counts for one slot at one moment.
+#[derive(Debug, Clone, Copy)]
+pub struct Surroundings<'a> {
+    /// Where the newest placement wants the slot.
+    pub target: Place,
+    /// Who would stand in for the slot's place that is down: the next candidate that is up.
+    pub stand_in: Option<Place>,
+    /// How the backends are.
+    pub standings: &'a Standings,
+    /// The same slot at every other proxy, `None` for one that does not say; empty for a proxy
+    /// that is alone.
+    pub peers: &'a [Option<PeerSlot>],
+    /// How long things last.
+    pub times: &'a Times,
+    /// Unix time in milliseconds, never decreasing.
+    pub now_ms: u64,
+}
+
+/// How long the stages last, in milliseconds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Times {
+    /// Longer than the lag between proxies, the longest operation, and the pair of a 404 and the
+    /// creation that follows it.
+    pub settle_ms: u64,
+    /// After this long an item that nobody has touched is gone.
+    pub lifetime_ms: u64,
+    /// How long a backend is down before its slots go to the next.
+    pub failover_after_ms: u64,
+    /// The longest operation.
+    pub overlap_ms: u64,
+    /// Whether slots of a failed backend go to another one at all.
+    pub failover: bool,
+}
+
+/// How a backend is, as this proxy sees it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Standing {
+    /// The operator has given it up: what it holds is lost.
+    pub gone: bool,
+    /// Since when it has been up, Unix time in milliseconds; `None` while it is down.
+    pub up_since_ms: Option<u64>,
+    /// Removals that it missed have not been replayed yet.
+    pub owed: bool,
+}
+
+/// The standing of every place; a place nobody has told of is gone.
+#[derive(Debug, Clone)]
+pub struct Standings([Standing; 128]);
+
+/// The slot at another proxy.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct PeerSlot {
+    /// Its state there, with times of this proxy's clock.
+    pub slot: SlotState,
+    /// Whether that proxy sees the slot's second place up.
+    pub second_up: bool,
+}
+
+/// Enough for the longest way that takes no time.
+const MAX_STEPS: usize = 16;
+
+/// The state of a slot now, given what it was: the same for whoever asks, as often as they ask.
+#[must_use]
+pub fn advance(slot: SlotState, around: &Surroundings<'_>) -> SlotState {
+    let mut slot = slot;
+    for _ in 0..MAX_STEPS {
+        let next = around.step(slot);
+        if next == slot {
+            break;
+        }
+        slot = next;
+    }
+    slot
+}
+
+impl Standing {
+    /// A backend that serves, and has done so since then.
+    #[must_use]
+    pub const fn up(since_ms: u64) -> Self {
+        Self {
+            gone: false,
+            up_since_ms: Some(since_ms),
+            owed: false,
+        }
+    }
+
+    /// A backend that does not answer.
+    #[must_use]
+    pub const fn down() -> Self {
+        Self {
+            gone: false,
+            up_since_ms: None,
+            owed: false,
+        }
+    }
+
+    /// A backend that the operator has given up.
+    #[must_use]
+    pub const fn gone() -> Self {
+        Self {
+            gone: true,
+            up_since_ms: None,
+            owed: false,
+        }
+    }
+}
+
+impl Standings {
+    /// Standings in which every place is gone.
+    #[must_use]
+    pub const fn new() -> Self {
+        Self([Standing::gone(); 128])
+    }
+
+    /// Notes how the backend at `place` is.
+    pub fn set(&mut self, place: Place, standing: Standing) {
+        self.0[usize::from(place.id())] = standing;
+    }
+
+    /// How the backend at `place` is.
+    #[must_use]
+    pub fn get(&self, place: Place) -> Standing {
+        self.0[usize::from(place.id())]
+    }
+}
+
+impl Default for Standings {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl Times {
+    /// How long a proxy is at least in this stage of a handover.
+    fn of_handover(&self, stage: Stage) -> u64 {
+        match stage {
+            Stage::Move1 => 2 * self.settle_ms,
+            Stage::Move2 => self.lifetime_ms,
+            _ => self.settle_ms,
+        }
+    }
+}
+
+impl Surroundings<'_> {
+    /// At most one transition.
+    fn step(&self, slot: SlotState) -> SlotState {
+        let Some(second) = slot.second else {
+            return self.steady(slot);
+        };
+        match slot.stage {
+            Stage::Steady => self.steady(slot),
+            Stage::Settle | Stage::Move1 | Stage::Move2 => self.handover(slot, second),
+            Stage::Suspect => self.suspect(slot, second),
+            Stage::Away => self.away(slot, second),
+            Stage::Back | Stage::Wait => self.returning(slot, second),
+        }
+    }
+
+    fn steady(&self, slot: SlotState) -> SlotState {
+        let (place, target) = (slot.first, self.target);
+        if self.standing(place).gone && target != place {
+            return SlotState::steady(target, self.now_ms);
+        }
+        if self.is_down(place)
+            && self.times.failover
+            && let Some(stand_in) = self.stand_in
+            && stand_in != place
+        {
+            return SlotState {
+                first: stand_in,
+                second: Some(place),
+                ..self.suspicion(slot, true)
+            };
+        }
+        // This proxy has lost its state, or it would know of the failure.
+        if let Some(stand_in) = self.left_elsewhere(place, 0)
+            && !self.standing(stand_in).gone
+        {
+            return self.pair(stand_in, place, Stage::Back);
+        }
+        if target != place && self.is_up(target) {
+            return self.pair(target, place, Stage::Settle);
+        }
+        slot
+    }
+
+    fn handover(&self, slot: SlotState, second: Place) -> SlotState {
+        if let Some(changed) = self.without_failed(slot, second) {
+            return changed;
+        }
+        if slot.stage == Stage::Settle && self.is_refused_elsewhere(slot.first, second) {
+            // Both places may have items: the second may have stood in for the first.
+            return self.pair(second, slot.first, Stage::Wait);
+        }
+        let long_enough =
+            self.has_lasted(slot, self.times.of_handover(slot.stage)) && self.peers_follow(slot);
+        match slot.stage {
+            _ if !long_enough => slot,
+            Stage::Move2 => SlotState::steady(slot.first, self.now_ms),
+            _ if !self.is_up(slot.first) => slot,
+            Stage::Move1 => self.pair(slot.first, second, Stage::Move2),
+            _ => self.pair(slot.first, second, Stage::Move1),
+        }
+    }
+
+    fn suspect(&self, slot: SlotState, failed: Place) -> SlotState {
+        let before = restored(slot);
+        if self.standing(failed).gone {
+            // Nothing has been done at a stand-in yet.
+            return match before.stage {
+                Stage::Steady => before,
+                _ => SlotState::steady(slot.first, self.now_ms),
+            };
+        }
+        if let Some(up_since_ms) = self.standing(failed).up_since_ms {
+            if let Some(stand_in) = self.left_elsewhere(failed, slot.since_ms) {
+                return self.pair(stand_in, failed, Stage::Back);
+            }
+            return if self.nobody_can_have_left(slot, up_since_ms) {
+                before
+            } else {
+                slot
+            };
+        }
+        // For the same reason the stand-in may still be another one.
+        if before.stage == Stage::Steady
+            && let Some(stand_in) = self
+                .stand_in_elsewhere(failed)
+                .or(self.stand_in)
+                .filter(|stand_in| *stand_in != failed && *stand_in != slot.first)
+        {
+            return SlotState {
+                first: stand_in,
+                ..slot
+            };
+        }
+        if self.standing(slot.first).gone {
+            return SlotState::steady(failed, self.now_ms);
+        }
+        let refused_ms = self.times.failover_after_ms.max(self.times.overlap_ms);
+        if self.times.failover
+            && self.has_lasted(slot, refused_ms)
+            && self.is_up(slot.first)
+            && !self.standing(slot.first).owed
+            && self.peers_agree_to_leave(slot, failed)
+        {
+            return self.pair(slot.first, failed, Stage::Away);
+        }
+        slot
+    }
+
+    fn away(&self, slot: SlotState, failed: Place) -> SlotState {
+        if let Some(left) = self.without_gone(slot, failed) {
+            return left;
+        }
+        if self.is_up(failed) {
+            return self.pair(slot.first, failed, Stage::Back);
+        }
+        // What the failed server holds has died meanwhile. If it returns, it gets the slot by an
+        // ordinary handover.
+        if self.has_lasted(slot, self.times.lifetime_ms) && self.peers_have_left(slot, failed) {
+            return SlotState::steady(slot.first, self.now_ms);
+        }
+        slot
+    }
+
+    fn returning(&self, slot: SlotState, returned: Place) -> SlotState {
+        if let Some(changed) = self.without_failed(slot, returned) {
+            return changed;
+        }
+        if !self.is_up(slot.first) || !self.is_up(returned) {
+            return slot;
+        }
+        let goes_home = self.target == returned;
+        if slot.stage == Stage::Wait {
+            if self.moves_elsewhere(slot.first, returned) {
+                return self.pair(slot.first, returned, Stage::Move2);
+            }
+            return match (self.has_lasted(slot, self.times.lifetime_ms), goes_home) {
+                (false, _) => slot,
+                (true, true) => self.pair(returned, slot.first, Stage::Settle),
+                (true, false) => self.pair(slot.first, returned, Stage::Move2),
+            };
+        }
+        let alone = self.peers.is_empty();
+        let known_ms = if alone {
+            self.times.overlap_ms
+        } else {
+            self.times.settle_ms
+        };
+        if !self.has_lasted(slot, known_ms)
+            || self.standing(returned).owed
+            || !self.peers_know_of_return(returned)
+        {
+            return slot;
+        }
+        let next = if goes_home { Stage::Wait } else { Stage::Move2 };
+        self.pair(slot.first, returned, next)
+    }
+
+    /// The slot without a place that is gone, or suspect because one is down.
+    fn without_failed(&self, slot: SlotState, second: Place) -> Option<SlotState> {
+        if let Some(left) = self.without_gone(slot, second) {
+            return Some(left);
+        }
+        if !self.times.failover {
+            return None;
+        }
+        // In a return the second is the one that has failed already.
+        if slot.stage.is_handover() && self.is_down(slot.first) {
+            return Some(swapped(self.suspicion(slot, true)));
+        }
+        if self.is_down(second) {
+            return Some(self.suspicion(slot, false));
+        }
+        self.is_down(slot.first)
+            .then(|| swapped(self.suspicion(slot, true)))
+    }
+
+    fn without_gone(&self, slot: SlotState, second: Place) -> Option<SlotState> {
+        if self.standing(slot.first).gone {
+            return Some(SlotState::steady(second, self.now_ms));
+        }
+        self.standing(second)
+            .gone
+            .then(|| SlotState::steady(slot.first, self.now_ms))
+    }
+
+    /// The slot as suspect, its places unchanged.
+    fn suspicion(&self, slot: SlotState, swapped: bool) -> SlotState {
+        SlotState {
+            stage: Stage::Suspect,
+            since_ms: self.now_ms,
+            before: Some(Before {
+                stage: slot.stage,
+                since_ms: slot.since_ms,
+                swapped,
+            }),
+            ..slot
+        }
+    }
+
+    /// Two places in a stage that begins now.
+    fn pair(&self, first: Place, second: Place, stage: Stage) -> SlotState {
+        SlotState {
+            first,
+            second: Some(second),
+            stage,
+            since_ms: self.now_ms,
+            before: None,
+        }
+    }
+
+    /// Every other proxy has been in the slot's stage of the handover long enough, or is further.
+    fn peers_follow(&self, slot: SlotState) -> bool {
+        let min_ms = self.times.of_handover(slot.stage);
+        self.peers.iter().all(|peer| {
+            let Some(PeerSlot { slot: peer, .. }) = peer else {
+                return false;
+            };
+            if peer.first != slot.first {
+                // It has ended this handover and begun the next.
+                return slot.stage == Stage::Move2
+                    && peer.stage.is_handover()
+                    && peer.second == Some(slot.first);
+            }
+            match peer.stage {
+                Stage::Steady => true,
+                stage if stage.is_handover() && stage == slot.stage => {
+                    self.has_lasted(*peer, min_ms)
+                }
+                stage => stage.is_handover() && stage > slot.stage,
+            }
+        })
+    }
+
+    /// Another proxy is not in this handover, so that nobody can be further in it than this one,
+    /// and would have this one wait for ever: it never had the map that began it, and this proxy's
+    /// target has changed, too, or it has just begun to move items the other way.
+    fn is_refused_elsewhere(&self, first: Place, second: Place) -> bool {
+        let is_obsolete = self.target != first;
+        self.peers.iter().flatten().any(|peer| {
+            let PeerSlot { slot: there, .. } = peer;
+            match there.stage {
+                Stage::Steady => is_obsolete && there.first == second,
+                Stage::Settle => {
+                    is_obsolete && there.second == Some(second) && there.first != first
+                }
+                Stage::Wait => is_obsolete && has_places(*there, second, first),
+                Stage::Move2 => {
+                    has_places(*there, second, first)
+                        && !self.has_lasted(*there, self.times.lifetime_ms)
+                }
+                _ => false,
+            }
+        })
+    }
+
+    /// Another proxy moves items from `second` to `first` already.
+    fn moves_elsewhere(&self, first: Place, second: Place) -> bool {
+        self.peers
+            .iter()
+            .flatten()
+            .any(|peer| peer.slot.stage == Stage::Move2 && has_places(peer.slot, first, second))
+    }
+
+    /// Every other proxy refuses the slot or has left `failed`, for the same stand-in. One that
+    /// reaches `failed` again does not agree, although it may refuse for a while yet.
+    fn peers_agree_to_leave(&self, slot: SlotState, failed: Place) -> bool {
+        self.peers.iter().all(|peer| {
+            let Some(PeerSlot {
+                slot: there,
+                second_up,
+            }) = *peer
+            else {
+                return false;
+            };
+            let refuses = there.stage == Stage::Suspect
+                && has_places(there, slot.first, failed)
+                && self.has_lasted(there, self.times.overlap_ms)
+                && !second_up;
+            refuses || has_left(there, slot.first, failed)
+        })
+    }
+
+    /// Every other proxy has gone on without `failed` for the lifetime of an item, too.
+    fn peers_have_left(&self, slot: SlotState, failed: Place) -> bool {
+        self.peers.iter().all(|peer| {
+            let Some(PeerSlot { slot: there, .. }) = *peer else {
+                return false;
+            };
+            has_left(there, slot.first, failed)
+                && (there.stage != Stage::Away || self.has_lasted(there, self.times.lifetime_ms))
+        })
+    }
+
+    /// The stand-in of another proxy that has gone on without `failed` after `after_ms`.
+    fn left_elsewhere(&self, failed: Place, after_ms: u64) -> Option<Place> {
+        self.peers.iter().flatten().find_map(|peer| {
+            let there = restored(peer.slot);
+            let is_away = matches!(there.stage, Stage::Away | Stage::Back | Stage::Wait);
+            let left = is_away && there.second == Some(failed) && there.since_ms >= after_ms;
+            left.then_some(there.first)
+        })
+    }
+
+    /// The stand-in that another proxy cannot choose any more.
+    fn stand_in_elsewhere(&self, failed: Place) -> Option<Place> {
+        self.peers.iter().flatten().find_map(|peer| {
+            let PeerSlot { slot: there, .. } = peer;
+            let is_bound = match there.before {
+                Some(before) => before.stage != Stage::Steady,
+                None => !there.stage.is_handover(),
+            };
+            (is_bound && there.second == Some(failed)).then_some(there.first)
+        })
+    }
+
+    /// No other proxy went on without a place that is up again.
+    fn nobody_can_have_left(&self, slot: SlotState, up_since_ms: u64) -> bool {
+        // Others go by what this proxy says only once it has refused for this long.
+        let is_short = up_since_ms.saturating_sub(slot.since_ms) < self.times.overlap_ms;
+        let all_say = self.peers.iter().all(Option::is_some);
+        let is_settled = self.now_ms.saturating_sub(up_since_ms) >= self.times.settle_ms;
+        self.peers.is_empty() || is_short || (all_say && is_settled)
+    }
+
+    /// No other proxy is still away from `returned`, nor has been until just now.
+    fn peers_know_of_return(&self, returned: Place) -> bool {
+        self.peers.iter().all(|peer| {
+            let Some(PeerSlot { slot: there, .. }) = peer else {
+                return false;
+            };
+            match there.stage {
+                Stage::Steady => there.first != returned,
+                Stage::Suspect => false,
+                Stage::Away => there.second != Some(returned),
+                Stage::Back => self.has_lasted(*there, self.times.settle_ms),
+                _ => true,
+            }
+        })
+    }
+
+    fn has_lasted(&self, slot: SlotState, min_ms: u64) -> bool {
+        self.now_ms.saturating_sub(slot.since_ms) >= min_ms
+    }
+
+    fn is_up(&self, place: Place) -> bool {
+        self.standing(place).up_since_ms.is_some()
+    }
+
+    fn is_down(&self, place: Place) -> bool {
+        !self.is_up(place)
+    }
+
+    fn standing(&self, place: Place) -> Standing {
+        self.standings.get(place)
+    }
+}
+
+fn has_places(slot: SlotState, first: Place, second: Place) -> bool {
+    slot.first == first && slot.second == Some(second)
+}
+
+/// The slot is served by `stand_in` without `failed`.
+fn has_left(slot: SlotState, stand_in: Place, failed: Place) -> bool {
+    if has_places(slot, stand_in, failed) {
+        return slot.stage == Stage::Away;
+    }
+    let without_failed = slot.first != failed && slot.second != Some(failed);
+    // What is suspect there may become what it was before.
+    slot.stage != Stage::Suspect
+        && without_failed
+        && (slot.first == stand_in || slot.second == Some(stand_in))
+}
+
+/// The slot with its places exchanged.
+fn swapped(slot: SlotState) -> SlotState {
+    match slot.second {
+        Some(second) => SlotState {
+            first: second,
+            second: Some(slot.first),
+            ..slot
+        },
+        None => slot,
+    }
+}
+
+/// What a suspect slot was before; any other slot as it is.
+fn restored(slot: SlotState) -> SlotState {
+    let (Some(before), Some(failed)) = (slot.before, slot.second) else {
+        return slot;
+    };
+    if before.stage == Stage::Steady {
+        return SlotState::steady(failed, before.since_ms);
+    }
+    let restored = SlotState {
+        stage: before.stage,
+        since_ms: before.since_ms,
+        before: None,
+        ..slot
+    };
+    if before.swapped {
+        swapped(restored)
+    } else {
+        restored
+    }
+}
+
+#[cfg(test)]
+mod tests;
+#[cfg(test)]
+mod two_proxies;

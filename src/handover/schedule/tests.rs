@@ -1,0 +1,515 @@
+//! The stages of one slot: a table of what follows what, and laws under random pasts.
+
+use proptest::prelude::*;
+
+use super::*;
+use crate::handover::Stage::*;
+
+const TIMES: Times = Times {
+    settle_ms: 30_000,
+    lifetime_ms: 1_310_000,
+    failover_after_ms: 15_000,
+    overlap_ms: 10_000,
+    failover: true,
+};
+
+/// Which stage may follow which.
+const EDGES: &[(Stage, &[Stage])] = &[
+    (Steady, &[Steady, Settle, Suspect]),
+    (Settle, &[Steady, Move1, Suspect, Wait]),
+    (Move1, &[Steady, Move2, Suspect]),
+    (Move2, &[Steady, Suspect]),
+    (
+        Suspect,
+        &[Steady, Settle, Move1, Move2, Suspect, Away, Back, Wait],
+    ),
+    (Away, &[Steady, Back]),
+    (Back, &[Steady, Suspect, Move2, Wait]),
+    (Wait, &[Steady, Suspect, Settle, Move2]),
+];
+
+fn place(id: u8) -> Place {
+    Place::new(id).unwrap()
+}
+
+fn pair(stage: Stage, first: u8, second: u8, since_ms: u64) -> SlotState {
+    SlotState {
+        first: place(first),
+        second: Some(place(second)),
+        stage,
+        since_ms,
+        before: None,
+    }
+}
+
+fn suspect(first: u8, second: u8, before: (Stage, u64, bool), since_ms: u64) -> SlotState {
+    let (stage, before_ms, swapped) = before;
+    SlotState {
+        before: Some(Before {
+            stage,
+            since_ms: before_ms,
+            swapped,
+        }),
+        ..pair(Suspect, first, second, since_ms)
+    }
+}
+
+fn steady(first: u8, since_ms: u64) -> SlotState {
+    SlotState::steady(place(first), since_ms)
+}
+
+/// A moment of a proxy that is alone. Places 1, 2 and 3 are up unless said otherwise.
+#[derive(Clone)]
+struct Moment {
+    target: u8,
+    stand_in: Option<u8>,
+    standings: Standings,
+    times: Times,
+    peers: Vec<Option<PeerSlot>>,
+}
+
+impl Moment {
+    fn new(target: u8) -> Self {
+        let mut standings = Standings::new();
+        for id in 1..=3 {
+            standings.set(place(id), Standing::up(0));
+        }
+        Self {
+            target,
+            stand_in: Some(3),
+            standings,
+            times: TIMES,
+            peers: Vec::new(),
+        }
+    }
+
+    fn with(mut self, id: u8, standing: Standing) -> Self {
+        self.standings.set(place(id), standing);
+        self
+    }
+
+    fn peer(mut self, slot: SlotState, second_up: bool) -> Self {
+        self.peers.push(Some(PeerSlot { slot, second_up }));
+        self
+    }
+
+    fn surroundings(&self, now_ms: u64) -> Surroundings<'_> {
+        Surroundings {
+            target: place(self.target),
+            stand_in: self.stand_in.map(place),
+            standings: &self.standings,
+            peers: &self.peers,
+            times: &self.times,
+            now_ms,
+        }
+    }
+
+    fn advance(&self, slot: SlotState, now_ms: u64) -> SlotState {
+        advance(slot, &self.surroundings(now_ms))
+    }
+
+    /// The slot becomes `next` at `due_ms` and not a millisecond sooner.
+    #[track_caller]
+    fn assert_due(&self, slot: SlotState, due_ms: u64, next: SlotState) {
+        assert_eq!(self.advance(slot, due_ms - 1), slot, "too soon");
+        assert_eq!(self.advance(slot, due_ms), next);
+    }
+}
+
+#[test]
+fn a_handover_takes_its_time() {
+    let to_two = Moment::new(2);
+    let settle = to_two.advance(steady(1, 0), 1000);
+    assert_eq!(settle, pair(Settle, 2, 1, 1000));
+    let move1 = pair(Move1, 2, 1, 31_000);
+    to_two.assert_due(settle, 31_000, move1);
+    let move2 = pair(Move2, 2, 1, 91_000);
+    to_two.assert_due(move1, 91_000, move2);
+    to_two.assert_due(move2, 1_401_000, steady(2, 1_401_000));
+}
+
+#[test]
+fn a_changed_target_waits_for_the_handover_to_end() {
+    let to_three = Moment::new(3);
+    let move2 = pair(Move2, 2, 1, 0);
+    to_three.assert_due(
+        move2,
+        TIMES.lifetime_ms,
+        pair(Settle, 3, 2, TIMES.lifetime_ms),
+    );
+}
+
+#[test]
+fn nothing_goes_to_a_server_that_is_down() {
+    let away = Moment::new(2).with(2, Standing::down());
+    assert_eq!(away.advance(steady(1, 0), 1000), steady(1, 0));
+    let mut stuck = away.clone();
+    stuck.times.failover = false;
+    for stage in [Settle, Move1] {
+        let slot = pair(stage, 2, 1, 0);
+        assert_eq!(stuck.advance(slot, 1_000_000), slot);
+    }
+    let home = pair(Wait, 1, 2, 0);
+    assert_eq!(stuck.advance(home, TIMES.lifetime_ms), home);
+}
+
+#[test]
+fn a_server_that_is_gone_leaves_its_slots_at_once() {
+    let without = |id| Moment::new(3).with(id, Standing::gone());
+    assert_eq!(without(1).advance(steady(1, 0), 5), steady(3, 5));
+    for stage in [Settle, Move1, Move2, Away, Back, Wait] {
+        // What is left goes on to the target, as any steady slot.
+        let slot = pair(stage, 2, 1, 0);
+        assert_eq!(
+            without(1).advance(slot, 5),
+            pair(Settle, 3, 2, 5),
+            "{stage:?}"
+        );
+        assert_eq!(
+            without(2).advance(slot, 5),
+            pair(Settle, 3, 1, 5),
+            "{stage:?}"
+        );
+    }
+    let stand_in = suspect(2, 1, (Steady, 0, true), 0);
+    assert_eq!(without(1).advance(stand_in, 5), steady(3, 5));
+    let half_moved = suspect(2, 1, (Move1, 0, false), 0);
+    assert_eq!(without(1).advance(half_moved, 5), pair(Settle, 3, 2, 5));
+}
+
+#[test]
+fn a_short_failure_leaves_no_trace() {
+    for (slot, failed) in [
+        (steady(1, 7), 1),
+        (pair(Settle, 2, 1, 7), 1),
+        (pair(Settle, 2, 1, 7), 2),
+        (pair(Move1, 2, 1, 7), 1),
+        (pair(Move1, 2, 1, 7), 2),
+        (pair(Move2, 2, 1, 7), 1),
+        (pair(Move2, 2, 1, 7), 2),
+        (pair(Back, 2, 1, 7), 1),
+        (pair(Back, 2, 1, 7), 2),
+        (pair(Wait, 2, 1, 7), 1),
+        (pair(Wait, 2, 1, 7), 2),
+    ] {
+        let target = slot.first.id();
+        let down = Moment::new(target).with(failed, Standing::down());
+        let suspected = down.advance(slot, 8);
+        assert_eq!(suspected.stage, Suspect, "{slot:?}");
+        assert_eq!(suspected.second, Some(place(failed)));
+        assert_eq!(down.advance(suspected, 15_007), suspected);
+        let up = Moment::new(target).with(failed, Standing::up(9000));
+        assert_eq!(up.advance(suspected, 9000), slot);
+    }
+}
+
+#[test]
+fn a_long_failure_goes_to_the_stand_in_and_home_again() {
+    let down = Moment::new(1).with(1, Standing::down());
+    let suspected = down.advance(steady(1, 0), 1000);
+    assert_eq!(suspected, suspect(3, 1, (Steady, 0, true), 1000));
+    let away = pair(Away, 3, 1, 16_000);
+    down.assert_due(suspected, 16_000, away);
+    let up = Moment::new(1);
+    let back = pair(Back, 3, 1, 50_000);
+    assert_eq!(up.advance(away, 50_000), back);
+    let wait = pair(Wait, 3, 1, 60_000);
+    up.assert_due(back, 60_000, wait);
+    up.assert_due(wait, 1_370_000, pair(Settle, 1, 3, 1_370_000));
+}
+
+#[test]
+fn a_failure_that_outlives_all_sessions_is_over() {
+    let down = Moment::new(1).with(1, Standing::down());
+    let away = pair(Away, 3, 1, 0);
+    down.assert_due(away, TIMES.lifetime_ms, steady(3, TIMES.lifetime_ms));
+}
+
+#[test]
+fn a_returned_server_that_is_not_the_target_any_more_hands_over() {
+    let elsewhere = Moment::new(3);
+    elsewhere.assert_due(pair(Back, 3, 1, 0), 10_000, pair(Move2, 3, 1, 10_000));
+    let now_ms = TIMES.lifetime_ms;
+    elsewhere.assert_due(pair(Wait, 3, 1, 0), now_ms, pair(Move2, 3, 1, now_ms));
+}
+
+#[test]
+fn missed_removals_are_replayed_first() {
+    let owed = |id| {
+        let standing = Standing {
+            owed: true,
+            ..Standing::up(0)
+        };
+        Moment::new(1).with(id, standing)
+    };
+    let back = pair(Back, 3, 1, 0);
+    assert_eq!(owed(1).advance(back, 1_000_000), back);
+    let turned = suspect(1, 3, (Back, 0, true), 0);
+    let turned_down = owed(1).with(3, Standing::down());
+    assert_eq!(turned_down.advance(turned, 1_000_000), turned);
+}
+
+#[test]
+fn without_failover_a_dead_server_keeps_its_slots() {
+    let mut down = Moment::new(1).with(1, Standing::down());
+    down.times.failover = false;
+    assert_eq!(down.advance(steady(1, 0), 1_000_000), steady(1, 0));
+    let suspected = suspect(3, 1, (Steady, 0, true), 0);
+    assert_eq!(down.advance(suspected, 1_000_000), suspected);
+}
+
+#[test]
+fn nobody_goes_away_while_the_stand_in_is_down() {
+    let both = Moment::new(1)
+        .with(1, Standing::down())
+        .with(3, Standing::down());
+    let suspected = suspect(3, 1, (Steady, 0, true), 0);
+    assert_eq!(both.advance(suspected, 1_000_000), suspected);
+    let mut other = both;
+    other.stand_in = Some(2);
+    let expected = pair(Away, 2, 1, 1_000_000);
+    assert_eq!(other.advance(suspected, 1_000_000), expected);
+}
+
+#[test]
+fn a_handover_waits_for_the_other_proxies() {
+    let later = 2_000_000;
+    for (stage, next) in [(Settle, Move1), (Move1, Move2)] {
+        let slot = pair(stage, 2, 1, 0);
+        let moved = pair(next, 2, 1, later);
+        let with = |peer| Moment::new(2).peer(peer, true).advance(slot, later);
+        assert_eq!(with(steady(1, 0)), slot, "it has not begun");
+        assert_eq!(with(pair(stage, 2, 1, later - 1000)), slot, "too young");
+        assert_eq!(with(pair(stage, 2, 1, later - 60_000)), moved);
+        assert_eq!(with(pair(next, 2, 1, later)), moved);
+        assert_eq!(with(suspect(1, 2, (stage, 0, true), 0)), slot);
+        let mut silent = Moment::new(2);
+        silent.peers.push(None);
+        assert_eq!(silent.advance(slot, later), slot, "it does not say");
+    }
+}
+
+#[test]
+fn proxies_go_away_together_or_not_at_all() {
+    let suspected = suspect(3, 1, (Steady, 0, true), 0);
+    let now_ms = 20_000;
+    let away = pair(Away, 3, 1, now_ms);
+    let down = Moment::new(1).with(1, Standing::down());
+    let with = |slot, second_up| {
+        let moment = down.clone().peer(slot, second_up);
+        moment.advance(suspected, now_ms)
+    };
+    assert_eq!(with(suspected, false), away);
+    assert_eq!(with(suspected, true), suspected, "it reaches the server");
+    assert_eq!(with(pair(Away, 3, 1, 19_000), false), away);
+    let young = suspect(3, 1, (Steady, 0, true), now_ms - 9_999);
+    assert_eq!(with(young, false), suspected);
+    let other = suspect(2, 1, (Steady, 0, true), 0);
+    assert_eq!(with(other, false), suspected, "another stand-in");
+    assert_eq!(with(steady(1, 0), true), suspected, "it serves");
+    assert_eq!(with(steady(3, 0), true), away, "it has ended this");
+    let mut silent = down.clone();
+    silent.peers.push(None);
+    assert_eq!(silent.advance(suspected, now_ms), suspected);
+    let other = pair(Away, 2, 1, 0);
+    assert_eq!(with(other, false), pair(Away, 2, 1, now_ms), "it was first");
+}
+
+#[test]
+fn whoever_sees_the_return_first_waits_for_the_others() {
+    let now_ms = 100_000;
+    let back = pair(Back, 3, 1, 0);
+    let with = |slot| Moment::new(1).peer(slot, true).advance(back, now_ms);
+    for peer in [
+        pair(Away, 3, 1, 0),
+        suspect(3, 1, (Steady, 0, true), 0),
+        pair(Back, 3, 1, now_ms - 29_999),
+    ] {
+        assert_eq!(with(peer), back, "{peer:?}");
+    }
+    for peer in [pair(Back, 3, 1, now_ms - 30_000), pair(Wait, 3, 1, 0)] {
+        assert_eq!(with(peer), pair(Wait, 3, 1, now_ms), "{peer:?}");
+    }
+}
+
+#[test]
+fn a_return_that_another_proxy_did_not_wait_for_is_no_return_to_normal() {
+    let suspected = suspect(3, 1, (Steady, 7, true), 0);
+    let up = |since_ms| Moment::new(1).with(1, Standing::up(since_ms));
+    let left = up(20_000).peer(pair(Away, 3, 1, 19_000), false);
+    assert_eq!(left.advance(suspected, 20_000), pair(Back, 3, 1, 20_000));
+    let refusing = up(20_000).peer(suspect(3, 1, (Steady, 7, true), 0), false);
+    refusing.assert_due(suspected, 50_000, steady(1, 7));
+    // Too short for anybody to have counted on it.
+    let brief = up(9_999).peer(suspect(3, 1, (Steady, 7, true), 0), false);
+    assert_eq!(brief.advance(suspected, 9_999), steady(1, 7));
+    let mut silent = up(20_000);
+    silent.peers.push(None);
+    assert_eq!(silent.advance(suspected, 1_000_000), suspected);
+}
+
+#[test]
+fn a_proxy_that_lost_its_state_learns_of_a_failover() {
+    for stage in [Away, Back, Wait] {
+        let moment = Moment::new(1).peer(pair(stage, 3, 1, 0), true);
+        assert_eq!(moment.advance(steady(1, 0), 9), pair(Back, 3, 1, 9));
+    }
+}
+
+/// What may happen to a slot between two looks.
+#[derive(Debug, Clone)]
+enum Event {
+    Pass(u64),
+    Target(u8),
+    Down(u8),
+    Up(u8),
+    Gone(u8),
+    Owed(u8),
+}
+
+fn any_event() -> impl Strategy<Value = Event> {
+    prop_oneof![
+        6 => prop_oneof![0..2000_u64, 0..100_000_u64, 0..3_000_000_u64].prop_map(Event::Pass),
+        2 => (1..=3_u8).prop_map(Event::Target),
+        2 => (1..=3_u8).prop_map(Event::Down),
+        3 => (1..=3_u8).prop_map(Event::Up),
+        1 => (1..=3_u8).prop_map(Event::Gone),
+        1 => (1..=3_u8).prop_map(Event::Owed),
+    ]
+}
+
+/// A slot, what is around it, and the time.
+struct World {
+    slot: SlotState,
+    moment: Moment,
+    now_ms: u64,
+}
+
+impl World {
+    fn new(failover: bool) -> Self {
+        let mut moment = Moment::new(1);
+        moment.times.failover = failover;
+        Self {
+            slot: steady(1, 0),
+            moment,
+            now_ms: 0,
+        }
+    }
+
+    fn apply(&mut self, event: &Event) {
+        let standings = &mut self.moment.standings;
+        match *event {
+            Event::Pass(ms) => self.now_ms += ms,
+            Event::Target(id) => self.moment.target = id,
+            Event::Down(id) => standings.set(place(id), Standing::down()),
+            Event::Up(id) => standings.set(place(id), Standing::up(self.now_ms)),
+            Event::Gone(id) => standings.set(place(id), Standing::gone()),
+            Event::Owed(id) => {
+                let owed = Standing {
+                    owed: true,
+                    ..standings.get(place(id))
+                };
+                standings.set(place(id), owed);
+            }
+        }
+        // A map gives slots only to servers it has.
+        if standings.get(place(self.moment.target)).gone {
+            let target = place(self.moment.target);
+            standings.set(target, Standing::down());
+        }
+        self.look_for_stand_in();
+    }
+
+    fn look_for_stand_in(&mut self) {
+        let slot = self.slot;
+        let failed = slot.second.unwrap_or(slot.first);
+        let standings = &self.moment.standings;
+        let fits =
+            |id: &u8| place(*id) != failed && standings.get(place(*id)).up_since_ms.is_some();
+        self.moment.stand_in = (1..=3).find(fits);
+    }
+
+    /// One transition at a time, each of them checked; then the same in one call.
+    fn settle(&mut self) -> Result<(), TestCaseError> {
+        let around = self.moment.surroundings(self.now_ms);
+        let at_once = advance(self.slot, &around);
+        for steps in 0.. {
+            prop_assert!(steps < MAX_STEPS, "no end: {:?}", self.slot);
+            let next = around.step(self.slot);
+            if next == self.slot {
+                break;
+            }
+            check_step(&self.moment, self.slot, next, self.now_ms)?;
+            self.slot = next;
+        }
+        prop_assert_eq!(at_once, self.slot);
+        prop_assert_eq!(advance(self.slot, &around), self.slot);
+        Ok(())
+    }
+}
+
+fn check_step(
+    moment: &Moment,
+    from: SlotState,
+    to: SlotState,
+    now_ms: u64,
+) -> Result<(), TestCaseError> {
+    let allowed = EDGES.iter().find(|(stage, _)| *stage == from.stage);
+    prop_assert!(
+        allowed.is_some_and(|(_, next)| next.contains(&to.stage)),
+        "{from:?} -> {to:?}"
+    );
+    prop_assert_eq!(to.second.is_none(), to.stage == Steady);
+    prop_assert_eq!(to.before.is_some(), to.stage == Suspect);
+    prop_assert_ne!(to.second, Some(to.first));
+    let is_up = |place| moment.standings.get(place).up_since_ms.is_some();
+    let moves_on = from.stage != Suspect && to.stage.is_handover();
+    prop_assert!(
+        !moves_on || is_up(to.first),
+        "towards a server that is down"
+    );
+    prop_assert!(to.stage != Away || is_up(to.first));
+    let spent_ms = now_ms - from.since_ms;
+    let min_ms = match (from.stage, to.stage) {
+        (Settle, Move1) => TIMES.settle_ms,
+        (Move1, Move2) => 2 * TIMES.settle_ms,
+        (Suspect, Away) => TIMES.failover_after_ms,
+        (Back, Move2 | Wait) => TIMES.overlap_ms,
+        (Wait, Settle | Move2) => TIMES.lifetime_ms,
+        (Move2 | Away, Steady) => {
+            let places = [Some(from.first), from.second];
+            let lost = places
+                .iter()
+                .flatten()
+                .any(|p| moment.standings.get(*p).gone);
+            if lost { 0 } else { TIMES.lifetime_ms }
+        }
+        _ => 0,
+    };
+    prop_assert!(spent_ms >= min_ms, "{from:?} -> {to:?} after {spent_ms}");
+    Ok(())
+}
+
+proptest! {
+    #[test]
+    fn the_laws_hold_whatever_happens(
+        failover: bool,
+        events in prop::collection::vec(any_event(), 1..80),
+    ) {
+        let mut world = World::new(failover);
+        for event in &events {
+            world.apply(event);
+            world.settle()?;
+        }
+        // With all servers up and a target that stays, the slot gets there.
+        for id in 1..=3 {
+            world.moment.standings.set(place(id), Standing::up(world.now_ms));
+        }
+        for _ in 0..20 {
+            world.apply(&Event::Pass(TIMES.lifetime_ms));
+            world.settle()?;
+        }
+        prop_assert_eq!(world.slot.stage, Steady);
+        prop_assert_eq!(world.slot.first, place(world.moment.target));
+    }
+}

@@ -1,0 +1,299 @@
+//! Two proxies that see each other late, servers and links that fail, maps that arrive late: what
+//! one proxy does with a slot never contradicts what the other does or has just done.
+
+use std::collections::VecDeque;
+
+use proptest::prelude::*;
+
+use super::*;
+use crate::handover::Stage::*;
+
+/// In ticks; an item dies sooner than a handover ends, by the time an operation takes.
+const TIMES: Times = Times {
+    settle_ms: 30,
+    lifetime_ms: 200,
+    failover_after_ms: 15,
+    overlap_ms: OPERATION,
+    failover: true,
+};
+const ITEM: u64 = 170;
+const OPERATION: u64 = 10;
+
+/// How late a proxy notices a server's fall or return, takes a map, and hears of the other.
+const LAGS: [u64; 2] = [1, 6];
+
+#[derive(Debug, Clone)]
+enum Event {
+    Target(u8),
+    Server { id: u8, up: bool },
+    View { proxy: usize, id: u8, up: bool },
+    Proxy { proxy: usize, on: bool },
+    Link { proxy: usize, on: bool },
+}
+
+fn any_event() -> impl Strategy<Value = Event> {
+    let id = 1..=3_u8;
+    prop_oneof![
+        3 => id.clone().prop_map(Event::Target),
+        5 => (id.clone(), any::<bool>()).prop_map(|(id, up)| Event::Server { id, up }),
+        1 => (0..2_usize, id, any::<bool>()).prop_map(|(proxy, id, up)| Event::View { proxy, id, up }),
+        2 => (0..2_usize, any::<bool>()).prop_map(|(proxy, on)| Event::Proxy { proxy, on }),
+        2 => (0..2_usize, any::<bool>()).prop_map(|(proxy, on)| Event::Link { proxy, on }),
+    ]
+}
+
+struct Proxy {
+    slot: SlotState,
+    target: Place,
+    /// Since when each server has been up in its eyes.
+    up_since: [Option<u64>; 4],
+    /// Servers it cannot reach although they are up.
+    cut_off: [bool; 4],
+    is_on: bool,
+    hears: bool,
+    on_since: u64,
+    /// What it did, newest last, an entry per tick; `None` while it was off.
+    past: VecDeque<Option<PeerSlot>>,
+}
+
+struct Farm {
+    now: u64,
+    /// The newest map's wish and since when.
+    target: (Place, u64),
+    /// Whether each server is up, and since when that has been so.
+    servers: [(bool, u64); 4],
+    proxies: [Proxy; 2],
+    /// Until when something may live at each server.
+    alive_until: [u64; 4],
+}
+
+fn place(id: u8) -> Place {
+    Place::new(id).unwrap()
+}
+
+impl Farm {
+    fn new() -> Self {
+        let proxy = || Proxy {
+            slot: SlotState::steady(place(1), 0),
+            target: place(1),
+            up_since: [Some(0); 4],
+            cut_off: [false; 4],
+            is_on: true,
+            hears: true,
+            on_since: 0,
+            past: VecDeque::new(),
+        };
+        Self {
+            now: 0,
+            target: (place(1), 0),
+            servers: [(true, 0); 4],
+            proxies: [proxy(), proxy()],
+            alive_until: [0; 4],
+        }
+    }
+
+    fn apply(&mut self, event: &Event) {
+        let now = self.now;
+        match *event {
+            Event::Target(id) => self.target = (place(id), now),
+            Event::Server { id, up } => self.servers[usize::from(id)] = (up, now),
+            Event::View { proxy, id, up } => self.proxies[proxy].cut_off[usize::from(id)] = !up,
+            Event::Link { proxy, on } => self.proxies[proxy].hears = on,
+            Event::Proxy { proxy, on } => {
+                self.proxies[proxy].is_on = on;
+                self.proxies[proxy].on_since = now;
+            }
+        }
+    }
+
+    fn tick(&mut self) -> Result<(), TestCaseError> {
+        self.now += 1;
+        for index in 0..2 {
+            self.look_around(index);
+            self.advance(index);
+        }
+        self.live();
+        self.check()
+    }
+
+    fn is_at_rest(&self) -> bool {
+        let is_there = |slot: SlotState| slot.stage == Steady && slot.first == self.target.0;
+        self.proxies.iter().all(|proxy| is_there(proxy.slot))
+    }
+
+    fn look_around(&mut self, index: usize) {
+        let (now, lag) = (self.now, LAGS[index]);
+        let proxy = &mut self.proxies[index];
+        for id in 1..=3 {
+            let (up, since) = self.servers[id];
+            let up = up && !proxy.cut_off[id];
+            if now - since >= lag && up != proxy.up_since[id].is_some() {
+                proxy.up_since[id] = up.then_some(now);
+            }
+        }
+        if now - self.target.1 >= lag {
+            proxy.target = self.target.0;
+        }
+    }
+
+    fn advance(&mut self, index: usize) {
+        let heard = self.heard_by(index);
+        let now = self.now;
+        let proxy = &mut self.proxies[index];
+        let mut seen = None;
+        if proxy.is_on {
+            let failed = proxy.slot.second.unwrap_or(proxy.slot.first);
+            let fits = |id: &u8| place(*id) != failed && proxy.up_since[usize::from(*id)].is_some();
+            let mut standings = Standings::new();
+            for id in 1..=3 {
+                let standing =
+                    proxy.up_since[usize::from(id)].map_or(Standing::down(), Standing::up);
+                standings.set(place(id), standing);
+            }
+            let around = Surroundings {
+                target: proxy.target,
+                stand_in: (1..=3).find(fits).map(place),
+                standings: &standings,
+                peers: &[heard],
+                times: &TIMES,
+                now_ms: now,
+            };
+            proxy.slot = advance(proxy.slot, &around);
+            let second_up = proxy
+                .slot
+                .second
+                .is_some_and(|second| proxy.up_since[usize::from(second.id())].is_some());
+            seen = Some(PeerSlot {
+                slot: proxy.slot,
+                second_up,
+            });
+        }
+        proxy.past.push_back(seen);
+        if proxy.past.len() > usize::try_from(OPERATION).unwrap() {
+            proxy.past.pop_front();
+        }
+    }
+
+    /// What a proxy knows of the other: as it was a while ago, or nothing.
+    fn heard_by(&self, index: usize) -> Option<PeerSlot> {
+        let (me, other) = (&self.proxies[index], &self.proxies[1 - index]);
+        let lag = LAGS[index];
+        if !me.hears || self.now - me.on_since < lag || !other.is_on {
+            return None;
+        }
+        let back = usize::try_from(lag).unwrap();
+        let mut heard = (*other.past.get(other.past.len().checked_sub(back)?)?)?;
+        // It says how long ago, not when.
+        heard.slot.since_ms += lag;
+        Some(heard)
+    }
+
+    /// Clients create and use sessions wherever a proxy lets them.
+    fn live(&mut self) {
+        for proxy in self.proxies.iter().filter(|proxy| proxy.is_on) {
+            let slot = &proxy.slot;
+            let until = self.now + ITEM;
+            if let Some(place) = creates_at(slot) {
+                self.alive_until[usize::from(place.id())] = until;
+            }
+            for place in serves(slot) {
+                let moves = matches!(slot.stage, Move1 | Move2) && Some(place) == slot.second;
+                let at = if moves { slot.first } else { place };
+                if self.alive_until[usize::from(place.id())] > self.now {
+                    self.alive_until[usize::from(at.id())] = until;
+                }
+            }
+        }
+    }
+
+    /// What a proxy does now against what either has done as long ago as an operation takes.
+    fn check(&self) -> Result<(), TestCaseError> {
+        for now in self.proxies.iter().filter(|proxy| proxy.is_on) {
+            for then in self.proxies.iter().flat_map(|proxy| &proxy.past).flatten() {
+                self.check_pair(&now.slot, &then.slot)?;
+                self.check_pair(&then.slot, &now.slot)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn check_pair(&self, one: &SlotState, other: &SlotState) -> Result<(), TestCaseError> {
+        if one.stage == Suspect || other.stage == Suspect {
+            return Ok(());
+        }
+        let sees =
+            |place| other.first == place || (other.stage != Away && other.second == Some(place));
+        let moves_to = matches!(one.stage, Move1 | Move2).then_some(one.first);
+        for place in creates_at(one).into_iter().chain(moves_to) {
+            prop_assert!(
+                sees(place),
+                "at {}: {one:?} puts items where {other:?} does not look",
+                self.now
+            );
+        }
+        for place in serves(one) {
+            let is_dead = self.alive_until[usize::from(place.id())] <= self.now;
+            prop_assert!(
+                is_dead || sees(place),
+                "at {}: {one:?} serves what {other:?} does not see",
+                self.now
+            );
+        }
+        let is_neighbour = matches!((one.stage, other.stage), (Move1, Move2) | (Move2, Move1));
+        prop_assert!(
+            is_neighbour || creates_at(one) == creates_at(other),
+            "at {}: {one:?} and {other:?} create at different places",
+            self.now
+        );
+        Ok(())
+    }
+}
+
+fn creates_at(slot: &SlotState) -> Option<Place> {
+    match slot.stage {
+        Suspect => None,
+        Settle | Move1 => slot.second,
+        Steady | Move2 | Away | Back | Wait => Some(slot.first),
+    }
+}
+
+fn serves(slot: &SlotState) -> impl Iterator<Item = Place> {
+    let first = (slot.stage != Suspect).then_some(slot.first);
+    let second = slot
+        .second
+        .filter(|_| !matches!(slot.stage, Suspect | Away | Back));
+    first.into_iter().chain(second)
+}
+
+proptest! {
+    #[test]
+    fn proxies_never_contradict_each_other(
+        events in prop::collection::vec((0..70_u64, any_event()), 1..60),
+    ) {
+        let mut farm = Farm::new();
+        for (ticks, event) in &events {
+            for _ in 0..*ticks {
+                farm.tick()?;
+            }
+            farm.apply(event);
+        }
+        // Once everything works, both get where the map wants them.
+        for id in 1..=3 {
+            farm.apply(&Event::Server { id, up: true });
+            for proxy in 0..2 {
+                farm.apply(&Event::View { proxy, id, up: true });
+            }
+        }
+        for proxy in 0..2 {
+            farm.apply(&Event::Proxy { proxy, on: true });
+            farm.apply(&Event::Link { proxy, on: true });
+        }
+        let mut ticks = 0;
+        while ticks < 5000 && !farm.is_at_rest() {
+            farm.tick()?;
+            ticks += 1;
+        }
+        let [one, other] = &farm.proxies;
+        prop_assert!(farm.is_at_rest(), "{:?} and {:?}", one.slot, other.slot);
+    }
+}

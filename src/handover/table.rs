@@ -1,0 +1,131 @@
+//! The slots as the data path reads them.
+
+use std::collections::HashMap;
+
+use super::{Place, Route, SlotState, Stage};
+
+/// Where the items of each slot are: one byte per slot while nothing is going on, and a second
+/// table only for the slots in which something is. Immutable; a lookup allocates nothing.
+#[derive(Debug, Clone)]
+pub struct SlotTable {
+    /// The id of the place for a steady slot, else [`UNSTEADY`].
+    places: Box<[u8]>,
+    /// Index into `routes` per slot; empty when all slots are steady.
+    unsteady: Box<[u16]>,
+    /// Distinct routes of the slots that are not steady.
+    routes: Box<[Route]>,
+}
+
+/// No place has this id.
+const UNSTEADY: u8 = 0;
+
+impl SlotTable {
+    /// The table of these slots, in their order; at most 65,536 of them.
+    #[must_use]
+    pub fn new(slots: &[SlotState]) -> Self {
+        let mut routes: Vec<Route> = Vec::new();
+        let mut known: HashMap<Route, u16> = HashMap::new();
+        let mut places = Vec::with_capacity(slots.len());
+        let mut unsteady = Vec::new();
+        for (index, slot) in slots.iter().enumerate() {
+            let route = Route::from(slot);
+            if route.stage == Stage::Steady {
+                places.push(slot.first.id());
+                continue;
+            }
+            places.push(UNSTEADY);
+            // No more routes than slots, whose number fits.
+            let next = routes.len() as u16;
+            let route_index = *known.entry(route).or_insert_with(|| {
+                routes.push(route);
+                next
+            });
+            unsteady.resize(slots.len(), 0);
+            unsteady[index] = route_index;
+        }
+        Self {
+            places: places.into(),
+            unsteady: unsteady.into(),
+            routes: routes.into(),
+        }
+    }
+
+    /// The places of a slot, by its index into the slots the table was built from.
+    ///
+    /// # Panics
+    /// For an index beyond them.
+    #[must_use]
+    pub fn lookup(&self, slot: usize) -> Route {
+        match Place::new(self.places[slot]) {
+            Some(first) => Route {
+                first,
+                second: None,
+                stage: Stage::Steady,
+            },
+            None => self.routes[usize::from(self.unsteady[slot])],
+        }
+    }
+}
+
+impl From<&SlotState> for Route {
+    fn from(slot: &SlotState) -> Self {
+        Self {
+            first: slot.first,
+            second: slot.second,
+            stage: slot.stage,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::handover::Stage::*;
+
+    fn place(id: u8) -> Place {
+        Place::new(id).unwrap()
+    }
+
+    fn any_slot() -> impl Strategy<Value = SlotState> {
+        let stage = prop::sample::select(vec![
+            Steady, Settle, Move1, Move2, Suspect, Away, Back, Wait,
+        ]);
+        (1..=127_u8, 1..=127_u8, stage).prop_map(|(first, second, stage)| SlotState {
+            second: (stage != Steady).then(|| place(second)),
+            stage,
+            ..SlotState::steady(place(first), 0)
+        })
+    }
+
+    proptest! {
+        #[test]
+        fn every_slot_is_found_as_it_was_put_in(slots in prop::collection::vec(any_slot(), 1..600)) {
+            let table = SlotTable::new(&slots);
+            for (index, slot) in slots.iter().enumerate() {
+                let expected = Route::from(slot);
+                prop_assert_eq!(table.lookup(index), expected);
+            }
+        }
+    }
+
+    #[test]
+    fn steady_slots_need_no_second_table() {
+        let slots = [1, 2, 127].map(|id| SlotState::steady(place(id), 7));
+        let table = SlotTable::new(&slots);
+        assert_eq!(table.lookup(2), Route::from(&slots[2]));
+        assert!(table.unsteady.is_empty() && table.routes.is_empty());
+    }
+
+    #[test]
+    fn slots_share_their_routes() {
+        let moving = SlotState {
+            second: Some(place(2)),
+            stage: Move1,
+            ..SlotState::steady(place(1), 0)
+        };
+        let table = SlotTable::new(&[moving; 100]);
+        assert_eq!(table.routes.len(), 1);
+    }
+}

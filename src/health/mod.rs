@@ -1,0 +1,250 @@
+//! Whether a backend counts as up, pure: what its probes and requests met goes in, a verdict and
+//! its changes come out. Time is an argument.
+//!
+//! * [`failure`]: what a probe or a request can meet.
+//! * [`Health`]: the failures and good probes of one backend, counted in a row.
+//! * [`jittered`]: when to probe next.
+//!
+//! What the partition map says (`drain`, `off`) is not part of the verdict.
+
+pub mod failure;
+
+use std::fmt;
+
+pub use failure::Failure;
+
+/// How many failures and good probes it takes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Thresholds {
+    /// Failures in a row that make a backend count as down; at least 1.
+    pub fall: u32,
+    /// Good probes in a row that make it count as up again; at least 1.
+    pub rise: u32,
+    /// A backend that goes down within this time after it came up needs twice as many good probes.
+    pub flap_window_ms: u64,
+    /// What `rise` grows to at most by that; not less than `rise`.
+    pub max_rise: u32,
+}
+
+/// What a backend counts as.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Verdict {
+    /// It serves.
+    Up,
+    /// It serves, but the last that was heard of it was a failure.
+    Suspect,
+    /// It is not asked.
+    Down,
+}
+
+/// A verdict that has changed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Change {
+    /// The verdict before; never the same as `to`.
+    pub from: Verdict,
+    /// The verdict from now on.
+    pub to: Verdict,
+    /// What changed it.
+    pub reason: Reason,
+}
+
+/// What changed a verdict.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Reason {
+    /// So many failures in a row.
+    Failures {
+        /// At least 1.
+        count: u32,
+        /// The one that made up the number.
+        last: Failure,
+    },
+    /// So many good probes in a row.
+    GoodProbes {
+        /// At least 1.
+        count: u32,
+    },
+}
+
+/// The health of one backend at one address, as this proxy sees it. A new one counts as up: what
+/// nobody has asked yet has not failed.
+#[derive(Debug, Clone)]
+pub struct Health {
+    thresholds: Thresholds,
+    state: State,
+    /// When it last came up or went down.
+    since_ms: u64,
+    has_been_down: bool,
+    /// Falls in a row that came soon after a rise.
+    flaps: u32,
+    /// Requests it had answered in all when it last failed.
+    answered: u64,
+}
+
+#[derive(Debug, Clone, Copy)]
+enum State {
+    Up,
+    Suspect { failures: u32 },
+    Down { good_probes: u32 },
+}
+
+impl Health {
+    /// A backend that nothing is known of yet.
+    #[must_use]
+    pub const fn new(thresholds: Thresholds, now_ms: u64) -> Self {
+        Self {
+            thresholds,
+            state: State::Up,
+            since_ms: now_ms,
+            has_been_down: false,
+            flaps: 0,
+            answered: 0,
+        }
+    }
+
+    /// What the backend counts as.
+    #[must_use]
+    pub const fn verdict(&self) -> Verdict {
+        match self.state {
+            State::Up => Verdict::Up,
+            State::Suspect { .. } => Verdict::Suspect,
+            State::Down { .. } => Verdict::Down,
+        }
+    }
+
+    /// When it came up or went down, whichever was last; when it became known if neither was.
+    /// Being suspect changes nothing here.
+    #[must_use]
+    pub const fn since_ms(&self) -> u64 {
+        self.since_ms
+    }
+
+    /// Other thresholds from now on; the verdict stays until the next event.
+    pub const fn set_thresholds(&mut self, thresholds: Thresholds) {
+        self.thresholds = thresholds;
+    }
+
+    /// A probe was answered as a state server answers.
+    pub fn probe_ok(&mut self, now_ms: u64) -> Option<Change> {
+        let (state, count) = match self.state {
+            State::Up => return None,
+            State::Suspect { .. } => (State::Up, 1),
+            State::Down { good_probes } => {
+                let good_probes = good_probes.saturating_add(1);
+                let is_enough = good_probes >= self.rise();
+                let down = State::Down { good_probes };
+                (if is_enough { State::Up } else { down }, good_probes)
+            }
+        };
+        self.enter(state, Reason::GoodProbes { count }, now_ms)
+    }
+
+    /// A probe failed. `answered` is the number of requests that the backend has answered in all:
+    /// one that serves others is not down because it was too slow or too busy for the probe.
+    pub fn probe_failed(&mut self, failure: Failure, answered: u64, now_ms: u64) -> Option<Change> {
+        if let State::Down { good_probes } = &mut self.state {
+            *good_probes = 0;
+            return None;
+        }
+        // Whatever gives wrong answers to probes may give them to requests, too.
+        let is_refuted = answered != self.answered && failure != Failure::Garbage;
+        self.fail(failure, is_refuted, answered, now_ms)
+    }
+
+    /// A request failed for a reason that lies with the backend. `answered` as for
+    /// [`probe_failed`](Self::probe_failed).
+    pub fn request_failed(
+        &mut self,
+        failure: Failure,
+        answered: u64,
+        now_ms: u64,
+    ) -> Option<Change> {
+        // A backend that is down is not asked: this request is from before.
+        if self.verdict() == Verdict::Down {
+            return None;
+        }
+        self.fail(failure, answered != self.answered, answered, now_ms)
+    }
+
+    /// Counts a failure, anew if what was answered since the one before refutes that one.
+    fn fail(
+        &mut self,
+        failure: Failure,
+        is_refuted: bool,
+        answered: u64,
+        now_ms: u64,
+    ) -> Option<Change> {
+        let before = match self.state {
+            State::Suspect { failures } if !is_refuted => failures,
+            _ => 0,
+        };
+        self.answered = answered;
+        let count = before.saturating_add(1);
+        let state = if count >= self.thresholds.fall {
+            State::Down { good_probes: 0 }
+        } else {
+            State::Suspect { failures: count }
+        };
+        let last = failure;
+        self.enter(state, Reason::Failures { count, last }, now_ms)
+    }
+
+    fn enter(&mut self, state: State, reason: Reason, now_ms: u64) -> Option<Change> {
+        let from = self.verdict();
+        self.state = state;
+        let to = self.verdict();
+        if to == Verdict::Down && from != to {
+            let up_for_ms = now_ms.saturating_sub(self.since_ms);
+            let is_flap = self.has_been_down && up_for_ms < self.thresholds.flap_window_ms;
+            self.flaps = if is_flap {
+                self.flaps.saturating_add(1)
+            } else {
+                0
+            };
+            self.has_been_down = true;
+        }
+        if from != to && (from == Verdict::Down || to == Verdict::Down) {
+            self.since_ms = now_ms;
+        }
+        (from != to).then_some(Change { from, to, reason })
+    }
+
+    /// Good probes that it takes to come up again.
+    fn rise(&self) -> u32 {
+        let Thresholds { rise, max_rise, .. } = self.thresholds;
+        let factor = 1_u32.checked_shl(self.flaps).unwrap_or(u32::MAX);
+        rise.saturating_mul(factor).min(max_rise)
+    }
+}
+
+/// The time until the next probe: `interval_ms`, up to a fifth more or less by a random number, so
+/// that the probes of several proxies and backends do not fall together.
+#[must_use]
+pub const fn jittered(interval_ms: u64, random: u64) -> u64 {
+    let spread_ms = interval_ms / 5;
+    let shift_ms = random % (2 * spread_ms + 1);
+    (interval_ms - spread_ms).saturating_add(shift_ms)
+}
+
+impl fmt::Display for Verdict {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Up => "up",
+            Self::Suspect => "suspect",
+            Self::Down => "down",
+        })
+    }
+}
+
+impl fmt::Display for Reason {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Failures { count: 1, last } => write!(f, "{last}"),
+            Self::Failures { count, last } => write!(f, "{count} failures in a row, now {last}"),
+            Self::GoodProbes { count: 1 } => f.write_str("a good probe"),
+            Self::GoodProbes { count } => write!(f, "{count} good probes in a row"),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

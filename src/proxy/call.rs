@@ -1,0 +1,204 @@
+//! One small request to one backend, answered head and all: the steps of a search, and what is
+//! tidied up in the background.
+
+use std::rc::Rc;
+
+use super::error::ProxyError;
+use super::service::{ProxyService, View};
+use crate::handover::{NO_LOCK, Seen};
+use crate::net::{Buffer, Conn, Deadline, IoError};
+use crate::route::BackendIndex;
+use crate::wire::{self, Parsed, ResponseHead, Span, WireError};
+
+/// Ages of a year and more mean "just now": a server says so while it replaces an item
+/// (protocol 4).
+const ABSURD_AGE_S: u64 = 31_536_000;
+
+/// Who asks, and until when.
+#[derive(Clone, Copy)]
+pub(super) struct Caller<'a> {
+    pub(super) service: &'a Rc<ProxyService>,
+    pub(super) view: &'a Rc<View>,
+    pub(super) deadline: &'a Deadline,
+    /// When the whole request of the client has to be done, of the worker's clock.
+    pub(super) due_ms: u64,
+}
+
+/// A whole request.
+#[derive(Clone, Copy)]
+pub(super) struct Call<'a> {
+    pub(super) bytes: &'a [u8],
+    /// It is a HEAD: no body follows its answer.
+    pub(super) is_head: bool,
+    /// Sending it twice harms nobody.
+    pub(super) is_repeatable: bool,
+}
+
+/// The head of an answer, what came with it, and the connection that brings the rest.
+pub(super) struct Answered {
+    pub(super) conn: Conn,
+    pub(super) bytes: Buffer,
+    pub(super) head: ResponseHead,
+}
+
+/// No answer.
+pub(super) struct CallFailed {
+    pub(super) error: ProxyError,
+    /// The answer may still come here.
+    pub(super) late: Option<Conn>,
+    is_sent: bool,
+}
+
+impl Caller<'_> {
+    /// Sends `call` and reads the head of its answer.
+    pub(super) async fn call(
+        &self,
+        to: BackendIndex,
+        call: Call<'_>,
+    ) -> Result<Answered, CallFailed> {
+        let pool = self.view.pool(to);
+        if !self.view.backend(to).up {
+            return Err(ProxyError::Down.into());
+        }
+        if let Some(pooled) = pool.take() {
+            match self.attempt(pooled, call).await {
+                Err(failed) if failed.may_try_again(call) => {}
+                done => return done,
+            }
+        }
+        let connect = self.view.snapshot.timeouts.connect;
+        let connect_ms = self.deadline.after_ms(connect);
+        self.deadline.arm_at(connect_ms.min(self.due_ms));
+        let fresh = pool
+            .connect(self.deadline)
+            .await
+            .map_err(ProxyError::from)?;
+        self.attempt(fresh, call).await
+    }
+
+    async fn attempt(&self, mut conn: Conn, call: Call<'_>) -> Result<Answered, CallFailed> {
+        self.deadline.arm_at(self.due_ms);
+        let mut sent_bytes = 0;
+        let sent = conn.write_all(call.bytes, &mut sent_bytes, self.deadline);
+        if let Err(error) = sent.await {
+            return Err(CallFailed {
+                error: ProxyError::Send(error),
+                late: None,
+                is_sent: sent_bytes > 0,
+            });
+        }
+        let buffers = &self.service.worker.buffers;
+        let mut bytes = match conn.read_first(buffers, self.deadline, || false).await {
+            Ok(bytes) => bytes,
+            Err(IoError::TimedOut) => {
+                return Err(CallFailed {
+                    error: ProxyError::Answer(IoError::TimedOut),
+                    late: Some(conn),
+                    is_sent: true,
+                });
+            }
+            Err(error) => return Err(ProxyError::Answer(error).into()),
+        };
+        let max_head_bytes = self.view.snapshot.head_limits.max_head_bytes;
+        loop {
+            let parsed = ResponseHead::parse(bytes.filled(), max_head_bytes, call.is_head);
+            match parsed.map_err(ProxyError::Garbage)? {
+                Parsed::Complete(head) => return Ok(Answered { conn, bytes, head }),
+                Parsed::Partial => {
+                    let more = conn.read_more(&mut bytes, self.deadline).await;
+                    more.map_err(ProxyError::Answer)?;
+                }
+            }
+        }
+    }
+
+    /// Puts the connection of an answer without a body back for the next request.
+    pub(super) fn finish(&self, to: BackendIndex, answered: Answered) {
+        let Answered { conn, bytes, head } = answered;
+        let is_over = bytes.len() == head.head_bytes && head.announced_bytes == 0;
+        if is_over {
+            self.view.pool(to).put(conn, self.deadline.now_ms());
+        }
+    }
+}
+
+impl Answered {
+    /// What a decision has to know of it.
+    pub(super) fn seen(&self) -> Seen {
+        let number = |value: Option<Span>| {
+            value.and_then(|value| wire::decimal(value.of(self.bytes.filled())))
+        };
+        let counter = number(self.head.lock_cookie).and_then(|cookie| u32::try_from(cookie).ok());
+        let counter = counter.unwrap_or(NO_LOCK);
+        match self.head.status {
+            200 => Seen::Done {
+                counter,
+                flag: self.head.is_uninitialised(self.bytes.filled()),
+            },
+            404 => Seen::Absent,
+            423 => Seen::Locked {
+                counter,
+                age_s: number(self.head.lock_age)
+                    .filter(|&age_s| age_s < ABSURD_AGE_S)
+                    .unwrap_or(0),
+            },
+            _ => Seen::Unknown,
+        }
+    }
+
+    /// `Timeout` in minutes, or what a server takes when there is none (protocol 3).
+    pub(super) fn timeout_minutes(&self) -> u32 {
+        let value = self.head.timeout;
+        let minutes = value.and_then(|value| wire::decimal(value.of(self.bytes.filled())));
+        minutes
+            .and_then(|minutes| u32::try_from(minutes).ok())
+            .unwrap_or(20)
+    }
+
+    /// Appends the body to `out`.
+    pub(super) async fn read_body(
+        &mut self,
+        caller: &Caller<'_>,
+        out: &mut Vec<u8>,
+    ) -> Result<(), ProxyError> {
+        let max_bytes = caller.view.snapshot.head_limits.max_body_bytes;
+        if self.head.body_bytes > max_bytes {
+            return Err(ProxyError::Garbage(WireError::BodyTooLarge { max_bytes }));
+        }
+        let mut rest = self.head.body_bytes as usize;
+        out.reserve(rest);
+        self.bytes.consume(self.head.head_bytes);
+        loop {
+            let part = rest.min(self.bytes.len());
+            out.extend_from_slice(&self.bytes.filled()[..part]);
+            rest -= part;
+            if rest == 0 {
+                return Ok(());
+            }
+            self.bytes.clear();
+            let more = self.conn.read_more(&mut self.bytes, caller.deadline).await;
+            more.map_err(ProxyError::Answer)?;
+        }
+    }
+}
+
+impl CallFailed {
+    /// Whether a fresh connection may do better where a pooled one was dead.
+    fn may_try_again(&self, call: Call<'_>) -> bool {
+        match self.error {
+            ProxyError::Send(IoError::Broken(_)) => !self.is_sent || call.is_repeatable,
+            ProxyError::Answer(IoError::Closed | IoError::Broken(_)) => call.is_repeatable,
+            _ => false,
+        }
+    }
+}
+
+impl From<ProxyError> for CallFailed {
+    fn from(error: ProxyError) -> Self {
+        Self {
+            error,
+            late: None,
+            is_sent: true,
+        }
+    }
+}

@@ -1,0 +1,332 @@
+//! One request whose item may be at either of two places: does what `handover::Search` says.
+
+use super::call::{Answered, Call, CallFailed, Caller};
+use super::error::{ProxyError, Unanswered};
+use super::exchange::Exchange;
+use super::tidy::{self, Untidy};
+use crate::handover::{Ask, Place, Refusal, Search, Seen, Step};
+use crate::net::Buffer;
+use crate::route::BackendIndex;
+use crate::wire::{self, Method, Operation, Parsed, Request, ResponseHead, WireError};
+
+/// Runs the request at the start of `received` from its first question to its end, by `due_ms` of
+/// the worker's clock. On success `received` holds what came behind the request.
+pub(super) async fn run(
+    exchange: Exchange<'_>,
+    mut search: Search,
+    first: Ask,
+    received: &mut Buffer,
+    due_ms: u64,
+) -> Result<(), Unanswered> {
+    let mut seek = Seek {
+        exchange,
+        due_ms,
+        request_bytes: 0,
+        held: None,
+        failed: None,
+    };
+    let mut ask = first;
+    loop {
+        let seen = seek.ask(ask, received).await;
+        match search.next(seen) {
+            Step::Ask(next) => ask = next,
+            Step::Forward { at, counter } => return seek.forward(at, counter, received).await,
+            Step::Pass { clear_flag, behind } => {
+                seek.tidy(behind, received);
+                return seek.pass(clear_flag, received).await;
+            }
+            Step::Drop { reason, behind } => {
+                seek.tidy(behind, received);
+                return Err(seek.refused(reason));
+            }
+        }
+    }
+}
+
+struct Seek<'a> {
+    exchange: Exchange<'a>,
+    due_ms: u64,
+    /// Length of the client's request as it was sent last.
+    request_bytes: usize,
+    held: Option<Held>,
+    /// The last question that was not answered.
+    failed: Option<Unanswered>,
+}
+
+/// An answer to the client's own request that may be passed on.
+struct Held {
+    answered: Answered,
+    backend: BackendIndex,
+}
+
+impl Seek<'_> {
+    /// Puts one question and says what came of it.
+    async fn ask(&mut self, ask: Ask, received: &mut Buffer) -> Seen {
+        let seen = match ask {
+            Ask::Client { at, counter } => self.ask_as_client(at, counter, received).await,
+            Ask::Look { at } => self.ask_alone(at, Operation::Touch, 0, received).await,
+            Ask::Release { at, counter } => {
+                self.ask_alone(at, Operation::Release, counter, received)
+                    .await
+            }
+            Ask::Remove { at, counter } => {
+                self.ask_alone(at, Operation::Remove, counter, received)
+                    .await
+            }
+            Ask::Insert { at } => self.insert(at, received).await,
+            Ask::Owe { to } => return self.owe(to, received).await,
+        };
+        seen.unwrap_or_else(|failed| {
+            self.failed = Some(failed);
+            Seen::Unknown
+        })
+    }
+
+    /// Sends the client's own request and holds the answer.
+    async fn ask_as_client(
+        &mut self,
+        at: Place,
+        counter: Option<u32>,
+        received: &mut Buffer,
+    ) -> Result<Seen, Unanswered> {
+        let backend = self.backend(at)?;
+        self.release_held();
+        self.exchange.counter = counter;
+        self.request_bytes = self.exchange.untag(received) as usize;
+        let unrepeatable = |error| Unanswered { error, backend };
+        let request = received.filled().get(..self.request_bytes);
+        let bytes = request.ok_or(unrepeatable(ProxyError::Unrepeatable))?;
+        let head = self.exchange.head;
+        let call = Call {
+            bytes,
+            is_head: head.method == Method::Head,
+            is_repeatable: head.operation().is_repeatable(),
+        };
+        let answered = self.caller().call(backend, call).await;
+        let answered = answered.map_err(|CallFailed { error, late, .. }| {
+            let is_acquire = head.operation() == Operation::Acquire;
+            if let Some(conn) = late.filter(|_| is_acquire) {
+                self.tidy_at(backend, Untidy::LateAnswer(conn), received);
+            }
+            Unanswered { error, backend }
+        })?;
+        let seen = answered.seen();
+        self.held = Some(Held { answered, backend });
+        Ok(seen)
+    }
+
+    /// Sends a request of our own that has no body.
+    async fn ask_alone(
+        &self,
+        at: Place,
+        operation: Operation,
+        lock_cookie: u32,
+        received: &Buffer,
+    ) -> Result<Seen, Unanswered> {
+        let backend = self.backend(at)?;
+        let mut bytes = Vec::new();
+        wire::encode_request(
+            &mut bytes,
+            &self.request(operation, lock_cookie, received.filled()),
+        );
+        self.send(backend, operation, &bytes).await
+    }
+
+    /// Stores the item of the held answer unless there is one.
+    async fn insert(&mut self, at: Place, received: &Buffer) -> Result<Seen, Unanswered> {
+        let backend = self.backend(at)?;
+        let Some(mut held) = self.held.take() else {
+            return Err(Unanswered::refused(Refusal::Unknown, backend));
+        };
+        let request = Request {
+            timeout_minutes: held.answered.timeout_minutes(),
+            extra_flags: 1,
+            ..self.request(Operation::Put, 0, received.filled())
+        };
+        let mut bytes = Vec::new();
+        let body_bytes = held.answered.head.body_bytes as usize;
+        wire::encode_request_head(&mut bytes, &request, body_bytes);
+        let read = held.answered.read_body(&self.caller(), &mut bytes).await;
+        read.map_err(|error| Unanswered {
+            error,
+            backend: held.backend,
+        })?;
+        self.caller().finish(held.backend, held.answered);
+        self.send(backend, Operation::Put, &bytes).await
+    }
+
+    async fn send(
+        &self,
+        backend: BackendIndex,
+        operation: Operation,
+        bytes: &[u8],
+    ) -> Result<Seen, Unanswered> {
+        let caller = self.caller();
+        let call = Call {
+            bytes,
+            is_head: operation == Operation::Touch,
+            is_repeatable: matches!(operation, Operation::Touch | Operation::Release),
+        };
+        let answered = caller.call(backend, call).await;
+        let answered =
+            answered.map_err(|CallFailed { error, .. }| Unanswered { error, backend })?;
+        let seen = answered.seen();
+        caller.finish(backend, answered);
+        Ok(seen)
+    }
+
+    async fn owe(&self, to: Place, received: &Buffer) -> Seen {
+        let target = self.exchange.head.target.of(received.filled()).to_vec();
+        let owing = self.exchange.service.feedback.owe(to, target);
+        self.exchange.deadline.arm_at(self.due_ms);
+        match self.exchange.deadline.guard(owing).await {
+            Ok(true) => Seen::Done {
+                counter: 0,
+                flag: false,
+            },
+            Ok(false) | Err(_) => Seen::Unknown,
+        }
+    }
+
+    /// Hands the rest over to an ordinary exchange.
+    async fn forward(
+        mut self,
+        at: Place,
+        counter: Option<u32>,
+        received: &mut Buffer,
+    ) -> Result<(), Unanswered> {
+        let backend = self.backend(at)?;
+        self.exchange.backend = backend;
+        self.exchange.counter = counter;
+        let answered = self.exchange.run(received, self.due_ms).await;
+        answered.map_err(|error| Unanswered { error, backend })
+    }
+
+    /// Passes the held answer on.
+    async fn pass(mut self, clear_flag: bool, received: &mut Buffer) -> Result<(), Unanswered> {
+        let Some(Held { answered, backend }) = self.held.take() else {
+            return Err(self.refused(Refusal::Unknown));
+        };
+        self.exchange.backend = backend;
+        let passed = self.pass_answer(answered, clear_flag, received).await;
+        passed.map_err(|error| Unanswered { error, backend })?;
+        received.consume(self.request_bytes);
+        Ok(())
+    }
+
+    async fn pass_answer(
+        &mut self,
+        answered: Answered,
+        clear_flag: bool,
+        received: &Buffer,
+    ) -> Result<(), ProxyError> {
+        let Answered {
+            conn,
+            mut bytes,
+            mut head,
+        } = answered;
+        if let Some(flags) = head.action_flags.filter(|_| clear_flag) {
+            bytes.remove_line(flags);
+            // What follows the line has moved.
+            head = self.parse_again(&bytes)?;
+        }
+        let remaining = self.exchange.remaining(&head, &mut bytes)?;
+        let mut conn = Some(conn);
+        let passed_on = self
+            .exchange
+            .pass_on(&mut conn, &mut bytes, remaining, self.due_ms);
+        passed_on
+            .await
+            .inspect_err(|_| self.exchange.give_back(remaining, Some(received)))
+    }
+
+    fn parse_again(&self, bytes: &Buffer) -> Result<ResponseHead, ProxyError> {
+        let max_head_bytes = self.exchange.view.snapshot.head_limits.max_head_bytes;
+        let is_head = self.exchange.head.method == Method::Head;
+        match ResponseHead::parse(bytes.filled(), max_head_bytes, is_head) {
+            Ok(Parsed::Complete(head)) => Ok(head),
+            Ok(Parsed::Partial) => Err(ProxyError::Garbage(WireError::BadHeaderLine)),
+            Err(error) => Err(ProxyError::Garbage(error)),
+        }
+    }
+
+    /// Sends what nobody waits for.
+    fn tidy(&self, behind: Option<Ask>, received: &Buffer) {
+        let (at, untidy) = match behind {
+            Some(Ask::Release { at, counter }) => (at, Untidy::Lock(counter)),
+            Some(Ask::Remove { at, counter }) => {
+                self.count_move();
+                (at, Untidy::Moved(counter))
+            }
+            _ => return,
+        };
+        if let Ok(backend) = self.backend(at) {
+            self.tidy_at(backend, untidy, received);
+        }
+    }
+
+    fn tidy_at(&self, backend: BackendIndex, untidy: Untidy, received: &Buffer) {
+        let target = self.exchange.head.target.of(received.filled());
+        tidy::tidy(
+            self.exchange.service,
+            self.exchange.view,
+            backend,
+            target,
+            untidy,
+        );
+    }
+
+    /// The held answer is the one of the place the item has just been moved to.
+    fn count_move(&self) {
+        if let Some(held) = &self.held {
+            let counts = &self.exchange.view.backend(held.backend).counts;
+            counts.count_moved_here();
+        }
+    }
+
+    /// Lets go of an answer that will not be passed on.
+    fn release_held(&mut self) {
+        if let Some(Held { answered, backend }) = self.held.take() {
+            self.caller().finish(backend, answered);
+        }
+    }
+
+    /// Why there is no answer: the question that failed says more than what followed from it.
+    fn refused(&mut self, reason: Refusal) -> Unanswered {
+        let backend = self.exchange.backend;
+        self.failed
+            .take()
+            .filter(|_| reason == Refusal::Unknown)
+            .unwrap_or_else(|| Unanswered::refused(reason, backend))
+    }
+
+    fn caller(&self) -> Caller<'_> {
+        Caller {
+            service: self.exchange.service,
+            view: self.exchange.view,
+            deadline: self.exchange.deadline,
+            due_ms: self.due_ms,
+        }
+    }
+
+    fn backend(&self, at: Place) -> Result<BackendIndex, Unanswered> {
+        let known = self.exchange.view.snapshot.backend_at(at);
+        known.ok_or_else(|| Unanswered::refused(Refusal::Unknown, self.exchange.backend))
+    }
+
+    fn request<'r>(
+        &self,
+        operation: Operation,
+        lock_cookie: u32,
+        received: &'r [u8],
+    ) -> Request<'r> {
+        Request {
+            operation,
+            target: self.exchange.head.target.of(received),
+            lock_cookie,
+            timeout_minutes: 0,
+            extra_flags: 0,
+            body: &[],
+        }
+    }
+}

@@ -1,0 +1,468 @@
+//! The admin server over raw sockets, with a control that the test plays.
+
+#![expect(
+    clippy::unwrap_used,
+    reason = "a test that cannot set up its scene must fail"
+)]
+
+mod support;
+
+use std::io::{Read, Write};
+use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::thread;
+use std::time::Duration;
+
+use serde_json::{Value, json};
+use staterouter::admin::{AdminOptions, AdminServer};
+use staterouter::config::BackendAddress;
+use staterouter::control::handle::{Command, ControlEnd, PeerNews, Published, handle};
+use staterouter::control::status::{
+    BackendStatus, LastReload, ReloadOutcome, StageCounts, Status, Verdict,
+};
+use staterouter::net::Listeners;
+use support::system::wait_until;
+
+/// No answer after this long is a failure of the test.
+const PATIENCE: Duration = Duration::from_secs(30);
+
+/// Times that no test waits for.
+const UNHURRIED: AdminOptions = AdminOptions {
+    max_connections: 64,
+    receive: PATIENCE,
+    lifetime: PATIENCE,
+    shutdown: PATIENCE,
+    ask_every: Duration::from_millis(10),
+    ask_timeout: PATIENCE,
+};
+
+/// Times short enough to be waited for.
+const HURRIED: Duration = Duration::from_millis(20);
+
+/// A running admin server and control's end.
+struct Admin {
+    server: AdminServer,
+    control: ControlEnd,
+}
+
+impl Admin {
+    fn start(options: AdminOptions) -> Self {
+        Self::with_peers(&[], options)
+    }
+
+    fn with_peers(peers: &[SocketAddr], options: AdminOptions) -> Self {
+        let (control, end) = handle(published([Verdict::Up, Verdict::Down]));
+        let listeners = Listeners::bind(SocketAddr::from(([127, 0, 0, 1], 0)), 1).unwrap();
+        let peers = peers.iter().copied().map(BackendAddress::from).collect();
+        let server = AdminServer::start(Some(listeners), peers, control, options).unwrap();
+        Self {
+            server,
+            control: end,
+        }
+    }
+
+    fn address(&self) -> SocketAddr {
+        self.server.address.unwrap()
+    }
+
+    fn connect(&self) -> TcpStream {
+        connect(self.address())
+    }
+
+    /// Sends `request` on a connection of its own; the answer up to its end.
+    fn ask(&self, request: &str) -> Answer {
+        let mut stream = self.connect();
+        let request = request.replacen("\r\n", "\r\nhost: admin\r\nconnection: close\r\n", 1);
+        stream.write_all(request.as_bytes()).unwrap();
+        Answer::read(stream)
+    }
+
+    fn get(&self, path: &str) -> Answer {
+        self.ask(&format!("GET {path} HTTP/1.1\r\n\r\n"))
+    }
+
+    /// Asks for a reload, which ends as `outcome`.
+    fn reload(&mut self, outcome: ReloadOutcome) -> Answer {
+        let mut stream = self.connect();
+        let request = b"POST /reload HTTP/1.1\r\nhost: a\r\nconnection: close\r\n\r\n";
+        stream.write_all(request).unwrap();
+        match self.control.commands.blocking_recv() {
+            Some(Command::Reload(answer)) => answer.send(outcome).unwrap(),
+            other => unreachable!("{other:?}"),
+        }
+        Answer::read(stream)
+    }
+}
+
+fn connect(address: SocketAddr) -> TcpStream {
+    let stream = TcpStream::connect(address).unwrap();
+    stream.set_read_timeout(Some(PATIENCE)).unwrap();
+    stream
+}
+
+fn published(verdicts: [Verdict; 2]) -> Published {
+    let backend = |(id, verdict): (u8, Verdict)| BackendStatus {
+        name: format!("state-{id}"),
+        id,
+        address: "127.0.0.1:1".to_owned(),
+        state: "active",
+        verdict,
+        reason: (verdict == Verdict::Down).then(|| "connection refused".to_owned()),
+        since_ms: 5,
+        slots_owned: 8192,
+        slots_first: 8192,
+        slots_in: StageCounts::default(),
+        owed_removals: 0,
+    };
+    let status = Status {
+        version: "0.0.0",
+        instance: "0123456789abcdef".to_owned(),
+        started_ms: 1,
+        now_ms: 9,
+        map_version: 3,
+        last_reload: Some(LastReload {
+            at_ms: 7,
+            outcome: ReloadOutcome::Refused {
+                map_version: 3,
+                faults: vec!["no".to_owned()],
+            },
+        }),
+        backends: (1..).zip(verdicts).map(backend).collect(),
+        slots: StageCounts {
+            steady: 16_384,
+            ..StageCounts::default()
+        },
+        longest_session_timeout_minutes: 20,
+        peers: Vec::new(),
+    };
+    Published {
+        status,
+        peer_report: r#"{"map_version":3}"#.to_owned(),
+    }
+}
+
+/// What came back on a connection until it was closed.
+struct Answer {
+    status: u16,
+    head: String,
+    body: String,
+}
+
+impl Answer {
+    fn read(mut stream: TcpStream) -> Self {
+        let mut text = String::new();
+        // The server may close while we still send: what it has said counts.
+        let _ = stream.read_to_string(&mut text);
+        let (head, body) = text.split_once("\r\n\r\n").unwrap_or((&text, ""));
+        let status = head
+            .strip_prefix("HTTP/1.1 ")
+            .and_then(|rest| rest.get(..3));
+        Self {
+            status: status.and_then(|status| status.parse().ok()).unwrap_or(0),
+            head: head.to_ascii_lowercase(),
+            body: body.to_owned(),
+        }
+    }
+
+    fn json(&self) -> Value {
+        serde_json::from_str(&self.body).unwrap()
+    }
+}
+
+#[test]
+fn probes_of_load_balancers_see_life_and_readiness() {
+    let admin = Admin::start(UNHURRIED);
+    let alive = admin.get("/healthz");
+    assert_eq!((alive.status, &*alive.body), (200, "ok\n"));
+    for (verdicts, status) in [
+        ([Verdict::Up, Verdict::Down], 200),
+        ([Verdict::Suspect, Verdict::Down], 200),
+        ([Verdict::Down, Verdict::Down], 503),
+    ] {
+        admin
+            .control
+            .published
+            .send_replace(published(verdicts).into());
+        let ready = admin.get("/readyz");
+        assert_eq!(ready.status, status, "{verdicts:?}");
+        let reason = ready.body.contains("no backend is up");
+        assert_eq!(reason, status == 503, "{}", ready.body);
+    }
+}
+
+#[test]
+fn status_and_peer_report_are_what_control_has_published() {
+    let admin = Admin::start(UNHURRIED);
+    let status = admin.get("/status");
+    assert_eq!(status.status, 200);
+    assert!(status.head.contains("content-type: application/json"));
+    let status = status.json();
+    assert_eq!(status["map_version"], 3);
+    assert_eq!(
+        status["last_reload"],
+        json!({"at_ms": 7, "result": "refused", "map_version": 3, "faults": ["no"]})
+    );
+    let backend = &status["backends"][1];
+    assert_eq!(backend["name"], "state-2");
+    assert_eq!(backend["verdict"], "down");
+    assert_eq!(backend["reason"], "connection refused");
+    assert_eq!(backend["slots_in"]["move1"], 0);
+    assert_eq!(status["slots"]["steady"], 16_384);
+    assert_eq!(admin.get("/peer").json(), json!({"map_version": 3}));
+}
+
+#[test]
+fn a_reload_is_answered_with_its_outcome() {
+    let mut admin = Admin::start(UNHURRIED);
+    let applied = admin.reload(ReloadOutcome::Applied {
+        map_version: 4,
+        needs_restart: vec!["listen"],
+    });
+    assert_eq!(applied.status, 200);
+    assert_eq!(
+        applied.json(),
+        json!({"result": "applied", "map_version": 4, "needs_restart": ["listen"]})
+    );
+    let unchanged = admin.reload(ReloadOutcome::Unchanged { map_version: 4 });
+    assert_eq!(unchanged.status, 200);
+    assert_eq!(
+        unchanged.json(),
+        json!({"result": "unchanged", "map_version": 4})
+    );
+    let refused = admin.reload(ReloadOutcome::Refused {
+        map_version: 4,
+        faults: vec!["map.yaml:3:5: bad".to_owned()],
+    });
+    assert_eq!(refused.status, 422);
+    assert_eq!(refused.json()["faults"], json!(["map.yaml:3:5: bad"]));
+}
+
+#[test]
+fn a_reload_without_control_says_so() {
+    let Admin { server, control } = Admin::start(UNHURRIED);
+    let mut stream = connect(server.address.unwrap());
+    drop(control);
+    let request = b"POST /reload HTTP/1.1\r\nhost: a\r\nconnection: close\r\n\r\n";
+    stream.write_all(request).unwrap();
+    let answer = Answer::read(stream);
+    assert_eq!(answer.status, 503);
+    assert!(answer.body.contains("control does not answer"));
+}
+
+#[test]
+fn what_is_not_there_is_told_apart_from_what_is_asked_wrongly() {
+    let admin = Admin::start(UNHURRIED);
+    assert_eq!(admin.get("/").status, 404);
+    assert_eq!(admin.get("/status/").status, 404);
+    assert_eq!(admin.get("/status?pretty").status, 200);
+    let posted = admin.ask("POST /status HTTP/1.1\r\ncontent-length: 0\r\n\r\n");
+    assert_eq!(posted.status, 405);
+    assert!(posted.head.contains("allow: get, head"), "{}", posted.head);
+    let got = admin.get("/reload");
+    assert_eq!(got.status, 405);
+    assert!(got.head.contains("allow: post"), "{}", got.head);
+    let head = admin.ask("HEAD /healthz HTTP/1.1\r\n\r\n");
+    assert_eq!((head.status, &*head.body), (200, ""));
+    assert_eq!(admin.ask("NONSENSE\r\n\r\n").status, 400);
+}
+
+#[test]
+fn what_is_too_long_is_refused() {
+    let admin = Admin::start(UNHURRIED);
+    let long = "x".repeat(20_000);
+    let head = admin.ask(&format!("GET /healthz HTTP/1.1\r\na: {long}\r\n\r\n"));
+    assert_eq!(head.status, 431);
+    let announced = admin.ask("POST /reload HTTP/1.1\r\ncontent-length: 4097\r\n\r\n");
+    assert_eq!(announced.status, 413);
+    let chunk = format!("1001\r\n{}\r\n", &long[..0x1001]);
+    let chunked = admin.ask(&format!(
+        "POST /reload HTTP/1.1\r\ntransfer-encoding: chunked\r\n\r\n{chunk}"
+    ));
+    assert_eq!(chunked.status, 413);
+}
+
+#[test]
+fn requests_follow_each_other_on_a_connection() {
+    let admin = Admin::start(UNHURRIED);
+    let mut stream = admin.connect();
+    let request = "GET /healthz HTTP/1.1\r\nhost: a\r\ncontent-length: 3\r\n\r\nabc";
+    let last = "GET /peer HTTP/1.1\r\nhost: a\r\nconnection: close\r\n\r\n";
+    let requests = format!("{request}{request}{last}");
+    stream.write_all(requests.as_bytes()).unwrap();
+    let mut answers = String::new();
+    stream.read_to_string(&mut answers).unwrap();
+    assert_eq!(answers.matches("HTTP/1.1 200").count(), 3, "{answers}");
+    assert!(answers.contains("map_version"), "{answers}");
+}
+
+#[test]
+fn a_client_that_does_not_get_on_is_closed() {
+    let admin = Admin::start(AdminOptions {
+        receive: HURRIED,
+        ..UNHURRIED
+    });
+    for (sent, answer) in [
+        ("", None),
+        ("GET /healthz HT", None),
+        (
+            "POST /reload HTTP/1.1\r\nhost: a\r\ncontent-length: 5\r\n\r\nab",
+            Some(408),
+        ),
+    ] {
+        let mut stream = admin.connect();
+        stream.write_all(sent.as_bytes()).unwrap();
+        assert_eq!(Answer::read(stream).status, answer.unwrap_or(0), "{sent:?}");
+    }
+}
+
+#[test]
+fn a_connection_does_not_live_for_ever() {
+    let admin = Admin::start(AdminOptions {
+        lifetime: HURRIED,
+        ..UNHURRIED
+    });
+    let mut stream = admin.connect();
+    stream
+        .write_all(b"GET /healthz HTTP/1.1\r\nhost: a\r\n\r\n")
+        .unwrap();
+    assert_eq!(Answer::read(stream).status, 200);
+}
+
+#[test]
+fn connections_beyond_the_bound_wait_for_a_place() {
+    let mut admin = Admin::start(AdminOptions {
+        max_connections: 1,
+        ..UNHURRIED
+    });
+    let mut first = admin.connect();
+    first
+        .write_all(b"POST /reload HTTP/1.1\r\nhost: a\r\n\r\n")
+        .unwrap();
+    let Some(Command::Reload(reload)) = admin.control.commands.blocking_recv() else {
+        unreachable!("nothing else was asked");
+    };
+    let mut second = admin.connect();
+    second
+        .write_all(b"POST /reload HTTP/1.1\r\nhost: a\r\nconnection: close\r\n\r\n")
+        .unwrap();
+    assert!(admin.control.commands.try_recv().is_err());
+    reload
+        .send(ReloadOutcome::Unchanged { map_version: 1 })
+        .unwrap();
+    let mut start = [0; 12];
+    first.read_exact(&mut start).unwrap();
+    assert_eq!(&start, b"HTTP/1.1 200");
+    assert!(admin.control.commands.try_recv().is_err());
+    drop(first);
+    let Some(Command::Reload(reload)) = admin.control.commands.blocking_recv() else {
+        unreachable!("nothing else was asked");
+    };
+    reload
+        .send(ReloadOutcome::Unchanged { map_version: 2 })
+        .unwrap();
+    assert_eq!(Answer::read(second).json()["map_version"], 2);
+}
+
+#[test]
+fn a_stop_lets_the_request_at_hand_end() {
+    let mut admin = Admin::start(UNHURRIED);
+    let address = admin.address();
+    let idle = admin.connect();
+    let mut busy = admin.connect();
+    busy.write_all(b"POST /reload HTTP/1.1\r\nhost: a\r\n\r\n")
+        .unwrap();
+    let Some(Command::Reload(reload)) = admin.control.commands.blocking_recv() else {
+        unreachable!("nothing else was asked");
+    };
+    let server = admin.server;
+    let stopping = thread::spawn(move || server.stop());
+    wait_until("it no longer listens", || {
+        TcpStream::connect(address).is_err()
+    });
+    reload
+        .send(ReloadOutcome::Unchanged { map_version: 8 })
+        .unwrap();
+    assert_eq!(Answer::read(busy).json()["map_version"], 8);
+    assert_eq!(Answer::read(idle).status, 0);
+    stopping.join().unwrap();
+}
+
+#[test]
+fn peers_are_asked_and_their_answers_passed_on() {
+    let peer = Admin::start(UNHURRIED);
+    // One that is there and one that is not, by a port that was free a moment ago.
+    let free = TcpListener::bind("127.0.0.1:0").unwrap();
+    let nobody = free.local_addr().unwrap();
+    drop(free);
+    let mut admin = Admin::with_peers(&[nobody, peer.address()], UNHURRIED);
+    let failure = admin.news_of(0).unwrap_err();
+    assert!(failure.starts_with("cannot connect: "), "{failure}");
+    assert_eq!(admin.news_of(1).unwrap(), br#"{"map_version":3}"#);
+    // Again and again.
+    assert_eq!(admin.news_of(1).unwrap(), br#"{"map_version":3}"#);
+    peer.server.stop();
+    while admin.news_of(1).is_ok() {}
+}
+
+#[test]
+fn a_peer_that_is_none_costs_a_failure_and_no_memory() {
+    let answering = |answer: String| {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = listener.local_addr().unwrap();
+        thread::spawn(move || {
+            for stream in listener.incoming() {
+                let mut stream = stream.unwrap();
+                // Whoever asks may have left.
+                let _ = stream.read(&mut [0; 1024]);
+                let _ = stream.write_all(answer.as_bytes());
+                let _ = stream.read_to_end(&mut Vec::new());
+            }
+        });
+        address
+    };
+    let long = "x".repeat(5 << 20);
+    let peers = [
+        answering("SSH-2.0-OpenSSH\r\n".to_owned()),
+        answering("HTTP/1.1 404 Not Found\r\ncontent-length: 0\r\n\r\n".to_owned()),
+        answering(format!("HTTP/1.1 200 OK\r\n\r\n{long}")),
+        answering(format!("HTTP/1.1 200 OK\r\na: {long}\r\n\r\n")),
+    ];
+    let mut admin = Admin::with_peers(&peers, UNHURRIED);
+    for (index, wanted) in [
+        (0, "no HTTP answer: "),
+        (1, "it answered 404 Not Found"),
+        (2, "its answer is longer than 4194304 bytes"),
+        (3, "no HTTP answer: "),
+    ] {
+        let failure = admin.news_of(index).unwrap_err();
+        assert!(failure.starts_with(wanted), "{index}: {failure}");
+    }
+    let peers = [
+        answering(String::new()),
+        answering("HTTP/1.1 200 OK\r\ncontent-length: 9999\r\n\r\nabc".to_owned()),
+    ];
+    let mut admin = Admin::with_peers(
+        &peers,
+        AdminOptions {
+            ask_timeout: HURRIED,
+            ..UNHURRIED
+        },
+    );
+    for index in [0, 1] {
+        assert_eq!(admin.news_of(index).unwrap_err(), "no answer within 20 ms");
+    }
+}
+
+impl Admin {
+    /// What is told of a peer next.
+    fn news_of(&mut self, wanted: usize) -> Result<Vec<u8>, String> {
+        loop {
+            match self.control.commands.blocking_recv() {
+                Some(Command::Peer(PeerNews { index, answer })) if index == wanted => {
+                    return answer;
+                }
+                Some(Command::Peer(_)) => {}
+                other => unreachable!("{other:?}"),
+            }
+        }
+    }
+}

@@ -1,0 +1,420 @@
+//! The pool in virtual time: maps, failures and restarts, and what becomes of the slots.
+
+#![expect(clippy::unwrap_used, reason = "helpers of tests")]
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use staterouter::config::{BackendAddress, Config, PartitionMap};
+use staterouter::control::engine::{Engine, Refused};
+use staterouter::handover::{Place, SlotState, Stage};
+use staterouter::health::Failure;
+use staterouter::route::SLOT_COUNT;
+
+const START_MS: u64 = 1_800_000_000_000;
+const TICK_MS: u64 = 5000;
+
+/// A pool and its clock.
+struct Pool {
+    engine: Engine,
+    now_ms: u64,
+}
+
+fn config() -> Config {
+    let mut config = Config::new(PathBuf::from("map.yaml"));
+    config.handover.settle = Duration::from_secs(30);
+    config.handover.session_timeout = Duration::from_secs(20 * 60);
+    config.handover.failover_after = Duration::from_secs(15);
+    config
+}
+
+/// A map of backends `NAME[/WEIGHT[/STATE]]`; ids follow the letters.
+fn map(version: u64, backends: &str) -> PartitionMap {
+    let mut text = format!("version: {version}\nbackends:\n");
+    for backend in backends.split(' ') {
+        let mut parts = backend.split('/');
+        let name = parts.next().unwrap();
+        let weight = parts.next().unwrap_or("100");
+        let state = parts.next().unwrap_or("active");
+        let id = name.as_bytes()[0] - b'a' + 1;
+        text += &format!(
+            "  - {{name: {name}, id: {id}, address: '10.0.0.{id}:42424', weight: {weight}, state: {state}}}\n"
+        );
+    }
+    PartitionMap::parse(text, "map.yaml").unwrap()
+}
+
+fn place(name: &str) -> Place {
+    Place::new(name.as_bytes()[0] - b'a' + 1).unwrap()
+}
+
+impl Pool {
+    fn new(backends: &str) -> Self {
+        Self {
+            engine: Engine::new(config(), map(1, backends), START_MS).unwrap(),
+            now_ms: START_MS,
+        }
+    }
+
+    fn accept(&mut self, version: u64, backends: &str) {
+        let accepted = self.engine.accept(map(version, backends), self.now_ms);
+        assert!(accepted.unwrap().is_some());
+        self.engine.tick(self.now_ms);
+    }
+
+    /// Lets time pass, with a look at the slots every few seconds.
+    fn pass(&mut self, seconds: u64) {
+        let end_ms = self.now_ms + seconds * 1000;
+        while self.now_ms < end_ms {
+            self.now_ms = end_ms.min(self.now_ms + TICK_MS);
+            self.engine.tick(self.now_ms);
+        }
+    }
+
+    fn fail(&mut self, name: &str) {
+        for _ in 0..self.engine.config().health.fall {
+            self.engine
+                .probed(place(name), Err(Failure::Refused), self.now_ms);
+        }
+        self.engine.tick(self.now_ms);
+    }
+
+    fn recover(&mut self, name: &str) {
+        for _ in 0..self.engine.config().health.max_rise {
+            self.engine.probed(place(name), Ok(()), self.now_ms);
+        }
+        self.engine.tick(self.now_ms);
+    }
+
+    /// Slots by stage and places, such as "move2 ca" for a handover from a to c.
+    fn slots(&self) -> BTreeMap<String, usize> {
+        let mut counts = BTreeMap::new();
+        for slot in self.engine.slots() {
+            let letter = |place: Place| (b'a' + place.id() - 1) as char;
+            let mut label = format!("{:?} {}", slot.stage, letter(slot.first)).to_lowercase();
+            label.extend(slot.second.map(letter));
+            *counts.entry(label).or_default() += 1;
+        }
+        counts
+    }
+
+    fn labels(&self) -> Vec<String> {
+        self.slots().into_keys().collect()
+    }
+
+    fn share(&self, label: &str) -> f64 {
+        *self.slots().get(label).unwrap_or(&0) as f64 / SLOT_COUNT as f64
+    }
+
+    /// The proxy is killed and started again after `seconds`.
+    fn restart_after(&mut self, seconds: u64) {
+        let memory = self.engine.memory();
+        self.now_ms += seconds * 1000;
+        self.engine = Engine::resume(config(), memory, self.now_ms).unwrap();
+    }
+}
+
+/// How long an item lives that nobody uses, and how long a handover takes with the ticks above.
+const LIFETIME_S: u64 = 20 * 60 + 110;
+const HANDOVER_S: u64 = 30 + 60 + LIFETIME_S + 4 * TICK_MS / 1000;
+
+#[test]
+fn a_third_backend_gets_a_third_of_the_slots_and_no_other_slot_is_touched() {
+    let mut pool = Pool::new("a b");
+    let before = pool.engine.slots().to_vec();
+    pool.accept(2, "a b c");
+    assert_eq!(
+        pool.labels(),
+        ["settle ca", "settle cb", "steady a", "steady b"]
+    );
+    let moving = pool.share("settle ca") + pool.share("settle cb");
+    assert!((0.28..0.39).contains(&moving), "{moving}");
+    pool.pass(31);
+    assert_eq!(
+        pool.labels(),
+        ["move1 ca", "move1 cb", "steady a", "steady b"]
+    );
+    pool.pass(61);
+    assert_eq!(
+        pool.labels(),
+        ["move2 ca", "move2 cb", "steady a", "steady b"]
+    );
+    pool.pass(LIFETIME_S + 1);
+    assert_eq!(pool.labels(), ["steady a", "steady b", "steady c"]);
+    let unmoved =
+        |(now, before): (&SlotState, &SlotState)| now.first != place("c") && now != before;
+    assert!(!pool.engine.slots().iter().zip(&before).any(unmoved));
+}
+
+#[test]
+fn a_handover_lasts_as_long_as_the_longest_session_within_bounds() {
+    let mut pool = Pool::new("a b");
+    pool.engine.saw_timeout(60);
+    pool.accept(2, "a b c");
+    pool.pass(HANDOVER_S);
+    assert!(pool.labels().contains(&"move2 ca".to_owned()));
+    pool.pass(40 * 60);
+    assert_eq!(pool.labels(), ["steady a", "steady b", "steady c"]);
+}
+
+#[test]
+fn a_drained_backend_lets_go_after_a_lifetime_and_can_leave_the_file_before() {
+    let mut pool = Pool::new("a b c");
+    pool.accept(2, "a b c/100/drain");
+    pool.pass(100);
+    pool.accept(3, "a b");
+    pool.pass(100);
+    assert_eq!(
+        pool.labels(),
+        ["move2 ac", "move2 bc", "steady a", "steady b"]
+    );
+    assert_eq!(pool.engine.members().len(), 3, "it still holds sessions");
+    pool.now_ms += LIFETIME_S * 1000;
+    let notices = pool.engine.tick(pool.now_ms);
+    assert!(
+        notices
+            .iter()
+            .any(|notice| notice.text.contains("c holds no sessions any more"))
+    );
+    assert_eq!(pool.labels(), ["steady a", "steady b"]);
+    assert_eq!(pool.engine.members().len(), 2);
+    assert!(pool.engine.tick(pool.now_ms + 1).is_empty(), "said once");
+}
+
+#[test]
+fn a_way_back_waits_for_the_end_of_the_way_there() {
+    let mut pool = Pool::new("a b c");
+    let before = pool.labels();
+    pool.accept(2, "a b c/200");
+    pool.pass(50);
+    pool.accept(3, "a b c");
+    pool.pass(60);
+    assert!(
+        pool.labels().contains(&"move2 ca".to_owned()),
+        "{:?}",
+        pool.labels()
+    );
+    pool.pass(LIFETIME_S);
+    assert!(
+        pool.labels().contains(&"settle ac".to_owned()),
+        "{:?}",
+        pool.labels()
+    );
+    pool.pass(HANDOVER_S);
+    assert_eq!(pool.labels(), before);
+}
+
+#[test]
+fn of_five_maps_in_a_minute_the_last_one_counts() {
+    let mut pool = Pool::new("a b c");
+    for (version, backends) in [
+        (2, "a b c d"),
+        (3, "a b c/150 d"),
+        (4, "a/50 b c d"),
+        (5, "a b c d e"),
+        (6, "a b/100/drain c d"),
+    ] {
+        pool.accept(version, backends);
+        pool.pass(12);
+    }
+    pool.pass(3 * HANDOVER_S);
+    assert_eq!(pool.labels(), ["steady a", "steady c", "steady d"]);
+}
+
+#[test]
+fn a_backend_that_answers_again_soon_serves_on_as_before() {
+    let mut pool = Pool::new("a b");
+    let before = pool.slots();
+    pool.fail("a");
+    assert_eq!(pool.labels(), ["steady b", "suspect ba"]);
+    pool.pass(10);
+    pool.recover("a");
+    assert_eq!(pool.slots(), before);
+}
+
+#[test]
+fn a_backend_that_stays_away_is_stood_in_for_and_gets_its_slots_back_in_the_end() {
+    let mut pool = Pool::new("a b c");
+    let before = pool.slots();
+    pool.fail("a");
+    assert_eq!(
+        pool.labels(),
+        ["steady b", "steady c", "suspect ba", "suspect ca"]
+    );
+    pool.pass(16);
+    assert_eq!(
+        pool.labels(),
+        ["away ba", "away ca", "steady b", "steady c"]
+    );
+    pool.pass(60);
+    pool.recover("a");
+    assert_eq!(
+        pool.labels(),
+        ["back ba", "back ca", "steady b", "steady c"]
+    );
+    pool.engine.set_owed(place("a"), 1);
+    pool.pass(60);
+    assert_eq!(
+        pool.labels(),
+        ["back ba", "back ca", "steady b", "steady c"],
+        "a removal is owed"
+    );
+    pool.engine.set_owed(place("a"), 0);
+    pool.pass(1);
+    assert_eq!(
+        pool.labels(),
+        ["steady b", "steady c", "wait ba", "wait ca"]
+    );
+    pool.pass(LIFETIME_S);
+    assert_eq!(
+        pool.labels(),
+        ["settle ab", "settle ac", "steady b", "steady c"]
+    );
+    pool.pass(HANDOVER_S);
+    assert_eq!(pool.slots(), before);
+}
+
+#[test]
+fn without_failover_nobody_stands_in() {
+    let mut pool = Pool::new("a b");
+    let mut strict = config();
+    strict.handover.failover = false;
+    pool.engine.set_config(strict);
+    let before = pool.slots();
+    pool.fail("a");
+    pool.pass(600);
+    assert_eq!(pool.slots(), before);
+}
+
+#[test]
+fn the_last_backend_has_nobody_to_stand_in_for_it() {
+    let mut pool = Pool::new("a b");
+    pool.fail("b");
+    pool.pass(20);
+    pool.fail("a");
+    pool.pass(60);
+    assert_eq!(pool.labels(), ["away ab", "steady a"]);
+    pool.recover("a");
+    pool.pass(1);
+    assert_eq!(pool.labels(), ["away ab", "steady a"]);
+}
+
+#[test]
+fn a_backend_that_is_off_is_left_at_once() {
+    let mut pool = Pool::new("a b c");
+    pool.accept(2, "a b c/100/off");
+    assert_eq!(pool.labels(), ["steady a", "steady b"]);
+}
+
+#[test]
+fn a_restarted_proxy_goes_on_where_it_was() {
+    let mut pool = Pool::new("a b");
+    pool.accept(2, "a b c");
+    for (seconds, stage) in [(10, Stage::Settle), (25, Stage::Move1), (60, Stage::Move2)] {
+        pool.pass(seconds);
+        let before = pool.engine.slots().to_vec();
+        assert!(before.iter().any(|slot| slot.stage == stage), "{stage:?}");
+        pool.restart_after(1);
+        assert_eq!(pool.engine.slots(), before);
+    }
+    pool.restart_after(LIFETIME_S);
+    pool.engine.tick(pool.now_ms);
+    assert_eq!(pool.labels(), ["steady a", "steady b", "steady c"]);
+}
+
+#[test]
+fn a_restarted_proxy_does_not_take_a_lost_backend_for_one_that_is_back() {
+    let mut pool = Pool::new("a b");
+    pool.fail("a");
+    pool.pass(20);
+    let before = pool.slots();
+    pool.restart_after(5);
+    pool.engine.tick(pool.now_ms);
+    assert_eq!(pool.slots(), before);
+    assert!(!pool.engine.members()[0].is_up());
+    pool.recover("a");
+    assert_eq!(pool.labels(), ["back ba", "steady b"]);
+}
+
+#[test]
+fn maps_that_would_harm_are_refused_and_change_nothing() {
+    let mut pool = Pool::new("a b c");
+    pool.accept(5, "a b c");
+    let before = pool.slots();
+    let refusal = |pool: &mut Pool, map| pool.engine.accept(map, START_MS).unwrap_err();
+    assert!(matches!(
+        refusal(&mut pool, map(4, "a b")),
+        Refused::Older {
+            version: 4,
+            in_force: 5
+        }
+    ));
+    assert_eq!(
+        refusal(&mut pool, map(5, "a b")),
+        Refused::SameVersion { version: 5 }
+    );
+    let mut other_id = map(6, "a b c");
+    other_id.backends[2].id = 9;
+    assert!(matches!(
+        refusal(&mut pool, other_id),
+        Refused::IdChanged { .. }
+    ));
+    let mut taken = map(6, "a b");
+    taken.backends[1].name = "new".to_owned();
+    assert!(matches!(refusal(&mut pool, taken), Refused::IdTaken { .. }));
+    let mut other_key = map(6, "a b c");
+    other_key.hash_key = staterouter::route::HashKey::new([1; 16]);
+    assert_eq!(refusal(&mut pool, other_key), Refused::HashKey);
+    let most = refusal(&mut pool, map(6, "a"));
+    assert!(
+        matches!(
+            most,
+            Refused::MovesTooMuch {
+                percent: 64..=70,
+                max_percent: 60,
+                ..
+            }
+        ),
+        "{most}"
+    );
+    assert_eq!(pool.slots(), before);
+    assert_eq!(pool.engine.map().version, 5);
+}
+
+#[test]
+fn a_map_may_allow_itself_to_move_more() {
+    let mut pool = Pool::new("a b c");
+    let mut bold = map(2, "a");
+    bold.accept_moved_percent = Some(70);
+    let accepted = pool.engine.accept(bold, START_MS).unwrap().unwrap();
+    assert!(accepted.moved_slots > SLOT_COUNT * 60 / 100);
+}
+
+#[test]
+fn the_map_in_force_is_no_change() {
+    let mut pool = Pool::new("a b");
+    assert_eq!(pool.engine.accept(map(1, "a b"), START_MS), Ok(None));
+}
+
+#[test]
+fn an_id_is_free_again_when_its_backend_has_let_go() {
+    let mut pool = Pool::new("a b c");
+    pool.accept(2, "a b");
+    pool.pass(HANDOVER_S);
+    let mut reused = map(3, "a b c");
+    reused.backends[2].name = "new".to_owned();
+    assert!(pool.engine.accept(reused, pool.now_ms).is_ok());
+}
+
+#[test]
+fn health_survives_a_new_map_and_starts_anew_at_a_new_address() {
+    let mut pool = Pool::new("a b c");
+    pool.fail("c");
+    pool.accept(2, "a b/50 c");
+    assert!(!pool.engine.members()[2].is_up());
+    let mut moved = map(3, "a b/50 c");
+    moved.backends[2].address = BackendAddress::parse("10.0.9.9:1").unwrap();
+    pool.engine.accept(moved, pool.now_ms).unwrap();
+    assert!(pool.engine.members()[2].is_up());
+}
