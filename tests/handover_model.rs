@@ -106,3 +106,150 @@ fn add_faults() {
         &Config::new(add(), &[1, 1]).deaths(1).session(A),
     );
 }
+
+#[test]
+fn x_reads() {
+    holds(
+        "add 1+1 session reads",
+        &Config::new(add(), &[1, 1]).session(A).reads(),
+    );
+    holds(
+        "add 2+1 session reads",
+        &Config::new(add(), &[2, 1]).session(A).reads(),
+    );
+    holds("add 2+1 reads", &Config::new(add(), &[2, 1]).reads());
+    holds(
+        "add 1+1+1 session reads",
+        &Config::new(add(), &[1, 1, 1]).session(A).reads(),
+    );
+}
+#[test]
+fn x_lifetime() {
+    holds(
+        "add 1+1 session short lifetime",
+        &Config::new(add(), &[1, 1])
+            .session(A)
+            .broken(config::Broken::ShortLifetime),
+    );
+    holds(
+        "add 1+1 session reads short lifetime",
+        &Config::new(add(), &[1, 1])
+            .session(A)
+            .reads()
+            .broken(config::Broken::ShortLifetime),
+    );
+}
+#[test]
+fn x_deletes() {
+    holds(
+        "add 2+1 session deletes",
+        &Config::new(add(), &[2, 1]).session(A).deletes(),
+    );
+    holds(
+        "add 1+1 session deletes takeover",
+        &Config::new(add(), &[1, 1])
+            .session(A)
+            .deletes()
+            .takeovers(1),
+    );
+    holds(
+        "add 1+1 session deletes lost",
+        &Config::new(add(), &[1, 1]).session(A).deletes().lost(1),
+    );
+    holds(
+        "add 1+1 session deletes delayed",
+        &Config::new(add(), &[1, 1]).session(A).deletes().delayed(1),
+    );
+    holds(
+        "add 1+1 session deletes death",
+        &Config::new(add(), &[1, 1]).session(A).deletes().deaths(1),
+    );
+    holds(
+        "add 2+1 session deletes lost",
+        &Config::new(add(), &[2, 1]).session(A).deletes().lost(1),
+    );
+    holds(
+        "add 2+1 session deletes takeover",
+        &Config::new(add(), &[2, 1])
+            .session(A)
+            .deletes()
+            .takeovers(1),
+    );
+    holds(
+        "add 2+1 session deletes delayed",
+        &Config::new(add(), &[2, 1]).session(A).deletes().delayed(1),
+    );
+}
+#[test]
+fn x_deletes2() {
+    holds(
+        "add 1+1 session deletes death takeover",
+        &Config::new(add(), &[1, 1])
+            .session(A)
+            .deletes()
+            .deaths(1)
+            .takeovers(1),
+    );
+    holds(
+        "add 1+1 session deletes lost takeover",
+        &Config::new(add(), &[1, 1])
+            .session(A)
+            .deletes()
+            .lost(1)
+            .takeovers(1),
+    );
+    holds(
+        "add 1+1 session deletes delayed takeover",
+        &Config::new(add(), &[1, 1])
+            .session(A)
+            .deletes()
+            .delayed(1)
+            .takeovers(1),
+    );
+}
+#[test]
+fn x_crash() {
+    holds(
+        "add 2+1 session crash",
+        &Config::new(add(), &[2, 1]).session(A).crashes(1),
+    );
+    holds(
+        "add 2+1 session crash deletes takeover",
+        &Config::new(add(), &[2, 1])
+            .session(A)
+            .crashes(1)
+            .deletes()
+            .takeovers(1),
+    );
+    holds(
+        "add 2+1 session expiry deletes takeover",
+        &Config::new(add(), &[2, 1])
+            .session(A)
+            .expiries(1)
+            .deletes()
+            .takeovers(1),
+    );
+}
+#[test]
+fn x_delayed() {
+    holds("add 2+1 delayed", &Config::new(add(), &[2, 1]).delayed(1));
+    holds(
+        "add 2+1 session delayed takeover",
+        &Config::new(add(), &[2, 1])
+            .session(A)
+            .delayed(1)
+            .takeovers(1),
+    );
+    holds(
+        "add 2+1 session lost takeover",
+        &Config::new(add(), &[2, 1]).session(A).lost(1).takeovers(1),
+    );
+    holds(
+        "add 2+1 session death takeover",
+        &Config::new(add(), &[2, 1])
+            .session(A)
+            .deaths(1)
+            .takeovers(1),
+    );
+    holds("add 2+1 lost", &Config::new(add(), &[2, 1]).lost(1));
+}

@@ -79,6 +79,14 @@ fn first(search: &mut Search, seen: Seen) -> Step {
 /// The first place has the item: that copy is the true one.
 fn found_at_first(search: &mut Search, seen: Seen) -> Step {
     match seen {
+        // A read locks nothing, so the move may end between its answer and any look behind it:
+        // it can never tell a new item from a copy that another request is just taking.
+        Seen::Done { flag: true, .. } if search.in_handover() && !search.is_acquire() => {
+            Step::Pass {
+                clear_flag: true,
+                behind: None,
+            }
+        }
         Seen::Done {
             counter,
             flag: true,
@@ -166,7 +174,7 @@ fn checked(search: &mut Search, counter: u32, seen: Seen) -> Step {
         }
         Seen::Unknown => Step::Drop {
             reason: Refusal::Unknown,
-            behind: search.is_acquire().then_some(Ask::Release {
+            behind: Some(Ask::Release {
                 at: search.first,
                 counter,
             }),

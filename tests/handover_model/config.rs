@@ -17,11 +17,22 @@ pub(crate) struct Leg {
     pub(crate) route: Route,
     /// The legs that may come next.
     pub(crate) next: Vec<u8>,
-    /// The place whose items have died or moved when the first proxy gets here: the leg before has
-    /// lasted a lifetime.
-    pub(crate) outlived: Option<u8>,
+    /// What is gone from which place when the first proxy gets here: the leg before has lasted a
+    /// lifetime.
+    pub(crate) gone: Option<(Gone, u8)>,
     /// Owed removals are carried out before this leg is entered.
     pub(crate) replay: bool,
+}
+
+/// What a lifetime ends.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Gone {
+    /// The session has moved or died.
+    Session,
+    /// What is masked by the session elsewhere has died.
+    Debris,
+    /// Nothing is left.
+    All,
 }
 
 /// Faults that may still happen.
@@ -197,6 +208,7 @@ pub(crate) fn add() -> Vec<Leg> {
         (B, Stage::Move1, A),
         (B, Stage::Move1, A),
         (B, Stage::Move2, A),
+        (B, Stage::Move2, A),
         (B, Stage::Steady, B),
     ])
 }
@@ -207,12 +219,16 @@ pub(crate) fn path(stages: &[(u8, Stage, u8)]) -> Vec<Leg> {
     for &(first, stage, second) in stages {
         let steady = stage == Stage::Steady;
         let before = legs.last().map(|leg: &Leg| leg.route);
-        let outlived = match before {
-            Some(Route {
-                stage: Stage::Move2 | Stage::Wait,
-                second: Some(second),
-                ..
-            }) => Some(second.id() - 1),
+        let gone = match (before, stage) {
+            (Some(route), _) if route.stage == Stage::Wait => {
+                route.second.map(|at| (Gone::Debris, at))
+            }
+            (Some(route), Stage::Move2) if route.stage == stage => {
+                route.second.map(|at| (Gone::Session, at))
+            }
+            (Some(route), Stage::Steady) if route.stage == Stage::Move2 => {
+                route.second.map(|at| (Gone::All, at))
+            }
             _ => None,
         };
         let replay = before.is_some_and(|route| route.stage == Stage::Back);
@@ -227,7 +243,7 @@ pub(crate) fn path(stages: &[(u8, Stage, u8)]) -> Vec<Leg> {
                 stage,
             },
             next: Vec::new(),
-            outlived,
+            gone: gone.map(|(gone, at)| (gone, at.id() - 1)),
             replay,
         });
     }

@@ -3,8 +3,10 @@
 use staterouter::handover::{Ask, Cookie, NO_LOCK, Request, Search, Seen, Stage, Step};
 
 use super::backend::{self, Answer, NO_VERSION, Status, Verb};
-use super::config::{Broken, Config, PLACES, REQUESTS, place};
-use super::state::{Fault, Kind, LATE, Late, Lock, Message, NO_LEG, Now, Op, Page, Role, State};
+use super::config::{Broken, Config, Gone, PLACES, REQUESTS, place};
+use super::state::{
+    Fault, Kind, LATE, Late, Lock, Message, NO_LEG, Now, Op, Page, Role, Sender, State,
+};
 
 /// Longest time of one request in seconds, as the decisions are told.
 const MOVER_S: u64 = 10;
@@ -69,22 +71,30 @@ impl State {
             now: Now::Sent(message),
             leg,
             kind,
+            outdated,
             ..
         }) = self.requests[request].op
         else {
             return;
         };
-        let outdated = self.requests[request].outdated && message.role != Role::Proxy;
+        let old_lock = self.requests[request].outdated && message.role != Role::Proxy;
+        if outdated || old_lock {
+            if let Some(op) = &mut self.requests[request].op {
+                op.now = Now::Dropped;
+                op.search = None;
+                op.held = None;
+            }
+            return;
+        }
         let answer = match fate {
             Fate::RequestLost => None,
-            _ if outdated => None,
             Fate::Delayed => {
                 self.push_late(
                     Late {
                         message,
                         leg,
                         removal: kind == Kind::Delete,
-                        orphan: false,
+                        sender: Sender::GaveUp,
                     },
                     Some(request),
                 );
@@ -96,7 +106,7 @@ impl State {
                 None
             }
         };
-        let took_effect = answer.is_some() || (fate == Fate::AnswerLost && !outdated);
+        let took_effect = answer.is_some() || fate == Fate::AnswerLost;
         if took_effect && kind == Kind::Delete && message.role != Role::Proxy {
             self.note_removed(request);
         }
@@ -112,8 +122,8 @@ impl State {
         let slot = &mut self.items[usize::from(to)];
         let answer = backend::answer(slot, to, verb, version, active, old);
         let reads = matches!(verb, Verb::Read | Verb::Acquire) && answer.status == Status::Done;
-        if let (Some(item), Some(left)) = (slot, config.left_after(leg)) {
-            item.touched |= reads || (to != left && verb != Verb::Insert);
+        if let (Some(item), Some((Gone::Session, left))) = (slot, config.gone_after(leg)) {
+            item.touched |= reads || (to != left && !item.uninit);
         }
         answer
     }
@@ -201,7 +211,7 @@ impl State {
                     message: message(config, op, ask),
                     leg: op.leg,
                     removal: op.kind == Kind::Delete,
-                    orphan: false,
+                    sender: Sender::Behind,
                 };
                 self.push_late(late, Some(request));
             }
@@ -290,7 +300,7 @@ impl State {
                 message,
                 leg: op.leg,
                 removal: op.kind == Kind::Delete,
-                orphan: true,
+                sender: Sender::Dead,
             };
             self.push_late(late, Some(request));
         }
@@ -310,6 +320,15 @@ impl State {
     pub(crate) fn lose_late(&mut self, index: usize) {
         if let Some(late) = self.remove_late(index) {
             self.note_late_gone(late);
+        }
+    }
+
+    /// The server's connections break, and what is on its way there is lost.
+    pub(crate) fn lose_messages(&mut self, place: usize) {
+        for index in 0..LATE {
+            if self.late[index].is_some_and(|late| usize::from(late.message.to) == place) {
+                self.lose_late(index);
+            }
         }
     }
 
@@ -382,7 +401,7 @@ impl State {
             item.touched &= self
                 .legs
                 .iter()
-                .any(|&leg| config.left_after(leg).is_some());
+                .any(|&leg| config.gone_after(leg).is_some());
         }
         if !config.has_owed() {
             self.legs.sort_unstable();
@@ -522,10 +541,10 @@ fn break_step(
 }
 
 impl Config {
-    /// The place that is left after this leg, if it lasts longer than an item that nobody asks for.
-    pub(crate) fn left_after(&self, leg: u8) -> Option<u8> {
+    /// What is gone after this leg, if it lasts a lifetime.
+    pub(crate) fn gone_after(&self, leg: u8) -> Option<(Gone, u8)> {
         let mut next = self.legs[usize::from(leg)].next.iter();
-        next.find_map(|&next| self.legs[usize::from(next)].outlived)
+        next.find_map(|&next| self.legs[usize::from(next)].gone)
     }
 
     pub(crate) fn places(&self) -> std::ops::Range<usize> {

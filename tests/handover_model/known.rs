@@ -5,7 +5,7 @@
 
 use super::backend::{Answer, NO_VERSION, Status, Verb};
 use super::config::REQUESTS;
-use super::state::{Fault, Kind, Lock, Now, Op, State, VERSIONS};
+use super::state::{Fault, Kind, Lock, Now, Op, Role, Sender, State, VERSIONS};
 
 const fn bit(version: u8) -> u16 {
     1 << version
@@ -61,7 +61,10 @@ impl State {
             (Kind::Put, Status::Done) if valid => self.note_stored(op.version, op.undisturbed),
             (Kind::Create, Status::Done) if op.undisturbed => self.exists = true,
             (Kind::Delete, Status::Done) if op.inside => self.set_fault(Fault::I5),
-            (Kind::Delete, Status::Done | Status::Absent) if !web_request.outdated => {
+            // A broken lock's DELETE that finds nothing may as well have been refused.
+            (Kind::Delete, Status::Done | Status::Absent)
+                if valid || answer.status == Status::Done =>
+            {
                 self.versions.superseded |= op.mask;
                 self.versions.deleted |= op.mask;
             }
@@ -84,7 +87,10 @@ impl State {
             Some(Fault::I3)
         } else if op.kind == Kind::Acquire && self.other_holds(request) {
             Some(Fault::I2)
-        } else if answer.flag && (!versions.created | versions.initialised) & found != 0 {
+        } else if answer.flag
+            && !self.crashed
+            && (!versions.created | versions.initialised) & found != 0
+        {
             Some(Fault::I7)
         } else {
             None
@@ -131,7 +137,8 @@ impl State {
     }
 
     /// A client's DELETE took effect. What others still do with the locks of that session is cut
-    /// off: a single server, too, would take them for locks of the next one.
+    /// off: a single server, too, would take them for locks of the next one. So are removals whose
+    /// asker has given up: there, too, a late DELETE removes what was created after it.
     pub(crate) fn note_removed(&mut self, by: usize) {
         for (request, web_request) in self.requests.iter_mut().enumerate() {
             if request == by {
@@ -143,15 +150,16 @@ impl State {
                 op.forget_old_lock();
             }
         }
-        self.forget_late_locks();
+        self.forget_late_locks(false);
     }
 
-    /// The session, which was at this place, is gone without anybody's doing, and its locks are.
+    /// The session, which was at this place, is gone without anybody's doing, and its locks are. A
+    /// move that is under way could bring it back: that is cut off.
     pub(crate) fn note_lost(&mut self, place: usize) {
         self.disturb();
         let is_there = |lock: Lock| usize::from(lock.at) == place;
         for web_request in &mut self.requests {
-            web_request.outdated |= web_request.lock.is_some_and(is_there);
+            web_request.outdated |= web_request.taken || web_request.lock.is_some_and(is_there);
             if let Some(op) = &mut web_request.op {
                 let answered = match op.now {
                     Now::Answered(answer) => Some(answer),
@@ -162,7 +170,7 @@ impl State {
                 op.forget_old_lock();
             }
         }
-        self.forget_late_locks();
+        self.forget_late_locks(true);
     }
 
     /// From now on it is not certain that there is a session, and creates under way may take
@@ -212,16 +220,20 @@ impl State {
         }
     }
 
-    fn forget_late_locks(&mut self) {
+    fn forget_late_locks(&mut self, lost: bool) {
         for late in &mut self.late {
             let Some(message) = late.map(|late| late.message) else {
                 continue;
             };
-            let with_lock = matches!(
-                message.verb,
-                Verb::Put(_) | Verb::Release(_) | Verb::Delete(_)
-            );
-            if with_lock && message.role != super::state::Role::Proxy {
+            let clients = message.role != Role::Proxy;
+            let cut_off = match message.verb {
+                Verb::Put(_) | Verb::Release(_) => clients,
+                Verb::Delete(_) => {
+                    clients || late.is_some_and(|late| late.sender != Sender::Behind)
+                }
+                _ => false,
+            };
+            if cut_off {
                 if message.is_clients_write() {
                     self.versions.finished |= bit(message.version);
                 }

@@ -3,10 +3,10 @@
 use stateright::{Model, Property};
 
 use super::backend::{Item, Status, Verb};
-use super::config::{Broken, Config, PLACES, PROXIES, REQUESTS};
+use super::config::{Broken, Config, Gone, PLACES, PROXIES, REQUESTS};
 use super::driver::Fate;
 use super::state::{
-    Fault, Kind, LATE, Message, NO_LEG, Now, Op, Page, State, Versions, WebRequest,
+    Fault, Kind, LATE, Message, NO_LEG, Now, Op, Page, Sender, State, Versions, WebRequest,
 };
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -58,6 +58,7 @@ impl Model for Config {
             exists: false,
             used: false,
             budget: self.budget,
+            crashed: false,
             fault: None,
         };
         if let Some(place) = self.session {
@@ -83,7 +84,7 @@ impl Model for Config {
         }
         for late in (0..LATE).filter(|&late| state.late[late].is_some()) {
             actions.push(Action::Land { late });
-            let orphan = state.late[late].is_some_and(|late| late.orphan);
+            let orphan = state.late[late].is_some_and(|late| late.sender == Sender::Dead);
             if orphan || state.budget.lost > 0 || state.budget.deaths > 0 {
                 actions.push(Action::LoseLate { late });
             }
@@ -119,7 +120,7 @@ impl Model for Config {
             }
             Action::Land { late } => state.land(self, late),
             Action::LoseLate { late } => {
-                if !state.late[late].is_some_and(|late| late.orphan) {
+                if !state.late[late].is_some_and(|late| late.sender == Sender::Dead) {
                     let budget = &mut state.budget;
                     let spent = if budget.lost > 0 {
                         &mut budget.lost
@@ -132,6 +133,8 @@ impl Model for Config {
             }
             Action::Crash { place } => {
                 state.budget.crashes -= 1;
+                state.crashed = true;
+                state.lose_messages(place);
                 state.lose_item(self, place);
             }
             Action::Expire { place } => {
@@ -265,7 +268,7 @@ impl Config {
             if state.items[place].is_none() {
                 continue;
             }
-            if state.budget.crashes > 0 {
+            if state.budget.crashes > 0 && self.may_crash(state, place) {
                 actions.push(Action::Crash { place });
             }
             if self.may_outlive(state, place) {
@@ -293,25 +296,53 @@ impl Config {
             let chain = web_request.chain == NO_LEG || recent(web_request.chain);
             chain && web_request.op.is_none_or(|op| recent(op.leg))
         });
-        let outlived = self.legs[usize::from(next)].outlived.is_none_or(|place| {
-            let left = state.items[usize::from(place)];
-            let quiet = state.requests.iter().all(|r| r.op.is_none());
-            left.is_none() || (self.broken == Broken::ShortLifetime && quiet)
-        });
+        let followed = state.legs[..self.proxies].contains(&next);
+        let gone = self.legs[usize::from(next)]
+            .gone
+            .filter(|_| !followed)
+            .is_none_or(|(gone, place)| {
+                let is_session = self.true_place(state) == Some(usize::from(place));
+                let left = state.items[usize::from(place)];
+                match gone {
+                    Gone::Session => {
+                        let quiet = state.requests.iter().all(|r| r.op.is_none());
+                        let short = self.broken == Broken::ShortLifetime && quiet;
+                        !is_session || (short && left.is_some_and(|item| item.touched))
+                    }
+                    Gone::Debris => left.is_none() || is_session,
+                    Gone::All => left.is_none() || self.broken == Broken::ShortLifetime,
+                }
+            });
         let landed = state.late.iter().flatten().all(|late| recent(late.leg));
-        outlived
-            && (agreed || self.broken == Broken::NoAgreement)
+        gone && (agreed || self.broken == Broken::NoAgreement)
             && (ended && landed || self.broken == Broken::ShortStages)
     }
 
-    /// An item that is read while it is the session's lives on; what is behind it does not matter.
+    /// A server that loses the session while something older lies elsewhere brings that back: no
+    /// rule helps against it.
+    fn may_crash(&self, state: &State, place: usize) -> bool {
+        let version = |place: usize| state.items[place].map(|item| item.version);
+        let mut others = (0..PLACES).filter(|&other| other != place);
+        self.true_place(state) != Some(place)
+            || others.all(|other| version(other).is_none_or(|older| Some(older) == version(place)))
+    }
+
+    /// Whether an item may expire because a lifetime has passed. The session that is read lives on.
     fn may_outlive(&self, state: &State, place: usize) -> bool {
-        let leaves = |&leg: &u8| self.left_after(leg).map(usize::from) == Some(place);
+        let leg = state.legs[0];
+        let together = state.legs[..self.proxies].iter().all(|&other| other == leg);
         let quiet = state.requests.iter().all(|r| r.op.is_none());
         let landed = state.late.iter().all(Option::is_none);
+        let is_session = self.true_place(state) == Some(place);
         let read = state.items[place].is_some_and(|item| item.touched);
-        let session = self.true_place(state) == Some(place);
-        state.legs[..self.proxies].iter().all(leaves) && quiet && landed && !(read && session)
+        let dies = match self.gone_after(leg) {
+            Some((_, left)) if usize::from(left) != place => false,
+            Some((Gone::Session, _)) => !(is_session && read),
+            Some((Gone::Debris, _)) => !is_session,
+            Some((Gone::All, _)) => true,
+            None => false,
+        };
+        dies && together && quiet && landed
     }
 
     /// Where the session is: at the place that the furthest proxy asks first, if it has it.
@@ -335,7 +366,7 @@ impl State {
             self.replay(config, proxy);
         }
         self.legs[proxy] = next;
-        if is_first && config.left_after(next).is_some() {
+        if is_first && config.gone_after(next).is_some() {
             for item in self.items.iter_mut().flatten() {
                 item.touched = false;
             }
@@ -344,8 +375,12 @@ impl State {
 
     /// A lifetime has passed: what nobody has asked for in it has died, wherever it was.
     fn outlive(&mut self, config: &Config, place: usize) {
+        // Nobody has taken a copy that is still flagged: it is as old as what it was made from.
+        let wherever = matches!(config.gone_after(self.legs[0]), Some((Gone::Session, _)));
         for index in config.places() {
-            if index == place || self.items[index].is_some_and(|item| !item.touched) {
+            let unread = |item: Item| item.uninit || (wherever && !item.touched);
+            let also = self.items[index].is_some_and(unread);
+            if index == place || also {
                 self.lose_item(config, index);
             }
         }

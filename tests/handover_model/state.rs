@@ -28,6 +28,8 @@ pub(crate) struct State {
     /// another.
     pub(crate) used: bool,
     pub(crate) budget: Budget,
+    /// A server has lost its memory: a copy may have lost what told it from a new item.
+    pub(crate) crashed: bool,
     /// The invariant that does not hold.
     pub(crate) fault: Option<Fault>,
 }
@@ -164,8 +166,18 @@ pub(crate) struct Late {
     pub(crate) leg: u8,
     /// Part of a DELETE of a client.
     pub(crate) removal: bool,
-    /// Its sender is dead: it may have died before the message left.
-    pub(crate) orphan: bool,
+    pub(crate) sender: Sender,
+}
+
+/// Why nobody waits for a message.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub(crate) enum Sender {
+    /// Nobody needs its answer.
+    Behind,
+    /// Its asker has given up.
+    GaveUp,
+    /// Its asker is dead, and may have died before the message left.
+    Dead,
 }
 
 /// What is known of the versions of the session, by their number.
