@@ -253,3 +253,97 @@ fn x_delayed() {
     );
     holds("add 2+1 lost", &Config::new(add(), &[2, 1]).lost(1));
 }
+
+use config::{B, Leg, path};
+use staterouter::handover::Stage::*;
+
+fn failure() -> Vec<Leg> {
+    let mut legs = path(&[
+        (A, Steady, A),
+        (B, Suspect, A),
+        (B, Away, A),
+        (B, Back, A),
+        (B, Wait, A),
+    ]);
+    legs[1].next.push(0);
+    legs
+}
+fn home() -> Vec<Leg> {
+    path(&[
+        (B, Away, A),
+        (B, Back, A),
+        (B, Wait, A),
+        (A, Settle, B),
+        (A, Move1, B),
+        (A, Move1, B),
+        (A, Move2, B),
+        (A, Move2, B),
+        (A, Steady, A),
+    ])
+}
+fn elsewhere() -> Vec<Leg> {
+    path(&[
+        (B, Away, A),
+        (B, Back, A),
+        (B, Move2, A),
+        (B, Move2, A),
+        (B, Steady, B),
+    ])
+}
+fn elsewhere_late() -> Vec<Leg> {
+    path(&[
+        (B, Away, A),
+        (B, Back, A),
+        (B, Wait, A),
+        (B, Move2, A),
+        (B, Move2, A),
+        (B, Steady, B),
+    ])
+}
+fn rounds(name: &str, legs: Vec<Leg>) {
+    let c = |rounds: &[u8]| Config::new(legs.clone(), rounds).session(A);
+    holds(&format!("{name} 1+1"), &c(&[1, 1]));
+    holds(
+        &format!("{name} 1+1 new"),
+        &Config::new(legs.clone(), &[1, 1]),
+    );
+    holds(
+        &format!("{name} 1+1 deletes reads"),
+        &c(&[1, 1]).deletes().reads(),
+    );
+    holds(&format!("{name} 2+1"), &c(&[2, 1]));
+    holds(&format!("{name} 2+1 deletes"), &c(&[2, 1]).deletes());
+    holds(
+        &format!("{name} 1+1 deletes takeover"),
+        &c(&[1, 1]).deletes().takeovers(1),
+    );
+    holds(
+        &format!("{name} 1+1 deletes lost"),
+        &c(&[1, 1]).deletes().lost(1),
+    );
+    holds(
+        &format!("{name} 1+1 deletes delayed"),
+        &c(&[1, 1]).deletes().delayed(1),
+    );
+    holds(
+        &format!("{name} 1+1 deletes death"),
+        &c(&[1, 1]).deletes().deaths(1),
+    );
+    holds(&format!("{name} 2+1 delayed"), &c(&[2, 1]).delayed(1));
+}
+#[test]
+fn y_failure() {
+    rounds("failure", failure());
+}
+#[test]
+fn y_home() {
+    rounds("home", home());
+}
+#[test]
+fn y_elsewhere() {
+    rounds("elsewhere", elsewhere());
+}
+#[test]
+fn y_elsewhere_late() {
+    rounds("elsewhere late", elsewhere_late());
+}

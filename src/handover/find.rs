@@ -81,7 +81,7 @@ fn found_at_first(search: &mut Search, seen: Seen) -> Step {
     match seen {
         // A read locks nothing, so the move may end between its answer and any look behind it:
         // it can never tell a new item from a copy that another request is just taking.
-        Seen::Done { flag: true, .. } if search.in_handover() && !search.is_acquire() => {
+        Seen::Done { flag: true, .. } if search.may_meet_copies() && !search.is_acquire() => {
             Step::Pass {
                 clear_flag: true,
                 behind: None,
@@ -90,7 +90,7 @@ fn found_at_first(search: &mut Search, seen: Seen) -> Step {
         Seen::Done {
             counter,
             flag: true,
-        } if search.in_handover() => {
+        } if search.may_meet_copies() => {
             let at = search.second;
             let check = Find::Check { counter };
             let counter = NO_LOCK;

@@ -149,6 +149,9 @@ pub enum Refusal {
     /// Only a server that has just returned has the item, or it issued the lock.
     #[error("its backend has just returned, not every proxy may know yet")]
     Returning,
+    /// The lock is from before its server failed, and the session has begun anew meanwhile.
+    #[error("its lock is from before the outage, the session has begun anew since")]
+    BegunAnew,
     /// The lock was issued by a server that is out of reach.
     #[error("the backend that holds its lock is down")]
     LockOutOfReach,
@@ -285,9 +288,10 @@ impl Search {
         self.request == Request::Touch
     }
 
-    /// Whether items are on their way from the second place to the first.
-    pub(super) fn in_handover(&self) -> bool {
-        self.stage.is_handover()
+    /// Whether this proxy, or one that is a stage ahead, may be moving items to the first place:
+    /// then a flagged item there may be a copy.
+    pub(super) fn may_meet_copies(&self) -> bool {
+        self.stage.is_handover() || matches!(self.stage, Stage::Back | Stage::Wait)
     }
 
     /// Whether a lock of this age may belong to a request that is moving the item.

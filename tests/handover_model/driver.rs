@@ -86,6 +86,7 @@ impl State {
             }
             return;
         }
+        let was_session = config.true_place(self) == Some(usize::from(message.to));
         let answer = match fate {
             Fate::RequestLost => None,
             Fate::Delayed => {
@@ -107,7 +108,7 @@ impl State {
             }
         };
         let took_effect = answer.is_some() || fate == Fate::AnswerLost;
-        if took_effect && kind == Kind::Delete && message.role != Role::Proxy {
+        if took_effect && kind == Kind::Delete && (message.role != Role::Proxy || was_session) {
             self.note_removed(request);
         }
         self.answered(config, request, message, answer, old);

@@ -173,6 +173,16 @@ impl State {
         self.forget_late_locks(true);
     }
 
+    /// The place is out of reach, what it holds counts as absent, and its locks as broken.
+    pub(crate) fn note_away(&mut self, place: usize) {
+        self.disturb();
+        for web_request in &mut self.requests {
+            web_request.taken |= web_request
+                .lock
+                .is_some_and(|lock| usize::from(lock.at) == place);
+        }
+    }
+
     /// From now on it is not certain that there is a session, and creates under way may take
     /// effect again.
     fn disturb(&mut self) {
@@ -190,14 +200,21 @@ impl State {
 
     /// The empty items that are still on their way to a server.
     fn undelivered_creates(&self) -> u16 {
-        let sent = self.requests.iter().filter_map(|r| match r.op?.now {
-            Now::Sent(message) => Some(message),
+        let running = self.requests.iter().filter_map(|r| match r.op? {
+            Op {
+                kind: Kind::Create,
+                now: Now::Sent(_),
+                version,
+                ..
+            } => Some(version),
             _ => None,
         });
         let late = self.late.iter().flatten().map(|late| late.message);
-        sent.chain(late)
-            .filter(|message| message.is_clients_write() && message.verb == Verb::Insert)
-            .fold(0, |mask, message| mask | bit(message.version))
+        let late =
+            late.filter(|message| message.is_clients_write() && message.verb == Verb::Insert);
+        running
+            .chain(late.map(|message| message.version))
+            .fold(0, |mask, version| mask | bit(version))
     }
 
     fn is_being_removed(&self) -> bool {
@@ -229,7 +246,9 @@ impl State {
             let cut_off = match message.verb {
                 Verb::Put(_) | Verb::Release(_) => clients,
                 Verb::Delete(_) => {
-                    clients || late.is_some_and(|late| late.sender != Sender::Behind)
+                    clients
+                        || self.crashed
+                        || late.is_some_and(|late| late.sender != Sender::Behind)
                 }
                 _ => false,
             };

@@ -2,6 +2,8 @@
 
 use stateright::{Model, Property};
 
+use staterouter::handover::Stage;
+
 use super::backend::{Item, Status, Verb};
 use super::config::{Broken, Config, Gone, PLACES, PROXIES, REQUESTS};
 use super::driver::Fate;
@@ -65,8 +67,8 @@ impl Model for Config {
             state.items[usize::from(place)] = Some(Item::new(0, false));
             state.versions.count = 1;
             state.versions.finished = 1;
-            state.exists = true;
-            state.used = true;
+            state.exists = self.legs[0].route.stage != Stage::Away;
+            state.used = state.exists;
         }
         state.normalise(self);
         vec![state]
@@ -346,7 +348,7 @@ impl Config {
     }
 
     /// Where the session is: at the place that the furthest proxy asks first, if it has it.
-    fn true_place(&self, state: &State) -> Option<usize> {
+    pub(crate) fn true_place(&self, state: &State) -> Option<usize> {
         let leg = state.legs[..self.proxies].iter().max()?;
         let route = self.legs[usize::from(*leg)].route;
         let places = [Some(route.first), route.second];
@@ -366,6 +368,9 @@ impl State {
             self.replay(config, proxy);
         }
         self.legs[proxy] = next;
+        if let (true, Stage::Away, Some(second)) = (is_first, leg.route.stage, leg.route.second) {
+            self.note_away(usize::from(second.id() - 1));
+        }
         if is_first && config.gone_after(next).is_some() {
             for item in self.items.iter_mut().flatten() {
                 item.touched = false;
