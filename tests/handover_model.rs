@@ -16,8 +16,8 @@ mod model;
 #[path = "handover_model/state.rs"]
 mod state;
 
-use check::holds;
-use config::{A, Config, add, stock};
+use check::{breaks, holds};
+use config::{A, Broken, Config, add, stock};
 
 #[test]
 fn one_server_keeps_the_invariants() {
@@ -255,7 +255,7 @@ fn x_delayed() {
 }
 
 use config::{B, Leg, path};
-use staterouter::handover::Stage::*;
+use staterouter::handover::Stage::{self, *};
 
 fn failure() -> Vec<Leg> {
     let mut legs = path(&[
@@ -346,4 +346,186 @@ fn y_elsewhere() {
 #[test]
 fn y_elsewhere_late() {
     rounds("elsewhere late", elsewhere_late());
+}
+
+fn move1_once() -> Vec<Leg> {
+    path(&[
+        (A, Steady, A),
+        (B, Settle, A),
+        (B, Move1, A),
+        (B, Move2, A),
+        (B, Move2, A),
+        (B, Steady, B),
+    ])
+}
+fn no_move1() -> Vec<Leg> {
+    path(&[
+        (A, Steady, A),
+        (B, Settle, A),
+        (B, Move2, A),
+        (B, Move2, A),
+        (B, Steady, B),
+    ])
+}
+#[test]
+fn z1() {
+    let c = |r: &[u8]| Config::new(add(), r).session(A);
+    breaks(
+        "no second look",
+        &c(&[1, 1]).broken(Broken::NoSecondLook),
+        &["I3"],
+    );
+    breaks(
+        "no move1",
+        &Config::new(no_move1(), &[2, 1]),
+        &["I6", "I1", "I3", "I2"],
+    );
+    breaks(
+        "no tags",
+        &c(&[2, 1]).broken(Broken::NoTags).takeovers(1),
+        &["I5", "I6"],
+    );
+    breaks(
+        "short stages",
+        &c(&[1, 1]).broken(Broken::ShortStages),
+        &["I3"],
+    );
+    breaks(
+        "old lock",
+        &c(&[1, 1]).broken(Broken::OldLock).lost(1),
+        &["I2"],
+    );
+    breaks(
+        "flag believed",
+        &c(&[1, 1]).broken(Broken::FlagBelieved),
+        &["I7"],
+    );
+    breaks(
+        "no clearing",
+        &c(&[2, 1])
+            .deletes()
+            .broken(Broken::NoClearing)
+            .takeovers(1)
+            .lost(1),
+        &["I4"],
+    );
+    breaks(
+        "create at first",
+        &Config::new(add(), &[1, 1]).broken(Broken::CreateAtFirst),
+        &["I6", "I1", "I3", "I2"],
+    );
+}
+#[test]
+fn z2() {
+    let c = |r: &[u8]| Config::new(add(), r).session(A);
+    breaks(
+        "force young",
+        &c(&[1, 1]).deletes().broken(Broken::ForceYoung),
+        &["I4"],
+    );
+    breaks(
+        "force young lost takeover",
+        &c(&[2, 1])
+            .deletes()
+            .broken(Broken::ForceYoung)
+            .lost(1)
+            .takeovers(1),
+        &["I4"],
+    );
+}
+#[test]
+fn z3() {
+    let h = || Config::new(home(), &[1, 1]).session(A).deletes();
+    breaks("no owed", &h().broken(Broken::NoOwed), &["I4"]);
+    breaks("own owed only", &h().broken(Broken::OwnOwedOnly), &["I4"]);
+    let no_back = path(&[(B, Away, A), (B, Wait, A)]);
+    breaks(
+        "no back",
+        &Config::new(no_back, &[2, 1]).session(A),
+        &["I3"],
+    );
+    let no_wait = path(&[
+        (B, Away, A),
+        (B, Back, A),
+        (A, Settle, B),
+        (A, Move1, B),
+        (A, Move1, B),
+        (A, Move2, B),
+    ]);
+    breaks(
+        "no wait",
+        &Config::new(no_wait, &[2, 1]).session(A),
+        &["I1", "I6"],
+    );
+    let fork = path(&[(A, Steady, A), (B, Away, A)]);
+    breaks(
+        "no agreement",
+        &Config::new(fork, &[1, 1]).session(A),
+        &["I3"],
+    );
+    let aba = path(&[
+        (A, Steady, A),
+        (B, Settle, A),
+        (B, Move1, A),
+        (B, Move1, A),
+        (A, Settle, B),
+        (A, Move1, B),
+    ]);
+    breaks(
+        "aba at once",
+        &Config::new(aba, &[2, 1]).session(A),
+        &["I6", "I1", "I2"],
+    );
+}
+#[test]
+fn z4() {
+    const S: &[Stage] = &[Settle];
+    const M: &[Stage] = &[Move1, Move2];
+    holds(
+        "no confirm in move, reads",
+        &Config::new(add(), &[2, 1])
+            .session(A)
+            .reads()
+            .delayed(1)
+            .broken(Broken::NoConfirm(M)),
+    );
+    holds(
+        "no confirm in move, reads new",
+        &Config::new(add(), &[2, 1])
+            .reads()
+            .delayed(1)
+            .broken(Broken::NoConfirm(M)),
+    );
+    breaks(
+        "no confirm 2+1 delayed",
+        &Config::new(add(), &[2, 1])
+            .delayed(1)
+            .broken(Broken::NoConfirm(S)),
+        &["I3", "I2", "I1"],
+    );
+}
+#[test]
+fn z5() {
+    breaks(
+        "move1 once 2+1 delayed",
+        &Config::new(move1_once(), &[2, 1]).delayed(1),
+        &["I3", "I2", "I1"],
+    );
+}
+#[test]
+fn z6() {
+    breaks(
+        "move1 once 1+1+1",
+        &Config::new(move1_once(), &[1, 1, 1]),
+        &["I3", "I2", "I1"],
+    );
+}
+#[test]
+fn z7() {
+    const S: &[Stage] = &[Settle];
+    breaks(
+        "no confirm 1+1+1",
+        &Config::new(add(), &[1, 1, 1]).broken(Broken::NoConfirm(S)),
+        &["I3", "I2", "I1"],
+    );
 }

@@ -44,7 +44,7 @@ fn probe_with(
 ) -> Result<(), ProbeError> {
     std::thread::scope(|scope| {
         let probing = scope.spawn(|| run(prober));
-        let held = script(backend.accept());
+        let held = script(backend.accept_any());
         let result = probing.join().unwrap();
         if let Some(mut connection) = held {
             assert!(connection.is_closed(), "a probe leaves no connection");

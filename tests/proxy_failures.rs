@@ -40,7 +40,7 @@ fn a_backend_that_refuses_connections_costs_the_connection() {
     let proxy = proxy(&[address], SHORT);
     for exchange in operations::all(ID) {
         let mut client = Client::connect(proxy.address);
-        client.send(&exchange.request);
+        client.send(&exchange.request.client);
         assert_nothing(&mut client, exchange.name);
     }
 }
@@ -51,7 +51,7 @@ fn a_backend_that_does_not_accept_costs_the_connection() {
     let proxy = proxy(&[full.address], SHORT);
     let clients = operations::all(ID).map(|exchange| {
         let mut client = Client::connect(proxy.address);
-        client.send(&exchange.request);
+        client.send(&exchange.request.client);
         (exchange.name, client)
     });
     for (name, mut client) in clients {
@@ -69,10 +69,10 @@ fn a_backend_that_falls_silent_costs_the_connection() {
     for exchange in operations::all(ID) {
         for sent in cuts(&exchange) {
             let mut client = Client::connect(proxy.address);
-            client.send(&exchange.request);
+            client.send(&exchange.request.client);
             let mut connection = backend.accept();
-            connection.read(exchange.request.len());
-            connection.write(&exchange.answer[..sent]);
+            connection.read(exchange.request.backend.len());
+            connection.write(&exchange.answer.backend[..sent]);
             silent.push((exchange.name, sent, client, connection));
         }
     }
@@ -85,7 +85,7 @@ fn a_backend_that_falls_silent_costs_the_connection() {
         let is_late = name == "acquire" && sent == 0;
         if is_late {
             // A server that was only slow has taken the lock all the same.
-            connection.write(&exchange.answer);
+            connection.write(&exchange.answer.backend);
         }
         assert!(connection.is_closed(), "{name} cut at {sent}");
         if is_late || hands_out_lock(&exchange, sent) {
@@ -110,14 +110,15 @@ fn a_slow_backend_holds_up_nobody_else() {
 
     // Enough connections to meet every worker of the proxy, the one of the slow request too.
     for _ in 0..16 {
-        for (backend, id) in [(&backends[0], &slow_ids[1]), (&backends[1], fast_id)] {
-            for exchange in operations::all(id) {
+        for (number, id) in [(1, &slow_ids[1]), (2, fast_id)] {
+            let backend = &backends[usize::from(number) - 1];
+            for exchange in operations::all_on(number, id) {
                 let mut client = Client::connect(proxy.address);
-                client.send(&exchange.request);
+                client.send(&exchange.request.client);
                 let mut connection = backend.accept();
-                connection.expect(&exchange.request, &exchange.answer);
+                connection.expect(&exchange.request.backend, &exchange.answer.backend);
                 let answer = client.answer_to(exchange.name == "touch");
-                assert_eq!(answer, exchange.answer, "{}", exchange.name);
+                assert_eq!(answer, exchange.answer.client, "{}", exchange.name);
                 // Closed here, so that the next request cannot find it in the pool.
                 connection.close();
             }
@@ -139,9 +140,9 @@ fn garbage_costs_the_connection_and_never_reaches_the_client() {
                 continue;
             }
             let mut client = Client::connect(proxy.address);
-            client.send(&exchange.request);
+            client.send(&exchange.request.client);
             let mut connection = backend.accept();
-            connection.read(exchange.request.len());
+            connection.read(exchange.request.backend.len());
             connection.write(&garbage);
             assert_nothing(
                 &mut client,
@@ -159,9 +160,9 @@ fn a_head_without_end_costs_the_connection() {
     let proxy = proxy(&[backend.address], "");
     for exchange in operations::all(ID) {
         let mut client = Client::connect(proxy.address);
-        client.send(&exchange.request);
+        client.send(&exchange.request.client);
         let mut connection = backend.accept();
-        connection.read(exchange.request.len());
+        connection.read(exchange.request.backend.len());
         connection.write(b"200 OK\r\n");
         // The proxy ends this: it closes, and the next line or the one after it fails.
         while connection
@@ -182,13 +183,14 @@ fn a_backend_that_breaks_off_costs_the_connection() {
         for exchange in operations::all(ID) {
             for sent in cuts(&exchange) {
                 let mut client = Client::connect(proxy.address);
-                client.send(&exchange.request);
+                client.send(&exchange.request.client);
                 let mut connection = backend.accept();
-                connection.read(exchange.request.len());
-                connection.write(&exchange.answer[..sent]);
+                connection.read(exchange.request.backend.len());
+                connection.write(&exchange.answer.backend[..sent]);
                 if sent >= exchange.head_bytes() {
                     // What the client was already given cannot be taken back by the reset.
-                    assert_eq!(read(&mut client, sent), exchange.answer[..sent], "{how}");
+                    let passed_on = exchange.passed_on(sent);
+                    assert_eq!(read(&mut client, passed_on.len()), passed_on, "{how}");
                     end(connection);
                     assert_nothing(
                         &mut client,
@@ -299,20 +301,15 @@ fn the_lock_of_a_client_that_vanished_is_released() {
     let [_, acquire, ..] = operations::all(ID);
     for linger in [None, Some(Duration::ZERO)].repeat(4) {
         let mut client = Client::connect(proxy.address);
-        client.send(&acquire.request);
+        client.send(&acquire.request.client);
         let mut connection = backend.accept();
-        connection.read(acquire.request.len());
+        connection.read(acquire.request.backend.len());
         SockRef::from(&client.stream).set_linger(linger).unwrap();
         client.close();
-        connection.write(&acquire.answer);
-        let release = "Exclusive: release\r\nLockCookie: 2\r\n";
+        connection.write(&acquire.answer.backend);
         // The answer was whole, so its connection is free again and takes the release.
-        let got = read_head(&mut connection);
-        assert!(
-            got.contains(release) && got.contains(&client::target(ID)),
-            "{got}"
-        );
-        connection.write(&operations::ok("", b""));
+        let release = client::release(ID, operations::COUNTER);
+        connection.expect(&release, &operations::ok("", b""));
     }
 }
 
@@ -327,8 +324,8 @@ fn a_failure_is_logged_with_backend_operation_and_fingerprint() {
     );
     for exchange in operations::all(ID) {
         let mut client = Client::connect(proxy.address);
-        client.send(&exchange.request);
-        backend.accept().read(exchange.request.len());
+        client.send(&exchange.request.client);
+        backend.accept().read(exchange.request.backend.len());
         assert_nothing(&mut client, exchange.name);
         let operation = format!("operation=\"{}\"", exchange.name);
         proxy.wait_for_log(|line| {
@@ -403,14 +400,9 @@ fn assert_nothing(client: &mut Client, what: &str) {
 /// At most the first `sent` bytes of the answer, and nothing before its head was whole.
 fn assert_truncated(client: &mut Client, exchange: &Exchange, sent: usize) {
     let got = client.until_closed();
-    let expected = if sent < exchange.head_bytes() {
-        0
-    } else {
-        sent
-    };
     assert_eq!(
         String::from_utf8_lossy(&got),
-        String::from_utf8_lossy(&exchange.answer[..expected]),
+        String::from_utf8_lossy(exchange.passed_on(sent)),
         "{} cut at {sent}",
         exchange.name
     );
@@ -427,11 +419,11 @@ fn cuts(exchange: &Exchange) -> Vec<usize> {
         head - 1,
         head,
         head + 1,
-        exchange.answer.len() - 1,
+        exchange.answer.backend.len() - 1,
     ];
     let mut cuts: Vec<usize> = cuts
         .into_iter()
-        .filter(|&cut| cut < exchange.answer.len())
+        .filter(|&cut| cut < exchange.answer.backend.len())
         .collect();
     cuts.dedup();
     cuts
@@ -494,7 +486,8 @@ fn hands_out_lock(exchange: &Exchange, sent: usize) -> bool {
 /// The proxy gives back the lock of an acquire whose answer broke off.
 fn expect_release(backend: &Backend) {
     let answer = operations::ok("", b"");
-    backend.accept().expect(&client::release(ID, 2), &answer);
+    let release = client::release(ID, operations::COUNTER);
+    backend.accept().expect(&release, &answer);
 }
 
 /// Reads exactly `count` bytes past what `client` has taken apart itself.
@@ -502,14 +495,6 @@ fn read(client: &mut Client, count: usize) -> Vec<u8> {
     let mut bytes = vec![0; count];
     client.stream.read_exact(&mut bytes).unwrap();
     bytes
-}
-
-fn read_head(connection: &mut BackendConnection) -> String {
-    let mut head = Vec::new();
-    while !head.ends_with(b"\r\n\r\n") {
-        head.extend(connection.read(1));
-    }
-    String::from_utf8(head).unwrap()
 }
 
 /// A bound socket that nobody listens on: the port refuses, and nobody else can take it.

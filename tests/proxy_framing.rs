@@ -1,5 +1,5 @@
-//! What goes into the proxy comes out again, byte for byte, however it was cut up on the way; and
-//! what could be cut up in two ways does not go in at all.
+//! What goes into the proxy comes out again, byte for byte but for the tag of a lock cookie, however
+//! it was cut up on the way; and what could be cut up in two ways does not go in at all.
 
 #![expect(
     clippy::unwrap_used,
@@ -15,7 +15,9 @@ use staterouter::config;
 use support::answers::{BAD_REQUEST, DONE, item, locked_item};
 use support::backend::{ABSENT, Backend, BackendConnection};
 use support::client::{Client, acquire, body, get, head, put, target};
+use support::operations::Message;
 use support::system::{peak_resident_bytes, wait_until_read};
+use support::tags::{COUNTERS, tagged};
 use support::{Program, ProxyFiles, proxy};
 
 const ID: &str = "q3m1zt0xk4vdw2hn5sbyr0ac";
@@ -48,19 +50,29 @@ fn one_backend(extra: &str) -> (Program, Backend) {
     (proxy(&[backend.address], extra), backend)
 }
 
-/// Sends `request` through the proxy and answers it; both must arrive as they were sent.
+/// Sends `request` through the proxy and answers it; both must arrive as they should.
 fn exchange(
     client: &mut Client,
     backend: &mut BackendConnection,
-    (request, answer): (&[u8], &[u8]),
+    (request, answer): (&Message, &Message),
 ) {
-    client.send(request);
-    backend.expect(request, answer);
-    let received = client.answer_to(request.starts_with(b"HEAD "));
+    client.send(&request.client);
+    backend.expect(&request.backend, &answer.backend);
+    let received = client.answer_to(request.client.starts_with(b"HEAD "));
     assert_eq!(
         String::from_utf8_lossy(&received),
-        String::from_utf8_lossy(answer)
+        String::from_utf8_lossy(&answer.client)
     );
+}
+
+/// A PUT that writes back under a lock of the first backend.
+fn store(counter: u32, body: &[u8]) -> Message {
+    Message::with_lock(1, counter, |cookie| put(ID, cookie, body))
+}
+
+/// What an acquire gets from the first backend.
+fn locked(counter: u32, body: &[u8]) -> Message {
+    Message::with_lock(1, counter, |cookie| locked_item(cookie, body))
 }
 
 /// A client whose first request has been answered, and the connection it was sent over.
@@ -79,61 +91,87 @@ fn streams(clients: &[Client]) -> impl Iterator<Item = &std::net::TcpStream> {
 
 #[test]
 fn a_request_split_at_any_byte_arrives_whole() {
-    for request in [acquire(ID), put(ID, 3, ODD_BYTES)] {
-        let cuts: Vec<usize> = (1..request.len()).collect();
-        // No more at a time than a backend may have waiting for accept.
-        cuts.chunks(64).for_each(|cuts| send_cut(&request, cuts));
+    let acquire = Message::plain(acquire(ID));
+    let everywhere: Vec<usize> = (1..acquire.client.len()).collect();
+    // No more at a time than a backend may have waiting for accept.
+    everywhere
+        .chunks(64)
+        .for_each(|cuts| send_cut(&acquire, cuts));
+    for counter in COUNTERS {
+        let store = store(counter, ODD_BYTES);
+        let cuts = cuts(counter, &store.client);
+        cuts.chunks(64).for_each(|cuts| send_cut(&store, cuts));
     }
 }
 
+/// Where to cut a message with one of [`COUNTERS`]: everywhere if the counter is as short or as
+/// long as one can be, else in and around its line, where its length makes a difference.
+fn cuts(counter: u32, message: &[u8]) -> Vec<usize> {
+    if [COUNTERS.first(), COUNTERS.last()].contains(&Some(&counter)) {
+        return (1..message.len()).collect();
+    }
+    let name = b"LockCookie";
+    let windows = &mut message.windows(name.len());
+    let line = windows.position(|bytes| bytes == name).unwrap();
+    (line - 1..line + 28).collect()
+}
+
 /// Sends `request` once for each of `cuts`, in two segments.
-fn send_cut(request: &[u8], cuts: &[usize]) {
+fn send_cut(request: &Message, cuts: &[usize]) {
     let (proxy, backend) = one_backend(PATIENT);
     let mut clients = Vec::new();
     for &at in cuts {
         let mut client = Client::connect(proxy.address);
-        client.send(&request[..at]);
+        client.send(&request.client[..at]);
         clients.push(client);
     }
     wait_until_read(streams(&clients));
     for (&at, client) in cuts.iter().zip(&mut clients) {
-        client.send(&request[at..]);
+        client.send(&request.client[at..]);
     }
     // None is answered before all have come: each has a backend connection of its own.
     let mut connections: Vec<_> = clients.iter().map(|_| backend.accept()).collect();
-    let answer = locked_item(3, ODD_BYTES);
+    let answer = locked(3, ODD_BYTES);
     for connection in &mut connections {
-        assert_eq!(connection.read(request.len()), request);
+        assert_eq!(connection.read(request.backend.len()), request.backend);
     }
     for connection in &mut connections {
-        connection.write(&answer);
+        connection.write(&answer.backend);
     }
     for client in &mut clients {
-        assert_eq!(client.answer_to(false), answer);
+        assert_eq!(client.answer_to(false), answer.client);
     }
 }
 
 #[test]
 fn an_answer_split_at_any_byte_arrives_whole() {
+    for counter in COUNTERS {
+        let answer = locked(counter, ODD_BYTES);
+        send_answer_cut(&answer, &cuts(counter, &answer.backend));
+    }
+}
+
+/// Sends `answer` once for each of `cuts`, in two segments.
+fn send_answer_cut(answer: &Message, cuts: &[usize]) {
     let (proxy, backend) = one_backend(PATIENT);
-    let (request, answer) = (acquire(ID), locked_item(7, ODD_BYTES));
+    let request = acquire(ID);
     let mut clients = Vec::new();
     let mut connections = Vec::new();
-    for at in 1..answer.len() {
+    for &at in cuts {
         let mut client = Client::connect(proxy.address);
         client.send(&request);
         clients.push(client);
         let mut connection = backend.accept();
         connection.stream.set_nodelay(true).unwrap();
-        connection.expect(&request, &answer[..at]);
+        connection.expect(&request, &answer.backend[..at]);
         connections.push(connection);
     }
     wait_until_read(connections.iter().map(|connection| &connection.stream));
-    for (at, connection) in (1..).zip(&mut connections) {
-        connection.write(&answer[at..]);
+    for (&at, connection) in cuts.iter().zip(&mut connections) {
+        connection.write(&answer.backend[at..]);
     }
     for client in &mut clients {
-        assert_eq!(client.answer_to(false), answer);
+        assert_eq!(client.answer_to(false), answer.client);
     }
 }
 
@@ -217,7 +255,7 @@ fn one_id_of_each(files: &ProxyFiles, backends: usize) -> Vec<String> {
 }
 
 #[test]
-fn odd_but_well_framed_messages_pass_verbatim() {
+fn odd_but_well_framed_messages_pass_as_they_are() {
     let (proxy, backend) = one_backend("");
     let (mut client, mut connection) = connected(&proxy, &backend);
     let requests: &[&[u8]] = &[
@@ -248,7 +286,7 @@ fn odd_but_well_framed_messages_pass_verbatim() {
                 connection = backend.accept();
             }
             connection.expect(request, answer);
-            assert_eq!(client.answer_to(false), *answer);
+            assert_eq!(client.answer_to(false), tagged(1, answer));
         }
     }
 }
@@ -257,22 +295,26 @@ fn odd_but_well_framed_messages_pass_verbatim() {
 fn bodies_of_every_critical_length_pass_both_ways() {
     let (proxy, backend) = one_backend("");
     let (mut client, mut connection) = connected(&proxy, &backend);
-    let heads = [put(ID, 2, b"").len(), item(b"").len()];
+    let heads = [store(2, b""), locked(3, b"")]
+        .into_iter()
+        .flat_map(|message| [message.client.len(), message.backend.len()]);
     // Around the buffer: bodies that fill it exactly, and messages that do with their heads.
     let around = |bytes: usize| [bytes - 1, bytes, bytes + 1];
     let bodies = [BUFFER_BYTES, 2 * BUFFER_BYTES]
         .into_iter()
         .flat_map(around);
     // Five digits of Content-Length instead of the one that was counted.
-    let messages = heads.iter().flat_map(|head| {
+    let messages = heads.flat_map(|head| {
         let whole = BUFFER_BYTES - (head + 4);
         around(whole)
     });
     for length in [1].into_iter().chain(bodies).chain(messages) {
         let body: Vec<u8> = ODD_BYTES.iter().copied().cycle().take(length).collect();
-        let store = put(ID, 2, &body);
-        exchange(&mut client, &mut connection, (&store, DONE));
-        exchange(&mut client, &mut connection, (&get(ID), &item(&body)));
+        let done = Message::plain(DONE.to_vec());
+        exchange(&mut client, &mut connection, (&store(2, &body), &done));
+        let acquire = Message::plain(acquire(ID));
+        let locked = locked(3, &body);
+        exchange(&mut client, &mut connection, (&acquire, &locked));
     }
 }
 
@@ -314,9 +356,12 @@ fn read_exactly(client: &mut Client, count: usize) -> Vec<u8> {
 fn no_body_is_awaited_after_head_and_none_passes_for_another_answer() {
     let (proxy, backend) = one_backend("");
     let (mut client, mut connection) = connected(&proxy, &backend);
-    exchange(&mut client, &mut connection, (&head(ID), DONE));
+    let touch = Message::plain(head(ID));
+    let done = Message::plain(DONE.to_vec());
+    exchange(&mut client, &mut connection, (&touch, &done));
     let announced = b"200 OK\r\nX-AspNet-Version: 4.0.30319\r\nContent-Length: 42\r\n\r\n";
-    exchange(&mut client, &mut connection, (&head(ID), announced));
+    let announced = Message::plain(announced.to_vec());
+    exchange(&mut client, &mut connection, (&touch, &announced));
     // Whether the 42 bytes come or not, they have no one to go to.
     client.send(&get(ID));
     let mut next = backend.accept();
@@ -348,11 +393,12 @@ fn a_backend_connection_is_not_used_again_after_a_body_that_may_not_have_been_re
     ];
     for (request, answer) in cases {
         let (mut client, mut connection) = connected(&proxy, &backend);
+        let (request, answer) = (Message::plain(request), Message::plain(answer));
         exchange(&mut client, &mut connection, (&request, &answer));
         assert!(
             connection.is_closed(),
             "{}",
-            String::from_utf8_lossy(&request)
+            String::from_utf8_lossy(&request.client)
         );
     }
 }

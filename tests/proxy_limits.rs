@@ -48,6 +48,8 @@ fn served(proxy: &Program) -> Client {
 fn thousands_of_idle_connections_cost_little_and_harm_nobody() {
     const CONNECTIONS: usize = 5_000;
     const MAX_BYTES_EACH: u64 = 4096;
+    /// Probes and files that may be open at one look and not at the other.
+    const PASSING: usize = 16;
     raise_open_files();
     let (proxy, _server) = one_server("");
     let mut client = served(&proxy);
@@ -61,7 +63,7 @@ fn thousands_of_idle_connections_cost_little_and_harm_nobody() {
         })
         .collect();
     wait_until("all are accepted", || {
-        open_files(proxy.id()) >= files + CONNECTIONS
+        open_files(proxy.id()) + PASSING >= files + CONNECTIONS
     });
     let bytes_each = (resident_bytes(proxy.id()) - bytes) / CONNECTIONS as u64;
     println!("{bytes_each} bytes of memory for an idle connection");

@@ -16,7 +16,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use socket2::{Domain, Socket, Type};
 use support::client::{self, Client};
-use support::{Program, proxy, sessions};
+use support::{Program, operations, proxy, sessions};
 
 /// Attempts before a test gives up on a service that should be back. Each is a round trip.
 const MAX_ATTEMPTS: usize = 10_000;
@@ -49,9 +49,9 @@ fn a_killed_server_costs_its_own_sessions_only_and_serves_again_once_it_is_back(
             assert_nothing(client, "a connection from before");
         }
         for id in &lost {
-            for request in requests(id) {
+            for exchange in operations::all_on(2, id) {
                 let mut client = Client::connect(proxy.address);
-                client.send(&request);
+                client.send(&exchange.request.client);
                 assert_nothing(&mut client, "a new connection");
             }
         }
@@ -207,13 +207,19 @@ fn each_request_of_a_connection_is_routed_by_its_own_session() {
     for session in &routed {
         ask(&client::put(&session.id, 0, session.id.as_bytes()));
     }
+    let mut cookies = BTreeMap::new();
     for session in routed.iter().rev() {
         let locked = ask(&client::acquire(&session.id));
         assert_eq!(client::body(&locked), session.id.as_bytes());
+        cookies.insert(&session.id, cookie_in(&locked));
     }
     for session in &routed {
         let body = format!("{} again", session.id);
-        ask(&client::put(&session.id, 2, body.as_bytes()));
+        ask(&client::put(
+            &session.id,
+            cookies[&session.id],
+            body.as_bytes(),
+        ));
     }
     let mut direct = servers
         .each_ref()
@@ -242,11 +248,6 @@ fn each_request_of_a_connection_is_routed_by_its_own_session() {
 /// `count` sessions of one server of three.
 fn owned_by(owner: usize, count: usize) -> Vec<String> {
     sessions::owned_by(owner, 3, 4, count)
-}
-
-/// One request of each kind.
-fn requests(id: &str) -> [Vec<u8>; 6] {
-    support::operations::all(id).map(|exchange| exchange.request)
 }
 
 /// Stores a counter at 0; returns the connection.

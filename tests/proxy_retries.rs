@@ -12,7 +12,7 @@ use std::io::Write;
 
 use support::backend::{ABSENT, Backend, BackendConnection};
 use support::client::{self, Client};
-use support::operations::{self, Exchange};
+use support::operations::{self, Exchange, Message};
 use support::{Program, proxy};
 
 const ID: &str = "q3m1zt0xk4vdw2hn5sbyr0ac";
@@ -58,10 +58,10 @@ impl Scene {
     /// The proxy sends what the client asked over a new connection, whole, and relays the answer.
     fn expect_on_fresh(&mut self, exchange: &Exchange) -> BackendConnection {
         let mut fresh = self.backend.accept();
-        fresh.expect(&exchange.request, &exchange.answer);
+        fresh.expect(&exchange.request.backend, &exchange.answer.backend);
         assert_eq!(
             self.client.answer_to(exchange.name == "touch"),
-            exchange.answer,
+            exchange.answer.client,
             "{}",
             exchange.name
         );
@@ -85,10 +85,10 @@ impl Scene {
 fn an_answered_connection_serves_the_next_request_of_any_kind() {
     let (mut scene, mut pooled) = Scene::new("");
     for exchange in operations::all(ID) {
-        scene.client.send(&exchange.request);
-        pooled.expect(&exchange.request, &exchange.answer);
+        scene.client.send(&exchange.request.client);
+        pooled.expect(&exchange.request.backend, &exchange.answer.backend);
         let answer = scene.client.answer_to(exchange.name == "touch");
-        assert_eq!(answer, exchange.answer, "{}", exchange.name);
+        assert_eq!(answer, exchange.answer.client, "{}", exchange.name);
     }
     scene.backend.assert_nobody_connected();
 }
@@ -99,7 +99,7 @@ fn a_connection_that_ended_while_idle_is_not_used() {
     for (_, end) in ENDS {
         for exchange in operations::all(ID) {
             end(pooled);
-            scene.client.send(&exchange.request);
+            scene.client.send(&exchange.request.client);
             pooled = scene.expect_on_fresh(&exchange);
         }
     }
@@ -115,10 +115,13 @@ fn a_pool_full_of_ended_connections_is_passed_over() {
         let (mut clients, pooled) = pool_many(&proxy, &backend);
         pooled.into_iter().for_each(BackendConnection::close);
         for client in &mut clients {
-            client.send(&exchange.request);
+            client.send(&exchange.request.client);
             let mut fresh = backend.accept();
-            fresh.expect(&exchange.request, &exchange.answer);
-            assert_eq!(client.answer_to(exchange.name == "touch"), exchange.answer);
+            fresh.expect(&exchange.request.backend, &exchange.answer.backend);
+            assert_eq!(
+                client.answer_to(exchange.name == "touch"),
+                exchange.answer.client
+            );
             fresh.close();
         }
     }
@@ -130,11 +133,12 @@ fn a_large_request_survives_a_connection_that_ended_while_idle() {
     let body: Vec<u8> = (0..300_000u32).map(|number| number as u8).collect();
     for (_, end) in ENDS {
         end(pooled);
-        let (request, answer) = (client::put(ID, 2, &body), operations::ok("", b""));
-        scene.client.send(&request);
+        let request = Message::with_lock(1, 2, |cookie| client::put(ID, cookie, &body));
+        let answer = operations::ok("", b"");
+        scene.client.send(&request.client);
         pooled = scene.backend.accept();
         assert!(
-            pooled.read(request.len()) == request,
+            pooled.read(request.backend.len()) == request.backend,
             "the request was changed"
         );
         pooled.write(&answer);
@@ -149,7 +153,7 @@ fn a_connection_with_unsolicited_bytes_is_not_used() {
     for unsolicited in [ABSENT, b"\0", b"200 OK\r\n"] {
         for exchange in operations::all(ID) {
             pooled.write(unsolicited);
-            scene.client.send(&exchange.request);
+            scene.client.send(&exchange.request.client);
             let fresh = scene.expect_on_fresh(&exchange);
             assert!(pooled.is_closed(), "{}: kept", exchange.name);
             pooled = fresh;
@@ -162,10 +166,11 @@ fn bytes_behind_an_answer_end_the_connection_and_not_the_answer() {
     let (mut scene, mut connection) = Scene::new("");
     for extra in [&b"x"[..], b"\r\n", ABSENT] {
         for exchange in operations::all(ID) {
-            scene.client.send(&exchange.request);
-            connection.expect(&exchange.request, &[&exchange.answer, extra].concat());
+            scene.client.send(&exchange.request.client);
+            let answer = [&exchange.answer.backend, extra].concat();
+            connection.expect(&exchange.request.backend, &answer);
             let answer = scene.client.answer_to(exchange.name == "touch");
-            assert_eq!(answer, exchange.answer, "{}", exchange.name);
+            assert_eq!(answer, exchange.answer.client, "{}", exchange.name);
             assert!(connection.is_closed(), "{}: kept", exchange.name);
             // Nothing of the extra bytes may come up in the next answer.
             connection = scene.pool_one();
@@ -178,8 +183,8 @@ fn only_reads_go_out_again_when_a_pooled_connection_ends_instead_of_answering() 
     for (how, end) in ENDS {
         for exchange in operations::all(ID) {
             let (mut scene, mut pooled) = Scene::new("");
-            scene.client.send(&exchange.request);
-            pooled.read(exchange.request.len());
+            scene.client.send(&exchange.request.client);
+            pooled.read(exchange.request.backend.len());
             end(pooled);
             if exchange.is_repeatable {
                 scene.expect_on_fresh(&exchange);
@@ -196,11 +201,11 @@ fn nothing_goes_out_a_third_time() {
     for (how, end) in ENDS {
         for exchange in repeatable() {
             let (mut scene, mut pooled) = Scene::new("");
-            scene.client.send(&exchange.request);
-            pooled.read(exchange.request.len());
+            scene.client.send(&exchange.request.client);
+            pooled.read(exchange.request.backend.len());
             end(pooled);
             let mut fresh = scene.backend.accept();
-            fresh.read(exchange.request.len());
+            fresh.read(exchange.request.backend.len());
             end(fresh);
             scene.expect_failure(&format!("{}, {how}", exchange.name));
         }
@@ -215,13 +220,16 @@ fn the_second_attempt_never_takes_a_pooled_connection() {
         let proxy = proxy(&[backend.address], "");
         let (mut clients, mut pooled) = pool_many(&proxy, &backend);
         for client in &mut clients[..4] {
-            client.send(&exchange.request);
+            client.send(&exchange.request.client);
             let mut asked = take_asked(&mut pooled);
-            asked.read(exchange.request.len());
+            asked.read(exchange.request.backend.len());
             asked.close();
             let mut fresh = backend.accept();
-            fresh.expect(&exchange.request, &exchange.answer);
-            assert_eq!(client.answer_to(exchange.name == "touch"), exchange.answer);
+            fresh.expect(&exchange.request.backend, &exchange.answer.backend);
+            assert_eq!(
+                client.answer_to(exchange.name == "touch"),
+                exchange.answer.client
+            );
             pooled.push(fresh);
         }
     }
@@ -234,9 +242,9 @@ fn nothing_goes_out_again_on_a_fresh_connection() {
             let backend = Backend::start();
             let proxy = proxy(&[backend.address], "");
             let mut client = Client::connect(proxy.address);
-            client.send(&exchange.request);
+            client.send(&exchange.request.client);
             let mut fresh = backend.accept();
-            fresh.read(exchange.request.len());
+            fresh.read(exchange.request.backend.len());
             end(fresh);
             let got = client.until_closed();
             assert!(got.is_empty(), "{}, {how}: {got:?}", exchange.name);
@@ -251,15 +259,15 @@ fn nothing_goes_out_again_once_the_answer_has_begun() {
     for exchange in operations::all(ID) {
         for begun in [1, exchange.head_bytes() - 1] {
             let (mut scene, mut pooled) = Scene::new("");
-            scene.client.send(&exchange.request);
-            pooled.read(exchange.request.len());
-            pooled.write(&exchange.answer[..begun]);
+            scene.client.send(&exchange.request.client);
+            pooled.read(exchange.request.backend.len());
+            pooled.write(&exchange.answer.backend[..begun]);
             pooled.close();
             scene.expect_failure(&format!("{} after {begun} bytes", exchange.name));
         }
         let (mut scene, mut pooled) = Scene::new("");
-        scene.client.send(&exchange.request);
-        pooled.expect(&exchange.request, b"garbage\r\n\r\n");
+        scene.client.send(&exchange.request.client);
+        pooled.expect(&exchange.request.backend, b"garbage\r\n\r\n");
         scene.expect_failure(&format!("{} after garbage", exchange.name));
     }
 }
@@ -271,8 +279,8 @@ fn nothing_goes_out_again_after_a_timeout() {
         .into_iter()
         .map(|exchange| {
             let (mut scene, mut pooled) = Scene::new("timeouts: {connect: 300ms, answer: 300ms}");
-            scene.client.send(&exchange.request);
-            pooled.read(exchange.request.len());
+            scene.client.send(&exchange.request.client);
+            pooled.read(exchange.request.backend.len());
             (scene, pooled, exchange)
         })
         .collect();

@@ -7,8 +7,8 @@ use hyper::{Method, Request, Response, StatusCode};
 use serde::Serialize;
 
 use super::AdminOptions;
-use crate::control::handle::ControlHandle;
-use crate::control::status::{ReloadOutcome, Status, Verdict};
+use crate::control::handle::{ControlGone, ControlHandle};
+use crate::control::status::{ReloadResult, Status, Verdict};
 
 /// Bytes of a request's body; no page has a use for one.
 const MAX_BODY_BYTES: usize = 4096;
@@ -57,12 +57,12 @@ where
     }
     match page {
         Page::Healthz => text(StatusCode::OK, "ok"),
+        Page::Readyz if !control.is_running() => {
+            text(StatusCode::SERVICE_UNAVAILABLE, &ControlGone.to_string())
+        }
         Page::Readyz => readiness(&control.published().status),
         Page::Reload => reload(control).await,
-        Page::Peer => {
-            let report = control.published().peer_report.clone();
-            respond(StatusCode::OK, JSON, report.into())
-        }
+        Page::Peer => json(StatusCode::OK, &control.published().peer.report()),
         Page::Status => json(StatusCode::OK, &control.published().status),
     }
 }
@@ -130,7 +130,7 @@ fn readiness(status: &Status) -> Response<Full<Bytes>> {
 
 async fn reload(control: &ControlHandle) -> Response<Full<Bytes>> {
     match control.reload().await {
-        Ok(outcome @ ReloadOutcome::Refused { .. }) => {
+        Ok(outcome) if outcome.result == ReloadResult::Refused => {
             json(StatusCode::UNPROCESSABLE_ENTITY, &outcome)
         }
         Ok(outcome) => json(StatusCode::OK, &outcome),

@@ -1,7 +1,5 @@
 //! Asks the other proxies of the farm how they are.
 
-use std::io;
-use std::net::SocketAddr;
 use std::time::Duration;
 
 use http_body_util::{BodyExt, Empty, LengthLimitError, Limited};
@@ -10,13 +8,13 @@ use hyper::client::conn::http1;
 use hyper::header::{CONNECTION, HOST};
 use hyper::{Request, StatusCode};
 use hyper_util::rt::TokioIo;
-use tokio::net::TcpStream;
 use tokio::sync::watch;
-use tokio::task::{JoinHandle, JoinSet};
-use tokio::time::MissedTickBehavior;
+use tokio::task::JoinSet;
+use tokio::time::{Instant, MissedTickBehavior};
 
 use super::AdminOptions;
-use crate::config::{BackendAddress, BackendHost};
+use crate::backend::{ConnectError, Dialer};
+use crate::config::BackendAddress;
 use crate::control::handle::{ControlHandle, PeerNews};
 
 /// Bytes of an answer: enough for a report in which every slot is in a state of its own.
@@ -26,8 +24,8 @@ const MAX_BODY_BYTES: usize = 4 << 20;
 #[derive(Debug, thiserror::Error)]
 enum AskError {
     /// Its name is unknown, or it cannot be connected to.
-    #[error("cannot connect: {0}")]
-    Connect(#[source] io::Error),
+    #[error(transparent)]
+    Connect(#[from] ConnectError),
     /// It took too long.
     #[error("no answer within {} ms", .limit.as_millis())]
     TimedOut {
@@ -61,18 +59,12 @@ pub(super) async fn ask_for_ever(
 ) {
     let mut interval = tokio::time::interval(options.ask_every);
     interval.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    let mut peer = Peer {
-        address,
-        lookup: None,
-    };
+    let host = address.to_string();
+    let mut dialer = Dialer::new(address);
     let asking = async {
         loop {
             interval.tick().await;
-            let limit = options.ask_timeout;
-            let answer = match tokio::time::timeout(limit, peer.ask()).await {
-                Ok(answer) => answer,
-                Err(_late) => Err(AskError::TimedOut { limit }),
-            };
+            let answer = ask(&mut dialer, &host, options.ask_timeout).await;
             let answer = answer.map_err(|error| error.to_string());
             if control
                 .tell_of_peer(PeerNews { index, answer })
@@ -89,26 +81,17 @@ pub(super) async fn ask_for_ever(
     }
 }
 
-/// One peer.
-#[derive(Debug)]
-struct Peer {
-    address: BackendAddress,
-    /// Outlives a round that could not wait for it: a name service that hangs would otherwise
-    /// pile up one lookup per round.
-    lookup: Option<JoinHandle<io::Result<Vec<SocketAddr>>>>,
-}
-
-impl Peer {
-    /// The body of one answer, over a connection of its own: whether a peer can be reached at all
-    /// is part of the question.
-    async fn ask(&mut self) -> Result<Vec<u8>, AskError> {
-        let stream = self.connect().await.map_err(AskError::Connect)?;
+/// The body of one answer, over a connection of its own: whether a peer can be reached at all is
+/// part of the question.
+async fn ask(dialer: &mut Dialer, host: &str, limit: Duration) -> Result<Vec<u8>, AskError> {
+    let exchange = async {
+        let stream = dialer.connect(Instant::now() + limit).await?;
         let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await?;
         // Ends with this function.
         let mut driver = JoinSet::new();
         driver.spawn(connection);
         let request = Request::get("/peer")
-            .header(HOST, self.address.to_string())
+            .header(HOST, host)
             .header(CONNECTION, "close")
             .body(Empty::<Bytes>::new())?;
         let response = sender.send_request(request).await?;
@@ -121,24 +104,7 @@ impl Peer {
             Err(error) if error.is::<LengthLimitError>() => Err(AskError::TooLong),
             Err(error) => Err(AskError::BrokeOff(error)),
         }
-    }
-
-    async fn connect(&mut self) -> io::Result<TcpStream> {
-        let port = self.address.port();
-        match self.address.host() {
-            BackendHost::Ip(ip) => TcpStream::connect((*ip, port)).await,
-            BackendHost::Name(name) => {
-                let name = name.clone();
-                let lookup = self.lookup.get_or_insert_with(|| {
-                    tokio::spawn(async move {
-                        let found = tokio::net::lookup_host((name, port)).await?;
-                        Ok(found.collect())
-                    })
-                });
-                let found = lookup.await;
-                self.lookup = None;
-                TcpStream::connect(&*found??).await
-            }
-        }
-    }
+    };
+    let exchanged = tokio::time::timeout(limit, exchange).await;
+    exchanged.unwrap_or(Err(AskError::TimedOut { limit }))
 }

@@ -1,12 +1,17 @@
 //! Three state servers and the proxy in one process, on loopback, with nothing to configure.
 
+use std::fs::DirBuilder;
+use std::hash::{BuildHasher, RandomState};
 use std::net::{Ipv4Addr, SocketAddr};
+use std::os::unix::fs::DirBuilderExt;
 use std::path::PathBuf;
 use std::sync::Arc;
 
+use super::StartError;
+use super::proxy_server::{self, ProxyServer};
 use super::state_server::{self, StateServerOptions};
-use super::{StartError, proxy_server};
 use crate::config::{BackendAddress, BackendSpec, BackendState, Config, PartitionMap};
+use crate::control::ControlOptions;
 use crate::net::{ListenError, Running};
 use crate::route::HashKey;
 use crate::store::Store;
@@ -28,9 +33,44 @@ const ANY_PORT: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(Ipv4Addr::LOCA
 #[derive(Debug)]
 pub struct Demo {
     /// The proxy.
-    pub proxy: Running,
+    pub proxy: ProxyServer,
     /// The state servers.
     pub servers: Vec<DemoServer>,
+    /// Goes last: the proxy writes there.
+    directory: TemporaryDirectory,
+}
+
+impl Demo {
+    /// Stops everything in good order, and leaves nothing behind.
+    pub fn stop(self) {
+        self.proxy.stop();
+        self.servers
+            .into_iter()
+            .for_each(|server| server.running.stop());
+        drop(self.directory);
+    }
+}
+
+/// A directory that is there as long as this.
+#[derive(Debug)]
+struct TemporaryDirectory(PathBuf);
+
+impl TemporaryDirectory {
+    fn create() -> Result<Self, StartError> {
+        let random = RandomState::new().hash_one(std::process::id());
+        let path = std::env::temp_dir().join(format!("staterouter-demo-{random:016x}"));
+        match DirBuilder::new().mode(0o700).create(&path) {
+            Ok(()) => Ok(Self(path)),
+            Err(source) => Err(StartError::Directory { path, source }),
+        }
+    }
+}
+
+impl Drop for TemporaryDirectory {
+    fn drop(&mut self) {
+        // It lies where everything is temporary.
+        let _ = std::fs::remove_dir_all(&self.0);
+    }
 }
 
 /// One state server of the demo.
@@ -67,17 +107,32 @@ pub fn start(listen: SocketAddr) -> Result<Demo, StartError> {
         .map(start_server)
         .collect::<Result<Vec<_>, StartError>>()?;
     let map = partition_map(&servers);
+    let directory = TemporaryDirectory::create()?;
     let mut config = Config::new(PathBuf::new());
     config.listen = listen;
+    config.admin.listen = Some(ANY_PORT);
+    config.handover.state_file = directory.0.join("state");
     config.limits.client_connections = CLIENT_CONNECTIONS;
-    let proxy = match proxy_server::start(&config, &map) {
+    let start = |config| {
+        proxy_server::start(ControlOptions {
+            config,
+            map: map.clone(),
+            main_file: None,
+            level: None,
+        })
+    };
+    let proxy = match start(config.clone()) {
         Err(StartError::Listen(ListenError::Taken { .. })) => {
             config.listen = ANY_PORT;
-            proxy_server::start(&config, &map)?
+            start(config)?
         }
         started => started?,
     };
-    Ok(Demo { proxy, servers })
+    Ok(Demo {
+        proxy,
+        servers,
+        directory,
+    })
 }
 
 fn partition_map(servers: &[DemoServer]) -> PartitionMap {

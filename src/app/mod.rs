@@ -14,7 +14,9 @@ mod system;
 
 use std::io;
 use std::num::NonZero;
+use std::path::PathBuf;
 
+use crate::control::ControlError;
 use crate::net::ListenError;
 
 /// A server could not be started.
@@ -26,9 +28,17 @@ pub enum StartError {
     /// The system gives no thread.
     #[error("cannot start a worker thread: {0}")]
     Thread(#[source] io::Error),
-    /// The partition map gives no placement.
-    #[error("cannot place sessions: {0}")]
-    Placement(#[from] crate::route::PlacementError),
+    /// Control finds what it cannot go on with.
+    #[error(transparent)]
+    Control(#[from] ControlError),
+    /// The system gives no directory for the files of the demo.
+    #[error("cannot make the directory {}: {source}", path.display())]
+    Directory {
+        /// The wanted directory.
+        path: PathBuf,
+        /// What the system said.
+        source: io::Error,
+    },
     /// The system gives no random numbers.
     #[error("cannot get random numbers from the system: {0}")]
     Random(#[source] io::Error),

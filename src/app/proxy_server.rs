@@ -1,12 +1,15 @@
-//! The proxy from a checked configuration.
+//! The proxy from a checked configuration: control, workers, admin server.
+
+use std::net::SocketAddr;
 
 use super::system::{self, Descriptors};
 use super::{StartError, worker_count};
-use crate::config::{Config, PartitionMap};
-use crate::handover::{Place, SlotState, SlotTable};
+use crate::admin::{AdminOptions, AdminServer};
+use crate::config::Config;
+use crate::control::handle::ControlHandle;
+use crate::control::{self, ControlOptions, Prepared, RunningControl};
 use crate::net::{ConnectionCap, Listeners, Running, ServeOptions, spawn_workers};
-use crate::proxy::{self, Backend, Feedback, ProxyService, Snapshot};
-use crate::route::{PlacementError, Slot};
+use crate::proxy::ProxyService;
 
 /// Smallest capacity of a buffer: fewer system calls for large bodies.
 const MIN_BUFFER_BYTES: usize = 64 * 1024;
@@ -14,57 +17,92 @@ const MIN_BUFFER_BYTES: usize = 64 * 1024;
 /// One for the client, one for the backend of its request.
 const DESCRIPTORS_PER_CONNECTION: u64 = 2;
 
-/// Starts the proxy; it serves until it is stopped. It holds no more client
-/// connections than the limit on open files allows.
+/// The running proxy.
+#[derive(Debug)]
+pub struct ProxyServer {
+    /// Where the web farm connects to.
+    pub address: SocketAddr,
+    /// What may be asked of control.
+    pub control: ControlHandle,
+    workers: Running,
+    running_control: RunningControl,
+    admin: Option<AdminServer>,
+}
+
+impl ProxyServer {
+    /// Where the admin server listens, if there is one.
+    pub fn admin(&self) -> Option<SocketAddr> {
+        self.admin.as_ref().and_then(|admin| admin.address)
+    }
+
+    /// Lets requests in flight finish within the configured time, then ends the rest: until then
+    /// the other proxies can ask this one.
+    pub fn stop(self) {
+        self.workers.stop();
+        self.running_control.stop();
+        if let Some(admin) = self.admin {
+            admin.stop();
+        }
+    }
+}
+
+/// Starts the proxy; it serves until it is stopped. It holds no more client connections than the
+/// limit on open files allows.
 ///
 /// # Errors
 /// [`StartError`].
-pub fn start(config: &Config, map: &PartitionMap) -> Result<Running, StartError> {
-    let snapshot = proxy::share(snapshot(config, map)?);
-    let (feedback, _reports) = Feedback::channel();
+pub fn start(options: ControlOptions) -> Result<ProxyServer, StartError> {
+    let config = options.config.clone();
+    let backends = options.map.backends.len();
+    // Both before anything is written: another proxy may run already.
     let workers = worker_count(config.workers);
     let listeners = Listeners::bind(config.listen, workers)?;
-    let idle = config.limits.idle_backend_connections * map.backends.len() * workers;
+    let admin = config
+        .admin
+        .listen
+        .map(|address| Listeners::bind(address, 1));
+    let admin = admin.transpose()?;
+    let Prepared {
+        control,
+        inbox,
+        ends,
+    } = control::prepare(options)?;
+    let serve_options = serve_options(&config, workers, backends);
+    let (snapshot, feedback) = (ends.snapshot, ends.feedback);
+    let running_control = control.spawn(inbox).map_err(StartError::Thread)?;
+    let admin = if admin.is_some() || !config.peers.is_empty() {
+        let (control, options) = (ends.handle.clone(), AdminOptions::default());
+        let started = AdminServer::start(admin, config.peers, control, options);
+        Some(started.map_err(StartError::Thread)?)
+    } else {
+        None
+    };
+    let workers = spawn_workers(listeners, &serve_options, move |worker| {
+        ProxyService::new(worker, &snapshot, feedback.clone())
+    })
+    .map_err(StartError::Thread)?;
+    Ok(ProxyServer {
+        address: workers.address,
+        control: ends.handle,
+        workers,
+        running_control,
+        admin,
+    })
+}
+
+fn serve_options(config: &Config, workers: usize, backends: usize) -> ServeOptions {
+    let idle = config.limits.idle_backend_connections * backends * workers;
     let connections = system::connections_that_fit(&Descriptors {
         connections: config.limits.client_connections,
         per_connection: DESCRIPTORS_PER_CONNECTION,
         idle: idle as u64,
         workers,
     });
-    let options = ServeOptions {
+    ServeOptions {
         thread_name: "proxy",
         buffer_bytes: config.limits.head_bytes.max(MIN_BUFFER_BYTES),
         cap: ConnectionCap::new(connections),
         accept_wait: config.timeouts.accept_wait,
         shutdown: config.timeouts.shutdown,
-    };
-    spawn_workers(listeners, &options, move |worker| {
-        ProxyService::new(worker, &snapshot, feedback.clone())
-    })
-    .map_err(StartError::Thread)
-}
-
-/// Every slot steady at its owner.
-fn snapshot(config: &Config, map: &PartitionMap) -> Result<Snapshot, PlacementError> {
-    let placement = map.placement()?;
-    let backend = |spec: &crate::config::BackendSpec| {
-        Some(Backend {
-            name: spec.name.clone(),
-            place: Place::new(spec.id)?,
-            address: spec.address.clone(),
-            up: true,
-            counts: std::sync::Arc::default(),
-        })
-    };
-    let backends: Vec<Backend> = map.backends.iter().filter_map(backend).collect();
-    let slots: Vec<SlotState> = Slot::all()
-        .map(|slot| SlotState::steady(backends[placement.owner(slot).index()].place, 0))
-        .collect();
-    Ok(Snapshot::new(
-        config,
-        map.version,
-        map.hash_key,
-        SlotTable::new(&slots),
-        backends,
-    ))
+    }
 }

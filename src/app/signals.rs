@@ -5,8 +5,6 @@ use std::io;
 
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
-use crate::net::Running;
-
 /// Watches for the signals that end the program.
 #[derive(Debug)]
 pub struct StopSignals {
@@ -80,13 +78,13 @@ impl StopSignals {
         self.wait_or(std::future::pending::<()>());
     }
 
-    /// Stops `servers` in their order. A second signal gives up waiting for requests in flight.
-    pub fn stop(mut self, servers: Vec<Running>) {
+    /// Runs `stop`. A second signal gives up waiting for requests in flight.
+    pub fn stop(mut self, stop: impl FnOnce() + Send + 'static) {
         let stopping = tokio::task::spawn_blocking;
         let handle = self.runtime.handle().clone();
         let stopped = async move {
             let _entered = handle.enter();
-            let _ = stopping(|| servers.into_iter().for_each(Running::stop)).await;
+            let _ = stopping(stop).await;
         };
         self.wait_or(stopped);
         self.runtime.shutdown_background();

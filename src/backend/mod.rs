@@ -1,13 +1,19 @@
 //! Connections to the state servers.
 //!
+//! * [`dial`]: connections outside of any pool, for what is asked rarely.
 //! * [`pool`]: the connections of one worker to one backend: idle ones, last in first out, and new
 //!   ones within their time limit.
 //! * [`probe`]: asks a backend whether it answers as a state server does.
+//! * [`removal`]: removes items from a backend that missed their removal.
 //! * `resolve`: host names, one lookup at a time.
 
+pub mod dial;
 pub mod pool;
 pub mod probe;
+pub mod removal;
 mod resolve;
 
+pub use dial::{AskError, Dialer};
 pub use pool::{ConnectError, Pool, PoolLimits};
 pub use probe::{ProbeError, Prober};
+pub use removal::{RemoveError, Remover};

@@ -61,9 +61,7 @@ pub(super) fn run(args: &DemoArgs) -> Exit {
     };
     introduce(args.listen, &demo);
     let exit = browse(args, &demo, &mut signals);
-    let mut servers = vec![demo.proxy];
-    servers.extend(demo.servers.into_iter().map(|server| server.running));
-    signals.stop(servers);
+    signals.stop(|| demo.stop());
     exit
 }
 
@@ -93,6 +91,9 @@ fn introduce(wanted: SocketAddr, demo: &Demo) {
     );
     for server in &demo.servers {
         let _ = writeln!(text, "  {}  {}", server.name, server.running.address);
+    }
+    if let Some(admin) = demo.proxy.admin() {
+        let _ = writeln!(text, "  admin    {admin}   http://{admin}/status");
     }
     if wanted.port() != 0 && wanted != proxy {
         let _ = writeln!(text, "\n{wanted} is taken, so the proxy has another port.");

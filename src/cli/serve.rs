@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use super::{Exit, output};
 use crate::app::proxy_server;
 use crate::app::signals::StopSignals;
+use crate::control::ControlOptions;
 use crate::{config, log};
 
 #[derive(Debug, clap::Args)]
@@ -19,7 +20,7 @@ pub(super) fn run(args: &ServeArgs) -> Exit {
         Ok(loaded) => (loaded.config, loaded.partition_map),
         Err(error) => return output::could_not_run(error),
     };
-    let _log = log::init(config.log);
+    let log = log::init(config.log);
     for backend in map.backends.iter().filter(|backend| backend.id_is_derived) {
         tracing::info!(
             backend = backend.name,
@@ -34,14 +35,24 @@ pub(super) fn run(args: &ServeArgs) -> Exit {
     if let Err(error) = signals.catch_hangup() {
         return output::could_not_run(error);
     }
-    let running = match proxy_server::start(&config, &map) {
+    let backends = map.backends.len();
+    let options = ControlOptions {
+        config,
+        map,
+        main_file: Some(args.config.clone()),
+        level: Some(log.level()),
+    };
+    let running = match proxy_server::start(options) {
         Ok(running) => running,
         Err(error) => return output::could_not_run(error),
     };
     output::line(format_args!("listening on {}", running.address));
-    tracing::info!(address = %running.address, backends = map.backends.len(), "serving");
-    signals.wait();
+    if let Some(address) = running.admin() {
+        output::line(format_args!("admin on {address}"));
+    }
+    tracing::info!(address = %running.address, backends, "serving");
+    signals.wait_through_hangups(|| running.control.reload_soon());
     tracing::info!("stopping");
-    signals.stop(vec![running]);
+    signals.stop(|| running.stop());
     Exit::Fine
 }

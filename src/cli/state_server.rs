@@ -72,6 +72,6 @@ pub(super) fn run(args: &StateServerArgs) -> Exit {
     signals.wait();
     let stats = store.stats();
     tracing::info!(sessions = stats.items, bytes = stats.bytes, "stopping");
-    signals.stop(vec![running]);
+    signals.stop(|| running.stop());
     Exit::Fine
 }

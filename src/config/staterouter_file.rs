@@ -137,7 +137,7 @@ fn read_config(map: &mut MapReader<'_, '_>) -> Draft {
     let partition_map = map.required(
         "partition_map",
         "The file that lists the backends. A relative path is relative to the directory of this \
-         file. It is read once, at the start.",
+         file. It is read again when it changes; another path takes a restart.",
         &sections::FILE_PATH,
     );
     let mut config = Config::new(partition_map.clone().value().unwrap_or_default());

@@ -22,21 +22,21 @@ pub use accept::{Accepted, Refused};
 pub use notice::Notice;
 pub use resume::ResumeError;
 
-/// The pool.
-#[derive(Debug)]
+/// The pool. A copy costs little: a step is tried on one, and kept once it is on disk.
+#[derive(Debug, Clone)]
 pub struct Engine {
     config: Config,
     map: PartitionMap,
-    placement: Placement,
+    placement: Arc<Placement>,
     /// The backends of the map in its order, behind them the retired ones.
     members: Vec<Member>,
     slots: Vec<SlotState>,
-    peers: Vec<Option<PeerView>>,
+    peers: Vec<Option<Arc<PeerView>>>,
     longest_timeout_minutes: u32,
 }
 
 /// One backend.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct Member {
     /// What the map says of it, or said last.
     pub spec: BackendSpec,
@@ -63,6 +63,8 @@ pub struct PeerView {
     pub slots: Vec<SlotState>,
     /// The backends it reaches.
     pub up: Vec<Place>,
+    /// When it said so, by this proxy's clock.
+    pub heard_ms: u64,
 }
 
 impl Engine {
@@ -130,7 +132,9 @@ impl Engine {
         for member in &mut self.members {
             member.health.set_thresholds(config.health.thresholds());
         }
-        self.peers.resize(config.peers.len(), None);
+        if config.peers != self.config.peers {
+            self.peers = vec![None; config.peers.len()];
+        }
         self.config = config;
     }
 
@@ -171,12 +175,12 @@ impl Engine {
     /// What the peer at this position of the main file says; `None` when it does not answer.
     pub fn set_peer(&mut self, index: usize, view: Option<PeerView>) {
         if let Some(peer) = self.peers.get_mut(index) {
-            *peer = view;
+            *peer = view.map(Arc::new);
         }
     }
 
     /// The peers, in the order of the main file.
-    pub fn peers(&self) -> &[Option<PeerView>] {
+    pub fn peers(&self) -> &[Option<Arc<PeerView>>] {
         &self.peers
     }
 
@@ -191,6 +195,7 @@ impl Engine {
     /// nothing has to be written down or published.
     pub fn tick(&mut self, now_ms: u64) -> Vec<Notice> {
         let standings = self.standings();
+        let fit = self.fit_to_stand_in();
         let times = Times::from_config(&self.config.handover, self);
         let mut changes = notice::Changes::default();
         let mut peers = vec![None; self.peers.len()];
@@ -204,7 +209,7 @@ impl Engine {
             self.look_at_peers(before, slot, &mut peers);
             let around = Surroundings {
                 target,
-                stand_in: self.stand_in(slot, before, &standings),
+                stand_in: self.stand_in(slot, before, &fit),
                 standings: &standings,
                 peers: &peers,
                 times: &times,
@@ -225,10 +230,13 @@ impl Engine {
         let mut standings = Standings::new();
         for member in &self.members {
             let up_since_ms = member.is_up().then(|| member.health.since_ms());
+            let is_off = member.in_map && member.spec.state == BackendState::Off;
+            // Nobody would ever stand in for one that the operator has removed.
+            let is_lost = !member.in_map && !member.is_up() && !self.config.handover.failover;
             standings.set(
                 member.place,
                 Standing {
-                    gone: member.in_map && member.spec.state == BackendState::Off,
+                    gone: is_off || is_lost,
                     up_since_ms,
                     owed: member.owed > 0,
                 },
@@ -237,8 +245,19 @@ impl Engine {
         standings
     }
 
-    /// The next candidate that is up, for the place that fails.
-    fn stand_in(&self, slot: Slot, state: SlotState, standings: &Standings) -> Option<Place> {
+    /// The places that may stand in: up for this proxy and for all others, as far as they are heard,
+    /// so that all choose the same one.
+    fn fit_to_stand_in(&self) -> [bool; 128] {
+        let mut fit = [false; 128];
+        for member in self.members.iter().filter(|member| member.is_up()) {
+            let mut peers = self.peers.iter().flatten();
+            fit[usize::from(member.place.id())] = peers.all(|peer| peer.up.contains(&member.place));
+        }
+        fit
+    }
+
+    /// The next candidate that is fit, for the place that fails.
+    fn stand_in(&self, slot: Slot, state: SlotState, fit: &[bool; 128]) -> Option<Place> {
         let failing = match (state.stage, state.second) {
             (Stage::Suspect, Some(second)) => second,
             _ => state.first,
@@ -246,7 +265,7 @@ impl Engine {
         let candidates = self.placement.candidates(slot).iter();
         candidates
             .map(|index| self.members[index.index()].place)
-            .find(|&place| place != failing && standings.get(place).up_since_ms.is_some())
+            .find(|&place| place != failing && fit[usize::from(place.id())])
     }
 
     fn look_at_peers(&self, state: SlotState, slot: Slot, out: &mut [Option<PeerSlot>]) {
@@ -255,6 +274,7 @@ impl Engine {
                 Some(PeerSlot {
                     slot: *peer.slots.get(slot.index())?,
                     second_up: state.second.is_some_and(|second| peer.up.contains(&second)),
+                    heard_ms: peer.heard_ms,
                 })
             });
         }

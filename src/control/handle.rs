@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use tokio::sync::{mpsc, oneshot, watch};
 
+use super::peer::PeerState;
 use super::status::{ReloadOutcome, Status};
 
 /// Requests that wait for control at most.
@@ -31,10 +32,10 @@ pub struct PeerNews {
 /// What control lets others see, written anew as a whole.
 #[derive(Debug)]
 pub struct Published {
-    /// The body of `GET /status`.
+    /// What `GET /status` answers.
     pub status: Status,
-    /// The body of `GET /peer`, JSON.
-    pub peer_report: String,
+    /// What `GET /peer` answers.
+    pub peer: PeerState,
 }
 
 /// Control does not answer: it has ended, or is overwhelmed.
@@ -79,6 +80,11 @@ impl ControlHandle {
         Arc::clone(&self.published.borrow())
     }
 
+    /// Whether control goes on.
+    pub fn is_running(&self) -> bool {
+        !self.commands.is_closed()
+    }
+
     /// Has the files read again at once, whatever their content.
     ///
     /// # Errors
@@ -91,6 +97,14 @@ impl ControlHandle {
             .await
             .map_err(|_ended| ControlGone)?;
         outcome.await.map_err(|_ended| ControlGone)
+    }
+
+    /// Has the files read again without waiting for the result, which is logged.
+    pub fn reload_soon(&self) {
+        // When so many requests wait already, one of them does it.
+        let _ = self
+            .commands
+            .try_send(Command::Reload(oneshot::channel().0));
     }
 
     /// Tells what a peer has answered. Waits while control is busy.

@@ -1,21 +1,35 @@
 //! What changes while the proxy runs: files, health, handovers.
 //!
 //! * [`engine`]: the pool and what becomes of it.
-//! * [`handle`]: what others may ask, and what is published for them.
-//! * [`memory`]: what is remembered over a restart.
-//! * [`owed`]: removals that a server out of reach has missed.
+//! * [`start`]: where control begins, from what is on disk.
+//! * [`run`]: the control thread; `reload`, `replay` and `peers` are parts of it.
+//! * [`handle`], [`status`], [`peer`]: what others may ask, and what they are told; `view` writes it
+//!   down.
+//! * [`memory`], [`slot_groups`], [`state_file`], [`owed`]: what is remembered over a restart.
+//! * [`watch`], [`live`]: files that change, and which of their keys take effect at once; `files`
+//!   reads them.
 //! * [`probes`]: one task per backend that asks whether it is there.
-//! * [`slot_groups`]: the states of all slots, written down.
-//! * [`state_file`]: the memory on disk.
-//! * [`status`]: what the proxy says about itself.
-//! * [`watch`]: notices that a file may have changed.
+//! * [`clock`]: the time that everything here goes by.
 
+pub mod clock;
 pub mod engine;
+mod files;
 pub mod handle;
+pub mod live;
 pub mod memory;
 pub mod owed;
+pub mod peer;
+mod peers;
 pub mod probes;
+mod reload;
+mod replay;
+pub mod run;
 pub mod slot_groups;
+pub mod start;
 pub mod state_file;
 pub mod status;
+mod view;
 pub mod watch;
+
+pub use run::{Control, RunningControl};
+pub use start::{ControlEnds, ControlError, ControlOptions, Prepared, prepare};

@@ -13,7 +13,9 @@ use serde_json::{Value, json};
 
 use super::memory::Memory;
 use super::slot_groups::{GroupError, SlotGroup, group, ungroup};
-use crate::config::{BackendAddress, BackendSpec, BackendState, Faults, PartitionMap};
+use crate::config::{
+    BackendAddress, BackendSpec, BackendState, Faults, PartitionMap, derived_backend_id,
+};
 use crate::handover::{Place, SlotState};
 
 /// The format that is written, and the only one that is read.
@@ -117,7 +119,9 @@ struct Document {
 #[serde(deny_unknown_fields)]
 struct BackendDocument {
     name: String,
-    id: u8,
+    /// `None` when it is derived from the name.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    id: Option<u8>,
     address: String,
     weight: u16,
     #[serde(with = "StateName")]
@@ -251,7 +255,7 @@ impl BackendDocument {
     fn new(spec: &BackendSpec) -> Self {
         Self {
             name: spec.name.clone(),
-            id: spec.id,
+            id: (!spec.id_is_derived).then_some(spec.id),
             address: spec.address.to_string(),
             weight: spec.weight,
             state: spec.state,
@@ -259,11 +263,12 @@ impl BackendDocument {
     }
 
     fn into_spec(self) -> Result<BackendSpec, Damage> {
+        let id = self.id.unwrap_or_else(|| derived_backend_id(&self.name));
         match BackendAddress::parse(&self.address) {
-            Ok(address) if Place::new(self.id).is_some() => Ok(BackendSpec {
+            Ok(address) if Place::new(id).is_some() => Ok(BackendSpec {
                 name: self.name,
-                id: self.id,
-                id_is_derived: false,
+                id,
+                id_is_derived: self.id.is_none(),
                 address,
                 weight: self.weight,
                 state: self.state,

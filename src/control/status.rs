@@ -24,7 +24,7 @@ pub struct Status {
     /// All slots, by stage.
     pub slots: StageCounts,
     /// The longest session timeout seen, in minutes; 0 for none so far.
-    pub longest_session_timeout_minutes: u64,
+    pub longest_session_timeout_minutes: u32,
     /// The other proxies, in the order of the main file.
     pub peers: Vec<PeerStatus>,
 }
@@ -41,27 +41,28 @@ pub struct LastReload {
 
 /// The result of reading both files again, whoever asked for it: also the answer of `POST /reload`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-#[serde(tag = "result", rename_all = "lowercase")]
-pub enum ReloadOutcome {
+pub struct ReloadOutcome {
+    /// How it ended.
+    pub result: ReloadResult,
+    /// Version of the partition map in force now.
+    pub map_version: u64,
+    /// What is wrong, for people; with places in the files where there are some. Empty unless the
+    /// files were refused.
+    pub faults: Vec<String>,
+    /// Keys of the main file whose new value takes a restart.
+    pub needs_restart: Vec<&'static str>,
+}
+
+/// How reading both files again ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum ReloadResult {
     /// Something is new, and in force.
-    Applied {
-        /// Version of the partition map in force now.
-        map_version: u64,
-        /// Keys of the main file whose new value takes a restart.
-        needs_restart: Vec<&'static str>,
-    },
-    /// Both files say what is in force.
-    Unchanged {
-        /// Version of the partition map in force.
-        map_version: u64,
-    },
+    Applied,
+    /// What is in force is what both files say, but for what takes a restart.
+    Unchanged,
     /// The files have faults or the change is not allowed: what was in force stays so.
-    Refused {
-        /// Version of the partition map in force.
-        map_version: u64,
-        /// What is wrong, for people; with places in the files where there are some.
-        faults: Vec<String>,
-    },
+    Refused,
 }
 
 /// One backend.
@@ -83,12 +84,17 @@ pub struct BackendStatus {
     pub since_ms: u64,
     /// Slots that the partition map gives it.
     pub slots_owned: usize,
-    /// Slots that it serves now, as the first place or the only one.
+    /// Slots whose items are all there, or that it serves before the other place.
     pub slots_first: usize,
-    /// Slots in a handover or failover with it at either place, by stage.
+    /// Slots with it at either place, by stage.
     pub slots_in: StageCounts,
     /// Removals that it has missed and still has to be told of.
     pub owed_removals: usize,
+    /// Sessions moved to it since the start.
+    pub moved_here: u64,
+    /// Requests answered "no such session" since the start because it was out of reach and another
+    /// backend stood in.
+    pub absent_while_away: u64,
 }
 
 /// What a backend's health says.

@@ -1,6 +1,7 @@
 //! DELETE: debris before truth, or a crash between the two brings the session back.
 
 use super::search::{Ask, Refusal, Search, Seen, Step};
+use super::write::in_place_of;
 use super::{Cookie, NO_LOCK, Place, Stage};
 
 /// Where a removal stands: which answer it waits for. `at` and `counter` say what is removed in
@@ -38,14 +39,16 @@ impl Remove {
             (Stage::Steady | Stage::Suspect, Cookie::Tagged { place, counter }) => {
                 Step::forward(place, Some(counter))
             }
-            (Stage::Steady | Stage::Suspect, Cookie::Untagged(_)) => Step::forward(first, None),
+            (Stage::Steady | Stage::Suspect, Cookie::Untagged(counter)) => {
+                Step::forward(first, in_place_of(counter))
+            }
             (Stage::Away, Cookie::Tagged { place, .. }) if place == second => {
                 Step::dropped(Refusal::LockOutOfReach)
             }
             (Stage::Away, cookie) => {
                 let counter = match cookie {
                     Cookie::Tagged { counter, .. } => Some(counter),
-                    Cookie::Untagged(_) => None,
+                    Cookie::Untagged(counter) => in_place_of(counter),
                 };
                 search.ask_in_remove(Self::Owed { counter }, Ask::Owe { to: second })
             }

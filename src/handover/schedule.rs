@@ -5,7 +5,11 @@
 //! two proxies are never two stages apart. And whoever does not know what another proxy does
 //! stays where it is: refusing is safe, going on is not.
 
+mod peers;
+
 use super::{Before, Place, SlotState, Stage};
+
+pub use peers::PeerSlot;
 
 /// What counts for one slot at one moment.
 #[derive(Debug, Clone, Copy)]
@@ -55,15 +59,6 @@ pub struct Standing {
 /// The standing of every place; a place nobody has told of is gone.
 #[derive(Debug, Clone)]
 pub struct Standings([Standing; 128]);
-
-/// The slot at another proxy.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct PeerSlot {
-    /// Its state there, with times of this proxy's clock.
-    pub slot: SlotState,
-    /// Whether that proxy sees the slot's second place up.
-    pub second_up: bool,
-}
 
 /// Enough for the longest way that takes no time.
 const MAX_STEPS: usize = 16;
@@ -181,11 +176,8 @@ impl Surroundings<'_> {
                 ..self.suspicion(slot, true)
             };
         }
-        // This proxy has lost its state, or it would know of the failure.
-        if let Some(stand_in) = self.left_elsewhere(place, 0)
-            && !self.standing(stand_in).gone
-        {
-            return self.pair(stand_in, place, Stage::Back);
+        if let Some(under_way) = self.forgotten(place) {
+            return under_way;
         }
         if target != place && self.is_up(target) {
             return self.pair(target, place, Stage::Settle);
@@ -197,7 +189,7 @@ impl Surroundings<'_> {
         if let Some(changed) = self.without_failed(slot, second) {
             return changed;
         }
-        if slot.stage == Stage::Settle && self.is_refused_elsewhere(slot.first, second) {
+        if slot.stage == Stage::Settle && self.is_refused_elsewhere(slot, second) {
             // Both places may have items: the second may have stood in for the first.
             return self.pair(second, slot.first, Stage::Wait);
         }
@@ -285,7 +277,9 @@ impl Surroundings<'_> {
             if self.moves_elsewhere(slot.first, returned) {
                 return self.pair(slot.first, returned, Stage::Move2);
             }
-            return match (self.has_lasted(slot, self.times.lifetime_ms), goes_home) {
+            let all_say = self.peers.iter().all(Option::is_some);
+            let long_enough = self.has_lasted(slot, self.times.lifetime_ms) && all_say;
+            return match (long_enough, goes_home) {
                 (false, _) => slot,
                 (true, true) => self.pair(returned, slot.first, Stage::Settle),
                 (true, false) => self.pair(slot.first, returned, Stage::Move2),
@@ -360,136 +354,6 @@ impl Surroundings<'_> {
         }
     }
 
-    /// Every other proxy has been in the slot's stage of the handover long enough, or is further.
-    fn peers_follow(&self, slot: SlotState) -> bool {
-        let min_ms = self.times.of_handover(slot.stage);
-        self.peers.iter().all(|peer| {
-            let Some(PeerSlot { slot: peer, .. }) = peer else {
-                return false;
-            };
-            if peer.first != slot.first {
-                // It has ended this handover and begun the next.
-                return slot.stage == Stage::Move2
-                    && peer.stage.is_handover()
-                    && peer.second == Some(slot.first);
-            }
-            match peer.stage {
-                Stage::Steady => true,
-                stage if stage.is_handover() && stage == slot.stage => {
-                    self.has_lasted(*peer, min_ms)
-                }
-                stage => stage.is_handover() && stage > slot.stage,
-            }
-        })
-    }
-
-    /// Another proxy is not in this handover, so that nobody can be further in it than this one,
-    /// and would have this one wait for ever: it never had the map that began it, and this proxy's
-    /// target has changed, too, or it has just begun to move items the other way.
-    fn is_refused_elsewhere(&self, first: Place, second: Place) -> bool {
-        let is_obsolete = self.target != first;
-        self.peers.iter().flatten().any(|peer| {
-            let PeerSlot { slot: there, .. } = peer;
-            match there.stage {
-                Stage::Steady => is_obsolete && there.first == second,
-                Stage::Settle => {
-                    is_obsolete && there.second == Some(second) && there.first != first
-                }
-                Stage::Wait => is_obsolete && has_places(*there, second, first),
-                Stage::Move2 => {
-                    has_places(*there, second, first)
-                        && !self.has_lasted(*there, self.times.lifetime_ms)
-                }
-                _ => false,
-            }
-        })
-    }
-
-    /// Another proxy moves items from `second` to `first` already.
-    fn moves_elsewhere(&self, first: Place, second: Place) -> bool {
-        self.peers
-            .iter()
-            .flatten()
-            .any(|peer| peer.slot.stage == Stage::Move2 && has_places(peer.slot, first, second))
-    }
-
-    /// Every other proxy refuses the slot or has left `failed`, for the same stand-in. One that
-    /// reaches `failed` again does not agree, although it may refuse for a while yet.
-    fn peers_agree_to_leave(&self, slot: SlotState, failed: Place) -> bool {
-        self.peers.iter().all(|peer| {
-            let Some(PeerSlot {
-                slot: there,
-                second_up,
-            }) = *peer
-            else {
-                return false;
-            };
-            let refuses = there.stage == Stage::Suspect
-                && has_places(there, slot.first, failed)
-                && self.has_lasted(there, self.times.overlap_ms)
-                && !second_up;
-            refuses || has_left(there, slot.first, failed)
-        })
-    }
-
-    /// Every other proxy has gone on without `failed` for the lifetime of an item, too.
-    fn peers_have_left(&self, slot: SlotState, failed: Place) -> bool {
-        self.peers.iter().all(|peer| {
-            let Some(PeerSlot { slot: there, .. }) = *peer else {
-                return false;
-            };
-            has_left(there, slot.first, failed)
-                && (there.stage != Stage::Away || self.has_lasted(there, self.times.lifetime_ms))
-        })
-    }
-
-    /// The stand-in of another proxy that has gone on without `failed` after `after_ms`.
-    fn left_elsewhere(&self, failed: Place, after_ms: u64) -> Option<Place> {
-        self.peers.iter().flatten().find_map(|peer| {
-            let there = restored(peer.slot);
-            let is_away = matches!(there.stage, Stage::Away | Stage::Back | Stage::Wait);
-            let left = is_away && there.second == Some(failed) && there.since_ms >= after_ms;
-            left.then_some(there.first)
-        })
-    }
-
-    /// The stand-in that another proxy cannot choose any more.
-    fn stand_in_elsewhere(&self, failed: Place) -> Option<Place> {
-        self.peers.iter().flatten().find_map(|peer| {
-            let PeerSlot { slot: there, .. } = peer;
-            let is_bound = match there.before {
-                Some(before) => before.stage != Stage::Steady,
-                None => !there.stage.is_handover(),
-            };
-            (is_bound && there.second == Some(failed)).then_some(there.first)
-        })
-    }
-
-    /// No other proxy went on without a place that is up again.
-    fn nobody_can_have_left(&self, slot: SlotState, up_since_ms: u64) -> bool {
-        // Others go by what this proxy says only once it has refused for this long.
-        let is_short = up_since_ms.saturating_sub(slot.since_ms) < self.times.overlap_ms;
-        let all_say = self.peers.iter().all(Option::is_some);
-        let is_settled = self.now_ms.saturating_sub(up_since_ms) >= self.times.settle_ms;
-        self.peers.is_empty() || is_short || (all_say && is_settled)
-    }
-
-    /// No other proxy is still away from `returned`, nor has been until just now.
-    fn peers_know_of_return(&self, returned: Place) -> bool {
-        self.peers.iter().all(|peer| {
-            let Some(PeerSlot { slot: there, .. }) = peer else {
-                return false;
-            };
-            match there.stage {
-                Stage::Steady => there.first != returned,
-                Stage::Suspect => false,
-                Stage::Away => there.second != Some(returned),
-                Stage::Back => self.has_lasted(*there, self.times.settle_ms),
-                _ => true,
-            }
-        })
-    }
-
     fn has_lasted(&self, slot: SlotState, min_ms: u64) -> bool {
         self.now_ms.saturating_sub(slot.since_ms) >= min_ms
     }
@@ -505,22 +369,6 @@ impl Surroundings<'_> {
     fn standing(&self, place: Place) -> Standing {
         self.standings.get(place)
     }
-}
-
-fn has_places(slot: SlotState, first: Place, second: Place) -> bool {
-    slot.first == first && slot.second == Some(second)
-}
-
-/// The slot is served by `stand_in` without `failed`.
-fn has_left(slot: SlotState, stand_in: Place, failed: Place) -> bool {
-    if has_places(slot, stand_in, failed) {
-        return slot.stage == Stage::Away;
-    }
-    let without_failed = slot.first != failed && slot.second != Some(failed);
-    // What is suspect there may become what it was before.
-    slot.stage != Stage::Suspect
-        && without_failed
-        && (slot.first == stand_in || slot.second == Some(stand_in))
 }
 
 /// The slot with its places exchanged.
@@ -557,6 +405,6 @@ fn restored(slot: SlotState) -> SlotState {
 }
 
 #[cfg(test)]
-mod tests;
+mod several_proxies;
 #[cfg(test)]
-mod two_proxies;
+mod tests;

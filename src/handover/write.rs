@@ -52,8 +52,8 @@ pub(super) fn begin_release(search: &mut Search, cookie: Cookie) -> Step {
             Step::dropped(Refusal::LockOutOfReach)
         }
         Cookie::Tagged { place, counter } => Step::forward(place, Some(counter)),
-        Cookie::Untagged(_) if matches!(search.stage, Stage::Steady | Stage::Away) => {
-            Step::forward(search.first, None)
+        Cookie::Untagged(counter) if matches!(search.stage, Stage::Steady | Stage::Away) => {
+            Step::forward(search.first, in_place_of(counter))
         }
         Cookie::Untagged(counter) => seek(search, counter),
     }
@@ -66,11 +66,19 @@ pub(super) fn begin_foreign_put(search: &mut Search, at: Place, counter: u32) ->
 
 fn begin_untagged(search: &mut Search, counter: u32) -> Step {
     match search.stage {
-        Stage::Steady | Stage::Away | Stage::Suspect => Step::forward(search.first, None),
+        Stage::Steady | Stage::Away | Stage::Suspect => {
+            Step::forward(search.first, in_place_of(counter))
+        }
         // A fresh session id: nobody else knows it, so it can be nowhere yet.
         Stage::Move2 if counter == 0 => Step::forward(search.first, None),
         _ => seek(search, counter),
     }
+}
+
+/// What to send in place of an untagged cookie: it stays as it is, unless it stands for the lock
+/// of a server that is gone.
+pub(super) fn in_place_of(counter: u32) -> Option<u32> {
+    (counter == NO_LOCK).then_some(NO_LOCK)
 }
 
 fn put_with_lock_of_second(search: &mut Search, counter: u32) -> Step {

@@ -116,12 +116,16 @@ impl Exchange<'_> {
     }
 
     /// Puts the server's own lock cookie in place of the tagged one; the length of the request
-    /// afterwards. A cookie only gets shorter by it, so there is always room.
+    /// afterwards. To be done once: afterwards the head's spans behind the cookie are outdated.
+    /// What is no number stays as it is, for the server to refuse.
     pub(super) fn untag(&self, received: &mut Buffer) -> u64 {
         let request_bytes = self.head.head_bytes as u64 + self.head.body_bytes;
         let (Some(counter), Some(value)) = (self.counter, self.head.lock_cookie) else {
             return request_bytes;
         };
+        if wire::decimal(value.of(received.filled())).is_none() {
+            return request_bytes;
+        }
         let digits = Digits::of(counter.into());
         let before = received.len();
         match received.replace_value(value, digits.as_bytes()) {

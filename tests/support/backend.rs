@@ -11,6 +11,9 @@ use socket2::SockRef;
 pub const ABSENT: &[u8] = b"404 Not Found\r\nX-AspNet-Version: 4.0.30319\r\n\
 Cache-Control: private\r\nContent-Length: 0\r\n\r\n";
 
+/// What no request of a web server begins with.
+const PROBE_START: &[u8; 25] = b"HEAD %2fstaterouter-probe";
+
 /// No connection or request after this long is a failure of the test.
 const PATIENCE: Duration = Duration::from_secs(30);
 
@@ -29,8 +32,18 @@ impl Backend {
         Self { address, accepted }
     }
 
-    /// The next connection the proxy opens.
+    /// The next connection the proxy opens for a request. Probes on the way there are answered.
     pub fn accept(&self) -> BackendConnection {
+        loop {
+            let mut connection = self.accept_any();
+            if !connection.answer_if_probe() {
+                return connection;
+            }
+        }
+    }
+
+    /// The next connection, whatever for.
+    pub fn accept_any(&self) -> BackendConnection {
         let stream = self.accepted.recv_timeout(PATIENCE).unwrap();
         stream.set_read_timeout(Some(PATIENCE)).unwrap();
         BackendConnection { stream }
@@ -40,20 +53,25 @@ impl Backend {
     /// they came, so the test's own must be the next.
     pub fn assert_nobody_connected(&self) {
         let own = TcpStream::connect(self.address).unwrap();
-        let next = self.accept();
-        assert_eq!(
-            next.stream.peer_addr().unwrap(),
-            own.local_addr().unwrap(),
-            "the proxy opened another connection"
-        );
+        loop {
+            let mut next = self.accept_any();
+            if next.stream.peer_addr().unwrap() == own.local_addr().unwrap() {
+                return;
+            }
+            let is_probe = next.answer_if_probe();
+            assert!(is_probe, "the proxy opened another connection");
+        }
     }
 
     /// Whether the proxy has opened a connection that was not accepted yet.
     pub fn has_waiting(&self) -> Option<BackendConnection> {
-        self.accepted
-            .try_recv()
-            .ok()
-            .map(|stream| BackendConnection { stream })
+        loop {
+            let stream = self.accepted.try_recv().ok()?;
+            let mut connection = BackendConnection { stream };
+            if !connection.answer_if_probe() {
+                return Some(connection);
+            }
+        }
     }
 }
 
@@ -72,6 +90,26 @@ pub struct BackendConnection {
 }
 
 impl BackendConnection {
+    /// Whether this was a probe, which is told that all is well. Waits for its first bytes. Without
+    /// any it was one as well: the proxy opens no other connection before it has something to send.
+    fn answer_if_probe(&mut self) -> bool {
+        let mut start = [0; PROBE_START.len()];
+        loop {
+            let count = self.stream.peek(&mut start).unwrap_or(0);
+            if count < start.len() && count > 0 && PROBE_START.starts_with(&start[..count]) {
+                std::thread::yield_now();
+                continue;
+            }
+            if count > 0 && start != *PROBE_START {
+                return false;
+            }
+            // It may have been given up.
+            let _ = self.stream.read(&mut [0; 1024]);
+            let _ = self.stream.write_all(ABSENT);
+            return true;
+        }
+    }
+
     /// Reads exactly `count` bytes.
     pub fn read(&mut self, count: usize) -> Vec<u8> {
         let mut bytes = vec![0; count];

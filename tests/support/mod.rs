@@ -14,18 +14,20 @@
     reason = "each test binary uses a part of this"
 )]
 
+pub mod admin;
 pub mod answers;
 pub mod backend;
 pub mod client;
 pub mod operations;
 pub mod sessions;
 pub mod system;
+pub mod tags;
 pub mod vectors;
 
 use std::io::{BufRead, BufReader};
 use std::net::SocketAddr;
-use std::process::{Child, Command, ExitStatus, Stdio};
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::process::{Child, ChildStdout, Command, ExitStatus, Stdio};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
@@ -36,6 +38,8 @@ pub struct Program {
     child: Child,
     /// Where it listens, from the line it prints once it does.
     pub address: SocketAddr,
+    stdout: Mutex<BufReader<ChildStdout>>,
+    admin: OnceLock<SocketAddr>,
     stderr: Option<JoinHandle<String>>,
     log: Arc<Log>,
     _files: Option<TempDir>,
@@ -67,6 +71,8 @@ impl Program {
         Self {
             child,
             address,
+            stdout: Mutex::new(stdout),
+            admin: OnceLock::new(),
             stderr: Some(stderr),
             log,
             _files: files,
@@ -76,6 +82,19 @@ impl Program {
     /// A state server with default settings.
     pub fn state_server() -> Self {
         Self::start(&["state-server", "--listen", "127.0.0.1:0", "--workers", "1"])
+    }
+
+    /// Where its admin server listens, from the second line it prints.
+    pub fn admin(&self) -> SocketAddr {
+        *self.admin.get_or_init(|| {
+            let mut line = String::new();
+            self.stdout.lock().unwrap().read_line(&mut line).unwrap();
+            let address = line.trim().strip_prefix("admin on ");
+            address
+                .unwrap_or_else(|| panic!("{line:?}"))
+                .parse()
+                .unwrap()
+        })
     }
 
     /// The process id.
@@ -170,14 +189,30 @@ pub struct ProxyFiles {
 }
 
 impl ProxyFiles {
-    /// A proxy on a free port over `backends`, named `state-1`, `state-2` and so on.
+    /// A proxy on a free port over `backends`, named `state-1`, `state-2` and so on, with the ids
+    /// 1, 2 and so on.
     pub fn new(backends: &[impl std::fmt::Display], extra: &str) -> Self {
+        let backends: Vec<_> = (1..).zip(backends).collect();
+        Self::with_ids(&backends, extra)
+    }
+
+    /// The same with other ids.
+    pub fn with_ids(backends: &[(u8, impl std::fmt::Display)], extra: &str) -> Self {
         let directory = tempfile::tempdir().unwrap();
         let mut map = String::from("version: 1\nbackends:\n");
-        for (number, address) in (1..).zip(backends) {
-            map += &format!("  - {{name: state-{number}, id: {number}, address: \"{address}\"}}\n");
+        for (number, (id, address)) in (1..).zip(backends) {
+            map += &format!("  - {{name: state-{number}, id: {id}, address: \"{address}\"}}\n");
         }
-        let main = format!("listen: 127.0.0.1:0\npartition_map: map.yaml\nworkers: 2\n{extra}\n");
+        let mut main =
+            format!("listen: 127.0.0.1:0\npartition_map: map.yaml\nworkers: 2\n{extra}\n");
+        if !extra.contains("admin:") {
+            // The default port belongs to one proxy only.
+            main += "admin: {listen: \"127.0.0.1:0\"}\n";
+        }
+        if !extra.contains("health:") {
+            // A test that makes a backend fail wants it to be asked again.
+            main += "health: {interval: 1h, fall: 100}\n";
+        }
         std::fs::write(directory.path().join("map.yaml"), map).unwrap();
         std::fs::write(directory.path().join("staterouter.yaml"), main).unwrap();
         Self { directory }
@@ -191,6 +226,23 @@ impl ProxyFiles {
             .to_str()
             .unwrap()
             .to_owned()
+    }
+
+    /// Puts `text` in the place of a file, as a deployment tool does: all at once.
+    pub fn replace(&self, file: &str, text: &str) {
+        let next = self.directory.path().join("next");
+        std::fs::write(&next, text).unwrap();
+        std::fs::rename(next, self.directory.path().join(file)).unwrap();
+    }
+
+    /// The content of a file.
+    pub fn read(&self, file: &str) -> String {
+        std::fs::read_to_string(self.directory.path().join(file)).unwrap()
+    }
+
+    /// Starts the proxy and keeps the files.
+    pub fn start(&self) -> Program {
+        Program::start(&["serve", "--config", &self.config()])
     }
 
     /// Starts the proxy.

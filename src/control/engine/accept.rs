@@ -1,5 +1,7 @@
 //! Which partition map may follow the one in force.
 
+use std::sync::Arc;
+
 use super::{Engine, Member};
 use crate::config::PartitionMap;
 use crate::handover::Place;
@@ -99,7 +101,7 @@ impl Engine {
             .count();
         self.check_share(&map, moved_slots)?;
         self.members = self.members_of(&map, now_ms);
-        self.placement = placement;
+        self.placement = Arc::new(placement);
         self.map = map;
         Ok(Some(Accepted {
             version: self.map.version,

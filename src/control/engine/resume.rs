@@ -1,5 +1,7 @@
 //! Where a proxy goes on that was started again.
 
+use std::sync::Arc;
+
 use super::{Engine, Member};
 use crate::config::{BackendSpec, Config, PartitionMap};
 use crate::control::memory::Memory;
@@ -44,7 +46,7 @@ impl Engine {
             peers: vec![None; config.peers.len()],
             config,
             map,
-            placement,
+            placement: Arc::new(placement),
             members,
             slots,
             longest_timeout_minutes: 0,
@@ -82,6 +84,10 @@ impl Engine {
             }
         }
         engine.slots = memory.slots;
+        for slot in &mut engine.slots {
+            // A clock that was set back must not hold a stage up.
+            slot.since_ms = slot.since_ms.min(now_ms);
+        }
         Ok(engine)
     }
 

@@ -10,6 +10,7 @@ hash_key: 00112233445566778899aabbccddeeff
 accept_moved_share: 90
 backends:
   - {name: a, id: 1, address: 'a.example:42424', weight: 200}
+  - {name: derived, address: 'c.example:42424', state: 'off'}
   - {name: b, id: 127, address: '[fd00::1]:42424', state: drain}
 ";
 

@@ -89,7 +89,11 @@ impl Moment {
     }
 
     fn peer(mut self, slot: SlotState, second_up: bool) -> Self {
-        self.peers.push(Some(PeerSlot { slot, second_up }));
+        self.peers.push(Some(PeerSlot {
+            slot,
+            second_up,
+            heard_ms: 0,
+        }));
         self
     }
 
@@ -104,8 +108,13 @@ impl Moment {
         }
     }
 
+    /// The peers have just been heard.
     fn advance(&self, slot: SlotState, now_ms: u64) -> SlotState {
-        advance(slot, &self.surroundings(now_ms))
+        let mut moment = self.clone();
+        for peer in moment.peers.iter_mut().flatten() {
+            peer.heard_ms = now_ms;
+        }
+        advance(slot, &moment.surroundings(now_ms))
     }
 
     /// The slot becomes `next` at `due_ms` and not a millisecond sooner.
@@ -354,6 +363,36 @@ fn a_proxy_that_lost_its_state_learns_of_a_failover() {
         let moment = Moment::new(1).peer(pair(stage, 3, 1, 0), true);
         assert_eq!(moment.advance(steady(1, 0), 9), pair(Back, 3, 1, 9));
     }
+}
+
+#[test]
+fn what_a_peer_said_a_while_ago_may_not_last() {
+    let suspected = suspect(3, 1, (Steady, 0, true), 0);
+    let mut moment = Moment::new(1)
+        .with(1, Standing::down())
+        .peer(suspected, false);
+    let heard_at = |heard_ms| {
+        moment.peers[0].as_mut().unwrap().heard_ms = heard_ms;
+        advance(suspected, &moment.surroundings(20_000)).stage
+    };
+    assert_eq!([9_999, 10_000].map(heard_at), [Suspect, Away]);
+}
+
+#[test]
+fn a_proxy_that_lost_its_state_learns_of_a_handover() {
+    let now_ms = TIMES.lifetime_ms;
+    for (stage, since_ms) in [(Settle, 0), (Move1, 0), (Move2, 1)] {
+        let there = pair(stage, 2, 1, since_ms);
+        let moment = Moment::new(2).peer(there, true);
+        assert_eq!(moment.advance(steady(2, 5), now_ms).second, Some(place(1)));
+    }
+    // It has only not ended yet.
+    let lagging = Moment::new(2).peer(pair(Move2, 2, 1, 0), true);
+    assert_eq!(lagging.advance(steady(2, 5), now_ms), steady(2, 5));
+    let given_up = Moment::new(2)
+        .peer(pair(Move1, 2, 1, 0), true)
+        .with(1, Standing::gone());
+    assert_eq!(given_up.advance(steady(2, 5), now_ms), steady(2, 5));
 }
 
 /// What may happen to a slot between two looks.

@@ -1,5 +1,5 @@
-//! Two proxies that see each other late, servers and links that fail, maps that arrive late: what
-//! one proxy does with a slot never contradicts what the other does or has just done.
+//! Proxies that see each other late, servers and links that fail, maps that arrive late: what one
+//! proxy does with a slot never contradicts what another does or has just done.
 
 use std::collections::VecDeque;
 
@@ -19,8 +19,8 @@ const TIMES: Times = Times {
 const ITEM: u64 = 170;
 const OPERATION: u64 = 10;
 
-/// How late a proxy notices a server's fall or return, takes a map, and hears of the other.
-const LAGS: [u64; 2] = [1, 6];
+/// How late each proxy notices a server's fall or return, takes a map, and hears of the others.
+const LAGS: [u64; 3] = [1, 6, 3];
 
 #[derive(Debug, Clone)]
 enum Event {
@@ -36,9 +36,9 @@ fn any_event() -> impl Strategy<Value = Event> {
     prop_oneof![
         3 => id.clone().prop_map(Event::Target),
         5 => (id.clone(), any::<bool>()).prop_map(|(id, up)| Event::Server { id, up }),
-        1 => (0..2_usize, id, any::<bool>()).prop_map(|(proxy, id, up)| Event::View { proxy, id, up }),
-        2 => (0..2_usize, any::<bool>()).prop_map(|(proxy, on)| Event::Proxy { proxy, on }),
-        2 => (0..2_usize, any::<bool>()).prop_map(|(proxy, on)| Event::Link { proxy, on }),
+        1 => (0..3_usize, id, any::<bool>()).prop_map(|(proxy, id, up)| Event::View { proxy, id, up }),
+        2 => (0..3_usize, any::<bool>()).prop_map(|(proxy, on)| Event::Proxy { proxy, on }),
+        2 => (0..3_usize, any::<bool>()).prop_map(|(proxy, on)| Event::Link { proxy, on }),
     ]
 }
 
@@ -62,7 +62,7 @@ struct Farm {
     target: (Place, u64),
     /// Whether each server is up, and since when that has been so.
     servers: [(bool, u64); 4],
-    proxies: [Proxy; 2],
+    proxies: Vec<Proxy>,
     /// Until when something may live at each server.
     alive_until: [u64; 4],
 }
@@ -72,8 +72,8 @@ fn place(id: u8) -> Place {
 }
 
 impl Farm {
-    fn new() -> Self {
-        let proxy = || Proxy {
+    fn new(proxies: usize) -> Self {
+        let proxy = |_| Proxy {
             slot: SlotState::steady(place(1), 0),
             target: place(1),
             up_since: [Some(0); 4],
@@ -87,28 +87,32 @@ impl Farm {
             now: 0,
             target: (place(1), 0),
             servers: [(true, 0); 4],
-            proxies: [proxy(), proxy()],
+            proxies: (0..proxies).map(proxy).collect(),
             alive_until: [0; 4],
         }
     }
 
     fn apply(&mut self, event: &Event) {
-        let now = self.now;
+        let (now, count) = (self.now, self.proxies.len());
         match *event {
             Event::Target(id) => self.target = (place(id), now),
             Event::Server { id, up } => self.servers[usize::from(id)] = (up, now),
-            Event::View { proxy, id, up } => self.proxies[proxy].cut_off[usize::from(id)] = !up,
-            Event::Link { proxy, on } => self.proxies[proxy].hears = on,
+            Event::View { proxy, id, up } => {
+                let proxy = &mut self.proxies[proxy % count];
+                proxy.cut_off[usize::from(id)] = !up;
+            }
+            Event::Link { proxy, on } => self.proxies[proxy % count].hears = on,
             Event::Proxy { proxy, on } => {
-                self.proxies[proxy].is_on = on;
-                self.proxies[proxy].on_since = now;
+                let proxy = &mut self.proxies[proxy % count];
+                proxy.is_on = on;
+                proxy.on_since = now;
             }
         }
     }
 
     fn tick(&mut self) -> Result<(), TestCaseError> {
         self.now += 1;
-        for index in 0..2 {
+        for index in 0..self.proxies.len() {
             self.look_around(index);
             self.advance(index);
         }
@@ -137,7 +141,8 @@ impl Farm {
     }
 
     fn advance(&mut self, index: usize) {
-        let heard = self.heard_by(index);
+        let others = (0..self.proxies.len()).filter(|other| *other != index);
+        let peers: Vec<_> = others.map(|other| self.heard(index, other)).collect();
         let now = self.now;
         let proxy = &mut self.proxies[index];
         let mut seen = None;
@@ -154,7 +159,7 @@ impl Farm {
                 target: proxy.target,
                 stand_in: (1..=3).find(fits).map(place),
                 standings: &standings,
-                peers: &[heard],
+                peers: &peers,
                 times: &TIMES,
                 now_ms: now,
             };
@@ -166,6 +171,7 @@ impl Farm {
             seen = Some(PeerSlot {
                 slot: proxy.slot,
                 second_up,
+                heard_ms: now,
             });
         }
         proxy.past.push_back(seen);
@@ -174,9 +180,9 @@ impl Farm {
         }
     }
 
-    /// What a proxy knows of the other: as it was a while ago, or nothing.
-    fn heard_by(&self, index: usize) -> Option<PeerSlot> {
-        let (me, other) = (&self.proxies[index], &self.proxies[1 - index]);
+    /// What a proxy knows of another: as it was a while ago, or nothing.
+    fn heard(&self, index: usize, other: usize) -> Option<PeerSlot> {
+        let (me, other) = (&self.proxies[index], &self.proxies[other]);
         let lag = LAGS[index];
         if !me.hears || self.now - me.on_since < lag || !other.is_on {
             return None;
@@ -185,6 +191,7 @@ impl Farm {
         let mut heard = (*other.past.get(other.past.len().checked_sub(back)?)?)?;
         // It says how long ago, not when.
         heard.slot.since_ms += lag;
+        heard.heard_ms = self.now;
         Some(heard)
     }
 
@@ -206,7 +213,7 @@ impl Farm {
         }
     }
 
-    /// What a proxy does now against what either has done as long ago as an operation takes.
+    /// What a proxy does now against what any has done as long ago as an operation takes.
     fn check(&self) -> Result<(), TestCaseError> {
         for now in self.proxies.iter().filter(|proxy| proxy.is_on) {
             for then in self.proxies.iter().flat_map(|proxy| &proxy.past).flatten() {
@@ -268,23 +275,24 @@ fn serves(slot: &SlotState) -> impl Iterator<Item = Place> {
 proptest! {
     #[test]
     fn proxies_never_contradict_each_other(
+        proxies in 2..=3_usize,
         events in prop::collection::vec((0..70_u64, any_event()), 1..60),
     ) {
-        let mut farm = Farm::new();
+        let mut farm = Farm::new(proxies);
         for (ticks, event) in &events {
             for _ in 0..*ticks {
                 farm.tick()?;
             }
             farm.apply(event);
         }
-        // Once everything works, both get where the map wants them.
+        // Once everything works, all get where the map wants them.
         for id in 1..=3 {
             farm.apply(&Event::Server { id, up: true });
-            for proxy in 0..2 {
+            for proxy in 0..proxies {
                 farm.apply(&Event::View { proxy, id, up: true });
             }
         }
-        for proxy in 0..2 {
+        for proxy in 0..proxies {
             farm.apply(&Event::Proxy { proxy, on: true });
             farm.apply(&Event::Link { proxy, on: true });
         }
@@ -293,7 +301,7 @@ proptest! {
             farm.tick()?;
             ticks += 1;
         }
-        let [one, other] = &farm.proxies;
-        prop_assert!(farm.is_at_rest(), "{:?} and {:?}", one.slot, other.slot);
+        let slots: Vec<_> = farm.proxies.iter().map(|proxy| proxy.slot).collect();
+        prop_assert!(farm.is_at_rest(), "{slots:?}");
     }
 }

@@ -1,0 +1,161 @@
+//! The other proxies, as far as an operator has to know of them.
+
+use super::status::PeerStatus;
+use crate::config::BackendAddress;
+
+/// A peer that says nothing for this long does not answer, whoever is to blame.
+const SILENCE_MS: u64 = 3_000;
+
+/// How often what is wrong with a peer is said again.
+const REPEAT_MS: u64 = 60_000;
+
+/// The peers of the main file, in its order.
+#[derive(Debug)]
+pub(super) struct Peers(Vec<Peer>);
+
+#[derive(Debug)]
+struct Peer {
+    address: String,
+    /// Version of its map, or why it does not say.
+    state: Result<u64, String>,
+    heard_ms: u64,
+    /// When a complaint about it is due again; `None` while there is nothing to complain about.
+    repeat_ms: Option<u64>,
+}
+
+impl Peers {
+    pub(super) fn new(addresses: &[BackendAddress], now_ms: u64) -> Self {
+        let peer = |address: &BackendAddress| Peer {
+            address: address.to_string(),
+            state: Err("it has not been asked yet".to_owned()),
+            heard_ms: now_ms,
+            repeat_ms: None,
+        };
+        Self(addresses.iter().map(peer).collect())
+    }
+
+    /// The peer at this position has said which map it has, or could not be asked.
+    pub(super) fn heard(&mut self, index: usize, state: Result<u64, String>, now_ms: u64) {
+        if let Some(peer) = self.0.get_mut(index) {
+            let is_back = peer.state.is_err() && state.is_ok();
+            peer.state = state;
+            peer.heard_ms = now_ms;
+            if is_back {
+                tracing::info!(peer = peer.address, "peer answers");
+            }
+        }
+    }
+
+    /// Those that have said nothing for too long, by position.
+    pub(super) fn silent(&mut self, now_ms: u64) -> Vec<usize> {
+        let mut silent = Vec::new();
+        for (index, peer) in self.0.iter_mut().enumerate() {
+            if now_ms.saturating_sub(peer.heard_ms) >= SILENCE_MS {
+                peer.state = Err("nobody has asked it lately".to_owned());
+                silent.push(index);
+            }
+        }
+        silent
+    }
+
+    /// Logs what is wrong, at once and then again and again.
+    pub(super) fn complain(&mut self, own_version: u64, now_ms: u64) {
+        for peer in &mut self.0 {
+            let complaint = peer.complaint(own_version);
+            let Some(complaint) = complaint else {
+                peer.repeat_ms = None;
+                continue;
+            };
+            // The first answer is still under way when the program has just started.
+            let due_ms = peer.repeat_ms.unwrap_or(peer.heard_ms);
+            if now_ms >= due_ms {
+                peer.repeat_ms = Some(now_ms + REPEAT_MS);
+                tracing::warn!(peer = peer.address, "{complaint}");
+            }
+        }
+    }
+
+    pub(super) fn status(&self) -> Vec<PeerStatus> {
+        let status = |peer: &Peer| PeerStatus {
+            address: peer.address.clone(),
+            failure: peer.state.as_ref().err().cloned(),
+            map_version: peer.state.as_ref().ok().copied(),
+        };
+        self.0.iter().map(status).collect()
+    }
+}
+
+impl Peer {
+    fn complaint(&self, own_version: u64) -> Option<String> {
+        match &self.state {
+            Err(failure) => Some(format!(
+                "peer does not answer, so no handover goes on and no backend is replaced: {failure}"
+            )),
+            Ok(version) if *version > own_version => Some(format!(
+                "peer has version {version} of the partition map, this proxy still has \
+                 {own_version}: bring the map to every proxy"
+            )),
+            Ok(_) => None,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn peers() -> Peers {
+        Peers::new(&[BackendAddress::parse("10.0.0.6:42480").unwrap()], 1_000)
+    }
+
+    fn complaint(peers: &Peers) -> Option<String> {
+        peers.0[0].complaint(4)
+    }
+
+    #[test]
+    fn a_peer_that_is_ahead_or_does_not_answer_is_complained_about() {
+        let mut peers = peers();
+        for (state, complaint_has) in [
+            (
+                Err("connection refused".to_owned()),
+                Some("connection refused"),
+            ),
+            (Ok(4), None),
+            (Ok(5), Some("version 5")),
+            (Ok(3), None),
+        ] {
+            peers.heard(0, state.clone(), 2_000);
+            let complaint = complaint(&peers).unwrap_or_default();
+            let wanted = complaint_has.unwrap_or_default();
+            assert!(complaint.contains(wanted), "{complaint}");
+            assert_eq!(complaint.is_empty(), wanted.is_empty(), "{complaint}");
+        }
+    }
+
+    #[test]
+    fn what_was_heard_long_ago_does_not_count() {
+        let mut peers = peers();
+        peers.heard(0, Ok(4), 2_000);
+        assert!(peers.silent(4_999).is_empty());
+        assert_eq!(peers.status()[0].map_version, Some(4));
+        assert_eq!(peers.silent(5_000), [0]);
+        assert!(peers.status()[0].failure.is_some());
+        peers.heard(0, Ok(4), 5_500);
+        assert!(peers.silent(6_000).is_empty());
+    }
+
+    #[test]
+    fn a_complaint_is_repeated_once_a_minute() {
+        let mut peers = peers();
+        peers.heard(0, Err("no".to_owned()), 2_000);
+        peers.complain(4, 2_000);
+        assert_eq!(peers.0[0].repeat_ms, Some(62_000));
+        peers.complain(4, 61_999);
+        assert_eq!(peers.0[0].repeat_ms, Some(62_000));
+        peers.complain(4, 62_000);
+        assert_eq!(peers.0[0].repeat_ms, Some(122_000));
+        peers.heard(0, Ok(4), 63_000);
+        peers.complain(4, 63_000);
+        assert_eq!(peers.0[0].repeat_ms, None);
+    }
+}

@@ -1,0 +1,89 @@
+//! Other files while the proxy runs: all of what they say comes into force, or nothing.
+
+use super::live;
+use super::run::Control;
+use super::status::{LastReload, ReloadOutcome, ReloadResult};
+
+impl Control {
+    /// Reads the files again if one of them holds something else.
+    pub(super) fn look_at_files(&mut self) {
+        if self
+            .files
+            .as_mut()
+            .is_some_and(|files| files.have_changed())
+        {
+            self.reload();
+        }
+    }
+
+    /// Reads the files again.
+    pub(super) fn reload(&mut self) -> ReloadOutcome {
+        let outcome = self.try_reload().unwrap_or_else(|faults| ReloadOutcome {
+            result: ReloadResult::Refused,
+            map_version: self.engine.map().version,
+            faults,
+            needs_restart: Vec::new(),
+        });
+        log(&outcome);
+        self.last_reload = Some(LastReload {
+            at_ms: self.clock.now_ms(),
+            outcome: outcome.clone(),
+        });
+        self.publish();
+        outcome
+    }
+
+    fn try_reload(&mut self) -> Result<ReloadOutcome, Vec<String>> {
+        let outcome = |result, needs_restart, map_version| ReloadOutcome {
+            result,
+            map_version,
+            faults: Vec::new(),
+            needs_restart,
+        };
+        let in_force = self.engine.map().version;
+        let Some(files) = &self.files else {
+            return Ok(outcome(ReloadResult::Unchanged, Vec::new(), in_force));
+        };
+        let loaded = files.load()?;
+        let (config, needs_restart) = live::merge(self.engine.config(), loaded.config);
+        let now_ms = self.clock.now_ms();
+        let mut next = self.engine.clone();
+        let is_same_config = config == *next.config();
+        let level = config.log.level;
+        next.set_config(config);
+        let accepted = next
+            .accept(loaded.partition_map, now_ms)
+            .map_err(|refused| vec![refused.to_string()])?;
+        if is_same_config && accepted.is_none() {
+            return Ok(outcome(ReloadResult::Unchanged, needs_restart, in_force));
+        }
+        let notices = next.tick(now_ms);
+        self.put_in_force(next)
+            .map_err(|error| vec![error.to_string()])?;
+        if let Some(handle) = &self.level {
+            handle.set(level);
+        }
+        if let Some(accepted) = accepted {
+            let (version, slots) = (accepted.version, accepted.moved_slots);
+            tracing::info!(version, slots, "partition map in force; so many slots move");
+        }
+        self.log_notices(&notices);
+        let version = self.engine.map().version;
+        Ok(outcome(ReloadResult::Applied, needs_restart, version))
+    }
+}
+
+pub(super) fn log(outcome: &ReloadOutcome) {
+    match outcome.result {
+        ReloadResult::Applied => tracing::info!("files read, what they say is in force"),
+        ReloadResult::Unchanged => {}
+        ReloadResult::Refused => {
+            for fault in &outcome.faults {
+                tracing::error!("files refused, what was in force stays: {fault}");
+            }
+        }
+    }
+    for key in &outcome.needs_restart {
+        tracing::warn!("{key} has changed: that takes a restart");
+    }
+}

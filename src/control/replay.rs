@@ -1,0 +1,108 @@
+//! Tells backends that have come back what they missed.
+
+use std::collections::HashMap;
+use std::time::Duration;
+
+use tokio::sync::mpsc;
+use tokio::task::JoinSet;
+
+use super::owed::Owed;
+use crate::backend::{RemoveError, Remover};
+use crate::config::BackendAddress;
+use crate::handover::Place;
+
+/// Results that wait for control at most; a task with one more waits itself.
+const MAX_RESULTS: usize = 256;
+
+/// Pause after a failure.
+const PAUSE_MS: u64 = 2_000;
+
+/// What one task reports.
+#[derive(Debug)]
+pub(super) struct Replayed {
+    pub(super) place: Place,
+    pub(super) event: ReplayEvent,
+}
+
+#[derive(Debug)]
+pub(super) enum ReplayEvent {
+    /// This one is gone, or the backend will never take it.
+    Removed(Vec<u8>),
+    /// The task has ended.
+    Ended(Result<(), RemoveError>),
+}
+
+/// The tasks, one per backend at most. They end with this.
+#[derive(Debug)]
+pub(super) struct Replays {
+    tasks: JoinSet<()>,
+    /// When the next may begin; never while one runs.
+    next_ms: HashMap<Place, u64>,
+    results: mpsc::Sender<Replayed>,
+}
+
+impl Replays {
+    pub(super) fn new() -> (Self, mpsc::Receiver<Replayed>) {
+        let (results, received) = mpsc::channel(MAX_RESULTS);
+        let replays = Self {
+            tasks: JoinSet::new(),
+            next_ms: HashMap::new(),
+            results,
+        };
+        (replays, received)
+    }
+
+    /// Begins to tell the backend at `place` what it is owed, unless that is under way or has just
+    /// failed. Needs a runtime.
+    pub(super) fn begin(
+        &mut self,
+        place: Place,
+        address: &BackendAddress,
+        timeout: Duration,
+        owed: &Owed,
+        now_ms: u64,
+    ) {
+        if self.next_ms.get(&place).is_some_and(|next| now_ms < *next) {
+            return;
+        }
+        self.next_ms.insert(place, u64::MAX);
+        let targets = owed.of(place).map(<[u8]>::to_vec).collect();
+        let remover = Remover::new(address.clone(), timeout);
+        self.tasks
+            .spawn(replay(place, remover, targets, self.results.clone()));
+        while self.tasks.try_join_next().is_some() {}
+    }
+
+    /// The task of this backend has ended.
+    pub(super) fn ended(&mut self, place: Place, is_failure: bool, now_ms: u64) {
+        if is_failure {
+            self.next_ms.insert(place, now_ms + PAUSE_MS);
+        } else {
+            self.next_ms.remove(&place);
+        }
+    }
+}
+
+async fn replay(
+    place: Place,
+    mut remover: Remover,
+    targets: Vec<Vec<u8>>,
+    results: mpsc::Sender<Replayed>,
+) {
+    let report = async |event| results.send(Replayed { place, event }).await.is_ok();
+    for target in targets {
+        match remover.remove(&target).await {
+            // It will not take this one next time either, and must not stay away for that.
+            Ok(()) | Err(RemoveError::Status(400)) => {
+                if !report(ReplayEvent::Removed(target)).await {
+                    return;
+                }
+            }
+            Err(error) => {
+                report(ReplayEvent::Ended(Err(error))).await;
+                return;
+            }
+        }
+    }
+    report(ReplayEvent::Ended(Ok(()))).await;
+}

@@ -1,0 +1,390 @@
+//! The control thread: what happens goes into the engine, what it says goes out.
+//!
+//! Every step is tried on a copy of the engine. It counts once it is on disk, and only then the
+//! data path and the peers see it.
+
+use std::collections::HashMap;
+use std::future::pending;
+use std::io;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::thread::{self, JoinHandle};
+use std::time::Duration;
+
+use tokio::sync::{mpsc, watch};
+use tokio::time::{MissedTickBehavior, interval};
+
+use super::engine::{Engine, Notice};
+use super::files::Files;
+use super::handle::{Command, PeerNews, Published};
+use super::owed::Owed;
+use super::peer;
+use super::peers::Peers;
+use super::probes::{ProbeResult, Probes};
+use super::replay::{ReplayEvent, Replayed, Replays};
+use super::state_file::{self, StateFileError};
+use super::status::LastReload;
+use super::view::{About, Reasons};
+use super::watch::Watcher;
+use crate::backend::RemoveError;
+use crate::config::{BackendState, LogLevel};
+use crate::handover::{Place, SlotState};
+use crate::health::{Change, Verdict};
+use crate::log::LevelHandle;
+use crate::proxy::{self, Feedback, Report, SharedSnapshot};
+
+use super::clock::Clock;
+
+/// How often the engine is asked what the time has changed.
+const TICK: Duration = Duration::from_millis(250);
+
+/// Requests of one backend that fail within this time fail for one reason, and count once.
+const ONE_FAILURE_MS: u64 = 100;
+
+/// How often it is said again that the state file cannot be written.
+const REPEAT_MS: u64 = 60_000;
+
+/// Threads for what cannot wait without one: looking up the names of backends.
+const MAX_BLOCKING_THREADS: usize = 8;
+
+/// Everything the control thread owns.
+#[derive(Debug)]
+pub struct Control {
+    pub(super) clock: Clock,
+    pub(super) about: About,
+    pub(super) engine: Engine,
+    /// The slots of the engine as they are on disk, for the peers.
+    pub(super) in_force: Arc<[SlotState]>,
+    pub(super) state_file: PathBuf,
+    pub(super) owed: Owed,
+    pub(super) replays: Replays,
+    pub(super) probes: Probes,
+    pub(super) snapshot: SharedSnapshot,
+    pub(super) feedback: Arc<Feedback>,
+    pub(super) published: watch::Sender<Arc<Published>>,
+    /// `None` when there are no files to read again.
+    pub(super) files: Option<Files>,
+    pub(super) level: Option<LevelHandle>,
+    pub(super) peers: Peers,
+    pub(super) reasons: Reasons,
+    /// When a request last failed at each backend.
+    pub(super) failed_ms: HashMap<Place, u64>,
+    pub(super) last_reload: Option<LastReload>,
+    /// When it is said again that the state file cannot be written.
+    pub(super) complain_ms: u64,
+}
+
+/// What comes in.
+#[derive(Debug)]
+pub struct Inbox {
+    pub(super) commands: mpsc::Receiver<Command>,
+    pub(super) reports: mpsc::Receiver<Report>,
+    pub(super) probed: mpsc::Receiver<ProbeResult>,
+    pub(super) replayed: mpsc::Receiver<Replayed>,
+}
+
+/// The running control thread.
+#[derive(Debug)]
+pub struct RunningControl {
+    stop: watch::Sender<bool>,
+    thread: JoinHandle<()>,
+}
+
+impl RunningControl {
+    /// Ends the thread. What is in force stays in force.
+    pub fn stop(self) {
+        let _ = self.stop.send(true);
+        // If it panicked it has said so on stderr already.
+        let _ = self.thread.join();
+    }
+}
+
+impl Control {
+    /// Runs in a thread of its own.
+    ///
+    /// # Errors
+    /// When the system gives no thread or event queue.
+    pub fn spawn(self, inbox: Inbox) -> io::Result<RunningControl> {
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_io()
+            .enable_time()
+            .max_blocking_threads(MAX_BLOCKING_THREADS)
+            .build()?;
+        let (stop, stopped) = watch::channel(false);
+        let run = move || {
+            runtime.block_on(self.run(inbox, stopped));
+            // A name whose lookup hangs must not hold up the end.
+            runtime.shutdown_background();
+        };
+        let thread = thread::Builder::new()
+            .name("control".to_owned())
+            .spawn(run)?;
+        Ok(RunningControl { stop, thread })
+    }
+
+    async fn run(mut self, mut inbox: Inbox, mut stopped: watch::Receiver<bool>) {
+        let mut watcher = self.files.as_ref().map(Files::watch);
+        // Whatever changed between the start and the watching.
+        if self.files.is_some() {
+            self.look_at_files();
+        }
+        self.follow_backends();
+        let mut ticks = interval(TICK);
+        ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        loop {
+            tokio::select! {
+                _ = stopped.wait_for(|stop| *stop) => return,
+                _ = ticks.tick() => self.tick(),
+                Some(result) = inbox.probed.recv() => self.probed(&result),
+                Some(report) = inbox.reports.recv() => self.reported(report),
+                Some(command) = inbox.commands.recv() => self.obey(command),
+                Some(replayed) = inbox.replayed.recv() => self.replayed(replayed),
+                () = changed(&mut watcher) => self.look_at_files(),
+            }
+        }
+    }
+
+    fn tick(&mut self) {
+        let now_ms = self.clock.now_ms();
+        for index in self.peers.silent(now_ms) {
+            self.engine.set_peer(index, None);
+        }
+        let minutes = self.feedback.longest_timeout_minutes();
+        if minutes > self.engine.longest_timeout_minutes() {
+            let mut next = self.engine.clone();
+            next.saw_timeout(minutes);
+            self.try_to_put_in_force(next);
+        }
+        self.advance();
+        self.replay(now_ms);
+        let version = self.engine.map().version;
+        self.peers.complain(version, now_ms);
+        self.publish();
+    }
+
+    /// Takes the slots on to where they are now.
+    fn advance(&mut self) {
+        let mut next = self.engine.clone();
+        let notices = next.tick(self.clock.now_ms());
+        if !notices.is_empty() && self.try_to_put_in_force(next) {
+            self.log_notices(&notices);
+        }
+    }
+
+    fn try_to_put_in_force(&mut self, next: Engine) -> bool {
+        let Err(error) = self.put_in_force(next) else {
+            self.complain_ms = 0;
+            return true;
+        };
+        let now_ms = self.clock.now_ms();
+        if now_ms >= self.complain_ms {
+            self.complain_ms = now_ms + REPEAT_MS;
+            tracing::error!("no slot goes on to its next stage: {error}");
+        }
+        false
+    }
+
+    /// Writes the next state down, then shows it to the data path.
+    pub(super) fn put_in_force(&mut self, next: Engine) -> Result<(), StateFileError> {
+        state_file::write(&self.state_file, &next.memory())?;
+        self.engine = next;
+        self.in_force = self.engine.slots().into();
+        self.show_data_path();
+        self.follow_backends();
+        self.forget_owed();
+        Ok(())
+    }
+
+    fn show_data_path(&self) {
+        self.snapshot.store(Arc::new(self.engine.snapshot()));
+    }
+
+    /// Shows everybody else what is in force.
+    pub(super) fn publish(&self) {
+        self.published.send_replace(Arc::new(self.to_publish()));
+    }
+
+    fn to_publish(&self) -> Published {
+        self.about.publish(
+            &self.engine,
+            &self.in_force,
+            &self.reasons,
+            self.last_reload.clone(),
+            self.peers.status(),
+        )
+    }
+
+    /// Probes the backends that are in use.
+    fn follow_backends(&mut self) {
+        let members = self.engine.members().iter();
+        let used =
+            members.filter(|member| member.spec.state != BackendState::Off || !member.in_map);
+        let targets = used.map(|member| (member.place, member.spec.address.clone()));
+        self.probes.follow(&self.engine.config().health, targets);
+    }
+
+    fn probed(&mut self, result: &ProbeResult) {
+        let is_current =
+            self.engine.members().iter().any(|member| {
+                member.place == result.place && member.spec.address == result.address
+            });
+        if is_current {
+            let now_ms = self.clock.now_ms();
+            let change = self.engine.probed(result.place, result.outcome, now_ms);
+            self.health_changed(result.place, change);
+        }
+    }
+
+    fn reported(&mut self, report: Report) {
+        let now_ms = self.clock.now_ms();
+        match report {
+            Report::Failed { place, failure } => {
+                let last_ms = self.failed_ms.get(&place);
+                if last_ms.is_none_or(|last| now_ms >= last + ONE_FAILURE_MS) {
+                    self.failed_ms.insert(place, now_ms);
+                    let change = self.engine.request_failed(place, failure, now_ms);
+                    self.health_changed(place, change);
+                }
+            }
+            Report::Owed(owed) => self.owe(owed),
+        }
+    }
+
+    fn health_changed(&mut self, place: Place, change: Option<Change>) {
+        let Some(Change { from, to, reason }) = change else {
+            return;
+        };
+        let members = self.engine.members();
+        let backend = members.iter().find(|member| member.place == place);
+        let backend = backend.map_or("", |member| &member.spec.name);
+        match to {
+            Verdict::Down => tracing::warn!(backend, "backend is {to}: {reason}"),
+            Verdict::Up | Verdict::Suspect => tracing::info!(backend, "backend is {to}: {reason}"),
+        }
+        self.reasons.insert(place, reason.to_string());
+        if from == Verdict::Down || to == Verdict::Down {
+            self.advance();
+            self.show_data_path();
+        }
+        self.publish();
+    }
+
+    fn obey(&mut self, command: Command) {
+        match command {
+            Command::Reload(answer) => {
+                // What is read now is no news when the watcher reports it.
+                if let Some(files) = &mut self.files {
+                    files.have_changed();
+                }
+                // Whoever asked may not wait for the answer.
+                let _ = answer.send(self.reload());
+            }
+            Command::Peer(news) => self.peer_answered(news),
+        }
+    }
+
+    fn peer_answered(&mut self, PeerNews { index, answer }: PeerNews) {
+        let now_ms = self.clock.now_ms();
+        let own = &self.about.instance;
+        let read =
+            |body: Vec<u8>| peer::read(&body, own, now_ms).map_err(|error| error.to_string());
+        let view = answer.and_then(read);
+        let version = view.as_ref().map(|view| view.map_version);
+        self.peers
+            .heard(index, version.map_err(Clone::clone), now_ms);
+        self.engine.set_peer(index, view.ok());
+    }
+
+    fn owe(&mut self, proxy::Owed { to, target, noted }: proxy::Owed) {
+        let is_known = self
+            .engine
+            .members()
+            .iter()
+            .any(|member| member.place == to);
+        let kept = !is_known
+            || match self.owed.append(to, &target) {
+                Ok(()) => true,
+                Err(error) => {
+                    tracing::error!("a removal is refused: {error}");
+                    false
+                }
+            };
+        self.engine.set_owed(to, self.owed.count(to));
+        // The client may have left.
+        let _ = noted.send(kept);
+    }
+
+    /// Tells the backends that answer what they missed.
+    fn replay(&mut self, now_ms: u64) {
+        let timeout = self.engine.config().timeouts.answer;
+        for member in self.engine.members() {
+            if member.owed > 0 && member.is_up() {
+                let address = &member.spec.address;
+                self.replays
+                    .begin(member.place, address, timeout, &self.owed, now_ms);
+            }
+        }
+    }
+
+    fn replayed(&mut self, Replayed { place, event }: Replayed) {
+        match event {
+            ReplayEvent::Removed(target) => {
+                if let Err(error) = self.owed.replayed(place, &target) {
+                    tracing::warn!("{error}");
+                }
+                self.engine.set_owed(place, self.owed.count(place));
+            }
+            ReplayEvent::Ended(result) => {
+                let now_ms = self.clock.now_ms();
+                self.replays.ended(place, result.is_err(), now_ms);
+                self.log_replay(place, result);
+            }
+        }
+    }
+
+    fn log_replay(&self, place: Place, result: Result<(), RemoveError>) {
+        let members = self.engine.members();
+        let backend = members.iter().find(|member| member.place == place);
+        let backend = backend.map_or("", |member| &member.spec.name);
+        match result {
+            Ok(()) => tracing::info!(backend, "backend was told of the removals that it missed"),
+            Err(error) => tracing::warn!(
+                backend,
+                left = self.owed.count(place),
+                "backend takes no removals that it missed: {error}"
+            ),
+        }
+    }
+
+    /// Nothing is owed to a backend that no slot needs, or that was given up.
+    fn forget_owed(&mut self) {
+        for place in (1..=u8::MAX).filter_map(Place::new) {
+            let mut members = self.engine.members().iter();
+            let is_needed = members.any(|member| {
+                member.place == place && !(member.in_map && member.spec.state == BackendState::Off)
+            });
+            if !is_needed && let Err(error) = self.owed.forget(place) {
+                tracing::warn!("{error}");
+            }
+        }
+    }
+
+    pub(super) fn log_notices(&self, notices: &[Notice]) {
+        for Notice { level, text } in notices {
+            match level {
+                LogLevel::Error => tracing::error!("{text}"),
+                LogLevel::Warn => tracing::warn!("{text}"),
+                LogLevel::Info => tracing::info!("{text}"),
+                LogLevel::Debug => tracing::debug!("{text}"),
+                LogLevel::Trace => tracing::trace!("{text}"),
+            }
+        }
+    }
+}
+
+async fn changed(watcher: &mut Option<Watcher>) {
+    match watcher {
+        Some(watcher) => watcher.changed().await,
+        None => pending().await,
+    }
+}

@@ -1,0 +1,185 @@
+//! Where control begins: from what is on disk.
+
+use std::collections::HashMap;
+use std::ffi::OsString;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use super::clock::Clock;
+use super::engine::{Engine, Refused, ResumeError};
+use super::files::Files;
+use super::handle::{ControlHandle, handle};
+use super::owed::{Owed, OwedError};
+use super::peers::Peers;
+use super::probes::Probes;
+use super::reload;
+use super::replay::Replays;
+use super::run::{Control, Inbox};
+use super::state_file::{self, StateFileError};
+use super::status::{LastReload, ReloadOutcome, ReloadResult};
+use super::view::{About, Reasons};
+use crate::config::{Config, PartitionMap};
+use crate::log::LevelHandle;
+use crate::proxy::{Feedback, SharedSnapshot, share};
+
+/// What control begins with.
+#[derive(Debug)]
+pub struct ControlOptions {
+    /// The main file.
+    pub config: Config,
+    /// The partition map.
+    pub map: PartitionMap,
+    /// Path of the main file; `None` when both come from elsewhere and are never read again.
+    pub main_file: Option<PathBuf>,
+    /// The way to change the log level.
+    pub level: Option<LevelHandle>,
+}
+
+/// Control could not begin.
+#[derive(Debug, thiserror::Error)]
+pub enum ControlError {
+    /// The state file cannot be used.
+    #[error(transparent)]
+    State(#[from] StateFileError),
+    /// The journal of removals cannot be used.
+    #[error(transparent)]
+    Owed(#[from] OwedError),
+    /// What is on disk cannot be gone on with, or the map gives no placement.
+    #[error(transparent)]
+    Resume(#[from] ResumeError),
+    /// The system gives no thread or event queue.
+    #[error("cannot start the control thread: {0}")]
+    Thread(#[source] io::Error),
+}
+
+/// What the rest of the program has of control.
+#[derive(Debug, Clone)]
+pub struct ControlEnds {
+    /// What is in force.
+    pub snapshot: SharedSnapshot,
+    /// Where the data path tells what it sees.
+    pub feedback: Arc<Feedback>,
+    /// What others may ask.
+    pub handle: ControlHandle,
+}
+
+/// What control leaves on disk and shows others when it has begun.
+#[derive(Debug)]
+pub struct Prepared {
+    /// To be run.
+    pub control: Control,
+    /// What it listens to.
+    pub inbox: Inbox,
+    /// For everybody else.
+    pub ends: ControlEnds,
+}
+
+/// Reads what is on disk, and puts the first snapshot in force. If the partition map may not follow
+/// the one that was in force before, that one stays, and the log says so.
+///
+/// # Errors
+/// [`ControlError`].
+pub fn prepare(options: ControlOptions) -> Result<Prepared, ControlError> {
+    let files = options
+        .main_file
+        .map(|main| Files::new(main, &options.config.partition_map));
+    let state_file = options.config.handover.state_file.clone();
+    let clock = Clock::start();
+    let (mut engine, last_reload) = resume(options.config, options.map, clock)?;
+    // Also shows that it can be written.
+    state_file::write(&state_file, &engine.memory())?;
+    let owed = Owed::open(&beside(&state_file, ".owed"))?;
+    let places: Vec<_> = engine.members().iter().map(|member| member.place).collect();
+    for place in places {
+        engine.set_owed(place, owed.count(place));
+    }
+    let about = About::new(clock);
+    let in_force = Arc::from(engine.slots());
+    let reasons = Reasons::new();
+    let peers = Peers::new(&engine.config().peers, clock.now_ms());
+    let first = about.publish(
+        &engine,
+        &in_force,
+        &reasons,
+        last_reload.clone(),
+        peers.status(),
+    );
+    let (handle, end) = handle(first);
+    let (feedback, reports) = Feedback::channel();
+    let (probes, probed) = Probes::new(&engine.config().health);
+    let (replays, replayed) = Replays::new();
+    let ends = ControlEnds {
+        snapshot: share(engine.snapshot()),
+        feedback,
+        handle,
+    };
+    let inbox = Inbox {
+        commands: end.commands,
+        reports,
+        probed,
+        replayed,
+    };
+    let control = Control {
+        clock,
+        about,
+        engine,
+        in_force,
+        state_file,
+        owed,
+        replays,
+        probes,
+        snapshot: Arc::clone(&ends.snapshot),
+        feedback: Arc::clone(&ends.feedback),
+        published: end.published,
+        files,
+        level: options.level,
+        peers,
+        reasons,
+        failed_ms: HashMap::new(),
+        last_reload,
+        complain_ms: 0,
+    };
+    Ok(Prepared {
+        control,
+        inbox,
+        ends,
+    })
+}
+
+/// The pool as it was, under the map as it is, if that may follow.
+fn resume(
+    config: Config,
+    map: PartitionMap,
+    clock: Clock,
+) -> Result<(Engine, Option<LastReload>), ControlError> {
+    let now_ms = clock.now_ms();
+    let Some(memory) = state_file::read(&config.handover.state_file)? else {
+        return Ok((Engine::new(config, map, now_ms)?, None));
+    };
+    let mut engine = Engine::resume(config, memory, now_ms)?;
+    let accepted = engine.accept(map, now_ms);
+    let refused = accepted.err();
+    let last_reload = refused.map(|refused| refusal(&engine, &refused, clock));
+    Ok((engine, last_reload))
+}
+
+fn refusal(engine: &Engine, refused: &Refused, clock: Clock) -> LastReload {
+    let outcome = ReloadOutcome {
+        result: ReloadResult::Refused,
+        map_version: engine.map().version,
+        faults: vec![refused.to_string()],
+        needs_restart: Vec::new(),
+    };
+    reload::log(&outcome);
+    LastReload {
+        at_ms: clock.now_ms(),
+        outcome,
+    }
+}
+
+fn beside(path: &Path, ending: &str) -> PathBuf {
+    let mut name = OsString::from(path);
+    name.push(ending);
+    name.into()
+}

@@ -1,0 +1,153 @@
+//! The pool as others see it.
+
+use std::collections::HashMap;
+use std::hash::{BuildHasher, RandomState};
+use std::sync::Arc;
+
+use super::clock::Clock;
+use super::engine::{Engine, Member};
+use super::handle::Published;
+use super::peer::PeerState;
+use super::status::{BackendStatus, LastReload, PeerStatus, StageCounts, Status, Verdict};
+use crate::config::BackendState;
+use crate::handover::{Place, SlotState, Stage};
+use crate::health;
+use crate::route::Slot;
+
+/// Why each backend counts as what it does, as far as that ever changed.
+pub(super) type Reasons = HashMap<Place, String>;
+
+/// What never changes while the program runs.
+#[derive(Debug)]
+pub(super) struct About {
+    pub(super) instance: String,
+    started_ms: u64,
+    clock: Clock,
+}
+
+impl About {
+    pub(super) fn new(clock: Clock) -> Self {
+        let started_ms = clock.now_ms();
+        Self {
+            // A hasher has random keys, which makes this as good as a random number.
+            instance: format!("{:016x}", RandomState::new().hash_one(started_ms)),
+            started_ms,
+            clock,
+        }
+    }
+
+    /// What others may see now. `in_force` is where the slots are in the eyes of the data path.
+    pub(super) fn publish(
+        &self,
+        engine: &Engine,
+        in_force: &Arc<[SlotState]>,
+        reasons: &Reasons,
+        last_reload: Option<LastReload>,
+        peers: Vec<PeerStatus>,
+    ) -> Published {
+        let up = engine.members().iter().filter(|member| member.is_up());
+        let status = Status {
+            version: env!("CARGO_PKG_VERSION"),
+            instance: self.instance.clone(),
+            started_ms: self.started_ms,
+            now_ms: self.clock.now_ms(),
+            map_version: engine.map().version,
+            last_reload,
+            backends: backends(engine, reasons),
+            slots: stages(in_force),
+            longest_session_timeout_minutes: engine.longest_timeout_minutes(),
+            peers,
+        };
+        let peer = PeerState {
+            instance: self.instance.clone(),
+            map_version: engine.map().version,
+            up: up.map(|member| member.place).collect(),
+            slots: Arc::clone(in_force),
+            clock: self.clock,
+        };
+        Published { status, peer }
+    }
+}
+
+/// What is counted per backend.
+#[derive(Debug, Clone, Copy, Default)]
+struct Counts {
+    owned: usize,
+    first: usize,
+    stages: StageCounts,
+}
+
+/// All slots by stage.
+fn stages(slots: &[SlotState]) -> StageCounts {
+    let mut counts = StageCounts::default();
+    for slot in slots {
+        *counts.of(slot.stage) += 1;
+    }
+    counts
+}
+
+/// All backends.
+fn backends(engine: &Engine, reasons: &Reasons) -> Vec<BackendStatus> {
+    let mut counts = [Counts::default(); 128];
+    for (slot, state) in Slot::all().zip(engine.slots()) {
+        counts[usize::from(engine.target(slot).id())].owned += 1;
+        counts[usize::from(state.first.id())].first += 1;
+        for place in [Some(state.first), state.second].into_iter().flatten() {
+            *counts[usize::from(place.id())].stages.of(state.stage) += 1;
+        }
+    }
+    let status = |member: &Member| {
+        let counts = counts[usize::from(member.place.id())];
+        backend(member, counts, reasons.get(&member.place))
+    };
+    engine.members().iter().map(status).collect()
+}
+
+fn backend(member: &Member, counts: Counts, reason: Option<&String>) -> BackendStatus {
+    let verdict = Verdict::from(member.health.verdict());
+    BackendStatus {
+        name: member.spec.name.clone(),
+        id: member.place.id(),
+        address: member.spec.address.to_string(),
+        state: match member.spec.state {
+            _ if !member.in_map => "removed",
+            BackendState::Active => "active",
+            BackendState::Drain => "drain",
+            BackendState::Off => "off",
+        },
+        verdict,
+        reason: reason.filter(|_| verdict != Verdict::Up).cloned(),
+        since_ms: member.health.since_ms(),
+        slots_owned: counts.owned,
+        slots_first: counts.first,
+        slots_in: counts.stages,
+        owed_removals: member.owed,
+        moved_here: member.counts.moved_here(),
+        absent_while_away: member.counts.absent_while_away(),
+    }
+}
+
+impl StageCounts {
+    fn of(&mut self, stage: Stage) -> &mut usize {
+        match stage {
+            Stage::Steady => &mut self.steady,
+            Stage::Settle => &mut self.settle,
+            Stage::Move1 => &mut self.move1,
+            Stage::Move2 => &mut self.move2,
+            Stage::Suspect => &mut self.suspect,
+            Stage::Away => &mut self.away,
+            Stage::Back => &mut self.back,
+            Stage::Wait => &mut self.wait,
+        }
+    }
+}
+
+impl From<health::Verdict> for Verdict {
+    fn from(verdict: health::Verdict) -> Self {
+        match verdict {
+            health::Verdict::Up => Self::Up,
+            health::Verdict::Suspect => Self::Suspect,
+            health::Verdict::Down => Self::Down,
+        }
+    }
+}

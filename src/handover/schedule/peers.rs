@@ -1,0 +1,189 @@
+//! What the other proxies do with the same slot, and what this one may conclude from it.
+
+use super::super::{Place, SlotState, Stage};
+use super::{Surroundings, restored};
+
+/// The slot at another proxy.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct PeerSlot {
+    /// Its state there, with times of this proxy's clock.
+    pub slot: SlotState,
+    /// Whether that proxy sees the slot's second place up.
+    pub second_up: bool,
+    /// When it said so: how long it has been in a stage counts up to here, as it may have left it
+    /// since.
+    pub heard_ms: u64,
+}
+
+impl PeerSlot {
+    fn has_lasted(&self, min_ms: u64) -> bool {
+        self.heard_ms.saturating_sub(self.slot.since_ms) >= min_ms
+    }
+}
+
+impl Surroundings<'_> {
+    /// What another proxy has under way with a slot that is steady here, and could not have without
+    /// this one: this proxy has lost its state.
+    pub(super) fn forgotten(&self, place: Place) -> Option<SlotState> {
+        let handover = self.peers.iter().flatten().find(|peer| {
+            let SlotState { first, stage, .. } = peer.slot;
+            let is_early = stage != Stage::Move2 || !peer.has_lasted(self.times.lifetime_ms);
+            first == place && stage.is_handover() && is_early
+        });
+        let return_of_place = self
+            .left_elsewhere(place, 0)
+            .map(|stand_in| self.pair(stand_in, place, Stage::Back));
+        return_of_place
+            .or(handover.map(|peer| peer.slot))
+            .filter(|slot| {
+                let places = [Some(slot.first), slot.second];
+                let mut places = places.into_iter().flatten();
+                places.all(|place| !self.standing(place).gone)
+            })
+    }
+
+    /// Every other proxy has been in the slot's stage of the handover long enough, or is further.
+    pub(super) fn peers_follow(&self, slot: SlotState) -> bool {
+        let min_ms = self.times.of_handover(slot.stage);
+        self.peers.iter().all(|peer| {
+            let Some(peer) = peer else {
+                return false;
+            };
+            let there = peer.slot;
+            if there.first != slot.first {
+                // It has ended this handover and begun the next.
+                return slot.stage == Stage::Move2
+                    && there.stage.is_handover()
+                    && there.second == Some(slot.first)
+                    && (slot.second != Some(there.first) || self.follows(there, slot));
+            }
+            match there.stage {
+                Stage::Steady => true,
+                stage if stage.is_handover() && stage == slot.stage => peer.has_lasted(min_ms),
+                stage => stage.is_handover() && stage > slot.stage,
+            }
+        })
+    }
+
+    /// Another proxy is not in this handover, so that nobody can be further in it than this one,
+    /// and would have this one wait for ever: it never had the map that began it, and this proxy's
+    /// target has changed, too, or it has just begun to move items the other way.
+    pub(super) fn is_refused_elsewhere(&self, slot: SlotState, second: Place) -> bool {
+        let first = slot.first;
+        let is_obsolete = self.target != first;
+        self.peers.iter().flatten().any(|peer| {
+            let there = &peer.slot;
+            match there.stage {
+                Stage::Steady => is_obsolete && there.first == second,
+                Stage::Settle => {
+                    is_obsolete && there.second == Some(second) && there.first != first
+                }
+                Stage::Wait => is_obsolete && has_places(*there, second, first),
+                Stage::Move2 => has_places(*there, second, first) && !self.follows(slot, *there),
+                _ => false,
+            }
+        })
+    }
+
+    /// The handover `later` can have begun because the move `earlier`, the other way, had ended.
+    fn follows(&self, later: SlotState, earlier: SlotState) -> bool {
+        later.since_ms >= earlier.since_ms.saturating_add(self.times.lifetime_ms)
+    }
+
+    /// Another proxy moves items from `second` to `first` already.
+    pub(super) fn moves_elsewhere(&self, first: Place, second: Place) -> bool {
+        self.peers
+            .iter()
+            .flatten()
+            .any(|peer| peer.slot.stage == Stage::Move2 && has_places(peer.slot, first, second))
+    }
+
+    /// Every other proxy refuses the slot or has left `failed`, for the same stand-in. One that
+    /// reaches `failed` again does not agree, although it may refuse for a while yet.
+    pub(super) fn peers_agree_to_leave(&self, slot: SlotState, failed: Place) -> bool {
+        self.peers.iter().all(|peer| {
+            let Some(peer) = peer else {
+                return false;
+            };
+            let refuses = peer.slot.stage == Stage::Suspect
+                && has_places(peer.slot, slot.first, failed)
+                && peer.has_lasted(self.times.overlap_ms)
+                && !peer.second_up;
+            refuses || has_left(peer.slot, slot.first, failed)
+        })
+    }
+
+    /// Every other proxy has gone on without `failed` for the lifetime of an item, too.
+    pub(super) fn peers_have_left(&self, slot: SlotState, failed: Place) -> bool {
+        self.peers.iter().all(|peer| {
+            let Some(peer) = peer else {
+                return false;
+            };
+            has_left(peer.slot, slot.first, failed)
+                && (peer.slot.stage != Stage::Away || peer.has_lasted(self.times.lifetime_ms))
+        })
+    }
+
+    /// The stand-in of another proxy that has gone on without `failed` after `after_ms`.
+    pub(super) fn left_elsewhere(&self, failed: Place, after_ms: u64) -> Option<Place> {
+        self.peers.iter().flatten().find_map(|peer| {
+            let there = restored(peer.slot);
+            let is_away = matches!(there.stage, Stage::Away | Stage::Back | Stage::Wait);
+            let left = is_away && there.second == Some(failed) && there.since_ms >= after_ms;
+            left.then_some(there.first)
+        })
+    }
+
+    /// The stand-in that another proxy cannot choose any more.
+    pub(super) fn stand_in_elsewhere(&self, failed: Place) -> Option<Place> {
+        self.peers.iter().flatten().find_map(|peer| {
+            let PeerSlot { slot: there, .. } = peer;
+            let is_bound = match there.before {
+                Some(before) => before.stage != Stage::Steady,
+                None => !there.stage.is_handover(),
+            };
+            (is_bound && there.second == Some(failed)).then_some(there.first)
+        })
+    }
+
+    /// No other proxy went on without a place that is up again.
+    pub(super) fn nobody_can_have_left(&self, slot: SlotState, up_since_ms: u64) -> bool {
+        // Others go by what this proxy says only once it has refused for this long.
+        let is_short = up_since_ms.saturating_sub(slot.since_ms) < self.times.overlap_ms;
+        let all_say = self.peers.iter().all(Option::is_some);
+        let is_settled = self.now_ms.saturating_sub(up_since_ms) >= self.times.settle_ms;
+        self.peers.is_empty() || is_short || (all_say && is_settled)
+    }
+
+    /// No other proxy is still away from `returned`, nor has been until just now.
+    pub(super) fn peers_know_of_return(&self, returned: Place) -> bool {
+        self.peers.iter().all(|peer| {
+            let Some(peer) = peer else {
+                return false;
+            };
+            match peer.slot.stage {
+                Stage::Steady => peer.slot.first != returned,
+                Stage::Suspect => false,
+                Stage::Away => peer.slot.second != Some(returned),
+                Stage::Back => peer.has_lasted(self.times.settle_ms),
+                _ => true,
+            }
+        })
+    }
+}
+
+fn has_places(slot: SlotState, first: Place, second: Place) -> bool {
+    slot.first == first && slot.second == Some(second)
+}
+
+/// The slot is served by `stand_in` without `failed`.
+fn has_left(slot: SlotState, stand_in: Place, failed: Place) -> bool {
+    if has_places(slot, stand_in, failed) {
+        return slot.stage == Stage::Away;
+    }
+    let without_failed = slot.first != failed && slot.second != Some(failed);
+    // What is suspect there may become what it was before.
+    slot.stage != Stage::Suspect
+        && without_failed
+        && (slot.first == stand_in || slot.second == Some(stand_in))
+}

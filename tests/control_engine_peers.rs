@@ -1,0 +1,253 @@
+//! Two proxies of one farm in virtual time: what they agree on, and what they do without agreement.
+
+#![expect(clippy::unwrap_used, reason = "helpers of tests")]
+
+use std::collections::BTreeSet;
+use std::path::PathBuf;
+
+use staterouter::config::{BackendAddress, Config, PartitionMap};
+use staterouter::control::engine::{Engine, PeerView};
+use staterouter::handover::Place;
+use staterouter::health::Failure;
+
+const START_MS: u64 = 1_800_000_000_000;
+
+/// How long an item lives that nobody uses.
+const LIFETIME_S: u64 = 20 * 60 + 110;
+
+/// Two proxies. Each hears the other once in a step, as it was one step ago.
+struct Farm {
+    now_ms: u64,
+    proxies: [Engine; 2],
+    /// Whether each is heard by the other.
+    is_heard: [bool; 2],
+}
+
+fn config() -> Config {
+    let mut config = Config::new(PathBuf::from("map.yaml"));
+    config.peers = vec![BackendAddress::parse("10.0.1.1:42480").unwrap()];
+    config
+}
+
+fn map(version: u64, backends: &str) -> PartitionMap {
+    let mut text = format!("version: {version}\nbackends:\n");
+    for name in backends.chars() {
+        let id = place(name).id();
+        text += &format!("  - {{name: {name}, id: {id}, address: '10.0.0.{id}:42424'}}\n");
+    }
+    PartitionMap::parse(text, "map.yaml").unwrap()
+}
+
+fn place(name: char) -> Place {
+    Place::new(name as u8 - b'a' + 1).unwrap()
+}
+
+impl Farm {
+    fn new() -> Self {
+        let engine = || Engine::new(config(), map(1, "abc"), START_MS).unwrap();
+        Self {
+            now_ms: START_MS,
+            proxies: [engine(), engine()],
+            is_heard: [true; 2],
+        }
+    }
+
+    fn view_of(&self, proxy: usize) -> Option<PeerView> {
+        let engine = &self.proxies[proxy];
+        self.is_heard[proxy].then(|| PeerView {
+            map_version: engine.map().version,
+            slots: engine.slots().to_vec(),
+            up: engine
+                .members()
+                .iter()
+                .filter(|member| member.is_up())
+                .map(|member| member.place)
+                .collect(),
+            heard_ms: self.now_ms,
+        })
+    }
+
+    fn pass(&mut self, seconds: u64) {
+        let step_s = if seconds > 100 { 10 } else { 1 };
+        for _ in 0..seconds.div_ceil(step_s) {
+            let views = [1, 0].map(|other| self.view_of(other));
+            self.now_ms += 1000 * step_s;
+            for (proxy, mut view) in self.proxies.iter_mut().zip(views) {
+                if let Some(view) = &mut view {
+                    view.heard_ms = self.now_ms;
+                    for slot in &mut view.slots {
+                        slot.since_ms += 1000 * step_s;
+                    }
+                }
+                proxy.set_peer(0, view);
+                proxy.tick(self.now_ms);
+            }
+        }
+    }
+
+    fn accept(&mut self, proxy: usize, version: u64, backends: &str) {
+        let accepted = self.proxies[proxy].accept(map(version, backends), self.now_ms);
+        assert!(accepted.unwrap().is_some());
+        self.proxies[proxy].tick(self.now_ms);
+    }
+
+    /// The backend fails in the eyes of this proxy.
+    fn fail(&mut self, proxy: usize, name: char) {
+        for _ in 0..self.proxies[proxy].config().health.fall {
+            self.proxies[proxy].probed(place(name), Err(Failure::Refused), self.now_ms);
+        }
+        self.proxies[proxy].tick(self.now_ms);
+    }
+
+    fn recover(&mut self, proxy: usize, name: char) {
+        for _ in 0..self.proxies[proxy].config().health.max_rise {
+            self.proxies[proxy].probed(place(name), Ok(()), self.now_ms);
+        }
+        self.proxies[proxy].tick(self.now_ms);
+    }
+
+    /// What happens at a proxy, such as "away ba" for b standing in for a; steady slots left out.
+    fn unsteady(&self, proxy: usize) -> Vec<String> {
+        let slots = self.proxies[proxy].slots().iter();
+        let labels = slots.filter_map(|slot| {
+            let letter = |place: Place| (b'a' + place.id() - 1) as char;
+            let (first, second) = (letter(slot.first), letter(slot.second?));
+            Some(format!("{:?} {first}{second}", slot.stage).to_lowercase())
+        });
+        labels.collect::<BTreeSet<_>>().into_iter().collect()
+    }
+
+    #[track_caller]
+    fn assert_both(&self, expected: &[&str]) {
+        for proxy in 0..2 {
+            assert_eq!(self.unsteady(proxy), expected, "proxy {proxy}");
+        }
+    }
+}
+
+#[test]
+fn a_handover_waits_for_the_proxy_that_has_not_heard_of_it() {
+    let mut farm = Farm::new();
+    farm.accept(0, 2, "abcd");
+    farm.pass(300);
+    assert_eq!(farm.unsteady(0), ["settle da", "settle db", "settle dc"]);
+    assert!(farm.unsteady(1).is_empty());
+    farm.accept(1, 2, "abcd");
+    farm.pass(29);
+    farm.assert_both(&["settle da", "settle db", "settle dc"]);
+    farm.pass(5);
+    farm.assert_both(&["move1 da", "move1 db", "move1 dc"]);
+    farm.pass(60 + 5);
+    farm.assert_both(&["move2 da", "move2 db", "move2 dc"]);
+    farm.pass(LIFETIME_S + 20);
+    farm.assert_both(&[]);
+    assert_eq!(farm.proxies[0].slots().len(), farm.proxies[1].slots().len());
+}
+
+#[test]
+fn a_map_that_was_taken_back_in_time_holds_nobody_up() {
+    let mut farm = Farm::new();
+    farm.accept(0, 2, "abcd");
+    farm.pass(60);
+    farm.accept(0, 3, "abc");
+    farm.pass(2);
+    assert_eq!(farm.unsteady(0), ["wait ad", "wait bd", "wait cd"]);
+    farm.pass(2 * LIFETIME_S + 60);
+    farm.assert_both(&[]);
+    let places = |proxy: &Engine| -> Vec<Place> {
+        let slots = proxy.slots().iter();
+        slots.map(|slot| slot.first).collect()
+    };
+    assert_eq!(places(&farm.proxies[0]), places(&farm.proxies[1]));
+}
+
+#[test]
+fn both_go_without_a_failed_backend_and_home_again() {
+    let mut farm = Farm::new();
+    farm.fail(0, 'a');
+    farm.pass(5);
+    farm.fail(1, 'a');
+    farm.assert_both(&["suspect ba", "suspect ca"]);
+    farm.pass(9);
+    farm.assert_both(&["suspect ba", "suspect ca"]);
+    farm.pass(8);
+    farm.assert_both(&["away ba", "away ca"]);
+    farm.recover(0, 'a');
+    farm.pass(60);
+    assert_eq!(farm.unsteady(0), ["back ba", "back ca"], "it waits");
+    assert_eq!(farm.unsteady(1), ["away ba", "away ca"]);
+    farm.recover(1, 'a');
+    farm.pass(35);
+    farm.assert_both(&["wait ba", "wait ca"]);
+    farm.pass(LIFETIME_S + 10);
+    farm.assert_both(&["settle ab", "settle ac"]);
+    farm.pass(30 + 60 + LIFETIME_S + 60);
+    farm.assert_both(&[]);
+}
+
+#[test]
+fn one_that_alone_loses_a_backend_refuses_until_it_is_back() {
+    let mut farm = Farm::new();
+    farm.fail(0, 'a');
+    farm.pass(600);
+    assert_eq!(farm.unsteady(0), ["suspect ba", "suspect ca"]);
+    assert!(farm.unsteady(1).is_empty(), "it serves on");
+    farm.recover(0, 'a');
+    farm.pass(31);
+    farm.assert_both(&[]);
+}
+
+#[test]
+fn nobody_goes_on_while_the_other_is_not_heard() {
+    let mut farm = Farm::new();
+    farm.is_heard[1] = false;
+    farm.fail(0, 'a');
+    farm.fail(1, 'a');
+    farm.pass(14);
+    farm.assert_both(&["suspect ba", "suspect ca"]);
+    farm.pass(3);
+    assert_eq!(farm.unsteady(0), ["suspect ba", "suspect ca"]);
+    assert_eq!(farm.unsteady(1), ["away ba", "away ca"]);
+    // It must not serve the failed backend either: the other may have gone on, and has.
+    farm.recover(0, 'a');
+    farm.pass(100);
+    assert_eq!(farm.unsteady(0), ["suspect ba", "suspect ca"]);
+    farm.is_heard[1] = true;
+    farm.pass(2);
+    assert_eq!(farm.unsteady(0), ["back ba", "back ca"]);
+}
+
+#[test]
+fn nobody_stands_in_whom_the_other_cannot_reach() {
+    let mut farm = Farm::new();
+    farm.fail(1, 'b');
+    farm.pass(5);
+    farm.fail(0, 'a');
+    farm.fail(1, 'a');
+    farm.pass(20);
+    assert_eq!(farm.unsteady(0), ["away ca"]);
+}
+
+#[test]
+fn a_proxy_that_lost_its_memory_learns_from_the_other() {
+    let mut farm = Farm::new();
+    for proxy in 0..2 {
+        farm.accept(proxy, 2, "abcd");
+    }
+    farm.pass(120);
+    farm.proxies[0] = Engine::new(config(), map(2, "abcd"), farm.now_ms).unwrap();
+    farm.pass(2);
+    farm.assert_both(&["move2 da", "move2 db", "move2 dc"]);
+    for proxy in 0..2 {
+        farm.fail(proxy, 'b');
+    }
+    farm.pass(20);
+    farm.proxies[0] = Engine::new(config(), map(2, "abcd"), farm.now_ms).unwrap();
+    farm.recover(1, 'b');
+    farm.pass(2);
+    let of_b = |labels: Vec<String>| -> Vec<String> {
+        let is_of_b = |label: &String| label.ends_with('b');
+        labels.into_iter().filter(is_of_b).collect()
+    };
+    assert_eq!(of_b(farm.unsteady(0)), of_b(farm.unsteady(1)));
+}
