@@ -179,6 +179,7 @@ fn end_text(step: Step) -> String {
                 Refusal::LockOutOfReach => "lock",
                 Refusal::Moving => "moving",
                 Refusal::Restless => "restless",
+                Refusal::BegunAnew => "begun anew",
             };
             (format!("drop {reason}"), behind)
         }
