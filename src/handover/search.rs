@@ -52,6 +52,12 @@ pub enum Ask {
         /// The lock cookie to send in place of the client's; `None` leaves the request as it is.
         counter: Option<u32>,
     },
+    /// The item and its lock, for a request that asks for no lock (GET, `Exclusive: acquire`); the
+    /// answer is held.
+    Acquire {
+        /// Whom to ask.
+        at: Place,
+    },
     /// Whether the item is there (HEAD).
     Look {
         /// Whom to ask.

@@ -147,7 +147,8 @@ impl State {
         }
         let seen = answer.map_or(Seen::Unknown, Answer::seen);
         let before = op.held;
-        if message.role == Role::Client && answer.is_some() {
+        let fetched = message.role == Role::Proxy && message.verb == Verb::Acquire;
+        if (message.role == Role::Client || fetched) && answer.is_some() {
             op.held = answer;
         }
         let Some(search) = &mut op.search else {
@@ -463,6 +464,7 @@ fn message(config: &Config, op: &Op, ask: Ask) -> Message {
     };
     match ask {
         Ask::Client { at, counter } => clients_message(config, op, at.id() - 1, counter),
+        Ask::Acquire { at } => own(at, Verb::Acquire),
         Ask::Look { at } | Ask::Owe { to: at } => own(at, Verb::Look),
         Ask::Insert { at } => Message {
             version: op.held.map_or(NO_VERSION, |held| held.version),
