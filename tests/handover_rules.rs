@@ -119,7 +119,7 @@ fn lock_name(counter: u32) -> &'static str {
 fn seen(name: &str, ask: Ask) -> Seen {
     let done = |flag| Seen::Done {
         counter: match ask {
-            Ask::Client { at, .. } if at == place("A") => LOCK_AT_A,
+            Ask::Client { at, .. } | Ask::Acquire { at } if at == place("A") => LOCK_AT_A,
             Ask::Client { .. } => LOCK_AT_B,
             _ => NO_LOCK,
         },
@@ -151,6 +151,7 @@ fn ask_text(ask: Ask) -> String {
     let text = |what: &str, at, counter| with(format!("{what} {}", place_name(at)), counter);
     match ask {
         Ask::Client { at, counter } => text("ask", at, counter),
+        Ask::Acquire { at } => text("fetch", at, None),
         Ask::Look { at } => text("look", at, None),
         Ask::Insert { at } => text("insert", at, None),
         Ask::Release { at, counter } => text("release", at, Some(counter)),
@@ -179,6 +180,7 @@ fn end_text(step: Step) -> String {
                 Refusal::LockOutOfReach => "lock",
                 Refusal::Moving => "moving",
                 Refusal::Restless => "restless",
+                Refusal::BegunAnew => "begun anew",
             };
             (format!("drop {reason}"), behind)
         }
@@ -229,7 +231,8 @@ impl Ways {
 /// A request begins anew when it has found, by a look at the first place, that its item has moved.
 /// An acquire gives back the lock of what it got from the second place before that.
 fn is_last_before_again(ask: Ask) -> bool {
-    matches!(ask, Ask::Release { .. }) || ask == Ask::Look { at: place("B") }
+    matches!(ask, Ask::Release { at, .. } if at == place("A"))
+        || ask == Ask::Look { at: place("B") }
 }
 
 /// The rows of a table: cells between bars, comments and empty lines left out.
@@ -340,8 +343,6 @@ fn a_request_begins_anew_three_times_at_most() {
     for (stage, name, answers) in [
         (Stage::Settle, "acquire", &["404", "200", "200", "200"][..]),
         (Stage::Settle, "read", &["404", "200", "200"]),
-        (Stage::Move1, "read", &["404", "200", "200"]),
-        (Stage::Move2, "read", &["404", "200", "200"]),
     ] {
         let (mut search, mut step) = Search::start(route(stage), request(name), MOVER_S);
         let first = step;
@@ -391,7 +392,14 @@ impl World {
     fn answer(&mut self, ask: Ask) -> Seen {
         let (at, is_look) = match ask {
             Ask::Client { at, .. } => (at, self.request == Request::Touch),
+            Ask::Acquire { at } => (at, false),
             Ask::Look { at } => (at, true),
+            // Nobody holds the copy: the cookie opens nothing, and the flag goes.
+            Ask::Release { at, .. } => {
+                let copy = self.items.get_mut(&at);
+                copy.into_iter().for_each(|copy| copy.is_new = false);
+                return seen("200", ask);
+            }
             Ask::Insert { at } => {
                 let copy = Item {
                     is_new: true,

@@ -10,6 +10,10 @@ pub(super) enum Find {
     First,
     /// The second place, because the first has nothing.
     Second,
+    /// The item and its lock at the second place, for a request that moves it and asks for no lock.
+    Fetch,
+    /// The second place, where somebody holds the item: a keep-alive is welcome all the same.
+    Held,
     /// The first place once more: the item may have moved past the search.
     Again,
     /// Whether the first place still has nothing, now that the second has answered with an item.
@@ -18,7 +22,9 @@ pub(super) enum Find {
     Undo,
     /// The copy at the first place; `counter` locks the item at the second, `flag` is its flag.
     Insert { counter: u32, flag: bool },
-    /// The lock of the copy.
+    /// The flag of the copy, taken off it: the item is not new, and a keep-alive takes none off.
+    Unflag { counter: u32 },
+    /// The client's own request, now that the first place has the copy.
     Take { counter: u32, flag: bool },
     /// What a flagged copy's second place says to a removal without a lock; `counter` is the lock
     /// just taken at the first.
@@ -39,6 +45,11 @@ impl Find {
         match self {
             Self::First => first(search, seen),
             Self::Second => second(search, seen),
+            Self::Fetch => fetched(search, seen),
+            Self::Held => match seen {
+                Seen::Unknown => Step::dropped(Refusal::Unknown),
+                _ => Step::pass(),
+            },
             Self::Again => match seen {
                 Seen::Absent => Step::pass(),
                 _ => found_at_first(search, seen),
@@ -47,8 +58,23 @@ impl Find {
             Self::Undo => search.restart(),
             // Inserted or not: the first place has it now.
             Self::Insert { counter, flag } => match seen {
+                Seen::Done { .. } if search.is_touch() && !flag => {
+                    let at = search.first;
+                    let release = Ask::Release {
+                        at,
+                        counter: NO_LOCK,
+                    };
+                    search.ask_in_find(Self::Unflag { counter }, release)
+                }
                 Seen::Done { .. } => Self::Take { counter, flag }.ask(search, search.first),
                 _ => Step::dropped(Refusal::Unknown),
+            },
+            Self::Unflag { counter } => match seen {
+                Seen::Unknown => Step::dropped(Refusal::Unknown),
+                _ => {
+                    let flag = false;
+                    Self::Take { counter, flag }.ask(search, search.first)
+                }
             },
             Self::Take { counter, flag } => taken(search, counter, flag, seen),
             Self::Check { counter } => checked(search, counter, seen),
@@ -68,21 +94,33 @@ fn first(search: &mut Search, seen: Seen) -> Step {
     if seen != Seen::Absent {
         return found_at_first(search, seen);
     }
-    if search.stage == Stage::Back {
+    let at = search.second;
+    match search.stage {
         // Nothing of a server that has just returned is served yet, so nothing is locked there.
-        let at = search.second;
-        return search.ask_in_find(Find::Second, Ask::Look { at });
+        Stage::Back => search.ask_in_find(Find::Second, Ask::Look { at }),
+        // Whatever uses an item moves it: one that is only read would be left behind in the end.
+        Stage::Move1 | Stage::Move2 if !search.is_acquire() => {
+            search.ask_in_find(Find::Fetch, Ask::Acquire { at })
+        }
+        _ => Find::Second.ask(search, at),
     }
-    Find::Second.ask(search, search.second)
 }
 
 /// The first place has the item: that copy is the true one.
 fn found_at_first(search: &mut Search, seen: Seen) -> Step {
     match seen {
+        // A read locks nothing, so the move may end between its answer and any look behind it:
+        // it can never tell a new item from a copy that another request is just taking.
+        Seen::Done { flag: true, .. } if search.may_meet_copies() && !search.is_acquire() => {
+            Step::Pass {
+                clear_flag: true,
+                behind: None,
+            }
+        }
         Seen::Done {
             counter,
             flag: true,
-        } if search.in_handover() => {
+        } if search.may_meet_copies() => {
             let at = search.second;
             let check = Find::Check { counter };
             let counter = NO_LOCK;
@@ -102,14 +140,29 @@ fn second(search: &mut Search, seen: Seen) -> Step {
         Seen::Done { counter, flag } => {
             let at = search.first;
             match search.stage {
-                Stage::Move1 | Stage::Move2 if search.is_acquire() => {
+                Stage::Move1 | Stage::Move2 => {
                     search.ask_in_find(Find::Insert { counter, flag }, Ask::Insert { at })
                 }
-                Stage::Settle | Stage::Move1 | Stage::Move2 if !search.is_touch() => {
+                Stage::Settle if !search.is_touch() => {
                     search.ask_in_find(Find::Confirm { counter }, Ask::Look { at })
                 }
                 _ => Step::pass(),
             }
+        }
+    }
+}
+
+/// The item to be moved, under a lock that nobody asked for.
+fn fetched(search: &mut Search, seen: Seen) -> Step {
+    match seen {
+        Seen::Absent => Find::Again.ask(search, search.first),
+        Seen::Unknown => Step::dropped(Refusal::Unknown),
+        Seen::Locked { .. } if search.is_touch() => Find::Held.ask(search, search.second),
+        // A read gets the same refusal as an acquire.
+        Seen::Locked { .. } => Step::pass(),
+        Seen::Done { counter, flag } => {
+            let at = search.first;
+            search.ask_in_find(Find::Insert { counter, flag }, Ask::Insert { at })
         }
     }
 }
@@ -135,8 +188,9 @@ fn taken(search: &Search, counter: u32, flag: bool, seen: Seen) -> Step {
         Seen::Done {
             flag: copy_flag, ..
         } => Step::Pass {
-            // The copy is always flagged; the item is new only if it was flagged itself.
-            clear_flag: !(flag && copy_flag),
+            // The copy is always flagged; the item is new only if it was flagged itself. A read
+            // cannot tell, see above.
+            clear_flag: !(flag && copy_flag && search.is_acquire()),
             behind: Some(Ask::Remove {
                 at: search.second,
                 counter,
@@ -166,7 +220,7 @@ fn checked(search: &mut Search, counter: u32, seen: Seen) -> Step {
         }
         Seen::Unknown => Step::Drop {
             reason: Refusal::Unknown,
-            behind: search.is_acquire().then_some(Ask::Release {
+            behind: Some(Ask::Release {
                 at: search.first,
                 counter,
             }),

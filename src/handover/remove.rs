@@ -20,10 +20,9 @@ pub(super) enum Remove {
     },
     /// The removal of locked debris.
     ClearLocked { target: Target },
-    /// The removal at the stand-in, before it is owed to the server that is out of reach.
-    Owed,
-    /// The note of it.
-    Noted,
+    /// The note that the removal is owed to the server that is out of reach. What that server has is
+    /// outdated from now on even if the answer of the stand-in is lost.
+    Owed { counter: Option<u32> },
 }
 
 /// The item that is to be removed.
@@ -51,7 +50,7 @@ impl Remove {
                     Cookie::Tagged { counter, .. } => Some(counter),
                     Cookie::Untagged(counter) => in_place_of(counter),
                 };
-                search.ask_in_remove(Self::Owed, Ask::Client { at: first, counter })
+                search.ask_in_remove(Self::Owed { counter }, Ask::Owe { to: second })
             }
             (_, Cookie::Tagged { place, counter }) if place == first => {
                 Self::clear(search, Target { at: first, counter }, second)
@@ -85,12 +84,14 @@ impl Remove {
 
     pub(super) fn next(self, search: &mut Search, seen: Seen) -> Step {
         match (self, seen) {
-            (Self::Owed, Seen::Done { .. } | Seen::Absent) => {
-                let to = search.second;
-                search.ask_in_remove(Self::Noted, Ask::Owe { to })
-            }
-            (Self::Owed, Seen::Locked { .. }) | (Self::Noted, Seen::Done { .. }) => Step::pass(),
+            (Self::Owed { counter }, Seen::Done { .. }) => Step::forward(search.first, counter),
             (_, Seen::Unknown) => Step::dropped(Refusal::Unknown),
+            (
+                Self::Seek {
+                    of_first: false, ..
+                },
+                Seen::Done { .. },
+            ) if search.stage == Stage::Wait => Step::dropped(Refusal::BegunAnew),
             (Self::Seek { counter, of_first }, Seen::Done { .. }) => {
                 // A lock of the second place opens none of the first: it was broken, and the item
                 // moved. Then this removal is one without a lock, as on a single server.

@@ -52,6 +52,12 @@ pub enum Ask {
         /// The lock cookie to send in place of the client's; `None` leaves the request as it is.
         counter: Option<u32>,
     },
+    /// The item and its lock, for a request that asks for no lock (GET, `Exclusive: acquire`); the
+    /// answer is held.
+    Acquire {
+        /// Whom to ask.
+        at: Place,
+    },
     /// Whether the item is there (HEAD).
     Look {
         /// Whom to ask.
@@ -149,6 +155,9 @@ pub enum Refusal {
     /// Only a server that has just returned has the item, or it issued the lock.
     #[error("its backend has just returned, not every proxy may know yet")]
     Returning,
+    /// The lock is from before its server failed, and the session has begun anew meanwhile.
+    #[error("its lock is from before the outage, the session has begun anew since")]
+    BegunAnew,
     /// The lock was issued by a server that is out of reach.
     #[error("the backend that holds its lock is down")]
     LockOutOfReach,
@@ -285,9 +294,10 @@ impl Search {
         self.request == Request::Touch
     }
 
-    /// Whether items are on their way from the second place to the first.
-    pub(super) fn in_handover(&self) -> bool {
-        self.stage.is_handover()
+    /// Whether this proxy, or one that is a stage ahead, may be moving items to the first place:
+    /// then a flagged item there may be a copy.
+    pub(super) fn may_meet_copies(&self) -> bool {
+        self.stage.is_handover() || matches!(self.stage, Stage::Back | Stage::Wait)
     }
 
     /// Whether a lock of this age may belong to a request that is moving the item.

@@ -107,6 +107,9 @@ impl Write {
         };
         let (first, second) = (search.first, search.second);
         match (self, is_there) {
+            (Self::LockOfSecond { .. }, true) if search.stage == Stage::Wait => {
+                Step::dropped(Refusal::BegunAnew)
+            }
             // The lock was broken and the item moved: no lock of the first place is this one.
             (Self::LockOfSecond { .. }, true) => Step::forward(first, Some(NO_LOCK)),
             (Self::LockOfSecond { counter }, false) => Step::forward(second, Some(counter)),

@@ -64,6 +64,7 @@ impl Seek<'_> {
     async fn ask(&mut self, ask: Ask, received: &mut Buffer) -> Seen {
         let seen = match ask {
             Ask::Client { at, counter } => self.ask_as_client(at, counter, received).await,
+            Ask::Acquire { at } => self.fetch(at, received).await,
             Ask::Look { at } => self.ask_alone(at, Operation::Touch, 0, received).await,
             Ask::Release { at, counter } => {
                 self.ask_alone(at, Operation::Release, counter, received)
@@ -103,16 +104,7 @@ impl Seek<'_> {
             is_repeatable: head.operation().is_repeatable(),
         };
         let answered = self.caller().call(backend, call).await;
-        let answered = answered.map_err(|CallFailed { error, late, .. }| {
-            let is_acquire = head.operation() == Operation::Acquire;
-            if let Some(conn) = late.filter(|_| is_acquire) {
-                self.tidy_at(backend, Untidy::LateAnswer(conn), received);
-            }
-            Unanswered { error, backend }
-        })?;
-        let seen = answered.seen();
-        self.held = Some(Held { answered, backend });
-        Ok(seen)
+        self.hold(answered, backend, head.operation(), received)
     }
 
     /// Sends a request of our own that has no body.
@@ -130,6 +122,43 @@ impl Seek<'_> {
             &self.request(operation, lock_cookie, received.filled()),
         );
         self.send(backend, operation, &bytes).await
+    }
+
+    /// Locks the item for a request that asked for no lock, and holds the answer.
+    async fn fetch(&mut self, at: Place, received: &Buffer) -> Result<Seen, Unanswered> {
+        let backend = self.backend(at)?;
+        self.release_held();
+        let mut bytes = Vec::new();
+        wire::encode_request(
+            &mut bytes,
+            &self.request(Operation::Acquire, 0, received.filled()),
+        );
+        let call = Call {
+            bytes: &bytes,
+            is_head: false,
+            is_repeatable: false,
+        };
+        let answered = self.caller().call(backend, call).await;
+        self.hold(answered, backend, Operation::Acquire, received)
+    }
+
+    /// Holds an answer that may be passed on. The lock of one that is late is given back.
+    fn hold(
+        &mut self,
+        answered: Result<Answered, CallFailed>,
+        backend: BackendIndex,
+        operation: Operation,
+        received: &Buffer,
+    ) -> Result<Seen, Unanswered> {
+        let answered = answered.map_err(|CallFailed { error, late, .. }| {
+            if let Some(conn) = late.filter(|_| operation == Operation::Acquire) {
+                self.tidy_at(backend, Untidy::LateAnswer(conn), received);
+            }
+            Unanswered { error, backend }
+        })?;
+        let seen = answered.seen();
+        self.held = Some(Held { answered, backend });
+        Ok(seen)
     }
 
     /// Stores the item of the held answer unless there is one.

@@ -1,0 +1,251 @@
+//! What a run is about: places, stages, requests, faults, and the rule that is broken.
+
+use staterouter::handover::{Place, Route, Stage};
+
+/// Backends by index; their place has the next higher number.
+pub(crate) const A: u8 = 0;
+pub(crate) const B: u8 = 1;
+
+/// Most web requests, proxies and backends.
+pub(crate) const REQUESTS: usize = 3;
+pub(crate) const PROXIES: usize = 2;
+pub(crate) const PLACES: usize = 2;
+
+/// One stage on the way of a slot.
+#[derive(Debug, Clone)]
+pub(crate) struct Leg {
+    pub(crate) route: Route,
+    /// The legs that may come next.
+    pub(crate) next: Vec<u8>,
+    /// What is gone from which place when the first proxy gets here: the leg before has lasted a
+    /// lifetime.
+    pub(crate) gone: Option<(Gone, u8)>,
+    /// Owed removals are carried out before this leg is entered.
+    pub(crate) replay: bool,
+}
+
+/// What a lifetime ends.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Gone {
+    /// The session has moved or died.
+    Session,
+    /// What is masked by the session elsewhere has died.
+    Debris,
+    /// Nothing is left.
+    All,
+}
+
+/// Faults that may still happen.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash)]
+pub(crate) struct Budget {
+    /// Requests or answers that get lost.
+    pub(crate) lost: u8,
+    /// Requests that take effect after their asker has given up.
+    pub(crate) delayed: u8,
+    /// Operations whose proxy dies in the middle of them.
+    pub(crate) deaths: u8,
+    /// Locks broken by a page.
+    pub(crate) takeovers: u8,
+    /// Backends that lose their memory.
+    pub(crate) crashes: u8,
+    /// Items that expire although the session goes on elsewhere.
+    pub(crate) expiries: u8,
+}
+
+/// What the pages do.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Pages {
+    pub(crate) acquire: bool,
+    pub(crate) read: bool,
+    pub(crate) delete: bool,
+}
+
+/// A rule left out. Each overrides steps of the real code on their way to the servers, or the
+/// order of stages.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Broken {
+    Nothing,
+    /// The first place is not asked again after the second.
+    NoSecondLook,
+    /// Cookies go to clients without their place.
+    NoTags,
+    /// Stages do not wait for operations under way.
+    ShortStages,
+    /// A move that fails is answered with the lock of the second place.
+    OldLock,
+    /// Every lock counts as old for the one who removes debris.
+    ForceYoung,
+    /// A removal does not clear the second place.
+    NoClearing,
+    /// The flag of a copy is believed.
+    FlagBelieved,
+    /// Move 1 creates at the first place.
+    CreateAtFirst,
+    /// Removals at a stand-in are not remembered.
+    NoOwed,
+    /// Proxies need not be neighbours.
+    NoAgreement,
+    /// What the second place gave is not confirmed in these stages.
+    NoConfirm(&'static [Stage]),
+    /// What is read at a place that is being left does not keep the slot from leaving it.
+    ShortLifetime,
+    /// A proxy waits for its own owed removals only.
+    OwnOwedOnly,
+}
+
+#[derive(Debug, Clone)]
+pub(crate) struct Config {
+    pub(crate) legs: Vec<Leg>,
+    pub(crate) proxies: usize,
+    /// Pages per web request.
+    pub(crate) rounds: [u8; REQUESTS],
+    pub(crate) pages: Pages,
+    /// Where the session is at first.
+    pub(crate) session: Option<u8>,
+    pub(crate) budget: Budget,
+    pub(crate) broken: Broken,
+}
+
+impl Config {
+    pub(crate) fn new(legs: Vec<Leg>, rounds: &[u8]) -> Self {
+        let mut all = [0; REQUESTS];
+        all[..rounds.len()].copy_from_slice(rounds);
+        Self {
+            legs,
+            proxies: PROXIES,
+            rounds: all,
+            pages: Pages {
+                acquire: true,
+                read: false,
+                delete: false,
+            },
+            session: None,
+            budget: Budget::default(),
+            broken: Broken::Nothing,
+        }
+    }
+
+    pub(crate) fn session(mut self, at: u8) -> Self {
+        self.session = Some(at);
+        self
+    }
+
+    pub(crate) fn reads(mut self) -> Self {
+        self.pages.read = true;
+        self
+    }
+
+    pub(crate) fn deletes(mut self) -> Self {
+        self.pages.delete = true;
+        self
+    }
+
+    pub(crate) fn broken(mut self, broken: Broken) -> Self {
+        self.broken = broken;
+        self
+    }
+
+    pub(crate) fn budget(mut self, budget: Budget) -> Self {
+        self.budget = budget;
+        self
+    }
+
+    pub(crate) fn alone(mut self) -> Self {
+        self.proxies = 1;
+        self
+    }
+
+    pub(crate) fn lost(mut self, count: u8) -> Self {
+        self.budget.lost = count;
+        self
+    }
+
+    pub(crate) fn delayed(mut self, count: u8) -> Self {
+        self.budget.delayed = count;
+        self
+    }
+
+    pub(crate) fn deaths(mut self, count: u8) -> Self {
+        self.budget.deaths = count;
+        self
+    }
+
+    pub(crate) fn takeovers(mut self, count: u8) -> Self {
+        self.budget.takeovers = count;
+        self
+    }
+
+    pub(crate) fn crashes(mut self, count: u8) -> Self {
+        self.budget.crashes = count;
+        self
+    }
+
+    pub(crate) fn expiries(mut self, count: u8) -> Self {
+        self.budget.expiries = count;
+        self
+    }
+
+    /// Whether it matters which proxy is which.
+    pub(crate) fn has_owed(&self) -> bool {
+        self.legs.iter().any(|leg| leg.route.stage == Stage::Away)
+    }
+}
+
+pub(crate) fn place(index: u8) -> Place {
+    Place::new(index + 1).unwrap()
+}
+
+/// One server and nothing else.
+pub(crate) fn stock() -> Vec<Leg> {
+    path(&[(A, Stage::Steady, A)])
+}
+
+/// From A to B.
+pub(crate) fn add() -> Vec<Leg> {
+    path(&[
+        (A, Stage::Steady, A),
+        (B, Stage::Settle, A),
+        (B, Stage::Move1, A),
+        (B, Stage::Move1, A),
+        (B, Stage::Move2, A),
+        (B, Stage::Move2, A),
+        (B, Stage::Steady, B),
+    ])
+}
+
+/// Stages one after the other, each as first place, stage, second place.
+pub(crate) fn path(stages: &[(u8, Stage, u8)]) -> Vec<Leg> {
+    let mut legs: Vec<Leg> = Vec::new();
+    for &(first, stage, second) in stages {
+        let steady = stage == Stage::Steady;
+        let before = legs.last().map(|leg: &Leg| leg.route);
+        let gone = match (before, stage) {
+            (Some(route), _) if route.stage == Stage::Wait => {
+                route.second.map(|at| (Gone::Debris, at))
+            }
+            (Some(route), Stage::Move2) if route.stage == stage => {
+                route.second.map(|at| (Gone::Session, at))
+            }
+            (Some(route), Stage::Steady) if route.stage == Stage::Move2 => {
+                route.second.map(|at| (Gone::All, at))
+            }
+            _ => None,
+        };
+        let replay = before.is_some_and(|route| route.stage == Stage::Back);
+        let index = legs.len() as u8;
+        if let Some(last) = legs.last_mut() {
+            last.next.push(index);
+        }
+        legs.push(Leg {
+            route: Route {
+                first: place(first),
+                second: (!steady).then(|| place(second)),
+                stage,
+            },
+            next: Vec::new(),
+            gone: gone.map(|(gone, at)| (gone, at.id() - 1)),
+            replay,
+        });
+    }
+    legs
+}

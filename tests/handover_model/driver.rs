@@ -1,0 +1,556 @@
+//! Runs the real decisions: carries a request's steps to the servers and their answers back.
+
+use staterouter::handover::{Ask, Cookie, NO_LOCK, Request, Search, Seen, Stage, Step};
+
+use super::backend::{self, Answer, NO_VERSION, Status, Verb};
+use super::config::{Broken, Config, Gone, PLACES, REQUESTS, place};
+use super::state::{
+    Fault, Kind, LATE, Late, Lock, Message, NO_LEG, Now, Op, Page, Role, Sender, State,
+};
+
+/// Longest time of one request in seconds, as the decisions are told.
+const MOVER_S: u64 = 10;
+
+/// What happens to a message and its answer on the way.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Fate {
+    Arrives,
+    RequestLost,
+    AnswerLost,
+    Delayed,
+}
+
+impl State {
+    /// The request starts an operation at a proxy. `lock` is whose lock it gives back or breaks.
+    pub(crate) fn start(
+        &mut self,
+        config: &Config,
+        request: usize,
+        proxy: usize,
+        kind: Kind,
+        lock: Option<Lock>,
+    ) {
+        let leg = self.legs[proxy];
+        let mut route = config.legs[usize::from(leg)].route;
+        if config.broken == Broken::CreateAtFirst
+            && route.stage == Stage::Move1
+            && kind == Kind::Create
+        {
+            route.stage = Stage::Move2;
+        }
+        let cookie = lock.map_or(Cookie::Untagged(0), |lock| {
+            Cookie::from_client(client_cookie(config, lock))
+        });
+        let (search, step) = Search::start(route, request_of(kind, cookie), MOVER_S);
+        let mut op = Op {
+            kind,
+            lock,
+            proxy: if config.has_owed() { proxy as u8 } else { 0 },
+            leg,
+            search: Some(search),
+            now: Now::Dropped,
+            held: None,
+            version: NO_VERSION,
+            mask: 0,
+            existed: false,
+            undisturbed: false,
+            outdated: false,
+            inside: false,
+        };
+        self.note_start(request, &mut op);
+        if kind == Kind::Acquire && self.requests[request].page == Page::Begin {
+            self.requests[request].chain = leg;
+        }
+        self.requests[request].op = Some(op);
+        self.follow(config, request, step);
+    }
+
+    /// The message under way meets its fate. `old` says whether a lock in its way is old.
+    pub(crate) fn deliver(&mut self, config: &Config, request: usize, fate: Fate, old: bool) {
+        let Some(Op {
+            now: Now::Sent(message),
+            leg,
+            kind,
+            outdated,
+            ..
+        }) = self.requests[request].op
+        else {
+            return;
+        };
+        let old_lock = self.requests[request].outdated && message.role != Role::Proxy;
+        if outdated || old_lock {
+            if let Some(op) = &mut self.requests[request].op {
+                op.now = Now::Dropped;
+                op.search = None;
+                op.held = None;
+            }
+            return;
+        }
+        let was_session = config.true_place(self) == Some(usize::from(message.to));
+        let answer = match fate {
+            Fate::RequestLost => None,
+            Fate::Delayed => {
+                self.push_late(
+                    Late {
+                        message,
+                        leg,
+                        removal: kind == Kind::Delete,
+                        sender: Sender::GaveUp,
+                    },
+                    Some(request),
+                );
+                None
+            }
+            Fate::Arrives => Some(self.apply(config, leg, message, old)),
+            Fate::AnswerLost => {
+                self.apply(config, leg, message, old);
+                None
+            }
+        };
+        let took_effect = answer.is_some() || fate == Fate::AnswerLost;
+        if took_effect && kind == Kind::Delete && (message.role != Role::Proxy || was_session) {
+            self.note_removed(request);
+        }
+        self.answered(config, request, message, answer, old);
+    }
+
+    /// `leg` is the one in which the operation began.
+    fn apply(&mut self, config: &Config, leg: u8, message: Message, old: bool) -> Answer {
+        let active = self.active();
+        let Message {
+            to, verb, version, ..
+        } = message;
+        let slot = &mut self.items[usize::from(to)];
+        let answer = backend::answer(slot, to, verb, version, active, old);
+        let reads = matches!(verb, Verb::Read | Verb::Acquire) && answer.status == Status::Done;
+        if let (Some(item), Some((Gone::Session, left))) = (slot, config.gone_after(leg)) {
+            item.touched |= reads || (to != left && !item.uninit);
+        }
+        answer
+    }
+
+    /// The proxy has the answer, or none.
+    fn answered(
+        &mut self,
+        config: &Config,
+        request: usize,
+        message: Message,
+        answer: Option<Answer>,
+        old: bool,
+    ) {
+        let Some(op) = &mut self.requests[request].op else {
+            return;
+        };
+        if message.role == Role::Forward {
+            op.now = answer.map_or(Now::Dropped, Now::Answered);
+            return;
+        }
+        let seen = answer.map_or(Seen::Unknown, Answer::seen);
+        let before = op.held;
+        let fetched = message.role == Role::Proxy && message.verb == Verb::Acquire;
+        if (message.role == Role::Client || fetched) && answer.is_some() {
+            op.held = answer;
+        }
+        let Some(search) = &mut op.search else {
+            return;
+        };
+        let _ = old;
+        let mut step = search.next(force_young(config, seen));
+        if let Some(broken) = break_step(config, op, before, message, seen, step) {
+            step = broken;
+        }
+        self.follow(config, request, step);
+    }
+
+    /// Carries out a step as far as no message is needed.
+    fn follow(&mut self, config: &Config, request: usize, mut step: Step) {
+        loop {
+            let Some(op) = &mut self.requests[request].op else {
+                return;
+            };
+            let behind = match step {
+                Step::Ask(ask) => {
+                    let seen = if let Ask::Owe { .. } = ask {
+                        self.owed[usize::from(op.proxy)] = config.broken != Broken::NoOwed;
+                        Some(Seen::Done {
+                            counter: 0,
+                            flag: false,
+                        })
+                    } else {
+                        skipped(config, op, ask)
+                    };
+                    if let (Some(seen), Some(search)) = (seen, &mut op.search) {
+                        step = search.next(seen);
+                        continue;
+                    }
+                    op.now = Now::Sent(message(config, op, ask));
+                    None
+                }
+                Step::Forward { at, counter } => {
+                    op.now = Now::Sent(Message {
+                        role: Role::Forward,
+                        ..clients_message(config, op, at.id() - 1, counter)
+                    });
+                    op.search = None;
+                    None
+                }
+                Step::Pass { clear_flag, behind } => {
+                    op.now = op.held.map_or(Now::Dropped, |held| {
+                        Now::Answered(Answer {
+                            flag: held.flag && !clear_flag,
+                            ..held
+                        })
+                    });
+                    behind
+                }
+                Step::Drop { behind, .. } => {
+                    op.now = Now::Dropped;
+                    behind
+                }
+            };
+            if let Some(ask) = behind {
+                let late = Late {
+                    message: message(config, op, ask),
+                    leg: op.leg,
+                    removal: op.kind == Kind::Delete,
+                    sender: Sender::Behind,
+                };
+                self.push_late(late, Some(request));
+            }
+            if let Some(op) = &mut self.requests[request].op
+                && !matches!(op.now, Now::Sent(_))
+            {
+                op.search = None;
+                op.held = None;
+            }
+            return;
+        }
+    }
+
+    /// The client gets its answer, or its connection closed.
+    pub(crate) fn tell(&mut self, request: usize) {
+        let Some(op) = self.requests[request].op else {
+            return;
+        };
+        let Now::Answered(answer) = op.now else {
+            self.end_op(request);
+            self.requests[request].end_page();
+            return;
+        };
+        self.note_answer(request, &op, answer);
+        self.end_op(request);
+        let web_request = &mut self.requests[request];
+        match (op.kind, answer.status) {
+            (Kind::Break, _) => {
+                web_request.outdated = false;
+                web_request.page = Page::Begin;
+            }
+            (Kind::Acquire | Kind::Read, Status::Locked) => {
+                web_request.chain = NO_LEG;
+                web_request.page = Page::Begin;
+            }
+            (Kind::Acquire, Status::Done) => {
+                web_request.chain = NO_LEG;
+                web_request.page = Page::Runs;
+                web_request.outdated = op.outdated;
+                web_request.lock = Some(Lock {
+                    at: answer.at,
+                    counter: answer.counter,
+                });
+            }
+            (Kind::Acquire, Status::Absent) if web_request.page == Page::Begin => {
+                web_request.page = Page::Absent;
+            }
+            (Kind::Create, _) => web_request.page = Page::Created,
+            _ => web_request.end_page(),
+        }
+    }
+
+    /// The page has been refused for long enough: it breaks the lock in its way.
+    pub(crate) fn break_lock(&mut self, config: &Config, request: usize, proxy: usize) {
+        let Some(Op {
+            now: Now::Answered(answer),
+            ..
+        }) = self.requests[request].op
+        else {
+            return;
+        };
+        self.budget.takeovers -= 1;
+        self.tell(request);
+        let lock = Lock {
+            at: answer.at,
+            counter: answer.counter,
+        };
+        for other in &mut self.requests {
+            other.taken |= other
+                .lock
+                .is_some_and(|held| client_cookie(config, held) == client_cookie(config, lock));
+        }
+        self.start(config, request, proxy, Kind::Break, Some(lock));
+    }
+
+    /// The proxy dies in the middle of the operation. What it had just sent may still arrive.
+    pub(crate) fn kill(&mut self, request: usize) {
+        let Some(op) = self.requests[request].op else {
+            return;
+        };
+        let outdated = self.requests[request].outdated;
+        if let Now::Sent(message) = op.now
+            && !(outdated && message.role != Role::Proxy)
+        {
+            let late = Late {
+                message,
+                leg: op.leg,
+                removal: op.kind == Kind::Delete,
+                sender: Sender::Dead,
+            };
+            self.push_late(late, Some(request));
+        }
+        self.end_op(request);
+        self.requests[request].end_page();
+    }
+
+    /// A late message arrives.
+    pub(crate) fn land(&mut self, config: &Config, index: usize) {
+        if let Some(late) = self.remove_late(index) {
+            self.apply(config, late.leg, late.message, false);
+            self.note_late_gone(late);
+        }
+    }
+
+    /// A late message never arrives.
+    pub(crate) fn lose_late(&mut self, index: usize) {
+        if let Some(late) = self.remove_late(index) {
+            self.note_late_gone(late);
+        }
+    }
+
+    /// The server's connections break, and what is on its way there is lost.
+    pub(crate) fn lose_messages(&mut self, place: usize) {
+        for index in 0..LATE {
+            if self.late[index].is_some_and(|late| usize::from(late.message.to) == place) {
+                self.lose_late(index);
+            }
+        }
+    }
+
+    fn note_late_gone(&mut self, late: Late) {
+        if late.message.is_clients_write() {
+            self.note_late_end(late.message.version);
+        }
+        if late.removal && late.message.role != Role::Proxy {
+            self.note_removed(REQUESTS);
+        }
+    }
+
+    fn end_op(&mut self, request: usize) {
+        if let Some(op) = self.requests[request].op.take() {
+            self.note_end(&op);
+        }
+        self.forget_active(request);
+    }
+
+    /// A bit for each operation and late message under way.
+    fn active(&self) -> u16 {
+        let requests = (0..REQUESTS).filter(|&i| self.requests[i].op.is_some());
+        let late = (0..LATE).filter(|&i| self.late[i].is_some());
+        requests
+            .chain(late.map(|i| REQUESTS + i))
+            .fold(0, |mask, i| mask | 1 << i)
+    }
+
+    fn forget_active(&mut self, index: usize) {
+        for item in self.items.iter_mut().flatten() {
+            item.young &= !(1 << index);
+        }
+    }
+
+    /// `of` is the operation it belonged to: a lock taken during that one is young as long as the
+    /// message is under way.
+    fn push_late(&mut self, late: Late, of: Option<usize>) {
+        let free = self.late.iter().position(Option::is_none);
+        let index = free.expect("more late messages than there is room for");
+        self.late[index] = Some(late);
+        for item in self.items.iter_mut().flatten() {
+            if of.is_some_and(|request| item.young & 1 << request != 0) {
+                item.young |= 1 << (REQUESTS + index);
+            }
+        }
+    }
+
+    fn remove_late(&mut self, index: usize) -> Option<Late> {
+        let late = self.late[index].take();
+        self.forget_active(REQUESTS + index);
+        late
+    }
+
+    /// Orders what has no order, so that equal worlds are equal states.
+    pub(crate) fn normalise(&mut self, config: &Config) {
+        self.compact_versions();
+        let mut order: [usize; LATE] = std::array::from_fn(|i| i);
+        order.sort_by_key(|&i| (self.late[i].is_none(), self.late[i]));
+        let late = self.late;
+        self.late = order.map(|i| late[i]);
+        let requests = (1 << REQUESTS) - 1;
+        for item in self.items.iter_mut().flatten() {
+            let old = item.young;
+            item.young &= requests;
+            for (to, &from) in order.iter().enumerate() {
+                if old & 1 << (REQUESTS + from) != 0 {
+                    item.young |= 1 << (REQUESTS + to);
+                }
+            }
+            item.touched &= self
+                .legs
+                .iter()
+                .any(|&leg| config.gone_after(leg).is_some());
+        }
+        if !config.has_owed() {
+            self.legs.sort_unstable();
+        }
+    }
+
+    pub(crate) fn fault(&self) -> Option<Fault> {
+        self.fault
+    }
+}
+
+fn request_of(kind: Kind, cookie: Cookie) -> Request {
+    match kind {
+        Kind::Acquire => Request::Acquire,
+        Kind::Read => Request::Read,
+        Kind::Create => Request::Create,
+        Kind::Put => Request::Put(cookie),
+        Kind::Release | Kind::Break => Request::Release(cookie),
+        Kind::Delete => Request::Remove(cookie),
+    }
+}
+
+/// The cookie of a lock as clients see it.
+fn client_cookie(config: &Config, lock: Lock) -> u32 {
+    let counter = u32::from(lock.counter);
+    if config.broken == Broken::NoTags {
+        return counter;
+    }
+    place(lock.at).tag(counter).unwrap()
+}
+
+/// The client's own request as it goes to a server.
+fn clients_message(config: &Config, op: &Op, to: u8, counter: Option<u32>) -> Message {
+    let sent = op.lock.map_or(0, |lock| client_cookie(config, lock));
+    let counter = counter.unwrap_or(sent);
+    let verb = match op.kind {
+        Kind::Acquire => Verb::Acquire,
+        Kind::Read => Verb::Read,
+        Kind::Create => Verb::Insert,
+        Kind::Put => Verb::Put(counter),
+        Kind::Release | Kind::Break => Verb::Release(counter),
+        Kind::Delete => Verb::Delete(counter),
+    };
+    Message {
+        to,
+        verb,
+        version: op.version,
+        role: Role::Client,
+    }
+}
+
+fn message(config: &Config, op: &Op, ask: Ask) -> Message {
+    let own = |at: staterouter::handover::Place, verb| Message {
+        to: at.id() - 1,
+        verb,
+        version: NO_VERSION,
+        role: Role::Proxy,
+    };
+    match ask {
+        Ask::Client { at, counter } => clients_message(config, op, at.id() - 1, counter),
+        Ask::Acquire { at } => own(at, Verb::Acquire),
+        Ask::Look { at } | Ask::Owe { to: at } => own(at, Verb::Look),
+        Ask::Insert { at } => Message {
+            version: op.held.map_or(NO_VERSION, |held| held.version),
+            ..own(at, Verb::Insert)
+        },
+        Ask::Release { at, counter } => own(at, Verb::Release(counter)),
+        Ask::Remove { at, counter } => own(at, Verb::Delete(counter)),
+    }
+}
+
+/// What a broken variant takes for the answer to a question it does not ask.
+fn skipped(config: &Config, op: &Op, ask: Ask) -> Option<Seen> {
+    let finds = matches!(op.kind, Kind::Acquire | Kind::Read);
+    let route = config.legs[usize::from(op.leg)].route;
+    let free_removal = matches!(
+        ask,
+        Ask::Remove {
+            counter: NO_LOCK,
+            ..
+        }
+    );
+    let skips = match config.broken {
+        Broken::NoClearing => op.kind == Kind::Delete && free_removal,
+        Broken::FlagBelieved => finds && free_removal,
+        Broken::NoConfirm(stages) => {
+            finds && ask == Ask::Look { at: route.first } && stages.contains(&route.stage)
+        }
+        _ => false,
+    };
+    skips.then_some(Seen::Absent)
+}
+
+fn force_young(config: &Config, seen: Seen) -> Seen {
+    match seen {
+        Seen::Locked { counter, .. } if config.broken == Broken::ForceYoung => Seen::Locked {
+            counter,
+            age_s: MOVER_S,
+        },
+        _ => seen,
+    }
+}
+
+/// What a broken variant does instead.
+fn break_step(
+    config: &Config,
+    op: &mut Op,
+    before: Option<Answer>,
+    message: Message,
+    seen: Seen,
+    step: Step,
+) -> Option<Step> {
+    let route = config.legs[usize::from(op.leg)].route;
+    let pass = Step::Pass {
+        clear_flag: false,
+        behind: None,
+    };
+    let first = route.first.id() - 1;
+    match config.broken {
+        Broken::NoSecondLook => {
+            let again = Step::Ask(Ask::Client {
+                at: route.first,
+                counter: None,
+            });
+            (step == again && seen == Seen::Absent && message.to != first).then_some(pass)
+        }
+        Broken::OldLock => {
+            let moves = op.kind == Kind::Acquire && message.to == first;
+            let failed = matches!(step, Step::Drop { .. });
+            let old = before.filter(|held| held.at != first && held.status == Status::Done)?;
+            (moves && failed).then(|| {
+                op.held = Some(old);
+                pass
+            })
+        }
+        _ => None,
+    }
+}
+
+impl Config {
+    /// What is gone after this leg, if it lasts a lifetime.
+    pub(crate) fn gone_after(&self, leg: u8) -> Option<(Gone, u8)> {
+        let mut next = self.legs[usize::from(leg)].next.iter();
+        next.find_map(|&next| self.legs[usize::from(next)].gone)
+    }
+
+    pub(crate) fn places(&self) -> std::ops::Range<usize> {
+        0..PLACES
+    }
+}

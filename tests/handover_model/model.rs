@@ -1,0 +1,415 @@
+//! The model as the checker sees it: which actions are possible, and what comes of them.
+
+use stateright::{Model, Property};
+
+use staterouter::handover::Stage;
+
+use super::backend::{Item, Status, Verb};
+use super::config::{Broken, Config, Gone, PLACES, PROXIES, REQUESTS};
+use super::driver::Fate;
+use super::state::{
+    Fault, Kind, LATE, Message, NO_LEG, Now, Op, Page, Sender, State, Versions, WebRequest,
+};
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Action {
+    /// A proxy enters a leg.
+    Advance { proxy: usize, leg: u8 },
+    /// A web request sends an operation to a proxy.
+    Start {
+        request: usize,
+        proxy: usize,
+        kind: Kind,
+    },
+    /// A message reaches its server, and the answer the proxy.
+    Deliver {
+        request: usize,
+        fate: Fate,
+        old: bool,
+    },
+    /// The client gets its answer.
+    Tell { request: usize },
+    /// The client gets its answer and breaks the lock in its way.
+    Break { request: usize, proxy: usize },
+    /// The proxy dies in the middle of the operation.
+    Kill { request: usize },
+    /// A late message arrives.
+    Land { late: usize },
+    /// A late message does not.
+    LoseLate { late: usize },
+    /// A server loses its memory.
+    Crash { place: usize },
+    /// An item that is not the session any more expires.
+    Expire { place: usize },
+    /// An item expires that nobody has read in a stage that lasts a lifetime.
+    Outlive { place: usize },
+}
+
+impl Model for Config {
+    type State = State;
+    type Action = Action;
+
+    fn init_states(&self) -> Vec<State> {
+        let mut state = State {
+            legs: [0; PROXIES],
+            owed: [false; PROXIES],
+            items: [None; PLACES],
+            requests: self.rounds.map(WebRequest::new),
+            late: [None; LATE],
+            versions: Versions::default(),
+            exists: false,
+            used: false,
+            budget: self.budget,
+            crashed: false,
+            fault: None,
+        };
+        if let Some(place) = self.session {
+            state.items[usize::from(place)] = Some(Item::new(0, false));
+            state.versions.count = 1;
+            state.versions.finished = 1;
+            state.exists = self.legs[0].route.stage != Stage::Away;
+            state.used = state.exists;
+        }
+        state.normalise(self);
+        vec![state]
+    }
+
+    fn actions(&self, state: &State, actions: &mut Vec<Action>) {
+        if state.fault.is_some() {
+            return;
+        }
+        for request in 0..REQUESTS {
+            match &state.requests[request].op {
+                Some(op) => self.op_actions(state, request, op, actions),
+                None => self.page_actions(state, request, actions),
+            }
+        }
+        for late in (0..LATE).filter(|&late| state.late[late].is_some()) {
+            actions.push(Action::Land { late });
+            let orphan = state.late[late].is_some_and(|late| late.sender == Sender::Dead);
+            if orphan || state.budget.lost > 0 || state.budget.deaths > 0 {
+                actions.push(Action::LoseLate { late });
+            }
+        }
+        self.world_actions(state, actions);
+    }
+
+    fn next_state(&self, last: &State, action: Action) -> Option<State> {
+        let mut state = *last;
+        match action {
+            Action::Advance { proxy, leg } => state.advance(self, proxy, leg),
+            Action::Start {
+                request,
+                proxy,
+                kind,
+            } => {
+                let lock = state.requests[request].lock;
+                state.start(self, request, proxy, kind, lock);
+            }
+            Action::Deliver { request, fate, old } => {
+                match fate {
+                    Fate::Arrives => {}
+                    Fate::RequestLost | Fate::AnswerLost => state.budget.lost -= 1,
+                    Fate::Delayed => state.budget.delayed -= 1,
+                }
+                state.deliver(self, request, fate, old);
+            }
+            Action::Tell { request } => state.tell(request),
+            Action::Break { request, proxy } => state.break_lock(self, request, proxy),
+            Action::Kill { request } => {
+                state.budget.deaths -= 1;
+                state.kill(request);
+            }
+            Action::Land { late } => state.land(self, late),
+            Action::LoseLate { late } => {
+                if !state.late[late].is_some_and(|late| late.sender == Sender::Dead) {
+                    let budget = &mut state.budget;
+                    let spent = if budget.lost > 0 {
+                        &mut budget.lost
+                    } else {
+                        &mut budget.deaths
+                    };
+                    *spent -= 1;
+                }
+                state.lose_late(late);
+            }
+            Action::Crash { place } => {
+                state.budget.crashes -= 1;
+                state.crashed = true;
+                state.lose_messages(place);
+                state.lose_item(self, place);
+            }
+            Action::Expire { place } => {
+                state.budget.expiries -= 1;
+                state.lose_item(self, place);
+            }
+            Action::Outlive { place } => state.outlive(self, place),
+        }
+        state.normalise(self);
+        (state != *last).then_some(state)
+    }
+
+    fn properties(&self) -> Vec<Property<Self>> {
+        vec![
+            Property::always("I1", |_, state: &State| state.fault != Some(Fault::I1)),
+            Property::always("I2", |_, state: &State| state.fault != Some(Fault::I2)),
+            Property::always("I3", |_, state: &State| state.fault != Some(Fault::I3)),
+            Property::always("I4", |_, state: &State| state.fault != Some(Fault::I4)),
+            Property::always("I5", |_, state: &State| state.fault != Some(Fault::I5)),
+            Property::always("I6", |_, state: &State| state.fault != Some(Fault::I6)),
+            Property::always("I7", |_, state: &State| state.fault != Some(Fault::I7)),
+        ]
+    }
+}
+
+impl Config {
+    fn op_actions(&self, state: &State, request: usize, op: &Op, actions: &mut Vec<Action>) {
+        match op.now {
+            Now::Sent(message) => {
+                for &old in self.ages(state, op, message) {
+                    let fate = Fate::Arrives;
+                    actions.push(Action::Deliver { request, fate, old });
+                }
+                if state.budget.lost > 0 {
+                    for fate in [Fate::RequestLost, Fate::AnswerLost] {
+                        actions.push(Action::Deliver {
+                            request,
+                            fate,
+                            old: false,
+                        });
+                    }
+                }
+                if state.budget.delayed > 0 {
+                    let fate = Fate::Delayed;
+                    actions.push(Action::Deliver {
+                        request,
+                        fate,
+                        old: false,
+                    });
+                }
+            }
+            Now::Answered(answer) => {
+                actions.push(Action::Tell { request });
+                let finds = matches!(op.kind, Kind::Acquire | Kind::Read);
+                let refused = finds && answer.status == Status::Locked && answer.old;
+                if refused && state.budget.takeovers > 0 {
+                    for proxy in self.proxies(state) {
+                        actions.push(Action::Break { request, proxy });
+                    }
+                }
+            }
+            Now::Dropped => actions.push(Action::Tell { request }),
+        }
+        if state.budget.deaths > 0 && op.now != Now::Dropped {
+            actions.push(Action::Kill { request });
+        }
+    }
+
+    /// Whether a lock in the message's way may be young, old, or both, as far as that matters.
+    fn ages(&self, state: &State, op: &Op, message: Message) -> &'static [bool] {
+        let Some(item) = state.items[usize::from(message.to)] else {
+            return &[false];
+        };
+        let matters = match message.verb {
+            Verb::Acquire | Verb::Read => state.budget.takeovers > 0,
+            Verb::Delete(_) => op.search.is_some(),
+            _ => false,
+        };
+        if matters && item.locked && item.young == 0 {
+            &[false, true]
+        } else {
+            &[false]
+        }
+    }
+
+    fn page_actions(&self, state: &State, request: usize, actions: &mut Vec<Action>) {
+        let web_request = &state.requests[request];
+        if web_request.rounds == 0 {
+            return;
+        }
+        let mut start = |kind| {
+            for proxy in self.proxies(state) {
+                actions.push(Action::Start {
+                    request,
+                    proxy,
+                    kind,
+                });
+            }
+        };
+        match web_request.page {
+            Page::Begin => {
+                if self.pages.acquire {
+                    start(Kind::Acquire);
+                }
+                if self.pages.read {
+                    start(Kind::Read);
+                }
+            }
+            Page::Absent => start(Kind::Create),
+            Page::Created => start(Kind::Acquire),
+            Page::Runs => {
+                start(Kind::Put);
+                start(Kind::Release);
+                if self.pages.delete {
+                    start(Kind::Delete);
+                }
+            }
+        }
+    }
+
+    fn world_actions(&self, state: &State, actions: &mut Vec<Action>) {
+        for proxy in 0..self.proxies {
+            let leg = state.legs[proxy];
+            for &next in &self.legs[usize::from(leg)].next {
+                if self.may_advance(state, proxy, next) {
+                    actions.push(Action::Advance { proxy, leg: next });
+                }
+            }
+        }
+        for place in 0..PLACES {
+            if state.items[place].is_none() {
+                continue;
+            }
+            if state.budget.crashes > 0 && self.may_crash(state, place) {
+                actions.push(Action::Crash { place });
+            }
+            if self.may_outlive(state, place) {
+                actions.push(Action::Outlive { place });
+            }
+            if state.budget.expiries > 0 && self.true_place(state) != Some(place) {
+                actions.push(Action::Expire { place });
+            }
+        }
+    }
+
+    /// The proxies it makes sense to choose from.
+    fn proxies(&self, state: &State) -> std::ops::Range<usize> {
+        let alike = !self.has_owed() && state.legs[0] == state.legs[1];
+        0..if alike { 1 } else { self.proxies }
+    }
+
+    /// A stage outlasts the operations that began two stages before, and neighbours only overlap.
+    fn may_advance(&self, state: &State, proxy: usize, next: u8) -> bool {
+        let leg = state.legs[proxy];
+        let recent = |began: u8| began == leg || began == next;
+        let mut others = (0..self.proxies).filter(|&other| other != proxy);
+        let agreed = others.all(|other| recent(state.legs[other]));
+        let ended = state.requests.iter().all(|web_request| {
+            let chain = web_request.chain == NO_LEG || recent(web_request.chain);
+            chain && web_request.op.is_none_or(|op| recent(op.leg))
+        });
+        let followed = state.legs[..self.proxies].contains(&next);
+        let gone = self.legs[usize::from(next)]
+            .gone
+            .filter(|_| !followed)
+            .is_none_or(|(gone, place)| {
+                let is_session = self.true_place(state) == Some(usize::from(place));
+                let left = state.items[usize::from(place)];
+                match gone {
+                    Gone::Session => {
+                        let quiet = state.requests.iter().all(|r| r.op.is_none());
+                        let short = self.broken == Broken::ShortLifetime && quiet;
+                        !is_session || (short && left.is_some_and(|item| item.touched))
+                    }
+                    Gone::Debris => left.is_none() || is_session,
+                    Gone::All => left.is_none() || self.broken == Broken::ShortLifetime,
+                }
+            });
+        let landed = state.late.iter().flatten().all(|late| recent(late.leg));
+        gone && (agreed || self.broken == Broken::NoAgreement)
+            && (ended && landed || self.broken == Broken::ShortStages)
+    }
+
+    /// A server that loses the session while something older lies elsewhere brings that back: no
+    /// rule helps against it.
+    fn may_crash(&self, state: &State, place: usize) -> bool {
+        let version = |place: usize| state.items[place].map(|item| item.version);
+        let mut others = (0..PLACES).filter(|&other| other != place);
+        self.true_place(state) != Some(place)
+            || others.all(|other| version(other).is_none_or(|older| Some(older) == version(place)))
+    }
+
+    /// Whether an item may expire because a lifetime has passed. The session that is read lives on.
+    fn may_outlive(&self, state: &State, place: usize) -> bool {
+        let leg = state.legs[0];
+        let together = state.legs[..self.proxies].iter().all(|&other| other == leg);
+        let quiet = state.requests.iter().all(|r| r.op.is_none());
+        let landed = state.late.iter().all(Option::is_none);
+        let is_session = self.true_place(state) == Some(place);
+        let read = state.items[place].is_some_and(|item| item.touched);
+        let dies = match self.gone_after(leg) {
+            Some((_, left)) if usize::from(left) != place => false,
+            Some((Gone::Session, _)) => !(is_session && read),
+            Some((Gone::Debris, _)) => !is_session,
+            Some((Gone::All, _)) => true,
+            None => false,
+        };
+        dies && together && quiet && landed
+    }
+
+    /// Where the session is: at the place that the furthest proxy asks first, if it has it.
+    pub(crate) fn true_place(&self, state: &State) -> Option<usize> {
+        let leg = state.legs[..self.proxies].iter().max()?;
+        let route = self.legs[usize::from(*leg)].route;
+        let places = [Some(route.first), route.second];
+        let mut places = places
+            .into_iter()
+            .flatten()
+            .map(|place| usize::from(place.id() - 1));
+        places.find(|&place| state.items[place].is_some())
+    }
+}
+
+impl State {
+    fn advance(&mut self, config: &Config, proxy: usize, next: u8) {
+        let leg = &config.legs[usize::from(next)];
+        let is_first = !self.legs[..config.proxies].contains(&next);
+        if leg.replay {
+            self.replay(config, proxy);
+        }
+        self.legs[proxy] = next;
+        if let (true, Stage::Away, Some(second)) = (is_first, leg.route.stage, leg.route.second) {
+            self.note_away(usize::from(second.id() - 1));
+        }
+        if is_first && config.gone_after(next).is_some() {
+            for item in self.items.iter_mut().flatten() {
+                item.touched = false;
+            }
+        }
+    }
+
+    /// A lifetime has passed: what nobody has asked for in it has died, wherever it was.
+    fn outlive(&mut self, config: &Config, place: usize) {
+        // Nobody has taken a copy that is still flagged: it is as old as what it was made from.
+        let wherever = matches!(config.gone_after(self.legs[0]), Some((Gone::Session, _)));
+        for index in config.places() {
+            let unread = |item: Item| item.uninit || (wherever && !item.touched);
+            let also = self.items[index].is_some_and(unread);
+            if index == place || also {
+                self.lose_item(config, index);
+            }
+        }
+    }
+
+    /// Carries out owed removals at the server that is back.
+    fn replay(&mut self, config: &Config, proxy: usize) {
+        for other in 0..config.proxies {
+            if !self.owed[other] || (config.broken == Broken::OwnOwedOnly && other != proxy) {
+                continue;
+            }
+            self.owed[other] = false;
+            let leg = usize::from(self.legs[other]);
+            if let Some(second) = config.legs[leg].route.second {
+                self.items[usize::from(second.id() - 1)] = None;
+            }
+        }
+    }
+
+    /// A server loses an item. If that was the session, it is gone.
+    fn lose_item(&mut self, config: &Config, place: usize) {
+        if config.true_place(self) == Some(place) {
+            self.note_lost(place);
+        }
+        self.items[place] = None;
+    }
+}
