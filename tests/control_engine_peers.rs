@@ -63,6 +63,7 @@ impl Farm {
                 .filter(|member| member.is_up())
                 .map(|member| member.place)
                 .collect(),
+            longest_timeout_minutes: engine.longest_timeout_minutes(),
             heard_ms: self.now_ms,
         })
     }
@@ -142,6 +143,22 @@ fn a_handover_waits_for_the_proxy_that_has_not_heard_of_it() {
     farm.pass(LIFETIME_S + 20);
     farm.assert_both(&[]);
     assert_eq!(farm.proxies[0].slots().len(), farm.proxies[1].slots().len());
+}
+
+#[test]
+fn sessions_that_only_one_has_seen_make_a_handover_longer_for_both() {
+    let mut farm = Farm::new();
+    for proxy in 0..2 {
+        farm.accept(proxy, 2, "abcd");
+    }
+    farm.proxies[0].saw_timeout(60);
+    farm.pass(200);
+    // Learned from the other, and not forgotten when that one loses its memory.
+    farm.proxies[0] = Engine::new(config(), map(2, "abcd"), farm.now_ms).unwrap();
+    farm.pass(59 * 60);
+    farm.assert_both(&["move2 da", "move2 db", "move2 dc"]);
+    farm.pass(6 * 60);
+    farm.assert_both(&[]);
 }
 
 #[test]

@@ -63,6 +63,8 @@ pub struct PeerView {
     pub slots: Vec<SlotState>,
     /// The backends it reaches.
     pub up: Vec<Place>,
+    /// The longest session timeout it knows of, in minutes; 0 for none.
+    pub longest_timeout_minutes: u32,
     /// When it said so, by this proxy's clock.
     pub heard_ms: u64,
 }
@@ -93,7 +95,7 @@ impl Engine {
         self.members[self.placement.owner(slot).index()].place
     }
 
-    /// The longest session timeout seen, in minutes; 0 for none.
+    /// The longest session timeout that this proxy or a peer has seen, in minutes; 0 for none.
     pub fn longest_timeout_minutes(&self) -> u32 {
         self.longest_timeout_minutes
     }
@@ -174,9 +176,13 @@ impl Engine {
 
     /// What the peer at this position of the main file says; `None` when it does not answer.
     pub fn set_peer(&mut self, index: usize, view: Option<PeerView>) {
-        if let Some(peer) = self.peers.get_mut(index) {
-            *peer = view.map(Arc::new);
-        }
+        let Some(peer) = self.peers.get_mut(index) else {
+            return;
+        };
+        *peer = view.map(Arc::new);
+        // Kept when the peer falls silent: the sessions are still there.
+        let minutes = peer.as_ref().map_or(0, |peer| peer.longest_timeout_minutes);
+        self.saw_timeout(minutes);
     }
 
     /// The peers, in the order of the main file.

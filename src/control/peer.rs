@@ -21,6 +21,8 @@ pub struct PeerState {
     pub map_version: u64,
     /// The backends that answer.
     pub up: Vec<Place>,
+    /// The longest session timeout it knows of, in minutes; 0 for none.
+    pub longest_timeout_minutes: u32,
     /// Every slot, in order.
     pub slots: Arc<[SlotState]>,
     /// The clock that their times are of.
@@ -36,6 +38,7 @@ pub struct PeerReport {
     now_ms: u64,
     /// Ids of the backends that answer.
     up: Vec<u8>,
+    longest_session_timeout_minutes: u32,
     slots: Vec<SlotGroup>,
 }
 
@@ -61,6 +64,7 @@ impl PeerState {
             map_version: self.map_version,
             now_ms: self.clock.now_ms(),
             up: self.up.iter().map(|place| place.id()).collect(),
+            longest_session_timeout_minutes: self.longest_timeout_minutes,
             slots: group(&self.slots),
         }
     }
@@ -90,6 +94,7 @@ pub fn read(body: &[u8], own_instance: &str, now_ms: u64) -> Result<PeerView, Pe
         map_version: report.map_version,
         slots,
         up: report.up.into_iter().filter_map(Place::new).collect(),
+        longest_timeout_minutes: report.longest_session_timeout_minutes,
         heard_ms: now_ms,
     })
 }
@@ -105,6 +110,7 @@ mod tests {
             instance: "them".to_owned(),
             map_version: 7,
             up: vec![Place::new(1).unwrap(), Place::new(127).unwrap()],
+            longest_timeout_minutes: 60,
             slots: slots.into(),
             clock: Clock::start(),
         }
@@ -139,6 +145,7 @@ mod tests {
         let view = read(&body, "us", 50_000).unwrap();
         assert_eq!((view.map_version, view.heard_ms), (7, 50_000));
         assert_eq!(view.up, state(Vec::new()).up);
+        assert_eq!(view.longest_timeout_minutes, 60);
         assert_eq!(view.slots[3], suspect(49_900));
         assert_eq!(view.slots[4].since_ms, 50_000 - 995);
     }
@@ -156,7 +163,7 @@ mod tests {
     fn what_is_no_report_is_refused() {
         let report = |slots: &str| {
             format!(
-                r#"{{"instance":"a","map_version":1,"now_ms":9,"up":[0,1,200],"new":1,"slots":{slots}}}"#
+                r#"{{"instance":"a","map_version":1,"now_ms":9,"up":[0,1,200],"longest_session_timeout_minutes":0,"new":1,"slots":{slots}}}"#
             )
         };
         let all =

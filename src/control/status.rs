@@ -23,7 +23,7 @@ pub struct Status {
     pub backends: Vec<BackendStatus>,
     /// All slots, by stage.
     pub slots: StageCounts,
-    /// The longest session timeout seen, in minutes; 0 for none so far.
+    /// The longest session timeout seen, here or by a peer, in minutes; 0 for none so far.
     pub longest_session_timeout_minutes: u32,
     /// The other proxies, in the order of the main file.
     pub peers: Vec<PeerStatus>,

@@ -62,6 +62,7 @@ impl About {
             instance: self.instance.clone(),
             map_version: engine.map().version,
             up: up.map(|member| member.place).collect(),
+            longest_timeout_minutes: engine.longest_timeout_minutes(),
             slots: Arc::clone(in_force),
             clock: self.clock,
         };
