@@ -8,10 +8,12 @@
 //!       |
 //!   wire     request head as spans over the bytes that came      wire/request.rs
 //!       |
-//!   route    target -> session id -> slot -> backend             route/key.rs, route/placement.rs
+//!   route    target -> session id -> slot                        route/key.rs, route/hash.rs
 //!       |
-//!   proxy    one attempt, at most one retry, never a made-up     proxy/client.rs, proxy/exchange.rs
-//!       |    answer; the snapshot in force                       proxy/snapshot.rs
+//!   handover slot -> where its items can be; what to ask there   handover/table.rs, handover/search.rs
+//!       |
+//!   proxy    one place: one attempt, at most one retry, never    proxy/client.rs, proxy/exchange.rs
+//!       |    a made-up answer; two places: question by question  proxy/seek.rs
 //!       |
 //!   backend  idle connections, last in first out                 backend/pool.rs
 //!       |
@@ -21,8 +23,12 @@
 //!       store         its rules, items, expiry, memory budget    store/mod.rs
 //! ```
 //!
-//! Around it: [`config`] (two YAML files, all faults at once), [`log`], [`app`] (what starts and
-//! stops when), [`farm`] (a simulated web farm that counts wrong answers), [`cli`] (the commands).
+//! What it goes by is one immutable snapshot (`proxy/snapshot.rs`), swapped by [`control`]: the
+//! thread that follows the files, the [`health`] of the backends and the stages of the slots.
+//!
+//! Around it: [`config`] (two YAML files, all faults at once), [`admin`] (status and reload over
+//! HTTP), [`log`], [`app`] (what starts and stops when), [`farm`] (a simulated web farm that counts
+//! wrong answers), [`cli`] (the commands).
 //!
 //! A module imports only from layers below its own; `tests/layers.rs` holds the table.
 //! ARCHITECTURE.md follows one request through these files and gives the reasons.
