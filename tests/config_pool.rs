@@ -241,6 +241,32 @@ fn proxies_may_differ_for_as_long_as_an_operation_lasts() {
     );
 }
 
+#[test]
+fn proxies_that_ask_each_other_may_also_differ_for_as_long_as_an_answer_counts() {
+    main_fault(
+        "peers: [10.0.0.6:1]\ntimeouts: {connect: 1s, answer: 2s}\nhandover:\n  settle: 5999ms\n",
+        (
+            3,
+            33,
+            "`timeouts.connect` plus `timeouts.answer` plus 3s for `peers` (6s) is longer than \
+             `handover.settle` (5999ms)",
+            "and 3s longer",
+        ),
+    );
+    parse(
+        "peers: [10.0.0.6:1]\ntimeouts: {connect: 1s, answer: 2s}\n\
+         handover: {settle: 6s, failover_after: 3s}\n",
+    );
+    // Also when the handover is left to its defaults.
+    let text = "peers: [10.0.0.6:1]\ntimeouts: {connect: 2s, answer: 26s}\n\
+                handover: {failover_after: 28s}\n";
+    main_fault(
+        text,
+        (3, 33, "(31s) is longer than `handover.settle` (30s", ""),
+    );
+    parse(text.strip_prefix("peers: [10.0.0.6:1]\n").unwrap());
+}
+
 /// Both lines are shown: either may be the wrong one.
 #[test]
 fn values_that_contradict_each_other_are_shown_together() {

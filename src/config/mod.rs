@@ -35,7 +35,8 @@ pub use partition_map::{
     BackendSpec, BackendState, MAX_BACKEND_ID, PartitionMap, derived_backend_id,
 };
 pub use settings::{
-    AdminConfig, HandoverConfig, HealthConfig, Limits, LogConfig, LogFormat, LogLevel, Timeouts,
+    AdminConfig, HandoverConfig, HealthConfig, Limits, LogConfig, LogFormat, LogLevel,
+    PEER_SILENCE, Timeouts,
 };
 pub use staterouter_file::Config;
 

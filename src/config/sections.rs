@@ -206,7 +206,8 @@ pub(super) fn read_handover(map: &mut MapReader<'_, '_>) -> HandoverDraft {
     let settle = map.optional(
         "settle",
         "Longest time in which proxies may differ about where a session is. Not shorter than \
-         `timeouts.connect` and `timeouts.answer` together.",
+         `timeouts.connect` and `timeouts.answer` together; with `peers` at least 3 s longer than \
+         the two.",
         &UP_TO_A_DAY,
         default.settle,
     );

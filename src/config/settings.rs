@@ -6,6 +6,10 @@ use std::time::Duration;
 
 use crate::health::Thresholds;
 
+/// A peer that has said nothing for this long does not count as heard any more. Until then it may
+/// have gone on unnoticed.
+pub const PEER_SILENCE: Duration = Duration::from_secs(3);
+
 /// How long things may take. All lie from 100 ms to 1 h.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Timeouts {
@@ -66,7 +70,7 @@ pub struct HealthConfig {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct HandoverConfig {
     /// Longest time in which proxies differ about the stage of a slot; at least as long as
-    /// connecting and answering together.
+    /// connecting and answering together, and with peers longer by [`PEER_SILENCE`].
     pub settle: Duration,
     /// Shortest time that the sessions of a slot are given to move or end; at most
     /// `max_session_timeout`.

@@ -13,7 +13,9 @@ use super::outline::Outline;
 use super::raw;
 use super::reader::{Field, MapReader, Read, read_map, read_nothing};
 use super::sections::{self, HandoverDraft, require_order};
-use super::settings::{AdminConfig, HandoverConfig, HealthConfig, Limits, LogConfig, Timeouts};
+use super::settings::{
+    AdminConfig, HandoverConfig, HealthConfig, Limits, LogConfig, PEER_SILENCE, Timeouts,
+};
 
 /// Everything the main file says, complete with defaults.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -189,12 +191,12 @@ fn read_sections(map: &mut MapReader<'_, '_>, config: &mut Config, listen: &Fiel
         MAX_PEERS,
     );
     require_askable(map, listen, &admin, &peers);
-    config.peers = peers.value;
+    config.peers.clone_from(&peers.value);
     let doc = "When a backend counts as down, and as up again.";
     config.health = map.section("health", doc, sections::read_health);
     let doc = "How sessions move between backends, planned or because one failed.";
     let handover = map.section("handover", doc, sections::read_handover);
-    require_time_for_an_operation(map, &operation, &handover);
+    require_time_for_an_operation(map, &operation, &peers, &handover);
     config.handover = handover.handover;
     let doc = "What is logged, and how.";
     config.log = map.section("log", doc, sections::read_log);
@@ -255,10 +257,12 @@ fn require_askable(
     }
 }
 
-/// Proxies may differ for as long as an operation that one of them has begun goes on.
+/// Proxies may differ for as long as an operation that one of them has begun goes on; those that
+/// ask each other also for as long as they go by an old answer.
 fn require_time_for_an_operation(
     map: &mut MapReader<'_, '_>,
     operation: &Field<Duration>,
+    peers: &Field<Vec<BackendAddress>>,
     handover: &HandoverDraft,
 ) {
     let HandoverDraft {
@@ -266,12 +270,23 @@ fn require_time_for_an_operation(
         failover_after,
         ..
     } = handover;
-    for (name, field) in [
-        ("`handover.settle`", settle),
-        ("`handover.failover_after`", failover_after),
-    ] {
-        let operation = ("`timeouts.connect` plus `timeouts.answer`", operation);
-        let help = format!("make {name} at least as long as the two together");
-        require_order(map, operation, (name, field), &help);
-    }
+    let name = "`timeouts.connect` plus `timeouts.answer`";
+    let longest_lag = Field {
+        value: operation.value + PEER_SILENCE,
+        ..*operation
+    };
+    let (lesser, why) = if peers.value.is_empty() {
+        ((name, operation), "")
+    } else {
+        let name = "`timeouts.connect` plus `timeouts.answer` plus 3s for `peers`";
+        (
+            (name, &longest_lag),
+            ", and 3s longer: what a peer said last counts for so long",
+        )
+    };
+    let help = format!("make `handover.settle` at least as long as the two together{why}");
+    require_order(map, lesser, ("`handover.settle`", settle), &help);
+    let help = "make `handover.failover_after` at least as long as the two together";
+    let failover_after = ("`handover.failover_after`", failover_after);
+    require_order(map, (name, operation), failover_after, help);
 }

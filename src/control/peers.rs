@@ -1,10 +1,10 @@
 //! The other proxies, as far as an operator has to know of them.
 
 use super::status::PeerStatus;
-use crate::config::BackendAddress;
+use crate::config::{BackendAddress, PEER_SILENCE};
 
 /// A peer that says nothing for this long does not answer, whoever is to blame.
-const SILENCE_MS: u64 = 3_000;
+const SILENCE_MS: u64 = PEER_SILENCE.as_millis() as u64;
 
 /// How often what is wrong with a peer is said again.
 const REPEAT_MS: u64 = 60_000;
