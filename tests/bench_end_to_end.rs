@@ -16,9 +16,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread;
 
 use serde_json::{Map, Value};
-use socket2::{Domain, Socket, Type};
 use staterouter::farm::ledger::Kind;
-use support::system::wait_until;
+use support::system::{hold_address, hold_port, wait_until};
 use support::{Program, proxy, run};
 
 #[test]
@@ -156,8 +155,7 @@ fn the_printed_report_names_losses_and_failures_apart() {
 #[test]
 fn a_target_where_nothing_listens_is_reported_in_one_line() {
     // Bound, so that nobody else listens there, but not listening.
-    let nowhere = hold_port(SocketAddr::from(([127, 0, 0, 1], 0)));
-    let target = nowhere.local_addr().unwrap().as_socket().unwrap();
+    let (_port, target) = hold_port();
     let target = target.to_string();
     let (code, stdout, stderr) = run(&["bench", "--target", &target, "--json"]);
     assert_eq!((code, &*stdout), (Some(3), ""), "{stderr}");
@@ -231,7 +229,7 @@ fn bench_while_a_server_dies(extra: &[&str]) -> (Option<i32>, String) {
 
     // More than all users' first pages can have sent: each stores its session at most once.
     traffic.wait_for_more_bytes(2 * SESSIONS * BODY_BYTES);
-    let _port = hold_port(address);
+    let _port = hold_address(address);
     killed.kill();
     // The proxy closes the connection of a request that failed, and the bench opens another one.
     traffic.wait_for_more_connections(1);
@@ -343,15 +341,6 @@ fn pass_on(mut from: TcpStream, mut to: TcpStream, bytes: &AtomicU64) {
     }
     let _ = from.shutdown(Shutdown::Both);
     let _ = to.shutdown(Shutdown::Both);
-}
-
-/// Keeps a port from being given to somebody else, without listening on it.
-fn hold_port(address: SocketAddr) -> Socket {
-    let socket = Socket::new(Domain::for_address(address), Type::STREAM, None).unwrap();
-    socket.set_reuse_address(true).unwrap();
-    socket.set_reuse_port(true).unwrap();
-    socket.bind(&address.into()).unwrap();
-    socket
 }
 
 // Reading its report.

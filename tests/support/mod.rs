@@ -19,6 +19,7 @@ pub mod answers;
 pub mod backend;
 pub mod client;
 pub mod operations;
+pub mod scene;
 pub mod sessions;
 pub mod system;
 pub mod tags;

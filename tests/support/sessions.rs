@@ -68,6 +68,17 @@ pub fn owned_by(owner: usize, backend_count: u16, family: u64, count: usize) -> 
     found
 }
 
+/// `count` sessions that get another backend when one is added to `backend_count`.
+pub fn moving(backend_count: u16, count: usize) -> Vec<String> {
+    let candidates = ids(77, 20 * u64::from(backend_count) * count as u64);
+    let [before, after] = [backend_count, backend_count + 1].map(|n| route(n, &candidates));
+    let both = before.into_iter().zip(after);
+    let moved = both.filter(|(before, after)| before.owner != after.owner);
+    let found: Vec<String> = moved.map(|(before, _)| before.id).take(count).collect();
+    assert_eq!(found.len(), count, "too few sessions move");
+    found
+}
+
 fn parse(id: &str, line: &str) -> Routed {
     let mut words = line.split_whitespace();
     let mut after = |word: &str| {

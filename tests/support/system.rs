@@ -2,11 +2,12 @@
 
 use std::collections::HashMap;
 use std::fs::read_to_string;
+use std::io::{Read, Write};
 use std::net::{SocketAddr, SocketAddrV4, TcpStream};
 use std::time::{Duration, Instant};
 
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
-use socket2::SockRef;
+use socket2::{Domain, SockRef, Socket, Type};
 
 /// No sign of it after this long is a failure of the test.
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -46,6 +47,47 @@ pub fn wait_until(what: &str, is_so: impl Fn() -> bool) {
         assert!(since.elapsed() < PATIENCE, "never came true: {what}");
         std::thread::yield_now();
     }
+}
+
+/// What `look` finds within this time. For what takes long: in between it rests.
+pub fn wait_up_to<T>(patience: Duration, mut look: impl FnMut() -> Option<T>) -> Option<T> {
+    const REST: Duration = Duration::from_millis(20);
+    let since = Instant::now();
+    loop {
+        let found = look();
+        if found.is_some() || since.elapsed() > patience {
+            return found;
+        }
+        std::thread::sleep(REST);
+    }
+}
+
+/// A port of the loopback address that is given to nobody else while the socket lives. It does not
+/// listen, so that a program which is told the address can.
+pub fn hold_port() -> (Socket, SocketAddr) {
+    let socket = hold_address(SocketAddr::from(([127, 0, 0, 1], 0)));
+    let address = socket.local_addr().unwrap().as_socket().unwrap();
+    (socket, address)
+}
+
+/// The same for a known address.
+pub fn hold_address(address: SocketAddr) -> Socket {
+    let socket = Socket::new(Domain::for_address(address), Type::STREAM, None).unwrap();
+    socket.set_reuse_address(true).unwrap();
+    socket.set_reuse_port(true).unwrap();
+    socket.bind(&address.into()).unwrap();
+    socket
+}
+
+/// The body of an HTTP page, whatever its status.
+pub fn ask_page(address: SocketAddr, path: &str) -> String {
+    let mut stream = TcpStream::connect(address).unwrap();
+    stream.set_read_timeout(Some(PATIENCE)).unwrap();
+    let request = format!("GET {path} HTTP/1.1\r\nHost: admin\r\nConnection: close\r\n\r\n");
+    stream.write_all(request.as_bytes()).unwrap();
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).unwrap();
+    answer.split_once("\r\n\r\n").unwrap().1.to_owned()
 }
 
 /// Number of files and sockets process `pid` has open.
