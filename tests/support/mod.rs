@@ -34,6 +34,9 @@ use std::time::Duration;
 
 use tempfile::TempDir;
 
+/// No sign of it after this long is a failure of the test.
+const PATIENCE: Duration = Duration::from_secs(30);
+
 /// A running `staterouter`, killed when dropped.
 pub struct Program {
     child: Child,
@@ -112,7 +115,12 @@ impl Program {
 
     /// Waits until a line of the log makes `wanted` true; returns the log up to there.
     pub fn wait_for_log(&self, wanted: impl Fn(&str) -> bool) -> String {
-        self.log.wait_for(wanted)
+        self.wait_long_for_log(PATIENCE, wanted)
+    }
+
+    /// The same with another patience.
+    pub fn wait_long_for_log(&self, patience: Duration, wanted: impl Fn(&str) -> bool) -> String {
+        self.log.wait_for(patience, wanted)
     }
 
     /// The log so far.
@@ -172,15 +180,17 @@ impl Log {
         self.text.lock().unwrap().clone()
     }
 
-    fn wait_for(&self, wanted: impl Fn(&str) -> bool) -> String {
+    fn wait_for(&self, patience: Duration, wanted: impl Fn(&str) -> bool) -> String {
         let text = self.text.lock().unwrap();
         let missing = |text: &mut String| !text.lines().any(&wanted);
         let (text, waited) = self
             .grown
-            .wait_timeout_while(text, Duration::from_secs(30), missing)
+            .wait_timeout_while(text, patience, missing)
             .unwrap();
-        assert!(!waited.timed_out(), "not logged; the log is {text}");
-        text.clone()
+        let logged = text.clone();
+        drop(text);
+        assert!(!waited.timed_out(), "not logged; the log is {logged}");
+        logged
     }
 }
 

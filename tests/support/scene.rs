@@ -20,18 +20,18 @@ use super::system::{ask_page, hold_port, wait_up_to};
 /// Longest time until something happens that takes a whole handover.
 const PATIENCE: Duration = Duration::from_secs(150);
 
-/// Users of a farm.
-pub const SESSIONS: usize = 60;
+/// Users of a farm: so few that each comes more than once a second.
+pub const SESSIONS: usize = 40;
 /// Pages at the same time at most.
 const CLIENTS: usize = 16;
 const PAGES_PER_S: f64 = 60.0;
 
-/// Times so short that a handover of sessions with a timeout of one minute, the shortest there is,
-/// takes about 70 s.
+/// Times for users who never rest: a handover takes 23 s, although no session can have a timeout of
+/// less than a minute.
 pub const SHORT_TIMES: &str = "
 timeouts: {connect: 500ms, answer: 1s}
 health: {interval: 500ms, timeout: 500ms, fall: 2, rise: 2, max_rise: 2}
-handover: {settle: 2s, session_timeout: 1s, takeover: 5s, failover_after: 2s}";
+handover: {settle: 2s, session_timeout: 1s, max_session_timeout: 12s, takeover: 5s, failover_after: 2s}";
 
 /// One state server on a port of its own.
 pub struct Server {
@@ -267,7 +267,7 @@ impl Proxy {
     /// Waits until a line of the log holds `words`.
     pub fn wait_for_log(&self, words: &str) {
         let program = self.program.as_ref().unwrap();
-        program.wait_for_log(|line| line.contains(words));
+        program.wait_long_for_log(PATIENCE, |line| line.contains(words));
     }
 }
 
