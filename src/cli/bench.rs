@@ -306,8 +306,11 @@ fn print_violations(out: &mut impl Write, report: &FarmReport) -> io::Result<()>
         for example in &finding.examples {
             writeln!(
                 out,
-                "    session {}: expected {}; got {}",
-                example.session, example.expected, example.got
+                "    session {} at {:.1} s: expected {}; got {}",
+                example.session,
+                example.at_ms as f64 / 1000.0,
+                example.expected,
+                example.got
             )?;
         }
     }

@@ -176,6 +176,8 @@ pub struct Finding {
 /// One wrong answer.
 #[derive(Debug, Clone, Serialize)]
 pub struct Example {
+    /// When it came, milliseconds since the run began.
+    pub at_ms: u64,
     /// Fingerprint of the session: 8 hex digits, nothing of its id.
     pub session: String,
     /// What would have been right.
@@ -291,6 +293,7 @@ impl Tally {
         finding.count += 1;
         if finding.examples.len() < MAX_EXAMPLES {
             finding.examples.push(Example {
+                at_ms: now_ns / 1_000_000,
                 session,
                 expected: violation.expected,
                 got: violation.got,

@@ -1,13 +1,19 @@
 //! One request whose item may be at either of two places: does what `handover::Search` says.
 
+use std::time::Duration;
+
 use super::call::{Answered, Call, CallFailed, Caller};
 use super::error::{ProxyError, Unanswered};
 use super::exchange::Exchange;
 use super::tidy::{self, Untidy};
-use crate::handover::{Ask, Place, Refusal, Search, Seen, Step};
+use crate::handover::{Ask, NO_LOCK, Place, Refusal, Search, Seen, Step};
 use crate::net::Buffer;
 use crate::route::BackendIndex;
 use crate::wire::{self, Method, Operation, Parsed, Request, ResponseHead, WireError};
+
+/// How often, and for how long, a removal waits for the end of a move.
+const MAX_MOVE_PAUSES: usize = 10;
+const MOVE_PAUSE: Duration = Duration::from_millis(30);
 
 /// Runs the request at the start of `received` from its first question to its end, by `due_ms` of
 /// the worker's clock. On success `received` holds what came behind the request.
@@ -70,10 +76,7 @@ impl Seek<'_> {
                 self.ask_alone(at, Operation::Release, counter, received)
                     .await
             }
-            Ask::Remove { at, counter } => {
-                self.ask_alone(at, Operation::Remove, counter, received)
-                    .await
-            }
+            Ask::Remove { at, counter } => self.remove(at, counter, received).await,
             Ask::Insert { at } => self.insert(at, received).await,
             Ask::Owe { to } => return self.owe(to, received).await,
         };
@@ -159,6 +162,26 @@ impl Seek<'_> {
         let seen = answered.seen();
         self.held = Some(Held { answered, backend });
         Ok(seen)
+    }
+
+    /// Removes what is behind. Where a client removes a session that was moved a moment ago, the
+    /// mover's own removal, which nobody waited for, may still be on its way: it gets the time to
+    /// arrive.
+    async fn remove(&self, at: Place, counter: u32, received: &Buffer) -> Result<Seen, Unanswered> {
+        let is_clearing = counter == NO_LOCK && self.exchange.head.operation() == Operation::Remove;
+        let mover_s = self.exchange.view.snapshot.mover_s;
+        let mut pauses = 0;
+        loop {
+            let seen = self
+                .ask_alone(at, Operation::Remove, counter, received)
+                .await?;
+            let may_end = matches!(seen, Seen::Locked { age_s, .. } if age_s < mover_s);
+            if !is_clearing || !may_end || pauses == MAX_MOVE_PAUSES {
+                return Ok(seen);
+            }
+            pauses += 1;
+            tokio::time::sleep(MOVE_PAUSE).await;
+        }
     }
 
     /// Stores the item of the held answer unless there is one.
