@@ -160,7 +160,7 @@ fn proxies_that_know_of_each_other_wait_for_the_one_that_is_late() {
     // Three times as long as it would stay in this stage alone.
     farm.go_on_for(6.0);
     assert_eq!(early.status()["slots"]["move1"], 0);
-    late.wait_for_log("newer");
+    late.wait_for_log("peer has version 2");
     late.change(&larger);
     for proxy in [&early, &late] {
         proxy.wait_for_stage("move2");
