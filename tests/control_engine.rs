@@ -408,6 +408,59 @@ fn an_id_is_free_again_when_its_backend_has_let_go() {
 }
 
 #[test]
+fn one_server_under_two_names_is_refused_until_it_holds_nothing() {
+    let renamed = |version| {
+        let mut renamed = map(version, "a b d");
+        renamed.backends[2].address = map(1, "a b c").backends[2].address.clone();
+        renamed
+    };
+    let mut pool = Pool::new("a b c");
+    let refused = pool.engine.accept(renamed(2), START_MS);
+    assert!(matches!(
+        refused.unwrap_err(),
+        Refused::AddressTaken { name, holder, .. } if name == "d" && holder == "c"
+    ));
+    pool.accept(2, "a b c/100/drain");
+    pool.pass(HANDOVER_S);
+    assert!(pool.engine.accept(renamed(3), pool.now_ms).is_ok());
+}
+
+#[test]
+fn a_backend_that_was_given_up_gets_no_slots_while_what_it_held_may_live() {
+    let mut pool = Pool::new("a b c");
+    pool.accept(2, "a b c/100/off");
+    pool.pass(60);
+    pool.accept(3, "a b");
+    pool.pass(60);
+    // Back under another name, over a restart: it is still the server that was left.
+    pool.restart_after(60);
+    let mut back = map(4, "a b d");
+    back.backends[2].address = map(1, "a b c").backends[2].address.clone();
+    pool.engine.accept(back, pool.now_ms).unwrap();
+    pool.pass(1000);
+    assert_eq!(pool.labels(), ["steady a", "steady b"]);
+    pool.fail("a");
+    assert!(!pool.labels().contains(&"suspect da".to_owned()));
+    pool.recover("a");
+    pool.pass(140);
+    assert!(pool.share("settle da") > 0.1, "{:?}", pool.slots());
+}
+
+#[test]
+fn a_backend_gets_no_slots_before_it_knows_of_the_removals_that_it_missed() {
+    let mut pool = Pool::new("a b");
+    pool.fail("b");
+    pool.pass(HANDOVER_S);
+    assert_eq!(pool.labels(), ["steady a"]);
+    pool.engine.set_owed(place("b"), 1);
+    pool.recover("b");
+    assert_eq!(pool.labels(), ["steady a"]);
+    pool.engine.set_owed(place("b"), 0);
+    pool.engine.tick(pool.now_ms);
+    assert_eq!(pool.labels(), ["settle ba", "steady a"]);
+}
+
+#[test]
 fn health_survives_a_new_map_and_starts_anew_at_a_new_address() {
     let mut pool = Pool::new("a b c");
     pool.fail("c");

@@ -10,7 +10,7 @@ mod resume;
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::memory::Memory;
+use super::memory::{GivenUp, Memory};
 use crate::config::{BackendSpec, BackendState, Config, HandoverConfig, PartitionMap};
 use crate::handover::schedule::{PeerSlot, Standing, Standings, Surroundings, Times, advance};
 use crate::handover::{Place, SlotState, SlotTable, Stage};
@@ -32,6 +32,7 @@ pub struct Engine {
     members: Vec<Member>,
     slots: Vec<SlotState>,
     peers: Vec<Option<Arc<PeerView>>>,
+    given_up: Vec<GivenUp>,
     longest_timeout_minutes: u32,
 }
 
@@ -106,6 +107,7 @@ impl Engine {
         Memory {
             map: self.map.clone(),
             retired: retired.map(|member| member.spec.clone()).collect(),
+            given_up: self.given_up.clone(),
             longest_timeout_minutes: self.longest_timeout_minutes,
             slots: self.slots.clone(),
         }
@@ -200,9 +202,12 @@ impl Engine {
     /// Takes every slot on to where it is now; what is new for the log. Slots may have changed
     /// without it.
     pub fn tick(&mut self, now_ms: u64) -> Vec<Notice> {
-        let standings = self.standings();
-        let fit = self.fit_to_stand_in();
         let times = Times::from_config(&self.config.handover, self);
+        self.given_up
+            .retain(|server| now_ms.saturating_sub(server.since_ms) < times.lifetime_ms);
+        let standings = self.standings();
+        self.give_up(&standings, now_ms);
+        let fit = self.fit_to_stand_in();
         let mut changes = notice::Changes::default();
         let mut peers = vec![None; self.peers.len()];
         for slot in Slot::all() {
@@ -244,18 +249,37 @@ impl Engine {
                 Standing {
                     gone: is_off || is_lost,
                     up_since_ms,
-                    owed: member.owed > 0,
+                    owed: member.owed > 0 || self.is_given_up(member),
                 },
             );
         }
         standings
     }
 
+    /// Notes which servers are gone with what they hold.
+    fn give_up(&mut self, standings: &Standings, since_ms: u64) {
+        let is_needed = self.needed();
+        let members = self.members.iter();
+        for member in members.filter(|member| standings.get(member.place).gone) {
+            if is_needed[usize::from(member.place.id())] {
+                let address = member.spec.address.clone();
+                self.given_up.retain(|server| server.address != address);
+                self.given_up.push(GivenUp { address, since_ms });
+            }
+        }
+    }
+
+    fn is_given_up(&self, member: &Member) -> bool {
+        let mut given_up = self.given_up.iter();
+        given_up.any(|server| server.address == member.spec.address)
+    }
+
     /// The places that may stand in: up for this proxy and for all others, as far as they are heard,
     /// so that all choose the same one.
     fn fit_to_stand_in(&self) -> [bool; 128] {
         let mut fit = [false; 128];
-        for member in self.members.iter().filter(|member| member.is_up()) {
+        let members = self.members.iter();
+        for member in members.filter(|member| member.is_up() && !self.is_given_up(member)) {
             let mut peers = self.peers.iter().flatten();
             fit[usize::from(member.place.id())] = peers.all(|peer| peer.up.contains(&member.place));
         }
@@ -288,13 +312,7 @@ impl Engine {
 
     /// Forgets retired backends that no slot needs, and says once that a drained one is free.
     fn let_go(&mut self, notices: &mut Vec<Notice>) {
-        let mut is_needed = [false; 128];
-        for slot in &self.slots {
-            is_needed[usize::from(slot.first.id())] = true;
-            if let Some(second) = slot.second {
-                is_needed[usize::from(second.id())] = true;
-            }
-        }
+        let is_needed = self.needed();
         for member in &mut self.members {
             let is_free = !is_needed[usize::from(member.place.id())];
             let is_leaving = !member.in_map || member.spec.state != BackendState::Active;
@@ -305,6 +323,17 @@ impl Engine {
         }
         self.members
             .retain(|member| member.in_map || is_needed[usize::from(member.place.id())]);
+    }
+
+    /// Which places are a place of a slot.
+    fn needed(&self) -> [bool; 128] {
+        let mut is_needed = [false; 128];
+        for slot in &self.slots {
+            for place in [Some(slot.first), slot.second].into_iter().flatten() {
+                is_needed[usize::from(place.id())] = true;
+            }
+        }
+        is_needed
     }
 
     fn member_mut(&mut self, place: Place) -> Option<&mut Member> {

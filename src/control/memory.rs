@@ -1,6 +1,6 @@
 //! What a proxy has to remember over a restart.
 
-use crate::config::{BackendSpec, PartitionMap};
+use crate::config::{BackendAddress, BackendSpec, PartitionMap};
 use crate::handover::SlotState;
 
 /// The pool as it was when it was last written down.
@@ -10,8 +10,19 @@ pub struct Memory {
     pub map: PartitionMap,
     /// Backends that are no longer in it and still hold slots.
     pub retired: Vec<BackendSpec>,
+    /// Servers that were given up with what they held, as long as that may live.
+    pub given_up: Vec<GivenUp>,
     /// The longest session timeout seen, 0 for none.
     pub longest_timeout_minutes: u32,
     /// Every slot, in order.
     pub slots: Vec<SlotState>,
+}
+
+/// A server whose slots went to others at once: what it held is lost, and must not come back.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct GivenUp {
+    /// The server, whatever its name in the map.
+    pub address: BackendAddress,
+    /// When it was last served from, Unix time in milliseconds.
+    pub since_ms: u64,
 }

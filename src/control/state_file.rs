@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
-use super::memory::Memory;
+use super::memory::{GivenUp, Memory};
 use super::slot_groups::{GroupError, SlotGroup, group, ungroup};
 use crate::config::{
     BackendAddress, BackendSpec, BackendState, Faults, PartitionMap, derived_backend_id,
@@ -89,6 +89,12 @@ pub enum Damage {
         /// Its name.
         name: String,
     },
+    /// The address of a server that was given up is none.
+    #[error("{address:?}, which was given up, is no address")]
+    GivenUp {
+        /// What stands in its place.
+        address: String,
+    },
     /// A slot is at a backend that is not in the file.
     #[error("slot {slot} is at backend {id}, which the file does not know")]
     UnknownPlace {
@@ -110,6 +116,7 @@ struct Document {
     /// With the keys of the partition map itself.
     map: Value,
     retired: Vec<BackendDocument>,
+    given_up: Vec<GivenUpDocument>,
     longest_timeout_minutes: u32,
     slots: Vec<SlotGroup>,
 }
@@ -126,6 +133,13 @@ struct BackendDocument {
     weight: u16,
     #[serde(with = "StateName")]
     state: BackendState,
+}
+
+#[derive(Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct GivenUpDocument {
+    address: String,
+    since_ms: u64,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -229,6 +243,7 @@ impl Document {
             format: FORMAT,
             map: write_map(&memory.map),
             retired: memory.retired.iter().map(BackendDocument::new).collect(),
+            given_up: memory.given_up.iter().map(GivenUpDocument::new).collect(),
             longest_timeout_minutes: memory.longest_timeout_minutes,
             slots: group(&memory.slots),
         }
@@ -240,11 +255,14 @@ impl Document {
         let map = PartitionMap::parse(text, "map").map_err(Damage::Map)?;
         let retired = self.retired.into_iter().map(BackendDocument::into_spec);
         let retired = retired.collect::<Result<Vec<_>, _>>()?;
+        let given_up = self.given_up.into_iter().map(GivenUpDocument::into_server);
+        let given_up = given_up.collect::<Result<Vec<_>, _>>()?;
         let slots = ungroup(&self.slots)?;
         check_places(&map, &retired, &slots)?;
         Ok(Memory {
             map,
             retired,
+            given_up,
             longest_timeout_minutes: self.longest_timeout_minutes,
             slots,
         })
@@ -274,6 +292,27 @@ impl BackendDocument {
                 state: self.state,
             }),
             _ => Err(Damage::Retired { name: self.name }),
+        }
+    }
+}
+
+impl GivenUpDocument {
+    fn new(server: &GivenUp) -> Self {
+        Self {
+            address: server.address.to_string(),
+            since_ms: server.since_ms,
+        }
+    }
+
+    fn into_server(self) -> Result<GivenUp, Damage> {
+        match BackendAddress::parse(&self.address) {
+            Ok(address) => Ok(GivenUp {
+                address,
+                since_ms: self.since_ms,
+            }),
+            Err(_) => Err(Damage::GivenUp {
+                address: self.address,
+            }),
         }
     }
 }

@@ -52,7 +52,8 @@ pub struct Standing {
     pub gone: bool,
     /// Since when it has been up, Unix time in milliseconds; `None` while it is down.
     pub up_since_ms: Option<u64>,
-    /// Removals that it missed have not been replayed yet.
+    /// It holds items that must never be served: removals that it missed have not been replayed
+    /// yet, or it was given up with items that have not died yet.
     pub owed: bool,
 }
 
@@ -179,7 +180,7 @@ impl Surroundings<'_> {
         if let Some(under_way) = self.forgotten(place) {
             return under_way;
         }
-        if target != place && self.is_up(target) {
+        if target != place && self.is_up(target) && !self.standing(target).owed {
             return self.pair(target, place, Stage::Settle);
         }
         slot

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use super::{Engine, Member};
-use crate::config::PartitionMap;
+use crate::config::{BackendAddress, PartitionMap};
 use crate::handover::Place;
 use crate::health::Health;
 use crate::route::{PlacementError, SLOT_COUNT, Slot};
@@ -60,6 +60,18 @@ pub enum Refused {
     IdTaken {
         /// The id.
         id: u8,
+        /// The backend that wants it.
+        name: String,
+        /// The backend that has it.
+        holder: String,
+    },
+    /// An address belongs to a backend that still holds sessions: one server under two names.
+    #[error(
+        "the address {address} of backend {name} belongs to {holder}, which still holds sessions: to rename a backend, give the new name a server of its own"
+    )]
+    AddressTaken {
+        /// The address.
+        address: BackendAddress,
         /// The backend that wants it.
         name: String,
         /// The backend that has it.
@@ -131,6 +143,15 @@ impl Engine {
                 if !is_same && member.spec.id == id && self.is_needed(member) {
                     let holder = member.spec.name.clone();
                     return Err(Refused::IdTaken { id, name, holder });
+                }
+                // A handover between both would move every item to itself.
+                if !is_same && member.spec.address == backend.address && self.is_needed(member) {
+                    let (address, holder) = (backend.address.clone(), member.spec.name.clone());
+                    return Err(Refused::AddressTaken {
+                        address,
+                        name,
+                        holder,
+                    });
                 }
             }
         }

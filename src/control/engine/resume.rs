@@ -49,6 +49,7 @@ impl Engine {
             placement: Arc::new(placement),
             members,
             slots,
+            given_up: Vec::new(),
             longest_timeout_minutes: 0,
         })
     }
@@ -60,6 +61,7 @@ impl Engine {
     /// [`ResumeError`].
     pub fn resume(config: Config, memory: Memory, now_ms: u64) -> Result<Self, ResumeError> {
         let mut engine = Self::new(config, memory.map, now_ms)?;
+        engine.given_up = memory.given_up;
         engine.longest_timeout_minutes = memory.longest_timeout_minutes;
         for spec in memory.retired {
             let retired = Member::new(spec, &engine.config, now_ms);
@@ -87,6 +89,12 @@ impl Engine {
         for slot in &mut engine.slots {
             // A clock that was set back must not hold a stage up.
             slot.since_ms = slot.since_ms.min(now_ms);
+            if let Some(before) = &mut slot.before {
+                before.since_ms = before.since_ms.min(now_ms);
+            }
+        }
+        for server in &mut engine.given_up {
+            server.since_ms = server.since_ms.min(now_ms);
         }
         Ok(engine)
     }

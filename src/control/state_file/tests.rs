@@ -59,6 +59,10 @@ fn memory() -> Memory {
     Memory {
         map: PartitionMap::parse(MAP, "map").unwrap(),
         retired: vec![retired(5)],
+        given_up: vec![GivenUp {
+            address: BackendAddress::parse("[fd00::9]:1").unwrap(),
+            since_ms: 9,
+        }],
         longest_timeout_minutes: 45,
         slots: Slot::all().map(state).collect(),
     }
