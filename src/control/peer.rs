@@ -42,11 +42,14 @@ pub struct PeerReport {
     slots: Vec<SlotGroup>,
 }
 
+/// Characters that are told of what is wrong with a report: it quotes what the peer has sent.
+const MAX_TOLD_CHARS: usize = 200;
+
 /// Why a peer's answer is no report.
 #[derive(Debug, thiserror::Error)]
 pub enum PeerReportError {
     /// The peer sent something else.
-    #[error("it sent no report of a proxy: {0}")]
+    #[error("it sent no report of a proxy: {}", start_of(.0))]
     Malformed(#[from] serde_json::Error),
     /// The peer sent slots that cannot be.
     #[error("it sent no report of a proxy: {0}")]
@@ -54,6 +57,14 @@ pub enum PeerReportError {
     /// The address in the main file is our own.
     #[error("it is this proxy itself: take it out of the peers")]
     Itself,
+}
+
+fn start_of(error: &serde_json::Error) -> String {
+    let text = error.to_string();
+    let shown = text.chars().take(MAX_TOLD_CHARS);
+    shown
+        .map(|c| if c.is_control() { '?' } else { c })
+        .collect()
 }
 
 impl PeerState {
@@ -127,6 +138,19 @@ mod tests {
             }),
             ..SlotState::steady(Place::new(1).unwrap(), since_ms)
         }
+    }
+
+    #[test]
+    fn of_a_report_that_is_none_only_the_start_is_told() {
+        let long = "x".repeat(1 << 20);
+        let slots =
+            format!(r#"[{{"first": 1, "stage": "\n{long}", "since_ms": 1, "slots": "0"}}]"#);
+        let body = format!(
+            r#"{{"instance": "them", "map_version": 1, "now_ms": 1, "up": [], "slots": {slots}}}"#
+        );
+        let error = read(body.as_bytes(), "us", 1).unwrap_err().to_string();
+        assert!(error.contains("unknown variant `?xxx"), "{error}");
+        assert!(error.len() < 300, "{} bytes", error.len());
     }
 
     #[test]
