@@ -72,6 +72,7 @@ fn all_moving(map: PartitionMap) -> Memory {
     Memory {
         map,
         retired: Vec::new(),
+        given_up: Vec::new(),
         longest_timeout_minutes: 0,
         slots: vec![moving; SLOT_COUNT],
     }
