@@ -157,8 +157,8 @@ fn proxies_that_know_of_each_other_wait_for_the_one_that_is_late() {
 
     let larger = map.changed(|map| map.add(&third));
     early.change(&larger);
-    // Three times as long as it would stay in this stage alone.
-    farm.go_on_for(6.0);
+    // Twice as long as it would stay in this stage alone.
+    farm.go_on_for(10.0);
     assert_eq!(early.status()["slots"]["move1"], 0);
     late.wait_for_log("peer has version 2");
     late.change(&larger);

@@ -157,14 +157,18 @@ impl Proxy {
         proxy
     }
 
-    /// Proxies with the same files that know of each other.
+    /// Proxies with the same files that know of each other, which takes a settle time of 5 s.
     pub fn start_all<const N: usize>(map: &Map, extra: &str) -> [Self; N] {
         let mut proxies = [(); N].map(|()| Self::prepare(map));
         let admins = proxies.each_ref().map(|proxy| proxy.admin);
         for proxy in &mut proxies {
             let others = admins.iter().filter(|&&admin| admin != proxy.admin);
             let others: Vec<_> = others.map(|admin| format!("\"{admin}\"")).collect();
-            proxy.write_main(&format!("peers: [{}]\n{extra}", others.join(", ")));
+            let mut extra = format!("peers: [{}]\n{extra}", others.join(", "));
+            if N > 1 {
+                extra = extra.replace("settle: 2s", "settle: 5s");
+            }
+            proxy.write_main(&extra);
             proxy.restart();
         }
         proxies
