@@ -1,4 +1,4 @@
-//! Backends that stop and go on, with one proxy and with two that have to agree.
+//! Backends that stop and go on, with one proxy and with two that have to agree; and how two begin.
 
 #![expect(
     clippy::unwrap_used,
@@ -8,9 +8,10 @@
 mod support;
 
 use std::net::{SocketAddr, TcpListener};
+use std::thread;
 
 use serde_json::Value;
-use support::admin::{backend, wait_for};
+use support::admin::{backend, reload, wait_for};
 use support::client::{Client, delete, get, put, status};
 use support::{Program, ProxyFiles};
 
@@ -75,18 +76,72 @@ fn a_backend_that_missed_a_removal_is_told_of_it_when_it_is_back() {
     assert!(!log.contains(ID), "{log}");
 }
 
-/// Two proxies over `backends` that know each other.
-fn two_proxies(backends: &[SocketAddr]) -> [Program; 2] {
+/// Files of two proxies over `backends` that know each other.
+fn two_files(backends: &[SocketAddr], settle: &str) -> [ProxyFiles; 2] {
     // The ports are free a moment later: nobody else on this machine is given one of them so soon.
     let ports = [(); 2].map(|()| TcpListener::bind("127.0.0.1:0").unwrap());
     let admins = ports.each_ref().map(|port| port.local_addr().unwrap());
     drop(ports);
     [(admins[0], admins[1]), (admins[1], admins[0])].map(|(own, other)| {
-        // What a peer said last counts for 3 s.
-        let quick = QUICK.replace("settle: 1200ms", "settle: 4200ms");
+        let quick = QUICK.replace("settle: 1200ms", &format!("settle: {settle}"));
         let extra = format!("{quick}\nadmin: {{listen: \"{own}\"}}\npeers: [\"{other}\"]");
-        ProxyFiles::new(backends, &extra).serve()
+        ProxyFiles::new(backends, &extra)
     })
+}
+
+/// Two proxies over `backends` that know each other, started at the same time.
+fn two_proxies(backends: &[SocketAddr]) -> [Program; 2] {
+    // What a peer said last counts for 3 s.
+    let starting = two_files(backends, "4200ms").map(|files| thread::spawn(|| files.serve()));
+    starting.map(|proxy| proxy.join().unwrap())
+}
+
+#[test]
+fn two_proxies_that_remember_nothing_wait_for_each_other_and_begin() {
+    let servers = [Program::state_server(), Program::state_server()];
+    let proxies = two_proxies(&servers.each_ref().map(|server| server.address));
+    for proxy in &proxies {
+        let status = support::admin::status(proxy.admin());
+        assert_eq!(status["peers"][0]["map_version"], 1, "{status:#}");
+        assert_eq!(slots(&status, "steady"), 16_384);
+        assert_eq!(ask(proxy, &get(ID)), "404");
+    }
+}
+
+#[test]
+fn a_proxy_that_remembers_nothing_begins_with_what_the_other_has_under_way() {
+    let servers = [(); 3].map(|()| Program::state_server());
+    let addresses = servers.each_ref().map(|server| server.address);
+    let [one, other] = two_files(&addresses[..2], "1h");
+    let map = one.read("map.yaml").replace("version: 1", "version: 2");
+    let third = format!(
+        "  - {{name: state-3, id: 3, address: \"{}\"}}\n",
+        addresses[2]
+    );
+    let map = map + &third;
+    other.replace("map.yaml", &map);
+
+    // Nobody is waited for in vain.
+    let first = one.start();
+    let unheard = "clients are served before every peer has said";
+    first.wait_for_log(|line| line.contains(unheard));
+    assert_eq!(ask(&first, &get(ID)), "404");
+    one.replace("map.yaml", &map);
+    assert_eq!(reload(first.admin()).1["map_version"], 2);
+    let of_first = support::admin::status(first.admin());
+    assert!(slots(&of_first, "settle") > 3000, "{of_first:#}");
+
+    let second = other.start();
+    let of_second = support::admin::status(second.admin());
+    assert_eq!(of_second["slots"], of_first["slots"]);
+
+    // Whoever remembers asks nobody.
+    first.kill();
+    second.kill();
+    let again = one.start();
+    let of_again = support::admin::status(again.admin());
+    assert_eq!(of_again["slots"], of_first["slots"]);
+    assert!(!again.stop().contains(unheard));
 }
 
 #[test]

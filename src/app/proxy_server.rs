@@ -66,6 +66,7 @@ pub fn start(options: ControlOptions) -> Result<ProxyServer, StartError> {
         control,
         inbox,
         ends,
+        may_serve,
     } = control::prepare(options)?;
     let serve_options = serve_options(&config, workers, backends);
     let (snapshot, feedback) = (ends.snapshot, ends.feedback);
@@ -77,6 +78,8 @@ pub fn start(options: ControlOptions) -> Result<ProxyServer, StartError> {
     } else {
         None
     };
+    // Clients that connect meanwhile wait in the kernel.
+    let _ = may_serve.blocking_recv();
     let workers = spawn_workers(listeners, &serve_options, move |worker| {
         ProxyService::new(worker, &snapshot, feedback.clone())
     })

@@ -1,5 +1,7 @@
 //! The other proxies, as far as an operator has to know of them.
 
+use tokio::sync::oneshot;
+
 use super::status::PeerStatus;
 use crate::config::{BackendAddress, PEER_SILENCE};
 
@@ -23,6 +25,37 @@ struct Peer {
     repeat_ms: Option<u64>,
 }
 
+/// A proxy that remembers nothing asks first what the others have under way.
+#[derive(Debug)]
+pub(super) struct FirstMeeting {
+    /// Nobody is waited for any longer.
+    until_ms: u64,
+    over: oneshot::Sender<()>,
+}
+
+impl FirstMeeting {
+    /// A meeting that begins now, and who is told, or finds it dropped, when it is over.
+    pub(super) fn new(now_ms: u64) -> (Self, oneshot::Receiver<()>) {
+        let (over, is_over) = oneshot::channel();
+        let until_ms = now_ms + SILENCE_MS;
+        (Self { until_ms, over }, is_over)
+    }
+
+    /// Whether all have said what there is to say, or have had their time.
+    pub(super) fn is_over(&self, peers: &Peers, now_ms: u64) -> bool {
+        peers.all_answer() || now_ms >= self.until_ms
+    }
+
+    /// Lets the clients in.
+    pub(super) fn end(self, peers: &Peers) {
+        if !peers.all_answer() {
+            tracing::warn!("clients are served before every peer has said what it has under way");
+        }
+        // Whoever waits for it may have been stopped.
+        let _ = self.over.send(());
+    }
+}
+
 impl Peers {
     pub(super) fn new(addresses: &[BackendAddress], now_ms: u64) -> Self {
         let peer = |address: &BackendAddress| Peer {
@@ -44,6 +77,10 @@ impl Peers {
                 tracing::info!(peer = peer.address, "peer answers");
             }
         }
+    }
+
+    fn all_answer(&self) -> bool {
+        self.0.iter().all(|peer| peer.state.is_ok())
     }
 
     /// Those that have said nothing for too long, by position.

@@ -20,7 +20,7 @@ use super::files::Files;
 use super::handle::{Command, PeerNews, Published};
 use super::owed::Owed;
 use super::peer;
-use super::peers::Peers;
+use super::peers::{FirstMeeting, Peers};
 use super::probes::{ProbeResult, Probes};
 use super::replay::{ReplayEvent, Replayed, Replays};
 use super::state_file::{self, StateFileError};
@@ -62,6 +62,8 @@ pub struct Control {
     pub(super) files: Option<Files>,
     pub(super) level: Option<LevelHandle>,
     pub(super) peers: Peers,
+    /// `None` once clients are served.
+    pub(super) first_meeting: Option<FirstMeeting>,
     pub(super) reasons: Reasons,
     pub(super) bursts: Bursts,
     pub(super) last_reload: Option<LastReload>,
@@ -155,6 +157,11 @@ impl Control {
         let version = self.engine.map().version;
         self.peers.complain(version, now_ms);
         self.publish();
+        // What the peers said until now is in force.
+        let is_over = |meeting: &mut FirstMeeting| meeting.is_over(&self.peers, now_ms);
+        if let Some(meeting) = self.first_meeting.take_if(is_over) {
+            meeting.end(&self.peers);
+        }
     }
 
     /// Takes the slots on to where they are now.

@@ -5,13 +5,15 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use tokio::sync::oneshot;
+
 use super::burst::Bursts;
 use super::clock::Clock;
 use super::engine::{Engine, Refused, ResumeError};
 use super::files::Files;
 use super::handle::{ControlHandle, handle};
 use super::owed::{Owed, OwedError};
-use super::peers::Peers;
+use super::peers::{FirstMeeting, Peers};
 use super::probes::Probes;
 use super::reload;
 use super::replay::Replays;
@@ -73,6 +75,17 @@ pub struct Prepared {
     pub inbox: Inbox,
     /// For everybody else.
     pub ends: ControlEnds,
+    /// Ends, one way or the other, when clients may be served: a proxy without a state file first
+    /// hears its peers, or waits 3 s for them. They must be asked meanwhile, and answered.
+    pub may_serve: oneshot::Receiver<()>,
+}
+
+/// The pool to begin with.
+struct Begun {
+    engine: Engine,
+    last_reload: Option<LastReload>,
+    /// There was a state file.
+    is_remembered: bool,
 }
 
 /// Reads what is on disk, and puts the first snapshot in force. If the partition map may not follow
@@ -86,18 +99,17 @@ pub fn prepare(options: ControlOptions) -> Result<Prepared, ControlError> {
         .map(|main| Files::new(main, &options.config.partition_map));
     let state_file = options.config.handover.state_file.clone();
     let clock = Clock::start();
-    let (mut engine, last_reload) = resume(options.config, options.map, clock)?;
+    let begun = resume(options.config, options.map, clock)?;
+    let (mut engine, last_reload) = (begun.engine, begun.last_reload);
     // Also shows that it can be written.
     state_file::write(&state_file, &engine.memory())?;
-    let owed = Owed::open(&beside(&state_file, ".owed"))?;
-    let places: Vec<_> = engine.members().iter().map(|member| member.place).collect();
-    for place in places {
-        engine.set_owed(place, owed.count(place));
-    }
+    let owed = open_owed(&state_file, &mut engine)?;
     let about = About::new(clock);
     let in_force = Arc::from(engine.slots());
     let reasons = Reasons::new();
     let peers = Peers::new(&engine.config().peers, clock.now_ms());
+    let (meeting, may_serve) = FirstMeeting::new(clock.now_ms());
+    let has_to_ask = !begun.is_remembered && !engine.config().peers.is_empty();
     let first = about.publish(
         &engine,
         &in_force,
@@ -135,6 +147,7 @@ pub fn prepare(options: ControlOptions) -> Result<Prepared, ControlError> {
         files,
         level: options.level,
         peers,
+        first_meeting: has_to_ask.then_some(meeting),
         reasons,
         bursts: Bursts::default(),
         last_reload,
@@ -144,24 +157,29 @@ pub fn prepare(options: ControlOptions) -> Result<Prepared, ControlError> {
         control,
         inbox,
         ends,
+        may_serve,
     })
 }
 
 /// The pool as it was, under the map as it is, if that may follow.
-fn resume(
-    config: Config,
-    map: PartitionMap,
-    clock: Clock,
-) -> Result<(Engine, Option<LastReload>), ControlError> {
+fn resume(config: Config, map: PartitionMap, clock: Clock) -> Result<Begun, ControlError> {
     let now_ms = clock.now_ms();
     let Some(memory) = state_file::read(&config.handover.state_file)? else {
-        return Ok((Engine::new(config, map, now_ms)?, None));
+        return Ok(Begun {
+            engine: Engine::new(config, map, now_ms)?,
+            last_reload: None,
+            is_remembered: false,
+        });
     };
     let mut engine = Engine::resume(config, memory, now_ms)?;
     let accepted = engine.accept(map, now_ms);
     let refused = accepted.err();
     let last_reload = refused.map(|refused| refusal(&engine, &refused, clock));
-    Ok((engine, last_reload))
+    Ok(Begun {
+        engine,
+        last_reload,
+        is_remembered: true,
+    })
 }
 
 fn refusal(engine: &Engine, refused: &Refused, clock: Clock) -> LastReload {
@@ -176,6 +194,16 @@ fn refusal(engine: &Engine, refused: &Refused, clock: Clock) -> LastReload {
         at_ms: clock.now_ms(),
         outcome,
     }
+}
+
+/// The journal beside the state file; the engine is told what it holds.
+fn open_owed(state_file: &Path, engine: &mut Engine) -> Result<Owed, OwedError> {
+    let owed = Owed::open(&beside(state_file, ".owed"))?;
+    let places: Vec<_> = engine.members().iter().map(|member| member.place).collect();
+    for place in places {
+        engine.set_owed(place, owed.count(place));
+    }
+    Ok(owed)
 }
 
 fn beside(path: &Path, ending: &str) -> PathBuf {
