@@ -149,6 +149,7 @@ fn published(verdicts: [Verdict; 2]) -> Published {
             instance: INSTANCE.to_owned(),
             map_version: 3,
             up: vec![place(1)],
+            owed: Vec::new(),
             longest_timeout_minutes: 20,
             slots: vec![SlotState::steady(place(1), 1_000); SLOT_COUNT].into(),
             clock: Clock::start(),

@@ -63,6 +63,12 @@ impl Farm {
                 .filter(|member| member.is_up())
                 .map(|member| member.place)
                 .collect(),
+            owed: engine
+                .members()
+                .iter()
+                .filter(|member| member.owed > 0)
+                .map(|member| member.place)
+                .collect(),
             longest_timeout_minutes: engine.longest_timeout_minutes(),
             heard_ms: self.now_ms,
         })
@@ -267,4 +273,23 @@ fn a_proxy_that_lost_its_memory_learns_from_the_other() {
         labels.into_iter().filter(is_of_b).collect()
     };
     assert_eq!(of_b(farm.unsteady(0)), of_b(farm.unsteady(1)));
+}
+
+#[test]
+fn nobody_serves_a_returned_backend_while_another_proxy_owes_it_a_removal() {
+    let mut farm = Farm::new();
+    for proxy in 0..2 {
+        farm.fail(proxy, 'a');
+    }
+    farm.pass(60);
+    farm.assert_both(&["away ba", "away ca"]);
+    farm.proxies[1].set_owed(place('a'), 1);
+    for proxy in 0..2 {
+        farm.recover(proxy, 'a');
+    }
+    farm.pass(100);
+    farm.assert_both(&["back ba", "back ca"]);
+    farm.proxies[1].set_owed(place('a'), 0);
+    farm.pass(10);
+    farm.assert_both(&["wait ba", "wait ca"]);
 }

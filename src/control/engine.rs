@@ -64,6 +64,8 @@ pub struct PeerView {
     pub slots: Vec<SlotState>,
     /// The backends it reaches.
     pub up: Vec<Place>,
+    /// The backends that it still has to tell of removals they missed.
+    pub owed: Vec<Place>,
     /// The longest session timeout it knows of, in minutes; 0 for none.
     pub longest_timeout_minutes: u32,
     /// When it said so, by this proxy's clock.
@@ -249,7 +251,9 @@ impl Engine {
                 Standing {
                     gone: is_off || is_lost,
                     up_since_ms,
-                    owed: member.owed > 0 || self.is_given_up(member),
+                    owed: member.owed > 0
+                        || self.is_owed_by_peers(member)
+                        || self.is_given_up(member),
                 },
             );
         }
@@ -296,6 +300,13 @@ impl Engine {
         candidates
             .map(|index| self.members[index.index()].place)
             .find(|&place| place != failing && fit[usize::from(place.id())])
+    }
+
+    /// A removal that another proxy noted is as good a reason to wait: what is outdated is so for
+    /// all.
+    fn is_owed_by_peers(&self, member: &Member) -> bool {
+        let mut heard = self.peers.iter().flatten();
+        heard.any(|peer| peer.owed.contains(&member.place))
     }
 
     fn look_at_peers(&self, state: SlotState, slot: Slot, out: &mut [Option<PeerSlot>]) {

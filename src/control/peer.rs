@@ -21,6 +21,8 @@ pub struct PeerState {
     pub map_version: u64,
     /// The backends that answer.
     pub up: Vec<Place>,
+    /// The backends that it still has to tell of removals they missed.
+    pub owed: Vec<Place>,
     /// The longest session timeout it knows of, in minutes; 0 for none.
     pub longest_timeout_minutes: u32,
     /// Every slot, in order.
@@ -38,6 +40,8 @@ pub struct PeerReport {
     now_ms: u64,
     /// Ids of the backends that answer.
     up: Vec<u8>,
+    /// Ids of the backends that have removals to be told of.
+    owed: Vec<u8>,
     longest_session_timeout_minutes: u32,
     slots: Vec<SlotGroup>,
 }
@@ -74,11 +78,20 @@ impl PeerState {
             instance: self.instance.clone(),
             map_version: self.map_version,
             now_ms: self.clock.now_ms(),
-            up: self.up.iter().map(|place| place.id()).collect(),
+            up: ids(&self.up),
+            owed: ids(&self.owed),
             longest_session_timeout_minutes: self.longest_timeout_minutes,
             slots: group(&self.slots),
         }
     }
+}
+
+fn ids(places: &[Place]) -> Vec<u8> {
+    places.iter().map(|place| place.id()).collect()
+}
+
+fn places(ids: Vec<u8>) -> Vec<Place> {
+    ids.into_iter().filter_map(Place::new).collect()
 }
 
 /// Reads what a peer has sent, which arrived at `now_ms` at the proxy `own_instance`. Fields that a
@@ -104,7 +117,8 @@ pub fn read(body: &[u8], own_instance: &str, now_ms: u64) -> Result<PeerView, Pe
     Ok(PeerView {
         map_version: report.map_version,
         slots,
-        up: report.up.into_iter().filter_map(Place::new).collect(),
+        up: places(report.up),
+        owed: places(report.owed),
         longest_timeout_minutes: report.longest_session_timeout_minutes,
         heard_ms: now_ms,
     })
@@ -121,6 +135,7 @@ mod tests {
             instance: "them".to_owned(),
             map_version: 7,
             up: vec![Place::new(1).unwrap(), Place::new(127).unwrap()],
+            owed: vec![Place::new(127).unwrap()],
             longest_timeout_minutes: 60,
             slots: slots.into(),
             clock: Clock::start(),
@@ -146,7 +161,7 @@ mod tests {
         let slots =
             format!(r#"[{{"first": 1, "stage": "\n{long}", "since_ms": 1, "slots": "0"}}]"#);
         let body = format!(
-            r#"{{"instance": "them", "map_version": 1, "now_ms": 1, "up": [], "slots": {slots}}}"#
+            r#"{{"instance": "them", "map_version": 1, "now_ms": 1, "up": [], "owed": [], "longest_session_timeout_minutes": 0, "slots": {slots}}}"#
         );
         let error = read(body.as_bytes(), "us", 1).unwrap_err().to_string();
         assert!(error.contains("unknown variant `?xxx"), "{error}");
@@ -187,7 +202,7 @@ mod tests {
     fn what_is_no_report_is_refused() {
         let report = |slots: &str| {
             format!(
-                r#"{{"instance":"a","map_version":1,"now_ms":9,"up":[0,1,200],"longest_session_timeout_minutes":0,"new":1,"slots":{slots}}}"#
+                r#"{{"instance":"a","map_version":1,"now_ms":9,"up":[0,1,200],"owed":[1,0],"longest_session_timeout_minutes":0,"new":1,"slots":{slots}}}"#
             )
         };
         let all =

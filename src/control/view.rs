@@ -58,10 +58,12 @@ impl About {
             longest_session_timeout_minutes: engine.longest_timeout_minutes(),
             peers,
         };
+        let owing = engine.members().iter().filter(|member| member.owed > 0);
         let peer = PeerState {
             instance: self.instance.clone(),
             map_version: engine.map().version,
             up: up.map(|member| member.place).collect(),
+            owed: owing.map(|member| member.place).collect(),
             longest_timeout_minutes: engine.longest_timeout_minutes(),
             slots: Arc::clone(in_force),
             clock: self.clock,
