@@ -17,6 +17,9 @@ const MIN_BUFFER_BYTES: usize = 64 * 1024;
 /// One for the client, one for the backend of its request.
 const DESCRIPTORS_PER_CONNECTION: u64 = 2;
 
+/// Connections of control to a backend: its probe, and the removals that it has missed.
+const CONTROL_DESCRIPTORS_PER_BACKEND: usize = 2;
+
 /// The running proxy.
 #[derive(Debug)]
 pub struct ProxyServer {
@@ -93,6 +96,15 @@ pub fn start(options: ControlOptions) -> Result<ProxyServer, StartError> {
     })
 }
 
+/// Connections of the admin server and of control.
+fn own_connections(config: &Config, backends: usize) -> usize {
+    let admin = config
+        .admin
+        .listen
+        .map_or(0, |_| AdminOptions::default().max_connections);
+    admin + CONTROL_DESCRIPTORS_PER_BACKEND * backends + config.peers.len()
+}
+
 fn serve_options(config: &Config, workers: usize, backends: usize) -> ServeOptions {
     let idle = config.limits.idle_backend_connections * backends * workers;
     let connections = system::connections_that_fit(&Descriptors {
@@ -100,6 +112,7 @@ fn serve_options(config: &Config, workers: usize, backends: usize) -> ServeOptio
         per_connection: DESCRIPTORS_PER_CONNECTION,
         idle: idle as u64,
         workers,
+        own: own_connections(config, backends),
     });
     ServeOptions {
         thread_name: "proxy",

@@ -78,6 +78,7 @@ pub fn start(options: &StateServerOptions) -> Result<(Running, Arc<Store>), Star
         per_connection: 1,
         idle: 0,
         workers,
+        own: 0,
     });
     let mut store_options = StoreOptions::new(random_key()?);
     store_options.max_memory_bytes = options.max_memory_bytes;

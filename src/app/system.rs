@@ -21,6 +21,9 @@ pub(super) struct Descriptors {
     pub(super) idle: u64,
     /// Threads.
     pub(super) workers: usize,
+    /// Connections that have nothing to do with clients: what is asked of this process as a program,
+    /// and what it asks of others by itself.
+    pub(super) own: usize,
 }
 
 /// Raises the limit on open files as far as the system lets us: one process may hold several
@@ -83,7 +86,7 @@ impl Descriptors {
     }
 
     fn fixed(&self) -> u64 {
-        OTHER_DESCRIPTORS + WORKER_DESCRIPTORS * self.workers as u64
+        OTHER_DESCRIPTORS + WORKER_DESCRIPTORS * self.workers as u64 + self.own as u64
     }
 }
 
@@ -99,9 +102,10 @@ mod tests {
             per_connection in 1u64..=2,
             idle in 0u64..200_000,
             workers in 1usize..=256,
+            own in 0usize..=500,
             open_files in 0u64..1_000_000,
         ) {
-            let descriptors = Descriptors { connections, per_connection, idle, workers };
+            let descriptors = Descriptors { connections, per_connection, idle, workers, own };
             let fitting = descriptors.connections_within(open_files) as u64;
             prop_assert!((1..=connections as u64).contains(&fitting));
             if fitting > 1 {
