@@ -374,6 +374,9 @@ impl State {
         if leg.replay {
             self.replay(config, proxy);
         }
+        if let (true, Some((_, place))) = (is_first, leg.gone) {
+            self.end_pages(config, place);
+        }
         self.legs[proxy] = next;
         if let (true, Stage::Away, Some(second)) = (is_first, leg.route.stage, leg.route.second) {
             self.note_away(usize::from(second.id() - 1));
@@ -382,6 +385,17 @@ impl State {
             for item in self.items.iter_mut().flatten() {
                 item.touched = false;
             }
+        }
+    }
+
+    /// A lifetime has passed, and no page lasts that long: none has a lock of the place that has not
+    /// had the session in all that time.
+    fn end_pages(&mut self, config: &Config, place: u8) {
+        if config.true_place(self) == Some(usize::from(place)) {
+            return;
+        }
+        for web_request in &mut self.requests {
+            web_request.outdated |= web_request.lock.is_some_and(|lock| lock.at == place);
         }
     }
 
