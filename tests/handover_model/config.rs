@@ -145,11 +145,6 @@ impl Config {
         self
     }
 
-    pub(crate) fn budget(mut self, budget: Budget) -> Self {
-        self.budget = budget;
-        self
-    }
-
     pub(crate) fn alone(mut self) -> Self {
         self.proxies = 1;
         self
@@ -193,59 +188,4 @@ impl Config {
 
 pub(crate) fn place(index: u8) -> Place {
     Place::new(index + 1).unwrap()
-}
-
-/// One server and nothing else.
-pub(crate) fn stock() -> Vec<Leg> {
-    path(&[(A, Stage::Steady, A)])
-}
-
-/// From A to B.
-pub(crate) fn add() -> Vec<Leg> {
-    path(&[
-        (A, Stage::Steady, A),
-        (B, Stage::Settle, A),
-        (B, Stage::Move1, A),
-        (B, Stage::Move1, A),
-        (B, Stage::Move2, A),
-        (B, Stage::Move2, A),
-        (B, Stage::Steady, B),
-    ])
-}
-
-/// Stages one after the other, each as first place, stage, second place.
-pub(crate) fn path(stages: &[(u8, Stage, u8)]) -> Vec<Leg> {
-    let mut legs: Vec<Leg> = Vec::new();
-    for &(first, stage, second) in stages {
-        let steady = stage == Stage::Steady;
-        let before = legs.last().map(|leg: &Leg| leg.route);
-        let gone = match (before, stage) {
-            (Some(route), _) if route.stage == Stage::Wait => {
-                route.second.map(|at| (Gone::Debris, at))
-            }
-            (Some(route), Stage::Move2) if route.stage == stage => {
-                route.second.map(|at| (Gone::Session, at))
-            }
-            (Some(route), Stage::Steady) if route.stage == Stage::Move2 => {
-                route.second.map(|at| (Gone::All, at))
-            }
-            _ => None,
-        };
-        let replay = before.is_some_and(|route| route.stage == Stage::Back);
-        let index = legs.len() as u8;
-        if let Some(last) = legs.last_mut() {
-            last.next.push(index);
-        }
-        legs.push(Leg {
-            route: Route {
-                first: place(first),
-                second: (!steady).then(|| place(second)),
-                stage,
-            },
-            next: Vec::new(),
-            gone: gone.map(|(gone, at)| (gone, at.id() - 1)),
-            replay,
-        });
-    }
-    legs
 }

@@ -4,9 +4,7 @@ use staterouter::handover::{Ask, Cookie, NO_LOCK, Request, Search, Seen, Stage, 
 
 use super::backend::{self, Answer, NO_VERSION, Status, Verb};
 use super::config::{Broken, Config, Gone, PLACES, REQUESTS, place};
-use super::state::{
-    Fault, Kind, LATE, Late, Lock, Message, NO_LEG, Now, Op, Page, Role, Sender, State,
-};
+use super::state::{Kind, LATE, Late, Lock, Message, NO_LEG, Now, Op, Page, Role, Sender, State};
 
 /// Longest time of one request in seconds, as the decisions are told.
 const MOVER_S: u64 = 10;
@@ -111,7 +109,7 @@ impl State {
         if took_effect && kind == Kind::Delete && (message.role != Role::Proxy || was_session) {
             self.note_removed(request);
         }
-        self.answered(config, request, message, answer, old);
+        self.answered(config, request, message, answer);
     }
 
     /// `leg` is the one in which the operation began.
@@ -136,7 +134,6 @@ impl State {
         request: usize,
         message: Message,
         answer: Option<Answer>,
-        old: bool,
     ) {
         let Some(op) = &mut self.requests[request].op else {
             return;
@@ -154,7 +151,6 @@ impl State {
         let Some(search) = &mut op.search else {
             return;
         };
-        let _ = old;
         let mut step = search.next(force_young(config, seen));
         if let Some(broken) = break_step(config, op, before, message, seen, step) {
             step = broken;
@@ -408,10 +404,6 @@ impl State {
         if !config.has_owed() {
             self.legs.sort_unstable();
         }
-    }
-
-    pub(crate) fn fault(&self) -> Option<Fault> {
-        self.fault
     }
 }
 

@@ -173,9 +173,15 @@ impl State {
         self.forget_late_locks(true);
     }
 
-    /// The place is out of reach, what it holds counts as absent, and its locks as broken.
+    /// The place is out of reach, what it holds counts as absent, and its locks as broken. In the
+    /// middle of a handover the other place may have an older copy: that is the session then.
     pub(crate) fn note_away(&mut self, place: usize) {
         self.disturb();
+        for (other, item) in self.items.iter().enumerate() {
+            if let (true, Some(item)) = (other != place, item) {
+                self.versions.superseded &= !bit(item.version);
+            }
+        }
         for web_request in &mut self.requests {
             web_request.taken |= web_request
                 .lock
@@ -245,6 +251,7 @@ impl State {
             let clients = message.role != Role::Proxy;
             let cut_off = match message.verb {
                 Verb::Put(_) | Verb::Release(_) => clients,
+                Verb::Insert => lost && !clients,
                 Verb::Delete(_) => {
                     clients
                         || self.crashed

@@ -122,7 +122,7 @@ impl Model for Config {
             }
             Action::Land { late } => state.land(self, late),
             Action::LoseLate { late } => {
-                if !state.late[late].is_some_and(|late| late.sender == Sender::Dead) {
+                if state.late[late].is_none_or(|late| late.sender != Sender::Dead) {
                     let budget = &mut state.budget;
                     let spent = if budget.lost > 0 {
                         &mut budget.lost
@@ -276,7 +276,7 @@ impl Config {
             if self.may_outlive(state, place) {
                 actions.push(Action::Outlive { place });
             }
-            if state.budget.expiries > 0 && self.true_place(state) != Some(place) {
+            if state.budget.expiries > 0 && self.may_expire(state, place) {
                 actions.push(Action::Expire { place });
             }
         }
@@ -318,6 +318,13 @@ impl Config {
         let landed = state.late.iter().flatten().all(|late| recent(late.leg));
         gone && (agreed || self.broken == Broken::NoAgreement)
             && (ended && landed || self.broken == Broken::ShortStages)
+    }
+
+    /// What is behind the session expires before it, but not in the middle of a move, and not before
+    /// a copy that nobody has taken: that one is as old.
+    fn may_expire(&self, state: &State, place: usize) -> bool {
+        let mut items = state.items.iter().flatten();
+        self.true_place(state) != Some(place) && items.all(|item| item.young == 0 && !item.uninit)
     }
 
     /// A server that loses the session while something older lies elsewhere brings that back: no
@@ -367,6 +374,9 @@ impl State {
         if leg.replay {
             self.replay(config, proxy);
         }
+        if let (true, Some((_, place))) = (is_first, leg.gone) {
+            self.end_pages(config, place);
+        }
         self.legs[proxy] = next;
         if let (true, Stage::Away, Some(second)) = (is_first, leg.route.stage, leg.route.second) {
             self.note_away(usize::from(second.id() - 1));
@@ -375,6 +385,17 @@ impl State {
             for item in self.items.iter_mut().flatten() {
                 item.touched = false;
             }
+        }
+    }
+
+    /// A lifetime has passed, and no page lasts that long: none has a lock of the place that has not
+    /// had the session in all that time.
+    fn end_pages(&mut self, config: &Config, place: u8) {
+        if config.true_place(self) == Some(usize::from(place)) {
+            return;
+        }
+        for web_request in &mut self.requests {
+            web_request.outdated |= web_request.lock.is_some_and(|lock| lock.at == place);
         }
     }
 

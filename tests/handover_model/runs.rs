@@ -1,0 +1,130 @@
+//! The real rules keep every invariant. Sizes are such that all runs take a minute or two
+//! unoptimised; `larger` has those that take longer.
+
+use super::check::holds;
+use super::config::{A, Config};
+use super::legs::{
+    add, emptied, emptied_late, failure, home, old_owner_fails, owner_fails, stock, there_and_back,
+};
+
+/// What is asked of the proxies holds for one server alone: the invariants ask no more than that.
+#[test]
+fn one_server_keeps_the_invariants() {
+    let new = |rounds: &[u8]| Config::new(stock(), rounds);
+    holds("stock 2+2, reads", &new(&[2, 2]).reads());
+    holds(
+        "stock 2+2, deletes, 1 takeover",
+        &new(&[2, 2]).deletes().takeovers(1),
+    );
+    holds(
+        "stock 2+2, 1 lost, 2 takeovers",
+        &new(&[2, 2]).lost(1).takeovers(2),
+    );
+    holds(
+        "stock 2+1, deletes, 1 crash, 1 takeover",
+        &new(&[2, 1]).deletes().crashes(1).takeovers(1),
+    );
+    holds(
+        "stock 2+1, deletes, 1 delayed, 1 takeover",
+        &new(&[2, 1]).deletes().delayed(1).takeovers(1),
+    );
+    holds("stock 1+1+1, deletes", &new(&[1, 1, 1]).deletes());
+}
+
+#[test]
+fn a_session_moves() {
+    let session = |rounds: &[u8]| Config::new(add(), rounds).session(A);
+    holds("add 2+1, session", &session(&[2, 1]));
+    holds(
+        "add 1+1, session, reads, deletes",
+        &session(&[1, 1]).reads().deletes(),
+    );
+    holds(
+        "add 1+1, session, deletes, 1 expiry",
+        &session(&[1, 1]).deletes().expiries(1),
+    );
+}
+
+#[test]
+fn a_session_begins_in_a_handover() {
+    holds("add 1+1, new", &Config::new(add(), &[1, 1]));
+    holds(
+        "add 1+1, new, 1 takeover",
+        &Config::new(add(), &[1, 1]).takeovers(1),
+    );
+}
+
+#[test]
+fn a_session_moves_with_one_fault() {
+    let session = || Config::new(add(), &[1, 1]).session(A);
+    holds(
+        "add 1+1, session, deletes, 1 takeover",
+        &session().deletes().takeovers(1),
+    );
+    holds(
+        "add 1+1, session, deletes, 1 lost",
+        &session().deletes().lost(1),
+    );
+    holds("add 1+1, session, 1 delayed", &session().delayed(1));
+    holds(
+        "add 1+1, session, deletes, 1 death",
+        &session().deletes().deaths(1),
+    );
+    holds("add 1+1, session, 1 crash", &session().crashes(1));
+}
+
+#[test]
+fn a_session_moves_there_and_back() {
+    holds(
+        "there and back 1+1, session",
+        &Config::new(there_and_back(), &[1, 1]).session(A),
+    );
+}
+
+#[test]
+fn a_stand_in_serves() {
+    let session = || Config::new(failure(), &[1, 1]).session(A);
+    holds(
+        "failure 1+1, session, reads, deletes",
+        &session().reads().deletes(),
+    );
+    holds(
+        "failure 2+1, session",
+        &Config::new(failure(), &[2, 1]).session(A),
+    );
+    holds(
+        "failure 1+1, session, deletes, alone",
+        &session().deletes().alone(),
+    );
+    holds("failure 1+1, session, 1 lost", &session().lost(1));
+}
+
+#[test]
+fn a_server_comes_back() {
+    let session = || Config::new(home(), &[1, 1]).session(A);
+    holds("home 1+1, session, deletes", &session().deletes());
+    holds(
+        "home 1+1, session, deletes, 1 lost, alone",
+        &session().deletes().lost(1).alone(),
+    );
+    holds(
+        "emptied 1+1, session",
+        &Config::new(emptied(), &[1, 1]).session(A),
+    );
+    holds(
+        "emptied late 1+1, session",
+        &Config::new(emptied_late(), &[1, 1]).session(A),
+    );
+}
+
+#[test]
+fn a_server_fails_in_a_handover() {
+    holds(
+        "owner fails 1+1, session",
+        &Config::new(owner_fails(), &[1, 1]).session(A),
+    );
+    holds(
+        "old owner fails 1+1, session",
+        &Config::new(old_owner_fails(), &[1, 1]).session(A),
+    );
+}
