@@ -1,0 +1,226 @@
+//! What decides in a proxy: the engine, or the same for a handful of slots.
+
+use std::fmt;
+use std::sync::Arc;
+
+use staterouter::config::{BackendAddress, Config};
+use staterouter::control::engine::{Engine, PeerView};
+use staterouter::control::memory::Memory;
+use staterouter::handover::{Place, SlotState};
+use staterouter::health::{Failure, Verdict};
+use staterouter::route::Slot;
+
+use super::maps::{self, Spec};
+use super::pool::{Pool, PoolMemory};
+
+/// A map and its version.
+#[derive(Debug, Clone)]
+pub(crate) struct Edition {
+    pub(crate) version: u64,
+    pub(crate) spec: Spec,
+}
+
+/// What a proxy says of itself to another.
+#[derive(Debug, Clone)]
+pub(crate) struct View {
+    pub(crate) version: u64,
+    /// The slots of the plan, with times of the listener's clock.
+    pub(crate) slots: Vec<SlotState>,
+    pub(crate) up: Vec<Place>,
+    pub(crate) owed: Vec<Place>,
+    pub(crate) heard_ms: u64,
+    /// All slots, from a whole engine.
+    all: Option<Vec<SlotState>>,
+}
+
+/// What survives a proxy.
+#[derive(Debug, Clone)]
+pub(crate) enum Remembered {
+    Pool(PoolMemory),
+    Engine(Memory),
+}
+
+/// A backend as a proxy sees it.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Seen {
+    pub(crate) place: Place,
+    pub(crate) verdict: Verdict,
+    pub(crate) owed: usize,
+    /// The operator has given it up.
+    pub(crate) is_off: bool,
+}
+
+/// Decides where the slots of the plan are.
+pub(crate) trait Brain: fmt::Debug {
+    fn memory(&self) -> Remembered;
+    fn version(&self) -> u64;
+    fn accept(&mut self, edition: &Edition, now_ms: u64);
+    fn probed(&mut self, place: Place, outcome: Result<(), Failure>, now_ms: u64);
+    fn request_failed(&mut self, place: Place, failure: Failure, now_ms: u64);
+    fn set_peer(&mut self, index: usize, view: Option<View>);
+    fn set_owed(&mut self, place: Place, owed: usize);
+    fn tick(&mut self, now_ms: u64);
+    fn slots(&self) -> Vec<SlotState>;
+    fn target(&self, index: usize) -> Place;
+    fn members(&self) -> Vec<Seen>;
+    /// What to tell a peer.
+    fn view(&self) -> View;
+}
+
+/// Which brain a world's proxies have.
+#[derive(Debug, Clone)]
+pub(crate) struct Maker {
+    pub(crate) config: Config,
+    pub(crate) slots: Vec<Slot>,
+    pub(crate) is_whole: bool,
+}
+
+impl Maker {
+    pub(crate) fn begin(&self, edition: &Edition, now_ms: u64) -> Box<dyn Brain> {
+        if !self.is_whole {
+            return Box::new(Pool::new(self, edition, now_ms));
+        }
+        let map = maps::map(&edition.spec, edition.version);
+        Box::new(Whole {
+            engine: Engine::new(self.config.clone(), map, now_ms).unwrap(),
+            slots: self.slots.clone(),
+        })
+    }
+
+    pub(crate) fn resume(&self, remembered: Remembered, now_ms: u64) -> Box<dyn Brain> {
+        match remembered {
+            Remembered::Pool(memory) => Box::new(Pool::resume(self, memory, now_ms)),
+            Remembered::Engine(memory) => Box::new(Whole {
+                engine: Engine::resume(self.config.clone(), memory, now_ms).unwrap(),
+                slots: self.slots.clone(),
+            }),
+        }
+    }
+}
+
+impl View {
+    pub(crate) fn new(
+        version: u64,
+        slots: Vec<SlotState>,
+        up: Vec<Place>,
+        owed: Vec<Place>,
+    ) -> Self {
+        Self {
+            version,
+            slots,
+            up,
+            owed,
+            heard_ms: 0,
+            all: None,
+        }
+    }
+
+    /// The view as it is read at `now_ms`, said at `said_ms`: what was under way for a while looks
+    /// younger than it is.
+    pub(crate) fn heard(mut self, said_ms: u64, now_ms: u64) -> Self {
+        let here = |at_ms: u64| now_ms - said_ms.saturating_sub(at_ms);
+        let slots = self.slots.iter_mut().chain(self.all.iter_mut().flatten());
+        for slot in slots {
+            slot.since_ms = here(slot.since_ms);
+            if let Some(before) = &mut slot.before {
+                before.since_ms = here(before.since_ms);
+            }
+        }
+        self.heard_ms = now_ms;
+        self
+    }
+}
+
+/// The engine itself.
+#[derive(Debug)]
+struct Whole {
+    engine: Engine,
+    slots: Vec<Slot>,
+}
+
+impl Brain for Whole {
+    fn memory(&self) -> Remembered {
+        Remembered::Engine(self.engine.memory())
+    }
+
+    fn version(&self) -> u64 {
+        self.engine.map().version
+    }
+
+    fn accept(&mut self, edition: &Edition, now_ms: u64) {
+        let map = maps::map(&edition.spec, edition.version);
+        self.engine.accept(map, now_ms).unwrap();
+    }
+
+    fn probed(&mut self, place: Place, outcome: Result<(), Failure>, now_ms: u64) {
+        self.engine.probed(place, outcome, now_ms);
+    }
+
+    fn request_failed(&mut self, place: Place, failure: Failure, now_ms: u64) {
+        self.engine.request_failed(place, failure, now_ms);
+    }
+
+    fn set_peer(&mut self, index: usize, view: Option<View>) {
+        let view = view.map(|view| PeerView {
+            map_version: view.version,
+            slots: view.all.unwrap_or_default(),
+            up: view.up,
+            owed: view.owed,
+            longest_timeout_minutes: 0,
+            heard_ms: view.heard_ms,
+        });
+        self.engine.set_peer(index, view);
+    }
+
+    fn set_owed(&mut self, place: Place, owed: usize) {
+        self.engine.set_owed(place, owed);
+    }
+
+    fn tick(&mut self, now_ms: u64) {
+        self.engine.tick(now_ms);
+    }
+
+    fn slots(&self) -> Vec<SlotState> {
+        let all = self.engine.slots();
+        self.slots.iter().map(|slot| all[slot.index()]).collect()
+    }
+
+    fn target(&self, index: usize) -> Place {
+        self.engine.target(self.slots[index])
+    }
+
+    fn members(&self) -> Vec<Seen> {
+        let members = self.engine.members().iter();
+        let seen = members.map(|member| Seen {
+            place: member.place,
+            verdict: member.health.verdict(),
+            owed: member.owed,
+            is_off: member.in_map && member.spec.state == staterouter::config::BackendState::Off,
+        });
+        seen.collect()
+    }
+
+    fn view(&self) -> View {
+        let members = self.engine.members().iter();
+        let up = members.clone().filter(|member| member.is_up());
+        let owing = members.filter(|member| member.owed > 0);
+        View {
+            all: Some(self.engine.slots().to_vec()),
+            ..View::new(
+                self.version(),
+                self.slots(),
+                up.map(|member| member.place).collect(),
+                owing.map(|member| member.place).collect(),
+            )
+        }
+    }
+}
+
+/// The addresses of so many peers.
+pub(crate) fn peers(count: usize) -> Vec<BackendAddress> {
+    let address = |index| BackendAddress::parse(&format!("10.0.1.{}:42480", index + 1));
+    (0..count).map(|index| address(index).unwrap()).collect()
+}
+
+/// Shared by all that is said about placements.
+pub(crate) type Placed = Arc<staterouter::route::Placement>;

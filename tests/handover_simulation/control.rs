@@ -1,0 +1,589 @@
+//! The control thread of a proxy: probes, peers, maps, ticks, removals that were missed.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::rc::Rc;
+
+use staterouter::handover::{NO_LOCK, Place, SlotState, SlotTable, Stage};
+use staterouter::health::{Failure, Verdict, jittered};
+
+use super::brain::{Brain, Edition, Remembered, View};
+use super::broken::Broken;
+use super::net::{Message, Op, Power, Purpose, Reply};
+use super::plan::{SERVERS, START_MS};
+use super::pool;
+use super::proxy::{ANSWER_MS, InForce, Job};
+use super::trace::Scope;
+use super::world::{Event, World};
+
+const PROBE_MS: u64 = 2_000;
+const PROBE_TIMEOUT_MS: u64 = 1_000;
+/// Requests of one backend that fail within this time count once.
+const ONE_FAILURE_MS: u64 = 100;
+/// How often peers are asked while something is going on.
+const ROUND_MS: u64 = 1_000;
+/// How often while nothing is expected.
+const SLOW_ROUND_MS: u64 = 15_000;
+const REPLAY_PAUSE_MS: u64 = 2_000;
+/// How often a removal is repeated because of another lock.
+const MAX_LOCKS: u64 = 4;
+const NEVER: u64 = u64::MAX;
+
+/// One proxy.
+#[derive(Debug)]
+pub(crate) struct Proxy {
+    pub(crate) brain: Box<dyn Brain>,
+    /// How often it has been started.
+    pub(crate) boot: u32,
+    pub(crate) is_on: bool,
+    remembered: Option<Remembered>,
+    /// Position of the newest map that has reached it.
+    newest_map: usize,
+    /// Removals that servers have missed; survives the process.
+    owed: BTreeSet<(Place, usize)>,
+    pub(crate) jobs: BTreeMap<u64, Job>,
+    pub(crate) in_force: InForce,
+    slots: Vec<SlotState>,
+    probing: [bool; SERVERS as usize],
+    failed_ms: [u64; SERVERS as usize],
+    replays: BTreeMap<Place, Replay>,
+    round_ms: u64,
+}
+
+/// Removals that one server is being told of.
+#[derive(Debug)]
+struct Replay {
+    attempt: u64,
+    session: usize,
+    tries: u64,
+    /// Nothing is sent before this.
+    next_ms: u64,
+    is_under_way: bool,
+}
+
+impl Proxy {
+    pub(crate) fn new(brain: Box<dyn Brain>) -> Self {
+        let in_force = in_force(brain.as_ref());
+        Self {
+            slots: brain.slots(),
+            brain,
+            boot: 0,
+            is_on: true,
+            remembered: None,
+            newest_map: 0,
+            owed: BTreeSet::new(),
+            jobs: BTreeMap::new(),
+            in_force,
+            probing: [false; SERVERS as usize],
+            failed_ms: [0; SERVERS as usize],
+            replays: BTreeMap::new(),
+            round_ms: NEVER,
+        }
+    }
+
+    pub(crate) fn slots(&self) -> &[SlotState] {
+        &self.slots
+    }
+
+    pub(crate) fn owes_nothing(&self) -> bool {
+        self.owed.is_empty()
+    }
+
+    pub(crate) fn reaches_all(&self) -> bool {
+        let members = self.brain.members();
+        let mut used = members.iter().filter(|member| !member.is_off);
+        used.all(|member| member.verdict == Verdict::Up)
+    }
+
+    fn owed_to(&self, place: Place) -> usize {
+        self.owed.iter().filter(|owed| owed.0 == place).count()
+    }
+}
+
+fn in_force(brain: &dyn Brain) -> InForce {
+    let (mut known, mut up) = (0, 0);
+    for member in brain.members() {
+        known |= 1 << member.place.id();
+        up |= u128::from(member.verdict != Verdict::Down) << member.place.id();
+    }
+    InForce {
+        table: Rc::new(SlotTable::new(&brain.slots())),
+        known,
+        up,
+    }
+}
+
+impl World {
+    /// Takes the slots of a proxy on to where they are now, and puts that in force.
+    pub(crate) fn tick(&mut self, p: usize) {
+        let now_ms = self.now_ms;
+        let proxy = &mut self.proxies[p];
+        proxy.brain.tick(now_ms);
+        let before = std::mem::replace(&mut proxy.slots, proxy.brain.slots());
+        proxy.in_force = in_force(proxy.brain.as_ref());
+        let after = proxy.slots.clone();
+        self.forget_owed(p);
+        for (slot, (before, after)) in before.into_iter().zip(after).enumerate() {
+            if before != after {
+                self.slot_changed(p, slot, before, after);
+            }
+        }
+    }
+
+    fn slot_changed(&mut self, p: usize, slot: usize, before: SlotState, after: SlotState) {
+        self.say(Scope::Slot(slot), || {
+            format!("proxy {p}: {} -> {}", describe(before), describe(after))
+        });
+        self.fold(u64::from(after.first.id()) << 8 ^ after.stage as u64);
+        self.changed_ms = self.now_ms;
+        if after.stage == Stage::Away && before.stage != Stage::Away {
+            self.left(p, slot, after);
+        }
+        self.hasten();
+    }
+
+    /// A proxy goes on without a server.
+    fn left(&mut self, p: usize, slot: usize, state: SlotState) {
+        let others = self.proxies.iter().enumerate();
+        let is_first = others
+            .filter(|(other, proxy)| *other != p && proxy.is_on)
+            .all(|(_, proxy)| {
+                let there = proxy.slots[slot];
+                there.stage != Stage::Away || there.second != state.second
+            });
+        if is_first {
+            self.failovers[slot] += 1;
+        }
+        let Some(second) = state.second else {
+            return;
+        };
+        let [first, second] = [state.first, second].map(|place| usize::from(place.id()) - 1);
+        // What is behind shows while the truth is out of reach: no rule can know it.
+        for index in 0..self.farm.sessions.len() {
+            let session = &self.farm.sessions[index];
+            let has = |server: usize| self.servers[server].has(&session.key, self.now_ms);
+            if session.slot == slot && has(first) && has(second) {
+                self.retire(index, "has two copies, and the truth is out of reach");
+            }
+        }
+    }
+
+    /// Something has changed: everybody looks around soon.
+    pub(crate) fn hasten(&mut self) {
+        for p in 0..self.proxies.len() {
+            let at_ms = self.now_ms + 100 + self.links.near_ms() * 30;
+            self.round_by(p, at_ms);
+        }
+    }
+
+    fn round_by(&mut self, p: usize, at_ms: u64) {
+        let proxy = &mut self.proxies[p];
+        if proxy.is_on && at_ms < proxy.round_ms {
+            proxy.round_ms = at_ms;
+            let event = Event::Round(p, proxy.boot);
+            self.at(at_ms, event);
+        }
+    }
+
+    /// Looks around: peers, time, removals to repeat.
+    pub(crate) fn round(&mut self, p: usize, boot: u32) {
+        let proxy = &mut self.proxies[p];
+        if proxy.boot != boot || !proxy.is_on || proxy.round_ms != self.now_ms {
+            return;
+        }
+        proxy.round_ms = NEVER;
+        self.ask_peers(p);
+        self.tick(p);
+        self.begin_replays(p);
+        if let Some(next_ms) = self.next_round_ms(p) {
+            self.round_by(p, next_ms);
+        }
+    }
+
+    fn ask_peers(&mut self, p: usize) {
+        if !self.plan.class.peers || self.is_broken(Broken::NoPeers) {
+            return;
+        }
+        let others: Vec<usize> = (0..self.proxies.len())
+            .filter(|other| *other != p)
+            .collect();
+        for (index, other) in others.into_iter().enumerate() {
+            let boot = self.proxies[p].boot;
+            let is_lost = self.links.is_lossy() && self.links.random().chance(20);
+            let peer = &self.proxies[other];
+            if peer.is_on && self.links.hears(p, other) && !is_lost {
+                let near_ms = self.links.near_ms();
+                let now_ms = self.now_ms;
+                let view = self.proxies[other].brain.view();
+                let view = view.heard(now_ms, now_ms + near_ms);
+                self.after(near_ms, Event::View(p, boot, index, Some(Box::new(view))));
+            } else {
+                self.after(ROUND_MS, Event::View(p, boot, index, None));
+            }
+        }
+    }
+
+    /// A peer has answered, or not.
+    pub(crate) fn view(&mut self, p: usize, boot: u32, index: usize, view: Option<View>) {
+        let proxy = &mut self.proxies[p];
+        if proxy.boot == boot && proxy.is_on {
+            proxy.brain.set_peer(index, view);
+            self.tick(p);
+        }
+    }
+
+    /// When to look around next; `None` once nothing is going on.
+    fn next_round_ms(&mut self, p: usize) -> Option<u64> {
+        let is_owing = !self.proxies[p].owes_nothing();
+        if self.is_at_rest(p) && !is_owing && self.now_ms > self.changed_ms + 4 * ROUND_MS {
+            return None;
+        }
+        let soon_ms = self.now_ms + ROUND_MS + self.links.near_ms() * 10;
+        if is_owing || self.now_ms < self.changed_ms + 3 * ROUND_MS {
+            return Some(soon_ms);
+        }
+        let times = pool::times(&self.maker.config);
+        let lengths_ms = [
+            times.overlap_ms,
+            times.failover_after_ms,
+            times.settle_ms,
+            2 * times.settle_ms,
+            times.lifetime_ms,
+        ];
+        let mut next_ms = self.now_ms + SLOW_ROUND_MS;
+        for proxy in self.proxies.iter().filter(|proxy| proxy.is_on) {
+            for slot in &proxy.slots {
+                let ends = lengths_ms.iter().map(|length| slot.since_ms + length);
+                let next = ends.filter(|end| *end > self.now_ms).min();
+                next_ms = next_ms.min(next.unwrap_or(soon_ms));
+            }
+        }
+        Some(next_ms.max(soon_ms))
+    }
+
+    /// Whether all slots of a proxy are where the map wants them.
+    pub(crate) fn is_at_rest(&self, p: usize) -> bool {
+        let proxy = &self.proxies[p];
+        let mut slots = proxy.slots.iter().enumerate();
+        slots.all(|(index, slot)| {
+            slot.stage == Stage::Steady && slot.first == proxy.brain.target(index)
+        })
+    }
+
+    /// A map has reached a proxy.
+    pub(crate) fn load(&mut self, p: usize, map: usize) {
+        let proxy = &mut self.proxies[p];
+        proxy.newest_map = proxy.newest_map.max(map);
+        if proxy.is_on {
+            self.accept(p);
+        }
+    }
+
+    fn accept(&mut self, p: usize) {
+        let now_ms = self.now_ms;
+        let proxy = &mut self.proxies[p];
+        let version = proxy.newest_map as u64 + 1;
+        if version > proxy.brain.version() {
+            let edition = Edition {
+                version,
+                spec: self.plan.maps[proxy.newest_map].clone(),
+            };
+            proxy.brain.accept(&edition, now_ms);
+            self.say(Scope::World, || {
+                format!("proxy {p} takes map {version}: {:?}", edition.spec)
+            });
+            self.tick(p);
+            self.changed_ms = now_ms;
+            self.hasten();
+            self.probe_all(p);
+        }
+    }
+
+    pub(crate) fn kill(&mut self, p: usize) {
+        let proxy = &mut self.proxies[p];
+        if !proxy.is_on {
+            return;
+        }
+        proxy.is_on = false;
+        proxy.boot += 1;
+        proxy.remembered = Some(proxy.brain.memory());
+        proxy.round_ms = NEVER;
+        proxy.replays.clear();
+        proxy.probing = [false; SERVERS as usize];
+        let jobs = std::mem::take(&mut proxy.jobs);
+        for job in jobs.into_values() {
+            self.drop_call(job.call, "proxy killed");
+        }
+        self.changed_ms = self.now_ms;
+        self.hasten();
+    }
+
+    pub(crate) fn restart(&mut self, p: usize) {
+        let now_ms = self.now_ms;
+        let Some(remembered) = self.proxies[p].remembered.take() else {
+            return;
+        };
+        let brain = if self.is_broken(Broken::NoMemory) {
+            self.maker.begin(&self.edition(0), now_ms)
+        } else {
+            self.maker.resume(remembered, now_ms)
+        };
+        let proxy = &mut self.proxies[p];
+        proxy.brain = brain;
+        proxy.is_on = true;
+        proxy.slots = proxy.brain.slots();
+        for place in places() {
+            let owed = proxy.owed_to(place);
+            proxy.brain.set_owed(place, owed);
+        }
+        proxy.in_force = in_force(proxy.brain.as_ref());
+        self.accept(p);
+        self.tick(p);
+        self.changed_ms = now_ms;
+        self.hasten();
+        self.probe_all(p);
+    }
+
+    pub(crate) fn edition(&self, map: usize) -> Edition {
+        Edition {
+            version: map as u64 + 1,
+            spec: self.plan.maps[map].clone(),
+        }
+    }
+
+    /// Probes are only sent while they may say something new.
+    pub(crate) fn probe_all(&mut self, p: usize) {
+        for member in self.proxies[p].brain.members() {
+            self.begin_probing(p, member.place);
+        }
+    }
+
+    pub(crate) fn begin_probing(&mut self, p: usize, place: Place) {
+        let index = usize::from(place.id()) - 1;
+        let is_needed = self.needs_probe(p, place);
+        let proxy = &mut self.proxies[p];
+        if proxy.is_on && is_needed && !proxy.probing[index] {
+            proxy.probing[index] = true;
+            let boot = proxy.boot;
+            let wait_ms = self.links.random().below(PROBE_MS);
+            self.after(wait_ms, Event::Probe(p, boot, place));
+        }
+    }
+
+    fn needs_probe(&self, p: usize, place: Place) -> bool {
+        let members = self.proxies[p].brain.members();
+        let Some(member) = members.iter().find(|member| member.place == place) else {
+            return false;
+        };
+        let server = &self.servers[usize::from(place.id()) - 1];
+        let is_well = server.power == Power::On && self.links.reaches(p, place);
+        !member.is_off && (!is_well || member.verdict != Verdict::Up)
+    }
+
+    pub(crate) fn probe(&mut self, p: usize, boot: u32, place: Place) {
+        if self.proxies[p].boot != boot {
+            return;
+        }
+        let is_lost = self.links.is_lossy() && self.links.random().chance(30);
+        let server = &self.servers[usize::from(place.id()) - 1];
+        let (after_ms, outcome) = match server.power {
+            _ if !self.links.reaches(p, place) => (PROBE_TIMEOUT_MS, Err(Failure::ConnectTimedOut)),
+            Power::Paused => (PROBE_TIMEOUT_MS, Err(Failure::Late)),
+            Power::Off => (self.links.near_ms(), Err(Failure::Refused)),
+            Power::On if is_lost => (PROBE_TIMEOUT_MS, Err(Failure::Late)),
+            Power::On => (self.links.near_ms(), Ok(())),
+        };
+        self.after(after_ms, Event::Probed(p, boot, place, outcome));
+    }
+
+    pub(crate) fn probed(
+        &mut self,
+        p: usize,
+        boot: u32,
+        place: Place,
+        outcome: Result<(), Failure>,
+    ) {
+        let now_ms = self.now_ms;
+        let proxy = &mut self.proxies[p];
+        if proxy.boot != boot || !proxy.is_on {
+            return;
+        }
+        let before = proxy.brain.members();
+        proxy.brain.probed(place, outcome, now_ms);
+        self.health_may_have_changed(p, place, &before);
+        if self.needs_probe(p, place) {
+            let noise = self.links.random().below(1 << 30);
+            self.after(jittered(PROBE_MS, noise), Event::Probe(p, boot, place));
+        } else {
+            self.proxies[p].probing[usize::from(place.id()) - 1] = false;
+        }
+    }
+
+    /// A request has failed because of a server.
+    pub(crate) fn request_failed(&mut self, p: usize, place: Place, failure: Failure) {
+        let now_ms = self.now_ms;
+        let index = usize::from(place.id()) - 1;
+        let proxy = &mut self.proxies[p];
+        if now_ms < proxy.failed_ms[index] + ONE_FAILURE_MS {
+            return;
+        }
+        proxy.failed_ms[index] = now_ms;
+        let before = proxy.brain.members();
+        proxy.brain.request_failed(place, failure, now_ms);
+        self.health_may_have_changed(p, place, &before);
+        self.begin_probing(p, place);
+    }
+
+    fn health_may_have_changed(&mut self, p: usize, place: Place, before: &[super::brain::Seen]) {
+        let verdict = |members: &[super::brain::Seen]| {
+            let member = members.iter().find(|member| member.place == place);
+            member.map(|member| member.verdict)
+        };
+        let after = self.proxies[p].brain.members();
+        let [before, after] = [before, &after].map(verdict);
+        if before != after {
+            self.say(Scope::World, || {
+                format!("proxy {p}: server {} is {after:?}", place.id())
+            });
+            if before == Some(Verdict::Down) || after == Some(Verdict::Down) {
+                self.tick(p);
+                self.changed_ms = self.now_ms;
+                self.hasten();
+            }
+        }
+    }
+
+    /// Keeps a removal that a server out of reach has missed.
+    pub(crate) fn owe(&mut self, p: usize, to: Place, session: usize) {
+        let proxy = &mut self.proxies[p];
+        let mut members = proxy.brain.members().into_iter();
+        if members.any(|member| member.place == to) {
+            proxy.owed.insert((to, session));
+            let owed = proxy.owed_to(to);
+            proxy.brain.set_owed(to, owed);
+        }
+    }
+
+    /// Nothing is owed to a server that no slot needs, or that was given up.
+    fn forget_owed(&mut self, p: usize) {
+        let proxy = &mut self.proxies[p];
+        if proxy.owed.is_empty() {
+            return;
+        }
+        let members = proxy.brain.members();
+        let is_needed = |place: Place| {
+            let mut members = members.iter();
+            members.any(|member| member.place == place && !member.is_off)
+        };
+        proxy.owed.retain(|(place, _)| is_needed(*place));
+    }
+
+    fn begin_replays(&mut self, p: usize) {
+        for member in self.proxies[p].brain.members() {
+            if member.owed > 0 && member.verdict != Verdict::Down {
+                self.replay_next(p, member.place, 0);
+            }
+        }
+    }
+
+    /// Tells a server of the next removal that it has missed.
+    fn replay_next(&mut self, p: usize, place: Place, pause_ms: u64) {
+        let now_ms = self.now_ms;
+        let proxy = &mut self.proxies[p];
+        let Some(&(_, session)) = proxy.owed.iter().find(|owed| owed.0 == place) else {
+            return;
+        };
+        let replay = proxy.replays.entry(place).or_insert(Replay {
+            attempt: 0,
+            session,
+            tries: 0,
+            next_ms: 0,
+            is_under_way: false,
+        });
+        if pause_ms > 0 {
+            replay.is_under_way = false;
+            replay.next_ms = now_ms + pause_ms;
+            return;
+        }
+        if !replay.is_under_way && now_ms >= replay.next_ms {
+            replay.session = session;
+            replay.tries = 0;
+            self.replay(p, place, NO_LOCK);
+        }
+    }
+
+    fn replay(&mut self, p: usize, place: Place, counter: u32) {
+        let Some(replay) = self.proxies[p].replays.get_mut(&place) else {
+            return;
+        };
+        replay.attempt += 1;
+        replay.tries += 1;
+        replay.is_under_way = true;
+        let (attempt, session) = (replay.attempt, replay.session);
+        let boot = self.proxies[p].boot;
+        self.after(ANSWER_MS, Event::ReplayDue(p, boot, place, attempt));
+        self.send(Message {
+            proxy: p,
+            boot,
+            purpose: Purpose::Replay { attempt },
+            place,
+            session,
+            op: Op::Remove(counter),
+        });
+    }
+
+    pub(crate) fn replay_answered(
+        &mut self,
+        p: usize,
+        message: Message,
+        attempt: u64,
+        result: Result<Reply, Failure>,
+    ) {
+        let place = message.place;
+        let proxy = &mut self.proxies[p];
+        let replay = proxy.replays.get_mut(&place);
+        let Some(replay) = replay.filter(|replay| replay.attempt == attempt) else {
+            return;
+        };
+        let tries = replay.tries;
+        match result {
+            Ok(reply) if matches!(reply.status, 200 | 404) => {
+                replay.is_under_way = false;
+                proxy.owed.remove(&(place, message.session));
+                let owed = proxy.owed_to(place);
+                proxy.brain.set_owed(place, owed);
+                self.replay_next(p, place, 0);
+            }
+            Ok(reply) if reply.status == 423 && tries < MAX_LOCKS => {
+                self.replay(p, place, reply.counter);
+            }
+            _ => self.replay_next(p, place, REPLAY_PAUSE_MS),
+        }
+    }
+
+    pub(crate) fn replay_due(&mut self, p: usize, boot: u32, place: Place, attempt: u64) {
+        let proxy = &mut self.proxies[p];
+        let replay = proxy.replays.get_mut(&place);
+        let is_waiting = proxy.boot == boot
+            && replay.is_some_and(|replay| replay.attempt == attempt && replay.is_under_way);
+        if is_waiting {
+            self.replay_next(p, place, REPLAY_PAUSE_MS);
+        }
+    }
+}
+
+/// All places there can be.
+pub(crate) fn places() -> impl Iterator<Item = Place> {
+    (1..=SERVERS).filter_map(Place::new)
+}
+
+fn describe(slot: SlotState) -> String {
+    let second = slot
+        .second
+        .map_or(String::new(), |second| format!(" {}", second.id()));
+    let since_s = slot.since_ms.saturating_sub(START_MS) as f64 / 1000.0;
+    format!(
+        "{:?} {}{second} since {since_s}",
+        slot.stage,
+        slot.first.id()
+    )
+}

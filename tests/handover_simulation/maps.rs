@@ -1,0 +1,130 @@
+//! Partition maps of a few backends, and the placements that follow from them.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+
+use staterouter::config::{BackendAddress, BackendSpec, BackendState, PartitionMap};
+use staterouter::handover::Place;
+use staterouter::route::{HashKey, Placement, Slot};
+
+use super::plan::SERVERS;
+use super::random::Random;
+
+/// A backend of a map: its id, its weight, its state.
+pub(crate) type Entry = (u8, u16, BackendState);
+
+/// The backends of a map, by id.
+pub(crate) type Spec = Vec<Entry>;
+
+/// Few virtual nodes: placements are built without optimisation.
+const LIGHT: u16 = 4;
+const HEAVY: u16 = 8;
+
+/// A map without a past.
+pub(crate) fn first(random: &mut Random) -> Spec {
+    let count = random.between(2, 3) as u8;
+    (1..=count).map(active).collect()
+}
+
+/// A map that may follow the newest of `maps`.
+pub(crate) fn next(random: &mut Random, maps: &[Spec]) -> Spec {
+    let newest = maps.last().unwrap();
+    let mut spec = newest.clone();
+    match random.below(6) {
+        0 | 1 => {
+            let absent = (1..=SERVERS).find(|id| spec.iter().all(|entry| entry.0 != *id));
+            match absent {
+                Some(id) => spec.push(active(id)),
+                None => spec = drained(spec, random),
+            }
+            spec.sort_by_key(|entry| entry.0);
+        }
+        2 => spec = drained(spec, random),
+        3 => {
+            let (index, others) = pick_active(&spec, random);
+            if others > 0 {
+                spec.remove(index);
+            }
+        }
+        4 => {
+            for entry in spec.iter_mut().filter(|entry| entry.0 == 2) {
+                entry.1 = if entry.1 == LIGHT { HEAVY } else { LIGHT };
+            }
+        }
+        _ => spec.clone_from(&maps[maps.len().saturating_sub(2)]),
+    }
+    spec
+}
+
+/// The newest map with a backend off; `None` if there would be no other.
+pub(crate) fn without(random: &mut Random, maps: &[Spec]) -> Option<Spec> {
+    let mut spec = maps.last().unwrap().clone();
+    let (index, others) = pick_active(&spec, random);
+    spec[index].2 = BackendState::Off;
+    (others > 0).then_some(spec)
+}
+
+/// Where a map wants a slot.
+pub(crate) fn owner(spec: &Spec, slot: Slot) -> Place {
+    Place::new(spec[placement(spec).owner(slot).index()].0).unwrap()
+}
+
+/// Whether not all of `maps` agree about a slot.
+pub(crate) fn moves(maps: &[Spec], slot: Slot) -> bool {
+    let mut owners = maps.iter().map(|spec| owner(spec, slot));
+    let first = owners.next();
+    owners.any(|owner| Some(owner) != first)
+}
+
+/// The map as a proxy reads it.
+pub(crate) fn map(spec: &Spec, version: u64) -> PartitionMap {
+    let backend = |&(id, weight, state): &Entry| BackendSpec {
+        name: format!("state-{id}"),
+        id,
+        id_is_derived: false,
+        address: BackendAddress::parse(&format!("10.0.0.{id}:42424")).unwrap(),
+        weight,
+        state,
+    };
+    PartitionMap {
+        version,
+        hash_key: HashKey::DEFAULT,
+        accept_moved_percent: Some(100),
+        backends: spec.iter().map(backend).collect(),
+    }
+}
+
+/// The placement of a map, built once in the whole run.
+pub(crate) fn placement(spec: &Spec) -> Arc<Placement> {
+    type Known = Mutex<HashMap<Vec<(u8, u16, bool)>, Arc<Placement>>>;
+    static KNOWN: OnceLock<Known> = OnceLock::new();
+    let key = spec
+        .iter()
+        .map(|&(id, weight, state)| (id, weight, state == BackendState::Active))
+        .collect();
+    let mut known = KNOWN
+        .get_or_init(Known::default)
+        .lock()
+        .unwrap_or_else(PoisonError::into_inner);
+    let build = || Arc::new(map(spec, 1).placement().unwrap());
+    Arc::clone(known.entry(key).or_insert_with(build))
+}
+
+fn active(id: u8) -> Entry {
+    (id, LIGHT, BackendState::Active)
+}
+
+fn drained(mut spec: Spec, random: &mut Random) -> Spec {
+    let (index, others) = pick_active(&spec, random);
+    if others > 0 {
+        spec[index].2 = BackendState::Drain;
+    }
+    spec
+}
+
+/// The position of an active backend, and how many others there are.
+fn pick_active(spec: &Spec, random: &mut Random) -> (usize, usize) {
+    let is_active = |index: &usize| spec[*index].2 == BackendState::Active;
+    let active: Vec<usize> = (0..spec.len()).filter(is_active).collect();
+    (random.pick(&active), active.len() - 1)
+}

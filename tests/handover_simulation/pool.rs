@@ -1,0 +1,323 @@
+//! The engine for a handful of slots: it would take all 16,384 on at every tick and place them
+//! anew at every map, which is too slow for thousands of worlds. Health, placements and what
+//! becomes of a slot are the real ones; what is around them repeats `control::engine`, and
+//! `whole_engines_decide_alike` holds the two together.
+
+use std::time::Duration;
+
+use staterouter::config::{BackendState, Config};
+use staterouter::handover::schedule::{PeerSlot, Standing, Standings, Surroundings, Times};
+use staterouter::handover::{Place, SlotState, Stage, advance};
+use staterouter::health::{Failure, Health, Verdict};
+use staterouter::route::Slot;
+
+use super::brain::{Brain, Edition, Maker, Placed, Remembered, Seen, View};
+use super::maps::{self, Entry};
+
+#[derive(Debug)]
+pub(crate) struct Pool {
+    config: Config,
+    edition: Edition,
+    placement: Placed,
+    members: Vec<Member>,
+    /// Numbers of the slots, and where they are.
+    numbers: Vec<Slot>,
+    slots: Vec<SlotState>,
+    peers: Vec<Option<View>>,
+    /// Servers that are gone with what they hold, and since when.
+    given_up: Vec<(Place, u64)>,
+}
+
+#[derive(Debug, Clone)]
+struct Member {
+    entry: Entry,
+    place: Place,
+    in_map: bool,
+    health: Health,
+    owed: usize,
+}
+
+/// What survives a proxy.
+#[derive(Debug, Clone)]
+pub(crate) struct PoolMemory {
+    edition: Edition,
+    retired: Vec<Entry>,
+    slots: Vec<SlotState>,
+    given_up: Vec<(Place, u64)>,
+}
+
+impl Pool {
+    pub(crate) fn new(maker: &Maker, edition: &Edition, now_ms: u64) -> Self {
+        let config = maker.config.clone();
+        let placement = maps::placement(&edition.spec);
+        let member = |entry: &Entry| Member::new(*entry, &config, now_ms);
+        let members: Vec<Member> = edition.spec.iter().map(member).collect();
+        let owner = |slot: &Slot| members[placement.owner(*slot).index()].place;
+        let steady = |slot| SlotState::steady(owner(slot), now_ms);
+        Self {
+            peers: vec![None; config.peers.len()],
+            slots: maker.slots.iter().map(steady).collect(),
+            numbers: maker.slots.clone(),
+            edition: edition.clone(),
+            config,
+            placement,
+            members,
+            given_up: Vec::new(),
+        }
+    }
+
+    pub(crate) fn resume(maker: &Maker, memory: PoolMemory, now_ms: u64) -> Self {
+        let mut pool = Self::new(maker, &memory.edition, now_ms);
+        for entry in memory.retired {
+            pool.members.push(Member {
+                in_map: false,
+                ..Member::new(entry, &pool.config, now_ms)
+            });
+        }
+        for slot in &memory.slots {
+            if let (Stage::Suspect | Stage::Away, Some(second)) = (slot.stage, slot.second) {
+                let fall = pool.config.health.fall;
+                let member = pool.member_mut(second).filter(|member| member.is_up());
+                if let Some(member) = member {
+                    for _ in 0..fall {
+                        member.health.probe_failed(Failure::Broken, 0, now_ms);
+                    }
+                }
+            }
+        }
+        pool.slots = memory.slots;
+        pool.given_up = memory.given_up;
+        pool
+    }
+
+    fn standings(&self) -> Standings {
+        let mut standings = Standings::new();
+        for member in &self.members {
+            let is_lost = !member.in_map && !member.is_up() && !self.config.handover.failover;
+            standings.set(
+                member.place,
+                Standing {
+                    gone: member.is_off() || is_lost,
+                    up_since_ms: member.is_up().then(|| member.health.since_ms()),
+                    owed: member.owed > 0
+                        || self.is_owed_by_peers(member.place)
+                        || self.is_given_up(member.place),
+                },
+            );
+        }
+        standings
+    }
+
+    fn is_owed_by_peers(&self, place: Place) -> bool {
+        let mut heard = self.peers.iter().flatten();
+        heard.any(|peer| peer.owed.contains(&place))
+    }
+
+    fn is_given_up(&self, place: Place) -> bool {
+        self.given_up.iter().any(|server| server.0 == place)
+    }
+
+    fn is_needed(&self, place: Place) -> bool {
+        let mut slots = self.slots.iter();
+        slots.any(|slot| slot.first == place || slot.second == Some(place))
+    }
+
+    fn give_up(&mut self, standings: &Standings, now_ms: u64) {
+        for place in self
+            .members
+            .iter()
+            .map(|member| member.place)
+            .collect::<Vec<_>>()
+        {
+            if standings.get(place).gone && self.is_needed(place) {
+                self.given_up.retain(|server| server.0 != place);
+                self.given_up.push((place, now_ms));
+            }
+        }
+    }
+
+    fn stand_in(&self, index: usize, state: SlotState) -> Option<Place> {
+        let failing = match (state.stage, state.second) {
+            (Stage::Suspect, Some(second)) => second,
+            _ => state.first,
+        };
+        let is_fit = |member: &&Member| {
+            let mut peers = self.peers.iter().flatten();
+            member.place != failing
+                && member.is_up()
+                && !self.is_given_up(member.place)
+                && peers.all(|peer| peer.up.contains(&member.place))
+        };
+        let candidates = self.placement.candidates(self.numbers[index]).iter();
+        let fit = candidates
+            .map(|candidate| &self.members[candidate.index()])
+            .find(is_fit);
+        fit.map(|member| member.place)
+    }
+
+    fn peer_slots(&self, index: usize, state: SlotState) -> Vec<Option<PeerSlot>> {
+        let look = |peer: &Option<View>| {
+            peer.as_ref().map(|peer| PeerSlot {
+                slot: peer.slots[index],
+                second_up: state.second.is_some_and(|second| peer.up.contains(&second)),
+                heard_ms: peer.heard_ms,
+            })
+        };
+        self.peers.iter().map(look).collect()
+    }
+
+    fn let_go(&mut self) {
+        let mut members = std::mem::take(&mut self.members);
+        members.retain(|member| member.in_map || self.is_needed(member.place));
+        self.members = members;
+    }
+
+    fn member_mut(&mut self, place: Place) -> Option<&mut Member> {
+        self.members.iter_mut().find(|member| member.place == place)
+    }
+}
+
+impl Brain for Pool {
+    fn memory(&self) -> Remembered {
+        let retired = self.members.iter().filter(|member| !member.in_map);
+        Remembered::Pool(PoolMemory {
+            edition: self.edition.clone(),
+            retired: retired.map(|member| member.entry).collect(),
+            slots: self.slots.clone(),
+            given_up: self.given_up.clone(),
+        })
+    }
+
+    fn version(&self) -> u64 {
+        self.edition.version
+    }
+
+    fn accept(&mut self, edition: &Edition, now_ms: u64) {
+        let mut before = std::mem::take(&mut self.members);
+        for entry in &edition.spec {
+            let known = before.iter().position(|member| member.entry.0 == entry.0);
+            let member = known.map(|known| before.swap_remove(known));
+            let member = member.unwrap_or_else(|| Member::new(*entry, &self.config, now_ms));
+            self.members.push(Member {
+                entry: *entry,
+                in_map: true,
+                ..member
+            });
+        }
+        let retire = |member| Member {
+            in_map: false,
+            ..member
+        };
+        self.members.extend(before.into_iter().map(retire));
+        self.placement = maps::placement(&edition.spec);
+        self.edition = edition.clone();
+    }
+
+    fn probed(&mut self, place: Place, outcome: Result<(), Failure>, now_ms: u64) {
+        if let Some(member) = self.member_mut(place) {
+            match outcome {
+                Ok(()) => member.health.probe_ok(now_ms),
+                Err(failure) => member.health.probe_failed(failure, 0, now_ms),
+            };
+        }
+    }
+
+    fn request_failed(&mut self, place: Place, failure: Failure, now_ms: u64) {
+        if let Some(member) = self.member_mut(place) {
+            member.health.request_failed(failure, 0, now_ms);
+        }
+    }
+
+    fn set_peer(&mut self, index: usize, view: Option<View>) {
+        self.peers[index] = view;
+    }
+
+    fn set_owed(&mut self, place: Place, owed: usize) {
+        if let Some(member) = self.member_mut(place) {
+            member.owed = owed;
+        }
+    }
+
+    fn tick(&mut self, now_ms: u64) {
+        let times = times(&self.config);
+        let is_dead = |since_ms: u64| now_ms.saturating_sub(since_ms) >= times.lifetime_ms;
+        self.given_up.retain(|server| !is_dead(server.1));
+        let standings = self.standings();
+        self.give_up(&standings, now_ms);
+        for index in 0..self.slots.len() {
+            let before = self.slots[index];
+            let peers = self.peer_slots(index, before);
+            self.slots[index] = advance(
+                before,
+                &Surroundings {
+                    target: self.target(index),
+                    stand_in: self.stand_in(index, before),
+                    standings: &standings,
+                    peers: &peers,
+                    times: &times,
+                    now_ms,
+                },
+            );
+        }
+        self.let_go();
+    }
+
+    fn slots(&self) -> Vec<SlotState> {
+        self.slots.clone()
+    }
+
+    fn target(&self, index: usize) -> Place {
+        self.members[self.placement.owner(self.numbers[index]).index()].place
+    }
+
+    fn members(&self) -> Vec<Seen> {
+        let seen = |member: &Member| Seen {
+            place: member.place,
+            verdict: member.health.verdict(),
+            owed: member.owed,
+            is_off: member.is_off(),
+        };
+        self.members.iter().map(seen).collect()
+    }
+
+    fn view(&self) -> View {
+        let up = self.members.iter().filter(|member| member.is_up());
+        let up = up.map(|member| member.place).collect();
+        let owing = self.members.iter().filter(|member| member.owed > 0);
+        let owed = owing.map(|member| member.place).collect();
+        View::new(self.version(), self.slots.clone(), up, owed)
+    }
+}
+
+impl Member {
+    fn new(entry: Entry, config: &Config, now_ms: u64) -> Self {
+        Self {
+            entry,
+            place: Place::new(entry.0).unwrap(),
+            in_map: true,
+            health: Health::new(config.health.thresholds(), now_ms),
+            owed: 0,
+        }
+    }
+
+    fn is_up(&self) -> bool {
+        self.health.verdict() != Verdict::Down
+    }
+
+    fn is_off(&self) -> bool {
+        self.in_map && self.entry.2 == BackendState::Off
+    }
+}
+
+/// How long the stages last.
+pub(crate) fn times(config: &Config) -> Times {
+    let ms = |duration: Duration| duration.as_millis() as u64;
+    let handover = &config.handover;
+    Times {
+        settle_ms: ms(handover.settle),
+        lifetime_ms: ms(handover.session_timeout + handover.takeover),
+        failover_after_ms: ms(handover.failover_after),
+        overlap_ms: ms(config.timeouts.connect + config.timeouts.answer),
+        failover: handover.failover,
+    }
+}

@@ -1,0 +1,548 @@
+//! The data path of a proxy: asks what `handover::Search` says (as `proxy::seek` does over sockets).
+
+use std::rc::Rc;
+
+use staterouter::handover::{
+    Ask, Cookie, NO_LOCK, Place, Request, Route, Search, Seen, SlotTable, Stage, Step,
+};
+use staterouter::health::Failure;
+
+use super::broken::Broken;
+use super::judge::{Answer, End};
+use super::net::{Fate, Message, Op, Power, Purpose, Reply};
+use super::trace::Scope;
+use super::world::{Event, World};
+
+/// What a request of a client may take.
+pub(crate) const ANSWER_MS: u64 = 8_000;
+const CONNECT_MS: u64 = 2_000;
+/// Younger locks may belong to a mover.
+const MOVER_S: u64 = 10;
+
+/// What is in force on the data path.
+#[derive(Debug, Clone)]
+pub(crate) struct InForce {
+    pub(crate) table: Rc<SlotTable>,
+    /// Places that are known, and those that are up, by bit.
+    pub(crate) known: u128,
+    pub(crate) up: u128,
+}
+
+/// One request of a client under way.
+#[derive(Debug)]
+pub(crate) struct Job {
+    pub(crate) call: u64,
+    pub(crate) session: usize,
+    op: Op,
+    request: Request,
+    route: Route,
+    search: Option<Search>,
+    in_force: InForce,
+    due_ms: u64,
+    held: Option<(Place, Reply)>,
+    /// Number of the question under way.
+    ask: u32,
+    asked: Option<Ask>,
+    /// The item's other copy was not there.
+    is_absent_at_second: bool,
+    /// The item that is being moved.
+    moved: Option<(Place, Reply)>,
+}
+
+impl InForce {
+    fn is_up(&self, place: Place) -> bool {
+        self.up >> place.id() & 1 == 1
+    }
+
+    pub(crate) fn knows(&self, place: Place) -> bool {
+        self.known >> place.id() & 1 == 1
+    }
+}
+
+impl World {
+    /// A client's request has reached a proxy.
+    pub(crate) fn begin_job(&mut self, call: u64) {
+        let Some(known) = self.farm.calls.get(&call) else {
+            return;
+        };
+        let (p, session, op) = (known.proxy, known.session, known.op);
+        if !self.proxies[p].is_on {
+            let near_ms = self.links.near_ms();
+            self.after(near_ms, Event::Answered(call, End::NotSent, "proxy off"));
+            return;
+        }
+        let in_force = self.proxies[p].in_force.clone();
+        let slot = self.farm.sessions[session].slot;
+        let route = in_force.table.lookup(slot);
+        self.start_anew_if_away(session, route);
+        let request = request(op, &in_force);
+        let mover_s = if self.is_broken(Broken::YoungLocks) {
+            0
+        } else {
+            MOVER_S
+        };
+        let (search, step) = Search::start(route, request, mover_s);
+        let due_ms = self.now_ms + ANSWER_MS;
+        let job = Job {
+            call,
+            session,
+            op,
+            request,
+            route,
+            search: Some(search),
+            in_force,
+            due_ms,
+            held: None,
+            ask: 0,
+            asked: None,
+            is_absent_at_second: false,
+            moved: None,
+        };
+        let id = self.next_job();
+        self.proxies[p].jobs.insert(id, job);
+        let boot = self.proxies[p].boot;
+        self.after(ANSWER_MS, Event::Due(p, boot, id));
+        self.take_step(p, id, step);
+    }
+
+    fn take_step(&mut self, p: usize, id: u64, step: Step) {
+        match step {
+            Step::Ask(ask) => self.ask(p, id, ask),
+            Step::Forward { at, counter } => self.forward(p, id, at, counter),
+            Step::Pass { clear_flag, behind } => {
+                self.send_behind(p, id, behind);
+                let Some(mut job) = self.proxies[p].jobs.remove(&id) else {
+                    return;
+                };
+                match job.held.take() {
+                    Some((place, reply)) => self.pass(p, &job, place, reply, clear_flag),
+                    None => self.drop_call(job.call, "nothing held"),
+                }
+            }
+            Step::Drop { reason, behind } => {
+                self.send_behind(p, id, behind);
+                if let Some(job) = self.proxies[p].jobs.remove(&id) {
+                    self.say(Scope::Session(job.session), || {
+                        format!("proxy {p} drops {:?}: {reason}", job.op)
+                    });
+                    self.drop_call(job.call, refusal(reason));
+                }
+            }
+        }
+    }
+
+    fn ask(&mut self, p: usize, id: u64, ask: Ask) {
+        let broken = self.broken;
+        let Some(job) = self.proxies[p].jobs.get_mut(&id) else {
+            return;
+        };
+        if let Some(seen) = broken
+            .and_then(|broken| broken.instead(ask, job.request, job.route, job.is_absent_at_second))
+        {
+            job.asked = Some(ask);
+            return self.see(p, id, seen);
+        }
+        job.ask += 1;
+        job.asked = Some(ask);
+        let session = job.session;
+        let (at, op) = match ask {
+            Ask::Client { at, counter } => {
+                job.held = None;
+                (at, with_counter(job.op, counter))
+            }
+            Ask::Acquire { at } => {
+                job.held = None;
+                (at, Op::Acquire)
+            }
+            Ask::Look { at } => (at, Op::Touch),
+            Ask::Release { at, counter } => (at, Op::Release(counter)),
+            Ask::Remove { at, counter } => (at, Op::Remove(counter)),
+            Ask::Insert { at } => {
+                let Some(held) = job.held.take() else {
+                    return self.see(p, id, Seen::Unknown);
+                };
+                job.moved = Some(held);
+                let version = held.1.version;
+                (at, Op::Insert { version })
+            }
+            Ask::Owe { to } => {
+                self.owe(p, to, session);
+                let done = Seen::Done {
+                    counter: 0,
+                    flag: false,
+                };
+                return self.see(p, id, done);
+            }
+        };
+        if !job.in_force.is_up(at) || self.now_ms >= job.due_ms {
+            return self.see(p, id, Seen::Unknown);
+        }
+        self.send_question(p, id, at, op);
+    }
+
+    fn forward(&mut self, p: usize, id: u64, at: Place, counter: Option<u32>) {
+        let Some(job) = self.proxies[p].jobs.get_mut(&id) else {
+            return;
+        };
+        job.ask += 1;
+        job.search = None;
+        job.asked = Some(Ask::Client { at, counter });
+        let op = with_counter(job.op, counter);
+        if job.in_force.is_up(at) && self.now_ms < job.due_ms {
+            return self.send_question(p, id, at, op);
+        }
+        let call = job.call;
+        self.proxies[p].jobs.remove(&id);
+        self.drop_call(call, "backend down");
+    }
+
+    fn send_question(&mut self, p: usize, id: u64, place: Place, op: Op) {
+        let proxy = &self.proxies[p];
+        let Some(job) = proxy.jobs.get(&id) else {
+            return;
+        };
+        let message = Message {
+            proxy: p,
+            boot: proxy.boot,
+            purpose: Purpose::Job {
+                job: id,
+                ask: job.ask,
+            },
+            place,
+            session: job.session,
+            op,
+        };
+        self.send(message);
+    }
+
+    /// Sends a request to a server.
+    pub(crate) fn send(&mut self, message: Message) {
+        if self.links.reaches(message.proxy, message.place) {
+            if let Fate::After(ms) = self.links.fate() {
+                self.after(ms, Event::AtServer(message));
+            } else {
+                self.say(Scope::Session(message.session), || {
+                    format!("lost on the way: {}", describe(&message))
+                });
+            }
+        } else if self.links.random().chance(500) {
+            // Otherwise it went out on a connection that was there already.
+            self.after(
+                CONNECT_MS,
+                Event::AtProxy(message, Err(Failure::ConnectTimedOut)),
+            );
+        }
+    }
+
+    /// A request has reached a server.
+    pub(crate) fn at_server(&mut self, message: Message) {
+        if !self.links.reaches(message.proxy, message.place) {
+            return;
+        }
+        let index = usize::from(message.place.id()) - 1;
+        match self.servers[index].power {
+            Power::On => {}
+            Power::Paused => return self.servers[index].buffered.push(message),
+            Power::Off => {
+                let near_ms = self.links.near_ms();
+                return self.after(near_ms, Event::AtProxy(message, Err(Failure::Refused)));
+            }
+        }
+        self.look_at_late_touch(&message);
+        let session = &self.farm.sessions[message.session];
+        let (server, now_ms) = (&self.servers[index], self.now_ms);
+        let reply = server.apply(&session.key, message.op, now_ms);
+        let items = |world: &Self| {
+            let key = &world.farm.sessions[message.session].key;
+            let servers = world.servers.iter();
+            let items = servers.map(|server| server.describe(key, now_ms));
+            items.collect::<Vec<_>>().join(" | ")
+        };
+        if self.trace.is_on {
+            let line = format!(
+                "{}: {}   [{}]",
+                describe(&message),
+                reply.status,
+                items(self)
+            );
+            self.say(Scope::Session(message.session), || line);
+        }
+        self.fold(u64::from(reply.status) ^ reply.version << 16);
+        match self.links.fate() {
+            Fate::After(ms) => self.after(ms, Event::AtProxy(message, Ok(reply))),
+            Fate::Lost => self.say(Scope::Session(message.session), || {
+                format!("answer lost: {}", describe(&message))
+            }),
+        }
+    }
+
+    /// A request from before a failover keeps an outdated copy alive: it may outlive the true one.
+    fn look_at_late_touch(&mut self, message: &Message) {
+        let session = &self.farm.sessions[message.session];
+        let mut proxies = self.proxies.iter();
+        let stand_in = proxies.find_map(|proxy| {
+            let slot = proxy.slots()[session.slot];
+            let is_away = slot.stage == Stage::Away && slot.second == Some(message.place);
+            is_away.then_some(slot.first)
+        });
+        let has = |place: Place| {
+            let server = &self.servers[usize::from(place.id()) - 1];
+            server.has(&session.key, self.now_ms)
+        };
+        if stand_in.is_some_and(|stand_in| has(stand_in) && has(message.place)) {
+            self.retire(message.session, "has an outdated copy that was used late");
+        }
+    }
+
+    /// An answer has reached a proxy.
+    pub(crate) fn at_proxy(&mut self, message: Message, result: Result<Reply, Failure>) {
+        let p = message.proxy;
+        let proxy = &self.proxies[p];
+        let is_reached = result.is_err() || self.links.reaches(p, message.place);
+        if proxy.boot != message.boot || !proxy.is_on || !is_reached {
+            return;
+        }
+        match message.purpose {
+            Purpose::Behind => {}
+            Purpose::Replay { attempt } => self.replay_answered(p, message, attempt, result),
+            Purpose::Job { job: id, ask } => {
+                let job = proxy.jobs.get(&id).filter(|job| job.ask == ask);
+                match (job, result) {
+                    (None, Ok(reply)) => self.give_back_late(&message, reply),
+                    (None, Err(_)) => {}
+                    (Some(_), Ok(reply)) => self.hear(p, id, message.place, reply),
+                    (Some(_), Err(failure)) => self.fail(p, id, message.place, failure),
+                }
+            }
+        }
+    }
+
+    /// A request's time is up.
+    pub(crate) fn due(&mut self, p: usize, boot: u32, id: u64) {
+        let proxy = &mut self.proxies[p];
+        if proxy.boot != boot {
+            return;
+        }
+        if let Some(job) = proxy.jobs.get_mut(&id) {
+            job.ask += 1;
+            let at = job.asked.and_then(place_of);
+            if let Some(at) = at {
+                self.fail(p, id, at, Failure::Late);
+            }
+        }
+    }
+
+    fn fail(&mut self, p: usize, id: u64, place: Place, failure: Failure) {
+        self.request_failed(p, place, failure);
+        let Some(job) = self.proxies[p].jobs.get(&id) else {
+            return;
+        };
+        if job.search.is_some() {
+            return self.see(p, id, Seen::Unknown);
+        }
+        let call = job.call;
+        self.proxies[p].jobs.remove(&id);
+        self.drop_call(call, "backend does not answer");
+    }
+
+    /// An answer in time.
+    fn hear(&mut self, p: usize, id: u64, place: Place, reply: Reply) {
+        let Some(job) = self.proxies[p].jobs.get_mut(&id) else {
+            return;
+        };
+        if job.search.is_none() {
+            let job = self.proxies[p].jobs.remove(&id);
+            if let Some(job) = job {
+                self.pass(p, &job, place, reply, false);
+            }
+            return;
+        }
+        if matches!(job.asked, Some(Ask::Client { .. } | Ask::Acquire { .. })) {
+            job.held = Some((place, reply));
+            job.is_absent_at_second =
+                reply.seen() == Seen::Absent && Some(place) == job.route.second;
+        }
+        self.see(p, id, reply.seen());
+    }
+
+    fn see(&mut self, p: usize, id: u64, seen: Seen) {
+        let is_old_lock = self.is_broken(Broken::OldLock);
+        let Some(job) = self.proxies[p].jobs.get_mut(&id) else {
+            return;
+        };
+        let is_insert = matches!(job.asked, Some(Ask::Insert { .. }));
+        if is_old_lock && is_insert && seen == Seen::Unknown {
+            let job = self.proxies[p].jobs.remove(&id);
+            if let Some((job, (place, reply))) =
+                job.and_then(|job| Some((job.moved?, job)).map(|(moved, job)| (job, moved)))
+            {
+                self.pass(p, &job, place, reply, false);
+            }
+            return;
+        }
+        let step = job.search.as_mut().map(|search| search.next(seen));
+        if let Some(step) = step {
+            self.take_step(p, id, step);
+        }
+    }
+
+    /// Passes an answer on to the client.
+    fn pass(&mut self, p: usize, job: &Job, place: Place, reply: Reply, clear_flag: bool) {
+        let is_tagged = !self.is_broken(Broken::NoTags);
+        let has_cookie = reply.status == 423 || job.op == Op::Acquire && reply.status == 200;
+        let cookie = match place.tag(reply.counter) {
+            Ok(cookie) if has_cookie && is_tagged => cookie,
+            _ if has_cookie => reply.counter,
+            _ => 0,
+        };
+        let answer = Answer {
+            status: reply.status,
+            cookie,
+            flag: reply.flag && !clear_flag,
+            age_s: reply.age_s,
+            version: reply.version,
+        };
+        if !self.farm.calls.contains_key(&job.call) {
+            let took_lock = job.op == Op::Acquire && reply.status == 200;
+            if took_lock && job.in_force.is_up(place) {
+                self.send_alone(p, place, job.session, Op::Release(reply.counter));
+            }
+            return;
+        }
+        if self.links.is_lossy() && self.links.random().chance(5) {
+            self.say(Scope::Session(job.session), || {
+                format!("lost between proxy {p} and its client")
+            });
+            return;
+        }
+        let near_ms = self.links.near_ms();
+        self.after(
+            near_ms,
+            Event::Answered(job.call, End::Answered(answer), ""),
+        );
+    }
+
+    pub(crate) fn drop_call(&mut self, call: u64, why: &'static str) {
+        let near_ms = self.links.near_ms();
+        self.after(near_ms, Event::Answered(call, End::Unknown, why));
+    }
+
+    fn send_behind(&mut self, p: usize, id: u64, behind: Option<Ask>) {
+        let Some(job) = self.proxies[p].jobs.get(&id) else {
+            return;
+        };
+        let (at, op) = match behind {
+            Some(Ask::Release { at, counter }) => (at, Op::Release(counter)),
+            Some(Ask::Remove { at, counter }) => (at, Op::Remove(counter)),
+            _ => return,
+        };
+        if job.in_force.is_up(at) {
+            let session = job.session;
+            self.send_alone(p, at, session, op);
+        }
+    }
+
+    /// The answer to an acquire nobody waits for any more.
+    fn give_back_late(&mut self, message: &Message, reply: Reply) {
+        if message.op == Op::Acquire && reply.status == 200 {
+            let release = Op::Release(reply.counter);
+            self.send_alone(message.proxy, message.place, message.session, release);
+        }
+    }
+
+    fn send_alone(&mut self, p: usize, place: Place, session: usize, op: Op) {
+        self.send(Message {
+            proxy: p,
+            boot: self.proxies[p].boot,
+            purpose: Purpose::Behind,
+            place,
+            session,
+            op,
+        });
+    }
+
+    /// What a stand-in answers while the session is out of reach is not wrong.
+    fn start_anew_if_away(&mut self, session: usize, route: Route) {
+        let Some(home) = route.second.filter(|_| route.stage == Stage::Away) else {
+            return;
+        };
+        let known = &self.farm.sessions[session];
+        let server = &self.servers[usize::from(home.id()) - 1];
+        if server.has(&known.key, self.now_ms) {
+            let failover = self.failovers[known.slot];
+            let locks: Vec<u32> = self
+                .farm
+                .locks(session)
+                .into_iter()
+                .filter(|cookie| cookie >> 24 == u32::from(home.id()))
+                .collect();
+            if !self.farm.sessions[session].start_anew(failover, &locks, self.now_ms) {
+                self.retire(session, "may have been removed or be out of reach");
+            }
+        }
+    }
+}
+
+/// What a client asks for, as the proxy reads it.
+fn request(op: Op, in_force: &InForce) -> Request {
+    let cookie = |cookie| match Cookie::from_client(cookie) {
+        Cookie::Tagged { place, .. } if !in_force.knows(place) => Cookie::Untagged(NO_LOCK),
+        cookie => cookie,
+    };
+    match op {
+        Op::Read => Request::Read,
+        Op::Touch => Request::Touch,
+        Op::Acquire => Request::Acquire,
+        Op::Release(lock) => Request::Release(cookie(lock)),
+        Op::Put { cookie: lock, .. } => Request::Put(cookie(lock)),
+        Op::Insert { .. } => Request::Create,
+        Op::Remove(lock) => Request::Remove(cookie(lock)),
+    }
+}
+
+/// The client's request with another lock cookie.
+fn with_counter(op: Op, counter: Option<u32>) -> Op {
+    match (op, counter) {
+        (Op::Release(_), Some(counter)) => Op::Release(counter),
+        (Op::Remove(_), Some(counter)) => Op::Remove(counter),
+        (Op::Put { version, .. }, Some(cookie)) => Op::Put { cookie, version },
+        _ => op,
+    }
+}
+
+fn place_of(ask: Ask) -> Option<Place> {
+    match ask {
+        Ask::Client { at, .. }
+        | Ask::Acquire { at }
+        | Ask::Look { at }
+        | Ask::Insert { at }
+        | Ask::Release { at, .. }
+        | Ask::Remove { at, .. } => Some(at),
+        Ask::Owe { .. } => None,
+    }
+}
+
+fn describe(message: &Message) -> String {
+    let Message {
+        proxy, place, op, ..
+    } = message;
+    let behind = if message.purpose == Purpose::Behind {
+        ", nobody waiting"
+    } else {
+        ""
+    };
+    format!("proxy {proxy} at server {}: {op:?}{behind}", place.id())
+}
+
+fn refusal(reason: staterouter::handover::Refusal) -> &'static str {
+    use staterouter::handover::Refusal;
+    match reason {
+        Refusal::Unknown => "unknown",
+        Refusal::Suspect => "suspect",
+        Refusal::BegunAnew => "begun anew",
+        Refusal::Returning => "returning",
+        Refusal::LockOutOfReach => "lock out of reach",
+        Refusal::Moving => "moving",
+        Refusal::Restless => "restless",
+    }
+}
