@@ -43,6 +43,7 @@ pub mod farm;
 pub mod handover;
 pub mod health;
 pub mod log;
+pub mod metrics;
 pub mod net;
 pub mod proxy;
 pub mod route;

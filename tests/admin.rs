@@ -9,6 +9,7 @@ mod support;
 
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::sync::Arc;
 use std::thread;
 use std::time::Duration;
 
@@ -23,6 +24,7 @@ use staterouter::control::status::{
     BackendStatus, LastReload, ReloadOutcome, ReloadResult, StageCounts, Status, Verdict,
 };
 use staterouter::handover::{Place, SlotState};
+use staterouter::metrics::Pool;
 use staterouter::net::Listeners;
 use staterouter::route::SLOT_COUNT;
 use support::system::wait_until;
@@ -60,7 +62,8 @@ impl Admin {
         let (control, end) = handle(published([Verdict::Up, Verdict::Down]));
         let listeners = Listeners::bind(SocketAddr::from(([127, 0, 0, 1], 0)), 1).unwrap();
         let peers = peers.iter().copied().map(BackendAddress::from).collect();
-        let server = AdminServer::start(Some(listeners), peers, control, options).unwrap();
+        let server =
+            AdminServer::start(Some(listeners), peers, control, Arc::default(), options).unwrap();
         Self {
             server,
             control: end,
@@ -154,6 +157,7 @@ fn published(verdicts: [Verdict; 2]) -> Published {
             slots: vec![SlotState::steady(place(1), 1_000); SLOT_COUNT].into(),
             clock: Clock::start(),
         },
+        metrics: Pool::default(),
     }
 }
 

@@ -64,6 +64,7 @@ const MAY_NAME: &[(&str, &[&[&str]])] = &[
     ("jiff", &[&["state_server"]]),
     ("memchr", &[&["wire", "route"]]),
     ("notify", &[&["control"]]),
+    ("prometheus", &[&["metrics"]]),
     ("rustix", &[&["app"]]),
     ("serde", &[&["config", "control", "farm", "admin", "cli"]]),
     (

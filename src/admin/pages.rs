@@ -9,12 +9,15 @@ use serde::Serialize;
 use super::AdminOptions;
 use crate::control::handle::{ControlGone, ControlHandle};
 use crate::control::status::{ReloadResult, Status, Verdict};
+use crate::metrics::Metrics;
 
 /// Bytes of a request's body; no page has a use for one.
 const MAX_BODY_BYTES: usize = 4096;
 
 const TEXT: &str = "text/plain; charset=utf-8";
 const JSON: &str = "application/json";
+/// Prometheus' text format.
+const METRICS: &str = "text/plain; version=0.0.4; charset=utf-8";
 
 /// What can be asked.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -24,21 +27,24 @@ enum Page {
     Reload,
     Peer,
     Status,
+    Metrics,
 }
 
 /// Every page by its path.
-const PAGES: [(&str, Page); 5] = [
+const PAGES: [(&str, Page); 6] = [
     ("/healthz", Page::Healthz),
     ("/readyz", Page::Readyz),
     ("/reload", Page::Reload),
     ("/peer", Page::Peer),
     ("/status", Page::Status),
+    ("/metrics", Page::Metrics),
 ];
 
 /// Answers one request.
 pub(super) async fn answer<B>(
     request: Request<B>,
     control: &ControlHandle,
+    metrics: &Metrics,
     options: &AdminOptions,
 ) -> Response<Full<Bytes>>
 where
@@ -64,6 +70,7 @@ where
         Page::Reload => reload(control).await,
         Page::Peer => json(StatusCode::OK, &control.published().peer.report()),
         Page::Status => json(StatusCode::OK, &control.published().status),
+        Page::Metrics => scrape(control, metrics),
     }
 }
 
@@ -71,7 +78,7 @@ impl Page {
     fn methods(self) -> &'static [Method] {
         match self {
             Self::Reload => &[Method::POST],
-            Self::Healthz | Self::Readyz | Self::Peer | Self::Status => {
+            Self::Healthz | Self::Readyz | Self::Peer | Self::Status | Self::Metrics => {
                 &[Method::GET, Method::HEAD]
             }
         }
@@ -80,7 +87,7 @@ impl Page {
     fn wrong_method(self) -> Response<Full<Bytes>> {
         let allowed = match self {
             Self::Reload => "POST",
-            Self::Healthz | Self::Readyz | Self::Peer | Self::Status => "GET, HEAD",
+            Self::Healthz | Self::Readyz | Self::Peer | Self::Status | Self::Metrics => "GET, HEAD",
         };
         let message = format!("ask for it with {allowed}");
         let mut response = text(StatusCode::METHOD_NOT_ALLOWED, &message);
@@ -135,6 +142,13 @@ async fn reload(control: &ControlHandle) -> Response<Full<Bytes>> {
         }
         Ok(outcome) => json(StatusCode::OK, &outcome),
         Err(gone) => text(StatusCode::SERVICE_UNAVAILABLE, &gone.to_string()),
+    }
+}
+
+fn scrape(control: &ControlHandle, metrics: &Metrics) -> Response<Full<Bytes>> {
+    match metrics.scrape(&control.published().metrics) {
+        Ok(text) => respond(StatusCode::OK, METRICS, text.into()),
+        Err(error) => text(StatusCode::INTERNAL_SERVER_ERROR, &error.to_string()),
     }
 }
 

@@ -18,6 +18,7 @@ use tokio::task::JoinSet;
 use super::{pages, peers};
 use crate::config::BackendAddress;
 use crate::control::handle::ControlHandle;
+use crate::metrics::Metrics;
 use crate::net::Listeners;
 
 /// Bytes of a request's head, and of what is read ahead.
@@ -61,6 +62,9 @@ impl Default for AdminOptions {
     }
 }
 
+/// What the pages show, and the way to what they do.
+type Shown = (ControlHandle, Arc<Metrics>);
+
 /// The running admin server, and the asking of the peers.
 #[derive(Debug)]
 pub struct AdminServer {
@@ -79,6 +83,7 @@ impl AdminServer {
         listeners: Option<Listeners>,
         peers: Vec<BackendAddress>,
         control: ControlHandle,
+        metrics: Arc<Metrics>,
         options: AdminOptions,
     ) -> io::Result<Self> {
         let address = listeners.as_ref().map(|listeners| listeners.address);
@@ -99,7 +104,8 @@ impl AdminServer {
         let serve = async move {
             let mut tasks = JoinSet::new();
             for socket in sockets {
-                tasks.spawn(accept(socket, control.clone(), options, stopped.clone()));
+                let shown = (control.clone(), Arc::clone(&metrics));
+                tasks.spawn(accept(socket, shown, options, stopped.clone()));
             }
             for (index, peer) in peers.into_iter().enumerate() {
                 let (control, stopped) = (control.clone(), stopped.clone());
@@ -132,7 +138,7 @@ impl AdminServer {
 /// Accepts until it is stopped, then waits for the connections to end.
 async fn accept(
     socket: TcpListener,
-    control: ControlHandle,
+    shown: Shown,
     options: AdminOptions,
     stopped: watch::Receiver<bool>,
 ) {
@@ -147,7 +153,7 @@ async fn accept(
             };
             match socket.accept().await {
                 Ok((stream, peer)) => {
-                    let serve = serve(stream, peer, control.clone(), options, stopped.clone());
+                    let serve = serve(stream, peer, shown.clone(), options, stopped.clone());
                     connections.spawn(async move {
                         serve.await;
                         drop(place);
@@ -173,13 +179,13 @@ async fn accept(
 async fn serve(
     stream: TcpStream,
     peer: SocketAddr,
-    control: ControlHandle,
+    (control, metrics): Shown,
     options: AdminOptions,
     mut stopped: watch::Receiver<bool>,
 ) {
-    let (control, options) = (&control, &options);
+    let (control, metrics, options) = (&control, &metrics, &options);
     let answer = service_fn(|request| async move {
-        Ok::<_, Infallible>(pages::answer(request, control, options).await)
+        Ok::<_, Infallible>(pages::answer(request, control, metrics, options).await)
     });
     let connection = http1::Builder::new()
         .timer(TokioTimer::new())

@@ -1,6 +1,7 @@
 //! The proxy from a checked configuration: control, workers, admin server.
 
 use std::net::SocketAddr;
+use std::sync::Arc;
 
 use super::system::{self, Descriptors};
 use super::{StartError, worker_count};
@@ -8,6 +9,7 @@ use crate::admin::{AdminOptions, AdminServer};
 use crate::config::Config;
 use crate::control::handle::ControlHandle;
 use crate::control::{self, ControlOptions, Prepared, RunningControl};
+use crate::metrics::Metrics;
 use crate::net::{ConnectionCap, Listeners, Running, ServeOptions, spawn_workers};
 use crate::proxy::ProxyService;
 
@@ -74,9 +76,11 @@ pub fn start(options: ControlOptions) -> Result<ProxyServer, StartError> {
     let serve_options = serve_options(&config, workers, backends);
     let (snapshot, feedback) = (ends.snapshot, ends.feedback);
     let running_control = control.spawn(inbox).map_err(StartError::Thread)?;
+    let metrics = Arc::<Metrics>::default();
     let admin = if admin.is_some() || !config.peers.is_empty() {
-        let (control, options) = (ends.handle.clone(), AdminOptions::default());
-        let started = AdminServer::start(admin, config.peers, control, options);
+        let (control, shown) = (ends.handle.clone(), Arc::clone(&metrics));
+        let options = AdminOptions::default();
+        let started = AdminServer::start(admin, config.peers, control, shown, options);
         Some(started.map_err(StartError::Thread)?)
     } else {
         None
@@ -84,7 +88,7 @@ pub fn start(options: ControlOptions) -> Result<ProxyServer, StartError> {
     // Clients that connect meanwhile wait in the kernel.
     let _ = may_serve.blocking_recv();
     let workers = spawn_workers(listeners, &serve_options, move |worker| {
-        ProxyService::new(worker, &snapshot, feedback.clone())
+        ProxyService::new(worker, &snapshot, feedback.clone(), &metrics)
     })
     .map_err(StartError::Thread)?;
     Ok(ProxyServer {

@@ -52,7 +52,6 @@ pub struct Pool {
     resolver: Resolver,
     idle: RefCell<VecDeque<Idle>>,
     limits: Cell<PoolLimits>,
-    has_answered: Cell<bool>,
 }
 
 #[derive(Debug)]
@@ -68,7 +67,6 @@ impl Pool {
             resolver: Resolver::new(address),
             idle: RefCell::new(VecDeque::new()),
             limits: Cell::new(limits),
-            has_answered: Cell::new(false),
         }
     }
 
@@ -95,16 +93,6 @@ impl Pool {
     /// Changes the bounds of a pool in use.
     pub fn set_limits(&self, limits: PoolLimits) {
         self.limits.set(limits);
-    }
-
-    /// Remembers that the backend has answered.
-    pub fn note_answer(&self) {
-        self.has_answered.set(true);
-    }
-
-    /// Whether the backend has answered since this was asked last.
-    pub fn take_has_answered(&self) -> bool {
-        self.has_answered.take()
     }
 
     /// Closes all idle connections.

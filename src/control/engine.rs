@@ -15,7 +15,8 @@ use crate::config::{BackendSpec, BackendState, Config, HandoverConfig, Partition
 use crate::handover::schedule::{PeerSlot, Standing, Standings, Surroundings, Times, advance};
 use crate::handover::{Place, SlotState, SlotTable, Stage};
 use crate::health::{Change, Failure, Health, Verdict};
-use crate::proxy::{Backend, BackendCounts, Snapshot};
+use crate::metrics::BackendMetrics;
+use crate::proxy::{Backend, Snapshot};
 use crate::route::{Placement, Slot};
 
 pub use accept::{Accepted, Refused};
@@ -49,8 +50,8 @@ pub struct Member {
     pub health: Health,
     /// Removals that it has missed and has to be told of.
     pub owed: usize,
-    /// What the data path counted.
-    pub counts: Arc<BackendCounts>,
+    /// What is counted of it.
+    pub metrics: Arc<BackendMetrics>,
     /// It has been said that no slot needs it.
     is_let_go: bool,
 }
@@ -122,7 +123,7 @@ impl Engine {
             place: member.place,
             address: member.spec.address.clone(),
             up: member.is_up(),
-            counts: Arc::clone(&member.counts),
+            metrics: Arc::clone(&member.metrics),
         };
         Snapshot::new(
             &self.config,
@@ -155,7 +156,7 @@ impl Engine {
         match outcome {
             Ok(()) => member.health.probe_ok(now_ms),
             Err(failure) => {
-                let answered = member.counts.answered();
+                let answered = member.metrics.answered();
                 member.health.probe_failed(failure, answered, now_ms)
             }
         }
@@ -169,7 +170,7 @@ impl Engine {
         now_ms: u64,
     ) -> Option<Change> {
         let member = self.member_mut(place)?;
-        let answered = member.counts.answered();
+        let answered = member.metrics.answered();
         member.health.request_failed(failure, answered, now_ms)
     }
 
@@ -360,7 +361,7 @@ impl Member {
             in_map: true,
             health: Health::new(config.health.thresholds(), now_ms),
             owed: 0,
-            counts: Arc::default(),
+            metrics: Arc::default(),
             is_let_go: false,
         })
     }

@@ -3,6 +3,7 @@
 use super::live;
 use super::run::Control;
 use super::status::{LastReload, ReloadOutcome, ReloadResult};
+use crate::metrics::Reloads;
 
 impl Control {
     /// Reads the files again if one of them holds something else.
@@ -25,6 +26,7 @@ impl Control {
             needs_restart: Vec::new(),
         });
         log(&outcome);
+        count(&mut self.reloads, outcome.result);
         self.last_reload = Some(LastReload {
             at_ms: self.clock.now_ms(),
             outcome: outcome.clone(),
@@ -71,6 +73,14 @@ impl Control {
         let version = self.engine.map().version;
         Ok(outcome(ReloadResult::Applied, needs_restart, version))
     }
+}
+
+pub(super) fn count(reloads: &mut Reloads, result: ReloadResult) {
+    *match result {
+        ReloadResult::Applied => &mut reloads.applied,
+        ReloadResult::Unchanged => &mut reloads.unchanged,
+        ReloadResult::Refused => &mut reloads.refused,
+    } += 1;
 }
 
 pub(super) fn log(outcome: &ReloadOutcome) {

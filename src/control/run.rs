@@ -32,6 +32,7 @@ use crate::config::{BackendState, LogLevel};
 use crate::handover::{Place, SlotState};
 use crate::health::{Change, Verdict};
 use crate::log::LevelHandle;
+use crate::metrics::Reloads;
 use crate::proxy::{self, Feedback, Report, SharedSnapshot};
 
 /// How often the engine is asked what the time has changed.
@@ -67,6 +68,7 @@ pub struct Control {
     pub(super) reasons: Reasons,
     pub(super) bursts: Bursts,
     pub(super) last_reload: Option<LastReload>,
+    pub(super) reloads: Reloads,
     /// When it is said again that the state file cannot be written.
     pub(super) complain_ms: u64,
 }
@@ -213,6 +215,7 @@ impl Control {
             &self.in_force,
             &self.reasons,
             self.last_reload.clone(),
+            self.reloads,
             self.peers.status(),
         )
     }
@@ -227,11 +230,11 @@ impl Control {
     }
 
     fn probed(&mut self, result: &ProbeResult) {
-        let is_current =
-            self.engine.members().iter().any(|member| {
-                member.place == result.place && member.spec.address == result.address
-            });
-        if is_current {
+        let mut members = self.engine.members().iter();
+        let current = members
+            .find(|member| member.place == result.place && member.spec.address == result.address);
+        if let Some(member) = current {
+            member.metrics.count_probe(result.outcome);
             let now_ms = self.clock.now_ms();
             let change = self.engine.probed(result.place, result.outcome, now_ms);
             self.health_changed(result.place, change);
@@ -256,8 +259,11 @@ impl Control {
             return;
         };
         let members = self.engine.members();
-        let backend = members.iter().find(|member| member.place == place);
-        let backend = backend.map_or("", |member| &member.spec.name);
+        let member = members.iter().find(|member| member.place == place);
+        if let Some(member) = member {
+            member.metrics.count_health_change(to);
+        }
+        let backend = member.map_or("", |member| &member.spec.name);
         match to {
             Verdict::Down => tracing::warn!(backend, "backend is {to}: {reason}"),
             Verdict::Up | Verdict::Suspect => tracing::info!(backend, "backend is {to}: {reason}"),

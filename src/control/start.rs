@@ -23,6 +23,7 @@ use super::status::{LastReload, ReloadOutcome, ReloadResult};
 use super::view::{About, Reasons};
 use crate::config::{Config, PartitionMap};
 use crate::log::LevelHandle;
+use crate::metrics::Reloads;
 use crate::proxy::{Feedback, SharedSnapshot, share};
 
 /// What control begins with.
@@ -107,6 +108,10 @@ pub fn prepare(options: ControlOptions) -> Result<Prepared, ControlError> {
     let about = About::new(clock);
     let in_force = Arc::from(engine.slots());
     let reasons = Reasons::new();
+    let mut reloads = Reloads::default();
+    if let Some(last) = &last_reload {
+        reload::count(&mut reloads, last.outcome.result);
+    }
     let peers = Peers::new(&engine.config().peers, clock.now_ms());
     let (meeting, may_serve) = FirstMeeting::new(clock.now_ms());
     let has_to_ask = !begun.is_remembered && !engine.config().peers.is_empty();
@@ -115,6 +120,7 @@ pub fn prepare(options: ControlOptions) -> Result<Prepared, ControlError> {
         &in_force,
         &reasons,
         last_reload.clone(),
+        reloads,
         peers.status(),
     );
     let (handle, end) = handle(first);
@@ -151,6 +157,7 @@ pub fn prepare(options: ControlOptions) -> Result<Prepared, ControlError> {
         reasons,
         bursts: Bursts::default(),
         last_reload,
+        reloads,
         complain_ms: 0,
     };
     Ok(Prepared {

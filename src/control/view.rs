@@ -8,10 +8,13 @@ use super::clock::Clock;
 use super::engine::{Engine, Member};
 use super::handle::Published;
 use super::peer::PeerState;
-use super::status::{BackendStatus, LastReload, PeerStatus, StageCounts, Status, Verdict};
+use super::status::{
+    BackendStatus, LastReload, PeerStatus, ReloadResult, StageCounts, Status, Verdict,
+};
 use crate::config::BackendState;
 use crate::handover::{Place, SlotState, Stage};
 use crate::health;
+use crate::metrics::{self, MapState, Pool, PoolBackend, Reloads};
 use crate::route::Slot;
 
 /// Why each backend counts as what it does, as far as that ever changed.
@@ -43,6 +46,7 @@ impl About {
         in_force: &Arc<[SlotState]>,
         reasons: &Reasons,
         last_reload: Option<LastReload>,
+        reloads: Reloads,
         peers: Vec<PeerStatus>,
     ) -> Published {
         let up = engine.members().iter().filter(|member| member.is_up());
@@ -68,7 +72,44 @@ impl About {
             slots: Arc::clone(in_force),
             clock: self.clock,
         };
-        Published { status, peer }
+        let metrics = pool(engine, &status, reloads);
+        Published {
+            status,
+            peer,
+            metrics,
+        }
+    }
+}
+
+/// What is shown of the pool in the metrics.
+fn pool(engine: &Engine, status: &Status, reloads: Reloads) -> Pool {
+    let backend = |(member, shown): (&Member, &BackendStatus)| PoolBackend {
+        name: shown.name.clone(),
+        place: member.place,
+        state: match member.spec.state {
+            _ if !member.in_map => MapState::Draining,
+            BackendState::Active => MapState::Active,
+            BackendState::Drain => MapState::Draining,
+            BackendState::Off => MapState::Off,
+        },
+        verdict: member.health.verdict(),
+        slots_owned: shown.slots_owned,
+        slots_first: shown.slots_first,
+        owed_removals: member.owed,
+        metrics: Arc::clone(&member.metrics),
+    };
+    let mut slots = status.slots;
+    Pool {
+        map_version: status.map_version,
+        reloads,
+        last_reload: status.last_reload.as_ref().map(metrics::LastReload::from),
+        slots: Stage::ALL.map(|stage| *slots.of(stage)),
+        backends: engine
+            .members()
+            .iter()
+            .zip(&status.backends)
+            .map(backend)
+            .collect(),
     }
 }
 
@@ -125,8 +166,8 @@ fn backend(member: &Member, counts: Counts, reason: Option<&String>) -> BackendS
         slots_first: counts.first,
         slots_in: counts.stages,
         owed_removals: member.owed,
-        moved_here: member.counts.moved_here(),
-        absent_while_away: member.counts.absent_while_away(),
+        moved_here: member.metrics.moved_here(),
+        absent_while_away: member.metrics.absent_while_away(),
     }
 }
 
@@ -141,6 +182,15 @@ impl StageCounts {
             Stage::Away => &mut self.away,
             Stage::Back => &mut self.back,
             Stage::Wait => &mut self.wait,
+        }
+    }
+}
+
+impl From<&LastReload> for metrics::LastReload {
+    fn from(last: &LastReload) -> Self {
+        Self {
+            at_ms: last.at_ms,
+            ok: last.outcome.result != ReloadResult::Refused,
         }
     }
 }

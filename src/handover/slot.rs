@@ -76,6 +76,33 @@ impl SlotState {
 }
 
 impl Stage {
+    /// All of them, in order.
+    pub const ALL: [Self; 8] = [
+        Self::Steady,
+        Self::Settle,
+        Self::Move1,
+        Self::Move2,
+        Self::Suspect,
+        Self::Away,
+        Self::Back,
+        Self::Wait,
+    ];
+
+    /// Lower-case name, as used in logs and reports.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Steady => "steady",
+            Self::Settle => "settle",
+            Self::Move1 => "move1",
+            Self::Move2 => "move2",
+            Self::Suspect => "suspect",
+            Self::Away => "away",
+            Self::Back => "back",
+            Self::Wait => "wait",
+        }
+    }
+
     /// Whether items are on their way from the second place to the first.
     #[must_use]
     pub const fn is_handover(self) -> bool {

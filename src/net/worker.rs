@@ -32,6 +32,9 @@ pub trait Service: 'static {
     /// Whether `peer` may connect at all; asked at accept, before a byte is read.
     fn admits(&self, peer: IpAddr) -> bool;
 
+    /// A connection was closed unserved because there were too many.
+    fn turned_away(&self) {}
+
     /// Housekeeping, called every [`TICK_MS`].
     fn tick(&self, now_ms: u64) {
         let _ = now_ms;
@@ -317,7 +320,10 @@ async fn accept<S: Service>(
         refusing = place.is_none();
         match place {
             Some(place) => spawn_connection(worker, service, stream, peer, place),
-            None => refuse(peer, "too many connections"),
+            None => {
+                service.turned_away();
+                refuse(peer, "too many connections");
+            }
         }
     }
 }

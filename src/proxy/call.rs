@@ -1,18 +1,21 @@
 //! One small request to one backend, answered head and all: the steps of a search, and what is
 //! tidied up in the background.
 
+use std::cell::Cell;
 use std::rc::Rc;
+use std::time::{Duration, Instant};
 
 use super::error::ProxyError;
 use super::service::{ProxyService, View};
 use crate::handover::{NO_LOCK, Seen};
+use crate::metrics::Outcome;
 use crate::net::{Buffer, Conn, Deadline, IoError};
 use crate::route::BackendIndex;
-use crate::wire::{self, Parsed, ResponseHead, Span, WireError};
+use crate::wire::{self, Operation, Parsed, ResponseHead, Span, WireError};
 
 /// Ages of a year and more mean "just now": a server says so while it replaces an item
 /// (protocol 4).
-const ABSURD_AGE_S: u64 = 31_536_000;
+pub(super) const ABSURD_AGE_S: u64 = 31_536_000;
 
 /// Who asks, and until when.
 #[derive(Clone, Copy)]
@@ -22,14 +25,15 @@ pub(super) struct Caller<'a> {
     pub(super) deadline: &'a Deadline,
     /// When the whole request of the client has to be done, of the worker's clock.
     pub(super) due_ms: u64,
+    /// Grows by the time that is spent waiting for backends.
+    pub(super) waited: &'a Cell<Duration>,
 }
 
 /// A whole request.
 #[derive(Clone, Copy)]
 pub(super) struct Call<'a> {
     pub(super) bytes: &'a [u8],
-    /// It is a HEAD: no body follows its answer.
-    pub(super) is_head: bool,
+    pub(super) operation: Operation,
     /// Sending it twice harms nobody.
     pub(super) is_repeatable: bool,
 }
@@ -56,27 +60,50 @@ impl Caller<'_> {
         to: BackendIndex,
         call: Call<'_>,
     ) -> Result<Answered, CallFailed> {
-        let pool = self.view.pool(to);
         if !self.view.backend(to).up {
             return Err(ProxyError::Down.into());
         }
-        if let Some(pooled) = pool.take() {
-            match self.attempt(pooled, call).await {
-                Err(failed) if failed.may_try_again(call) => {}
+        let shard = self.view.shard(to);
+        let asked = Instant::now();
+        shard.begun.increment();
+        let answered = self.exchange(to, call).await;
+        let took = asked.elapsed();
+        self.waited.set(self.waited.get() + took);
+        let outcome = match &answered {
+            Ok(answered) => {
+                shard.duration.observe(took);
+                shard.received_bytes.add(answered.bytes.len() as u64);
+                Outcome::of_status(answered.head.status)
+            }
+            Err(_) => Outcome::Failed,
+        };
+        shard.exchanges.count(call.operation, outcome);
+        answered
+    }
+
+    async fn exchange(&self, to: BackendIndex, call: Call<'_>) -> Result<Answered, CallFailed> {
+        if let Some(pooled) = self.view.pool(to).take() {
+            match self.attempt(to, pooled, call).await {
+                Err(failed) if failed.may_try_again(call) => {
+                    self.view.shard(to).retries.increment();
+                }
                 done => return done,
             }
         }
         let connect = self.view.snapshot.timeouts.connect;
         let connect_ms = self.deadline.after_ms(connect);
         self.deadline.arm_at(connect_ms.min(self.due_ms));
-        let fresh = pool
-            .connect(self.deadline)
-            .await
-            .map_err(ProxyError::from)?;
-        self.attempt(fresh, call).await
+        let fresh = self.view.connect(to, self.deadline).await;
+        let fresh = fresh.map_err(ProxyError::from)?;
+        self.attempt(to, fresh, call).await
     }
 
-    async fn attempt(&self, mut conn: Conn, call: Call<'_>) -> Result<Answered, CallFailed> {
+    async fn attempt(
+        &self,
+        to: BackendIndex,
+        mut conn: Conn,
+        call: Call<'_>,
+    ) -> Result<Answered, CallFailed> {
         self.deadline.arm_at(self.due_ms);
         let mut sent_bytes = 0;
         let sent = conn.write_all(call.bytes, &mut sent_bytes, self.deadline);
@@ -87,6 +114,7 @@ impl Caller<'_> {
                 is_sent: sent_bytes > 0,
             });
         }
+        self.view.shard(to).sent_bytes.add(sent_bytes);
         let buffers = &self.service.worker.buffers;
         let mut bytes = match conn.read_first(buffers, self.deadline, || false).await {
             Ok(bytes) => bytes,
@@ -100,8 +128,9 @@ impl Caller<'_> {
             Err(error) => return Err(ProxyError::Answer(error).into()),
         };
         let max_head_bytes = self.view.snapshot.head_limits.max_head_bytes;
+        let is_head = call.operation == Operation::Touch;
         loop {
-            let parsed = ResponseHead::parse(bytes.filled(), max_head_bytes, call.is_head);
+            let parsed = ResponseHead::parse(bytes.filled(), max_head_bytes, is_head);
             match parsed.map_err(ProxyError::Garbage)? {
                 Parsed::Complete(head) => return Ok(Answered { conn, bytes, head }),
                 Parsed::Partial => {
@@ -159,6 +188,7 @@ impl Answered {
     pub(super) async fn read_body(
         &mut self,
         caller: &Caller<'_>,
+        from: BackendIndex,
         out: &mut Vec<u8>,
     ) -> Result<(), ProxyError> {
         let max_bytes = caller.view.snapshot.head_limits.max_body_bytes;
@@ -178,6 +208,8 @@ impl Answered {
             self.bytes.clear();
             let more = self.conn.read_more(&mut self.bytes, caller.deadline).await;
             more.map_err(ProxyError::Answer)?;
+            let received = self.bytes.len() as u64;
+            caller.view.shard(from).received_bytes.add(received);
         }
     }
 }

@@ -1,16 +1,19 @@
 //! One client connection: request after request, one outstanding at a time.
 
 use std::net::IpAddr;
+use std::ops::Deref;
 use std::rc::Rc;
+use std::time::Instant;
 
 use super::error::{ProxyError, Unanswered};
-use super::exchange::Exchange;
+use super::exchange::{Answered, Exchange, Progress};
 use super::seek;
-use super::service::{Located, ProxyService, View};
+use super::service::{ProxyService, View};
+use super::trail::Subject;
 use crate::handover::{Refusal, Search, Stage, Step};
 use crate::net::{self, Buffer, Conn, Deadline};
 use crate::route::BackendIndex;
-use crate::wire::RequestHead;
+use crate::wire::{self, Operation, RequestHead};
 
 /// Serves the connection until the client closes it, it fails, or the program stops.
 ///
@@ -22,7 +25,7 @@ pub(super) fn serve(
 ) -> impl Future<Output = ()> {
     let deadline = service.worker.deadlines.register();
     let mut client = Client {
-        service,
+        service: Served::new(service),
         conn,
         deadline,
         peer,
@@ -33,7 +36,7 @@ pub(super) fn serve(
             loop {
                 if let Err(error) = client.answer(&mut received).await {
                     if error.is_bad_request() {
-                        client.service.log_refusal(client.peer, &error);
+                        client.refuses(&received, &error);
                         net::refuse_request(client.conn, received, &client.deadline).await;
                     }
                     return;
@@ -48,8 +51,32 @@ pub(super) fn serve(
     }
 }
 
+/// The service as one open connection holds it.
+struct Served(Rc<ProxyService>);
+
+impl Served {
+    fn new(service: Rc<ProxyService>) -> Self {
+        service.metrics.opened.increment();
+        Self(service)
+    }
+}
+
+impl Deref for Served {
+    type Target = Rc<ProxyService>;
+
+    fn deref(&self) -> &Self::Target {
+        &self.0
+    }
+}
+
+impl Drop for Served {
+    fn drop(&mut self) {
+        self.0.metrics.closed.increment();
+    }
+}
+
 struct Client {
-    service: Rc<ProxyService>,
+    service: Served,
     conn: Conn,
     deadline: Deadline,
     peer: IpAddr,
@@ -68,27 +95,65 @@ impl Client {
         let stall = view.snapshot.timeouts.client_stall;
         let reading =
             net::read_request_head(&mut self.conn, received, &self.deadline, limits, stall);
-        let head = reading.await?;
-        let located = self
-            .service
-            .locate(&view, head.target.of(received.filled()))?;
-        let answered = self.answer_at(&view, &head, located, received).await;
-        answered.map_err(|failed| {
-            let request = (&*view, head.operation(), located.fingerprint);
-            self.service.log_failure(self.peer, request, &failed);
-            self.service.report(&view, &failed);
-            failed.error
-        })
+        let head = reading.await.map_err(|error| {
+            let error = ProxyError::from(error);
+            self.service.count_failure(Operation::Unknown, &error);
+            error
+        })?;
+        let started = Instant::now();
+        let operation = head.operation();
+        let target = head.target.of(received.filled());
+        let located = self.service.locate(&view, target).map_err(|error| {
+            let error = ProxyError::from(error);
+            self.service.count_failure(operation, &error);
+            error
+        })?;
+        let request_bytes = head.head_bytes as u64 + head.body_bytes;
+        let at_hand = request_bytes.min(received.len() as u64);
+        self.service.metrics.received_bytes.add(at_hand);
+        let subject = Subject {
+            peer: self.peer,
+            operation,
+            session: located.fingerprint,
+            route: located.route,
+            started,
+        };
+        let answered = self.answer_at(&view, &head, subject, received).await;
+        let service = &self.service;
+        match answered {
+            Ok(answered) => {
+                let shard = view.shard(answered.backend);
+                shard.requests.count(operation, answered.outcome);
+                let now_ms = service.now_ms();
+                service.lines.answered(&view, &subject, &answered, now_ms);
+                Ok(())
+            }
+            Err(failed) => {
+                let now_ms = service.now_ms();
+                service.lines.failure(&view, &subject, &failed, now_ms);
+                service.failed(&view, operation, &failed);
+                Err(failed.error)
+            }
+        }
+    }
+
+    /// Bytes that are no request are about to be answered 400.
+    fn refuses(&self, received: &Buffer, error: &ProxyError) {
+        let now_ms = self.service.now_ms();
+        self.service.lines.refusal(self.peer, error, now_ms);
+        let metrics = &self.service.metrics;
+        metrics.received_bytes.add(received.len() as u64);
+        metrics.sent_bytes.add(wire::BAD_REQUEST.len() as u64);
     }
 
     async fn answer_at(
         &mut self,
         view: &Rc<View>,
         head: &RequestHead,
-        located: Located,
+        subject: Subject,
         received: &mut Buffer,
-    ) -> Result<(), Unanswered> {
-        let route = located.route;
+    ) -> Result<Answered, Unanswered> {
+        let route = subject.route;
         let snapshot = &view.snapshot;
         let Some(backend) = snapshot.backend_at(route.first) else {
             return Err(Unanswered::refused(Refusal::Unknown, BackendIndex::new(0)));
@@ -103,6 +168,7 @@ impl Client {
             backend,
             counter: None,
             away: route.second.filter(|_| route.stage == Stage::Away),
+            progress: Progress::new(subject.started),
         };
         let request = exchange.request(received.filled());
         let (search, step) = Search::start(route, request, snapshot.mover_s);
@@ -110,12 +176,22 @@ impl Client {
             Step::Forward { at, counter } => {
                 exchange.backend = snapshot.backend_at(at).unwrap_or(backend);
                 exchange.counter = counter;
-                let backend = exchange.backend;
-                let answered = exchange.run(received, due_ms).await;
-                answered.map_err(|error| Unanswered { error, backend })
+                match exchange.run(received, due_ms).await {
+                    Ok(()) => Ok(exchange.answered()),
+                    Err(error) => Err(exchange.unanswered(error)),
+                }
             }
             // A search is rare and its state large: it lives on the heap.
-            Step::Ask(ask) => Box::pin(seek::run(exchange, search, ask, received, due_ms)).await,
+            Step::Ask(ask) => {
+                Box::pin(seek::run(
+                    (exchange, subject),
+                    search,
+                    ask,
+                    received,
+                    due_ms,
+                ))
+                .await
+            }
             Step::Drop { reason, .. } => Err(Unanswered::refused(reason, backend)),
             Step::Pass { .. } => Err(Unanswered::refused(Refusal::Unknown, backend)),
         }

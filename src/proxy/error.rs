@@ -2,6 +2,7 @@
 
 use crate::backend::ConnectError;
 use crate::handover::{CounterTooLarge, Refusal};
+use crate::metrics::FailureReason;
 use crate::net::{IoError, RequestError};
 use crate::route::{BackendIndex, KeyError};
 use crate::wire::WireError;
@@ -68,5 +69,46 @@ impl ProxyError {
             self,
             Self::Request(RequestError::Malformed(_)) | Self::BadTarget(_)
         )
+    }
+
+    /// Whether it says something about the backend that was asked, or was to be.
+    pub(crate) fn has_backend(&self) -> bool {
+        !matches!(
+            self,
+            Self::Request(_) | Self::BadTarget(_) | Self::Refused(_) | Self::Unrepeatable
+        )
+    }
+
+    /// What it counts as.
+    pub(crate) fn reason(&self) -> FailureReason {
+        use FailureReason as Reason;
+        match self {
+            Self::Request(RequestError::Malformed(_)) => Reason::Malformed,
+            Self::BadTarget(_) => Reason::BadTarget,
+            Self::Client(error) | Self::Request(RequestError::Io(error)) => match error {
+                IoError::TimedOut => Reason::ClientStalled,
+                IoError::Closed | IoError::Broken(_) | IoError::Stopping => Reason::ClientLeft,
+            },
+            Self::Unrepeatable => Reason::Unrepeatable,
+            Self::Down => Reason::BackendDown,
+            Self::Connect(_) => Reason::Connect,
+            Self::Send(IoError::TimedOut) | Self::Answer(IoError::TimedOut) => Reason::Late,
+            Self::Send(_) => Reason::Send,
+            Self::Answer(_) => Reason::Broken,
+            Self::Garbage(_) | Self::Counter(_) => Reason::Garbage,
+            Self::Refused(refusal) => Reason::Refused(*refusal),
+        }
+    }
+
+    /// How far the request came, for the log.
+    pub(crate) fn phase(&self) -> &'static str {
+        match self {
+            Self::Request(_) | Self::BadTarget(_) => "request",
+            Self::Down | Self::Refused(_) | Self::Unrepeatable => "route",
+            Self::Connect(_) => "connect",
+            Self::Send(_) => "send",
+            Self::Answer(_) | Self::Garbage(_) | Self::Counter(_) => "answer",
+            Self::Client(_) => "client",
+        }
     }
 }

@@ -1,12 +1,16 @@
 //! One request against one backend.
 
+use std::cell::Cell;
 use std::rc::Rc;
+use std::time::{Duration, Instant};
 
-use super::error::ProxyError;
+use super::call::ABSURD_AGE_S;
+use super::error::{ProxyError, Unanswered};
 use super::service::{ProxyService, View};
 use super::tidy::{self, Untidy};
 use crate::backend::ConnectError;
 use crate::handover::{Cookie, NO_LOCK, Place, Request};
+use crate::metrics::{BackendShard, Outcome};
 use crate::net::{Buffer, Conn, Deadline, IoError, MIN_PROGRESS_BYTES};
 use crate::route::BackendIndex;
 use crate::wire::WireError;
@@ -24,6 +28,27 @@ pub(super) struct Exchange<'a> {
     pub(super) counter: Option<u32>,
     /// The server that `backend` stands in for.
     pub(super) away: Option<Place>,
+    pub(super) progress: Progress,
+}
+
+/// How far a request is, for its metrics.
+#[derive(Debug)]
+pub(super) struct Progress {
+    /// When its head was there; `None` once its overhead is known.
+    started: Option<Instant>,
+    /// How much of the time since was spent waiting for backends.
+    pub(super) waited: Cell<Duration>,
+    /// Since when the answer of the exchange under way is awaited.
+    asked: Option<Instant>,
+    /// Of the answer that is passed on.
+    outcome: Outcome,
+}
+
+/// A request whose answer was passed on.
+pub(super) struct Answered {
+    /// Who gave the answer.
+    pub(super) backend: BackendIndex,
+    pub(super) outcome: Outcome,
 }
 
 /// A failed attempt, and when the request may be sent again on a fresh connection.
@@ -47,10 +72,22 @@ enum Again {
 #[derive(Clone, Copy)]
 pub(super) struct Remaining {
     bytes: u64,
+    status: u16,
     /// Its connection may serve the next request.
     keeps_connection: bool,
     /// The lock that the client will hold once it has all of it.
     lock: Option<u32>,
+}
+
+impl Progress {
+    pub(super) fn new(started: Instant) -> Self {
+        Self {
+            started: Some(started),
+            waited: Cell::new(Duration::ZERO),
+            asked: None,
+            outcome: Outcome::Failed,
+        }
+    }
 }
 
 impl Exchange<'_> {
@@ -101,10 +138,12 @@ impl Exchange<'_> {
             return Err(ProxyError::Down);
         }
         let request_bytes = self.untag(received);
+        self.progress.asked = Some(Instant::now());
+        self.shard().begun.increment();
         if let Some(pooled) = self.view.pool(self.backend).take() {
             match self.attempt(pooled, received, request_bytes, due_ms).await {
                 Ok(()) => return Ok(()),
-                Err(failed) if self.may_try_again(&failed) => {}
+                Err(failed) if self.may_try_again(&failed) => self.shard().retries.increment(),
                 Err(failed) => return Err(failed.error),
             }
         }
@@ -113,6 +152,30 @@ impl Exchange<'_> {
         self.attempt(fresh, received, request_bytes, due_ms)
             .await
             .map_err(|failed| failed.error)
+    }
+
+    /// The request whose answer was passed on.
+    pub(super) fn answered(&self) -> Answered {
+        Answered {
+            backend: self.backend,
+            outcome: self.progress.outcome,
+        }
+    }
+
+    /// The request that this exchange left unanswered.
+    pub(super) fn unanswered(&mut self, error: ProxyError) -> Unanswered {
+        if self.progress.asked.take().is_some() {
+            let operation = self.head.operation();
+            self.shard().exchanges.count(operation, Outcome::Failed);
+        }
+        Unanswered {
+            error,
+            backend: self.backend,
+        }
+    }
+
+    fn shard(&self) -> &BackendShard {
+        self.view.shard(self.backend)
     }
 
     /// Puts the server's own lock cookie in place of the tagged one; the length of the request
@@ -145,7 +208,7 @@ impl Exchange<'_> {
     async fn connect(&self, due_ms: u64) -> Result<Conn, ConnectError> {
         let connect_ms = self.deadline.after_ms(self.view.snapshot.timeouts.connect);
         self.deadline.arm_at(connect_ms.min(due_ms));
-        self.view.pool(self.backend).connect(self.deadline).await
+        self.view.connect(self.backend, self.deadline).await
     }
 
     async fn attempt(
@@ -174,6 +237,7 @@ impl Exchange<'_> {
                 again,
             });
         }
+        self.shard().sent_bytes.add(at_hand);
         if at_hand == request_bytes {
             self.relay(conn, Some(received), due_ms).await?;
             received.consume(at_hand as usize);
@@ -184,6 +248,7 @@ impl Exchange<'_> {
         self.stream_body(&mut conn, received, rest)
             .await
             .map_err(Failed::finally)?;
+        self.wait_anew();
         // The answer's time starts when the whole request is out.
         due_ms = self.deadline.after_ms(self.view.snapshot.timeouts.answer);
         // The request is no longer at hand: whatever happens now, it cannot be sent again.
@@ -211,6 +276,8 @@ impl Exchange<'_> {
             let bytes = &received.filled()[..part as usize];
             let written = conn.write_all(bytes, &mut 0, self.deadline).await;
             written.map_err(ProxyError::Send)?;
+            self.service.metrics.received_bytes.add(part);
+            self.shard().sent_bytes.add(part);
             received.consume(part as usize);
             rest -= part;
             if rest == 0 {
@@ -239,10 +306,11 @@ impl Exchange<'_> {
         self.deadline.arm_at(due_ms);
         let mut answer = match self.read_first(&mut conn).await {
             Ok(answer) => answer,
-            Err(error) => return Err(self.unanswered(error, conn, request)),
+            Err(error) => return Err(self.nothing_came(error, conn, request)),
         };
         let read = self.read_head(&mut conn, &mut answer).await;
         let remaining = read.map_err(Failed::finally)?;
+        self.head_came(remaining.status);
         let mut conn = Some(conn);
         let passed_on = self.pass_on(&mut conn, &mut answer, remaining, due_ms);
         passed_on.await.map_err(|error| {
@@ -256,7 +324,7 @@ impl Exchange<'_> {
     }
 
     /// No byte of an answer came.
-    fn unanswered(&self, error: IoError, conn: Conn, request: Option<&Buffer>) -> Failed {
+    fn nothing_came(&self, error: IoError, conn: Conn, request: Option<&Buffer>) -> Failed {
         let again = match error {
             IoError::Closed | IoError::Broken(_) => Again::NothingAnswered,
             IoError::TimedOut | IoError::Stopping => Again::No,
@@ -296,6 +364,8 @@ impl Exchange<'_> {
             let bytes = &answer.filled()[..part as usize];
             let written = self.client.write_all(bytes, &mut 0, self.deadline).await;
             written.map_err(ProxyError::Client)?;
+            self.service.metrics.sent_bytes.add(part);
+            self.note_overhead();
             let (1.., Some(conn)) = (remaining.bytes, &mut *conn) else {
                 return Ok(());
             };
@@ -305,13 +375,44 @@ impl Exchange<'_> {
             self.deadline.arm_at(due_ms);
             let more = conn.read_more(answer, self.deadline).await;
             more.map_err(ProxyError::Answer)?;
+            self.shard().received_bytes.add(answer.len() as u64);
         }
     }
 
-    /// Reads until the head at the start of `answer` is complete and makes it fit to pass on. Returns plain numbers: what lives while the answer is passed on is paid
-    /// for by every idle connection.
+    /// Takes note of an answer, as far as it is known now.
+    fn head_came(&mut self, status: u16) {
+        if let Some(asked) = self.progress.asked.take() {
+            let took = asked.elapsed();
+            let shard = self.view.shard(self.backend);
+            shard.duration.observe(took);
+            let outcome = Outcome::of_status(status);
+            shard.exchanges.count(self.head.operation(), outcome);
+            let waited = self.progress.waited.get_mut();
+            *waited += took;
+        }
+    }
+
+    /// The answer is awaited from now on only: the client was still sending.
+    fn wait_anew(&mut self) {
+        let now = Instant::now();
+        if let Some(asked) = self.progress.asked.replace(now) {
+            *self.progress.waited.get_mut() += now.duration_since(asked);
+        }
+    }
+
+    /// Takes note of the time that was spent here, once per request.
+    fn note_overhead(&mut self) {
+        if let Some(started) = self.progress.started.take() {
+            let overhead = started.elapsed().saturating_sub(self.progress.waited.get());
+            self.service.metrics.overhead.observe(overhead);
+        }
+    }
+
+    /// Reads until the head at the start of `answer` is complete and makes it fit to pass on.
+    /// Returns plain numbers: what lives while the answer is passed on is paid for by every idle
+    /// connection.
     async fn read_head(
-        &self,
+        &mut self,
         conn: &mut Conn,
         answer: &mut Buffer,
     ) -> Result<Remaining, ProxyError> {
@@ -320,7 +421,10 @@ impl Exchange<'_> {
         loop {
             let parsed = ResponseHead::parse(answer.filled(), limits.max_head_bytes, to_head);
             match parsed.map_err(ProxyError::Garbage)? {
-                Parsed::Complete(head) => return self.remaining(&head, answer),
+                Parsed::Complete(head) => {
+                    self.shard().received_bytes.add(answer.len() as u64);
+                    return self.remaining(&head, answer);
+                }
                 Parsed::Partial => {
                     let more = conn.read_more(answer, self.deadline).await;
                     more.map_err(ProxyError::Answer)?;
@@ -331,7 +435,7 @@ impl Exchange<'_> {
 
     /// Tags the lock cookie of a whole head; the body it announces must be within the limit.
     pub(super) fn remaining(
-        &self,
+        &mut self,
         head: &ResponseHead,
         answer: &mut Buffer,
     ) -> Result<Remaining, ProxyError> {
@@ -340,6 +444,7 @@ impl Exchange<'_> {
             return Err(ProxyError::Garbage(WireError::BodyTooLarge { max_bytes }));
         }
         self.observe(head, answer);
+        self.progress.outcome = Outcome::of_status(head.status);
         let operation = self.head.operation();
         let lock = head.lock_taken(answer.filled());
         let keeps_connection = self.leaves_nothing_behind(head);
@@ -348,6 +453,7 @@ impl Exchange<'_> {
         let after = answer.len() as u64;
         Ok(Remaining {
             bytes: head.head_bytes as u64 + head.body_bytes + after - before,
+            status: head.status,
             keeps_connection,
             lock: lock.filter(|_| operation == Operation::Acquire),
         })
@@ -370,15 +476,29 @@ impl Exchange<'_> {
     }
 
     fn observe(&self, head: &ResponseHead, answer: &Buffer) {
-        self.view.pool(self.backend).note_answer();
         if let Some(timeout) = head.timeout {
             self.service.saw_timeout(timeout.of(answer.filled()));
         }
-        if let (404, Some(away)) = (head.status, self.away)
-            && matches!(self.head.operation(), Operation::Acquire | Operation::Get)
-            && let Some(away) = self.view.snapshot.backend_at(away)
-        {
-            self.view.backend(away).counts.count_absent_while_away();
+        match (head.status, self.head.operation()) {
+            (404, Operation::Acquire | Operation::Get) => {
+                let away = self
+                    .away
+                    .and_then(|away| self.view.snapshot.backend_at(away));
+                if let Some(away) = away {
+                    self.view.shard(away).absent_while_away.increment();
+                }
+            }
+            (423, Operation::Put) => self.shard().lost_writes.increment(),
+            (423, Operation::Acquire) => {
+                let age = head
+                    .lock_age
+                    .map(|age| wire::decimal(age.of(answer.filled())));
+                let takeover_s = self.view.snapshot.takeover_s;
+                if matches!(age, Some(Some(age_s)) if (takeover_s..ABSURD_AGE_S).contains(&age_s)) {
+                    self.shard().overdue_locks.increment();
+                }
+            }
+            _ => {}
         }
     }
 

@@ -7,6 +7,7 @@
 //! * `seek`: one request whose item may be at either of two places, as `handover` decides.
 //! * `call`: one small request to one backend, for `seek` and `tidy`.
 //! * `tidy`: gives back locks that nobody knows of, removes what moved items leave behind.
+//! * `trail`: what the log says of single requests.
 //! * [`feedback`]: what the data path tells the control thread.
 //!
 //! Architecture invariant: nothing here makes up an answer but the 400 for bytes that cannot be
@@ -21,7 +22,8 @@ mod seek;
 pub mod service;
 pub mod snapshot;
 mod tidy;
+mod trail;
 
 pub use feedback::{Feedback, Owed, Report};
 pub use service::{ProxyService, SharedSnapshot, share};
-pub use snapshot::{Backend, BackendCounts, Snapshot};
+pub use snapshot::{Backend, Snapshot};

@@ -4,12 +4,14 @@ use std::time::Duration;
 
 use super::call::{Answered, Call, CallFailed, Caller};
 use super::error::{ProxyError, Unanswered};
-use super::exchange::Exchange;
+use super::exchange::{self, Exchange};
 use super::tidy::{self, Untidy};
+use super::trail::Subject;
 use crate::handover::{Ask, NO_LOCK, Place, Refusal, Search, Seen, Step};
+use crate::metrics::MoveStep;
 use crate::net::Buffer;
 use crate::route::BackendIndex;
-use crate::wire::{self, Method, Operation, Parsed, Request, ResponseHead, WireError};
+use crate::wire::{self, Operation, Parsed, Request, ResponseHead, WireError};
 
 /// How often, and for how long, a removal waits for the end of a move.
 const MAX_MOVE_PAUSES: usize = 10;
@@ -18,23 +20,32 @@ const MOVE_PAUSE: Duration = Duration::from_millis(30);
 /// Runs the request at the start of `received` from its first question to its end, by `due_ms` of
 /// the worker's clock. On success `received` holds what came behind the request.
 pub(super) async fn run(
-    exchange: Exchange<'_>,
+    (exchange, subject): (Exchange<'_>, Subject),
     mut search: Search,
     first: Ask,
     received: &mut Buffer,
     due_ms: u64,
-) -> Result<(), Unanswered> {
+) -> Result<exchange::Answered, Unanswered> {
+    let service = exchange.service;
+    let now_ms = service.now_ms();
+    let mut trail = service.lines.follow(subject, service.worker.index, now_ms);
     let mut seek = Seek {
         exchange,
         due_ms,
         request_bytes: 0,
         held: None,
         failed: None,
+        moving: None,
     };
     let mut ask = first;
     loop {
         let seen = seek.ask(ask, received).await;
-        match search.next(seen) {
+        let step = search.next(seen);
+        if let Some(trail) = &mut trail {
+            trail.asked(seek.exchange.view, ask, seen);
+            trail.decided(seek.exchange.view, step);
+        }
+        match step {
             Step::Ask(next) => ask = next,
             Step::Forward { at, counter } => return seek.forward(at, counter, received).await,
             Step::Pass { clear_flag, behind } => {
@@ -42,6 +53,10 @@ pub(super) async fn run(
                 return seek.pass(clear_flag, received).await;
             }
             Step::Drop { reason, behind } => {
+                if let Some((step, _)) = seek.moving {
+                    let metrics = &seek.exchange.service.metrics;
+                    metrics.failed_moves(step).increment();
+                }
                 seek.tidy(behind, received);
                 return Err(seek.refused(reason));
             }
@@ -57,6 +72,8 @@ struct Seek<'a> {
     held: Option<Held>,
     /// The last question that was not answered.
     failed: Option<Unanswered>,
+    /// How far the move of the item has come, and where from.
+    moving: Option<(MoveStep, BackendIndex)>,
 }
 
 /// An answer to the client's own request that may be passed on.
@@ -103,7 +120,7 @@ impl Seek<'_> {
         let head = self.exchange.head;
         let call = Call {
             bytes,
-            is_head: head.method == Method::Head,
+            operation: head.operation(),
             is_repeatable: head.operation().is_repeatable(),
         };
         let answered = self.caller().call(backend, call).await;
@@ -138,7 +155,7 @@ impl Seek<'_> {
         );
         let call = Call {
             bytes: &bytes,
-            is_head: false,
+            operation: Operation::Acquire,
             is_repeatable: false,
         };
         let answered = self.caller().call(backend, call).await;
@@ -198,13 +215,21 @@ impl Seek<'_> {
         let mut bytes = Vec::new();
         let body_bytes = held.answered.head.body_bytes as usize;
         wire::encode_request_head(&mut bytes, &request, body_bytes);
-        let read = held.answered.read_body(&self.caller(), &mut bytes).await;
+        self.moving = Some((MoveStep::Insert, held.backend));
+        let caller = self.caller();
+        let read = held.answered.read_body(&caller, held.backend, &mut bytes);
+        let read = read.await;
         read.map_err(|error| Unanswered {
             error,
             backend: held.backend,
         })?;
-        self.caller().finish(held.backend, held.answered);
-        self.send(backend, Operation::Put, &bytes).await
+        let from = held.backend;
+        self.caller().finish(from, held.answered);
+        let seen = self.send(backend, Operation::Put, &bytes).await?;
+        if matches!(seen, Seen::Done { .. }) {
+            self.moving = Some((MoveStep::Take, from));
+        }
+        Ok(seen)
     }
 
     async fn send(
@@ -216,7 +241,7 @@ impl Seek<'_> {
         let caller = self.caller();
         let call = Call {
             bytes,
-            is_head: operation == Operation::Touch,
+            operation,
             is_repeatable: matches!(operation, Operation::Touch | Operation::Release),
         };
         let answered = caller.call(backend, call).await;
@@ -246,16 +271,21 @@ impl Seek<'_> {
         at: Place,
         counter: Option<u32>,
         received: &mut Buffer,
-    ) -> Result<(), Unanswered> {
-        let backend = self.backend(at)?;
-        self.exchange.backend = backend;
+    ) -> Result<exchange::Answered, Unanswered> {
+        self.exchange.backend = self.backend(at)?;
         self.exchange.counter = counter;
-        let answered = self.exchange.run(received, self.due_ms).await;
-        answered.map_err(|error| Unanswered { error, backend })
+        match self.exchange.run(received, self.due_ms).await {
+            Ok(()) => Ok(self.exchange.answered()),
+            Err(error) => Err(self.exchange.unanswered(error)),
+        }
     }
 
     /// Passes the held answer on.
-    async fn pass(mut self, clear_flag: bool, received: &mut Buffer) -> Result<(), Unanswered> {
+    async fn pass(
+        mut self,
+        clear_flag: bool,
+        received: &mut Buffer,
+    ) -> Result<exchange::Answered, Unanswered> {
         let Some(Held { answered, backend }) = self.held.take() else {
             return Err(self.refused(Refusal::Unknown));
         };
@@ -263,7 +293,7 @@ impl Seek<'_> {
         let passed = self.pass_answer(answered, clear_flag, received).await;
         passed.map_err(|error| Unanswered { error, backend })?;
         received.consume(self.request_bytes);
-        Ok(())
+        Ok(self.exchange.answered())
     }
 
     async fn pass_answer(
@@ -294,7 +324,7 @@ impl Seek<'_> {
 
     fn parse_again(&self, bytes: &Buffer) -> Result<ResponseHead, ProxyError> {
         let max_head_bytes = self.exchange.view.snapshot.head_limits.max_head_bytes;
-        let is_head = self.exchange.head.method == Method::Head;
+        let is_head = self.exchange.head.operation() == Operation::Touch;
         match ResponseHead::parse(bytes.filled(), max_head_bytes, is_head) {
             Ok(Parsed::Complete(head)) => Ok(head),
             Ok(Parsed::Partial) => Err(ProxyError::Garbage(WireError::BadHeaderLine)),
@@ -330,9 +360,11 @@ impl Seek<'_> {
 
     /// The held answer is the one of the place the item has just been moved to.
     fn count_move(&self) {
-        if let Some(held) = &self.held {
-            let counts = &self.exchange.view.backend(held.backend).counts;
-            counts.count_moved_here();
+        if let (Some(held), Some((_, from))) = (&self.held, self.moving) {
+            let view = self.exchange.view;
+            let from = view.backend(from);
+            view.shard(held.backend)
+                .count_move(&from.metrics, from.place);
         }
     }
 
@@ -358,6 +390,7 @@ impl Seek<'_> {
             view: self.exchange.view,
             deadline: self.exchange.deadline,
             due_ms: self.due_ms,
+            waited: &self.exchange.progress.waited,
         }
     }
 

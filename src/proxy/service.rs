@@ -12,10 +12,11 @@ use super::error::{ProxyError, Unanswered};
 use super::feedback::{self, Feedback};
 use super::snapshot::{Backend, Snapshot};
 use super::tidy::Tidying;
-use crate::backend::{Pool, PoolLimits};
+use super::trail::Lines;
+use crate::backend::{ConnectError, Pool, PoolLimits};
 use crate::handover::Route;
-use crate::log::LogLimit;
-use crate::net::{Conn, Service, Worker};
+use crate::metrics::{BackendShard, ClientRefusal, Metrics, Outcome, WorkerShard};
+use crate::net::{Conn, Deadline, Service, Worker};
 use crate::route::{self, BackendIndex, Fingerprint, KeyBuffer, KeyError};
 use crate::wire::{self, Operation};
 
@@ -33,18 +34,21 @@ pub struct ProxyService {
     pub(super) worker: Rc<Worker>,
     pub(super) tidying: Tidying,
     pub(super) feedback: Arc<Feedback>,
+    pub(super) metrics: Arc<WorkerShard>,
     longest_timeout_minutes: Cell<u32>,
     current: RefCell<Cache<SharedSnapshot, Arc<Snapshot>>>,
     view: RefCell<Rc<View>>,
     key_buffer: RefCell<KeyBuffer>,
-    log_limit: LogLimit,
+    pub(super) lines: Lines,
 }
 
-/// A snapshot with this worker's connection pools, one per backend, in the snapshot's order.
+/// A snapshot with this worker's connection pools and counters, one of each per backend, in the
+/// snapshot's order.
 #[derive(Debug)]
 pub(super) struct View {
     pub(super) snapshot: Arc<Snapshot>,
     pools: Vec<Rc<Pool>>,
+    shards: Vec<Arc<BackendShard>>,
 }
 
 /// Where a request goes.
@@ -56,7 +60,7 @@ pub(super) struct Located {
 
 impl View {
     /// Pools of backends that were there before keep their connections.
-    fn new(snapshot: Arc<Snapshot>, previous: Option<&Self>) -> Self {
+    fn new(snapshot: Arc<Snapshot>, previous: Option<&Self>, worker: usize) -> Self {
         let limits = PoolLimits {
             max_idle: snapshot.max_idle_backend_connections,
             max_idle_ms: snapshot.timeouts.backend_idle.as_millis() as u64,
@@ -72,7 +76,13 @@ impl View {
             pool
         };
         let pools = snapshot.backends.iter().map(pool).collect();
-        Self { snapshot, pools }
+        let shards = snapshot.backends.iter();
+        let shards = shards.map(|backend| backend.metrics.shard(worker));
+        Self {
+            pools,
+            shards: shards.collect(),
+            snapshot,
+        }
     }
 
     pub(super) fn backend(&self, index: BackendIndex) -> &Backend {
@@ -83,11 +93,24 @@ impl View {
         &self.pools[index.index()]
     }
 
-    /// Lets the control thread know that the backend has answered since this was done last.
-    fn count_answered(&self, index: BackendIndex) {
-        if self.pool(index).take_has_answered() {
-            self.backend(index).counts.count_answered();
+    /// What this worker counts of a backend.
+    pub(super) fn shard(&self, index: BackendIndex) -> &BackendShard {
+        &self.shards[index.index()]
+    }
+
+    /// Opens a connection to a backend before `deadline` passes.
+    pub(super) async fn connect(
+        &self,
+        index: BackendIndex,
+        deadline: &Deadline,
+    ) -> Result<Conn, ConnectError> {
+        let connected = self.pool(index).connect(deadline).await;
+        let shard = self.shard(index);
+        match &connected {
+            Ok(_) => shard.connects.increment(),
+            Err(_) => shard.failed_connects.increment(),
         }
+        connected
     }
 
     fn pool_of(&self, backend: &Backend) -> Option<Rc<Pool>> {
@@ -101,19 +124,27 @@ impl View {
 }
 
 impl ProxyService {
-    /// The proxy on `worker`, following `snapshot` and reporting to `feedback`.
-    pub fn new(worker: Rc<Worker>, snapshot: &SharedSnapshot, feedback: Arc<Feedback>) -> Self {
+    /// The proxy on `worker`, following `snapshot`, reporting to `feedback` and counting in its
+    /// part of `metrics`.
+    pub fn new(
+        worker: Rc<Worker>,
+        snapshot: &SharedSnapshot,
+        feedback: Arc<Feedback>,
+        metrics: &Metrics,
+    ) -> Self {
         let mut current = Cache::new(Arc::clone(snapshot));
-        let view = View::new(Arc::clone(current.load()), None);
+        let view = View::new(Arc::clone(current.load()), None, worker.index);
+        let metrics = metrics.worker(worker.index);
         Self {
             worker,
             tidying: Tidying::default(),
             feedback,
+            metrics,
             longest_timeout_minutes: Cell::new(0),
             current: RefCell::new(current),
             view: RefCell::new(Rc::new(view)),
             key_buffer: RefCell::new(KeyBuffer::new()),
-            log_limit: LogLimit::default(),
+            lines: Lines::default(),
         }
     }
 
@@ -123,7 +154,8 @@ impl ProxyService {
         let snapshot = current.load();
         let mut view = self.view.borrow_mut();
         if !Arc::ptr_eq(snapshot, &view.snapshot) {
-            *view = Rc::new(View::new(Arc::clone(snapshot), Some(&view)));
+            let worker = self.worker.index;
+            *view = Rc::new(View::new(Arc::clone(snapshot), Some(&view), worker));
         }
         Rc::clone(&view)
     }
@@ -153,48 +185,41 @@ impl ProxyService {
 
     /// One line for what stays behind at a backend until its session's next request or its end.
     pub(super) fn log_untidy(&self, view: &View, backend: BackendIndex, reason: &str) {
-        if let Some(suppressed) = self.log_limit.allow(self.worker.deadlines.now_ms()) {
-            let backend = &view.backend(backend).name;
-            tracing::warn!(
-                backend,
-                suppressed,
-                "a lock that nobody holds stays: {reason}"
-            );
+        let backend = &view.backend(backend).name;
+        self.lines.untidy(backend, reason, self.now_ms());
+    }
+
+    /// The worker's coarse clock.
+    pub(super) fn now_ms(&self) -> u64 {
+        self.worker.deadlines.now_ms()
+    }
+
+    /// Counts a request without an answer, and reports its backend's failure.
+    pub(super) fn failed(&self, view: &View, operation: Operation, failed: &Unanswered) {
+        if !failed.error.has_backend() {
+            return self.count_failure(operation, &failed.error);
         }
+        self.metrics.failures(failed.error.reason()).increment();
+        let shard = view.shard(failed.backend);
+        shard.requests.count(operation, Outcome::Failed);
+        self.report(view, failed);
+    }
+
+    /// Counts a request that has nothing to do with any backend, and got no answer or a 400.
+    pub(super) fn count_failure(&self, operation: Operation, error: &ProxyError) {
+        self.metrics.failures(error.reason()).increment();
+        let outcome = match error.is_bad_request() {
+            true => Outcome::BadRequest,
+            false => Outcome::Failed,
+        };
+        self.metrics.unplaced.count(operation, outcome);
     }
 
     /// Reports a backend's failure to answer a request.
-    pub(super) fn report(&self, view: &View, failed: &Unanswered) {
+    fn report(&self, view: &View, failed: &Unanswered) {
         if let Some(failure) = feedback::failure_of(&failed.error) {
-            view.count_answered(failed.backend);
             let place = view.backend(failed.backend).place;
             self.feedback.failed(place, failure);
-        }
-    }
-
-    /// One line for a request that failed, unless lines come too fast.
-    pub(super) fn log_failure(
-        &self,
-        peer: IpAddr,
-        (view, operation, fingerprint): (&View, Operation, Fingerprint),
-        failed: &Unanswered,
-    ) {
-        if let Some(suppressed) = self.log_limit.allow(self.worker.deadlines.now_ms()) {
-            tracing::warn!(
-                operation = operation.name(),
-                backend = view.backend(failed.backend).name,
-                session = %fingerprint,
-                peer = %peer,
-                suppressed,
-                "request failed: {}", failed.error
-            );
-        }
-    }
-
-    /// One line for bytes that are no request, unless lines come too fast.
-    pub(super) fn log_refusal(&self, peer: IpAddr, error: &ProxyError) {
-        if let Some(suppressed) = self.log_limit.allow(self.worker.deadlines.now_ms()) {
-            tracing::warn!(peer = %peer, suppressed, "request refused: {error}");
         }
     }
 }
@@ -205,14 +230,22 @@ impl Service for ProxyService {
     }
 
     fn admits(&self, peer: IpAddr) -> bool {
-        self.view().snapshot.allow.allows(peer)
+        let admits = self.view().snapshot.allow.allows(peer);
+        if !admits {
+            self.metrics.refused(ClientRefusal::NotAllowed).increment();
+        }
+        admits
+    }
+
+    fn turned_away(&self) {
+        self.metrics.refused(ClientRefusal::NoPlace).increment();
     }
 
     fn tick(&self, now_ms: u64) {
         let view = self.view();
-        for (pool, index) in view.pools.iter().zip(0..=u8::MAX) {
+        for (pool, shard) in view.pools.iter().zip(&view.shards) {
             pool.sweep(now_ms);
-            view.count_answered(BackendIndex::new(index));
+            shard.idle.set(pool.len() as u64);
         }
     }
 }

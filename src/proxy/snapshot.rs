@@ -1,10 +1,10 @@
 //! What is in force: built as a whole, swapped as a whole, never changed.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 
 use crate::config::{AllowList, BackendAddress, Config, Timeouts};
 use crate::handover::{Place, SlotTable};
+use crate::metrics::BackendMetrics;
 use crate::route::{BackendIndex, HashKey};
 use crate::wire::HeadLimits;
 
@@ -26,46 +26,8 @@ pub struct Backend {
     pub address: BackendAddress,
     /// Whether it is asked at all. Requests that need one that is down fail at once.
     pub up: bool,
-    /// What happened there, kept over all snapshots.
-    pub counts: Arc<BackendCounts>,
-}
-
-/// Events of one backend since the proxy started.
-#[derive(Debug, Default)]
-pub struct BackendCounts {
-    answered: AtomicU64,
-    absent_while_away: AtomicU64,
-    moved_here: AtomicU64,
-}
-
-impl BackendCounts {
-    /// Grows as long as it answers requests, by one per worker and look at the clock.
-    pub fn answered(&self) -> u64 {
-        self.answered.load(Ordering::Relaxed)
-    }
-
-    /// Requests for its sessions that were answered "absent" while it was out of reach and another
-    /// backend stood in.
-    pub fn absent_while_away(&self) -> u64 {
-        self.absent_while_away.load(Ordering::Relaxed)
-    }
-
-    /// Sessions moved to it.
-    pub fn moved_here(&self) -> u64 {
-        self.moved_here.load(Ordering::Relaxed)
-    }
-
-    pub(super) fn count_answered(&self) {
-        self.answered.fetch_add(1, Ordering::Relaxed);
-    }
-
-    pub(super) fn count_absent_while_away(&self) {
-        self.absent_while_away.fetch_add(1, Ordering::Relaxed);
-    }
-
-    pub(super) fn count_moved_here(&self) {
-        self.moved_here.fetch_add(1, Ordering::Relaxed);
-    }
+    /// What is counted of it, kept over all snapshots.
+    pub metrics: Arc<BackendMetrics>,
 }
 
 /// Slots, backends, limits. A request sees exactly one of these from start to end.
@@ -91,6 +53,8 @@ pub struct Snapshot {
     pub max_idle_backend_connections: usize,
     /// Longest time one request takes, in whole seconds, streaming of bodies left out.
     pub mover_s: u64,
+    /// Age in whole seconds from which ASP.NET breaks a lock.
+    pub takeover_s: u64,
 }
 
 impl Snapshot {
@@ -120,6 +84,7 @@ impl Snapshot {
             },
             max_idle_backend_connections: config.limits.idle_backend_connections,
             mover_s: mover_s(&config.timeouts),
+            takeover_s: config.handover.takeover.as_secs(),
         }
     }
 

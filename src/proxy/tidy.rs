@@ -93,6 +93,7 @@ pub(super) fn tidy(
             view: &view,
             deadline: &deadline,
             due_ms: deadline.after_ms(view.snapshot.timeouts.answer),
+            waited: &Cell::default(),
         };
         if !send(&caller, backend, &target, operation, cookie).await {
             service.log_untidy(&view, backend, "its backend did not take it");
@@ -143,7 +144,7 @@ async fn send(
     );
     let call = Call {
         bytes: &bytes,
-        is_head: false,
+        operation,
         is_repeatable: operation == Operation::Release,
     };
     match caller.call(backend, call).await {

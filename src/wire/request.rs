@@ -53,6 +53,17 @@ pub enum Operation {
 }
 
 impl Operation {
+    /// All of them, in order.
+    pub const ALL: [Self; 7] = [
+        Self::Get,
+        Self::Acquire,
+        Self::Release,
+        Self::Put,
+        Self::Remove,
+        Self::Touch,
+        Self::Unknown,
+    ];
+
     /// Whether sending the request a second time after an unclear failure harms nobody.
     ///
     /// A second acquire finds the lock the first one left, a second PUT or DELETE may hit a newer

@@ -1,0 +1,280 @@
+//! What is counted per backend.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
+
+use super::counter::{Bounds, Counter, Durations, Histogram};
+use super::labels::Outcome;
+use super::shards::Shards;
+use crate::handover::Place;
+use crate::health::{Failure, Verdict};
+use crate::wire::Operation;
+
+/// From 50 us, which only a backend on the same machine is below, to 10 s, which is beyond what the
+/// web farm waits.
+pub(super) const BACKEND_BOUNDS_NS: Bounds = [
+    50_000,
+    100_000,
+    250_000,
+    500_000,
+    1_000_000,
+    2_500_000,
+    5_000_000,
+    10_000_000,
+    25_000_000,
+    50_000_000,
+    100_000_000,
+    250_000_000,
+    1_000_000_000,
+    2_500_000_000,
+    10_000_000_000,
+];
+
+const OPERATIONS: usize = Operation::ALL.len();
+const OUTCOMES: usize = Outcome::ALL.len();
+/// Ids of places are below this.
+const PLACES: usize = 128;
+
+/// Numbers of requests by operation and outcome.
+#[derive(Debug, Default)]
+pub struct Outcomes([[Counter; OUTCOMES]; OPERATIONS]);
+
+impl Outcomes {
+    /// Counts one.
+    #[inline]
+    pub fn count(&self, operation: Operation, outcome: Outcome) {
+        self.0[operation as usize][outcome as usize].increment();
+    }
+
+    /// How many there were.
+    pub fn get(&self, operation: Operation, outcome: Outcome) -> u64 {
+        self.0[operation as usize][outcome as usize].get()
+    }
+
+    /// How many ended, in whatever way.
+    pub fn total(&self) -> u64 {
+        self.0.iter().flatten().map(Counter::get).sum()
+    }
+}
+
+/// What one worker counts of one backend. No other thread writes here; the alignment keeps others
+/// off its cache lines.
+#[derive(Debug)]
+#[repr(align(128))]
+pub struct BackendShard {
+    /// Requests of clients, by their final answer.
+    pub requests: Outcomes,
+    /// Exchanges that ended.
+    pub exchanges: Outcomes,
+    /// Exchanges that began.
+    pub begun: Counter,
+    /// Exchanges that were tried again on a fresh connection.
+    pub retries: Counter,
+    /// From the request going out to the head of its answer, connecting and a retry included.
+    pub duration: Histogram,
+    /// Bytes that came from it.
+    pub received_bytes: Counter,
+    /// Bytes that went to it.
+    pub sent_bytes: Counter,
+    /// Connections opened.
+    pub connects: Counter,
+    /// Connections that could not be opened.
+    pub failed_connects: Counter,
+    /// Idle connections now.
+    pub idle: Counter,
+    /// Writes of clients that it refused because of a lock.
+    pub lost_writes: Counter,
+    /// Sessions of its that were called absent while another backend stood in.
+    pub absent_while_away: Counter,
+    /// Acquires it refused because of a lock that ASP.NET breaks next.
+    pub overdue_locks: Counter,
+    moved_here: Counter,
+    moves: OnceLock<Box<[MovedFrom; PLACES]>>,
+}
+
+impl Default for BackendShard {
+    fn default() -> Self {
+        Self {
+            requests: Outcomes::default(),
+            exchanges: Outcomes::default(),
+            begun: Counter::default(),
+            retries: Counter::default(),
+            duration: Histogram::new(&BACKEND_BOUNDS_NS),
+            received_bytes: Counter::default(),
+            sent_bytes: Counter::default(),
+            connects: Counter::default(),
+            failed_connects: Counter::default(),
+            idle: Counter::default(),
+            lost_writes: Counter::default(),
+            absent_while_away: Counter::default(),
+            overdue_locks: Counter::default(),
+            moved_here: Counter::default(),
+            moves: OnceLock::new(),
+        }
+    }
+}
+
+/// Sessions moved from the backend at one place. A place may get another backend later, so it says
+/// which one is meant.
+#[derive(Debug, Default)]
+struct MovedFrom {
+    serial: Counter,
+    sessions: Counter,
+}
+
+impl BackendShard {
+    /// A session was moved here from `from`, which is at `place`.
+    pub fn count_move(&self, from: &BackendMetrics, place: Place) {
+        let moves = self
+            .moves
+            .get_or_init(|| Box::new(std::array::from_fn(|_| MovedFrom::default())));
+        let moved = &moves[usize::from(place.id())];
+        if moved.serial.get() != from.serial {
+            moved.sessions.set(0);
+            moved.serial.set(from.serial);
+        }
+        moved.sessions.increment();
+        self.moved_here.increment();
+    }
+
+    fn moved_from(&self, from: &BackendMetrics, place: Place) -> u64 {
+        let moves = self.moves.get();
+        let moved = moves.map(|moves| &moves[usize::from(place.id())]);
+        moved
+            .filter(|moved| moved.serial.get() == from.serial)
+            .map_or(0, |moved| moved.sessions.get())
+    }
+}
+
+/// What is counted of one backend, kept over reloads and changes of its health for as long as it
+/// is in the map or holds slots.
+#[derive(Debug)]
+pub struct BackendMetrics {
+    /// No other backend of this process has it.
+    serial: u64,
+    shards: Shards<BackendShard>,
+    health_changes: [AtomicU64; 3],
+    probes_ok: AtomicU64,
+    probes_failed: [AtomicU64; Failure::ALL.len()],
+}
+
+impl Default for BackendMetrics {
+    fn default() -> Self {
+        static NEXT_SERIAL: AtomicU64 = AtomicU64::new(1);
+        Self {
+            serial: NEXT_SERIAL.fetch_add(1, Ordering::Relaxed),
+            shards: Shards::default(),
+            health_changes: Default::default(),
+            probes_ok: AtomicU64::default(),
+            probes_failed: Default::default(),
+        }
+    }
+}
+
+impl BackendMetrics {
+    /// The part of the worker with this number. To be asked for when a snapshot is taken over, and
+    /// not per request.
+    pub fn shard(&self, worker: usize) -> Arc<BackendShard> {
+        self.shards.of_worker(worker)
+    }
+
+    /// Its health has changed to `to`.
+    pub fn count_health_change(&self, to: Verdict) {
+        self.health_changes[to as usize].fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// A probe has ended.
+    pub fn count_probe(&self, result: Result<(), Failure>) {
+        let counter = match result {
+            Ok(()) => &self.probes_ok,
+            Err(failure) => &self.probes_failed[failure as usize],
+        };
+        counter.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// How often its health changed to `to`.
+    pub fn health_changes(&self, to: Verdict) -> u64 {
+        self.health_changes[to as usize].load(Ordering::Relaxed)
+    }
+
+    /// How many probes ended like this.
+    pub fn probes(&self, result: Result<(), Failure>) -> u64 {
+        let counter = match result {
+            Ok(()) => &self.probes_ok,
+            Err(failure) => &self.probes_failed[failure as usize],
+        };
+        counter.load(Ordering::Relaxed)
+    }
+
+    /// Number of requests and questions that it has answered.
+    pub fn answered(&self) -> u64 {
+        self.sum(|shard| shard.duration.count())
+    }
+
+    /// Requests for its sessions that were answered "absent" while it was out of reach and another
+    /// backend stood in.
+    pub fn absent_while_away(&self) -> u64 {
+        self.sum(|shard| shard.absent_while_away.get())
+    }
+
+    /// Sessions moved to it.
+    pub fn moved_here(&self) -> u64 {
+        self.sum(|shard| shard.moved_here.get())
+    }
+
+    /// Sessions moved to it from `from`, which is at `place`.
+    pub fn moved_from(&self, from: &Self, place: Place) -> u64 {
+        self.sum(|shard| shard.moved_from(from, place))
+    }
+
+    /// One number of all workers.
+    pub fn sum(&self, number: impl Fn(&BackendShard) -> u64) -> u64 {
+        self.shards.all().iter().map(|shard| number(shard)).sum()
+    }
+
+    /// How long it took to answer.
+    pub fn durations(&self) -> Durations {
+        let mut all = Durations::default();
+        for shard in self.shards.all() {
+            shard.duration.add_to(&mut all);
+        }
+        all
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn place(id: u8) -> Place {
+        Place::new(id).unwrap()
+    }
+
+    #[test]
+    fn workers_count_apart_and_are_read_as_one() {
+        let metrics = BackendMetrics::default();
+        for (worker, count) in [(0, 3), (2, 5), (0, 1)] {
+            metrics.shard(worker).sent_bytes.add(count);
+        }
+        assert_eq!(metrics.sum(|shard| shard.sent_bytes.get()), 9);
+        assert_eq!(metrics.shard(2).sent_bytes.get(), 5);
+        assert_eq!(metrics.shard(1).sent_bytes.get(), 0);
+    }
+
+    #[test]
+    fn a_move_counts_for_the_backend_it_came_from_and_for_no_later_one_at_that_place() {
+        let (to, old, other) = <(BackendMetrics, BackendMetrics, BackendMetrics)>::default();
+        to.shard(0).count_move(&old, place(3));
+        to.shard(1).count_move(&old, place(3));
+        to.shard(0).count_move(&other, place(4));
+        assert_eq!(to.moved_from(&old, place(3)), 2);
+        assert_eq!(to.moved_from(&other, place(4)), 1);
+        assert_eq!(to.moved_here(), 3);
+
+        let new = BackendMetrics::default();
+        assert_eq!(to.moved_from(&new, place(3)), 0);
+        to.shard(0).count_move(&new, place(3));
+        assert_eq!(to.moved_from(&new, place(3)), 1);
+        assert_eq!(to.moved_here(), 4);
+    }
+}

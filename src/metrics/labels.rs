@@ -1,0 +1,306 @@
+//! The values of labels that are not names of backends.
+
+use crate::handover::Refusal;
+use crate::health::{Failure, Verdict};
+
+/// How a request or an exchange ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Outcome {
+    /// 200.
+    Ok,
+    /// 404.
+    Absent,
+    /// 423.
+    Locked,
+    /// 400.
+    BadRequest,
+    /// No answer, not a whole one, or one that the protocol does not have.
+    Failed,
+}
+
+impl Outcome {
+    /// All of them, in order.
+    pub const ALL: [Self; 5] = [
+        Self::Ok,
+        Self::Absent,
+        Self::Locked,
+        Self::BadRequest,
+        Self::Failed,
+    ];
+
+    /// The outcome of an answer with this status code.
+    #[must_use]
+    pub const fn of_status(status: u16) -> Self {
+        match status {
+            200 => Self::Ok,
+            404 => Self::Absent,
+            423 => Self::Locked,
+            400 => Self::BadRequest,
+            _ => Self::Failed,
+        }
+    }
+
+    /// Its label.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Ok => "ok",
+            Self::Absent => "absent",
+            Self::Locked => "locked",
+            Self::BadRequest => "bad_request",
+            Self::Failed => "failed",
+        }
+    }
+}
+
+/// Why a client got no answer, or our own 400.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum FailureReason {
+    /// Bytes that cannot be framed: 400.
+    Malformed,
+    /// A target that names no session: 400.
+    BadTarget,
+    /// The client left or its connection broke.
+    ClientLeft,
+    /// The client neither sent nor read in time.
+    ClientStalled,
+    /// A body where the protocol has none, while the session may have to be moved.
+    Unrepeatable,
+    /// The backend is known to be down.
+    BackendDown,
+    /// No connection to the backend.
+    Connect,
+    /// The backend did not take the whole request.
+    Send,
+    /// The backend closed or broke before the whole answer was there.
+    Broken,
+    /// The backend's answer was late.
+    Late,
+    /// The backend's answer cannot be framed, or its lock cookie not be tagged.
+    Garbage,
+    /// The rules of the handover allow no answer.
+    Refused(Refusal),
+}
+
+impl FailureReason {
+    /// All of them, in order.
+    pub const ALL: [Self; 18] = [
+        Self::Malformed,
+        Self::BadTarget,
+        Self::ClientLeft,
+        Self::ClientStalled,
+        Self::Unrepeatable,
+        Self::BackendDown,
+        Self::Connect,
+        Self::Send,
+        Self::Broken,
+        Self::Late,
+        Self::Garbage,
+        Self::Refused(Refusal::Unknown),
+        Self::Refused(Refusal::Suspect),
+        Self::Refused(Refusal::Returning),
+        Self::Refused(Refusal::BegunAnew),
+        Self::Refused(Refusal::LockOutOfReach),
+        Self::Refused(Refusal::Moving),
+        Self::Refused(Refusal::Restless),
+    ];
+
+    /// Its place in [`Self::ALL`].
+    #[must_use]
+    pub fn index(self) -> usize {
+        let found = Self::ALL.iter().position(|reason| *reason == self);
+        found.unwrap_or(0)
+    }
+
+    /// Its label.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Malformed => "malformed",
+            Self::BadTarget => "bad_target",
+            Self::ClientLeft => "client_left",
+            Self::ClientStalled => "client_stalled",
+            Self::Unrepeatable => "unrepeatable",
+            Self::BackendDown => "backend_down",
+            Self::Connect => "connect",
+            Self::Send => "send",
+            Self::Broken => "broken",
+            Self::Late => "late",
+            Self::Garbage => "garbage",
+            Self::Refused(refusal) => match refusal {
+                Refusal::Unknown => "unknown",
+                Refusal::Suspect => "suspect",
+                Refusal::Returning => "returning",
+                Refusal::BegunAnew => "begun_anew",
+                Refusal::LockOutOfReach => "lock_out_of_reach",
+                Refusal::Moving => "moving",
+                Refusal::Restless => "restless",
+            },
+        }
+    }
+}
+
+/// Why a client's connection was closed unserved.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum ClientRefusal {
+    /// Its address is not in `allow`.
+    NotAllowed,
+    /// Too many connections.
+    NoPlace,
+}
+
+impl ClientRefusal {
+    /// All of them, in order.
+    pub const ALL: [Self; 2] = [Self::NotAllowed, Self::NoPlace];
+
+    /// Its label.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::NotAllowed => "not_allowed",
+            Self::NoPlace => "no_place",
+        }
+    }
+}
+
+/// How far the move of a session had come.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum MoveStep {
+    /// The copy is being stored at the new place.
+    Insert,
+    /// The copy is there and is being handed to the client.
+    Take,
+}
+
+impl MoveStep {
+    /// All of them, in order.
+    pub const ALL: [Self; 2] = [Self::Insert, Self::Take];
+
+    /// Its label.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Insert => "insert",
+            Self::Take => "take",
+        }
+    }
+}
+
+/// What the partition map says of a backend.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum MapState {
+    /// It has its share.
+    Active,
+    /// It is to let go of its sessions, or has left the map and still holds some.
+    Draining,
+    /// It is out.
+    Off,
+}
+
+/// The one state of a backend: what the map says if it is out, else its health if that is not good,
+/// else what the map says.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum BackendState {
+    /// It is well and has its share.
+    Up,
+    /// It failed lately.
+    Suspect,
+    /// It is not asked.
+    Down,
+    /// It is well and lets go of its sessions.
+    Draining,
+    /// It is out.
+    Off,
+}
+
+impl BackendState {
+    /// All of them, in order.
+    pub const ALL: [Self; 5] = [
+        Self::Up,
+        Self::Suspect,
+        Self::Down,
+        Self::Draining,
+        Self::Off,
+    ];
+
+    /// From both that decide it.
+    #[must_use]
+    pub const fn of(state: MapState, verdict: Verdict) -> Self {
+        match (state, verdict) {
+            (MapState::Off, _) => Self::Off,
+            (_, Verdict::Down) => Self::Down,
+            (_, Verdict::Suspect) => Self::Suspect,
+            (MapState::Draining, Verdict::Up) => Self::Draining,
+            (MapState::Active, Verdict::Up) => Self::Up,
+        }
+    }
+
+    /// Its label.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Up => "up",
+            Self::Suspect => "suspect",
+            Self::Down => "down",
+            Self::Draining => "draining",
+            Self::Off => "off",
+        }
+    }
+}
+
+/// All verdicts, in the order in which they are counted.
+pub(super) const VERDICTS: [Verdict; 3] = [Verdict::Up, Verdict::Suspect, Verdict::Down];
+
+/// The label of a verdict.
+pub(super) const fn verdict_name(verdict: Verdict) -> &'static str {
+    match verdict {
+        Verdict::Up => "up",
+        Verdict::Suspect => "suspect",
+        Verdict::Down => "down",
+    }
+}
+
+/// The label of a probe's result.
+pub(super) const fn probe_name(result: Result<(), Failure>) -> &'static str {
+    match result {
+        Ok(()) => "ok",
+        Err(Failure::Unresolved) => "unresolved",
+        Err(Failure::Refused) => "refused",
+        Err(Failure::ConnectTimedOut) => "connect_timed_out",
+        Err(Failure::Broken) => "broken",
+        Err(Failure::Late) => "late",
+        Err(Failure::Garbage) => "garbage",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_reason_has_a_place_and_a_label_of_its_own() {
+        let mut names: Vec<_> = FailureReason::ALL.map(FailureReason::name).into();
+        names.sort_unstable();
+        names.dedup();
+        assert_eq!(names.len(), FailureReason::ALL.len());
+        for (index, reason) in FailureReason::ALL.into_iter().enumerate() {
+            assert_eq!(reason.index(), index);
+        }
+    }
+
+    #[test]
+    fn what_keeps_a_backend_from_serving_shows_first() {
+        use {BackendState as S, MapState as M, Verdict as V};
+        for (map, verdict, state) in [
+            (M::Active, V::Up, S::Up),
+            (M::Active, V::Suspect, S::Suspect),
+            (M::Draining, V::Up, S::Draining),
+            (M::Draining, V::Suspect, S::Suspect),
+            (M::Draining, V::Down, S::Down),
+            (M::Off, V::Up, S::Off),
+            (M::Off, V::Down, S::Off),
+        ] {
+            assert_eq!(BackendState::of(map, verdict), state, "{map:?} {verdict:?}");
+        }
+    }
+}

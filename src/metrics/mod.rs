@@ -1,0 +1,29 @@
+//! Counts of what the proxy does, and their text for Prometheus.
+//!
+//! * [`table`]: every metric with its name, type, labels and help.
+//! * [`labels`]: the values of labels that are not names of backends.
+//! * [`counter`]: numbers that one thread writes and any reads.
+//! * [`backend`], [`worker`]: what is counted per backend and per worker.
+//! * [`pool`]: what control knows, as plain numbers.
+//! * `scrape`: all of it, summed up and written down; `exposition` and `process` are parts of it.
+//!
+//! Every worker counts in memory of its own, with a load and a store: nothing is locked, allocated
+//! or looked up per request, and no two workers write to one cache line. Whoever asks adds up.
+
+pub mod backend;
+pub mod counter;
+mod exposition;
+pub mod labels;
+pub mod pool;
+mod process;
+mod scrape;
+mod shards;
+pub mod table;
+pub mod worker;
+
+pub use backend::{BackendMetrics, BackendShard};
+pub use counter::{Counter, Histogram};
+pub use labels::{ClientRefusal, FailureReason, MapState, MoveStep, Outcome};
+pub use pool::{LastReload, Pool, PoolBackend, Reloads};
+pub use scrape::{Metrics, ScrapeError};
+pub use worker::WorkerShard;

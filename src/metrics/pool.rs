@@ -1,0 +1,64 @@
+//! What control knows, as plain numbers: filled in by it, read at a scrape.
+
+use std::sync::Arc;
+
+use super::backend::BackendMetrics;
+use super::labels::MapState;
+use crate::handover::{Place, Stage};
+use crate::health::Verdict;
+
+/// The pool at one moment.
+#[derive(Debug, Clone, Default)]
+pub struct Pool {
+    /// Version of the partition map in force.
+    pub map_version: u64,
+    /// How often the files were read again since the start.
+    pub reloads: Reloads,
+    /// The last time they were.
+    pub last_reload: Option<LastReload>,
+    /// Number of slots by stage, in the order of [`Stage::ALL`].
+    pub slots: [usize; Stage::ALL.len()],
+    /// The backends of the map, behind them those that left it and still hold slots.
+    pub backends: Vec<PoolBackend>,
+}
+
+/// One backend.
+#[derive(Debug, Clone)]
+pub struct PoolBackend {
+    /// Its name.
+    pub name: String,
+    /// Its place.
+    pub place: Place,
+    /// What the map says of it.
+    pub state: MapState,
+    /// What its health says.
+    pub verdict: Verdict,
+    /// Slots that the map gives it.
+    pub slots_owned: usize,
+    /// Slots that it serves, or serves first.
+    pub slots_first: usize,
+    /// Removals that it has missed.
+    pub owed_removals: usize,
+    /// What was counted of it.
+    pub metrics: Arc<BackendMetrics>,
+}
+
+/// How often the files were read again, by how that ended.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Reloads {
+    /// Something was new and came into force.
+    pub applied: u64,
+    /// Nothing was new.
+    pub unchanged: u64,
+    /// The files had faults or the change was not allowed.
+    pub refused: u64,
+}
+
+/// The last time the files were read again.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct LastReload {
+    /// When, Unix time in milliseconds.
+    pub at_ms: u64,
+    /// Whether what they say is in force.
+    pub ok: bool,
+}

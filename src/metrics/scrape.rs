@@ -1,0 +1,229 @@
+//! All numbers, summed up and written down.
+
+use std::sync::Arc;
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use super::backend::{BACKEND_BOUNDS_NS, BackendShard, Outcomes};
+use super::counter::Durations;
+use super::exposition::Exposition;
+use super::labels::{self, BackendState, ClientRefusal, FailureReason, MoveStep, Outcome};
+use super::pool::{Pool, PoolBackend};
+use super::process;
+use super::shards::Shards;
+use super::table::{self, Family};
+use super::worker::{OVERHEAD_BOUNDS_NS, WorkerShard};
+use crate::handover::Stage;
+use crate::health::{Failure, Verdict};
+use crate::wire::Operation;
+
+/// The text cannot be written: two metrics are declared in a way that cannot be shown.
+#[derive(Debug, thiserror::Error)]
+#[error("the metrics cannot be written: {0}")]
+pub struct ScrapeError(#[from] prometheus::Error);
+
+/// What the workers count, and when the program was started.
+#[derive(Debug)]
+pub struct Metrics {
+    workers: Shards<WorkerShard>,
+    started_ms: u64,
+}
+
+impl Default for Metrics {
+    fn default() -> Self {
+        let started = SystemTime::now().duration_since(UNIX_EPOCH);
+        Self {
+            workers: Shards::default(),
+            started_ms: started.map_or(0, |started| started.as_millis() as u64),
+        }
+    }
+}
+
+impl Metrics {
+    /// The part of the worker with this number.
+    pub fn worker(&self, index: usize) -> Arc<WorkerShard> {
+        self.workers.of_worker(index)
+    }
+
+    /// Everything as `GET /metrics` answers it, in Prometheus' text format.
+    ///
+    /// # Errors
+    /// [`ScrapeError`].
+    pub fn scrape(&self, pool: &Pool) -> Result<String, ScrapeError> {
+        let mut out = Exposition::default();
+        let version = env!("CARGO_PKG_VERSION");
+        out.count(&table::BUILD_INFO, [version], 1);
+        self.expose_workers(&mut out);
+        expose_map(&mut out, pool);
+        for backend in &pool.backends {
+            expose_requests(&mut out, backend);
+            expose_traffic(&mut out, backend);
+            expose_standing(&mut out, backend);
+            expose_moves(&mut out, backend, &pool.backends);
+        }
+        process::expose(&mut out, self.started_ms);
+        Ok(out.encode()?)
+    }
+
+    fn expose_workers(&self, out: &mut Exposition) {
+        let workers = self.workers.all();
+        let sum = |number: &dyn Fn(&WorkerShard) -> u64| -> u64 {
+            workers.iter().map(|worker| number(worker)).sum()
+        };
+        for operation in Operation::ALL {
+            for outcome in [Outcome::BadRequest, Outcome::Failed] {
+                let count = sum(&|worker| worker.unplaced.get(operation, outcome));
+                let labels = ["", operation.name(), outcome.name()];
+                out.count(&table::REQUESTS, labels, count);
+            }
+        }
+        for reason in FailureReason::ALL {
+            let count = sum(&|worker| worker.failures(reason).get());
+            out.count(&table::FAILED_REQUESTS, [reason.name()], count);
+        }
+        for reason in ClientRefusal::ALL {
+            let count = sum(&|worker| worker.refused(reason).get());
+            out.count(&table::CLIENT_CONNECTIONS_REFUSED, [reason.name()], count);
+        }
+        for step in MoveStep::ALL {
+            let count = sum(&|worker| worker.failed_moves(step).get());
+            out.count(&table::SESSION_MOVES_FAILED, [step.name()], count);
+        }
+        // In this order: what ends in between has begun before.
+        let closed = sum(&|worker| worker.closed.get());
+        let opened = sum(&|worker| worker.opened.get());
+        let open = opened.saturating_sub(closed);
+        out.count(&table::CLIENT_CONNECTIONS, [], open);
+        out.count(&table::CLIENT_CONNECTIONS_OPENED, [], opened);
+        let received = sum(&|worker| worker.received_bytes.get());
+        out.count(&table::CLIENT_RECEIVED_BYTES, [], received);
+        let sent = sum(&|worker| worker.sent_bytes.get());
+        out.count(&table::CLIENT_SENT_BYTES, [], sent);
+        let mut overhead = Durations::default();
+        for worker in &workers {
+            worker.overhead.add_to(&mut overhead);
+        }
+        out.histogram(&table::PROXY_OVERHEAD, [], &OVERHEAD_BOUNDS_NS, &overhead);
+    }
+}
+
+fn expose_map(out: &mut Exposition, pool: &Pool) {
+    out.count(&table::MAP_VERSION, [], pool.map_version);
+    let reloads = &pool.reloads;
+    for (result, count) in [
+        ("applied", reloads.applied),
+        ("unchanged", reloads.unchanged),
+        ("refused", reloads.refused),
+    ] {
+        out.count(&table::MAP_RELOADS, [result], count);
+    }
+    let at_ms = pool.last_reload.map_or(0, |last| last.at_ms);
+    out.value(&table::MAP_LAST_RELOAD, [], at_ms as f64 / 1e3);
+    let ok = pool.last_reload.is_none_or(|last| last.ok);
+    out.count(&table::MAP_LAST_RELOAD_SUCCESS, [], ok.into());
+    let mut moving = 0;
+    for (stage, slots) in Stage::ALL.into_iter().zip(pool.slots) {
+        out.count(&table::SLOTS, [stage.name()], slots as u64);
+        if stage.is_handover() {
+            moving += slots;
+        }
+    }
+    out.count(&table::HANDOVER_ACTIVE, [], (moving > 0).into());
+}
+
+fn expose_requests(out: &mut Exposition, backend: &PoolBackend) {
+    let name = backend.name.as_str();
+    let mut all = |family, of: fn(&BackendShard) -> &Outcomes| {
+        for operation in Operation::ALL {
+            for outcome in Outcome::ALL {
+                let count = backend
+                    .metrics
+                    .sum(|shard| of(shard).get(operation, outcome));
+                // The six operations are there from the start, so that their first increase shows.
+                if count > 0 || operation != Operation::Unknown {
+                    let labels = [name, operation.name(), outcome.name()];
+                    out.count(family, labels, count);
+                }
+            }
+        }
+    };
+    all(&table::REQUESTS, |shard| &shard.requests);
+    all(&table::BACKEND_REQUESTS, |shard| &shard.exchanges);
+    let durations = backend.metrics.durations();
+    let family = &table::BACKEND_REQUEST_DURATION;
+    out.histogram(family, [name], &BACKEND_BOUNDS_NS, &durations);
+}
+
+/// A metric and its number.
+type Number = (&'static Family, fn(&BackendShard) -> u64);
+
+fn expose_traffic(out: &mut Exposition, backend: &PoolBackend) {
+    const NUMBERS: [Number; 8] = [
+        (&table::LOST_WRITES, |shard| shard.lost_writes.get()),
+        (&table::OVERDUE_LOCKS, |shard| shard.overdue_locks.get()),
+        (&table::SESSIONS_OUT_OF_REACH, |shard| {
+            shard.absent_while_away.get()
+        }),
+        (&table::BACKEND_RETRIES, |shard| shard.retries.get()),
+        (&table::BACKEND_CONNECTIONS_OPENED, |shard| {
+            shard.connects.get()
+        }),
+        (&table::BACKEND_CONNECT_FAILURES, |shard| {
+            shard.failed_connects.get()
+        }),
+        (&table::BACKEND_RECEIVED_BYTES, |shard| {
+            shard.received_bytes.get()
+        }),
+        (&table::BACKEND_SENT_BYTES, |shard| shard.sent_bytes.get()),
+    ];
+    let name = backend.name.as_str();
+    for (family, number) in NUMBERS {
+        out.count(family, [name], backend.metrics.sum(number));
+    }
+    // In this order: what ends in between has begun before.
+    let ended = backend.metrics.sum(|shard| shard.exchanges.total());
+    let begun = backend.metrics.sum(|shard| shard.begun.get());
+    let busy = begun.saturating_sub(ended);
+    let idle = backend.metrics.sum(|shard| shard.idle.get());
+    out.count(&table::BACKEND_CONNECTIONS, [name, "busy"], busy);
+    out.count(&table::BACKEND_CONNECTIONS, [name, "idle"], idle);
+}
+
+fn expose_standing(out: &mut Exposition, backend: &PoolBackend) {
+    let name = backend.name.as_str();
+    let is_up = backend.verdict != Verdict::Down;
+    out.count(&table::BACKEND_UP, [name], is_up.into());
+    let current = BackendState::of(backend.state, backend.verdict);
+    for state in BackendState::ALL {
+        let is_current = state == current;
+        let labels = [name, state.name()];
+        out.count(&table::BACKEND_STATE, labels, is_current.into());
+    }
+    for verdict in labels::VERDICTS {
+        let labels = [name, labels::verdict_name(verdict)];
+        let count = backend.metrics.health_changes(verdict);
+        out.count(&table::BACKEND_HEALTH_CHANGES, labels, count);
+    }
+    for result in [Ok(())].into_iter().chain(Failure::ALL.map(Err)) {
+        let labels = [name, labels::probe_name(result)];
+        let count = backend.metrics.probes(result);
+        out.count(&table::BACKEND_PROBES, labels, count);
+    }
+    for (family, count) in [
+        (&table::BACKEND_SLOTS_OWNED, backend.slots_owned),
+        (&table::BACKEND_SLOTS_SERVED, backend.slots_first),
+        (&table::BACKEND_OWED_REMOVALS, backend.owed_removals),
+    ] {
+        out.count(family, [name], count as u64);
+    }
+}
+
+/// Only pairs between which sessions have moved: there are too many others.
+fn expose_moves(out: &mut Exposition, to: &PoolBackend, all: &[PoolBackend]) {
+    for from in all {
+        let sessions = to.metrics.moved_from(&from.metrics, from.place);
+        if sessions > 0 {
+            let labels = [from.name.as_str(), to.name.as_str()];
+            out.count(&table::SESSIONS_MOVED, labels, sessions);
+        }
+    }
+}

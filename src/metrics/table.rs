@@ -1,0 +1,149 @@
+//! Every metric: name, type, labels, help. Nothing else names one.
+//!
+//! `docs/metrics.md` has the same rows; a test compares both with each other and with a scrape.
+
+/// What a metric is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Kind {
+    /// It only grows.
+    Counter,
+    /// It goes up and down.
+    Gauge,
+    /// Durations by size.
+    Histogram,
+}
+
+impl Kind {
+    /// Its name in the text format.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Counter => "counter",
+            Self::Gauge => "gauge",
+            Self::Histogram => "histogram",
+        }
+    }
+}
+
+/// A metric with all its label values.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Family {
+    /// Its name.
+    pub name: &'static str,
+    /// What it is.
+    pub kind: Kind,
+    /// The names of its labels, in the order in which values are given.
+    pub labels: &'static [&'static str],
+    /// What it means, one line.
+    pub help: &'static str,
+}
+
+macro_rules! families {
+    ($($id:ident: $kind:ident $name:literal [$($label:literal),*] $help:literal;)*) => {
+        $(
+            #[doc = $help]
+            pub static $id: Family = Family {
+                name: $name,
+                kind: Kind::$kind,
+                labels: &[$($label),*],
+                help: $help,
+            };
+        )*
+
+        /// All of them, in the order of a scrape.
+        pub static ALL: &[&Family] = &[$(&$id),*];
+    };
+}
+
+families! {
+    REQUESTS: Counter "staterouter_requests_total" ["backend", "operation", "result"]
+        "Requests of clients, each once; backend is the one that gave the final answer or failed to, empty when there was none.";
+    FAILED_REQUESTS: Counter "staterouter_failed_requests_total" ["reason"]
+        "Requests of clients that got no whole answer, or a 400 made up by the proxy.";
+    PROXY_OVERHEAD: Histogram "staterouter_proxy_overhead_seconds" []
+        "Time from the whole head of a request to its answer being handed to the client's connection, without the time waiting for backends.";
+    LOST_WRITES: Counter "staterouter_lost_writes_total" ["backend"]
+        "Writes of clients that the backend refused because of a lock; ASP.NET ignores that, so what the page stored is lost.";
+    OVERDUE_LOCKS: Counter "staterouter_overdue_locks_total" ["backend"]
+        "Acquires refused because of a lock at least handover.takeover old: ASP.NET breaks such a lock next (a takeover), once per waiting page.";
+
+    CLIENT_CONNECTIONS: Gauge "staterouter_client_connections" []
+        "Client connections open now.";
+    CLIENT_CONNECTIONS_OPENED: Counter "staterouter_client_connections_accepted_total" []
+        "Client connections that were taken.";
+    CLIENT_CONNECTIONS_REFUSED: Counter "staterouter_client_connections_refused_total" ["reason"]
+        "Client connections that were closed unserved.";
+    CLIENT_RECEIVED_BYTES: Counter "staterouter_client_received_bytes_total" []
+        "Bytes that came from clients.";
+    CLIENT_SENT_BYTES: Counter "staterouter_client_sent_bytes_total" []
+        "Bytes that went to clients.";
+
+    BACKEND_REQUESTS: Counter "staterouter_backend_requests_total" ["backend", "operation", "result"]
+        "Exchanges with a backend: requests of clients, and the proxy's own to find, move and tidy up; without probes and without removals repeated after an outage. Counts by the status of the answer once its head is there.";
+    BACKEND_REQUEST_DURATION: Histogram "staterouter_backend_request_duration_seconds" ["backend"]
+        "Time from an exchange being ready to be sent to the head of its answer, connecting and a retry included, without the time in which the body is still coming from the client.";
+    BACKEND_RETRIES: Counter "staterouter_backend_retries_total" ["backend"]
+        "Exchanges that were sent again on a fresh connection because a pooled one was dead.";
+    BACKEND_CONNECTIONS: Gauge "staterouter_backend_connections" ["backend", "state"]
+        "Connections to a backend: idle ones, exact to 100 ms, and busy ones, on which an answer is awaited.";
+    BACKEND_CONNECTIONS_OPENED: Counter "staterouter_backend_connections_opened_total" ["backend"]
+        "Connections to a backend that were opened, without those of probes.";
+    BACKEND_CONNECT_FAILURES: Counter "staterouter_backend_connect_failures_total" ["backend"]
+        "Connections to a backend that could not be opened, without those of probes.";
+    BACKEND_RECEIVED_BYTES: Counter "staterouter_backend_received_bytes_total" ["backend"]
+        "Bytes that came from a backend.";
+    BACKEND_SENT_BYTES: Counter "staterouter_backend_sent_bytes_total" ["backend"]
+        "Bytes that went to a backend.";
+
+    BACKEND_UP: Gauge "staterouter_backend_up" ["backend"]
+        "1 unless the backend's health says down.";
+    BACKEND_STATE: Gauge "staterouter_backend_state" ["backend", "state"]
+        "1 for the state the backend is in, 0 for the others: off if the map says so, else down or suspect if its health does, else draining or up.";
+    BACKEND_HEALTH_CHANGES: Counter "staterouter_backend_health_changes_total" ["backend", "to"]
+        "Changes of a backend's health.";
+    BACKEND_PROBES: Counter "staterouter_backend_probes_total" ["backend", "result"]
+        "Probes of a backend.";
+    BACKEND_SLOTS_OWNED: Gauge "staterouter_backend_slots_owned" ["backend"]
+        "Slots that the partition map gives the backend.";
+    BACKEND_SLOTS_SERVED: Gauge "staterouter_backend_slots_served" ["backend"]
+        "Slots whose sessions are looked for at the backend first; more or fewer than it owns while it is failed over.";
+    BACKEND_OWED_REMOVALS: Gauge "staterouter_backend_owed_removals" ["backend"]
+        "Removals that the backend has missed and has to be told of before it is served from again.";
+
+    HANDOVER_ACTIVE: Gauge "staterouter_handover_active" []
+        "1 while any slot is in a handover (settle, move1, move2).";
+    SLOTS: Gauge "staterouter_slots" ["stage"]
+        "Slots by what is going on in them; all 16,384 are steady when nothing is.";
+    SESSIONS_MOVED: Counter "staterouter_sessions_moved_total" ["from", "to"]
+        "Sessions moved from one backend to another.";
+    SESSION_MOVES_FAILED: Counter "staterouter_session_moves_failed_total" ["step"]
+        "Moves of a session that broke off: at insert the session is whole where it was, at take it is whole where it was to go.";
+    SESSIONS_OUT_OF_REACH: Counter "staterouter_sessions_out_of_reach_total" ["backend"]
+        "Reads and acquires answered 404 because another backend stands in for this one: if it held the session, a user has lost it.";
+
+    MAP_VERSION: Gauge "staterouter_map_version" []
+        "Version of the partition map in force.";
+    MAP_RELOADS: Counter "staterouter_map_reloads_total" ["result"]
+        "Times both files were read again.";
+    MAP_LAST_RELOAD: Gauge "staterouter_map_last_reload_timestamp_seconds" []
+        "When both files were last read again; 0 if that was at the start.";
+    MAP_LAST_RELOAD_SUCCESS: Gauge "staterouter_map_last_reload_success" []
+        "0 if what the files said then was refused, else 1.";
+
+    BUILD_INFO: Gauge "staterouter_build_info" ["version"]
+        "1; version of the program.";
+    PROCESS_CPU: Counter "process_cpu_seconds_total" []
+        "User and system CPU time of the process.";
+    PROCESS_START: Gauge "process_start_time_seconds" []
+        "When the process was started, Unix time.";
+    PROCESS_THREADS: Gauge "process_threads" []
+        "Threads of the process.";
+    PROCESS_OPEN_FDS: Gauge "process_open_fds" []
+        "Open file descriptors.";
+    PROCESS_MAX_FDS: Gauge "process_max_fds" []
+        "Most open file descriptors the system allows.";
+    PROCESS_VIRTUAL_MEMORY: Gauge "process_virtual_memory_bytes" []
+        "Virtual memory.";
+    PROCESS_RESIDENT_MEMORY: Gauge "process_resident_memory_bytes" []
+        "Resident memory.";
+}

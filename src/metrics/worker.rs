@@ -1,0 +1,79 @@
+//! What is counted per worker and belongs to no backend.
+
+use super::backend::Outcomes;
+use super::counter::{Bounds, Counter, Histogram};
+use super::labels::{ClientRefusal, FailureReason, MoveStep};
+
+/// From 5 us to 1 s: what the proxy does to a request is a matter of microseconds.
+pub(super) const OVERHEAD_BOUNDS_NS: Bounds = [
+    5_000,
+    10_000,
+    25_000,
+    50_000,
+    100_000,
+    250_000,
+    500_000,
+    1_000_000,
+    2_500_000,
+    5_000_000,
+    10_000_000,
+    25_000_000,
+    100_000_000,
+    250_000_000,
+    1_000_000_000,
+];
+
+/// What one worker counts. No other thread writes here; the alignment keeps others off its cache
+/// lines.
+#[derive(Debug)]
+#[repr(align(128))]
+pub struct WorkerShard {
+    /// Requests that no backend answered or failed.
+    pub unplaced: Outcomes,
+    /// Client connections taken.
+    pub opened: Counter,
+    /// Client connections that ended.
+    pub closed: Counter,
+    /// Bytes that came from clients.
+    pub received_bytes: Counter,
+    /// Bytes that went to clients.
+    pub sent_bytes: Counter,
+    /// Time of a request that was not spent waiting for backends.
+    pub overhead: Histogram,
+    refused: [Counter; ClientRefusal::ALL.len()],
+    failures: [Counter; FailureReason::ALL.len()],
+    failed_moves: [Counter; MoveStep::ALL.len()],
+}
+
+impl Default for WorkerShard {
+    fn default() -> Self {
+        Self {
+            unplaced: Outcomes::default(),
+            opened: Counter::default(),
+            closed: Counter::default(),
+            received_bytes: Counter::default(),
+            sent_bytes: Counter::default(),
+            overhead: Histogram::new(&OVERHEAD_BOUNDS_NS),
+            refused: Default::default(),
+            failures: Default::default(),
+            failed_moves: Default::default(),
+        }
+    }
+}
+
+impl WorkerShard {
+    /// Connections closed unserved, for this reason.
+    pub fn refused(&self, reason: ClientRefusal) -> &Counter {
+        &self.refused[reason as usize]
+    }
+
+    /// Requests without an answer, for this reason.
+    pub fn failures(&self, reason: FailureReason) -> &Counter {
+        &self.failures[reason.index()]
+    }
+
+    /// Moves that came no further than this.
+    pub fn failed_moves(&self, step: MoveStep) -> &Counter {
+        &self.failed_moves[step as usize]
+    }
+}
