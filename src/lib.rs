@@ -26,8 +26,8 @@
 //! What it goes by is one immutable snapshot (`proxy/snapshot.rs`), swapped by [`control`]: the
 //! thread that follows the files, the [`health`] of the backends and the stages of the slots.
 //!
-//! Around it: [`config`] (two YAML files, all faults at once), [`admin`] (status and reload over
-//! HTTP), [`log`], [`app`] (what starts and stops when), [`farm`] (a simulated web farm that counts
+//! Around it: [`config`] (two YAML files, all faults at once), [`admin`] (status, metrics and reload
+//! over HTTP), [`metrics`] (what is counted), [`log`], [`app`] (what starts and stops when), [`farm`] (a simulated web farm that counts
 //! wrong answers), [`cli`] (the commands).
 //!
 //! A module imports only from layers below its own; `tests/layers.rs` holds the table.

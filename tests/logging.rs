@@ -16,11 +16,12 @@ use std::os::unix::net::UnixStream;
 use std::process::{Child, ChildStdout, Command, ExitStatus, Stdio};
 
 use serde_json::Value;
+use staterouter::handover::Stage;
 use support::answers::DONE;
 use support::backend::ABSENT;
 use support::client::{Client, get, put};
-use support::system::{has_ended, wait_until};
-use support::{Program, ProxyFiles, proxy};
+use support::system::{has_ended, hold_port, wait_until};
+use support::{Program, ProxyFiles, proxy, slots};
 
 const ID: &str = "q3m1zt0xk4vdw2hn5sbyr0ac";
 
@@ -162,7 +163,17 @@ fn json_is_one_object_per_line() {
         "{log}"
     );
     let failed = &of("WARN", "session")["fields"];
-    assert_eq!(failed["backend"], "state-1", "{log}");
+    for (key, value) in [
+        ("operation", "get"),
+        ("backend", "state-1"),
+        ("phase", "connect"),
+        ("stage", "steady"),
+        ("peer", "127.0.0.1"),
+    ] {
+        assert_eq!(failed[key], value, "{log}");
+    }
+    assert!(failed["duration_ms"].as_f64().unwrap() >= 0.0, "{log}");
+    assert_eq!(failed["session"].as_str().unwrap().len(), 8, "{log}");
     assert_eq!(failed["suppressed"], 0, "{log}");
     for line in &lines {
         let timestamp = line["timestamp"].as_str().unwrap();
@@ -170,6 +181,73 @@ fn json_is_one_object_per_line() {
         assert!(line["fields"]["message"].is_string(), "{log}");
     }
     assert!(!log.contains(ID), "{log}");
+}
+
+/// A refusal of a slot that has lost its backend names that one, and not the one to stand in.
+#[test]
+fn a_refused_request_names_the_backend_that_is_missed() {
+    let (_held, stands_in) = hold_port();
+    let files = ProxyFiles::new(&[stands_in, DEAD_BACKEND], "log: {format: json}");
+    slots::put_all(&files, Stage::Suspect, 1, 2);
+    let proxy = files.serve();
+    fail_a_request(&proxy);
+    let log = proxy.wait_for_log(|line| line.contains("request failed"));
+    let failed = with_message(&log, "request failed").remove(0);
+    assert_eq!(failed["backend"], "state-2", "{log}");
+    assert_eq!(failed["phase"], "route", "{log}");
+    assert_eq!(failed["stage"], "suspect", "{log}");
+}
+
+#[test]
+fn a_request_can_be_followed_through_a_handover() {
+    let servers = [(); 2].map(|()| Program::state_server());
+    let addresses = servers.each_ref().map(|server| server.address);
+    let files = ProxyFiles::new(&addresses, "log: {format: json, level: debug}");
+    slots::put_all(&files, Stage::Move1, 2, 1);
+    let proxy = files.serve();
+    assert_eq!(Client::connect(addresses[0]).ask(&put(ID, 0, b"s")), DONE);
+    let mut client = Client::connect(proxy.address);
+    assert!(client.ask(&get(ID)).ends_with(b"s"));
+
+    let log = proxy.wait_for_log(|line| line.contains("request answered"));
+    let text = |value: &Value| value.as_str().unwrap_or("-").to_owned();
+    let steps = with_message(&log, "request followed");
+    let seen = steps.iter().map(|step| {
+        assert_eq!(step["session"], steps[0]["session"], "{log}");
+        assert_eq!(step["request"], 1, "{log}");
+        assert_eq!(step["stage"], "move1", "{log}");
+        ["ask", "backend", "seen"]
+            .map(|key| text(&step[key]))
+            .join(" | ")
+    });
+    assert_eq!(
+        seen.collect::<Vec<_>>(),
+        [
+            "its own request | state-2 | absent",
+            "acquire | state-1 | ok",
+            "put unless there | state-2 | ok",
+            "its own request | state-2 | ok",
+            "remove behind | state-1 | moved",
+        ]
+    );
+    let answered = with_message(&log, "request answered").remove(0);
+    assert_eq!(answered["session"], steps[0]["session"], "{log}");
+    for (key, value) in [
+        ("operation", "get"),
+        ("backend", "state-2"),
+        ("result", "ok"),
+    ] {
+        assert_eq!(answered[key], value, "{log}");
+    }
+    assert!(!log.contains(ID), "{log}");
+}
+
+/// The fields of the lines of a JSON log whose message begins so.
+fn with_message(log: &str, message: &str) -> Vec<Value> {
+    let lines = log.lines().map(|line| serde_json::from_str(line).unwrap());
+    let fields = lines.map(|line: Value| line["fields"].clone());
+    let is_meant = |fields: &Value| fields["message"].as_str().unwrap().starts_with(message);
+    fields.filter(is_meant).collect()
 }
 
 #[test]

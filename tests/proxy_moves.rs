@@ -1,24 +1,14 @@
 //! Requests that meet the end of a move: two scripted backends, every slot on its way from the
 //! first to the second.
 
-#![expect(
-    clippy::unwrap_used,
-    reason = "a test that cannot set up its scene must fail"
-)]
-
 mod support;
 
-use staterouter::config::{PartitionMap, load_partition_map};
-use staterouter::control::clock::Clock;
-use staterouter::control::memory::Memory;
-use staterouter::control::state_file;
-use staterouter::handover::{NO_LOCK, Place, SlotState, Stage};
-use staterouter::route::SLOT_COUNT;
+use staterouter::handover::{NO_LOCK, Stage};
 use support::answers::DONE;
 use support::backend::{ABSENT, Backend, BackendConnection};
 use support::client::{Client, delete};
 use support::tags::tag;
-use support::{Program, ProxyFiles};
+use support::{Program, ProxyFiles, slots};
 
 const ID: &str = "q3m1zt0xk4vdw2hn5sbyr0ac";
 
@@ -38,10 +28,7 @@ impl Scene {
     fn new() -> Self {
         let [earlier, owner] = [(); 2].map(|()| Backend::start());
         let files = ProxyFiles::new(&[earlier.address, owner.address], "");
-        let directory = std::path::PathBuf::from(files.config());
-        let directory = directory.parent().unwrap();
-        let map = load_partition_map(&directory.join("map.yaml")).unwrap();
-        state_file::write(&directory.join("staterouter.state"), &all_moving(map)).unwrap();
+        slots::put_all(&files, Stage::Move2, 2, 1);
         let proxy = files.serve();
         Self {
             client: Client::connect(proxy.address),
@@ -57,24 +44,6 @@ impl Scene {
         let mut behind = self.earlier.accept();
         behind.expect(&delete(ID, NO_LOCK), JUST_LOCKED);
         behind
-    }
-}
-
-/// Every slot moves from the first backend to the second.
-fn all_moving(map: PartitionMap) -> Memory {
-    let moving = SlotState {
-        first: Place::new(2).unwrap(),
-        second: Place::new(1),
-        stage: Stage::Move2,
-        since_ms: Clock::start().now_ms(),
-        before: None,
-    };
-    Memory {
-        map,
-        retired: Vec::new(),
-        given_up: Vec::new(),
-        longest_timeout_minutes: 0,
-        slots: vec![moving; SLOT_COUNT],
     }
 }
 

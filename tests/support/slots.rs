@@ -1,0 +1,40 @@
+//! A proxy that begins in the middle of something: a state file written for it.
+
+use std::path::Path;
+
+use staterouter::config::load_partition_map;
+use staterouter::control::clock::Clock;
+use staterouter::control::memory::Memory;
+use staterouter::control::state_file;
+use staterouter::handover::{Before, Place, SlotState, Stage};
+use staterouter::route::SLOT_COUNT;
+
+use super::ProxyFiles;
+
+/// Puts every slot in this stage since now, with the backends of these ids at its first and its
+/// second place. To be done before the proxy is started.
+pub fn put_all(files: &ProxyFiles, stage: Stage, first: u8, second: u8) {
+    let config = files.config();
+    let directory = Path::new(&config).parent().unwrap();
+    let since_ms = Clock::start().now_ms();
+    let before = Before {
+        stage: Stage::Steady,
+        since_ms,
+        swapped: true,
+    };
+    let slot = SlotState {
+        first: Place::new(first).unwrap(),
+        second: Place::new(second),
+        stage,
+        since_ms,
+        before: (stage == Stage::Suspect).then_some(before),
+    };
+    let memory = Memory {
+        map: load_partition_map(&directory.join("map.yaml")).unwrap(),
+        retired: Vec::new(),
+        given_up: Vec::new(),
+        longest_timeout_minutes: 0,
+        slots: vec![slot; SLOT_COUNT],
+    };
+    state_file::write(&directory.join("staterouter.state"), &memory).unwrap();
+}
