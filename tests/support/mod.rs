@@ -280,7 +280,7 @@ fn no_child_is_starting() -> MutexGuard<'static, ()> {
 }
 
 /// Starts a child; when this returns it has become its program.
-fn start(command: &mut Command) -> Child {
+pub fn start(command: &mut Command) -> Child {
     let _only_one = no_child_is_starting();
     command.spawn().unwrap()
 }

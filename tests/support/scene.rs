@@ -86,6 +86,8 @@ pub struct Line {
     pub address: SocketAddr,
     pub weight: u32,
     pub state: &'static str,
+    /// Its capacity.
+    pub max_sessions: Option<u64>,
 }
 
 /// A partition map; backends are named `state-ID`.
@@ -113,6 +115,7 @@ impl Map {
             address: server.address,
             weight: 100,
             state: "active",
+            max_sessions: None,
         });
     }
 
@@ -132,9 +135,12 @@ impl Map {
                 address,
                 weight,
                 state,
+                max_sessions,
             } = line;
+            let capacity = max_sessions.map(|max| format!(", capacity: {{sessions: {max}}}"));
+            let capacity = capacity.unwrap_or_default();
             yaml += &format!(
-                "  - {{name: state-{id}, id: {id}, address: \"{address}\", weight: {weight}, state: {state}}}\n"
+                "  - {{name: state-{id}, id: {id}, address: \"{address}\", weight: {weight}, state: {state}{capacity}}}\n"
             );
         }
         yaml
