@@ -33,6 +33,7 @@
 //! A module imports only from layers below its own; `tests/layers.rs` holds the table.
 //! ARCHITECTURE.md follows one request through these files and gives the reasons.
 
+pub mod account;
 pub mod admin;
 pub mod app;
 pub mod backend;

@@ -21,7 +21,8 @@ use staterouter::control::engine::PeerView;
 use staterouter::control::handle::{Command, ControlEnd, PeerNews, Published, handle};
 use staterouter::control::peer::{self, PeerState};
 use staterouter::control::status::{
-    BackendStatus, LastReload, ReloadOutcome, ReloadResult, StageCounts, Status, Verdict,
+    AccountingStatus, BackendLoad, BackendStatus, LastReload, ReloadOutcome, ReloadResult,
+    StageCounts, Status, Verdict,
 };
 use staterouter::handover::{Place, SlotState};
 use staterouter::metrics::Pool;
@@ -124,6 +125,10 @@ fn published(verdicts: [Verdict; 2]) -> Published {
         owed_removals: 0,
         moved_here: 0,
         absent_while_away: 0,
+        load: BackendLoad {
+            sessions: Some(8),
+            ..BackendLoad::default()
+        },
     };
     let status = Status {
         version: "0.0.0",
@@ -139,6 +144,7 @@ fn published(verdicts: [Verdict; 2]) -> Published {
             },
         }),
         backends: (1..).zip(verdicts).map(backend).collect(),
+        accounting: AccountingStatus::default(),
         slots: StageCounts {
             steady: 16_384,
             ..StageCounts::default()

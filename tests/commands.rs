@@ -25,7 +25,7 @@ const MAP: &str = "version: 7
 backends:
   - {name: state-a, id: 1, address: \"127.0.0.1:1\"}
   - {name: state-b, address: \"127.0.0.1:2\"}
-  - {name: state-c, address: \"127.0.0.1:3\", state: drain}
+  - {name: state-c, address: \"127.0.0.1:3\", state: drain, capacity: {sessions: 9, memory: 2048MiB}}
 ";
 
 /// A main file and its partition map, in a directory of their own.
@@ -75,6 +75,7 @@ fn check_says_what_is_fine_and_which_ids_are_derived() {
             "{}: fine, version 7, backends: 3, 2 active",
             files.path("map.yaml")
         ),
+        "state-c: capacity 9 sessions, 2GiB".to_owned(),
         derived("state-b"),
         derived("state-c"),
     ];

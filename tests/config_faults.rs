@@ -241,6 +241,37 @@ fn quantities_at_the_ends_of_their_ranges_are_accepted() {
 }
 
 #[test]
+fn a_capacity_is_a_number_of_sessions_a_size_or_both() {
+    for (capacity, is_good) in [
+        ("{}", true),
+        ("{sessions: 1}", true),
+        ("{memory: 2GiB}", true),
+        ("{sessions: 1000000000, memory: 16384GiB}", true),
+        ("{sessions: 1000000001}", false),
+        ("{memory: 1048575B}", false),
+    ] {
+        let map =
+            format!("version: 1\nbackends:\n  - {{name: a, address: a:1, capacity: {capacity}}}\n");
+        assert_eq!(PartitionMap::parse(map, "f").is_ok(), is_good, "{capacity}");
+    }
+    backend_faults(
+        "  - {name: a, address: a:1, capacity: {sessions: 0, memory: 2}}\n",
+        &[
+            (3, 50, "`0` is out of range", "from 1 to 1000000000"),
+            (3, 61, "`2` has no unit", "`2GiB`"),
+        ],
+    );
+    backend_faults(
+        "  - {name: a, address: a:1, capacity: 5}\n",
+        &[(3, 39, "`capacity` must be a map", "`key: value`")],
+    );
+    backend_faults(
+        "  - {name: a, address: a:1, capacity: {bytes: 5}}\n",
+        &[(3, 40, "unknown key `bytes`", "`sessions`, `memory`")],
+    );
+}
+
+#[test]
 fn connecting_must_fit_into_the_answer() {
     main_fault(
         "timeouts:\n  connect: 5s\n  answer: 4000ms\n",

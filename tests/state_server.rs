@@ -298,3 +298,34 @@ fn a_server_without_a_single_connection_is_wrong_usage() {
     assert_eq!((code, stdout.as_str()), (Some(2), ""));
     assert!(stderr.contains("--max-connections"), "{stderr}");
 }
+
+#[test]
+fn its_status_page_says_what_it_holds() {
+    let server = server(&["--admin", "127.0.0.1:0", "--max-memory", "1MiB"]);
+    let admin = server.admin();
+    let status = || support::admin::status(admin);
+    assert_eq!(
+        (&status()["sessions"], &status()["session_bytes"]),
+        (&0.into(), &0.into())
+    );
+
+    let mut client = Client::connect(server.address);
+    assert_eq!(client.ask(&put(ID, 0, &[b'x'; 300])), DONE);
+    assert_eq!(
+        client.ask(&put("b5k2ye1tqz0mh3wdcx4nvs1g", 0, &[b'x'; 50])),
+        DONE
+    );
+    assert_eq!(client.ask(&put(ID, 0, &[b'x'; 100])), DONE);
+    let held = status();
+    assert_eq!(
+        (&held["sessions"], &held["session_bytes"]),
+        (&2.into(), &150.into())
+    );
+    assert!(held["memory_bytes"].as_u64().unwrap() > 150);
+    assert_eq!(held["max_memory_bytes"], 1 << 20);
+
+    for (path, code) in [("/healthz", 200), ("/metrics", 404), ("/reload", 404)] {
+        assert_eq!(support::admin::get(admin, path).0, code, "{path}");
+    }
+    assert_eq!(support::admin::post(admin, "/status").0, 405);
+}

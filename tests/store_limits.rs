@@ -30,6 +30,7 @@ fn a_full_budget_refuses_new_items_and_nothing_else() {
     assert_eq!(put(&store, "a", "20", 5000, 0), DONE);
     assert_eq!(insert_only(&store, "a", 0), DONE);
     assert_eq!(store.stats().bytes, 2 * item + 4900);
+    assert_eq!(store.stats().body_bytes, 200 + 4900);
     assert!(matches!(
         store.apply(b"b", Operation::Acquire, at(0)),
         Outcome::Found { .. }
@@ -49,6 +50,7 @@ fn a_full_budget_refuses_new_items_and_nothing_else() {
         store.stats(),
         Stats {
             items: 2,
+            body_bytes: 200,
             bytes: 2 * item,
             refused_new: 4,
             expired: 1
@@ -108,6 +110,7 @@ fn threads_together_never_exceed_the_budget() {
     let refused = (THREADS * PER_THREAD) as u64 - fitting;
     let expected = Stats {
         items: fitting,
+        body_bytes: fitting * 50,
         bytes: max,
         refused_new: refused,
         expired: 0,

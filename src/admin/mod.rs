@@ -2,6 +2,7 @@
 //!
 //! * [`server`]: the thread, its connections and their bounds.
 //! * `pages`: what is asked and what is answered.
+//! * [`site`]: the same for a state server, which has less to say.
 //! * [`peers`]: asks the other proxies.
 //!
 //! Everything comes from and goes to control through its handle. hyper is used here only: it
@@ -10,5 +11,7 @@
 mod pages;
 pub mod peers;
 pub mod server;
+pub mod site;
 
 pub use server::{AdminOptions, AdminServer};
+pub use site::StoreSite;

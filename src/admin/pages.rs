@@ -85,20 +85,28 @@ impl Page {
     }
 
     fn wrong_method(self) -> Response<Full<Bytes>> {
-        let allowed = match self {
-            Self::Reload => "POST",
-            Self::Healthz | Self::Readyz | Self::Peer | Self::Status | Self::Metrics => "GET, HEAD",
-        };
-        let message = format!("ask for it with {allowed}");
-        let mut response = text(StatusCode::METHOD_NOT_ALLOWED, &message);
-        let headers = response.headers_mut();
-        headers.insert(ALLOW, HeaderValue::from_static(allowed));
-        response
+        match self {
+            Self::Reload => wrong_method("POST"),
+            Self::Healthz | Self::Readyz | Self::Peer | Self::Status | Self::Metrics => {
+                wrong_method("GET, HEAD")
+            }
+        }
     }
 }
 
+pub(super) fn wrong_method(allowed: &'static str) -> Response<Full<Bytes>> {
+    let message = format!("ask for it with {allowed}");
+    let mut response = text(StatusCode::METHOD_NOT_ALLOWED, &message);
+    let headers = response.headers_mut();
+    headers.insert(ALLOW, HeaderValue::from_static(allowed));
+    response
+}
+
 /// Reads a body to its end, so that the next request can follow on the connection.
-async fn skip_body<B>(body: B, options: &AdminOptions) -> Result<(), Response<Full<Bytes>>>
+pub(super) async fn skip_body<B>(
+    body: B,
+    options: &AdminOptions,
+) -> Result<(), Response<Full<Bytes>>>
 where
     B: Body,
     B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
@@ -152,7 +160,7 @@ fn scrape(control: &ControlHandle, metrics: &Metrics) -> Response<Full<Bytes>> {
     }
 }
 
-fn json(status: StatusCode, content: &impl Serialize) -> Response<Full<Bytes>> {
+pub(super) fn json(status: StatusCode, content: &impl Serialize) -> Response<Full<Bytes>> {
     match serde_json::to_vec(content) {
         Ok(mut body) => {
             body.push(b'\n');
@@ -162,7 +170,7 @@ fn json(status: StatusCode, content: &impl Serialize) -> Response<Full<Bytes>> {
     }
 }
 
-fn text(status: StatusCode, message: &str) -> Response<Full<Bytes>> {
+pub(super) fn text(status: StatusCode, message: &str) -> Response<Full<Bytes>> {
     respond(status, TEXT, format!("{message}\n").into())
 }
 

@@ -15,7 +15,8 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{Semaphore, watch};
 use tokio::task::JoinSet;
 
-use super::{pages, peers};
+use super::peers;
+use super::site::{ProxySite, Site, StoreSite};
 use crate::config::BackendAddress;
 use crate::control::handle::ControlHandle;
 use crate::metrics::Metrics;
@@ -62,9 +63,6 @@ impl Default for AdminOptions {
     }
 }
 
-/// What the pages show, and the way to what they do.
-type Shown = (ControlHandle, Arc<Metrics>);
-
 /// The running admin server, and the asking of the peers.
 #[derive(Debug)]
 pub struct AdminServer {
@@ -86,11 +84,44 @@ impl AdminServer {
         metrics: Arc<Metrics>,
         options: AdminOptions,
     ) -> io::Result<Self> {
+        let most_lookups = peers.len();
+        let asking = {
+            let control = control.clone();
+            move |tasks: &mut JoinSet<()>, stopped: &watch::Receiver<bool>| {
+                for (index, peer) in peers.into_iter().enumerate() {
+                    let (control, stopped) = (control.clone(), stopped.clone());
+                    tasks.spawn(peers::ask_for_ever(index, peer, control, options, stopped));
+                }
+            }
+        };
+        let site = ProxySite { control, metrics };
+        Self::run(listeners, site, options, most_lookups, asking)
+    }
+
+    /// The same for a state server, which has no peers.
+    ///
+    /// # Errors
+    /// When the system gives no thread or event queue.
+    pub fn start_for_store(
+        listeners: Listeners,
+        store: StoreSite,
+        options: AdminOptions,
+    ) -> io::Result<Self> {
+        Self::run(Some(listeners), store, options, 0, |_, _| ())
+    }
+
+    fn run(
+        listeners: Option<Listeners>,
+        site: impl Site,
+        options: AdminOptions,
+        most_lookups: usize,
+        spawn_others: impl FnOnce(&mut JoinSet<()>, &watch::Receiver<bool>) + Send + 'static,
+    ) -> io::Result<Self> {
         let address = listeners.as_ref().map(|listeners| listeners.address);
         let runtime = tokio::runtime::Builder::new_current_thread()
             .enable_io()
             .enable_time()
-            .max_blocking_threads(peers.len().max(1))
+            .max_blocking_threads(most_lookups.max(1))
             .build()?;
         let sockets = listeners
             .into_iter()
@@ -104,13 +135,9 @@ impl AdminServer {
         let serve = async move {
             let mut tasks = JoinSet::new();
             for socket in sockets {
-                let shown = (control.clone(), Arc::clone(&metrics));
-                tasks.spawn(accept(socket, shown, options, stopped.clone()));
+                tasks.spawn(accept(socket, site.clone(), options, stopped.clone()));
             }
-            for (index, peer) in peers.into_iter().enumerate() {
-                let (control, stopped) = (control.clone(), stopped.clone());
-                tasks.spawn(peers::ask_for_ever(index, peer, control, options, stopped));
-            }
+            spawn_others(&mut tasks, &stopped);
             tasks.join_all().await;
         };
         let run = move || {
@@ -138,7 +165,7 @@ impl AdminServer {
 /// Accepts until it is stopped, then waits for the connections to end.
 async fn accept(
     socket: TcpListener,
-    shown: Shown,
+    site: impl Site,
     options: AdminOptions,
     stopped: watch::Receiver<bool>,
 ) {
@@ -153,7 +180,7 @@ async fn accept(
             };
             match socket.accept().await {
                 Ok((stream, peer)) => {
-                    let serve = serve(stream, peer, shown.clone(), options, stopped.clone());
+                    let serve = serve(stream, peer, site.clone(), options, stopped.clone());
                     connections.spawn(async move {
                         serve.await;
                         drop(place);
@@ -179,14 +206,15 @@ async fn accept(
 async fn serve(
     stream: TcpStream,
     peer: SocketAddr,
-    (control, metrics): Shown,
+    site: impl Site,
     options: AdminOptions,
     mut stopped: watch::Receiver<bool>,
 ) {
-    let (control, metrics, options) = (&control, &metrics, &options);
-    let answer = service_fn(|request| async move {
-        Ok::<_, Infallible>(pages::answer(request, control, metrics, options).await)
-    });
+    let (site, options) = (&site, &options);
+    let answer =
+        service_fn(
+            |request| async move { Ok::<_, Infallible>(site.answer(request, options).await) },
+        );
     let connection = http1::Builder::new()
         .timer(TokioTimer::new())
         .header_read_timeout(options.receive)

@@ -9,10 +9,11 @@ use std::sync::Arc;
 
 use super::StartError;
 use super::proxy_server::{self, ProxyServer};
-use super::state_server::{self, StateServerOptions};
+use super::state_server::{self, StateServer, StateServerOptions};
+use crate::account::Capacity;
 use crate::config::{BackendAddress, BackendSpec, BackendState, Config, PartitionMap};
 use crate::control::ControlOptions;
-use crate::net::{ListenError, Running};
+use crate::net::ListenError;
 use crate::route::HashKey;
 use crate::store::Store;
 
@@ -81,7 +82,7 @@ pub struct DemoServer {
     /// Its items.
     pub store: Arc<Store>,
     /// The server.
-    pub running: Running,
+    pub running: StateServer,
 }
 
 /// Starts the state servers, then the proxy on `listen`, or on any port if that one is taken.
@@ -95,10 +96,10 @@ pub fn start(listen: SocketAddr) -> Result<Demo, StartError> {
             max_connections: BACKEND_CONNECTIONS,
             ..StateServerOptions::new(ANY_PORT)
         };
-        let (running, store) = state_server::start(&options)?;
+        let running = state_server::start(&options)?;
         Ok(DemoServer {
             name,
-            store,
+            store: Arc::clone(&running.store),
             running,
         })
     };
@@ -143,6 +144,7 @@ fn partition_map(servers: &[DemoServer]) -> PartitionMap {
         address: BackendAddress::from(server.running.address),
         weight: 100,
         state: BackendState::Active,
+        capacity: Capacity::default(),
     };
     PartitionMap {
         version: 1,

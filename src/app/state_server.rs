@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use super::system::{self, Descriptors};
 use super::{StartError, worker_count};
+use crate::admin::{AdminOptions, AdminServer, StoreSite};
 use crate::config::AllowList;
 use crate::net::{ConnectionCap, Listeners, Running, ServeOptions, spawn_workers};
 use crate::state_server::{BodyBudget, Clock, StateOptions, StateService};
@@ -49,6 +50,34 @@ pub struct StateServerOptions {
     pub max_body_bytes: u64,
     /// Most connections at a time.
     pub max_connections: usize,
+    /// Where it says how much it holds; `None` for nowhere.
+    pub admin: Option<SocketAddr>,
+}
+
+/// A running state server.
+#[derive(Debug)]
+pub struct StateServer {
+    /// Where it listens.
+    pub address: SocketAddr,
+    /// Its items.
+    pub store: Arc<Store>,
+    workers: Running,
+    admin: Option<AdminServer>,
+}
+
+impl StateServer {
+    /// Where it says how much it holds, if it does.
+    pub fn admin(&self) -> Option<SocketAddr> {
+        self.admin.as_ref().and_then(|admin| admin.address)
+    }
+
+    /// Lets requests in flight finish, then ends the rest.
+    pub fn stop(self) {
+        self.workers.stop();
+        if let Some(admin) = self.admin {
+            admin.stop();
+        }
+    }
 }
 
 impl StateServerOptions {
@@ -61,24 +90,28 @@ impl StateServerOptions {
             max_memory_bytes: None,
             max_body_bytes: HeadLimits::default().max_body_bytes,
             max_connections: 10_000,
+            admin: None,
         }
     }
 }
 
-/// Starts a state server with an empty store, which is returned too. It holds no more connections than
-/// the limit on open files allows.
+/// Starts a state server with an empty store. It holds no more connections than the limit on open
+/// files allows.
 ///
 /// # Errors
 /// [`StartError`].
-pub fn start(options: &StateServerOptions) -> Result<(Running, Arc<Store>), StartError> {
+pub fn start(options: &StateServerOptions) -> Result<StateServer, StartError> {
     let workers = worker_count(options.workers);
     let listeners = Listeners::bind(options.listen, workers)?;
+    let admin = options.admin.map(|address| Listeners::bind(address, 1));
+    let admin = admin.transpose()?;
+    let admin_options = AdminOptions::default();
     let connections = system::connections_that_fit(&Descriptors {
         connections: options.max_connections,
         per_connection: 1,
         idle: 0,
         workers,
-        own: 0,
+        own: admin.as_ref().map_or(0, |_| admin_options.max_connections),
     });
     let mut store_options = StoreOptions::new(random_key()?);
     store_options.max_memory_bytes = options.max_memory_bytes;
@@ -102,11 +135,24 @@ pub fn start(options: &StateServerOptions) -> Result<(Running, Arc<Store>), Star
         accept_wait: ACCEPT_WAIT,
         shutdown: SHUTDOWN,
     };
-    let running = spawn_workers(listeners, &serve, move |worker| {
+    let workers = spawn_workers(listeners, &serve, move |worker| {
         StateService::new(worker, state.clone())
     })
     .map_err(StartError::Thread)?;
-    Ok((running, store))
+    let start_admin = |listeners| {
+        let site = StoreSite {
+            store: Arc::clone(&store),
+            max_memory_bytes: options.max_memory_bytes,
+        };
+        AdminServer::start_for_store(listeners, site, admin_options)
+    };
+    let admin = admin.map(start_admin).transpose();
+    Ok(StateServer {
+        address: workers.address,
+        admin: admin.map_err(StartError::Thread)?,
+        store,
+        workers,
+    })
 }
 
 /// At least one longest body fits, or it could never be stored.

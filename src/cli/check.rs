@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 
 use super::{Exit, output};
+use crate::account::Capacity;
 use crate::config::{self, BackendState, LoadError};
 
 #[derive(Debug, clap::Args)]
@@ -34,6 +35,11 @@ pub(super) fn run(args: &CheckArgs) -> Exit {
         map.version,
         map.backends.len()
     ));
+    for backend in &map.backends {
+        if let Some(capacity) = describe(backend.capacity) {
+            output::line(format_args!("{}: capacity {capacity}", backend.name));
+        }
+    }
     for backend in map.backends.iter().filter(|backend| backend.id_is_derived) {
         output::line(format_args!(
             "note: backend {} has no id; {} is derived from its name",
@@ -41,4 +47,14 @@ pub(super) fn run(args: &CheckArgs) -> Exit {
         ));
     }
     Exit::Fine
+}
+
+/// `None` when nothing is limited.
+fn describe(capacity: Capacity) -> Option<String> {
+    let sessions = capacity.sessions.map(|max| format!("{max} sessions"));
+    let memory = capacity.memory_bytes.map(config::format_size);
+    match (sessions, memory) {
+        (Some(sessions), Some(memory)) => Some(format!("{sessions}, {memory}")),
+        (sessions, memory) => sessions.or(memory),
+    }
 }

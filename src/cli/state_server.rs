@@ -28,6 +28,9 @@ pub(super) struct StateServerArgs {
     /// Most connections at a time
     #[arg(long, value_name = "N", default_value_t = 10_000, value_parser = at_least_one())]
     max_connections: usize,
+    /// Where to answer GET /status over HTTP with how many sessions it holds and how many bytes
+    #[arg(long, value_name = "ADDR")]
+    admin: Option<SocketAddr>,
     /// Threads; 0 is one per core
     #[arg(long, value_name = "N", default_value_t = 0, value_parser = clap::value_parser!(u16).range(..=256))]
     workers: u16,
@@ -54,6 +57,7 @@ pub(super) fn run(args: &StateServerArgs) -> Exit {
         max_memory_bytes: args.max_memory,
         max_body_bytes: args.max_body,
         max_connections: args.max_connections,
+        admin: args.admin,
         ..StateServerOptions::new(args.listen)
     };
     let mut signals = match StopSignals::new() {
@@ -63,15 +67,18 @@ pub(super) fn run(args: &StateServerArgs) -> Exit {
     if let Err(error) = signals.catch_hangup() {
         return output::could_not_run(error);
     }
-    let (running, store) = match state_server::start(&options) {
+    let server = match state_server::start(&options) {
         Ok(started) => started,
         Err(error) => return output::could_not_run(error),
     };
-    output::line(format_args!("listening on {}", running.address));
-    tracing::info!(address = %running.address, "serving");
+    output::line(format_args!("listening on {}", server.address));
+    if let Some(admin) = server.admin() {
+        output::line(format_args!("admin on {admin}"));
+    }
+    tracing::info!(address = %server.address, "serving");
     signals.wait();
-    let stats = store.stats();
+    let stats = server.store.stats();
     tracing::info!(sessions = stats.items, bytes = stats.bytes, "stopping");
-    signals.stop(|| running.stop());
+    signals.stop(|| server.stop());
     Exit::Fine
 }

@@ -15,6 +15,12 @@ pub fn parse_size(text: &str) -> Result<u64, String> {
     units::parse(text, SIZE).map_err(|_| "write a number and its unit, such as `512MiB`".to_owned())
 }
 
+/// Writes a number of bytes as [`parse_size`] reads it, in the largest unit that divides it.
+#[must_use]
+pub fn format_size(bytes: u64) -> String {
+    units::format(bytes, SIZE)
+}
+
 /// Reads a duration with its unit, such as `500ms` or `2m`.
 ///
 /// # Errors

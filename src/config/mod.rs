@@ -28,7 +28,7 @@ mod units;
 
 pub use address::{AddressError, BackendAddress, BackendHost};
 pub use allow::AllowList;
-pub use arguments::{Network, parse_duration, parse_network, parse_size};
+pub use arguments::{Network, format_size, parse_duration, parse_network, parse_size};
 pub use fault::{Fault, Faults};
 pub use load::{LoadError, Loaded, load, load_partition_map};
 pub use partition_map::{

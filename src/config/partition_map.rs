@@ -2,11 +2,12 @@
 
 use std::collections::HashMap;
 
+use crate::account::Capacity;
 use crate::route::HashKey;
 
 use super::address::BackendAddress;
 use super::fault::{Faults, Place};
-use super::kinds::{Choice, Integer, Mistake, Text};
+use super::kinds::{Choice, Integer, Mistake, Sizes, Text};
 use super::outline::Outline;
 use super::printable::quoted;
 use super::raw;
@@ -46,6 +47,8 @@ pub struct BackendSpec {
     pub weight: u16,
     /// Whether it takes part.
     pub state: BackendState,
+    /// How much it can hold.
+    pub capacity: Capacity,
 }
 
 /// Whether a backend takes part.
@@ -92,6 +95,7 @@ struct Draft {
     address: Read<BackendAddress>,
     weight: u64,
     state: BackendState,
+    capacity: Capacity,
 }
 
 fn read_partition_map(map: &mut MapReader<'_, '_>) -> Option<PartitionMap> {
@@ -171,6 +175,30 @@ fn read_backend(map: &mut MapReader<'_, '_>) -> Draft {
                 BackendState::Active,
             )
             .value,
+        capacity: map.section(
+            "capacity",
+            "What the state server can hold. Only the figures and forecasts of `/status` depend on \
+             it: nothing is refused.",
+            read_capacity,
+        ),
+    }
+}
+
+fn read_capacity(map: &mut MapReader<'_, '_>) -> Capacity {
+    let sessions = map.derived(
+        "sessions",
+        "Sessions; without limit when left out.",
+        &Integer(1..=1_000_000_000),
+    );
+    let memory = map.derived(
+        "memory",
+        "Bytes of all sessions' bodies; without limit when left out. Leave room for what the state \
+         server needs besides.",
+        &Sizes(1 << 20..=16_384 << 30),
+    );
+    Capacity {
+        sessions: sessions.value(),
+        memory_bytes: memory.value(),
     }
 }
 
@@ -184,6 +212,7 @@ impl Draft {
             address: self.address.value()?,
             weight: u16::try_from(self.weight).ok()?,
             state: self.state,
+            capacity: self.capacity,
         })
     }
 

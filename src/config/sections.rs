@@ -366,7 +366,7 @@ const LEVELS: Choice<LogLevel> = Choice(&[
 
 const FORMATS: Choice<LogFormat> = Choice(&[("text", LogFormat::Text), ("json", LogFormat::Json)]);
 
-const SWITCH: Choice<bool> = Choice(&[("on", true), ("off", false)]);
+pub(super) const SWITCH: Choice<bool> = Choice(&[("on", true), ("off", false)]);
 
 pub(super) const LISTEN: Text<SocketAddr> = Text {
     wanted: "an IP address and a port, such as `127.0.0.1:42424` or `\"[::1]:42424\"`",

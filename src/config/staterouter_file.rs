@@ -41,6 +41,8 @@ pub struct Config {
     pub health: HealthConfig,
     /// How sessions move between backends.
     pub handover: HandoverConfig,
+    /// Whether sessions and their bytes are counted.
+    pub accounting: bool,
     /// What is logged, and how.
     pub log: LogConfig,
 }
@@ -59,6 +61,7 @@ impl Config {
             peers: Vec::new(),
             health: HealthConfig::default(),
             handover: HandoverConfig::default(),
+            accounting: true,
             log: LogConfig::default(),
         }
     }
@@ -198,6 +201,13 @@ fn read_sections(map: &mut MapReader<'_, '_>, config: &mut Config, listen: &Fiel
     let handover = map.section("handover", doc, sections::read_handover);
     require_time_for_an_operation(map, &operation, &peers, &handover);
     config.handover = handover.handover;
+    let accounting = map.optional(
+        "accounting",
+        "Whether the sessions at each backend and their bytes are counted.",
+        &sections::SWITCH,
+        config.accounting,
+    );
+    config.accounting = accounting.value;
     let doc = "What is logged, and how.";
     config.log = map.section("log", doc, sections::read_log);
 }

@@ -10,8 +10,10 @@
 //!   reads them.
 //! * [`probes`]: one task per backend that asks whether it is there; `burst` tells which failed
 //!   requests count beside them.
+//! * `accounting`: how many sessions are where, and when a backend is full.
 //! * [`clock`]: the time that everything here goes by.
 
+mod accounting;
 mod burst;
 pub mod clock;
 pub mod engine;

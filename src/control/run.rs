@@ -13,6 +13,7 @@ use std::time::Duration;
 use tokio::sync::{mpsc, watch};
 use tokio::time::{MissedTickBehavior, interval};
 
+use super::accounting::Accounting;
 use super::burst::Bursts;
 use super::clock::Clock;
 use super::engine::{Engine, Notice};
@@ -67,6 +68,7 @@ pub struct Control {
     pub(super) first_meeting: Option<FirstMeeting>,
     pub(super) reasons: Reasons,
     pub(super) bursts: Bursts,
+    pub(super) accounting: Accounting,
     pub(super) last_reload: Option<LastReload>,
     pub(super) reloads: Reloads,
     /// When it is said again that the state file cannot be written.
@@ -155,6 +157,8 @@ impl Control {
             self.try_to_put_in_force(next);
         }
         self.advance();
+        self.accounting
+            .follow(&self.feedback.account, &self.engine, now_ms);
         self.replay(now_ms);
         let version = self.engine.map().version;
         self.peers.complain(version, now_ms);
@@ -214,6 +218,7 @@ impl Control {
             &self.engine,
             &self.in_force,
             &self.reasons,
+            &self.accounting,
             self.last_reload.clone(),
             self.reloads,
             self.peers.status(),

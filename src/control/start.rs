@@ -7,6 +7,7 @@ use std::sync::Arc;
 
 use tokio::sync::oneshot;
 
+use super::accounting::Accounting;
 use super::burst::Bursts;
 use super::clock::Clock;
 use super::engine::{Engine, Refused, ResumeError};
@@ -112,6 +113,7 @@ pub fn prepare(options: ControlOptions) -> Result<Prepared, ControlError> {
     if let Some(last) = &last_reload {
         reload::count(&mut reloads, last.outcome.result);
     }
+    let accounting = Accounting::new(clock.now_ms());
     let peers = Peers::new(&engine.config().peers, clock.now_ms());
     let (meeting, may_serve) = FirstMeeting::new(clock.now_ms());
     let has_to_ask = !begun.is_remembered && !engine.config().peers.is_empty();
@@ -119,6 +121,7 @@ pub fn prepare(options: ControlOptions) -> Result<Prepared, ControlError> {
         &engine,
         &in_force,
         &reasons,
+        &accounting,
         last_reload.clone(),
         reloads,
         peers.status(),
@@ -156,6 +159,7 @@ pub fn prepare(options: ControlOptions) -> Result<Prepared, ControlError> {
         first_meeting: has_to_ask.then_some(meeting),
         reasons,
         bursts: Bursts::default(),
+        accounting,
         last_reload,
         reloads,
         complain_ms: 0,

@@ -13,8 +13,10 @@ use serde_json::{Value, json};
 
 use super::memory::{GivenUp, Memory};
 use super::slot_groups::{GroupError, SlotGroup, group, ungroup};
+use crate::account::Capacity;
 use crate::config::{
     BackendAddress, BackendSpec, BackendState, Faults, PartitionMap, derived_backend_id,
+    format_size, parse_size,
 };
 use crate::handover::{Place, SlotState};
 
@@ -84,7 +86,7 @@ pub enum Damage {
     #[error("{0}")]
     Slots(#[from] GroupError),
     /// A retired backend is none.
-    #[error("the id or the address of retired backend {name:?} cannot be")]
+    #[error("the id, address or capacity of retired backend {name:?} cannot be")]
     Retired {
         /// Its name.
         name: String,
@@ -133,6 +135,18 @@ struct BackendDocument {
     weight: u16,
     #[serde(with = "StateName")]
     state: BackendState,
+    #[serde(default)]
+    capacity: CapacityDocument,
+}
+
+/// With the keys of a capacity in the partition map.
+#[derive(Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct CapacityDocument {
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    sessions: Option<u64>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    memory: Option<String>,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -277,22 +291,42 @@ impl BackendDocument {
             address: spec.address.to_string(),
             weight: spec.weight,
             state: spec.state,
+            capacity: CapacityDocument::new(spec.capacity),
         }
     }
 
     fn into_spec(self) -> Result<BackendSpec, Damage> {
         let id = self.id.unwrap_or_else(|| derived_backend_id(&self.name));
-        match BackendAddress::parse(&self.address) {
-            Ok(address) if Place::new(id).is_some() => Ok(BackendSpec {
+        let capacity = self.capacity.into_capacity();
+        match (BackendAddress::parse(&self.address), capacity) {
+            (Ok(address), Ok(capacity)) if Place::new(id).is_some() => Ok(BackendSpec {
                 name: self.name,
                 id,
                 id_is_derived: self.id.is_none(),
                 address,
                 weight: self.weight,
                 state: self.state,
+                capacity,
             }),
             _ => Err(Damage::Retired { name: self.name }),
         }
+    }
+}
+
+impl CapacityDocument {
+    fn new(capacity: Capacity) -> Self {
+        Self {
+            sessions: capacity.sessions,
+            memory: capacity.memory_bytes.map(format_size),
+        }
+    }
+
+    fn into_capacity(self) -> Result<Capacity, String> {
+        let memory_bytes = self.memory.map(|memory| parse_size(&memory));
+        Ok(Capacity {
+            sessions: self.sessions,
+            memory_bytes: memory_bytes.transpose()?,
+        })
     }
 }
 

@@ -4,12 +4,13 @@ use std::collections::HashMap;
 use std::hash::{BuildHasher, RandomState};
 use std::sync::Arc;
 
+use super::accounting::Accounting;
 use super::clock::Clock;
 use super::engine::{Engine, Member};
 use super::handle::Published;
 use super::peer::PeerState;
 use super::status::{
-    BackendStatus, LastReload, PeerStatus, ReloadResult, StageCounts, Status, Verdict,
+    BackendLoad, BackendStatus, LastReload, PeerStatus, ReloadResult, StageCounts, Status, Verdict,
 };
 use crate::config::BackendState;
 use crate::handover::{Place, SlotState, Stage};
@@ -45,6 +46,7 @@ impl About {
         engine: &Engine,
         in_force: &Arc<[SlotState]>,
         reasons: &Reasons,
+        accounting: &Accounting,
         last_reload: Option<LastReload>,
         reloads: Reloads,
         peers: Vec<PeerStatus>,
@@ -57,7 +59,8 @@ impl About {
             now_ms: self.clock.now_ms(),
             map_version: engine.map().version,
             last_reload,
-            backends: backends(engine, reasons),
+            backends: backends(engine, reasons, accounting),
+            accounting: accounting.status(),
             slots: stages(in_force),
             longest_session_timeout_minutes: engine.longest_timeout_minutes(),
             peers,
@@ -131,7 +134,7 @@ fn stages(slots: &[SlotState]) -> StageCounts {
 }
 
 /// All backends.
-fn backends(engine: &Engine, reasons: &Reasons) -> Vec<BackendStatus> {
+fn backends(engine: &Engine, reasons: &Reasons, accounting: &Accounting) -> Vec<BackendStatus> {
     let mut counts = [Counts::default(); 128];
     for (slot, state) in Slot::all().zip(engine.slots()) {
         counts[usize::from(engine.target(slot).id())].owned += 1;
@@ -142,12 +145,18 @@ fn backends(engine: &Engine, reasons: &Reasons) -> Vec<BackendStatus> {
     }
     let status = |member: &Member| {
         let counts = counts[usize::from(member.place.id())];
-        backend(member, counts, reasons.get(&member.place))
+        let load = accounting.load(member.place, member.spec.capacity);
+        backend(member, counts, reasons.get(&member.place), load)
     };
     engine.members().iter().map(status).collect()
 }
 
-fn backend(member: &Member, counts: Counts, reason: Option<&String>) -> BackendStatus {
+fn backend(
+    member: &Member,
+    counts: Counts,
+    reason: Option<&String>,
+    load: BackendLoad,
+) -> BackendStatus {
     let verdict = Verdict::from(member.health.verdict());
     BackendStatus {
         name: member.spec.name.clone(),
@@ -168,6 +177,7 @@ fn backend(member: &Member, counts: Counts, reason: Option<&String>) -> BackendS
         owed_removals: member.owed,
         moved_here: member.metrics.moved_here(),
         absent_while_away: member.metrics.absent_while_away(),
+        load,
     }
 }
 

@@ -9,6 +9,7 @@ use super::error::{ProxyError, Unanswered};
 use super::exchange::{Answered, Exchange, Progress};
 use super::seek;
 use super::service::{ProxyService, View};
+use super::sighting::Witness;
 use super::trail::Subject;
 use crate::handover::{Refusal, Search, Stage, Step};
 use crate::net::{self, Buffer, Conn, Deadline};
@@ -118,7 +119,10 @@ impl Client {
             route: located.route,
             started,
         };
-        let answered = self.answer_at(&view, &head, subject, received).await;
+        let witness = Witness::new(located.sample, &head, received.filled());
+        let answered = self
+            .answer_at(&view, &head, (subject, witness), received)
+            .await;
         let service = &self.service;
         match answered {
             Ok(answered) => {
@@ -150,7 +154,7 @@ impl Client {
         &mut self,
         view: &Rc<View>,
         head: &RequestHead,
-        subject: Subject,
+        (subject, witness): (Subject, Witness),
         received: &mut Buffer,
     ) -> Result<Answered, Unanswered> {
         let route = subject.route;
@@ -169,6 +173,7 @@ impl Client {
             counter: None,
             away: route.second.filter(|_| route.stage == Stage::Away),
             progress: Progress::new(subject.started),
+            witness,
         };
         let request = exchange.request(received.filled());
         let (search, step) = Search::start(route, request, snapshot.mover_s);

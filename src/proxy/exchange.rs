@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 use super::call::ABSURD_AGE_S;
 use super::error::{ProxyError, Unanswered};
 use super::service::{ProxyService, View};
+use super::sighting::Witness;
 use super::tidy::{self, Untidy};
 use crate::backend::ConnectError;
 use crate::handover::{Cookie, NO_LOCK, Place, Request};
@@ -29,6 +30,7 @@ pub(super) struct Exchange<'a> {
     /// The server that `backend` stands in for.
     pub(super) away: Option<Place>,
     pub(super) progress: Progress,
+    pub(super) witness: Witness,
 }
 
 /// How far a request is, for its metrics.
@@ -500,6 +502,7 @@ impl Exchange<'_> {
             }
             _ => {}
         }
+        self.account_for(head, answer);
     }
 
     fn keep(&self, conn: Option<Conn>) {

@@ -7,6 +7,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use tokio::sync::{mpsc, oneshot};
 
 use super::error::ProxyError;
+use crate::account::Account;
 use crate::handover::Place;
 use crate::health::Failure;
 use crate::net::IoError;
@@ -42,6 +43,8 @@ pub struct Owed {
 /// The workers' end.
 #[derive(Debug)]
 pub struct Feedback {
+    /// Which sessions are where, as far as answers tell.
+    pub account: Account,
     reports: mpsc::Sender<Report>,
     longest_timeout_minutes: AtomicU32,
 }
@@ -51,6 +54,7 @@ impl Feedback {
     pub fn channel() -> (Arc<Self>, mpsc::Receiver<Report>) {
         let (reports, received) = mpsc::channel(MAX_REPORTS);
         let feedback = Self {
+            account: Account::default(),
             reports,
             longest_timeout_minutes: AtomicU32::new(0),
         };

@@ -7,6 +7,7 @@
 //! * `seek`: one request whose item may be at either of two places, as `handover` decides.
 //! * `call`: one small request to one backend, for `seek` and `tidy`.
 //! * `tidy`: gives back locks that nobody knows of, removes what moved items leave behind.
+//! * `sighting`: what the account of sessions learns from an answer.
 //! * `trail`: what the log says of single requests.
 //! * [`feedback`]: what the data path tells the control thread.
 //!
@@ -20,6 +21,7 @@ mod exchange;
 pub mod feedback;
 mod seek;
 pub mod service;
+mod sighting;
 pub mod snapshot;
 mod tidy;
 mod trail;

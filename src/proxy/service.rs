@@ -13,6 +13,7 @@ use super::feedback::{self, Feedback};
 use super::snapshot::{Backend, Snapshot};
 use super::tidy::Tidying;
 use super::trail::Lines;
+use crate::account::Sample;
 use crate::backend::{ConnectError, Pool, PoolLimits};
 use crate::handover::Route;
 use crate::metrics::{BackendShard, ClientRefusal, Metrics, Outcome, WorkerShard};
@@ -56,6 +57,7 @@ pub(super) struct View {
 pub(super) struct Located {
     pub(super) route: Route,
     pub(super) fingerprint: Fingerprint,
+    pub(super) sample: Sample,
 }
 
 impl View {
@@ -168,6 +170,7 @@ impl ProxyService {
         Ok(Located {
             route: view.snapshot.slots.lookup(located.slot.index()),
             fingerprint: located.fingerprint,
+            sample: self.feedback.account.sample(located.hash, key.key()),
         })
     }
 

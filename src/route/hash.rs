@@ -54,6 +54,7 @@ impl HashKey {
         Located {
             slot: Slot((hash >> (u64::BITS - SLOT_BITS)) as u16),
             fingerprint: Fingerprint(hash as u32),
+            hash,
         }
     }
 
@@ -77,6 +78,8 @@ pub struct Located {
     pub slot: Slot,
     /// Its name in logs.
     pub fingerprint: Fingerprint,
+    /// [`HashKey::hash`], of which both are parts.
+    pub hash: u64,
 }
 
 /// One of [`SLOT_COUNT`] equal shares of the hash space; always below that number.

@@ -83,6 +83,8 @@ impl fmt::Debug for StoreOptions {
 pub struct Stats {
     /// Items held now, including expired ones that no sweep or lookup has met yet.
     pub items: u64,
+    /// Length of their bodies together.
+    pub body_bytes: u64,
     /// What these items cost, as [`StoreOptions::max_memory_bytes`] counts.
     pub bytes: u64,
     /// PUTs of new items refused for lack of memory.
@@ -197,6 +199,7 @@ impl Store {
         for shard in &self.shards {
             let shard = lock(shard);
             stats.items += shard.items() as u64;
+            stats.body_bytes += shard.body_bytes();
             stats.refused_new += shard.refused_new();
             stats.expired += shard.expired();
         }

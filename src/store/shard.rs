@@ -65,6 +65,7 @@ pub(super) struct Shard {
     slots: Vec<Slot>,
     index: HashTable<u32>,
     wheel: Wheel,
+    body_bytes: u64,
     expired: u64,
     refused_new: u64,
 }
@@ -75,6 +76,7 @@ impl Shard {
             slots: Vec::new(),
             index: HashTable::new(),
             wheel: Wheel::new(),
+            body_bytes: 0,
             expired: 0,
             refused_new: 0,
         }
@@ -82,6 +84,11 @@ impl Shard {
 
     pub(super) fn items(&self) -> usize {
         self.slots.len()
+    }
+
+    /// Length of all items' bodies.
+    pub(super) fn body_bytes(&self) -> u64 {
+        self.body_bytes
     }
 
     /// Items found expired, by lookups and sweeps.
@@ -135,6 +142,8 @@ impl Shard {
             Stored::No(outcome) => outcome,
             Stored::Yes { timeout_changed } => {
                 budget.resize(body.len(), item.body_bytes());
+                self.body_bytes += item.body_bytes() as u64;
+                self.body_bytes -= body.len() as u64;
                 if timeout_changed && self.wheel.is_filed_late(&self.slots[slot as usize]) {
                     self.wheel.unfile(&mut self.slots, slot);
                     self.wheel.file(&mut self.slots, slot);
@@ -245,6 +254,7 @@ impl Shard {
                 return false;
             }
         };
+        self.body_bytes += body.len() as u64;
         // By an eighth and not by doubling: with millions of items the spare slots add up.
         if self.slots.len() == self.slots.capacity() {
             self.slots
@@ -282,6 +292,7 @@ impl Shard {
             }
             self.wheel.relocated(&mut self.slots, slot);
         }
+        self.body_bytes -= taken.item.body_bytes() as u64;
         budget.release(taken.cost_bytes());
         taken
     }

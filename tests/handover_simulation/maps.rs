@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
+use staterouter::account::Capacity;
 use staterouter::config::{BackendAddress, BackendSpec, BackendState, PartitionMap};
 use staterouter::handover::Place;
 use staterouter::route::{HashKey, Placement, Slot};
@@ -85,6 +86,7 @@ pub(crate) fn map(spec: &Spec, version: u64) -> PartitionMap {
         address: BackendAddress::parse(&format!("10.0.0.{id}:42424")).unwrap(),
         weight,
         state,
+        capacity: Capacity::default(),
     };
     PartitionMap {
         version,

@@ -16,6 +16,10 @@ pub fn get(admin: SocketAddr, path: &str) -> Answer {
     ask(admin, "GET", path)
 }
 
+pub fn post(admin: SocketAddr, path: &str) -> Answer {
+    ask(admin, "POST", path)
+}
+
 /// Has the files read again; the status code and the outcome.
 pub fn reload(admin: SocketAddr) -> (u16, Value) {
     let (status, body) = ask(admin, "POST", "/reload");

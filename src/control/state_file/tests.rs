@@ -9,7 +9,7 @@ version: 7
 hash_key: 00112233445566778899aabbccddeeff
 accept_moved_share: 90
 backends:
-  - {name: a, id: 1, address: 'a.example:42424', weight: 200}
+  - {name: a, id: 1, address: 'a.example:42424', weight: 200, capacity: {sessions: 9, memory: 2GiB}}
   - {name: derived, address: 'c.example:42424', state: 'off'}
   - {name: b, id: 127, address: '[fd00::1]:42424', state: drain}
 ";
@@ -26,6 +26,10 @@ fn retired(id: u8) -> BackendSpec {
         address: BackendAddress::parse("10.0.0.1:1").unwrap(),
         weight: 100,
         state: BackendState::Active,
+        capacity: Capacity {
+            sessions: None,
+            memory_bytes: Some(3_000_001),
+        },
     }
 }
 

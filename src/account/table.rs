@@ -1,0 +1,325 @@
+//! The sessions that are followed. Written by all workers without a lock.
+
+use std::fmt;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use super::entry::{Entry, IDENTITY_SHIFT, MAX_RANK, Tick, What, Who};
+
+/// Sessions that have found no place since the last audit when the level rises without one. One in
+/// a thousand of those that are followed then.
+const MAX_MISSED: u64 = 64;
+
+/// Entries that are found together: one cache line.
+const BUCKET_ENTRIES: usize = 4;
+
+const BUCKET_BITS: u32 = 15;
+const BUCKETS: usize = 1 << BUCKET_BITS;
+const STEP_BITS: u32 = IDENTITY_SHIFT - BUCKET_BITS;
+
+/// The mask of nothing: no hash but 0 has these bits clear.
+const FOLLOW_NOTHING: u64 = u64::MAX;
+
+/// The followed sessions of all backends.
+///
+/// A session has its place in one of two buckets of four, and takes the emptier one: so the table
+/// can be well over half full before one finds no place.
+pub struct Account {
+    clock: Clock,
+    counts: Counts,
+    buckets: Box<[Bucket]>,
+}
+
+/// What every request reads and nearly nobody writes.
+#[derive(Debug, Default)]
+#[repr(align(64))]
+struct Clock {
+    /// The bits of a hash that are clear if its session is followed: as many as the level.
+    mask: AtomicU64,
+    now: AtomicU64,
+}
+
+/// What few requests write.
+#[derive(Debug, Default)]
+#[repr(align(64))]
+struct Counts {
+    missed: AtomicU64,
+    discovered: AtomicU64,
+}
+
+#[derive(Debug, Default)]
+#[repr(align(64))]
+struct Bucket([Entry; BUCKET_ENTRIES]);
+
+/// The item of a request, if it is followed.
+///
+/// | bits | what |
+/// |---|---|
+/// | 63..32 | fingerprint of the item's key |
+/// | 31..27 | rank of its session |
+/// | 26..12 | its bucket |
+/// | 11..0 | odd: what leads from there to its other bucket |
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Sample(u64);
+
+/// What an answer says about an item.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Sighting {
+    /// It was stored.
+    Stored {
+        /// Length of its body.
+        bytes: u64,
+        /// Its timeout.
+        timeout_minutes: u32,
+    },
+    /// It was stored unless there was one.
+    Created {
+        /// Length of its body.
+        bytes: u64,
+        /// Its timeout.
+        timeout_minutes: u32,
+    },
+    /// It was read.
+    Read {
+        /// Length of its body.
+        bytes: u64,
+        /// Its timeout.
+        timeout_minutes: u32,
+    },
+    /// It is there, and its time starts anew.
+    Touched,
+    /// It is nowhere any more.
+    Gone,
+    /// It is not at the backend that was asked.
+    Absent,
+}
+
+impl Sample {
+    /// An item that is not followed.
+    pub const NONE: Self = Self(0);
+
+    /// `hash` is the session's, `key` the item's whole key: applications may share session ids.
+    fn new(hash: u64, key: &[u8]) -> Self {
+        let mixed = fold(hash, key);
+        let rank = u64::from(hash.trailing_zeros().min(MAX_RANK));
+        let fingerprint = mixed >> 32 << 32;
+        let buckets = mixed & ((1 << IDENTITY_SHIFT) - 1);
+        Self(fingerprint | rank << IDENTITY_SHIFT | buckets | 1)
+    }
+
+    fn rank(self) -> u32 {
+        (self.0 >> IDENTITY_SHIFT) as u32 & MAX_RANK
+    }
+
+    /// Never the same one twice.
+    fn buckets(self) -> [usize; 2] {
+        let first = (self.0 >> STEP_BITS) as usize & (BUCKETS - 1);
+        let step = self.0 as usize & ((1 << STEP_BITS) - 1);
+        [first, first ^ step]
+    }
+}
+
+impl Default for Account {
+    fn default() -> Self {
+        Self {
+            clock: Clock::default(),
+            counts: Counts::default(),
+            buckets: (0..BUCKETS).map(|_| Bucket::default()).collect(),
+        }
+    }
+}
+
+impl fmt::Debug for Account {
+    /// Without the sessions.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Account")
+            .field("clock", &self.clock)
+            .field("counts", &self.counts)
+            .finish_non_exhaustive()
+    }
+}
+
+impl Account {
+    /// Sessions that can be followed at a time.
+    pub const ENTRIES: usize = BUCKETS * BUCKET_ENTRIES;
+
+    /// What it takes, whatever it is told.
+    pub const MEMORY_BYTES: usize = size_of::<Self>() + BUCKETS * size_of::<Bucket>();
+
+    /// Whether the item with this key is followed, given the hash of its session's id. One load and
+    /// a branch if it is not.
+    #[inline]
+    pub fn sample(&self, hash: u64, key: &[u8]) -> Sample {
+        if hash & self.clock.mask.load(Ordering::Relaxed) != 0 {
+            return Sample::NONE;
+        }
+        Sample::new(hash, key)
+    }
+
+    /// Takes note of what the backend with the id `place` has answered.
+    #[inline]
+    pub fn observe(&self, sample: Sample, place: u8, sighting: Sighting) {
+        if sample != Sample::NONE {
+            self.note(sample, place, sighting);
+        }
+    }
+
+    fn note(&self, sample: Sample, place: u8, sighting: Sighting) {
+        let now = Tick(self.clock.now.load(Ordering::Relaxed));
+        let entry = self.find(sample);
+        match (sighting, entry) {
+            (Sighting::Created { .. }, Some(entry)) if !entry.what().is_expired(now) => {
+                slide(entry, place, now);
+            }
+            (
+                Sighting::Stored {
+                    bytes,
+                    timeout_minutes,
+                }
+                | Sighting::Created {
+                    bytes,
+                    timeout_minutes,
+                }
+                | Sighting::Read {
+                    bytes,
+                    timeout_minutes,
+                },
+                entry,
+            ) => {
+                let who = Who::new(sample.0, place, timeout_minutes);
+                let what = What::new(bytes, timeout_minutes, now);
+                match entry {
+                    Some(entry) => entry.set(who, what),
+                    None => self.follow(sample, who, what, sighting),
+                }
+            }
+            (Sighting::Touched, Some(entry)) => slide(entry, place, now),
+            (Sighting::Gone, Some(entry)) => entry.free(entry.who()),
+            (Sighting::Absent, Some(entry)) => {
+                let who = entry.who();
+                if who.place() == place {
+                    entry.free(who);
+                }
+            }
+            // Without its length nothing can be said about it.
+            (Sighting::Touched | Sighting::Gone | Sighting::Absent, None) => {}
+        }
+    }
+
+    fn find(&self, sample: Sample) -> Option<&Entry> {
+        let buckets = sample.buckets();
+        let mut entries = buckets.iter().flat_map(|&at| &self.buckets[at].0);
+        entries.find(|entry| entry.who().is(sample.0))
+    }
+
+    /// Gives a session a place, in the emptier of its buckets.
+    fn follow(&self, sample: Sample, who: Who, what: What, sighting: Sighting) {
+        if matches!(sighting, Sighting::Read { .. }) {
+            self.counts.discovered.fetch_add(1, Ordering::Relaxed);
+        }
+        loop {
+            let level = self.level();
+            if sample.rank() < level {
+                return;
+            }
+            let is_free = |entry: &&Entry| {
+                let who = entry.who();
+                who == Who::NOBODY || who.rank() < level
+            };
+            let [first, second] = sample.buckets().map(|at| {
+                let mut free = self.buckets[at].0.iter().filter(is_free);
+                free.next().map(|entry| (free.count(), entry))
+            });
+            let emptier = match (first, second) {
+                (Some(first), Some(second)) if second.0 > first.0 => Some(second),
+                (first, second) => first.or(second),
+            };
+            if let Some((_, entry)) = emptier {
+                entry.claim(entry.who(), who, what);
+                return;
+            }
+            let missed = self.counts.missed.fetch_add(1, Ordering::Relaxed);
+            if missed < MAX_MISSED || level >= MAX_RANK {
+                return;
+            }
+            self.raise(level);
+        }
+    }
+
+    /// How many zero bits the hash of a followed session ends in; more than any has while nothing
+    /// is followed.
+    pub(super) fn level(&self) -> u32 {
+        self.clock.mask.load(Ordering::Relaxed).count_ones()
+    }
+
+    pub(super) fn set_level(&self, level: u32) {
+        let mask = (1 << level.min(MAX_RANK)) - 1;
+        self.clock.mask.store(mask, Ordering::Relaxed);
+    }
+
+    /// Goes from `level` to the next, unless somebody else did.
+    pub(super) fn raise(&self, level: u32) {
+        if level < MAX_RANK {
+            let mask = |level: u32| (1 << level) - 1;
+            let raised = self.clock.mask.compare_exchange(
+                mask(level),
+                mask(level + 1),
+                Ordering::Relaxed,
+                Ordering::Relaxed,
+            );
+            if raised.is_ok() {
+                self.take_missed();
+            }
+        }
+    }
+
+    /// Follows nothing any more, and forgets what it has.
+    pub(super) fn switch_off(&self) {
+        self.clock.mask.store(FOLLOW_NOTHING, Ordering::Relaxed);
+        for entry in self.entries() {
+            entry.free(entry.who());
+        }
+    }
+
+    pub(super) fn is_on(&self) -> bool {
+        self.clock.mask.load(Ordering::Relaxed) != FOLLOW_NOTHING
+    }
+
+    pub(super) fn set_now(&self, now: Tick) {
+        self.clock.now.store(now.0, Ordering::Relaxed);
+    }
+
+    pub(super) fn entries(&self) -> impl Iterator<Item = &Entry> {
+        self.buckets.iter().flat_map(|bucket| &bucket.0)
+    }
+
+    /// Sessions that found no place since this was asked last.
+    pub(super) fn take_missed(&self) -> u64 {
+        self.counts.missed.swap(0, Ordering::Relaxed)
+    }
+
+    /// Sessions first seen when they were read: they are older than what is known of them.
+    pub(super) fn take_discovered(&self) -> u64 {
+        self.counts.discovered.swap(0, Ordering::Relaxed)
+    }
+}
+
+/// The item is there, unchanged, maybe at another backend than it was last.
+fn slide(entry: &Entry, place: u8, now: Tick) {
+    let who = entry.who();
+    let what = What::new(entry.what().bytes(), who.timeout_minutes(), now);
+    entry.set(who.moved_to(place), what);
+}
+
+/// A hash of `key`, seeded with `hash`, which nobody can choose: quick, and no more than that.
+fn fold(hash: u64, key: &[u8]) -> u64 {
+    const ODD: u64 = 0x9e37_79b9_7f4a_7c15;
+    let step = |folded: u64, word: [u8; 8]| {
+        let mixed = (folded ^ u64::from_le_bytes(word)).wrapping_mul(ODD);
+        mixed ^ mixed >> 32
+    };
+    let (words, rest) = key.as_chunks();
+    let folded = words.iter().fold(hash, |folded, word| step(folded, *word));
+    let mut last = [0; 8];
+    last[..rest.len()].copy_from_slice(rest);
+    step(step(folded, last), (key.len() as u64).to_le_bytes())
+}

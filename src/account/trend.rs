@@ -1,0 +1,285 @@
+//! How fast the sessions of a backend grow, and when they reach its capacity.
+
+use std::collections::VecDeque;
+
+use super::audit::Estimate;
+
+/// How far back a trend looks.
+const WINDOW_MS: u64 = 10 * 60_000;
+
+/// Time between two points of it, at least.
+const SPACING_MS: u64 = 10_000;
+
+/// No trend without as many points, which takes a minute.
+const MIN_POINTS: usize = 7;
+
+/// A slope counts if it is this many times as large as its standard error.
+const MIN_CERTAINTY: f64 = 3.0;
+
+/// Nothing is said about what is farther away: a trend of minutes knows nothing of next month.
+const HORIZON_S: f64 = 30.0 * 86_400.0;
+
+/// What a backend can hold; what is `None` has no limit.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Capacity {
+    /// Sessions; at least 1.
+    pub sessions: Option<u64>,
+    /// Bytes of the sessions' bodies; at least 1.
+    pub memory_bytes: Option<u64>,
+}
+
+/// The last minutes of one backend.
+#[derive(Debug, Clone, Default)]
+pub struct Trend {
+    points: VecDeque<Point>,
+}
+
+#[derive(Debug, Clone, Copy)]
+struct Point {
+    at_ms: u64,
+    sessions: f64,
+    bytes: f64,
+}
+
+/// How fast something grows; negative when it shrinks, 0 when it does neither for certain.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Growth {
+    /// Sessions per second.
+    pub sessions_per_s: f64,
+    /// Bytes per second.
+    pub bytes_per_s: f64,
+}
+
+/// How full a backend is.
+#[derive(Debug, Clone, Copy, Default, PartialEq)]
+pub struct Saturation {
+    /// Share of its capacity in use, of sessions or of memory, whichever is more; `None` without a
+    /// capacity. 1 is full, and it may be more.
+    pub used: Option<f64>,
+    /// When it is full if it goes on as in the last minutes, in seconds; 0 when it is. `None` without
+    /// a capacity, and when it does not grow, or so slowly that it takes more than 30 days.
+    pub seconds_to_full: Option<u64>,
+}
+
+impl Trend {
+    /// Adds what was found at `at_ms`, unless the last point is too young.
+    pub fn add(&mut self, at_ms: u64, found: &Estimate) {
+        let age_ms = |point: &Point| at_ms.saturating_sub(point.at_ms);
+        if self
+            .points
+            .back()
+            .is_some_and(|last| age_ms(last) < SPACING_MS)
+        {
+            return;
+        }
+        while self
+            .points
+            .front()
+            .is_some_and(|first| age_ms(first) > WINDOW_MS)
+        {
+            self.points.pop_front();
+        }
+        self.points.push_back(Point {
+            at_ms,
+            sessions: found.sessions as f64,
+            bytes: found.bytes as f64,
+        });
+    }
+
+    /// How fast it grows; `None` in the first minute.
+    #[must_use]
+    pub fn growth(&self) -> Option<Growth> {
+        if self.points.len() < MIN_POINTS {
+            return None;
+        }
+        let slope_of = |value: fn(&Point) -> f64| self.slope_per_s(value);
+        Some(Growth {
+            sessions_per_s: slope_of(|point| point.sessions),
+            bytes_per_s: slope_of(|point| point.bytes),
+        })
+    }
+
+    /// Least squares.
+    fn slope_per_s(&self, value: fn(&Point) -> f64) -> f64 {
+        let count = self.points.len() as f64;
+        let begun_ms = self.points.front().map_or(0, |first| first.at_ms);
+        let at_s = |point: &Point| point.at_ms.saturating_sub(begun_ms) as f64 / 1000.0;
+        let mean = |of: &dyn Fn(&Point) -> f64| self.points.iter().map(of).sum::<f64>() / count;
+        let (mean_s, mean_value) = (mean(&at_s), mean(&value));
+        let (mut times, mut products, mut values) = (0.0, 0.0, 0.0);
+        for point in &self.points {
+            let (time, value) = (at_s(point) - mean_s, value(point) - mean_value);
+            times += time * time;
+            products += time * value;
+            values += value * value;
+        }
+        if times <= 0.0 {
+            return 0.0;
+        }
+        let slope = products / times;
+        let residuals = (values - slope * products).max(0.0);
+        let error = (residuals / (count - 2.0) / times).sqrt();
+        if slope.abs() > MIN_CERTAINTY * error {
+            slope
+        } else {
+            0.0
+        }
+    }
+}
+
+impl Saturation {
+    /// Of a backend with `found` sessions that grow by `growth`, if that is known.
+    #[must_use]
+    pub fn of(found: &Estimate, capacity: Capacity, growth: Option<Growth>) -> Self {
+        let sessions = capacity.sessions.map(|max| {
+            let per_s = growth.map(|growth| growth.sessions_per_s);
+            Self::of_one(found.sessions, max, per_s)
+        });
+        let memory = capacity.memory_bytes.map(|max| {
+            let per_s = growth.map(|growth| growth.bytes_per_s);
+            Self::of_one(found.bytes, max, per_s)
+        });
+        let both = || sessions.iter().chain(&memory);
+        Self {
+            used: both().filter_map(|one| one.used).reduce(f64::max),
+            seconds_to_full: both().filter_map(|one| one.seconds_to_full).min(),
+        }
+    }
+
+    fn of_one(used: u64, max: u64, per_s: Option<f64>) -> Self {
+        let free = max as f64 - used as f64;
+        let seconds_to_full = if free <= 0.0 {
+            Some(0.0)
+        } else {
+            let growing = per_s.filter(|&per_s| per_s > 0.0);
+            growing.map(|per_s| free / per_s)
+        };
+        Self {
+            used: Some(used as f64 / max as f64),
+            seconds_to_full: seconds_to_full
+                .filter(|&seconds| seconds <= HORIZON_S)
+                .map(|seconds| seconds.round() as u64),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn found(sessions: u64, bytes: u64) -> Estimate {
+        Estimate {
+            sessions,
+            sessions_error: 0.0,
+            bytes,
+            bytes_error: 0.0,
+        }
+    }
+
+    /// A trend with a point every `spacing_ms`.
+    fn trend(points: usize, spacing_ms: u64, at: impl Fn(f64) -> (f64, f64)) -> Trend {
+        let mut trend = Trend::default();
+        for i in 0..points {
+            let at_ms = i as u64 * spacing_ms;
+            let (sessions, bytes) = at(at_ms as f64 / 1000.0);
+            trend.add(7_000 + at_ms, &found(sessions as u64, bytes as u64));
+        }
+        trend
+    }
+
+    proptest! {
+        #[test]
+        fn a_straight_line_is_followed_to_its_end(
+            per_s in 1.0..1e5_f64, begin in 0.0..1e7_f64, spacing_ms in 1_000u64..60_000,
+        ) {
+            let line = |s: f64| (begin + per_s * s, 1e9);
+            let trend = trend(200, spacing_ms, line);
+            let growth = trend.growth().unwrap();
+            prop_assert!((growth.sessions_per_s / per_s - 1.0).abs() < 0.01, "{growth:?}");
+            prop_assert_eq!(growth.bytes_per_s, 0.0);
+
+            let capacity = Capacity { sessions: Some(20_000_000), memory_bytes: Some(2_000_000_000) };
+            let now = found(10_000_000, 1_000_000_000);
+            let saturation = Saturation::of(&now, capacity, Some(growth));
+            prop_assert_eq!(saturation.used, Some(0.5));
+            let expected = 1e7 / per_s;
+            let seconds = saturation.seconds_to_full.map(|seconds| seconds as f64);
+            match seconds {
+                Some(seconds) => prop_assert!((seconds - expected).abs() <= expected * 0.02 + 1.0),
+                None => prop_assert!(expected > HORIZON_S * 0.98),
+            }
+        }
+    }
+
+    #[test]
+    fn the_last_ten_minutes_count_and_no_more_is_kept() {
+        let bend = |s: f64| (if s < 3_600.0 { 10.0 * s } else { 36_000.0 }, 0.0);
+        let before = trend(361, 10_000, bend);
+        assert!(before.growth().unwrap().sessions_per_s > 9.9);
+        let after = trend(361 + 62, 10_000, bend);
+        assert_eq!(after.growth().unwrap().sessions_per_s, 0.0);
+        assert!(after.points.len() <= 62, "{}", after.points.len());
+    }
+
+    #[test]
+    fn no_trend_in_the_first_minute() {
+        let line = |s: f64| (s, s);
+        assert_eq!(trend(MIN_POINTS - 1, 10_000, line).growth(), None);
+        assert!(trend(MIN_POINTS, 10_000, line).growth().is_some());
+    }
+
+    #[test]
+    fn what_only_wavers_does_not_grow() {
+        let waver = |s: f64| (1e5 + 500.0 * (s * 1.7).sin(), 0.0);
+        assert_eq!(
+            trend(60, 10_000, waver).growth().unwrap().sessions_per_s,
+            0.0
+        );
+    }
+
+    #[test]
+    fn the_nearer_of_two_limits_counts() {
+        let growth = Some(Growth {
+            sessions_per_s: 10.0,
+            bytes_per_s: 1_000.0,
+        });
+        let capacity = |sessions, memory_bytes| Capacity {
+            sessions,
+            memory_bytes,
+        };
+        for (capacity, used, seconds_to_full) in [
+            (capacity(None, None), None, None),
+            (capacity(Some(2_000), None), Some(0.5), Some(100)),
+            (capacity(None, Some(60_000)), Some(0.25), Some(45)),
+            (capacity(Some(2_000), Some(60_000)), Some(0.5), Some(45)),
+            (capacity(Some(500), Some(60_000)), Some(2.0), Some(0)),
+        ] {
+            let expected = Saturation {
+                used,
+                seconds_to_full,
+            };
+            let found = found(1_000, 15_000);
+            assert_eq!(Saturation::of(&found, capacity, growth), expected);
+        }
+    }
+
+    #[test]
+    fn what_shrinks_or_is_unknown_never_gets_full() {
+        let capacity = Capacity {
+            sessions: Some(2_000),
+            memory_bytes: None,
+        };
+        let growths = [-1.0, 0.0, 1e-9].map(|sessions_per_s| {
+            Some(Growth {
+                sessions_per_s,
+                bytes_per_s: 1.0,
+            })
+        });
+        for growth in growths.into_iter().chain([None]) {
+            let saturation = Saturation::of(&found(1_000, 0), capacity, growth);
+            assert_eq!(saturation.seconds_to_full, None, "{growth:?}");
+            assert_eq!(saturation.used, Some(0.5));
+        }
+    }
+}

@@ -1,0 +1,107 @@
+//! How many sessions are where, and when a backend is full.
+
+use std::collections::HashMap;
+
+use super::engine::Engine;
+use super::status::{AccountingStatus, BackendLoad, CapacityStatus};
+use crate::account::{Account, Audit, Auditor, Capacity, Saturation, Trend};
+use crate::handover::Place;
+
+/// How often it is added up.
+const AUDIT_EVERY_MS: u64 = 5_000;
+
+/// The account's auditor, and what it found.
+#[derive(Debug)]
+pub(super) struct Accounting {
+    auditor: Auditor,
+    due_ms: u64,
+    latest: Option<Audit>,
+    trends: HashMap<Place, Trend>,
+}
+
+impl Accounting {
+    pub(super) fn new(now_ms: u64) -> Self {
+        Self {
+            auditor: Auditor::new(now_ms),
+            due_ms: now_ms,
+            latest: None,
+            trends: HashMap::new(),
+        }
+    }
+
+    /// Keeps the account's clock, and adds it up when it is time.
+    pub(super) fn follow(&mut self, account: &Account, engine: &Engine, now_ms: u64) {
+        self.auditor.set_now(account, now_ms);
+        self.auditor
+            .switch(account, engine.config().accounting, now_ms);
+        if now_ms >= self.due_ms {
+            self.due_ms = now_ms + AUDIT_EVERY_MS;
+            let before = self.latest.take();
+            self.latest = self.auditor.audit(account, now_ms);
+            self.follow_trends(before.as_ref(), engine);
+        }
+    }
+
+    fn follow_trends(&mut self, before: Option<&Audit>, engine: &Engine) {
+        let members = engine.members();
+        self.trends
+            .retain(|place, _| members.iter().any(|member| member.place == *place));
+        // What was missing or is estimated anew has not grown.
+        let comparable = |audit: &&Audit| {
+            audit.is_complete && before.is_some_and(|before| before.level == audit.level)
+        };
+        let Some(audit) = self.latest.as_ref().filter(comparable) else {
+            self.trends.clear();
+            return;
+        };
+        for member in members {
+            let found = audit.at(member.place.id());
+            let trend = self.trends.entry(member.place).or_default();
+            trend.add(audit.at_ms, &found);
+        }
+    }
+
+    pub(super) fn status(&self) -> AccountingStatus {
+        let of_audit = |audit: &Audit| AccountingStatus {
+            on: true,
+            complete: audit.is_complete,
+            at_ms: audit.at_ms,
+            followed: audit.followed,
+            one_in: 1 << audit.level,
+        };
+        self.latest.as_ref().map(of_audit).unwrap_or_default()
+    }
+
+    pub(super) fn load(&self, place: Place, capacity: Capacity) -> BackendLoad {
+        let nothing = BackendLoad {
+            capacity: CapacityStatus {
+                sessions: capacity.sessions,
+                memory_bytes: capacity.memory_bytes,
+            },
+            ..BackendLoad::default()
+        };
+        let Some(audit) = &self.latest else {
+            return nothing;
+        };
+        let found = audit.at(place.id());
+        let growth = self.trends.get(&place).and_then(Trend::growth);
+        let saturation = Saturation::of(&found, capacity, growth);
+        let percent = |share: f64| rounded(share * 100.0);
+        BackendLoad {
+            sessions: Some(found.sessions),
+            sessions_error_percent: Some(percent(found.sessions_error)),
+            session_bytes: Some(found.bytes),
+            session_bytes_error_percent: Some(percent(found.bytes_error)),
+            sessions_per_minute: growth.map(|growth| rounded(growth.sessions_per_s * 60.0)),
+            session_bytes_per_minute: growth.map(|growth| rounded(growth.bytes_per_s * 60.0)),
+            used_percent: saturation.used.map(percent),
+            seconds_to_full: saturation.seconds_to_full,
+            ..nothing
+        }
+    }
+}
+
+/// To two digits behind the point: more would promise what no estimate keeps.
+fn rounded(value: f64) -> f64 {
+    (value * 100.0).round() / 100.0
+}
