@@ -396,8 +396,10 @@ impl World {
             Ask::Look { at } => (at, true),
             // Nobody holds the copy: the cookie opens nothing, and the flag goes.
             Ask::Release { at, .. } => {
-                let copy = self.items.get_mut(&at);
-                copy.into_iter().for_each(|copy| copy.is_new = false);
+                let Some(copy) = self.items.get_mut(&at) else {
+                    return seen("404", ask);
+                };
+                copy.is_new = false;
                 return seen("200", ask);
             }
             Ask::Insert { at } => {

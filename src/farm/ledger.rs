@@ -404,9 +404,12 @@ impl SessionLedger {
                 self.acknowledge(&writing, now, taken_over, found);
             }
             Outcome::Absent if writing.holder.is_some() && !self.is_put(&writing) => {
-                // An answer about the session like any other; the removal itself did nothing.
                 self.cancel(writing.version);
-                let _ = self.judge(writing.at, now, Seen::Absent(404), found);
+                // An answer about the session like any other, unless the lock was broken: the
+                // session may have left the server that issued it.
+                if !taken_over {
+                    let _ = self.judge(writing.at, now, Seen::Absent(404), found);
+                }
             }
             Outcome::Refused(_) | Outcome::Absent => {
                 self.cancel(writing.version);

@@ -12,7 +12,7 @@ pub(super) enum Find {
     Second,
     /// The item and its lock at the second place, for a request that moves it and asks for no lock.
     Fetch,
-    /// The second place, where somebody holds the item: a keep-alive is welcome all the same.
+    /// A place where somebody holds the item: a keep-alive is welcome all the same.
     Held,
     /// The first place once more: the item may have moved past the search.
     Again,
@@ -48,6 +48,8 @@ impl Find {
             Self::Fetch => fetched(search, seen),
             Self::Held => match seen {
                 Seen::Unknown => Step::dropped(Refusal::Unknown),
+                // Its holder has moved it meanwhile.
+                Seen::Absent => Self::Again.ask(search, search.first),
                 _ => Step::pass(),
             },
             Self::Again => match seen {
@@ -71,6 +73,9 @@ impl Find {
             },
             Self::Unflag { counter } => match seen {
                 Seen::Unknown => Step::dropped(Refusal::Unknown),
+                // Somebody has taken the copy, flag and all, and is told by what is behind that the
+                // item is not new: that is left to whoever it is.
+                Seen::Locked { .. } => Self::Held.ask(search, search.first),
                 _ => {
                     let flag = false;
                     Self::Take { counter, flag }.ask(search, search.first)

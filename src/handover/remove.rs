@@ -8,8 +8,12 @@ use super::{Cookie, NO_LOCK, Place, Stage};
 /// the end, `behind` where debris may lie.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(super) enum Remove {
-    /// Whether the item is at the first place, for a lock of the second or of unknown origin.
-    Seek { counter: u32, of_first: bool },
+    /// Whether the item is at the first place, for a lock of unknown origin.
+    Seek { counter: u32 },
+    /// The same for a lock of the second, by a release without a lock: it takes the flag off a copy
+    /// that nobody has taken yet, or who takes it next could find nothing behind it any more and
+    /// pass it for a new item.
+    SeekBroken { counter: u32 },
     /// The removal of debris without a lock.
     ClearFree { target: Target, behind: Place },
     /// Whether the item is at its place, before locked debris is removed.
@@ -56,8 +60,15 @@ impl Remove {
                 Self::clear(search, Target { at: first, counter }, second)
             }
             (Stage::Back, Cookie::Tagged { .. }) => Step::dropped(Refusal::Returning),
-            (_, Cookie::Tagged { counter, .. }) => Self::seek(search, counter, false),
-            (_, Cookie::Untagged(counter)) => Self::seek(search, counter, true),
+            (_, Cookie::Tagged { counter, .. }) => {
+                let (at, none) = (first, NO_LOCK);
+                let release = Ask::Release { at, counter: none };
+                search.ask_in_remove(Self::SeekBroken { counter }, release)
+            }
+            (_, Cookie::Untagged(counter)) => {
+                let look = Ask::Look { at: first };
+                search.ask_in_remove(Self::Seek { counter }, look)
+            }
         }
     }
 
@@ -65,11 +76,6 @@ impl Remove {
     pub(super) fn begin_foreign(search: &mut Search, at: Place, counter: u32) -> Step {
         let behind = search.first;
         Self::clear(search, Target { at, counter }, behind)
-    }
-
-    fn seek(search: &mut Search, counter: u32, of_first: bool) -> Step {
-        let at = search.first;
-        search.ask_in_remove(Self::Seek { counter, of_first }, Ask::Look { at })
     }
 
     fn clear(search: &mut Search, target: Target, behind: Place) -> Step {
@@ -86,23 +92,30 @@ impl Remove {
         match (self, seen) {
             (Self::Owed { counter }, Seen::Done { .. }) => Step::forward(search.first, counter),
             (_, Seen::Unknown) => Step::dropped(Refusal::Unknown),
-            (
-                Self::Seek {
-                    of_first: false, ..
-                },
-                Seen::Done { .. },
-            ) if search.stage == Stage::Wait => Step::dropped(Refusal::BegunAnew),
-            (Self::Seek { counter, of_first }, Seen::Done { .. }) => {
-                // A lock of the second place opens none of the first: it was broken, and the item
-                // moved. Then this removal is one without a lock, as on a single server.
-                let counter = if of_first { counter } else { NO_LOCK };
+            (Self::SeekBroken { .. }, Seen::Done { .. } | Seen::Locked { .. })
+                if search.stage == Stage::Wait =>
+            {
+                Step::dropped(Refusal::BegunAnew)
+            }
+            // Who holds the copy may be asking what is behind it.
+            (Self::SeekBroken { .. }, Seen::Locked { age_s, .. }) if search.may_be_mover(age_s) => {
+                Step::dropped(Refusal::Moving)
+            }
+            (Self::SeekBroken { .. }, Seen::Done { .. } | Seen::Locked { .. }) => {
+                // The lock was broken, and the item moved: this removal is one without a lock, as
+                // on a single server.
+                let (at, behind) = (search.first, search.second);
+                let counter = NO_LOCK;
+                Self::clear(search, Target { at, counter }, behind)
+            }
+            (Self::Seek { counter }, Seen::Done { .. }) => {
                 let (at, behind) = (search.first, search.second);
                 Self::clear(search, Target { at, counter }, behind)
             }
             (Self::Seek { .. }, Seen::Absent) if search.stage == Stage::Back => {
                 Step::dropped(Refusal::Returning)
             }
-            (Self::Seek { counter, .. }, Seen::Absent) => {
+            (Self::Seek { counter } | Self::SeekBroken { counter }, Seen::Absent) => {
                 Step::forward(search.second, Some(counter))
             }
             (

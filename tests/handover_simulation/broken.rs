@@ -13,8 +13,6 @@ pub(crate) enum Broken {
     NoFlagCheck,
     /// A removal leaves what is at the second place.
     NoClear,
-    /// Cookies do not say where they are from.
-    NoTags,
     /// Removals that a server out of reach misses are forgotten.
     NoOwed,
     /// A move whose copy is unknown is answered with the lock of the original.

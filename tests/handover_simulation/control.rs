@@ -138,6 +138,9 @@ impl World {
         if after.stage == Stage::Away && before.stage != Stage::Away {
             self.left(p, slot, after);
         }
+        if after.stage == Stage::Settle && before.stage != Stage::Settle {
+            self.look_for_debris(slot, after.first);
+        }
         self.hasten();
     }
 
@@ -153,18 +156,7 @@ impl World {
         if is_first {
             self.failovers[slot] += 1;
         }
-        let Some(second) = state.second else {
-            return;
-        };
-        let [first, second] = [state.first, second].map(|place| usize::from(place.id()) - 1);
-        // What is behind shows while the truth is out of reach: no rule can know it.
-        for index in 0..self.farm.sessions.len() {
-            let session = &self.farm.sessions[index];
-            let has = |server: usize| self.servers[server].has(&session.key, self.now_ms);
-            if session.slot == slot && has(first) && has(second) {
-                self.retire(index, "has two copies, and the truth is out of reach");
-            }
-        }
+        self.hide_truth(slot, state);
     }
 
     /// Something has changed: everybody looks around soon.

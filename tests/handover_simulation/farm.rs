@@ -12,7 +12,7 @@ use super::world::{Event, Finding, World};
 
 /// How long ASP.NET waits for an answer.
 const CLIENT_TIMEOUT_MS: u64 = 10_000;
-/// Age at which a page breaks a lock.
+/// Age at which a page breaks a lock: more than three times `handover.settle` (docs/handover.md 7).
 pub(crate) const TAKEOVER_S: u64 = 110;
 /// How long a page waits for a lock.
 const PATIENCE_MS: u64 = 130_000;
@@ -79,7 +79,7 @@ enum Doing {
 /// A request of a client that has no answer yet.
 #[derive(Debug)]
 pub(crate) struct Call {
-    page: u64,
+    pub(crate) page: u64,
     doing: Doing,
     ticket: Ticket,
     pub(crate) proxy: usize,
@@ -357,7 +357,7 @@ impl World {
             }
             (Doing::Acquire, 404) => self.call(page, Doing::Create, 0),
             (Doing::Create, _) => self.call(page, Doing::Acquire, 0),
-            (Doing::Acquire, _) if answer.age_s >= TAKEOVER_S => {
+            (Doing::Acquire | Doing::Read, 423) if answer.age_s >= TAKEOVER_S => {
                 self.call(page, Doing::Takeover, answer.cookie);
             }
             (Doing::Acquire | Doing::Takeover | Doing::Read, 423) | (Doing::Takeover, _) => {

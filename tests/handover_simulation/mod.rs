@@ -5,7 +5,8 @@
 //! * [`world`]: the queue of events, and what goes wrong.
 //! * [`net`]: servers and messages. [`proxy`]: requests of clients. [`control`]: what else a proxy
 //!   does. [`brain`], [`pool`]: what decides where a slot is.
-//! * [`farm`]: the pages of users. [`judge`]: what may rightly be answered.
+//! * [`farm`]: the pages of users. [`judge`]: what may rightly be answered. [`limits`]: what no rule
+//!   can hold.
 //! * [`broken`]: rules left out, to see that the worlds notice.
 
 mod brain;
@@ -13,6 +14,7 @@ pub(crate) mod broken;
 mod control;
 mod farm;
 mod judge;
+mod limits;
 mod maps;
 mod net;
 pub(crate) mod plan;

@@ -90,6 +90,18 @@ impl Server {
         self.store.inspect(key, time(now_ms)).is_some()
     }
 
+    /// The lock of an item.
+    pub(crate) fn lock(&self, key: &[u8], now_ms: u64) -> Option<u32> {
+        let item = self.store.inspect(key, time(now_ms));
+        item.and_then(|item| item.locked.then_some(item.cookie))
+    }
+
+    /// Whether it has an item that nobody has taken or written since it was created.
+    pub(crate) fn is_untouched(&self, key: &[u8], now_ms: u64) -> bool {
+        let item = self.store.inspect(key, time(now_ms));
+        item.is_some_and(|item| item.uninit && !item.locked)
+    }
+
     /// The item as a text for the trace.
     pub(crate) fn describe(&self, key: &[u8], now_ms: u64) -> String {
         match self.store.inspect(key, time(now_ms)) {
@@ -201,6 +213,7 @@ fn time(now_ms: u64) -> Now {
 pub(crate) struct Links {
     random: Random,
     losses: u64,
+    latest_ms: u64,
     /// Cuts between each proxy and each server; they may overlap.
     servers: Vec<[u32; SERVERS as usize]>,
     /// Cuts between each proxy and each other one.
@@ -220,6 +233,7 @@ impl Links {
         Self {
             random: Random::new(seed, 2),
             losses: class.losses,
+            latest_ms: class.latest_ms,
             servers: vec![[0; SERVERS as usize]; proxies],
             peers: vec![vec![0; proxies]; proxies],
         }
@@ -242,14 +256,16 @@ impl Links {
         self.peers[one][other] == 0
     }
 
-    /// A message between a proxy and a server that reach each other.
-    pub(crate) fn fate(&mut self) -> Fate {
+    /// A message between a proxy and a server that reach each other. What nobody waits for belongs
+    /// to an operation under way, and is over with it.
+    pub(crate) fn fate(&mut self, purpose: Purpose) -> Fate {
         if self.random.chance(self.losses) {
             return match self.random.below(3) {
                 0 => Fate::Lost,
+                _ if purpose == Purpose::Behind => Fate::After(self.random.between(400, 2_000)),
                 1 => Fate::After(self.random.between(400, 6_000)),
                 // The answer's time is over by then.
-                _ => Fate::After(self.random.between(6_000, 20_000)),
+                _ => Fate::After(self.random.between(6_000, self.latest_ms)),
             };
         }
         Fate::After(match self.random.below(8) {

@@ -53,6 +53,8 @@ pub(crate) struct Class {
     pub(crate) max_faults: u64,
     /// Messages between proxies and servers that are lost or come late, of a thousand.
     pub(crate) losses: u64,
+    /// How late such a message may be, in milliseconds.
+    pub(crate) latest_ms: u64,
     /// Nothing goes wrong that a client may notice.
     pub(crate) strict: bool,
 }

@@ -32,11 +32,13 @@ pub(crate) struct InForce {
 #[derive(Debug)]
 pub(crate) struct Job {
     pub(crate) call: u64,
+    pub(crate) page: u64,
     pub(crate) session: usize,
-    op: Op,
+    pub(crate) op: Op,
     request: Request,
-    route: Route,
-    search: Option<Search>,
+    pub(crate) route: Route,
+    /// `None` once nothing is left to decide.
+    pub(crate) search: Option<Search>,
     in_force: InForce,
     due_ms: u64,
     held: Option<(Place, Reply)>,
@@ -65,7 +67,7 @@ impl World {
         let Some(known) = self.farm.calls.get(&call) else {
             return;
         };
-        let (p, session, op) = (known.proxy, known.session, known.op);
+        let (p, page, session, op) = (known.proxy, known.page, known.session, known.op);
         if !self.proxies[p].is_on {
             let near_ms = self.links.near_ms();
             self.after(near_ms, Event::Answered(call, End::NotSent, "proxy off"));
@@ -85,6 +87,7 @@ impl World {
         let due_ms = self.now_ms + ANSWER_MS;
         let job = Job {
             call,
+            page,
             session,
             op,
             request,
@@ -218,7 +221,7 @@ impl World {
     /// Sends a request to a server.
     pub(crate) fn send(&mut self, message: Message) {
         if self.links.reaches(message.proxy, message.place) {
-            if let Fate::After(ms) = self.links.fate() {
+            if let Fate::After(ms) = self.links.fate(message.purpose) {
                 self.after(ms, Event::AtServer(message));
             } else {
                 self.say(Scope::Session(message.session), || {
@@ -248,7 +251,7 @@ impl World {
                 return self.after(near_ms, Event::AtProxy(message, Err(Failure::Refused)));
             }
         }
-        self.look_at_late_touch(&message);
+        self.meet_limits(&message);
         let session = &self.farm.sessions[message.session];
         let (server, now_ms) = (&self.servers[index], self.now_ms);
         let reply = server.apply(&session.key, message.op, now_ms);
@@ -268,29 +271,11 @@ impl World {
             self.say(Scope::Session(message.session), || line);
         }
         self.fold(u64::from(reply.status) ^ reply.version << 16);
-        match self.links.fate() {
+        match self.links.fate(message.purpose) {
             Fate::After(ms) => self.after(ms, Event::AtProxy(message, Ok(reply))),
             Fate::Lost => self.say(Scope::Session(message.session), || {
                 format!("answer lost: {}", describe(&message))
             }),
-        }
-    }
-
-    /// A request from before a failover keeps an outdated copy alive: it may outlive the true one.
-    fn look_at_late_touch(&mut self, message: &Message) {
-        let session = &self.farm.sessions[message.session];
-        let mut proxies = self.proxies.iter();
-        let stand_in = proxies.find_map(|proxy| {
-            let slot = proxy.slots()[session.slot];
-            let is_away = slot.stage == Stage::Away && slot.second == Some(message.place);
-            is_away.then_some(slot.first)
-        });
-        let has = |place: Place| {
-            let server = &self.servers[usize::from(place.id()) - 1];
-            server.has(&session.key, self.now_ms)
-        };
-        if stand_in.is_some_and(|stand_in| has(stand_in) && has(message.place)) {
-            self.retire(message.session, "has an outdated copy that was used late");
         }
     }
 
@@ -388,10 +373,9 @@ impl World {
 
     /// Passes an answer on to the client.
     fn pass(&mut self, p: usize, job: &Job, place: Place, reply: Reply, clear_flag: bool) {
-        let is_tagged = !self.is_broken(Broken::NoTags);
         let has_cookie = reply.status == 423 || job.op == Op::Acquire && reply.status == 200;
         let cookie = match place.tag(reply.counter) {
-            Ok(cookie) if has_cookie && is_tagged => cookie,
+            Ok(cookie) if has_cookie => cookie,
             _ if has_cookie => reply.counter,
             _ => 0,
         };

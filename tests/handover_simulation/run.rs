@@ -2,6 +2,7 @@
 
 use std::env;
 
+use super::broken::Broken;
 use super::plan::{Class, Plan};
 use super::world::{Finding, Options, Outcome, World};
 
@@ -50,6 +51,32 @@ pub(crate) fn holds(class: Class, count: u64) -> Totals {
     }
     println!("{}: {totals:?}", class.name);
     totals
+}
+
+/// Plays worlds of a class without one rule until one goes wrong that is well with it.
+///
+/// # Panics
+/// When there is none among the first `most`.
+pub(crate) fn notices(broken: Broken, class: Class, most: u64) {
+    let without = Options {
+        broken: Some(broken),
+        ..Options::default()
+    };
+    for seed in 1..=most {
+        let plan = Plan::new(class, seed);
+        let found = play(&plan, without).finding.filter(Finding::is_loss);
+        let Some(found) = found else {
+            continue;
+        };
+        if play(&plan, Options::default()).finding.is_none() {
+            println!("{broken:?} in {}: seed {seed}, {}", class.name, found.kind);
+            return;
+        }
+    }
+    panic!(
+        "{most} worlds of {} are well without what {broken:?} leaves out",
+        class.name
+    );
 }
 
 /// Whether whole engines decide as the small pools do, in so many worlds without removed backends.

@@ -1,7 +1,7 @@
 //! A farm, its proxies and their servers in virtual time: one queue of events, ordered by time.
 
 use std::cmp::{Ordering, Reverse};
-use std::collections::BinaryHeap;
+use std::collections::{BTreeMap, BinaryHeap};
 use std::time::Duration;
 
 use staterouter::config::{BackendState, Config};
@@ -76,6 +76,11 @@ impl Finding {
         }
     }
 
+    /// Whether a client was told something wrong, and not just refused.
+    pub(crate) fn is_loss(&self) -> bool {
+        !matches!(self.kind, "refused" | "stuck")
+    }
+
     fn stuck(text: String) -> Self {
         Self {
             kind: "stuck",
@@ -120,6 +125,8 @@ pub(crate) struct World {
     pub(crate) servers: Vec<Server>,
     pub(crate) proxies: Vec<Proxy>,
     pub(crate) farm: Farm,
+    /// The page that took the lock of a session at a server last.
+    pub(crate) takers: BTreeMap<(usize, Place), u64>,
     /// Failovers so far, by slot.
     pub(crate) failovers: Vec<u64>,
     /// When something last changed that peers have to know.
@@ -127,7 +134,8 @@ pub(crate) struct World {
     /// The newest map with a backend off, until it is in force everywhere.
     off_map: Option<usize>,
     blurred_until_ms: u64,
-    /// A backend was given up while the proxies did not know the same backends.
+    /// A backend was given up while the proxies did not know the same backends, or another map
+    /// came before all had that one.
     is_torn: bool,
     pub(crate) trace: Trace,
     finding: Option<Finding>,
@@ -158,6 +166,7 @@ impl World {
             servers: places().map(|_| Server::new()).collect(),
             links: Links::new(class, plan.proxies, plan.seed),
             farm: Farm::new(plan.slots.len(), plan.lanes, plan.seed),
+            takers: BTreeMap::new(),
             failovers: vec![0; plan.slots.len()],
             plan: plan.clone(),
             broken: options.broken,
@@ -328,6 +337,7 @@ impl World {
         for (p, lag) in lags.iter().enumerate() {
             self.after(*lag, Event::Load(p, map));
         }
+        self.is_torn |= self.off_map.is_some();
         let mut entries = self.plan.maps[map].iter();
         if entries.any(|entry| entry.2 == BackendState::Off) {
             self.off_map = Some(map);

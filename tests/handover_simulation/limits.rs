@@ -1,0 +1,140 @@
+//! What no rule can hold with stock servers (docs/handover.md section 7): a session that meets one
+//! of these is judged no more.
+
+use staterouter::handover::{Place, SlotState, Stage};
+
+use super::net::{Message, Op, Purpose, Server};
+use super::proxy::Job;
+use super::world::World;
+
+impl World {
+    /// Looks at a request that is about to be executed.
+    pub(crate) fn meet_limits(&mut self, message: &Message) {
+        self.look_at_late_touch(message);
+        self.look_at_old_lock(message);
+        self.look_at_late_create(message);
+    }
+
+    /// A request from before a failover keeps an outdated copy alive: it may outlive the true one.
+    fn look_at_late_touch(&mut self, message: &Message) {
+        let slot = self.farm.sessions[message.session].slot;
+        let mut proxies = self.proxies.iter();
+        let stand_in = proxies.find_map(|proxy| {
+            let slot = proxy.slots()[slot];
+            let is_away = slot.stage == Stage::Away && slot.second == Some(message.place);
+            is_away.then_some(slot.first)
+        });
+        let has = |place: Place| self.has(message.session, place);
+        if stand_in.is_some_and(|stand_in| has(stand_in) && has(message.place)) {
+            self.retire(message.session, "has an outdated copy that was used late");
+        }
+    }
+
+    /// A lock from before the session was removed fits one that nobody knows of yet, because its
+    /// acquire has no answer. One server alone takes it, too; but the proxy gives the lock back when
+    /// its answer comes, and that fits the next one.
+    fn look_at_old_lock(&mut self, message: &Message) {
+        let Some(job) = self.job_of(message) else {
+            return;
+        };
+        let (page, is_forwarded) = (job.page, job.search.is_none());
+        let lock = self.lock(message.session, message.place);
+        let at = (message.session, message.place);
+        match (message.op, job.op) {
+            (Op::Acquire, _) if lock.is_none() => {
+                self.takers.insert(at, page);
+            }
+            (Op::Remove(counter), Op::Remove(cookie))
+            | (
+                Op::Put {
+                    cookie: counter, ..
+                },
+                Op::Put { cookie, .. },
+            ) if is_forwarded
+                && lock == Some(counter)
+                && cookie >> 24 == u32::from(message.place.id()) =>
+            {
+                let Some(taker) = self.takers.get(&at).filter(|taker| **taker != page) else {
+                    return;
+                };
+                let holder = self
+                    .farm
+                    .pages
+                    .get(taker)
+                    .and_then(|page| page.holder.as_ref());
+                if holder.is_none() {
+                    self.retire(
+                        message.session,
+                        "is opened with a lock from before its removal",
+                    );
+                }
+            }
+            _ => {}
+        }
+    }
+
+    /// A create that was under way while its session moved has put an empty item behind it: once
+    /// the session is removed, that is the new one.
+    fn look_at_late_create(&mut self, message: &Message) {
+        let Some(job) = self.job_of(message) else {
+            return;
+        };
+        let Some(second) = job.route.second else {
+            return;
+        };
+        let is_removal = matches!(message.op, Op::Remove(_)) && job.search.is_none();
+        let known = &self.farm.sessions[message.session];
+        if is_removal
+            && second != message.place
+            && self.server(second).is_untouched(&known.key, self.now_ms)
+        {
+            self.retire(message.session, "has a late create behind it");
+        }
+    }
+
+    /// A slot goes to a server where an earlier handover has left something: it is asked first from
+    /// now on, and passes for the truth.
+    pub(crate) fn look_for_debris(&mut self, slot: usize, first: Place) {
+        for index in 0..self.farm.sessions.len() {
+            let session = &self.farm.sessions[index];
+            if session.slot == slot && self.has(index, first) {
+                self.retire(index, "goes back to where debris of it lies");
+            }
+        }
+    }
+
+    /// What is behind shows while the truth is out of reach.
+    pub(crate) fn hide_truth(&mut self, slot: usize, state: SlotState) {
+        let Some(second) = state.second else {
+            return;
+        };
+        for index in 0..self.farm.sessions.len() {
+            let is_here = self.farm.sessions[index].slot == slot;
+            if is_here && self.has(index, state.first) && self.has(index, second) {
+                self.retire(index, "has two copies, and the truth is out of reach");
+            }
+        }
+    }
+
+    /// The request of a client that a question belongs to.
+    fn job_of(&self, message: &Message) -> Option<&Job> {
+        let Purpose::Job { job, .. } = message.purpose else {
+            return None;
+        };
+        self.proxies[message.proxy].jobs.get(&job)
+    }
+
+    fn has(&self, session: usize, place: Place) -> bool {
+        let known = &self.farm.sessions[session];
+        self.server(place).has(&known.key, self.now_ms)
+    }
+
+    fn lock(&self, session: usize, place: Place) -> Option<u32> {
+        let known = &self.farm.sessions[session];
+        self.server(place).lock(&known.key, self.now_ms)
+    }
+
+    fn server(&self, place: Place) -> &Server {
+        &self.servers[usize::from(place.id()) - 1]
+    }
+}
