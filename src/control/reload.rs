@@ -75,7 +75,16 @@ impl Control {
     }
 }
 
-pub(super) fn count(reloads: &mut Reloads, result: ReloadResult) {
+/// What a reload before the first one counts for.
+pub(super) fn counted(last: Option<&LastReload>) -> Reloads {
+    let mut reloads = Reloads::default();
+    if let Some(last) = last {
+        count(&mut reloads, last.outcome.result);
+    }
+    reloads
+}
+
+fn count(reloads: &mut Reloads, result: ReloadResult) {
     *match result {
         ReloadResult::Applied => &mut reloads.applied,
         ReloadResult::Unchanged => &mut reloads.unchanged,

@@ -26,7 +26,7 @@ use super::probes::{ProbeResult, Probes};
 use super::replay::{ReplayEvent, Replayed, Replays};
 use super::state_file::{self, StateFileError};
 use super::status::LastReload;
-use super::view::{About, Reasons};
+use super::view::{About, Known, Reasons};
 use super::watch::Watcher;
 use crate::backend::RemoveError;
 use crate::config::{BackendState, LogLevel};
@@ -214,15 +214,15 @@ impl Control {
     }
 
     fn to_publish(&self) -> Published {
-        self.about.publish(
-            &self.engine,
-            &self.in_force,
-            &self.reasons,
-            &self.accounting,
-            self.last_reload.clone(),
-            self.reloads,
-            self.peers.status(),
-        )
+        self.about.publish(Known {
+            engine: &self.engine,
+            in_force: &self.in_force,
+            reasons: &self.reasons,
+            accounting: &self.accounting,
+            last_reload: self.last_reload.clone(),
+            reloads: self.reloads,
+            peers: self.peers.status(),
+        })
     }
 
     /// Probes the backends that are in use.

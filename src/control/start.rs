@@ -21,10 +21,9 @@ use super::replay::Replays;
 use super::run::{Control, Inbox};
 use super::state_file::{self, StateFileError};
 use super::status::{LastReload, ReloadOutcome, ReloadResult};
-use super::view::{About, Reasons};
+use super::view::{About, Known, Reasons};
 use crate::config::{Config, PartitionMap};
 use crate::log::LevelHandle;
-use crate::metrics::Reloads;
 use crate::proxy::{Feedback, SharedSnapshot, share};
 
 /// What control begins with.
@@ -109,23 +108,20 @@ pub fn prepare(options: ControlOptions) -> Result<Prepared, ControlError> {
     let about = About::new(clock);
     let in_force = Arc::from(engine.slots());
     let reasons = Reasons::new();
-    let mut reloads = Reloads::default();
-    if let Some(last) = &last_reload {
-        reload::count(&mut reloads, last.outcome.result);
-    }
+    let reloads = reload::counted(last_reload.as_ref());
     let accounting = Accounting::new(clock.now_ms());
     let peers = Peers::new(&engine.config().peers, clock.now_ms());
     let (meeting, may_serve) = FirstMeeting::new(clock.now_ms());
     let has_to_ask = !begun.is_remembered && !engine.config().peers.is_empty();
-    let first = about.publish(
-        &engine,
-        &in_force,
-        &reasons,
-        &accounting,
-        last_reload.clone(),
+    let first = about.publish(Known {
+        engine: &engine,
+        in_force: &in_force,
+        reasons: &reasons,
+        accounting: &accounting,
+        last_reload: last_reload.clone(),
         reloads,
-        peers.status(),
-    );
+        peers: peers.status(),
+    });
     let (handle, end) = handle(first);
     let (feedback, reports) = Feedback::channel();
     let (probes, probed) = Probes::new(&engine.config().health);

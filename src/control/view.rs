@@ -29,6 +29,18 @@ pub(super) struct About {
     clock: Clock,
 }
 
+/// What control knows at one moment.
+pub(super) struct Known<'a> {
+    pub(super) engine: &'a Engine,
+    /// Where the slots are in the eyes of the data path.
+    pub(super) in_force: &'a Arc<[SlotState]>,
+    pub(super) reasons: &'a Reasons,
+    pub(super) accounting: &'a Accounting,
+    pub(super) last_reload: Option<LastReload>,
+    pub(super) reloads: Reloads,
+    pub(super) peers: Vec<PeerStatus>,
+}
+
 impl About {
     pub(super) fn new(clock: Clock) -> Self {
         let started_ms = clock.now_ms();
@@ -40,17 +52,17 @@ impl About {
         }
     }
 
-    /// What others may see now. `in_force` is where the slots are in the eyes of the data path.
-    pub(super) fn publish(
-        &self,
-        engine: &Engine,
-        in_force: &Arc<[SlotState]>,
-        reasons: &Reasons,
-        accounting: &Accounting,
-        last_reload: Option<LastReload>,
-        reloads: Reloads,
-        peers: Vec<PeerStatus>,
-    ) -> Published {
+    /// What others may see now.
+    pub(super) fn publish(&self, pool: Known<'_>) -> Published {
+        let Known {
+            engine,
+            in_force,
+            reasons,
+            accounting,
+            last_reload,
+            reloads,
+            peers,
+        } = pool;
         let up = engine.members().iter().filter(|member| member.is_up());
         let status = Status {
             version: env!("CARGO_PKG_VERSION"),
@@ -75,7 +87,7 @@ impl About {
             slots: Arc::clone(in_force),
             clock: self.clock,
         };
-        let metrics = pool(engine, &status, reloads);
+        let metrics = figures(engine, &status, reloads);
         Published {
             status,
             peer,
@@ -85,7 +97,7 @@ impl About {
 }
 
 /// What is shown of the pool in the metrics.
-fn pool(engine: &Engine, status: &Status, reloads: Reloads) -> Pool {
+fn figures(engine: &Engine, status: &Status, reloads: Reloads) -> Pool {
     let backend = |(member, shown): (&Member, &BackendStatus)| PoolBackend {
         name: shown.name.clone(),
         place: member.place,
