@@ -49,7 +49,8 @@ impl About {
         reloads: Reloads,
         peers: Vec<PeerStatus>,
     ) -> Published {
-        let up = engine.members().iter().filter(|member| member.is_up());
+        let members = engine.members().iter();
+        let up = members.filter(|member| member.is_up() && !member.is_off());
         let status = Status {
             version: env!("CARGO_PKG_VERSION"),
             instance: self.instance.clone(),
