@@ -294,10 +294,123 @@ fn the_last_backend_has_nobody_to_stand_in_for_it() {
     pool.pass(20);
     pool.fail("a");
     pool.pass(60);
-    assert_eq!(pool.labels(), ["away ab", "steady a"]);
+    assert_eq!(pool.labels(), ["steady a", "suspect ba"]);
     pool.recover("a");
     pool.pass(1);
     assert_eq!(pool.labels(), ["away ab", "steady a"]);
+}
+
+/// The slots in this state.
+fn slots_in(pool: &Pool, stage: Stage, first: &str, second: &str) -> Vec<usize> {
+    let slots = pool.engine.slots().iter().enumerate();
+    let wanted = (stage, place(first), Some(place(second)));
+    let found = slots.filter(|(_, slot)| (slot.stage, slot.first, slot.second) == wanted);
+    found.map(|(index, _)| index).collect()
+}
+
+/// Whether a slot is served from this backend.
+fn serves(slot: &SlotState, name: &str) -> bool {
+    slot.stage != Stage::Suspect
+        && (slot.first == place(name)
+            || (slot.second == Some(place(name)) && slot.stage != Stage::Away))
+}
+
+/// A pool in which b stands in for a, which has returned.
+fn returned(backends: &str) -> (Pool, Vec<usize>) {
+    let mut pool = Pool::new(backends);
+    pool.fail("a");
+    pool.pass(60);
+    pool.recover("a");
+    pool.pass(15);
+    let waiting = slots_in(&pool, Stage::Wait, "b", "a");
+    assert!(waiting.len() > 1000);
+    (pool, waiting)
+}
+
+#[test]
+fn a_stand_in_that_fails_leaves_its_slots_to_a_third_backend() {
+    let (mut pool, waiting) = returned("a b c");
+    let home = pool.engine.map().clone();
+    pool.fail("b");
+    pool.pass(10);
+    pool.restart_after(1);
+    pool.pass(10);
+    assert_eq!(waiting, {
+        let away = slots_in(&pool, Stage::Away, "c", "b");
+        let of_a = away.into_iter().filter(|slot| waiting.contains(slot));
+        of_a.collect::<Vec<_>>()
+    });
+    pool.restart_after(60);
+    // Out of the map and under another name, it is still the server that was left behind.
+    pool.accept(2, "b c d");
+    let mut renamed = home;
+    renamed.version = 3;
+    renamed.backends[0].name = "e".to_owned();
+    renamed.backends[0].id = 5;
+    let refused = pool.engine.accept(renamed, pool.now_ms).unwrap_err();
+    assert!(matches!(refused, Refused::AddressTaken { .. }), "{refused}");
+    pool.accept(3, "a b c d");
+    for _ in 0..(LIFETIME_S - 80) / 100 {
+        pool.pass(100);
+        let slots = pool.engine.slots();
+        assert!(!waiting.iter().any(|slot| serves(&slots[*slot], "a")));
+    }
+    pool.pass(100 + 2 * HANDOVER_S);
+    pool.recover("b");
+    pool.pass(3 * HANDOVER_S);
+    assert_eq!(
+        pool.labels(),
+        ["steady a", "steady b", "steady c", "steady d"]
+    );
+}
+
+#[test]
+fn with_two_backends_outdated_sessions_are_refused_until_they_have_died() {
+    let (mut pool, waiting) = returned("a b");
+    let mut failing = pool.engine.clone();
+    for _ in 0..3 {
+        failing.probed(place("b"), Err(Failure::Refused), pool.now_ms);
+    }
+    let notices = failing.tick(pool.now_ms);
+    let texts: Vec<_> = notices.iter().map(|notice| &notice.text).collect();
+    assert_eq!(texts.len(), 2, "{texts:?}");
+    let is_said = |words: &str| texts.iter().any(|text| text.contains(words));
+    assert!(is_said("until it answers or a stands in"), "{texts:?}");
+    let refused = "until it answers; what a holds may be outdated, and nobody else can stand in";
+    assert!(is_said(refused), "{texts:?}");
+
+    pool.fail("b");
+    pool.pass(LIFETIME_S - 60);
+    assert_eq!(slots_in(&pool, Stage::Suspect, "a", "b"), waiting);
+    pool.pass(60);
+    assert_eq!(pool.labels(), ["away ab"]);
+}
+
+#[test]
+fn the_log_says_which_sessions_a_third_backend_leaves_behind() {
+    let (mut pool, _) = returned("a b c");
+    pool.fail("b");
+    pool.now_ms += 16_000;
+    let notices = pool.engine.tick(pool.now_ms);
+    let is_said = notices.iter().any(|notice| {
+        let text = &notice.text;
+        text.contains("c stands in for b in") && text.ends_with("those at a may be outdated")
+    });
+    assert!(is_said, "{notices:?}");
+}
+
+#[test]
+fn a_stand_in_that_is_given_up_leaves_no_outdated_sessions_behind() {
+    let (mut pool, waiting) = returned("a b c");
+    pool.accept(2, "a b/100/off c");
+    let slots = pool.engine.slots();
+    assert!(!waiting.iter().any(|slot| serves(&slots[*slot], "a")));
+    pool.pass(20);
+    let slots = pool.engine.slots();
+    let is_at_third = |slot: &&usize| slots[**slot].first == place("c");
+    assert!(waiting.iter().all(|slot| is_at_third(&slot)));
+    pool.pass(LIFETIME_S);
+    assert!(pool.labels().contains(&"settle ac".to_owned()));
 }
 
 #[test]

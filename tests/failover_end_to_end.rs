@@ -160,6 +160,40 @@ fn a_backend_that_one_proxy_cannot_reach_and_its_peer_can_is_not_stood_in_for() 
     assert_no_wrong_answer(&report);
 }
 
+#[test]
+fn what_a_returned_backend_had_before_is_not_served_when_its_stand_in_dies() {
+    let mut servers = [(); 3].map(|()| Server::start());
+    let map = Map::of(&servers.each_ref());
+    let proxy = Proxy::start(&map, SHORT_TIMES);
+    let [_, used] = store_two(&proxy, 2);
+    let mut client = Client::connect(proxy.address);
+
+    servers[2].signal("STOP");
+    proxy.wait_for_stage("away");
+    assert_eq!(status(&client.ask(&put(&used, 0, b"during"))), "200");
+    servers[2].signal("CONT");
+    proxy.wait_for_stage("wait");
+    let has_it =
+        |server: &&mut Server| body(&Client::connect(server.address).ask(&get(&used))) == b"during";
+    let stand_in = servers.iter_mut().find(has_it).unwrap();
+    stand_in.kill();
+    proxy.wait_for_log("may be outdated");
+    let absent = proxy.wait("the session is absent", |_| {
+        let mut client = Client::connect(proxy.address);
+        client.send(&get(&used));
+        client.finish_sending();
+        let answer = client.until_closed();
+        assert!(!answer.ends_with(b"before"), "{}", proxy.logged());
+        answer.starts_with(b"404")
+    });
+    // The returned backend still has it.
+    assert_eq!(
+        body(&Client::connect(servers[2].address).ask(&get(&used))),
+        b"before"
+    );
+    assert_eq!(absent["slots"]["suspect"], 0, "{absent:#}");
+}
+
 /// Stores two sessions at the backend with this index of three.
 fn store_two(proxy: &Proxy, owner: usize) -> [String; 2] {
     let ids = owned_by(owner, 3, 50 + owner as u64, 2);

@@ -13,11 +13,11 @@ use std::time::Duration;
 use super::memory::{GivenUp, Memory};
 use crate::config::{BackendSpec, BackendState, Config, HandoverConfig, PartitionMap};
 use crate::handover::schedule::{PeerSlot, Standing, Standings, Surroundings, Times, advance};
-use crate::handover::{Place, SlotState, SlotTable, Stage};
+use crate::handover::{Place, SlotState, SlotTable};
 use crate::health::{Change, Failure, Health, Verdict};
 use crate::metrics::BackendMetrics;
 use crate::proxy::{Backend, Snapshot};
-use crate::route::{Placement, Slot};
+use crate::route::{MAX_CANDIDATES, Placement, Slot};
 
 pub use accept::{Accepted, Refused};
 pub use notice::Notice;
@@ -213,17 +213,19 @@ impl Engine {
         let fit = self.fit_to_stand_in();
         let mut changes = notice::Changes::default();
         let mut peers = vec![None; self.peers.len()];
+        let mut stand_ins = Vec::with_capacity(MAX_CANDIDATES);
         for slot in Slot::all() {
             let before = self.slots[slot.index()];
             let target = self.target(slot);
-            let rests = before.stage == Stage::Steady && before.first == target;
+            let rests = before == SlotState::steady(target, before.since_ms);
             if rests && peers.is_empty() && standings.get(target).up_since_ms.is_some() {
                 continue;
             }
             self.look_at_peers(before, slot, &mut peers);
+            self.look_for_stand_ins(slot, &fit, &mut stand_ins);
             let around = Surroundings {
                 target,
-                stand_in: self.stand_in(slot, before, &fit),
+                stand_ins: &stand_ins,
                 standings: &standings,
                 peers: &peers,
                 times: &times,
@@ -244,7 +246,7 @@ impl Engine {
         let mut standings = Standings::new();
         for member in &self.members {
             let up_since_ms = member.is_up().then(|| member.health.since_ms());
-            let is_off = member.in_map && member.spec.state == BackendState::Off;
+            let is_off = member.is_off();
             // Nobody would ever stand in for one that the operator has removed.
             let is_lost = !member.in_map && !member.is_up() && !self.config.handover.failover;
             standings.set(
@@ -263,7 +265,7 @@ impl Engine {
 
     /// Notes which servers are gone with what they hold.
     fn give_up(&mut self, standings: &Standings, since_ms: u64) {
-        let is_needed = self.needed();
+        let is_needed = self.needed(|slot| slot.places());
         let members = self.members.iter();
         for member in members.filter(|member| standings.get(member.place).gone) {
             if is_needed[usize::from(member.place.id())] {
@@ -291,16 +293,12 @@ impl Engine {
         fit
     }
 
-    /// The next candidate that is fit, for the place that fails.
-    fn stand_in(&self, slot: Slot, state: SlotState, fit: &[bool; 128]) -> Option<Place> {
-        let failing = match (state.stage, state.second) {
-            (Stage::Suspect, Some(second)) => second,
-            _ => state.first,
-        };
+    /// The candidates that are fit, the next one first.
+    fn look_for_stand_ins(&self, slot: Slot, fit: &[bool; 128], out: &mut Vec<Place>) {
         let candidates = self.placement.candidates(slot).iter();
-        candidates
-            .map(|index| self.members[index.index()].place)
-            .find(|&place| place != failing && fit[usize::from(place.id())])
+        let places = candidates.map(|index| self.members[index.index()].place);
+        out.clear();
+        out.extend(places.filter(|place| fit[usize::from(place.id())]));
     }
 
     /// A removal that another proxy noted is as good a reason to wait: what is outdated is so for
@@ -324,7 +322,7 @@ impl Engine {
 
     /// Forgets retired backends that no slot needs, and says once that a drained one is free.
     fn let_go(&mut self, notices: &mut Vec<Notice>) {
-        let is_needed = self.needed();
+        let is_needed = self.needed(places_known);
         for member in &mut self.members {
             let is_free = !is_needed[usize::from(member.place.id())];
             let is_leaving = !member.in_map || member.spec.state != BackendState::Active;
@@ -337,13 +335,11 @@ impl Engine {
             .retain(|member| member.in_map || is_needed[usize::from(member.place.id())]);
     }
 
-    /// Which places are a place of a slot.
-    fn needed(&self) -> [bool; 128] {
+    /// Which places are among those of a slot.
+    fn needed<P: Iterator<Item = Place>>(&self, of: impl Fn(&SlotState) -> P) -> [bool; 128] {
         let mut is_needed = [false; 128];
-        for slot in &self.slots {
-            for place in [Some(slot.first), slot.second].into_iter().flatten() {
-                is_needed[usize::from(place.id())] = true;
-            }
+        for place in self.slots.iter().flat_map(of) {
+            is_needed[usize::from(place.id())] = true;
         }
         is_needed
     }
@@ -370,6 +366,16 @@ impl Member {
     pub fn is_up(&self) -> bool {
         self.health.verdict() != Verdict::Down
     }
+
+    /// Whether the operator has given it up.
+    pub fn is_off(&self) -> bool {
+        self.in_map && self.spec.state == BackendState::Off
+    }
+}
+
+/// The places of a slot, and those that must not get it yet: what they hold has not died.
+fn places_known(slot: &SlotState) -> impl Iterator<Item = Place> + use<> {
+    slot.places().chain(slot.outdated.places())
 }
 
 impl Times {

@@ -113,6 +113,7 @@ pub fn read(body: &[u8], own_instance: &str, now_ms: u64) -> Result<PeerView, Pe
             since_ms: here(before.since_ms),
             ..before
         });
+        slot.outdated = slot.outdated.since(here(slot.outdated.since_ms()));
     }
     Ok(PeerView {
         map_version: report.map_version,
@@ -127,7 +128,7 @@ pub fn read(body: &[u8], own_instance: &str, now_ms: u64) -> Result<PeerView, Pe
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::handover::Stage;
+    use crate::handover::{Outdated, Stage};
     use crate::route::SLOT_COUNT;
 
     fn state(slots: Vec<SlotState>) -> PeerState {
@@ -147,10 +148,12 @@ mod tests {
             second: Place::new(127),
             stage: Stage::Suspect,
             before: Some(Before {
+                first: Place::new(127).unwrap(),
+                second: None,
                 stage: Stage::Steady,
                 since_ms: since_ms - 40,
-                swapped: true,
             }),
+            outdated: Outdated::NONE.with(Place::new(3), since_ms - 50),
             ..SlotState::steady(Place::new(1).unwrap(), since_ms)
         }
     }

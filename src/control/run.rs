@@ -29,7 +29,7 @@ use super::status::LastReload;
 use super::view::{About, Known, Reasons};
 use super::watch::Watcher;
 use crate::backend::RemoveError;
-use crate::config::{BackendState, LogLevel};
+use crate::config::LogLevel;
 use crate::handover::{Place, SlotState};
 use crate::health::{Change, Verdict};
 use crate::log::LevelHandle;
@@ -228,8 +228,7 @@ impl Control {
     /// Probes the backends that are in use.
     fn follow_backends(&mut self) {
         let members = self.engine.members().iter();
-        let used =
-            members.filter(|member| member.spec.state != BackendState::Off || !member.in_map);
+        let used = members.filter(|member| !member.is_off());
         let targets = used.map(|member| (member.place, member.spec.address.clone()));
         self.probes.follow(&self.engine.config().health, targets);
     }
@@ -372,9 +371,7 @@ impl Control {
     fn forget_owed(&mut self) {
         for place in (1..=u8::MAX).filter_map(Place::new) {
             let mut members = self.engine.members().iter();
-            let is_needed = members.any(|member| {
-                member.place == place && !(member.in_map && member.spec.state == BackendState::Off)
-            });
+            let is_needed = members.any(|member| member.place == place && !member.is_off());
             if !is_needed && let Err(error) = self.owed.forget(place) {
                 tracing::warn!("{error}");
             }

@@ -4,7 +4,7 @@ use std::collections::HashMap;
 
 use serde::{Deserialize, Serialize};
 
-use crate::handover::{Before, Place, SlotState, Stage};
+use crate::handover::{Before, Outdated, Place, SlotState, Stage};
 use crate::route::SLOT_COUNT;
 
 /// Slots in one state. Times are Unix time in milliseconds.
@@ -19,6 +19,8 @@ pub struct SlotGroup {
     since_ms: u64,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     before: Option<BeforeGroup>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    outdated: Option<OutdatedGroup>,
     /// Ascending, as in `0-3,7`.
     slots: String,
 }
@@ -26,10 +28,19 @@ pub struct SlotGroup {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct BeforeGroup {
+    first: u8,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    second: Option<u8>,
     #[serde(with = "StageName")]
     stage: Stage,
     since_ms: u64,
-    swapped: bool,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct OutdatedGroup {
+    places: Vec<u8>,
+    since_ms: u64,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -111,41 +122,42 @@ impl SlotGroup {
             stage: slot.stage,
             since_ms: slot.since_ms,
             before: slot.before.map(|before| BeforeGroup {
+                first: before.first.id(),
+                second: before.second.map(Place::id),
                 stage: before.stage,
                 since_ms: before.since_ms,
-                swapped: before.swapped,
+            }),
+            outdated: (!slot.outdated.is_empty()).then(|| OutdatedGroup {
+                places: slot.outdated.places().map(Place::id).collect(),
+                since_ms: slot.outdated.since_ms(),
             }),
             slots: write_ranges(indices),
         }
     }
 
     fn state(&self) -> Result<SlotState, GroupError> {
-        let place = |id| Place::new(id).ok_or(GroupError::BadPlace(id));
         let slot = SlotState {
             first: place(self.first)?,
             second: self.second.map(place).transpose()?,
             stage: self.stage,
             since_ms: self.since_ms,
-            before: self.before.as_ref().map(|before| Before {
-                stage: before.stage,
-                since_ms: before.since_ms,
-                swapped: before.swapped,
-            }),
+            before: self.before.as_ref().map(BeforeGroup::state).transpose()?,
+            outdated: self.outdated()?,
         };
-        let past_fits = match slot.before {
-            Some(before) => {
-                slot.stage == Stage::Suspect
-                    && !matches!(before.stage, Stage::Suspect | Stage::Away)
-            }
-            None => slot.stage != Stage::Suspect,
-        };
-        let places_fit = slot.second.is_none() == (slot.stage == Stage::Steady)
-            && slot.second != Some(slot.first);
-        if past_fits && places_fit {
+        if fits(&slot) {
             Ok(slot)
         } else {
             Err(GroupError::BadStage { first: self.first })
         }
+    }
+
+    fn outdated(&self) -> Result<Outdated, GroupError> {
+        let Some(OutdatedGroup { places, since_ms }) = &self.outdated else {
+            return Ok(Outdated::NONE);
+        };
+        let places = places.iter().copied().map(place);
+        let places = places.collect::<Result<Vec<_>, _>>()?;
+        Ok(Outdated::NONE.with(places, *since_ms))
     }
 
     fn indices(&self) -> Result<Vec<usize>, GroupError> {
@@ -155,6 +167,40 @@ impl SlotGroup {
             GroupError::BadSlots(start)
         })
     }
+}
+
+impl BeforeGroup {
+    fn state(&self) -> Result<Before, GroupError> {
+        Ok(Before {
+            first: place(self.first)?,
+            second: self.second.map(place).transpose()?,
+            stage: self.stage,
+            since_ms: self.since_ms,
+        })
+    }
+}
+
+fn place(id: u8) -> Result<Place, GroupError> {
+    Place::new(id).ok_or(GroupError::BadPlace(id))
+}
+
+/// Whether a slot can be like this: at two places unless it is steady, and suspect because one of
+/// those that it had before has failed.
+fn fits(slot: &SlotState) -> bool {
+    let places_fit = |stage, first, second: Option<Place>| {
+        second.is_none() == (stage == Stage::Steady) && second != Some(first)
+    };
+    let past_fits = match slot.before {
+        Some(before) => {
+            let failed = [Some(before.first), before.second];
+            slot.stage == Stage::Suspect
+                && before.stage != Stage::Suspect
+                && places_fit(before.stage, before.first, before.second)
+                && failed.contains(&slot.second)
+        }
+        None => slot.stage != Stage::Suspect,
+    };
+    past_fits && places_fit(slot.stage, slot.first, slot.second)
 }
 
 fn write_ranges(indices: &[usize]) -> String {
@@ -207,75 +253,50 @@ mod tests {
         }
     }
 
+    fn read(fields: &str, slots: &str) -> Result<Vec<SlotState>, GroupError> {
+        let text = format!(r#"[{{{fields}, "since_ms": 0, "slots": "{slots}"}}]"#);
+        ungroup(&serde_json::from_str::<Vec<SlotGroup>>(&text).unwrap())
+    }
+
     #[test]
     fn what_no_slot_can_be_is_refused() {
-        let good = SlotGroup {
-            first: 1,
-            second: None,
-            stage: Stage::Steady,
-            since_ms: 0,
-            before: None,
-            slots: "0-16383".to_owned(),
+        let all = "0-16383";
+        let before = |stage: &str, places: &str| {
+            format!(
+                r#""first": 1, "second": 2, "stage": "suspect", "before": {{{places}, "stage": "{stage}", "since_ms": 0}}"#
+            )
         };
-        assert!(ungroup(std::slice::from_ref(&good)).is_ok());
-        let past = |stage| {
-            Some(BeforeGroup {
-                stage,
-                since_ms: 0,
-                swapped: false,
-            })
-        };
-        for bad in [
-            SlotGroup {
-                first: 0,
-                ..good.clone()
-            },
-            SlotGroup {
-                first: 128,
-                ..good.clone()
-            },
-            SlotGroup {
-                second: Some(2),
-                ..good.clone()
-            },
-            SlotGroup {
-                stage: Stage::Settle,
-                ..good.clone()
-            },
-            SlotGroup {
-                stage: Stage::Settle,
-                second: Some(1),
-                ..good.clone()
-            },
-            SlotGroup {
-                stage: Stage::Suspect,
-                second: Some(2),
-                ..good.clone()
-            },
-            SlotGroup {
-                stage: Stage::Settle,
-                second: Some(2),
-                before: past(Stage::Steady),
-                ..good.clone()
-            },
-            SlotGroup {
-                stage: Stage::Suspect,
-                second: Some(2),
-                before: past(Stage::Away),
-                ..good.clone()
-            },
+        for good in [
+            r#""first": 1, "stage": "steady", "outdated": {"places": [2, 127], "since_ms": 0}"#,
+            &before("steady", r#""first": 2"#),
+            &before("wait", r#""first": 2, "second": 3"#),
         ] {
-            assert!(ungroup(std::slice::from_ref(&bad)).is_err(), "{bad:?}");
+            assert!(read(good, all).is_ok(), "{good}");
         }
-        let missing = SlotGroup {
-            slots: "0-8,10-16383".to_owned(),
-            ..good.clone()
-        };
-        assert_eq!(
-            ungroup(std::slice::from_ref(&missing)),
-            Err(GroupError::Missing(9))
-        );
-        assert_eq!(ungroup(&[missing, good]), Err(GroupError::Twice(0)));
+        for bad in [
+            r#""first": 0, "stage": "steady""#,
+            r#""first": 128, "stage": "steady""#,
+            r#""first": 1, "second": 2, "stage": "steady""#,
+            r#""first": 1, "stage": "settle""#,
+            r#""first": 1, "second": 1, "stage": "settle""#,
+            r#""first": 1, "second": 2, "stage": "suspect""#,
+            r#""first": 1, "stage": "steady", "outdated": {"places": [128], "since_ms": 0}"#,
+            &before("steady", r#""first": 2"#).replace("suspect", "settle"),
+            &before("suspect", r#""first": 1, "second": 2"#),
+            &before("steady", r#""first": 1, "second": 2"#),
+            &before("wait", r#""first": 1, "second": 3"#),
+        ] {
+            assert!(read(bad, all).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn every_slot_is_there_once() {
+        let steady = r#""first": 1, "stage": "steady""#;
+        let missing = read(steady, "0-8,10-16383");
+        assert_eq!(missing, Err(GroupError::Missing(9)));
+        let twice = r#""first": 1, "stage": "steady", "since_ms": 0, "slots": "0-9"}, {"first": 1, "stage": "steady""#;
+        assert_eq!(read(twice, "9-16383"), Err(GroupError::Twice(9)));
     }
 
     proptest! {
@@ -317,11 +338,16 @@ mod tests {
             second: (stage != Stage::Steady).then(|| Place::new(second).unwrap()),
             stage,
             since_ms,
-            before: (stage == Stage::Suspect).then_some(Before {
+            before: (stage == Stage::Suspect).then(|| Before {
+                first: Place::new(first).unwrap(),
+                second: Place::new(second),
                 stage: Stage::Move1,
                 since_ms: since_ms / 2,
-                swapped: since_ms % 2 == 0,
             }),
+            outdated: Outdated::NONE.with(
+                Place::new(second).filter(|_| since_ms % 2 == 0),
+                since_ms / 3,
+            ),
         }
     }
 }

@@ -365,7 +365,7 @@ fn check_places(
         }
     }
     for (number, slot) in slots.iter().enumerate() {
-        for place in [Some(slot.first), slot.second].into_iter().flatten() {
+        for place in slot.places().chain(slot.outdated.places()) {
             if !is_known[usize::from(place.id())] {
                 return Err(Damage::UnknownPlace {
                     slot: number,

@@ -63,7 +63,8 @@ impl About {
             reloads,
             peers,
         } = pool;
-        let up = engine.members().iter().filter(|member| member.is_up());
+        let members = engine.members().iter();
+        let up = members.filter(|member| member.is_up() && !member.is_off());
         let status = Status {
             version: env!("CARGO_PKG_VERSION"),
             instance: self.instance.clone(),

@@ -6,8 +6,9 @@
 //! stays where it is: refusing is safe, going on is not.
 
 mod peers;
+mod stand_in;
 
-use super::{Before, Place, SlotState, Stage};
+use super::{Outdated, Place, SlotState, Stage};
 
 pub use peers::PeerSlot;
 
@@ -16,8 +17,9 @@ pub use peers::PeerSlot;
 pub struct Surroundings<'a> {
     /// Where the newest placement wants the slot.
     pub target: Place,
-    /// Who would stand in for the slot's place that is down: the next candidate that is up.
-    pub stand_in: Option<Place>,
+    /// Who may stand in for a place that is down: the slot's candidates that are up, the next one
+    /// first.
+    pub stand_ins: &'a [Place],
     /// How the backends are.
     pub standings: &'a Standings,
     /// The same slot at every other proxy, `None` for one that does not say; empty for a proxy
@@ -149,6 +151,10 @@ impl Times {
 impl Surroundings<'_> {
     /// At most one transition.
     fn step(&self, slot: SlotState) -> SlotState {
+        if !slot.outdated.is_empty() && !self.is_alive(slot.outdated.since_ms(), self.now_ms) {
+            let outdated = Outdated::NONE;
+            return SlotState { outdated, ..slot };
+        }
         let Some(second) = slot.second else {
             return self.steady(slot);
         };
@@ -163,25 +169,21 @@ impl Surroundings<'_> {
 
     fn steady(&self, slot: SlotState) -> SlotState {
         let (place, target) = (slot.first, self.target);
-        if self.standing(place).gone && target != place {
-            return SlotState::steady(target, self.now_ms);
+        let is_gone = self.standing(place).gone;
+        let may_serve = target != place && self.may_get(&slot, target);
+        if is_gone && may_serve {
+            return self.at_rest(slot, target);
         }
-        if self.is_down(place)
-            && self.times.failover
-            && let Some(stand_in) = self.stand_in
-            && stand_in != place
+        if self.is_failed(place)
+            && let Some(suspect) = self.suspicion(slot, place)
         {
-            return SlotState {
-                first: stand_in,
-                second: Some(place),
-                ..self.suspicion(slot, true)
-            };
+            return suspect;
         }
         if let Some(under_way) = self.forgotten(place) {
             return under_way;
         }
-        if target != place && self.is_up(target) && !self.standing(target).owed {
-            return self.pair(target, place, Stage::Settle);
+        if may_serve && self.is_up(target) {
+            return self.pair(slot, target, place, Stage::Settle);
         }
         slot
     }
@@ -192,31 +194,27 @@ impl Surroundings<'_> {
         }
         if slot.stage == Stage::Settle && self.is_refused_elsewhere(slot, second) {
             // Both places may have items: the second may have stood in for the first.
-            return self.pair(second, slot.first, Stage::Wait);
+            return self.pair(slot, second, slot.first, Stage::Wait);
         }
         let long_enough =
             self.has_lasted(slot, self.times.of_handover(slot.stage)) && self.peers_follow(slot);
         match slot.stage {
             _ if !long_enough => slot,
-            Stage::Move2 => SlotState::steady(slot.first, self.now_ms),
+            Stage::Move2 => self.at_rest(slot, slot.first),
             _ if !self.is_up(slot.first) => slot,
-            Stage::Move1 => self.pair(slot.first, second, Stage::Move2),
-            _ => self.pair(slot.first, second, Stage::Move1),
+            Stage::Move1 => self.pair(slot, slot.first, second, Stage::Move2),
+            _ => self.pair(slot, slot.first, second, Stage::Move1),
         }
     }
 
     fn suspect(&self, slot: SlotState, failed: Place) -> SlotState {
         let before = restored(slot);
-        if self.standing(failed).gone {
-            // Nothing has been done at a stand-in yet.
-            return match before.stage {
-                Stage::Steady => before,
-                _ => SlotState::steady(slot.first, self.now_ms),
-            };
+        if let Some(changed) = self.without_gone_before(slot, before, failed) {
+            return changed;
         }
-        if let Some(up_since_ms) = self.standing(failed).up_since_ms {
-            if let Some(stand_in) = self.left_elsewhere(failed, slot.since_ms) {
-                return self.pair(stand_in, failed, Stage::Back);
+        if let Some(up_since_ms) = self.up_since_ms(failed) {
+            if let Some(there) = self.left_elsewhere(failed, slot.since_ms) {
+                return self.leave(slot, there.first, Stage::Back);
             }
             return if self.nobody_can_have_left(slot, up_since_ms) {
                 before
@@ -224,44 +222,54 @@ impl Surroundings<'_> {
                 slot
             };
         }
-        // For the same reason the stand-in may still be another one.
-        if before.stage == Stage::Steady
-            && let Some(stand_in) = self
-                .stand_in_elsewhere(failed)
-                .or(self.stand_in)
-                .filter(|stand_in| *stand_in != failed && *stand_in != slot.first)
-        {
+        let Some(stand_in) = self.stand_in_for(&slot) else {
+            return slot;
+        };
+        if stand_in != slot.first {
             return SlotState {
                 first: stand_in,
                 ..slot
             };
         }
-        if self.standing(slot.first).gone {
-            return SlotState::steady(failed, self.now_ms);
-        }
         let refused_ms = self.times.failover_after_ms.max(self.times.overlap_ms);
-        if self.times.failover
+        if self.is_failed(failed)
             && self.has_lasted(slot, refused_ms)
-            && self.is_up(slot.first)
-            && !self.standing(slot.first).owed
+            && self.is_up(stand_in)
+            && !self.standing(stand_in).owed
             && self.peers_agree_to_leave(slot, failed)
         {
-            return self.pair(slot.first, failed, Stage::Away);
+            return self.leave(slot, stand_in, Stage::Away);
         }
         slot
     }
 
+    /// What becomes of a suspect slot one of whose places is gone; nothing has been done at a
+    /// stand-in yet.
+    fn without_gone_before(
+        &self,
+        slot: SlotState,
+        before: SlotState,
+        failed: Place,
+    ) -> Option<SlotState> {
+        if let Some(second) = before.second {
+            return self.without_gone(before, second);
+        }
+        let is_gone = self.standing(failed).gone && self.may_get(&slot, self.target);
+        let is_alone = self.standing(slot.first).gone && self.stand_in_for(&slot).is_none();
+        (is_gone || is_alone).then_some(before)
+    }
+
     fn away(&self, slot: SlotState, failed: Place) -> SlotState {
-        if let Some(left) = self.without_gone(slot, failed) {
-            return left;
+        if let Some(changed) = self.without_failed(slot, failed) {
+            return changed;
         }
         if self.is_up(failed) {
-            return self.pair(slot.first, failed, Stage::Back);
+            return self.pair(slot, slot.first, failed, Stage::Back);
         }
         // What the failed server holds has died meanwhile. If it returns, it gets the slot by an
         // ordinary handover.
         if self.has_lasted(slot, self.times.lifetime_ms) && self.peers_have_left(slot, failed) {
-            return SlotState::steady(slot.first, self.now_ms);
+            return self.at_rest(slot, slot.first);
         }
         slot
     }
@@ -276,14 +284,14 @@ impl Surroundings<'_> {
         let goes_home = self.target == returned;
         if slot.stage == Stage::Wait {
             if self.moves_elsewhere(slot.first, returned) {
-                return self.pair(slot.first, returned, Stage::Move2);
+                return self.emptied(slot, returned);
             }
             let all_say = self.peers.iter().all(Option::is_some);
             let long_enough = self.has_lasted(slot, self.times.lifetime_ms) && all_say;
             return match (long_enough, goes_home) {
                 (false, _) => slot,
-                (true, true) => self.pair(returned, slot.first, Stage::Settle),
-                (true, false) => self.pair(slot.first, returned, Stage::Move2),
+                (true, true) => self.pair(slot, returned, slot.first, Stage::Settle),
+                (true, false) => self.emptied(slot, returned),
             };
         }
         let alone = self.peers.is_empty();
@@ -294,12 +302,25 @@ impl Surroundings<'_> {
         };
         if !self.has_lasted(slot, known_ms)
             || self.standing(returned).owed
-            || !self.peers_know_of_return(returned)
+            || !self.peers_know_of_return(slot, returned)
         {
             return slot;
         }
-        let next = if goes_home { Stage::Wait } else { Stage::Move2 };
-        self.pair(slot.first, returned, next)
+        if goes_home {
+            self.pair(slot, slot.first, returned, Stage::Wait)
+        } else {
+            self.emptied(slot, returned)
+        }
+    }
+
+    /// The returned server hands over what it has to its stand-in, whose copies hide the outdated
+    /// ones.
+    fn emptied(&self, slot: SlotState, returned: Place) -> SlotState {
+        let outdated = Some(returned).filter(|place| self.was_left(&slot, *place, self.now_ms));
+        SlotState {
+            outdated: slot.outdated.with(outdated, self.now_ms),
+            ..self.pair(slot, slot.first, returned, Stage::Move2)
+        }
     }
 
     /// The slot without a place that is gone, or suspect because one is down.
@@ -307,52 +328,44 @@ impl Surroundings<'_> {
         if let Some(left) = self.without_gone(slot, second) {
             return Some(left);
         }
-        if !self.times.failover {
-            return None;
-        }
-        // In a return the second is the one that has failed already.
-        if slot.stage.is_handover() && self.is_down(slot.first) {
-            return Some(swapped(self.suspicion(slot, true)));
-        }
-        if self.is_down(second) {
-            return Some(self.suspicion(slot, false));
-        }
-        self.is_down(slot.first)
-            .then(|| swapped(self.suspicion(slot, true)))
+        let is_known = slot.stage == Stage::Away;
+        let mut failed = [(slot.first, false), (second, is_known)].into_iter();
+        let failed = failed.find(|(place, is_known)| !is_known && self.is_failed(*place));
+        failed.and_then(|(place, _)| self.suspicion(slot, place))
     }
 
+    /// The slot at the one of its places that is left, unless that one may have outdated items.
     fn without_gone(&self, slot: SlotState, second: Place) -> Option<SlotState> {
-        if self.standing(slot.first).gone {
-            return Some(SlotState::steady(second, self.now_ms));
+        if self.standing(second).gone {
+            return Some(self.at_rest(slot, slot.first));
         }
-        self.standing(second)
-            .gone
-            .then(|| SlotState::steady(slot.first, self.now_ms))
+        let is_left = self.standing(slot.first).gone && !self.is_outdated(&slot, second);
+        is_left.then(|| self.at_rest(slot, second))
     }
 
-    /// The slot as suspect, its places unchanged.
-    fn suspicion(&self, slot: SlotState, swapped: bool) -> SlotState {
+    /// The slot with all its items at `place`.
+    fn at_rest(&self, slot: SlotState, place: Place) -> SlotState {
         SlotState {
-            stage: Stage::Suspect,
-            since_ms: self.now_ms,
-            before: Some(Before {
-                stage: slot.stage,
-                since_ms: slot.since_ms,
-                swapped,
-            }),
-            ..slot
+            outdated: slot.outdated.without(place),
+            ..SlotState::steady(place, self.now_ms)
         }
     }
 
-    /// Two places in a stage that begins now.
-    fn pair(&self, first: Place, second: Place, stage: Stage) -> SlotState {
+    /// The slot at two places, in a stage that begins now.
+    fn pair(&self, slot: SlotState, first: Place, second: Place, stage: Stage) -> SlotState {
         SlotState {
             first,
             second: Some(second),
             stage,
             since_ms: self.now_ms,
             before: None,
+            outdated: slot.outdated,
         }
+    }
+
+    /// `place` holds nothing that would pass for true items of the slot.
+    fn may_get(&self, slot: &SlotState, place: Place) -> bool {
+        !self.standing(place).owed && !self.is_outdated(slot, place)
     }
 
     fn has_lasted(&self, slot: SlotState, min_ms: u64) -> bool {
@@ -360,11 +373,19 @@ impl Surroundings<'_> {
     }
 
     fn is_up(&self, place: Place) -> bool {
-        self.standing(place).up_since_ms.is_some()
+        self.up_since_ms(place).is_some()
     }
 
-    fn is_down(&self, place: Place) -> bool {
-        !self.is_up(place)
+    fn up_since_ms(&self, place: Place) -> Option<u64> {
+        let Standing {
+            gone, up_since_ms, ..
+        } = self.standing(place);
+        up_since_ms.filter(|_| !gone)
+    }
+
+    /// It is down, and another one is to stand in.
+    fn is_failed(&self, place: Place) -> bool {
+        !self.is_up(place) && (self.times.failover || self.standing(place).gone)
     }
 
     fn standing(&self, place: Place) -> Standing {
@@ -372,40 +393,26 @@ impl Surroundings<'_> {
     }
 }
 
-/// The slot with its places exchanged.
-fn swapped(slot: SlotState) -> SlotState {
-    match slot.second {
-        Some(second) => SlotState {
-            first: second,
-            second: Some(slot.first),
-            ..slot
-        },
-        None => slot,
-    }
-}
-
 /// What a suspect slot was before; any other slot as it is.
 fn restored(slot: SlotState) -> SlotState {
-    let (Some(before), Some(failed)) = (slot.before, slot.second) else {
+    let Some(before) = slot.before else {
         return slot;
     };
-    if before.stage == Stage::Steady {
-        return SlotState::steady(failed, before.since_ms);
-    }
-    let restored = SlotState {
+    SlotState {
+        first: before.first,
+        second: before.second,
         stage: before.stage,
         since_ms: before.since_ms,
         before: None,
-        ..slot
-    };
-    if before.swapped {
-        swapped(restored)
-    } else {
-        restored
+        outdated: slot.outdated,
     }
 }
 
+#[cfg(test)]
+mod copies;
 #[cfg(test)]
 mod several_proxies;
 #[cfg(test)]
 mod tests;
+#[cfg(test)]
+mod third_place;

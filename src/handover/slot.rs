@@ -19,17 +19,32 @@ pub struct SlotState {
     pub since_ms: u64,
     /// Where the slot was when it became suspect; `None` in every other stage.
     pub before: Option<Before>,
+    /// Where else there may be outdated items.
+    pub outdated: Outdated,
 }
 
 /// What a suspect slot returns to if its server answers again in time.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Before {
+    /// Its first place then.
+    pub first: Place,
+    /// Its second place then.
+    pub second: Option<Place>,
     /// The stage it was in.
     pub stage: Stage,
     /// When that stage began, Unix time in milliseconds.
     pub since_ms: u64,
-    /// Whether first and second change places on the way back.
-    pub swapped: bool,
+}
+
+/// Places whose items of a slot may be outdated because another place has served it meanwhile.
+///
+/// They must not be served from before one lifetime has passed since then. The second place of a
+/// slot that is away, back or waiting may hold outdated items by its nature, and is not here.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Outdated {
+    /// A bit per id.
+    places: u128,
+    since_ms: u64,
 }
 
 /// What is going on in a slot. "First" and "second" are its places.
@@ -48,7 +63,8 @@ pub enum Stage {
     /// The same, new items are created at the first place.
     Move2,
     /// The second place does not answer: requests are refused until it does or all proxies agree
-    /// to go on without it.
+    /// to go on without it, with the first instead. If what the first holds may be outdated, nobody
+    /// can stand in yet.
     Suspect,
     /// The first place stands in for the second: what is there is out of reach, and counts as
     /// absent. Removals are owed to the second.
@@ -71,8 +87,96 @@ impl SlotState {
             stage: Stage::Steady,
             since_ms,
             before: None,
+            outdated: Outdated::NONE,
         }
     }
+
+    /// The places that are served from, or that may be once the slot is suspect no more. A place
+    /// can be there twice.
+    pub fn places(&self) -> impl Iterator<Item = Place> + use<> {
+        let before = self.before;
+        let places = [
+            Some(self.first),
+            self.second,
+            before.map(|before| before.first),
+            before.and_then(|before| before.second),
+        ];
+        places.into_iter().flatten()
+    }
+}
+
+impl Outdated {
+    /// No place.
+    pub const NONE: Self = Self {
+        places: 0,
+        since_ms: 0,
+    };
+
+    /// These places and those there are already, as of `since_ms`; unchanged if `places` is empty.
+    #[must_use]
+    pub fn with(self, places: impl IntoIterator<Item = Place>, since_ms: u64) -> Self {
+        let added = places
+            .into_iter()
+            .fold(0, |added, place| added | bit(place));
+        match added {
+            0 => self,
+            _ => Self {
+                places: self.places | added,
+                since_ms,
+            },
+        }
+    }
+
+    /// All but this place.
+    #[must_use]
+    pub const fn without(self, place: Place) -> Self {
+        match self.places & !bit(place) {
+            0 => Self::NONE,
+            places => Self { places, ..self },
+        }
+    }
+
+    /// The same places as of another time; nothing if there are none.
+    #[must_use]
+    pub const fn since(self, since_ms: u64) -> Self {
+        match self.places {
+            0 => Self::NONE,
+            _ => Self { since_ms, ..self },
+        }
+    }
+
+    /// Whether this is one of them.
+    #[must_use]
+    pub const fn contains(self, place: Place) -> bool {
+        self.places & bit(place) != 0
+    }
+
+    /// Whether there are none.
+    #[must_use]
+    pub const fn is_empty(self) -> bool {
+        self.places == 0
+    }
+
+    /// The places, ascending by id.
+    pub fn places(self) -> impl Iterator<Item = Place> {
+        let mut left = self.places;
+        std::iter::from_fn(move || {
+            // None are left at 128.
+            let place = Place::new(left.trailing_zeros() as u8)?;
+            left &= !bit(place);
+            Some(place)
+        })
+    }
+
+    /// When the last of them was left, Unix time in milliseconds; 0 if there are none.
+    #[must_use]
+    pub const fn since_ms(self) -> u64 {
+        self.since_ms
+    }
+}
+
+const fn bit(place: Place) -> u128 {
+    1 << place.id()
 }
 
 impl Stage {

@@ -125,6 +125,7 @@ impl View {
             if let Some(before) = &mut slot.before {
                 before.since_ms = here(before.since_ms);
             }
+            slot.outdated = slot.outdated.since(here(slot.outdated.since_ms()));
         }
         self.heard_ms = now_ms;
         self
@@ -195,14 +196,15 @@ impl Brain for Whole {
             place: member.place,
             verdict: member.health.verdict(),
             owed: member.owed,
-            is_off: member.in_map && member.spec.state == staterouter::config::BackendState::Off,
+            is_off: member.is_off(),
         });
         seen.collect()
     }
 
     fn view(&self) -> View {
         let members = self.engine.members().iter();
-        let up = members.clone().filter(|member| member.is_up());
+        let up = members.clone();
+        let up = up.filter(|member| member.is_up() && !member.is_off());
         let owing = members.filter(|member| member.owed > 0);
         View {
             all: Some(self.engine.slots().to_vec()),

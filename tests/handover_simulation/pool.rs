@@ -118,8 +118,8 @@ impl Pool {
     }
 
     fn is_needed(&self, place: Place) -> bool {
-        let mut slots = self.slots.iter();
-        slots.any(|slot| slot.first == place || slot.second == Some(place))
+        let mut places = self.slots.iter().flat_map(|slot| slot.places());
+        places.any(|served| served == place)
     }
 
     fn give_up(&mut self, standings: &Standings, now_ms: u64) {
@@ -136,23 +136,17 @@ impl Pool {
         }
     }
 
-    fn stand_in(&self, index: usize, state: SlotState) -> Option<Place> {
-        let failing = match (state.stage, state.second) {
-            (Stage::Suspect, Some(second)) => second,
-            _ => state.first,
-        };
+    fn stand_ins(&self, index: usize) -> Vec<Place> {
         let is_fit = |member: &&Member| {
             let mut peers = self.peers.iter().flatten();
-            member.place != failing
-                && member.is_up()
+            member.is_up()
                 && !self.is_given_up(member.place)
                 && peers.all(|peer| peer.up.contains(&member.place))
         };
         let candidates = self.placement.candidates(self.numbers[index]).iter();
-        let fit = candidates
-            .map(|candidate| &self.members[candidate.index()])
-            .find(is_fit);
-        fit.map(|member| member.place)
+        let members = candidates.map(|candidate| &self.members[candidate.index()]);
+        let fit = members.filter(is_fit);
+        fit.map(|member| member.place).collect()
     }
 
     fn peer_slots(&self, index: usize, state: SlotState) -> Vec<Option<PeerSlot>> {
@@ -168,7 +162,9 @@ impl Pool {
 
     fn let_go(&mut self) {
         let mut members = std::mem::take(&mut self.members);
-        members.retain(|member| member.in_map || self.is_needed(member.place));
+        let is_known = |place| self.slots.iter().any(|slot| slot.outdated.contains(place));
+        let is_needed = |place| self.is_needed(place) || is_known(place);
+        members.retain(|member| member.in_map || is_needed(member.place));
         self.members = members;
     }
 
@@ -251,7 +247,7 @@ impl Brain for Pool {
                 before,
                 &Surroundings {
                     target: self.target(index),
-                    stand_in: self.stand_in(index, before),
+                    stand_ins: &self.stand_ins(index),
                     standings: &standings,
                     peers: &peers,
                     times: &times,
@@ -281,7 +277,8 @@ impl Brain for Pool {
     }
 
     fn view(&self) -> View {
-        let up = self.members.iter().filter(|member| member.is_up());
+        let members = self.members.iter();
+        let up = members.filter(|member| member.is_up() && !member.is_off());
         let up = up.map(|member| member.place).collect();
         let owing = self.members.iter().filter(|member| member.owed > 0);
         let owed = owing.map(|member| member.place).collect();

@@ -17,17 +17,18 @@ pub fn put_all(files: &ProxyFiles, stage: Stage, first: u8, second: u8) {
     let config = files.config();
     let directory = Path::new(&config).parent().unwrap();
     let since_ms = Clock::start().now_ms();
+    let [first, second] = [first, second].map(|id| Place::new(id).unwrap());
     let before = Before {
+        first: second,
+        second: None,
         stage: Stage::Steady,
         since_ms,
-        swapped: true,
     };
     let slot = SlotState {
-        first: Place::new(first).unwrap(),
-        second: Place::new(second),
+        second: Some(second),
         stage,
-        since_ms,
         before: (stage == Stage::Suspect).then_some(before),
+        ..SlotState::steady(first, since_ms)
     };
     let memory = Memory {
         map: load_partition_map(&directory.join("map.yaml")).unwrap(),

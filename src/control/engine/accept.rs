@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use super::{Engine, Member};
+use super::{Engine, Member, places_known};
 use crate::config::{BackendAddress, PartitionMap};
 use crate::handover::Place;
 use crate::health::Health;
@@ -159,9 +159,8 @@ impl Engine {
     }
 
     fn is_needed(&self, member: &Member) -> bool {
-        let place = member.place;
-        let mut slots = self.slots.iter();
-        slots.any(|slot| slot.first == place || slot.second == Some(place))
+        let mut places = self.slots.iter().flat_map(places_known);
+        places.any(|place| place == member.place)
     }
 
     fn check_share(&self, map: &PartitionMap, moved_slots: usize) -> Result<(), Refused> {

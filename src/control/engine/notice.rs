@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use super::Member;
 use crate::config::LogLevel;
-use crate::handover::{Place, SlotState, Stage};
+use crate::handover::{Outdated, Place, SlotState, Stage};
 use crate::route::SLOT_COUNT;
 
 /// One line for the log.
@@ -22,8 +22,15 @@ pub(super) struct Changes {
     counts: BTreeMap<(Side, Side), usize>,
 }
 
-/// Stage and places before or after a change.
-type Side = (Stage, Place, Option<Place>);
+/// What there is to say of a slot before or after a change.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+struct Side {
+    stage: Stage,
+    first: Place,
+    second: Option<Place>,
+    /// Where its items may be outdated, whenever that began.
+    outdated: Outdated,
+}
 
 impl Changes {
     pub(super) fn add(&mut self, before: SlotState, after: SlotState) {
@@ -32,8 +39,10 @@ impl Changes {
             // would be a thousand lines.
             return;
         }
-        let side = |slot: SlotState| (slot.stage, slot.first, slot.second);
-        *self.counts.entry((side(before), side(after))).or_default() += 1;
+        let sides = (Side::new(before), Side::new(after));
+        if sides.0 != sides.1 {
+            *self.counts.entry(sides).or_default() += 1;
+        }
     }
 
     pub(super) fn notices(self, members: &[Member]) -> Vec<Notice> {
@@ -41,92 +50,129 @@ impl Changes {
             let member = members.iter().find(|member| member.place == place);
             member.map_or("?", |member| &member.spec.name)
         };
-        let line = |((before, after), slots)| notice(before, after, slots, &name);
+        let line = |((before, after), slots): ((Side, Side), usize)| {
+            notice(before.stage, after, slots, &name)
+        };
         self.counts.into_iter().map(line).collect()
     }
 }
 
-impl Notice {
-    fn new(level: LogLevel, text: String) -> Self {
-        Self { level, text }
+impl Side {
+    fn new(slot: SlotState) -> Self {
+        let left = slot.before.filter(|before| {
+            let is_return = matches!(before.stage, Stage::Away | Stage::Back | Stage::Wait);
+            is_return && before.second != slot.second
+        });
+        let left = left.and_then(|before| before.second);
+        Self {
+            stage: slot.stage,
+            first: slot.first,
+            second: slot.second,
+            outdated: slot.outdated.with(left, 0).since(0),
+        }
     }
+}
 
+impl Notice {
     pub(super) fn let_go(name: &str) -> Self {
         let text = format!("{name} holds no sessions any more and can be stopped");
-        Self::new(LogLevel::Info, text)
+        Self {
+            level: LogLevel::Info,
+            text,
+        }
     }
 }
 
 fn notice<'m>(
-    before: Side,
-    (stage, first, second): Side,
+    before: Stage,
+    after: Side,
     slots: usize,
     name: &impl Fn(Place) -> &'m str,
 ) -> Notice {
     let percent = slots as f64 * 100.0 / SLOT_COUNT as f64;
     let share = format!("{slots} slots ({percent:.1} %)");
-    let here = name(first);
-    let other = second.map_or(here, name);
-    match (before.0, stage) {
-        (_, Stage::Settle) => Notice::new(
+    let here = name(after.first);
+    let other = after.second.map_or(here, name);
+    let (level, text) = match (before, after.stage) {
+        (_, Stage::Suspect | Stage::Away) => {
+            (LogLevel::Warn, of_failure(after, &share, here, other, name))
+        }
+        (_, Stage::Settle) => (
             LogLevel::Info,
             format!("handover of {share} from {other} to {here} begins"),
         ),
-        (_, Stage::Move1) => Notice::new(
+        (_, Stage::Move1) => (
             LogLevel::Info,
             format!("sessions of {share} move from {other} to {here} when they are used"),
         ),
-        (Stage::Move1, Stage::Move2) => Notice::new(
+        (Stage::Move1, Stage::Move2) => (
             LogLevel::Info,
             format!("new sessions of {share} are created at {here} instead of {other}"),
         ),
-        (_, Stage::Move2) => Notice::new(
+        (_, Stage::Move2) => (
             LogLevel::Info,
             format!("sessions of {share} move from {other}, which is back, to {here}"),
         ),
-        (Stage::Move2, Stage::Steady) => Notice::new(
+        (Stage::Move2, Stage::Steady) => (
             LogLevel::Info,
             format!("handover of {share} to {here} has ended"),
         ),
-        (_, Stage::Suspect) => Notice::new(
-            LogLevel::Warn,
-            format!(
-                "{other} is down: requests for {share} are refused until it answers or {here} stands in"
-            ),
-        ),
-        (Stage::Suspect, Stage::Away) => Notice::new(
-            LogLevel::Warn,
-            format!(
-                "{here} stands in for {other} in {share}: sessions at {other} are out of reach"
-            ),
-        ),
-        (_, Stage::Back) => Notice::new(
+        (_, Stage::Back) => (
             LogLevel::Info,
             format!(
                 "{other} is back in {share}: sessions that only it has are refused until every proxy knows"
             ),
         ),
-        (_, Stage::Wait) => Notice::new(
+        (_, Stage::Wait) => (
             LogLevel::Info,
             format!("{other} serves its sessions of {share} again, {here} those that began there"),
         ),
-        (Stage::Away, _) => Notice::new(
+        (Stage::Away, _) => (
             LogLevel::Warn,
             format!(
                 "{share} stay at {here}: what the backend before held has died or was given up"
             ),
         ),
-        (Stage::Suspect, _) => Notice::new(
+        (Stage::Suspect, _) => (
             LogLevel::Info,
             format!("{share} are served again by {here}"),
         ),
-        (_, Stage::Steady) => Notice::new(
+        (_, Stage::Steady) => (
             LogLevel::Warn,
             format!("{share} go to {here} at once: what the backend before held is given up"),
         ),
-        (_, Stage::Away) => Notice::new(
-            LogLevel::Warn,
-            format!("{here} stands in for {other} in {share}"),
-        ),
+    };
+    Notice { level, text }
+}
+
+/// What becomes of slots of `other`, which has failed.
+fn of_failure<'m>(
+    after: Side,
+    share: &str,
+    here: &str,
+    other: &str,
+    name: &impl Fn(Place) -> &'m str,
+) -> String {
+    let outdated = after.outdated;
+    if after.stage == Stage::Away {
+        let stands_in = format!(
+            "{here} stands in for {other} in {share}: sessions at {other} are out of reach"
+        );
+        let left: Vec<_> = outdated.places().map(name).collect();
+        return match left.as_slice() {
+            [] => stands_in,
+            _ => format!(
+                "{stands_in}, those at {} may be outdated",
+                left.join(" and ")
+            ),
+        };
+    }
+    let refused = format!("{other} is down: requests for {share} are refused until it answers");
+    if outdated.contains(after.first) {
+        format!(
+            "{refused}; what {here} holds may be outdated, and nobody else can stand in before that has died"
+        )
+    } else {
+        format!("{refused} or {here} stands in")
     }
 }

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use super::{Engine, Member};
+use super::{Engine, Member, places_known};
 use crate::config::{BackendSpec, Config, PartitionMap};
 use crate::control::memory::Memory;
 use crate::handover::{Place, SlotState, Stage};
@@ -75,7 +75,7 @@ impl Engine {
             return Err(ResumeError::SlotCount { slots });
         }
         for slot in &memory.slots {
-            for place in [Some(slot.first), slot.second].into_iter().flatten() {
+            for place in places_known(slot) {
                 let known = engine.members.iter().any(|member| member.place == place);
                 if !known {
                     return Err(ResumeError::UnknownPlace { id: place.id() });
@@ -92,6 +92,7 @@ impl Engine {
             if let Some(before) = &mut slot.before {
                 before.since_ms = before.since_ms.min(now_ms);
             }
+            slot.outdated = slot.outdated.since(slot.outdated.since_ms().min(now_ms));
         }
         for server in &mut engine.given_up {
             server.since_ms = server.since_ms.min(now_ms);

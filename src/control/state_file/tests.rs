@@ -1,7 +1,7 @@
 use std::os::unix::fs::PermissionsExt;
 
 use super::*;
-use crate::handover::{Before, Stage};
+use crate::handover::{Before, Outdated, Stage};
 use crate::route::{SLOT_COUNT, Slot};
 
 const MAP: &str = "
@@ -52,10 +52,12 @@ fn memory() -> Memory {
                 second,
                 stage: Stage::Suspect,
                 before: Some(Before {
+                    first: place(1),
+                    second,
                     stage: Stage::Wait,
                     since_ms: 3,
-                    swapped: number < 100,
                 }),
+                outdated: Outdated::NONE.with([place(1)], u64::from(number)),
                 ..steady
             },
         }

@@ -30,16 +30,16 @@ impl Surroundings<'_> {
             let is_early = stage != Stage::Move2 || !peer.has_lasted(self.times.lifetime_ms);
             first == place && stage.is_handover() && is_early
         });
-        let return_of_place = self
-            .left_elsewhere(place, 0)
-            .map(|stand_in| self.pair(stand_in, place, Stage::Back));
+        let mut peers = self.peers.iter().flatten();
+        let left = peers.find(|peer| self.was_left(&peer.slot, place, peer.heard_ms));
+        let return_of_place = self.left_elsewhere(place, 0).map(|there| SlotState {
+            stage: Stage::Back,
+            since_ms: self.now_ms,
+            ..there
+        });
         return_of_place
-            .or(handover.map(|peer| peer.slot))
-            .filter(|slot| {
-                let places = [Some(slot.first), slot.second];
-                let mut places = places.into_iter().flatten();
-                places.all(|place| !self.standing(place).gone)
-            })
+            .or(handover.or(left).map(|peer| peer.slot))
+            .filter(|slot| slot.places().all(|place| !self.standing(place).gone))
     }
 
     /// Every other proxy has been in the slot's stage of the handover long enough, or is further.
@@ -124,13 +124,13 @@ impl Surroundings<'_> {
         })
     }
 
-    /// The stand-in of another proxy that has gone on without `failed` after `after_ms`.
-    pub(super) fn left_elsewhere(&self, failed: Place, after_ms: u64) -> Option<Place> {
+    /// The slot at another proxy that has gone on without `failed` after `after_ms`.
+    pub(super) fn left_elsewhere(&self, failed: Place, after_ms: u64) -> Option<SlotState> {
         self.peers.iter().flatten().find_map(|peer| {
             let there = restored(peer.slot);
             let is_away = matches!(there.stage, Stage::Away | Stage::Back | Stage::Wait);
             let left = is_away && there.second == Some(failed) && there.since_ms >= after_ms;
-            left.then_some(there.first)
+            left.then_some(there)
         })
     }
 
@@ -138,11 +138,12 @@ impl Surroundings<'_> {
     pub(super) fn stand_in_elsewhere(&self, failed: Place) -> Option<Place> {
         self.peers.iter().flatten().find_map(|peer| {
             let PeerSlot { slot: there, .. } = peer;
-            let is_bound = match there.before {
-                Some(before) => before.stage != Stage::Steady,
-                None => !there.stage.is_handover(),
+            let stand_in = match there.stage {
+                Stage::Suspect => self.partner(there),
+                stage => (!stage.is_handover()).then_some(there.first),
             };
-            (is_bound && there.second == Some(failed)).then_some(there.first)
+            let is_for_it = there.second == Some(failed) && stand_in != Some(failed);
+            stand_in.filter(|_| is_for_it)
         })
     }
 
@@ -155,18 +156,19 @@ impl Surroundings<'_> {
         self.peers.is_empty() || is_short || (all_say && is_settled)
     }
 
-    /// No other proxy is still away from `returned`, nor has been until just now.
-    pub(super) fn peers_know_of_return(&self, returned: Place) -> bool {
+    /// No other proxy is still away from `returned`, nor has been until just now, nor serves it
+    /// without the stand-in.
+    pub(super) fn peers_know_of_return(&self, slot: SlotState, returned: Place) -> bool {
         self.peers.iter().all(|peer| {
             let Some(peer) = peer else {
                 return false;
             };
-            match peer.slot.stage {
-                Stage::Steady => peer.slot.first != returned,
+            let there = &peer.slot;
+            match there.stage {
                 Stage::Suspect => false,
-                Stage::Away => peer.slot.second != Some(returned),
+                Stage::Away => there.second != Some(returned),
                 Stage::Back => peer.has_lasted(self.times.settle_ms),
-                _ => true,
+                _ => there.first != returned || there.second == Some(slot.first),
             }
         })
     }

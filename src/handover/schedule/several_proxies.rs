@@ -5,6 +5,7 @@ use std::collections::VecDeque;
 
 use proptest::prelude::*;
 
+use super::copies::{Copies, PLACES, creates_at, place, sees, serves};
 use super::*;
 use crate::handover::Stage::*;
 
@@ -32,7 +33,7 @@ enum Event {
 }
 
 fn any_event() -> impl Strategy<Value = Event> {
-    let id = 1..=3_u8;
+    let id = 1..=PLACES;
     prop_oneof![
         3 => id.clone().prop_map(Event::Target),
         5 => (id.clone(), any::<bool>()).prop_map(|(id, up)| Event::Server { id, up }),
@@ -46,9 +47,9 @@ struct Proxy {
     slot: SlotState,
     target: Place,
     /// Since when each server has been up in its eyes.
-    up_since: [Option<u64>; 4],
+    up_since: [Option<u64>; 5],
     /// Servers it cannot reach although they are up.
-    cut_off: [bool; 4],
+    cut_off: [bool; 5],
     is_on: bool,
     hears: bool,
     on_since: u64,
@@ -61,14 +62,9 @@ struct Farm {
     /// The newest map's wish and since when.
     target: (Place, u64),
     /// Whether each server is up, and since when that has been so.
-    servers: [(bool, u64); 4],
+    servers: [(bool, u64); 5],
     proxies: Vec<Proxy>,
-    /// Until when something may live at each server.
-    alive_until: [u64; 4],
-}
-
-fn place(id: u8) -> Place {
-    Place::new(id).unwrap()
+    copies: Copies,
 }
 
 impl Farm {
@@ -76,8 +72,8 @@ impl Farm {
         let proxy = |_| Proxy {
             slot: SlotState::steady(place(1), 0),
             target: place(1),
-            up_since: [Some(0); 4],
-            cut_off: [false; 4],
+            up_since: [Some(0); 5],
+            cut_off: [false; 5],
             is_on: true,
             hears: true,
             on_since: 0,
@@ -86,9 +82,9 @@ impl Farm {
         Self {
             now: 0,
             target: (place(1), 0),
-            servers: [(true, 0); 4],
+            servers: [(true, 0); 5],
             proxies: (0..proxies).map(proxy).collect(),
-            alive_until: [0; 4],
+            copies: Copies::new(ITEM),
         }
     }
 
@@ -128,7 +124,7 @@ impl Farm {
     fn look_around(&mut self, index: usize) {
         let (now, lag) = (self.now, LAGS[index]);
         let proxy = &mut self.proxies[index];
-        for id in 1..=3 {
+        for id in 1..=usize::from(PLACES) {
             let (up, since) = self.servers[id];
             let up = up && !proxy.cut_off[id];
             if now - since >= lag && up != proxy.up_since[id].is_some() {
@@ -147,17 +143,17 @@ impl Farm {
         let proxy = &mut self.proxies[index];
         let mut seen = None;
         if proxy.is_on {
-            let failed = proxy.slot.second.unwrap_or(proxy.slot.first);
-            let fits = |id: &u8| place(*id) != failed && proxy.up_since[usize::from(*id)].is_some();
+            let fits = |id: &u8| proxy.up_since[usize::from(*id)].is_some();
+            let stand_ins: Vec<_> = (1..=PLACES).filter(fits).map(place).collect();
             let mut standings = Standings::new();
-            for id in 1..=3 {
+            for id in 1..=PLACES {
                 let standing =
                     proxy.up_since[usize::from(id)].map_or(Standing::down(), Standing::up);
                 standings.set(place(id), standing);
             }
             let around = Surroundings {
                 target: proxy.target,
-                stand_in: (1..=3).find(fits).map(place),
+                stand_ins: &stand_ins,
                 standings: &standings,
                 peers: &peers,
                 times: &TIMES,
@@ -195,27 +191,16 @@ impl Farm {
         Some(heard)
     }
 
-    /// Clients create and use sessions wherever a proxy lets them.
     fn live(&mut self) {
         for proxy in self.proxies.iter().filter(|proxy| proxy.is_on) {
-            let slot = &proxy.slot;
-            let until = self.now + ITEM;
-            if let Some(place) = creates_at(slot) {
-                self.alive_until[usize::from(place.id())] = until;
-            }
-            for place in serves(slot) {
-                let moves = matches!(slot.stage, Move1 | Move2) && Some(place) == slot.second;
-                let at = if moves { slot.first } else { place };
-                if self.alive_until[usize::from(place.id())] > self.now {
-                    self.alive_until[usize::from(at.id())] = until;
-                }
-            }
+            self.copies.serve(&proxy.slot, self.now);
         }
     }
 
     /// What a proxy does now against what any has done as long ago as an operation takes.
     fn check(&self) -> Result<(), TestCaseError> {
         for now in self.proxies.iter().filter(|proxy| proxy.is_on) {
+            self.copies.check(&now.slot, self.now)?;
             for then in self.proxies.iter().flat_map(|proxy| &proxy.past).flatten() {
                 self.check_pair(&now.slot, &then.slot)?;
                 self.check_pair(&then.slot, &now.slot)?;
@@ -228,8 +213,7 @@ impl Farm {
         if one.stage == Suspect || other.stage == Suspect {
             return Ok(());
         }
-        let sees =
-            |place| other.first == place || (other.stage != Away && other.second == Some(place));
+        let sees = |place| sees(other, place);
         let moves_to = matches!(one.stage, Move1 | Move2).then_some(one.first);
         for place in creates_at(one).into_iter().chain(moves_to) {
             prop_assert!(
@@ -239,9 +223,8 @@ impl Farm {
             );
         }
         for place in serves(one) {
-            let is_dead = self.alive_until[usize::from(place.id())] <= self.now;
             prop_assert!(
-                is_dead || sees(place),
+                !self.copies.are_at(place, self.now) || sees(place),
                 "at {}: {one:?} serves what {other:?} does not see",
                 self.now
             );
@@ -254,22 +237,6 @@ impl Farm {
         );
         Ok(())
     }
-}
-
-fn creates_at(slot: &SlotState) -> Option<Place> {
-    match slot.stage {
-        Suspect => None,
-        Settle | Move1 => slot.second,
-        Steady | Move2 | Away | Back | Wait => Some(slot.first),
-    }
-}
-
-fn serves(slot: &SlotState) -> impl Iterator<Item = Place> {
-    let first = (slot.stage != Suspect).then_some(slot.first);
-    let second = slot
-        .second
-        .filter(|_| !matches!(slot.stage, Suspect | Away | Back));
-    first.into_iter().chain(second)
 }
 
 proptest! {
@@ -286,7 +253,7 @@ proptest! {
             farm.apply(event);
         }
         // Once everything works, all get where the map wants them.
-        for id in 1..=3 {
+        for id in 1..=PLACES {
             farm.apply(&Event::Server { id, up: true });
             for proxy in 0..proxies {
                 farm.apply(&Event::View { proxy, id, up: true });

@@ -2,16 +2,21 @@
 
 use proptest::prelude::*;
 
+use super::copies::{Copies, PLACES, place};
 use super::*;
+use crate::handover::Before;
 use crate::handover::Stage::*;
 
-const TIMES: Times = Times {
+pub(super) const TIMES: Times = Times {
     settle_ms: 30_000,
     lifetime_ms: 1_310_000,
     failover_after_ms: 15_000,
     overlap_ms: 10_000,
     failover: true,
 };
+
+/// How long an item lives that nobody uses.
+const ITEM_MS: u64 = 1_200_000;
 
 /// Which stage may follow which.
 const EDGES: &[(Stage, &[Stage])] = &[
@@ -23,72 +28,83 @@ const EDGES: &[(Stage, &[Stage])] = &[
         Suspect,
         &[Steady, Settle, Move1, Move2, Suspect, Away, Back, Wait],
     ),
-    (Away, &[Steady, Back]),
+    (Away, &[Steady, Suspect, Back]),
     (Back, &[Steady, Suspect, Move2, Wait]),
     (Wait, &[Steady, Suspect, Settle, Move2]),
 ];
 
-fn place(id: u8) -> Place {
-    Place::new(id).unwrap()
-}
-
-fn pair(stage: Stage, first: u8, second: u8, since_ms: u64) -> SlotState {
+pub(super) fn pair(stage: Stage, first: u8, second: u8, since_ms: u64) -> SlotState {
     SlotState {
         first: place(first),
         second: Some(place(second)),
         stage,
         since_ms,
         before: None,
+        outdated: Outdated::NONE,
     }
 }
 
-fn suspect(first: u8, second: u8, before: (Stage, u64, bool), since_ms: u64) -> SlotState {
-    let (stage, before_ms, swapped) = before;
+pub(super) fn suspect(first: u8, second: u8, before: SlotState, since_ms: u64) -> SlotState {
     SlotState {
         before: Some(Before {
-            stage,
-            since_ms: before_ms,
-            swapped,
+            first: before.first,
+            second: before.second,
+            stage: before.stage,
+            since_ms: before.since_ms,
         }),
+        outdated: before.outdated,
         ..pair(Suspect, first, second, since_ms)
     }
 }
 
-fn steady(first: u8, since_ms: u64) -> SlotState {
+pub(super) fn without(places: &[u8], since_ms: u64, slot: SlotState) -> SlotState {
+    let places = places.iter().copied().map(place);
+    SlotState {
+        outdated: Outdated::NONE.with(places, since_ms),
+        ..slot
+    }
+}
+
+pub(super) fn steady(first: u8, since_ms: u64) -> SlotState {
     SlotState::steady(place(first), since_ms)
 }
 
 /// A moment of a proxy that is alone. Places 1, 2 and 3 are up unless said otherwise.
 #[derive(Clone)]
-struct Moment {
+pub(super) struct Moment {
     target: u8,
-    stand_in: Option<u8>,
+    stand_ins: Vec<Place>,
     standings: Standings,
     times: Times,
     peers: Vec<Option<PeerSlot>>,
 }
 
 impl Moment {
-    fn new(target: u8) -> Self {
+    pub(super) fn new(target: u8) -> Self {
         let mut standings = Standings::new();
-        for id in 1..=3 {
+        for id in 1..=PLACES {
             standings.set(place(id), Standing::up(0));
         }
         Self {
             target,
-            stand_in: Some(3),
+            stand_ins: vec![place(3)],
             standings,
             times: TIMES,
             peers: Vec::new(),
         }
     }
 
-    fn with(mut self, id: u8, standing: Standing) -> Self {
+    pub(super) fn with(mut self, id: u8, standing: Standing) -> Self {
         self.standings.set(place(id), standing);
         self
     }
 
-    fn peer(mut self, slot: SlotState, second_up: bool) -> Self {
+    pub(super) fn stood_in_by(mut self, ids: &[u8]) -> Self {
+        self.stand_ins = ids.iter().copied().map(place).collect();
+        self
+    }
+
+    pub(super) fn peer(mut self, slot: SlotState, second_up: bool) -> Self {
         self.peers.push(Some(PeerSlot {
             slot,
             second_up,
@@ -97,10 +113,10 @@ impl Moment {
         self
     }
 
-    fn surroundings(&self, now_ms: u64) -> Surroundings<'_> {
+    pub(super) fn surroundings(&self, now_ms: u64) -> Surroundings<'_> {
         Surroundings {
             target: place(self.target),
-            stand_in: self.stand_in.map(place),
+            stand_ins: &self.stand_ins,
             standings: &self.standings,
             peers: &self.peers,
             times: &self.times,
@@ -109,7 +125,7 @@ impl Moment {
     }
 
     /// The peers have just been heard.
-    fn advance(&self, slot: SlotState, now_ms: u64) -> SlotState {
+    pub(super) fn advance(&self, slot: SlotState, now_ms: u64) -> SlotState {
         let mut moment = self.clone();
         for peer in moment.peers.iter_mut().flatten() {
             peer.heard_ms = now_ms;
@@ -119,7 +135,7 @@ impl Moment {
 
     /// The slot becomes `next` at `due_ms` and not a millisecond sooner.
     #[track_caller]
-    fn assert_due(&self, slot: SlotState, due_ms: u64, next: SlotState) {
+    pub(super) fn assert_due(&self, slot: SlotState, due_ms: u64, next: SlotState) {
         assert_eq!(self.advance(slot, due_ms - 1), slot, "too soon");
         assert_eq!(self.advance(slot, due_ms), next);
     }
@@ -169,20 +185,17 @@ fn a_server_that_is_gone_leaves_its_slots_at_once() {
     for stage in [Settle, Move1, Move2, Away, Back, Wait] {
         // What is left goes on to the target, as any steady slot.
         let slot = pair(stage, 2, 1, 0);
-        assert_eq!(
-            without(1).advance(slot, 5),
-            pair(Settle, 3, 2, 5),
-            "{stage:?}"
-        );
-        assert_eq!(
-            without(2).advance(slot, 5),
-            pair(Settle, 3, 1, 5),
-            "{stage:?}"
-        );
+        let goes_on = without(1).advance(slot, 5);
+        assert_eq!(goes_on, pair(Settle, 3, 2, 5), "{stage:?}");
     }
-    let stand_in = suspect(2, 1, (Steady, 0, true), 0);
+    for stage in [Settle, Move1, Move2] {
+        let slot = pair(stage, 2, 1, 0);
+        let goes_on = without(2).advance(slot, 5);
+        assert_eq!(goes_on, pair(Settle, 3, 1, 5), "{stage:?}");
+    }
+    let stand_in = suspect(2, 1, steady(1, 0), 0);
     assert_eq!(without(1).advance(stand_in, 5), steady(3, 5));
-    let half_moved = suspect(2, 1, (Move1, 0, false), 0);
+    let half_moved = suspect(2, 1, pair(Move1, 2, 1, 0), 0);
     assert_eq!(without(1).advance(half_moved, 5), pair(Settle, 3, 2, 5));
 }
 
@@ -216,7 +229,7 @@ fn a_short_failure_leaves_no_trace() {
 fn a_long_failure_goes_to_the_stand_in_and_home_again() {
     let down = Moment::new(1).with(1, Standing::down());
     let suspected = down.advance(steady(1, 0), 1000);
-    assert_eq!(suspected, suspect(3, 1, (Steady, 0, true), 1000));
+    assert_eq!(suspected, suspect(3, 1, steady(1, 0), 1000));
     let away = pair(Away, 3, 1, 16_000);
     down.assert_due(suspected, 16_000, away);
     let up = Moment::new(1);
@@ -237,7 +250,9 @@ fn a_failure_that_outlives_all_sessions_is_over() {
 #[test]
 fn a_returned_server_that_is_not_the_target_any_more_hands_over() {
     let elsewhere = Moment::new(3);
-    elsewhere.assert_due(pair(Back, 3, 1, 0), 10_000, pair(Move2, 3, 1, 10_000));
+    let emptied = pair(Move2, 3, 1, 10_000);
+    let emptied = without(&[1], 10_000, emptied);
+    elsewhere.assert_due(pair(Back, 3, 1, 0), 10_000, emptied);
     let now_ms = TIMES.lifetime_ms;
     elsewhere.assert_due(pair(Wait, 3, 1, 0), now_ms, pair(Move2, 3, 1, now_ms));
 }
@@ -253,7 +268,7 @@ fn missed_removals_are_replayed_first() {
     };
     let back = pair(Back, 3, 1, 0);
     assert_eq!(owed(1).advance(back, 1_000_000), back);
-    let turned = suspect(1, 3, (Back, 0, true), 0);
+    let turned = suspect(1, 3, pair(Move2, 3, 1, 0), 0);
     let turned_down = owed(1).with(3, Standing::down());
     assert_eq!(turned_down.advance(turned, 1_000_000), turned);
 }
@@ -263,7 +278,7 @@ fn without_failover_a_dead_server_keeps_its_slots() {
     let mut down = Moment::new(1).with(1, Standing::down());
     down.times.failover = false;
     assert_eq!(down.advance(steady(1, 0), 1_000_000), steady(1, 0));
-    let suspected = suspect(3, 1, (Steady, 0, true), 0);
+    let suspected = suspect(3, 1, steady(1, 0), 0);
     assert_eq!(down.advance(suspected, 1_000_000), suspected);
 }
 
@@ -272,11 +287,10 @@ fn nobody_goes_away_while_the_stand_in_is_down() {
     let both = Moment::new(1)
         .with(1, Standing::down())
         .with(3, Standing::down());
-    let suspected = suspect(3, 1, (Steady, 0, true), 0);
+    let suspected = suspect(3, 1, steady(1, 0), 0);
     assert_eq!(both.advance(suspected, 1_000_000), suspected);
-    let mut other = both;
-    other.stand_in = Some(2);
     let expected = pair(Away, 2, 1, 1_000_000);
+    let other = both.stood_in_by(&[2]);
     assert_eq!(other.advance(suspected, 1_000_000), expected);
 }
 
@@ -291,7 +305,7 @@ fn a_handover_waits_for_the_other_proxies() {
         assert_eq!(with(pair(stage, 2, 1, later - 1000)), slot, "too young");
         assert_eq!(with(pair(stage, 2, 1, later - 60_000)), moved);
         assert_eq!(with(pair(next, 2, 1, later)), moved);
-        assert_eq!(with(suspect(1, 2, (stage, 0, true), 0)), slot);
+        assert_eq!(with(suspect(1, 2, slot, 0)), slot);
         let mut silent = Moment::new(2);
         silent.peers.push(None);
         assert_eq!(silent.advance(slot, later), slot, "it does not say");
@@ -300,7 +314,7 @@ fn a_handover_waits_for_the_other_proxies() {
 
 #[test]
 fn proxies_go_away_together_or_not_at_all() {
-    let suspected = suspect(3, 1, (Steady, 0, true), 0);
+    let suspected = suspect(3, 1, steady(1, 0), 0);
     let now_ms = 20_000;
     let away = pair(Away, 3, 1, now_ms);
     let down = Moment::new(1).with(1, Standing::down());
@@ -311,9 +325,9 @@ fn proxies_go_away_together_or_not_at_all() {
     assert_eq!(with(suspected, false), away);
     assert_eq!(with(suspected, true), suspected, "it reaches the server");
     assert_eq!(with(pair(Away, 3, 1, 19_000), false), away);
-    let young = suspect(3, 1, (Steady, 0, true), now_ms - 9_999);
+    let young = suspect(3, 1, steady(1, 0), now_ms - 9_999);
     assert_eq!(with(young, false), suspected);
-    let other = suspect(2, 1, (Steady, 0, true), 0);
+    let other = suspect(2, 1, steady(1, 0), 0);
     assert_eq!(with(other, false), suspected, "another stand-in");
     assert_eq!(with(steady(1, 0), true), suspected, "it serves");
     assert_eq!(with(steady(3, 0), true), away, "it has ended this");
@@ -331,7 +345,7 @@ fn whoever_sees_the_return_first_waits_for_the_others() {
     let with = |slot| Moment::new(1).peer(slot, true).advance(back, now_ms);
     for peer in [
         pair(Away, 3, 1, 0),
-        suspect(3, 1, (Steady, 0, true), 0),
+        suspect(3, 1, steady(1, 0), 0),
         pair(Back, 3, 1, now_ms - 29_999),
     ] {
         assert_eq!(with(peer), back, "{peer:?}");
@@ -343,14 +357,14 @@ fn whoever_sees_the_return_first_waits_for_the_others() {
 
 #[test]
 fn a_return_that_another_proxy_did_not_wait_for_is_no_return_to_normal() {
-    let suspected = suspect(3, 1, (Steady, 7, true), 0);
+    let suspected = suspect(3, 1, steady(1, 7), 0);
     let up = |since_ms| Moment::new(1).with(1, Standing::up(since_ms));
     let left = up(20_000).peer(pair(Away, 3, 1, 19_000), false);
     assert_eq!(left.advance(suspected, 20_000), pair(Back, 3, 1, 20_000));
-    let refusing = up(20_000).peer(suspect(3, 1, (Steady, 7, true), 0), false);
+    let refusing = up(20_000).peer(suspect(3, 1, steady(1, 7), 0), false);
     refusing.assert_due(suspected, 50_000, steady(1, 7));
     // Too short for anybody to have counted on it.
-    let brief = up(9_999).peer(suspect(3, 1, (Steady, 7, true), 0), false);
+    let brief = up(9_999).peer(suspect(3, 1, steady(1, 7), 0), false);
     assert_eq!(brief.advance(suspected, 9_999), steady(1, 7));
     let mut silent = up(20_000);
     silent.peers.push(None);
@@ -367,7 +381,7 @@ fn a_proxy_that_lost_its_state_learns_of_a_failover() {
 
 #[test]
 fn what_a_peer_said_a_while_ago_may_not_last() {
-    let suspected = suspect(3, 1, (Steady, 0, true), 0);
+    let suspected = suspect(3, 1, steady(1, 0), 0);
     let mut moment = Moment::new(1)
         .with(1, Standing::down())
         .peer(suspected, false);
@@ -409,11 +423,11 @@ enum Event {
 fn any_event() -> impl Strategy<Value = Event> {
     prop_oneof![
         6 => prop_oneof![0..2000_u64, 0..100_000_u64, 0..3_000_000_u64].prop_map(Event::Pass),
-        2 => (1..=3_u8).prop_map(Event::Target),
-        2 => (1..=3_u8).prop_map(Event::Down),
-        3 => (1..=3_u8).prop_map(Event::Up),
-        1 => (1..=3_u8).prop_map(Event::Gone),
-        1 => (1..=3_u8).prop_map(Event::Owed),
+        2 => (1..=PLACES).prop_map(Event::Target),
+        2 => (1..=PLACES).prop_map(Event::Down),
+        3 => (1..=PLACES).prop_map(Event::Up),
+        1 => (1..=PLACES).prop_map(Event::Gone),
+        1 => (1..=PLACES).prop_map(Event::Owed),
     ]
 }
 
@@ -422,6 +436,9 @@ struct World {
     slot: SlotState,
     moment: Moment,
     now_ms: u64,
+    copies: Copies,
+    /// When each place was given up last.
+    given_up_ms: [Option<u64>; PLACES as usize + 1],
 }
 
 impl World {
@@ -432,17 +449,25 @@ impl World {
             slot: steady(1, 0),
             moment,
             now_ms: 0,
+            copies: Copies::new(ITEM_MS),
+            given_up_ms: [None; PLACES as usize + 1],
         }
     }
 
     fn apply(&mut self, event: &Event) {
         let standings = &mut self.moment.standings;
         match *event {
-            Event::Pass(ms) => self.now_ms += ms,
+            Event::Pass(ms) => {
+                self.now_ms += ms;
+                self.copies.serve(&self.slot, self.now_ms);
+            }
             Event::Target(id) => self.moment.target = id,
             Event::Down(id) => standings.set(place(id), Standing::down()),
             Event::Up(id) => standings.set(place(id), Standing::up(self.now_ms)),
-            Event::Gone(id) => standings.set(place(id), Standing::gone()),
+            Event::Gone(id) => {
+                standings.set(place(id), Standing::gone());
+                self.given_up_ms[usize::from(id)] = Some(self.now_ms);
+            }
             Event::Owed(id) => {
                 let owed = Standing {
                     owed: true,
@@ -456,16 +481,29 @@ impl World {
             let target = place(self.moment.target);
             standings.set(target, Standing::down());
         }
-        self.look_for_stand_in();
-    }
-
-    fn look_for_stand_in(&mut self) {
-        let slot = self.slot;
-        let failed = slot.second.unwrap_or(slot.first);
+        self.remember_what_was_given_up();
         let standings = &self.moment.standings;
         let fits =
-            |id: &u8| place(*id) != failed && standings.get(place(*id)).up_since_ms.is_some();
-        self.moment.stand_in = (1..=3).find(fits);
+            |id: &u8| standings.get(place(*id)).up_since_ms.is_some() && !self.is_barred(*id);
+        let stand_ins: Vec<u8> = (1..=PLACES).filter(fits).collect();
+        self.moment.stand_ins = stand_ins.into_iter().map(place).collect();
+    }
+
+    /// What was given up may be outdated for a lifetime, and the pool sees to it.
+    fn remember_what_was_given_up(&mut self) {
+        let barred: Vec<u8> = (1..=PLACES).filter(|id| self.is_barred(*id)).collect();
+        for id in barred {
+            let owed = Standing {
+                owed: true,
+                ..self.moment.standings.get(place(id))
+            };
+            self.moment.standings.set(place(id), owed);
+        }
+    }
+
+    fn is_barred(&self, id: u8) -> bool {
+        let given_up_ms = self.given_up_ms[usize::from(id)];
+        given_up_ms.is_some_and(|at_ms| self.now_ms - at_ms < TIMES.lifetime_ms)
     }
 
     /// One transition at a time, each of them checked; then the same in one call.
@@ -483,7 +521,7 @@ impl World {
         }
         prop_assert_eq!(at_once, self.slot);
         prop_assert_eq!(advance(self.slot, &around), self.slot);
-        Ok(())
+        self.copies.check(&self.slot, self.now_ms)
     }
 }
 
@@ -493,6 +531,13 @@ fn check_step(
     to: SlotState,
     now_ms: u64,
 ) -> Result<(), TestCaseError> {
+    let outdated = to.outdated;
+    if to == (SlotState { outdated, ..from }) {
+        // It knows that they have died.
+        prop_assert!(outdated.is_empty());
+        prop_assert!(now_ms - from.outdated.since_ms() >= TIMES.lifetime_ms);
+        return Ok(());
+    }
     let allowed = EDGES.iter().find(|(stage, _)| *stage == from.stage);
     prop_assert!(
         allowed.is_some_and(|(_, next)| next.contains(&to.stage)),
@@ -512,7 +557,7 @@ fn check_step(
     let min_ms = match (from.stage, to.stage) {
         (Settle, Move1) => TIMES.settle_ms,
         (Move1, Move2) => 2 * TIMES.settle_ms,
-        (Suspect, Away) => TIMES.failover_after_ms,
+        (Suspect, Away) if to != restored(from) => TIMES.failover_after_ms,
         (Back, Move2 | Wait) => TIMES.overlap_ms,
         (Wait, Settle | Move2) => TIMES.lifetime_ms,
         (Move2 | Away, Steady) => {
@@ -541,7 +586,7 @@ proptest! {
             world.settle()?;
         }
         // With all servers up and a target that stays, the slot gets there.
-        for id in 1..=3 {
+        for id in 1..=PLACES {
             world.moment.standings.set(place(id), Standing::up(world.now_ms));
         }
         for _ in 0..20 {

@@ -1,0 +1,98 @@
+//! Who may stand in for a place that has failed, and whose items are outdated.
+//!
+//! Once a place has stood in for another one, the other's items may be outdated: their sessions have
+//! gone on elsewhere. While the stand-in is asked first, that does not show. When the stand-in fails,
+//! it would: so the next one to stand in is a third place, or nobody before the outdated items have
+//! died.
+
+use super::super::{Before, Place, SlotState, Stage};
+use super::{Surroundings, restored};
+
+impl Surroundings<'_> {
+    /// What was used last at `since_ms` may still be there at `now_ms`.
+    pub(super) fn is_alive(&self, since_ms: u64, now_ms: u64) -> bool {
+        now_ms.saturating_sub(since_ms) < self.times.lifetime_ms
+    }
+
+    /// `place` may hold outdated items of the slot, as this or another proxy sees it: while this one
+    /// has refused the slot, another may have left `place` once more.
+    pub(super) fn is_outdated(&self, slot: &SlotState, place: Place) -> bool {
+        let mut peers = self.peers.iter().flatten();
+        self.was_left(slot, place, self.now_ms)
+            || peers.any(|peer| self.was_left(&peer.slot, place, peer.heard_ms))
+    }
+
+    /// Whoever has the slot in this state has left `place` less than a lifetime before `now_ms`.
+    pub(super) fn was_left(&self, slot: &SlotState, place: Place, now_ms: u64) -> bool {
+        let served = restored(*slot);
+        let is_return = matches!(served.stage, Stage::Away | Stage::Back | Stage::Wait);
+        let is_returned = is_return && served.second == Some(place);
+        let outdated = slot.outdated;
+        (is_returned && self.is_alive(served.since_ms, now_ms))
+            || (outdated.contains(place) && self.is_alive(outdated.since_ms(), now_ms))
+    }
+
+    /// The slot as suspect because `failed`, one of its places, is down; `None` if all its items are
+    /// there, and nobody could stand in.
+    pub(super) fn suspicion(&self, slot: SlotState, failed: Place) -> Option<SlotState> {
+        let suspect = SlotState {
+            second: Some(failed),
+            stage: Stage::Suspect,
+            since_ms: self.now_ms,
+            before: Some(Before {
+                first: slot.first,
+                second: slot.second,
+                stage: slot.stage,
+                since_ms: slot.since_ms,
+            }),
+            ..slot
+        };
+        let is_gone = self.standing(failed).gone;
+        let placeholder = Some(self.target).filter(|target| is_gone && *target != failed);
+        let other = other_than(&slot, failed).or(placeholder);
+        let first = self.stand_in_for(&suspect).or(other)?;
+        Some(SlotState { first, ..suspect })
+    }
+
+    /// Who stands in for the failed place of a suspect slot, if anybody may.
+    pub(super) fn stand_in_for(&self, suspect: &SlotState) -> Option<Place> {
+        let failed = suspect.second?;
+        let bound = self.stand_in_elsewhere(failed).or(self.partner(suspect));
+        bound.or_else(|| {
+            let mut fit = self.stand_ins.iter().copied();
+            fit.find(|&place| place != failed && !self.is_outdated(suspect, place))
+        })
+    }
+
+    /// The other place of a slot that was at two when it became suspect: nobody else may stand in,
+    /// as it has true items, too. Not so if they may be outdated.
+    pub(super) fn partner(&self, suspect: &SlotState) -> Option<Place> {
+        let served = restored(*suspect);
+        let other = other_than(&served, suspect.second?)?;
+        let is_served = served.stage != Stage::Away;
+        (is_served && !self.is_outdated(suspect, other)).then_some(other)
+    }
+
+    /// The slot in a stage without the place that failed. What it has left besides is outdated from
+    /// now on.
+    pub(super) fn leave(&self, suspect: SlotState, stand_in: Place, stage: Stage) -> SlotState {
+        let left = suspect
+            .second
+            .and_then(|failed| other_than(&restored(suspect), failed))
+            .filter(|place| *place != stand_in);
+        SlotState {
+            first: stand_in,
+            stage,
+            since_ms: self.now_ms,
+            before: None,
+            outdated: suspect.outdated.with(left, self.now_ms).without(stand_in),
+            ..suspect
+        }
+    }
+}
+
+/// The other place of a slot that is at two.
+fn other_than(slot: &SlotState, place: Place) -> Option<Place> {
+    let places = [Some(slot.first), slot.second];
+    places.into_iter().flatten().find(|other| *other != place)
+}
