@@ -118,7 +118,7 @@ impl Client {
             route: located.route,
             started,
         };
-        let answered = self.answer_at(&view, &head, subject, received).await;
+        let answered = self.answer_at(&view, &head, &subject, received).await;
         let service = &self.service;
         match answered {
             Ok(answered) => {
@@ -150,7 +150,7 @@ impl Client {
         &mut self,
         view: &Rc<View>,
         head: &RequestHead,
-        subject: Subject,
+        subject: &Subject,
         received: &mut Buffer,
     ) -> Result<Answered, Unanswered> {
         let route = subject.route;
@@ -165,10 +165,11 @@ impl Client {
             client: &mut self.conn,
             deadline: &self.deadline,
             head,
+            subject,
             backend,
             counter: None,
             away: route.second.filter(|_| route.stage == Stage::Away),
-            progress: Progress::new(subject.started),
+            progress: Progress::default(),
         };
         let request = exchange.request(received.filled());
         let (search, step) = Search::start(route, request, snapshot.mover_s);
@@ -182,16 +183,7 @@ impl Client {
                 }
             }
             // A search is rare and its state large: it lives on the heap.
-            Step::Ask(ask) => {
-                Box::pin(seek::run(
-                    (exchange, subject),
-                    search,
-                    ask,
-                    received,
-                    due_ms,
-                ))
-                .await
-            }
+            Step::Ask(ask) => Box::pin(seek::run(exchange, search, ask, received, due_ms)).await,
             Step::Drop { reason, .. } => Err(Unanswered::refused(reason, backend)),
             Step::Pass { .. } => Err(Unanswered::refused(Refusal::Unknown, backend)),
         }
