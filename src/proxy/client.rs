@@ -121,7 +121,7 @@ impl Client {
         };
         let witness = Witness::new(located.sample, &head, received.filled());
         let answered = self
-            .answer_at(&view, &head, (subject, witness), received)
+            .answer_at(&view, &head, (&subject, witness), received)
             .await;
         let service = &self.service;
         match answered {
@@ -154,7 +154,7 @@ impl Client {
         &mut self,
         view: &Rc<View>,
         head: &RequestHead,
-        (subject, witness): (Subject, Witness),
+        (subject, witness): (&Subject, Witness),
         received: &mut Buffer,
     ) -> Result<Answered, Unanswered> {
         let route = subject.route;
@@ -169,10 +169,11 @@ impl Client {
             client: &mut self.conn,
             deadline: &self.deadline,
             head,
+            subject,
             backend,
             counter: None,
             away: route.second.filter(|_| route.stage == Stage::Away),
-            progress: Progress::new(subject.started),
+            progress: Progress::default(),
             witness,
         };
         let request = exchange.request(received.filled());
@@ -187,16 +188,7 @@ impl Client {
                 }
             }
             // A search is rare and its state large: it lives on the heap.
-            Step::Ask(ask) => {
-                Box::pin(seek::run(
-                    (exchange, subject),
-                    search,
-                    ask,
-                    received,
-                    due_ms,
-                ))
-                .await
-            }
+            Step::Ask(ask) => Box::pin(seek::run(exchange, search, ask, received, due_ms)).await,
             Step::Drop { reason, .. } => Err(Unanswered::refused(reason, backend)),
             Step::Pass { .. } => Err(Unanswered::refused(Refusal::Unknown, backend)),
         }

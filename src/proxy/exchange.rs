@@ -9,6 +9,7 @@ use super::error::{ProxyError, Unanswered};
 use super::service::{ProxyService, View};
 use super::sighting::Witness;
 use super::tidy::{self, Untidy};
+use super::trail::Subject;
 use crate::backend::ConnectError;
 use crate::handover::{Cookie, NO_LOCK, Place, Request};
 use crate::metrics::{BackendShard, Outcome};
@@ -24,6 +25,7 @@ pub(super) struct Exchange<'a> {
     pub(super) client: &'a mut Conn,
     pub(super) deadline: &'a Deadline,
     pub(super) head: &'a RequestHead,
+    pub(super) subject: &'a Subject,
     pub(super) backend: BackendIndex,
     /// The lock cookie to send in place of the client's tagged one.
     pub(super) counter: Option<u32>,
@@ -36,10 +38,10 @@ pub(super) struct Exchange<'a> {
 /// How far a request is, for its metrics.
 #[derive(Debug)]
 pub(super) struct Progress {
-    /// When its head was there; `None` once its overhead is known.
-    started: Option<Instant>,
-    /// How much of the time since was spent waiting for backends.
+    /// How much of the time since its head was there was spent waiting for backends.
     pub(super) waited: Cell<Duration>,
+    /// Whether the time that was not is known.
+    has_overhead: bool,
     /// Since when the answer of the exchange under way is awaited.
     asked: Option<Instant>,
     /// Of the answer that is passed on.
@@ -81,11 +83,11 @@ pub(super) struct Remaining {
     lock: Option<u32>,
 }
 
-impl Progress {
-    pub(super) fn new(started: Instant) -> Self {
+impl Default for Progress {
+    fn default() -> Self {
         Self {
-            started: Some(started),
-            waited: Cell::new(Duration::ZERO),
+            waited: Cell::default(),
+            has_overhead: false,
             asked: None,
             outcome: Outcome::Failed,
         }
@@ -404,8 +406,9 @@ impl Exchange<'_> {
 
     /// Takes note of the time that was spent here, once per request.
     fn note_overhead(&mut self) {
-        if let Some(started) = self.progress.started.take() {
-            let overhead = started.elapsed().saturating_sub(self.progress.waited.get());
+        if !std::mem::replace(&mut self.progress.has_overhead, true) {
+            let taken = self.subject.started.elapsed();
+            let overhead = taken.saturating_sub(self.progress.waited.get());
             self.service.metrics.overhead.observe(overhead);
         }
     }

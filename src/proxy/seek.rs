@@ -6,7 +6,6 @@ use super::call::{Answered, Call, CallFailed, Caller};
 use super::error::{ProxyError, Unanswered};
 use super::exchange::{self, Exchange};
 use super::tidy::{self, Untidy};
-use super::trail::Subject;
 use crate::handover::{Ask, NO_LOCK, Place, Refusal, Search, Seen, Step};
 use crate::metrics::MoveStep;
 use crate::net::Buffer;
@@ -20,7 +19,7 @@ const MOVE_PAUSE: Duration = Duration::from_millis(30);
 /// Runs the request at the start of `received` from its first question to its end, by `due_ms` of
 /// the worker's clock. On success `received` holds what came behind the request.
 pub(super) async fn run(
-    (exchange, subject): (Exchange<'_>, Subject),
+    exchange: Exchange<'_>,
     mut search: Search,
     first: Ask,
     received: &mut Buffer,
@@ -28,7 +27,9 @@ pub(super) async fn run(
 ) -> Result<exchange::Answered, Unanswered> {
     let service = exchange.service;
     let now_ms = service.now_ms();
-    let mut trail = service.lines.follow(subject, service.worker.index, now_ms);
+    let mut trail = service
+        .lines
+        .follow(exchange.subject, service.worker.index, now_ms);
     let mut seek = Seek {
         exchange,
         due_ms,

@@ -130,7 +130,7 @@ impl Lines {
 
     /// Follows some of the requests that have to ask around, if anybody wants that: one of them
     /// whole, or not at all.
-    pub(super) fn follow(&self, subject: Subject, worker: usize, now_ms: u64) -> Option<Trail> {
+    pub(super) fn follow(&self, subject: &Subject, worker: usize, now_ms: u64) -> Option<Trail> {
         if !tracing::enabled!(Level::DEBUG) {
             return None;
         }
@@ -138,7 +138,7 @@ impl Lines {
         let request = self.followed.get() + 1;
         self.followed.set(request);
         Some(Trail {
-            subject,
+            subject: *subject,
             worker,
             request,
             questions: 0,
