@@ -2,8 +2,9 @@
 //!
 //! | word | bits | what |
 //! |---|---|---|
-//! | who | 63..32 | fingerprint of the item's key |
-//! | | 31..27 | rank: how many zero bits the session's hash ends in, at most 31 |
+//! | who | 63..41 | fingerprint of the item's key |
+//! | | 40..36 | rank: how many zero bits the session's hash ends in, at most 31 |
+//! | | 35..27 | 0 |
 //! | | 26..20 | the backend's id, 1 to 127 |
 //! | | 19..0 | timeout in minutes, 1 to 525600 |
 //! | what | 63..33 | bytes of the body |
@@ -15,7 +16,7 @@
 use std::sync::atomic::{AtomicU64, Ordering};
 
 /// Bits of `who` that tell sessions apart: fingerprint and rank.
-pub(super) const IDENTITY_SHIFT: u32 = 27;
+pub(super) const IDENTITY_SHIFT: u32 = 36;
 
 /// The highest rank that is told apart from higher ones.
 pub(super) const MAX_RANK: u32 = 31;
@@ -32,7 +33,7 @@ const PLACE_MASK: u64 = 0x7f;
 const TIMEOUT_MASK: u64 = (1 << PLACE_SHIFT) - 1;
 
 /// The longest timeout there is (protocol 3).
-const MAX_TIMEOUT_MINUTES: u32 = 525_600;
+pub(super) const MAX_TIMEOUT_MINUTES: u32 = 525_600;
 
 /// A place in the table, free while `who` is 0.
 #[derive(Debug, Default)]
