@@ -122,7 +122,7 @@ impl Client {
         };
         let sample = sample_of(located.sample, &head, received.filled());
         let answered = self
-            .answer_at(&view, &head, (subject, sample), received)
+            .answer_at(&view, &head, (&subject, sample), received)
             .await;
         let service = &self.service;
         match answered {
@@ -155,7 +155,7 @@ impl Client {
         &mut self,
         view: &Rc<View>,
         head: &RequestHead,
-        (subject, sample): (Subject, Sample),
+        (subject, sample): (&Subject, Sample),
         received: &mut Buffer,
     ) -> Result<Answered, Unanswered> {
         let route = subject.route;
@@ -190,7 +190,7 @@ impl Client {
             // A search is rare and its state large: it lives on the heap.
             Step::Ask(ask) => {
                 Box::pin(seek::run(
-                    (exchange, subject),
+                    (exchange, *subject),
                     search,
                     ask,
                     received,
