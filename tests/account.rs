@@ -100,11 +100,9 @@ impl Scene {
 
     fn store(&mut self, id: u64, bytes: u64, timeout_minutes: u32) {
         let place = self.place(id);
-        let sighting = Sighting::Stored {
-            bytes,
-            timeout_minutes,
-        };
-        self.account.observe(self.sample(id), place, sighting);
+        let sample = self.sample(id).of_put(timeout_minutes, false);
+        self.account
+            .observe(sample, place, Sighting::Stored { bytes });
         let session = Session {
             place,
             bytes,
@@ -329,12 +327,15 @@ fn a_farm_that_empties_is_followed_more_closely_after_a_while_and_never_wrongly(
     scene.assert_within(&audit, 0.05);
 }
 
-/// What is known of one session at each place, after what was seen of it.
-fn seen(sightings: &[(u8, Sighting)]) -> [(u64, u64); 3] {
+/// An answer, and whether it is one to a create.
+type Seen = (Sighting, bool);
+
+/// What is known of one session at each place, after what was seen of it there.
+fn seen(sightings: &[(u8, Seen)]) -> [(u64, u64); 3] {
     let mut scene = Scene::new(0);
-    let sample = scene.sample(1);
-    for (place, sighting) in sightings {
-        scene.account.observe(sample, *place, *sighting);
+    for &(place, (sighting, is_create)) in sightings {
+        let sample = scene.sample(1).of_put(20, is_create);
+        scene.account.observe(sample, place, sighting);
     }
     let audit = scene.audit();
     [1, 2, 3].map(|place| (audit.at(place).sessions, audit.at(place).bytes))
@@ -342,20 +343,18 @@ fn seen(sightings: &[(u8, Sighting)]) -> [(u64, u64); 3] {
 
 #[test]
 fn every_answer_says_what_it_says() {
+    let stored = |bytes| (Sighting::Stored { bytes }, false);
+    let created = |bytes| (Sighting::Stored { bytes }, true);
     let timeout_minutes = 20;
-    let stored = |bytes| Sighting::Stored {
-        bytes,
-        timeout_minutes,
+    let read = |bytes| {
+        let read = Sighting::Read {
+            bytes,
+            timeout_minutes,
+        };
+        (read, false)
     };
-    let created = |bytes| Sighting::Created {
-        bytes,
-        timeout_minutes,
-    };
-    let read = |bytes| Sighting::Read {
-        bytes,
-        timeout_minutes,
-    };
-    let (touched, gone, absent) = (Sighting::Touched, Sighting::Gone, Sighting::Absent);
+    let [touched, gone, absent] =
+        [Sighting::Touched, Sighting::Gone, Sighting::Absent].map(|sighting| (sighting, false));
     let nowhere = [(0, 0); 3];
     for (sightings, expected) in [
         (&[(1, stored(7))][..], [(1, 7), (0, 0), (0, 0)]),
@@ -387,12 +386,10 @@ fn every_answer_says_what_it_says() {
 #[test]
 fn applications_that_share_a_session_id_have_an_item_each() {
     let mut scene = Scene::new(0);
-    let sighting = Sighting::Stored {
-        bytes: 10,
-        timeout_minutes: 20,
-    };
+    let sighting = Sighting::Stored { bytes: 10 };
     for key in ["/LM/W3SVC/1/ROOT/abc", "/LM/W3SVC/2/ROOT/abc", "abc"] {
         let sample = scene.account.sample(scene.hash(1), key.as_bytes());
+        let sample = sample.of_put(20, false);
         scene.account.observe(sample, 1, sighting);
     }
     let found = scene.audit().at(1);
@@ -401,26 +398,22 @@ fn applications_that_share_a_session_id_have_an_item_each() {
 
 #[test]
 fn a_session_expires_one_timeout_after_its_last_use() {
-    let sightings = [
-        Sighting::Touched,
-        Sighting::Read {
-            bytes: 5,
-            timeout_minutes: 2,
-        },
-        Sighting::Stored {
-            bytes: 5,
-            timeout_minutes: 2,
-        },
-        Sighting::Created {
-            bytes: 5,
-            timeout_minutes: 2,
-        },
-    ];
-    for last_use in sightings {
+    let read = Sighting::Read {
+        bytes: 5,
+        timeout_minutes: 2,
+    };
+    let stored = Sighting::Stored { bytes: 5 };
+    for (last_use, is_create) in [
+        (Sighting::Touched, false),
+        (read, false),
+        (stored, false),
+        (stored, true),
+    ] {
         let mut scene = Scene::new(0);
         scene.store(1, 5, 2);
         scene.wait_ms(MINUTE_MS);
-        scene.account.observe(scene.sample(1), 1, last_use);
+        let sample = scene.sample(1).of_put(2, is_create);
+        scene.account.observe(sample, 1, last_use);
         let alive_ms = [0, MINUTE_MS, MINUTE_MS - 200];
         for ms in alive_ms {
             scene.wait_ms(ms);
@@ -495,7 +488,7 @@ fn the_table_takes_2_mib_and_a_few_lines() {
 }
 
 #[test]
-fn workers_that_write_at_the_same_time_lose_next_to_nothing() {
+fn workers_that_meet_the_same_sessions_at_the_same_time_count_them_once() {
     const SESSIONS: u64 = 40_000;
     let mut scene = Scene::new(0);
     let go = Barrier::new(4);
@@ -507,11 +500,9 @@ fn workers_that_write_at_the_same_time_lose_next_to_nothing() {
                 // Two workers each come upon the same new sessions in the same order.
                 for id in 0..SESSIONS {
                     let id = id + worker / 2 * SESSIONS;
-                    let stored = Sighting::Stored {
-                        bytes: 100,
-                        timeout_minutes: 20,
-                    };
-                    scene.account.observe(scene.sample(id), 1, stored);
+                    let sample = scene.sample(id).of_put(20, false);
+                    let stored = Sighting::Stored { bytes: 100 };
+                    scene.account.observe(sample, 1, stored);
                 }
             });
         }

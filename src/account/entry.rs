@@ -2,8 +2,9 @@
 //!
 //! | word | bits | what |
 //! |---|---|---|
-//! | who | 63..32 | fingerprint of the item's key |
-//! | | 31..27 | rank: how many zero bits the session's hash ends in, at most 31 |
+//! | who | 63..41 | fingerprint of the item's key |
+//! | | 40..36 | rank: how many zero bits the session's hash ends in, at most 31 |
+//! | | 35..27 | 0 |
 //! | | 26..20 | the backend's id, 1 to 127 |
 //! | | 19..0 | timeout in minutes, 1 to 525600 |
 //! | what | 63..33 | bytes of the body |
@@ -15,7 +16,7 @@
 use std::sync::atomic::{AtomicU64, Ordering};
 
 /// Bits of `who` that tell sessions apart: fingerprint and rank.
-pub(super) const IDENTITY_SHIFT: u32 = 27;
+pub(super) const IDENTITY_SHIFT: u32 = 36;
 
 /// The highest rank that is told apart from higher ones.
 pub(super) const MAX_RANK: u32 = 31;
@@ -32,7 +33,7 @@ const PLACE_MASK: u64 = 0x7f;
 const TIMEOUT_MASK: u64 = (1 << PLACE_SHIFT) - 1;
 
 /// The longest timeout there is (protocol 3).
-const MAX_TIMEOUT_MINUTES: u32 = 525_600;
+pub(super) const MAX_TIMEOUT_MINUTES: u32 = 525_600;
 
 /// A place in the table, free while `who` is 0.
 #[derive(Debug, Default)]
@@ -116,6 +117,11 @@ impl Entry {
         Who(self.who.load(Ordering::Relaxed))
     }
 
+    /// The same, in one order with all claims.
+    pub(super) fn claimed(&self) -> Who {
+        Who(self.who.load(Ordering::SeqCst))
+    }
+
     pub(super) fn what(&self) -> What {
         What(self.what.load(Ordering::Relaxed))
     }
@@ -125,15 +131,15 @@ impl Entry {
         self.what.store(what.0, Ordering::Relaxed);
     }
 
-    /// Takes the place of `before`, unless somebody else did: of two requests that come upon one
-    /// new session at the same time, one counts it.
-    pub(super) fn claim(&self, before: Who, who: Who, what: What) {
-        let taken =
-            self.who
-                .compare_exchange(before.0, who.0, Ordering::Relaxed, Ordering::Relaxed);
+    /// Takes the place of `before`, unless somebody else did; whether it has.
+    pub(super) fn claim(&self, before: Who, who: Who, what: What) -> bool {
+        let taken = self
+            .who
+            .compare_exchange(before.0, who.0, Ordering::SeqCst, Ordering::Relaxed);
         if taken.is_ok() {
             self.what.store(what.0, Ordering::Relaxed);
         }
+        taken.is_ok()
     }
 
     /// Frees the place if it is still `who`'s.
@@ -192,8 +198,8 @@ mod tests {
         let entry = Entry::default();
         let who = |identity: u64| Who::new(identity << IDENTITY_SHIFT, 1, 20);
         let what = |bytes| What::new(bytes, 20, Tick(0));
-        entry.claim(Who::NOBODY, who(1), what(10));
-        entry.claim(Who::NOBODY, who(2), what(20));
+        assert!(entry.claim(Who::NOBODY, who(1), what(10)));
+        assert!(!entry.claim(Who::NOBODY, who(2), what(20)));
         assert_eq!((entry.who(), entry.what()), (who(1), what(10)));
         entry.free(who(2));
         assert_eq!(entry.who(), who(1));

@@ -3,7 +3,7 @@
 use std::fmt;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use super::entry::{Entry, IDENTITY_SHIFT, MAX_RANK, Tick, What, Who};
+use super::entry::{Entry, IDENTITY_SHIFT, MAX_RANK, MAX_TIMEOUT_MINUTES, Tick, What, Who};
 
 /// Sessions that have found no place since the last audit when the level rises without one. One in
 /// a thousand of those that are followed then.
@@ -14,7 +14,9 @@ const BUCKET_ENTRIES: usize = 4;
 
 const BUCKET_BITS: u32 = 15;
 const BUCKETS: usize = 1 << BUCKET_BITS;
-const STEP_BITS: u32 = IDENTITY_SHIFT - BUCKET_BITS;
+const BUCKET_SHIFT: u32 = IDENTITY_SHIFT - BUCKET_BITS;
+const CREATE_SHIFT: u32 = BUCKET_SHIFT - 1;
+const FINGERPRINT_SHIFT: u32 = IDENTITY_SHIFT + MAX_RANK.count_ones();
 
 /// The mask of nothing: no hash but 0 has these bits clear.
 const FOLLOW_NOTHING: u64 = u64::MAX;
@@ -50,33 +52,25 @@ struct Counts {
 #[repr(align(64))]
 struct Bucket([Entry; BUCKET_ENTRIES]);
 
-/// The item of a request, if it is followed.
+/// The item of a request, if it is followed, and what the request says if it is a PUT.
 ///
 /// | bits | what |
 /// |---|---|
-/// | 63..32 | fingerprint of the item's key |
-/// | 31..27 | rank of its session |
-/// | 26..12 | its bucket |
-/// | 11..0 | odd: what leads from there to its other bucket |
+/// | 63..41 | fingerprint of the item's key, never 0 |
+/// | 40..36 | rank of its session |
+/// | 35..21 | its bucket |
+/// | 20 | the PUT stores only if there is no item |
+/// | 19..0 | the timeout in minutes that the PUT sets |
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Sample(u64);
 
 /// What an answer says about an item.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Sighting {
-    /// It was stored.
+    /// It was stored, see [`Sample::of_put`].
     Stored {
         /// Length of its body.
         bytes: u64,
-        /// Its timeout.
-        timeout_minutes: u32,
-    },
-    /// It was stored unless there was one.
-    Created {
-        /// Length of its body.
-        bytes: u64,
-        /// Its timeout.
-        timeout_minutes: u32,
     },
     /// It was read.
     Read {
@@ -101,19 +95,42 @@ impl Sample {
     fn new(hash: u64, key: &[u8]) -> Self {
         let mixed = fold(hash, key);
         let rank = u64::from(hash.trailing_zeros().min(MAX_RANK));
-        let fingerprint = mixed >> 32 << 32;
-        let buckets = mixed & ((1 << IDENTITY_SHIFT) - 1);
-        Self(fingerprint | rank << IDENTITY_SHIFT | buckets | 1)
+        let fingerprint = mixed >> FINGERPRINT_SHIFT << FINGERPRINT_SHIFT;
+        let bucket = mixed & (BUCKETS as u64 - 1);
+        Self(fingerprint | 1 << FINGERPRINT_SHIFT | rank << IDENTITY_SHIFT | bucket << BUCKET_SHIFT)
+    }
+
+    /// Whether there is anything to take note of.
+    #[inline]
+    #[must_use]
+    pub fn is_followed(self) -> bool {
+        self.0 >> FINGERPRINT_SHIFT != 0
+    }
+
+    /// The same for a PUT that sets this timeout; a create stores nothing where there is an item.
+    #[must_use]
+    pub fn of_put(self, timeout_minutes: u32, is_create: bool) -> Self {
+        let minutes = timeout_minutes.clamp(1, MAX_TIMEOUT_MINUTES);
+        let item = self.0 >> BUCKET_SHIFT << BUCKET_SHIFT;
+        Self(item | u64::from(is_create) << CREATE_SHIFT | u64::from(minutes))
     }
 
     fn rank(self) -> u32 {
         (self.0 >> IDENTITY_SHIFT) as u32 & MAX_RANK
     }
 
-    /// Never the same one twice.
+    fn timeout_minutes(self) -> u32 {
+        self.0 as u32 & ((1 << CREATE_SHIFT) - 1)
+    }
+
+    fn is_create(self) -> bool {
+        self.0 >> CREATE_SHIFT & 1 == 1
+    }
+
+    /// Never the same one twice: the lowest bit of a fingerprint is set.
     fn buckets(self) -> [usize; 2] {
-        let first = (self.0 >> STEP_BITS) as usize & (BUCKETS - 1);
-        let step = self.0 as usize & ((1 << STEP_BITS) - 1);
+        let first = (self.0 >> BUCKET_SHIFT) as usize & (BUCKETS - 1);
+        let step = (self.0 >> FINGERPRINT_SHIFT) as usize & (BUCKETS - 1);
         [first, first ^ step]
     }
 }
@@ -158,7 +175,7 @@ impl Account {
     /// Takes note of what the backend with the id `place` has answered.
     #[inline]
     pub fn observe(&self, sample: Sample, place: u8, sighting: Sighting) {
-        if sample != Sample::NONE {
+        if sample.is_followed() {
             self.note(sample, place, sighting);
         }
     }
@@ -167,29 +184,35 @@ impl Account {
         let now = Tick(self.clock.now.load(Ordering::Relaxed));
         let entry = self.find(sample);
         match (sighting, entry) {
-            (Sighting::Created { .. }, Some(entry)) if !entry.what().is_expired(now) => {
+            (Sighting::Stored { .. }, Some(entry))
+                if sample.is_create() && !entry.what().is_expired(now) =>
+            {
                 slide(entry, place, now);
             }
+            (Sighting::Stored { bytes }, _) => {
+                let minutes = sample.timeout_minutes();
+                let who = Who::new(sample.0, place, minutes);
+                let what = What::new(bytes, minutes, now);
+                match entry {
+                    Some(entry) => entry.set(who, what),
+                    None => self.follow(sample, who, what),
+                }
+            }
             (
-                Sighting::Stored {
-                    bytes,
-                    timeout_minutes,
-                }
-                | Sighting::Created {
-                    bytes,
-                    timeout_minutes,
-                }
-                | Sighting::Read {
+                Sighting::Read {
                     bytes,
                     timeout_minutes,
                 },
-                entry,
+                _,
             ) => {
                 let who = Who::new(sample.0, place, timeout_minutes);
                 let what = What::new(bytes, timeout_minutes, now);
                 match entry {
                     Some(entry) => entry.set(who, what),
-                    None => self.follow(sample, who, what, sighting),
+                    None => {
+                        self.counts.discovered.fetch_add(1, Ordering::Relaxed);
+                        self.follow(sample, who, what);
+                    }
                 }
             }
             (Sighting::Touched, Some(entry)) => slide(entry, place, now),
@@ -212,10 +235,7 @@ impl Account {
     }
 
     /// Gives a session a place, in the emptier of its buckets.
-    fn follow(&self, sample: Sample, who: Who, what: What, sighting: Sighting) {
-        if matches!(sighting, Sighting::Read { .. }) {
-            self.counts.discovered.fetch_add(1, Ordering::Relaxed);
-        }
+    fn follow(&self, sample: Sample, who: Who, what: What) {
         loop {
             let level = self.level();
             if sample.rank() < level {
@@ -234,7 +254,10 @@ impl Account {
                 (first, second) => first.or(second),
             };
             if let Some((_, entry)) = emptier {
-                entry.claim(entry.who(), who, what);
+                if !entry.claim(entry.who(), who, what) {
+                    continue;
+                }
+                self.settle(sample);
                 return;
             }
             let missed = self.counts.missed.fetch_add(1, Ordering::Relaxed);
@@ -242,6 +265,17 @@ impl Account {
                 return;
             }
             self.raise(level);
+        }
+    }
+
+    /// Leaves the first place to a session that two requests have given one each at the same time:
+    /// the claims have an order, so at least one of the two sees both.
+    fn settle(&self, sample: Sample) {
+        let buckets = sample.buckets();
+        let entries = buckets.iter().flat_map(|&at| &self.buckets[at].0);
+        let claims = entries.map(|entry| (entry, entry.claimed()));
+        for (entry, who) in claims.filter(|(_, who)| who.is(sample.0)).skip(1) {
+            entry.free(who);
         }
     }
 

@@ -9,8 +9,9 @@ use super::error::{ProxyError, Unanswered};
 use super::exchange::{Answered, Exchange, Progress};
 use super::seek;
 use super::service::{ProxyService, View};
-use super::sighting::Witness;
+use super::sighting::sample_of;
 use super::trail::Subject;
+use crate::account::Sample;
 use crate::handover::{Refusal, Search, Stage, Step};
 use crate::net::{self, Buffer, Conn, Deadline};
 use crate::route::BackendIndex;
@@ -119,9 +120,9 @@ impl Client {
             route: located.route,
             started,
         };
-        let witness = Witness::new(located.sample, &head, received.filled());
+        let sample = sample_of(located.sample, &head, received.filled());
         let answered = self
-            .answer_at(&view, &head, (&subject, witness), received)
+            .answer_at(&view, &head, (&subject, sample), received)
             .await;
         let service = &self.service;
         match answered {
@@ -154,7 +155,7 @@ impl Client {
         &mut self,
         view: &Rc<View>,
         head: &RequestHead,
-        (subject, witness): (&Subject, Witness),
+        (subject, sample): (&Subject, Sample),
         received: &mut Buffer,
     ) -> Result<Answered, Unanswered> {
         let route = subject.route;
@@ -174,7 +175,7 @@ impl Client {
             counter: None,
             away: route.second.filter(|_| route.stage == Stage::Away),
             progress: Progress::default(),
-            witness,
+            sample,
         };
         let request = exchange.request(received.filled());
         let (search, step) = Search::start(route, request, snapshot.mover_s);

@@ -7,9 +7,9 @@ use std::time::{Duration, Instant};
 use super::call::ABSURD_AGE_S;
 use super::error::{ProxyError, Unanswered};
 use super::service::{ProxyService, View};
-use super::sighting::Witness;
 use super::tidy::{self, Untidy};
 use super::trail::Subject;
+use crate::account::Sample;
 use crate::backend::ConnectError;
 use crate::handover::{Cookie, NO_LOCK, Place, Request};
 use crate::metrics::{BackendShard, Outcome};
@@ -32,7 +32,8 @@ pub(super) struct Exchange<'a> {
     /// The server that `backend` stands in for.
     pub(super) away: Option<Place>,
     pub(super) progress: Progress,
-    pub(super) witness: Witness,
+    /// Whether and how the account of sessions follows it.
+    pub(super) sample: Sample,
 }
 
 /// How far a request is, for its metrics.
