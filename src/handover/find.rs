@@ -193,9 +193,9 @@ fn taken(search: &Search, counter: u32, flag: bool, seen: Seen) -> Step {
         Seen::Done {
             flag: copy_flag, ..
         } => Step::Pass {
-            // The copy is always flagged; the item is new only if it was flagged itself. A read
-            // cannot tell, see above.
-            clear_flag: !(flag && copy_flag && search.is_acquire()),
+            // The copy is always flagged; the item is new only if it was flagged itself, and that
+            // flag came with the lock under which it moved.
+            clear_flag: !(flag && copy_flag) || search.is_touch(),
             behind: Some(Ask::Remove {
                 at: search.second,
                 counter,

@@ -66,6 +66,11 @@ fn larger_add_one_fault() {
     holds("add 2+1, new, 1 lost", &new().lost(1));
     holds("add 2+1, new, 1 delayed", &new().delayed(1));
     holds("add 2+1, new, 1 death", &new().deaths(1));
+    let reads = || Config::new(add(), &[1, 1]).reads();
+    holds("add 1+1, new, reads, 1 lost", &reads().lost(1));
+    holds("add 1+1, new, reads, 1 delayed", &reads().delayed(1));
+    holds("add 1+1, new, reads, 1 death", &reads().deaths(1));
+    holds("add 1+1, new, reads, 1 takeover", &reads().takeovers(1));
 }
 
 #[test]
