@@ -179,7 +179,7 @@ async fn serve(
 ) {
     let (control, options) = (&control, &options);
     let answer = service_fn(|request| async move {
-        Ok::<_, Infallible>(pages::answer(request, control, options).await)
+        Ok::<_, Infallible>(pages::answer(request, peer.ip(), control, options).await)
     });
     let connection = http1::Builder::new()
         .timer(TokioTimer::new())

@@ -7,6 +7,7 @@ use tokio::sync::{mpsc, oneshot, watch};
 
 use super::peer::PeerState;
 use super::status::{ReloadOutcome, Status};
+use crate::config::AdminToken;
 
 /// Requests that wait for control at most.
 const MAX_COMMANDS: usize = 64;
@@ -36,6 +37,8 @@ pub struct Published {
     pub status: Status,
     /// What `GET /peer` answers.
     pub peer: PeerState,
+    /// What whoever changes something has to show; `None` where this machine alone may.
+    pub token: Option<AdminToken>,
 }
 
 /// Control does not answer: it has ended, or is overwhelmed.

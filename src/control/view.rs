@@ -9,6 +9,7 @@ use super::engine::{Engine, Member};
 use super::handle::Published;
 use super::peer::PeerState;
 use super::status::{BackendStatus, LastReload, PeerStatus, StageCounts, Status, Verdict};
+use super::under_way::under_way;
 use crate::config::BackendState;
 use crate::handover::{Place, SlotState, Stage};
 use crate::health;
@@ -55,6 +56,7 @@ impl About {
             last_reload,
             backends: backends(engine, reasons),
             slots: stages(in_force),
+            under_way: under_way(in_force, &engine.times(), |place| engine.name_of(place)),
             longest_session_timeout_minutes: engine.longest_timeout_minutes(),
             peers,
         };
@@ -68,7 +70,11 @@ impl About {
             slots: Arc::clone(in_force),
             clock: self.clock,
         };
-        Published { status, peer }
+        Published {
+            status,
+            peer,
+            token: engine.config().admin.token.clone(),
+        }
     }
 }
 
