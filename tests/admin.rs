@@ -112,6 +112,8 @@ fn published(verdicts: [Verdict; 2]) -> Published {
         id,
         address: "127.0.0.1:1".to_owned(),
         state: "active",
+        overridden: None,
+        weight: 100,
         verdict,
         reason: (verdict == Verdict::Down).then(|| "connection refused".to_owned()),
         since_ms: 5,
@@ -149,6 +151,7 @@ fn published(verdicts: [Verdict; 2]) -> Published {
         peer: PeerState {
             instance: INSTANCE.to_owned(),
             map_version: 3,
+            overrides: Vec::new(),
             up: vec![place(1)],
             owed: Vec::new(),
             longest_timeout_minutes: 20,

@@ -71,6 +71,7 @@ fn all_moving(map: PartitionMap) -> Memory {
     };
     Memory {
         map,
+        overrides: Vec::new(),
         retired: Vec::new(),
         given_up: Vec::new(),
         longest_timeout_minutes: 0,

@@ -1,10 +1,5 @@
 //! `staterouter status` against running proxies.
 
-#![expect(
-    clippy::unwrap_used,
-    reason = "a test that cannot set up its scene must fail"
-)]
-
 mod support;
 
 use std::io::{BufRead, BufReader};

@@ -1,7 +1,8 @@
 //! What operators, monitoring and the other proxies ask over HTTP, on an address of its own.
 //!
 //! * [`server`]: the thread, its connections and their bounds.
-//! * `pages`: what is asked and what is answered; `access`: who may change something.
+//! * `pages`: what is asked and what is answered; `access`: who may change
+//!   something, `steer` and `query`: what the targets of requests mean.
 //! * [`client`]: asks an admin server.
 //! * `peers`: asks the other proxies, again and again.
 //!
@@ -12,6 +13,8 @@ mod access;
 pub mod client;
 mod pages;
 mod peers;
+mod query;
 pub mod server;
+mod steer;
 
 pub use server::{AdminOptions, AdminServer};

@@ -10,10 +10,12 @@ use serde::Serialize;
 
 use super::AdminOptions;
 use super::access::{self, Denied};
+use super::query::Query;
+use super::steer::Steering;
 use crate::control::handle::{ControlGone, ControlHandle};
-use crate::control::status::{ReloadResult, Status, Verdict};
+use crate::control::status::{ReloadResult, Status, SteerResult, Verdict};
 
-/// Bytes of a request's body; no page has a use for one.
+/// Bytes of a request's body where there is no use for one.
 const MAX_BODY_BYTES: usize = 4096;
 
 const TEXT: &str = "text/plain; charset=utf-8";
@@ -21,16 +23,17 @@ const JSON: &str = "application/json";
 
 /// What can be asked.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Page {
+enum Page<'p> {
     Healthz,
     Readyz,
     Reload,
     Peer,
     Status,
+    Steer(Steering<'p>),
 }
 
-/// Every page by its path.
-const PAGES: [(&str, Page); 5] = [
+/// Every page that has a path of its own.
+const PAGES: [(&str, Page<'static>); 5] = [
     ("/healthz", Page::Healthz),
     ("/readyz", Page::Readyz),
     ("/reload", Page::Reload),
@@ -49,8 +52,8 @@ where
     B: Body,
     B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
 {
-    let path = request.uri().path();
-    let Some((_, page)) = PAGES.iter().find(|(known, _)| *known == path) else {
+    let target = request.uri().clone();
+    let Some(page) = Page::of(target.path()) else {
         return text(StatusCode::NOT_FOUND, "there is no such page");
     };
     if !page.methods().contains(request.method()) {
@@ -74,13 +77,20 @@ where
         Page::Reload => reload(control).await,
         Page::Peer => json(StatusCode::OK, &control.published().peer.report()),
         Page::Status => json(StatusCode::OK, &control.published().status),
+        Page::Steer(steering) => steer(steering, &Query::new(target.query()), control).await,
     }
 }
 
-impl Page {
+impl<'p> Page<'p> {
+    fn of(path: &'p str) -> Option<Self> {
+        let page = PAGES.iter().find(|(known, _)| *known == path);
+        page.map(|(_, page)| *page)
+            .or_else(|| Steering::of(path).map(Self::Steer))
+    }
+
     fn methods(self) -> &'static [Method] {
         match self {
-            Self::Reload => &[Method::POST],
+            Self::Reload | Self::Steer(_) => &[Method::POST],
             Self::Healthz | Self::Readyz | Self::Peer | Self::Status => {
                 &[Method::GET, Method::HEAD]
             }
@@ -89,14 +99,14 @@ impl Page {
 
     fn changes_something(self) -> bool {
         match self {
-            Self::Reload => true,
+            Self::Reload | Self::Steer(_) => true,
             Self::Healthz | Self::Readyz | Self::Peer | Self::Status => false,
         }
     }
 
     fn wrong_method(self) -> Response<Full<Bytes>> {
         let allowed = match self {
-            Self::Reload => "POST",
+            Self::Reload | Self::Steer(_) => "POST",
             Self::Healthz | Self::Readyz | Self::Peer | Self::Status => "GET, HEAD",
         };
         let message = format!("ask for it with {allowed}");
@@ -160,6 +170,29 @@ fn readiness(status: &Status) -> Response<Full<Bytes>> {
 async fn reload(control: &ControlHandle) -> Response<Full<Bytes>> {
     match control.reload().await {
         Ok(outcome) if outcome.result == ReloadResult::Refused => {
+            json(StatusCode::UNPROCESSABLE_ENTITY, &outcome)
+        }
+        Ok(outcome) => json(StatusCode::OK, &outcome),
+        Err(gone) => text(StatusCode::SERVICE_UNAVAILABLE, &gone.to_string()),
+    }
+}
+
+async fn steer(
+    steering: Steering<'_>,
+    query: &Query<'_>,
+    control: &ControlHandle,
+) -> Response<Full<Bytes>> {
+    let order = match steering.order(query) {
+        Ok(order) => order,
+        Err(problem) => return text(StatusCode::BAD_REQUEST, &problem),
+    };
+    let published = control.published();
+    let mut backends = published.status.backends.iter();
+    if !backends.any(|backend| backend.name == steering.backend()) {
+        return text(StatusCode::NOT_FOUND, "there is no such backend");
+    }
+    match control.steer(order).await {
+        Ok(outcome) if outcome.result == SteerResult::Refused => {
             json(StatusCode::UNPROCESSABLE_ENTITY, &outcome)
         }
         Ok(outcome) => json(StatusCode::OK, &outcome),

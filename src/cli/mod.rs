@@ -4,6 +4,7 @@
 //! 2 wrong usage, 3 could not run.
 
 mod admins;
+mod backend;
 mod bench;
 mod check;
 mod demo;
@@ -66,6 +67,8 @@ enum Command {
     Demo(demo::DemoArgs),
     /// Show how running proxies and their backends are; exit 1 if something is wrong
     Status(status::StatusArgs),
+    /// Drain a backend, give it up or activate it, whatever the partition map says
+    Backend(backend::BackendArgs),
     /// Simulate a web farm against a running proxy or state server; exit 1 on any wrong answer
     Bench(bench::BenchArgs),
 }
@@ -79,6 +82,7 @@ pub fn run() -> ExitCode {
         Command::Route(args) => route::run(&args),
         Command::Demo(args) => demo::run(&args),
         Command::Status(args) => status::run(&args),
+        Command::Backend(args) => backend::run(&args),
         Command::Bench(args) => bench::run(&args),
     };
     exit.into()

@@ -14,7 +14,7 @@ use super::{Exit, output};
 use crate::admin::client::AdminClient;
 use crate::app::signals::StopSignals;
 
-pub(super) use report::{Asked, Backend, Report};
+pub(super) use report::{Asked, Report};
 
 /// How often `--watch` looks.
 const WATCH_INTERVAL: Duration = Duration::from_secs(2);

@@ -6,11 +6,12 @@
 mod accept;
 mod notice;
 mod resume;
+mod steer;
 
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::memory::{GivenUp, Memory};
+use super::memory::{GivenUp, Memory, Override};
 use crate::config::{BackendSpec, BackendState, Config, HandoverConfig, PartitionMap};
 use crate::handover::schedule::{PeerSlot, Standing, Standings, Surroundings, Times, advance};
 use crate::handover::{Place, SlotState, SlotTable, Stage};
@@ -21,12 +22,15 @@ use crate::route::{Placement, Slot};
 pub use accept::{Accepted, Refused};
 pub use notice::Notice;
 pub use resume::ResumeError;
+pub use steer::Order;
 
 /// The pool. A copy costs little: a step is tried on one, and kept once it is on disk.
 #[derive(Debug, Clone)]
 pub struct Engine {
     config: Config,
+    /// As the file says it.
     map: PartitionMap,
+    overrides: Vec<Override>,
     placement: Arc<Placement>,
     /// The backends of the map in its order, behind them the retired ones.
     members: Vec<Member>,
@@ -39,7 +43,7 @@ pub struct Engine {
 /// One backend.
 #[derive(Debug, Clone)]
 pub struct Member {
-    /// What the map says of it, or said last.
+    /// What the map says of it, or said last, with the state that an override gives.
     pub spec: BackendSpec,
     /// Its number in lock cookies.
     pub place: Place,
@@ -66,6 +70,8 @@ pub struct PeerView {
     pub up: Vec<Place>,
     /// The backends that it still has to tell of removals they missed.
     pub owed: Vec<Place>,
+    /// The states that its operator has given backends, whatever its map says, by name.
+    pub overrides: Vec<(String, BackendState)>,
     /// The longest session timeout it knows of, in minutes; 0 for none.
     pub longest_timeout_minutes: u32,
     /// When it said so, by this proxy's clock.
@@ -78,7 +84,7 @@ impl Engine {
         &self.config
     }
 
-    /// The partition map in force.
+    /// The partition map in force, without the overrides.
     pub fn map(&self) -> &PartitionMap {
         &self.map
     }
@@ -120,6 +126,7 @@ impl Engine {
         let retired = self.members.iter().filter(|member| !member.in_map);
         Memory {
             map: self.map.clone(),
+            overrides: self.overrides.clone(),
             retired: retired.map(|member| member.spec.clone()).collect(),
             given_up: self.given_up.clone(),
             longest_timeout_minutes: self.longest_timeout_minutes,

@@ -5,8 +5,9 @@ use std::sync::Arc;
 
 use tokio::sync::{mpsc, oneshot, watch};
 
+use super::engine::Order;
 use super::peer::PeerState;
-use super::status::{ReloadOutcome, Status};
+use super::status::{ReloadOutcome, Status, SteerOutcome};
 use crate::config::AdminToken;
 
 /// Requests that wait for control at most.
@@ -17,6 +18,8 @@ const MAX_COMMANDS: usize = 64;
 pub enum Command {
     /// Read the files again and answer how that ended.
     Reload(oneshot::Sender<ReloadOutcome>),
+    /// Give a backend another state than the map does and answer how that ended.
+    Steer(Order, oneshot::Sender<SteerOutcome>),
     /// What became of asking a peer.
     Peer(PeerNews),
 }
@@ -93,13 +96,25 @@ impl ControlHandle {
     /// # Errors
     /// [`ControlGone`].
     pub async fn reload(&self) -> Result<ReloadOutcome, ControlGone> {
-        let (answer, outcome) = oneshot::channel();
-        let command = Command::Reload(answer);
-        self.commands
-            .send(command)
-            .await
-            .map_err(|_ended| ControlGone)?;
-        outcome.await.map_err(|_ended| ControlGone)
+        self.ask(Command::Reload).await
+    }
+
+    /// Gives a backend another state than the map does, or takes that back.
+    ///
+    /// # Errors
+    /// [`ControlGone`].
+    pub async fn steer(&self, order: Order) -> Result<SteerOutcome, ControlGone> {
+        self.ask(|answer| Command::Steer(order, answer)).await
+    }
+
+    async fn ask<T>(
+        &self,
+        command: impl FnOnce(oneshot::Sender<T>) -> Command,
+    ) -> Result<T, ControlGone> {
+        let (answer, answered) = oneshot::channel();
+        let sent = self.commands.send(command(answer)).await;
+        sent.map_err(|_ended| ControlGone)?;
+        answered.await.map_err(|_ended| ControlGone)
     }
 
     /// Has the files read again without waiting for the result, which is logged.

@@ -70,6 +70,45 @@ pub enum ReloadResult {
     Refused,
 }
 
+/// What became of an order about one backend: the answer of `POST /backends/NAME/STATE`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct SteerOutcome {
+    /// How it ended.
+    pub result: SteerResult,
+    /// The backend.
+    pub backend: String,
+    /// The state that was ordered: `active`, `drain`, `off`.
+    pub state: &'static str,
+    /// Whether an override of the partition map is in force for this backend now.
+    #[serde(rename = "override")]
+    pub is_override: bool,
+    /// Slots that are to go to another backend than before.
+    pub moved_slots: usize,
+    /// Why it was refused; else `null`.
+    pub reason: Option<String>,
+}
+
+/// How an order about one backend ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum SteerResult {
+    /// It is in force, and will be after a restart.
+    Applied,
+    /// That was in force already.
+    Unchanged,
+    /// It is not allowed: what was in force stays so.
+    Refused,
+}
+
+/// A state that a backend has by an operator's order.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct OverrideStatus {
+    /// What the partition map says: `active`, `drain`, `off`.
+    pub in_map: &'static str,
+    /// When the order came.
+    pub since_ms: u64,
+}
+
 /// One backend.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct BackendStatus {
@@ -79,8 +118,13 @@ pub struct BackendStatus {
     pub id: u8,
     /// Its address.
     pub address: String,
-    /// What the partition map says: `active`, `drain`, `off`; `removed` once it is not there.
+    /// What is in force: `active`, `drain`, `off`; `removed` once it is not in the partition map.
     pub state: &'static str,
+    /// Set if an operator's order and not the partition map has given it that state.
+    #[serde(rename = "override")]
+    pub overridden: Option<OverrideStatus>,
+    /// Its share relative to the other backends, by the partition map.
+    pub weight: u16,
     /// What its health says.
     pub verdict: Verdict,
     /// Why it is not up, in words; `null` when it is.
@@ -166,4 +210,6 @@ pub struct PeerStatus {
     pub failure: Option<String>,
     /// Version of its partition map, if it is reachable.
     pub map_version: Option<u64>,
+    /// Whether it is reachable and has other overrides than this proxy.
+    pub overrides_differ: bool,
 }

@@ -8,9 +8,11 @@ use super::clock::Clock;
 use super::engine::{Engine, Member};
 use super::handle::Published;
 use super::peer::PeerState;
-use super::status::{BackendStatus, LastReload, PeerStatus, StageCounts, Status, Verdict};
+use super::status::{
+    BackendStatus, LastReload, OverrideStatus, PeerStatus, StageCounts, Status, Verdict,
+};
+use super::steer::name_of;
 use super::under_way::under_way;
-use crate::config::BackendState;
 use crate::handover::{Place, SlotState, Stage};
 use crate::health;
 use crate::route::Slot;
@@ -64,6 +66,7 @@ impl About {
         let peer = PeerState {
             instance: self.instance.clone(),
             map_version: engine.map().version,
+            overrides: engine.overrides().to_vec(),
             up: up.map(|member| member.place).collect(),
             owed: owing.map(|member| member.place).collect(),
             longest_timeout_minutes: engine.longest_timeout_minutes(),
@@ -107,23 +110,42 @@ fn backends(engine: &Engine, reasons: &Reasons) -> Vec<BackendStatus> {
     }
     let status = |member: &Member| {
         let counts = counts[usize::from(member.place.id())];
-        backend(member, counts, reasons.get(&member.place))
+        let overridden = override_of(engine, &member.spec.name);
+        backend(member, overridden, counts, reasons.get(&member.place))
     };
     engine.members().iter().map(status).collect()
 }
 
-fn backend(member: &Member, counts: Counts, reason: Option<&String>) -> BackendStatus {
+/// The override that is in force for a backend.
+fn override_of(engine: &Engine, backend: &str) -> Option<OverrideStatus> {
+    let mut overrides = engine.overrides().iter();
+    let known = overrides.find(|known| known.backend == backend)?;
+    let mut backends = engine.map().backends.iter();
+    let in_map = backends.find(|spec| spec.name == backend)?;
+    Some(OverrideStatus {
+        in_map: name_of(in_map.state),
+        since_ms: known.since_ms,
+    })
+}
+
+fn backend(
+    member: &Member,
+    overridden: Option<OverrideStatus>,
+    counts: Counts,
+    reason: Option<&String>,
+) -> BackendStatus {
     let verdict = Verdict::from(member.health.verdict());
     BackendStatus {
         name: member.spec.name.clone(),
         id: member.place.id(),
         address: member.spec.address.to_string(),
-        state: match member.spec.state {
-            _ if !member.in_map => "removed",
-            BackendState::Active => "active",
-            BackendState::Drain => "drain",
-            BackendState::Off => "off",
+        state: if member.in_map {
+            name_of(member.spec.state)
+        } else {
+            "removed"
         },
+        overridden,
+        weight: member.spec.weight,
         verdict,
         reason: reason.filter(|_| verdict != Verdict::Up).cloned(),
         since_ms: member.health.since_ms(),

@@ -134,31 +134,47 @@ fn disagreements(asked: &[Asked]) -> Vec<String> {
         .iter()
         .filter_map(|proxy| Some((proxy.admin.as_str(), proxy.report()?)))
         .collect();
+    if let [(_, only)] = reports.as_slice() {
+        return with_peers(only);
+    }
     let mut problems = Vec::new();
-    for (admin, report) in &reports {
-        for peer in &report.peers {
-            if let Some(version) = peer.map_version
-                && version != report.map_version
-                && reports.len() == 1
-            {
-                problems.push(format!(
-                    "peer {} has version {version} of the map, this proxy {}: bring the map to \
-                     every proxy",
-                    peer.address, report.map_version
-                ));
-            }
-        }
-        let Some((other, first)) = reports.first() else {
+    for pair in reports.windows(2) {
+        let [(admin, report), (other_admin, other)] = pair else {
             continue;
         };
-        if report.map_version != first.map_version {
+        if report.map_version != other.map_version {
             problems.push(format!(
-                "{other} has version {} of the map, {admin} version {}: bring the map to every proxy",
-                first.map_version, report.map_version
+                "{admin} has version {} of the map, {other_admin} version {}: bring the map to \
+                 every proxy",
+                report.map_version, other.map_version
             ));
-        } else if overrides(report) != overrides(first) {
+        } else if overrides(report) != overrides(other) {
             problems.push(format!(
-                "{other} and {admin} have different overrides: give them to every proxy"
+                "{admin} and {other_admin} have different overrides: give each of them to every \
+                 proxy"
+            ));
+        }
+    }
+    problems
+}
+
+/// The same for those that were not asked themselves.
+fn with_peers(report: &Report) -> Vec<String> {
+    let mut problems = Vec::new();
+    for peer in &report.peers {
+        let address = &peer.address;
+        if let Some(version) = peer.map_version
+            && version != report.map_version
+        {
+            problems.push(format!(
+                "peer {address} has version {version} of the map, this proxy {}: bring the map to \
+                 every proxy",
+                report.map_version
+            ));
+        }
+        if peer.overrides_differ {
+            problems.push(format!(
+                "peer {address} has other overrides: give each of them to every proxy"
             ));
         }
     }

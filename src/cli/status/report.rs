@@ -79,6 +79,8 @@ pub(in crate::cli) struct Peer {
     pub(in crate::cli) address: String,
     pub(in crate::cli) failure: Option<String>,
     pub(in crate::cli) map_version: Option<u64>,
+    #[serde(default)]
+    pub(in crate::cli) overrides_differ: bool,
 }
 
 /// A proxy that was asked, and what it answered.
