@@ -1,10 +1,5 @@
 //! Orders of an operator about backends, with real proxies and state servers.
 
-#![expect(
-    clippy::unwrap_used,
-    reason = "a test that cannot set up its scene must fail"
-)]
-
 mod support;
 
 use std::net::{Ipv4Addr, SocketAddr};

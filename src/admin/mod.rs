@@ -2,7 +2,7 @@
 //!
 //! * [`server`]: the thread, its connections and their bounds.
 //! * `pages`: what is asked and what is answered; `access`: who may change
-//!   something, `steer` and `query`: what the targets of requests mean.
+//!   something, `steer` and `query`: what the targets of requests mean, `plan`: what takes longer.
 //! * [`client`]: asks an admin server.
 //! * `peers`: asks the other proxies, again and again.
 //!
@@ -13,6 +13,7 @@ mod access;
 pub mod client;
 mod pages;
 mod peers;
+mod plan;
 mod query;
 pub mod server;
 mod steer;

@@ -10,6 +10,7 @@ use serde::Serialize;
 
 use super::AdminOptions;
 use super::access::{self, Denied};
+use super::plan::{self, MAX_MAP_BYTES, Planner, QuestionError};
 use super::query::Query;
 use super::steer::Steering;
 use crate::control::handle::{ControlGone, ControlHandle};
@@ -30,54 +31,84 @@ enum Page<'p> {
     Peer,
     Status,
     Steer(Steering<'p>),
+    Plan,
+    Route,
 }
 
 /// Every page that has a path of its own.
-const PAGES: [(&str, Page<'static>); 5] = [
+const PAGES: [(&str, Page<'static>); 7] = [
     ("/healthz", Page::Healthz),
     ("/readyz", Page::Readyz),
     ("/reload", Page::Reload),
     ("/peer", Page::Peer),
     ("/status", Page::Status),
+    ("/plan", Page::Plan),
+    ("/route", Page::Route),
 ];
 
-/// Answers one request, which came from `peer`.
-pub(super) async fn answer<B>(
-    request: Request<B>,
-    peer: IpAddr,
-    control: &ControlHandle,
-    options: &AdminOptions,
-) -> Response<Full<Bytes>>
-where
-    B: Body,
-    B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
-{
-    let target = request.uri().clone();
-    let Some(page) = Page::of(target.path()) else {
-        return text(StatusCode::NOT_FOUND, "there is no such page");
-    };
-    if !page.methods().contains(request.method()) {
-        return page.wrong_method();
-    }
-    let token = control.published().token.clone();
-    if page.changes_something()
-        && let Err(denied) = access::check(request.headers(), peer, token.as_ref())
+/// What answers come from.
+#[derive(Debug, Clone)]
+pub(super) struct Pages {
+    pub(super) control: ControlHandle,
+    pub(super) options: AdminOptions,
+    pub(super) planner: Planner,
+}
+
+impl Pages {
+    /// Answers one request, which came from `peer`.
+    pub(super) async fn answer<B>(&self, request: Request<B>, peer: IpAddr) -> Response<Full<Bytes>>
+    where
+        B: Body,
+        B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
     {
-        return denied.into();
-    }
-    if let Err(refusal) = skip_body(request.into_body(), options).await {
-        return refusal;
-    }
-    match page {
-        Page::Healthz => text(StatusCode::OK, "ok"),
-        Page::Readyz if !control.is_running() => {
-            text(StatusCode::SERVICE_UNAVAILABLE, &ControlGone.to_string())
+        let target = request.uri().clone();
+        let Some(page) = Page::of(target.path()) else {
+            return text(StatusCode::NOT_FOUND, "there is no such page");
+        };
+        let method = request.method().clone();
+        if !page.methods().contains(&method) {
+            return page.wrong_method();
         }
-        Page::Readyz => readiness(&control.published().status),
-        Page::Reload => reload(control).await,
-        Page::Peer => json(StatusCode::OK, &control.published().peer.report()),
-        Page::Status => json(StatusCode::OK, &control.published().status),
-        Page::Steer(steering) => steer(steering, &Query::new(target.query()), control).await,
+        let token = self.control.published().token.clone();
+        if page.changes_something()
+            && let Err(denied) = access::check(request.headers(), peer, token.as_ref())
+        {
+            return denied.into();
+        }
+        let max_bytes = match (page, &method) {
+            (Page::Plan, &Method::POST) => MAX_MAP_BYTES,
+            _ => MAX_BODY_BYTES,
+        };
+        let query = Query::new(target.query());
+        match read_body(request.into_body(), max_bytes, &self.options).await {
+            Ok(map) if page == Page::Plan && method == Method::POST => self.plan(map, &query).await,
+            Ok(_) => self.page(page, &query).await,
+            Err(refusal) => refusal,
+        }
+    }
+
+    async fn page(&self, page: Page<'_>, query: &Query<'_>) -> Response<Full<Bytes>> {
+        let control = &self.control;
+        match page {
+            Page::Healthz => text(StatusCode::OK, "ok"),
+            Page::Readyz if !control.is_running() => {
+                text(StatusCode::SERVICE_UNAVAILABLE, &ControlGone.to_string())
+            }
+            Page::Readyz => readiness(&control.published().status),
+            Page::Reload => reload(control).await,
+            Page::Peer => json(StatusCode::OK, &control.published().peer.report()),
+            Page::Status => json(StatusCode::OK, &control.published().status),
+            Page::Steer(steering) => steer(steering, query, control).await,
+            Page::Plan => found(self.planner.suggest(query, control).await),
+            Page::Route => found(plan::route(query, control).await),
+        }
+    }
+
+    async fn plan(&self, map: Bytes, query: &Query<'_>) -> Response<Full<Bytes>> {
+        match self.planner.plan(map, query, &self.control).await {
+            Ok(report) => json(plan::status_of(&report), &report),
+            Err(error) => text(error.status(), &error.to_string()),
+        }
     }
 }
 
@@ -91,23 +122,20 @@ impl<'p> Page<'p> {
     fn methods(self) -> &'static [Method] {
         match self {
             Self::Reload | Self::Steer(_) => &[Method::POST],
-            Self::Healthz | Self::Readyz | Self::Peer | Self::Status => {
-                &[Method::GET, Method::HEAD]
-            }
+            Self::Plan => &[Method::GET, Method::HEAD, Method::POST],
+            _ => &[Method::GET, Method::HEAD],
         }
     }
 
     fn changes_something(self) -> bool {
-        match self {
-            Self::Reload | Self::Steer(_) => true,
-            Self::Healthz | Self::Readyz | Self::Peer | Self::Status => false,
-        }
+        matches!(self, Self::Reload | Self::Steer(_))
     }
 
     fn wrong_method(self) -> Response<Full<Bytes>> {
         let allowed = match self {
             Self::Reload | Self::Steer(_) => "POST",
-            Self::Healthz | Self::Readyz | Self::Peer | Self::Status => "GET, HEAD",
+            Self::Plan => "GET, HEAD, POST",
+            _ => "GET, HEAD",
         };
         let message = format!("ask for it with {allowed}");
         let mut response = text(StatusCode::METHOD_NOT_ALLOWED, &message);
@@ -130,21 +158,25 @@ impl From<Denied> for Response<Full<Bytes>> {
 }
 
 /// Reads a body to its end, so that the next request can follow on the connection.
-async fn skip_body<B>(body: B, options: &AdminOptions) -> Result<(), Response<Full<Bytes>>>
+async fn read_body<B>(
+    body: B,
+    max_bytes: usize,
+    options: &AdminOptions,
+) -> Result<Bytes, Response<Full<Bytes>>>
 where
     B: Body,
     B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
 {
     let too_long = || {
-        let message = format!("the body is longer than {MAX_BODY_BYTES} bytes");
+        let message = format!("the body is longer than {max_bytes} bytes");
         text(StatusCode::PAYLOAD_TOO_LARGE, &message)
     };
-    if body.size_hint().lower() > MAX_BODY_BYTES as u64 {
+    if body.size_hint().lower() > max_bytes as u64 {
         return Err(too_long());
     }
-    let body = Limited::new(body, MAX_BODY_BYTES).collect();
+    let body = Limited::new(body, max_bytes).collect();
     match tokio::time::timeout(options.receive, body).await {
-        Ok(Ok(_)) => Ok(()),
+        Ok(Ok(body)) => Ok(body.to_bytes()),
         Ok(Err(error)) if error.is::<LengthLimitError>() => Err(too_long()),
         Ok(Err(_)) => Err(text(StatusCode::BAD_REQUEST, "the body cannot be read")),
         Err(_late) => Err(text(
@@ -197,6 +229,13 @@ async fn steer(
         }
         Ok(outcome) => json(StatusCode::OK, &outcome),
         Err(gone) => text(StatusCode::SERVICE_UNAVAILABLE, &gone.to_string()),
+    }
+}
+
+fn found(answer: Result<impl Serialize, QuestionError>) -> Response<Full<Bytes>> {
+    match answer {
+        Ok(answer) => json(StatusCode::OK, &answer),
+        Err(error) => text(error.status(), &error.to_string()),
     }
 }
 

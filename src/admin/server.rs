@@ -15,7 +15,9 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{Semaphore, watch};
 use tokio::task::JoinSet;
 
-use super::{pages, peers};
+use super::pages::Pages;
+use super::peers;
+use super::plan::Planner;
 use crate::config::BackendAddress;
 use crate::control::handle::ControlHandle;
 use crate::net::Listeners;
@@ -25,6 +27,9 @@ const MAX_HEAD_BYTES: usize = 16 * 1024;
 
 /// Lines of a request's head.
 const MAX_HEAD_LINES: usize = 64;
+
+/// Threads beside those that look up the names of peers.
+const PLANNING_THREADS: usize = 1;
 
 /// Pause after the kernel refused an accept for want of descriptors or memory.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
@@ -85,7 +90,7 @@ impl AdminServer {
         let runtime = tokio::runtime::Builder::new_current_thread()
             .enable_io()
             .enable_time()
-            .max_blocking_threads(peers.len().max(1))
+            .max_blocking_threads(peers.len() + PLANNING_THREADS)
             .build()?;
         let sockets = listeners
             .into_iter()
@@ -98,8 +103,13 @@ impl AdminServer {
         let (stop, stopped) = watch::channel(false);
         let serve = async move {
             let mut tasks = JoinSet::new();
+            let pages = Pages {
+                control: control.clone(),
+                options,
+                planner: Planner::new(),
+            };
             for socket in sockets {
-                tasks.spawn(accept(socket, control.clone(), options, stopped.clone()));
+                tasks.spawn(accept(socket, pages.clone(), stopped.clone()));
             }
             for (index, peer) in peers.into_iter().enumerate() {
                 let (control, stopped) = (control.clone(), stopped.clone());
@@ -130,13 +140,8 @@ impl AdminServer {
 }
 
 /// Accepts until it is stopped, then waits for the connections to end.
-async fn accept(
-    socket: TcpListener,
-    control: ControlHandle,
-    options: AdminOptions,
-    stopped: watch::Receiver<bool>,
-) {
-    let places = Arc::new(Semaphore::new(options.max_connections));
+async fn accept(socket: TcpListener, pages: Pages, stopped: watch::Receiver<bool>) {
+    let places = Arc::new(Semaphore::new(pages.options.max_connections));
     let mut connections = JoinSet::new();
     let mut stop = stopped.clone();
     let accepting = async {
@@ -147,7 +152,7 @@ async fn accept(
             };
             match socket.accept().await {
                 Ok((stream, peer)) => {
-                    let serve = serve(stream, peer, control.clone(), options, stopped.clone());
+                    let serve = serve(stream, peer, pages.clone(), stopped.clone());
                     connections.spawn(async move {
                         serve.await;
                         drop(place);
@@ -173,14 +178,14 @@ async fn accept(
 async fn serve(
     stream: TcpStream,
     peer: SocketAddr,
-    control: ControlHandle,
-    options: AdminOptions,
+    pages: Pages,
     mut stopped: watch::Receiver<bool>,
 ) {
-    let (control, options) = (&control, &options);
-    let answer = service_fn(|request| async move {
-        Ok::<_, Infallible>(pages::answer(request, peer.ip(), control, options).await)
-    });
+    let (pages, options) = (&pages, pages.options);
+    let answer =
+        service_fn(
+            |request| async move { Ok::<_, Infallible>(pages.answer(request, peer.ip()).await) },
+        );
     let connection = http1::Builder::new()
         .timer(TokioTimer::new())
         .header_read_timeout(options.receive)

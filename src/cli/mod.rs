@@ -11,6 +11,7 @@ mod demo;
 mod human;
 mod log_args;
 mod output;
+mod plan;
 mod route;
 mod serve;
 mod state_server;
@@ -67,6 +68,8 @@ enum Command {
     Demo(demo::DemoArgs),
     /// Show how running proxies and their backends are; exit 1 if something is wrong
     Status(status::StatusArgs),
+    /// Show what a new partition map would do before it is saved; exit 1 if it would be refused
+    Plan(plan::PlanArgs),
     /// Drain a backend, give it up or activate it, whatever the partition map says
     Backend(backend::BackendArgs),
     /// Simulate a web farm against a running proxy or state server; exit 1 on any wrong answer
@@ -82,6 +85,7 @@ pub fn run() -> ExitCode {
         Command::Route(args) => route::run(&args),
         Command::Demo(args) => demo::run(&args),
         Command::Status(args) => status::run(&args),
+        Command::Plan(args) => plan::run(&args),
         Command::Backend(args) => backend::run(&args),
         Command::Bench(args) => bench::run(&args),
     };

@@ -99,8 +99,17 @@ pub fn load(path: &Path) -> Result<Loaded, LoadError> {
 /// # Errors
 /// [`LoadError::Io`] if it cannot be read, else all its faults.
 pub fn load_partition_map(path: &Path) -> Result<PartitionMap, LoadError> {
-    let bytes = read_file(path)?;
+    let bytes = read_map_text(path)?;
     Ok(PartitionMap::parse(bytes, &path.to_string_lossy())?)
+}
+
+/// The text of the partition map at `path`, whatever stands there; of one that is too long for a
+/// map, a byte more than is allowed.
+///
+/// # Errors
+/// [`LoadError::Io`].
+pub fn read_map_text(path: &Path) -> Result<Vec<u8>, LoadError> {
+    Ok(read_file(path)?)
 }
 
 struct Unreadable {

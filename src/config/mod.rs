@@ -33,7 +33,7 @@ pub use arguments::{
     Network, parse_admin, parse_backend_name, parse_duration, parse_network, parse_size,
 };
 pub use fault::{Fault, Faults};
-pub use load::{LoadError, Loaded, load, load_partition_map};
+pub use load::{LoadError, Loaded, load, load_partition_map, read_map_text};
 pub use partition_map::{
     BackendSpec, BackendState, MAX_BACKEND_ID, PartitionMap, derived_backend_id,
 };

@@ -5,6 +5,7 @@
 
 mod accept;
 mod notice;
+mod preview;
 mod resume;
 mod steer;
 
@@ -21,6 +22,7 @@ use crate::route::{Placement, Slot};
 
 pub use accept::{Accepted, Refused};
 pub use notice::Notice;
+pub use preview::{BackendShift, Preview, Shift, SlotFlow};
 pub use resume::ResumeError;
 pub use steer::Order;
 
@@ -102,6 +104,12 @@ impl Engine {
     /// Where the map wants a slot.
     pub fn target(&self, slot: Slot) -> Place {
         self.members[self.placement.owner(slot).index()].place
+    }
+
+    /// The places that serve a slot by the map, in order: the owner, then those that stand in.
+    pub fn candidates(&self, slot: Slot) -> impl Iterator<Item = Place> {
+        let candidates = self.placement.candidates(slot).iter();
+        candidates.map(|index| self.members[index.index()].place)
     }
 
     /// Name of the backend at `place`, `?` if there is none.
@@ -315,9 +323,7 @@ impl Engine {
             (Stage::Suspect, Some(second)) => second,
             _ => state.first,
         };
-        let candidates = self.placement.candidates(slot).iter();
-        candidates
-            .map(|index| self.members[index.index()].place)
+        self.candidates(slot)
             .find(|&place| place != failing && fit[usize::from(place.id())])
     }
 

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use tokio::sync::{mpsc, oneshot, watch};
 
-use super::engine::Order;
+use super::engine::{Engine, Order};
 use super::peer::PeerState;
 use super::status::{ReloadOutcome, Status, SteerOutcome};
 use crate::config::AdminToken;
@@ -20,6 +20,8 @@ pub enum Command {
     Reload(oneshot::Sender<ReloadOutcome>),
     /// Give a backend another state than the map does and answer how that ended.
     Steer(Order, oneshot::Sender<SteerOutcome>),
+    /// Answer with a copy of the pool.
+    Pool(oneshot::Sender<Box<Engine>>),
     /// What became of asking a peer.
     Peer(PeerNews),
 }
@@ -105,6 +107,14 @@ impl ControlHandle {
     /// [`ControlGone`].
     pub async fn steer(&self, order: Order) -> Result<SteerOutcome, ControlGone> {
         self.ask(|answer| Command::Steer(order, answer)).await
+    }
+
+    /// A copy of the pool as it is, for questions that take longer than control can wait.
+    ///
+    /// # Errors
+    /// [`ControlGone`].
+    pub async fn pool(&self) -> Result<Box<Engine>, ControlGone> {
+        self.ask(Command::Pool).await
     }
 
     async fn ask<T>(

@@ -10,6 +10,8 @@
 //!   reads them.
 //! * [`probes`]: one task per backend that asks whether it is there; `burst` tells which failed
 //!   requests count beside them.
+//! * [`plan`]: what a new map would do; [`suggest`]: which pool
+//!   would be large enough; [`slot_view`]: where a session is; [`load`]: what the backends hold.
 //! * [`clock`]: the time that everything here goes by.
 
 mod burst;
@@ -18,19 +20,23 @@ pub mod engine;
 mod files;
 pub mod handle;
 pub mod live;
+pub mod load;
 pub mod memory;
 pub mod owed;
 pub mod peer;
 mod peers;
+pub mod plan;
 pub mod probes;
 mod reload;
 mod replay;
 pub mod run;
 pub mod slot_groups;
+pub mod slot_view;
 pub mod start;
 pub mod state_file;
 pub mod status;
 mod steer;
+pub mod suggest;
 mod under_way;
 mod view;
 pub mod watch;

@@ -283,6 +283,9 @@ impl Control {
             Command::Steer(order, answer) => {
                 let _ = answer.send(self.steer(&order));
             }
+            Command::Pool(answer) => {
+                let _ = answer.send(Box::new(self.engine.clone()));
+            }
             Command::Peer(news) => self.peer_answered(news),
         }
     }

@@ -61,7 +61,7 @@ fn row(report: &Report, backend: &Backend) -> Vec<String> {
     let mark = backend.overridden.as_ref().map_or("", |_| " (override)");
     let full = match backend.seconds_to_full {
         Some(left) => duration_s(left as u64),
-        None if backend.capacity.is_some() => "-".to_owned(),
+        None if backend.used_percent.is_some() => "-".to_owned(),
         None => String::new(),
     };
     vec![

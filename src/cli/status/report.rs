@@ -43,10 +43,8 @@ pub(in crate::cli) struct Backend {
     pub(in crate::cli) moved_here: u64,
     #[serde(rename = "override")]
     pub(in crate::cli) overridden: Option<Override>,
-    pub(in crate::cli) weight: Option<u32>,
     pub(in crate::cli) sessions: Option<u64>,
     pub(in crate::cli) session_bytes: Option<u64>,
-    pub(in crate::cli) capacity: Option<Capacity>,
     pub(in crate::cli) used_percent: Option<f64>,
     pub(in crate::cli) seconds_to_full: Option<f64>,
 }
@@ -55,12 +53,6 @@ pub(in crate::cli) struct Backend {
 pub(in crate::cli) struct Override {
     pub(in crate::cli) in_map: String,
     pub(in crate::cli) since_ms: u64,
-}
-
-#[derive(Debug, Clone, Copy, Deserialize)]
-pub(in crate::cli) struct Capacity {
-    pub(in crate::cli) sessions: Option<u64>,
-    pub(in crate::cli) memory: Option<u64>,
 }
 
 #[derive(Debug, Clone, Deserialize)]

@@ -193,7 +193,7 @@ impl Engine {
         }
     }
 
-    fn check(&self, map: &PartitionMap) -> Result<(), Refused> {
+    pub(super) fn check(&self, map: &PartitionMap) -> Result<(), Refused> {
         let (version, in_force) = (map.version, self.map.version);
         if version < in_force {
             return Err(Refused::Older { version, in_force });
@@ -236,7 +236,7 @@ impl Engine {
         slots.any(|slot| slot.first == place || slot.second == Some(place))
     }
 
-    fn check_share(&self, change: &MapChange) -> Result<(), Refused> {
+    pub(super) fn check_share(&self, change: &MapChange) -> Result<(), Refused> {
         let max_percent = self.config.handover.max_moved_percent;
         let max_percent = max_percent.max(change.map.accept_moved_percent.unwrap_or(0));
         let percent = change.moved_percent();
