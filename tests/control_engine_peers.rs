@@ -69,6 +69,7 @@ impl Farm {
                 .filter(|member| member.owed > 0)
                 .map(|member| member.place)
                 .collect(),
+            overrides: Vec::new(),
             longest_timeout_minutes: engine.longest_timeout_minutes(),
             heard_ms: self.now_ms,
         })

@@ -1,17 +1,24 @@
 //! What operators, monitoring and the other proxies ask over HTTP, on an address of its own.
 //!
 //! * [`server`]: the thread, its connections and their bounds.
-//! * `pages`: what is asked and what is answered.
-//! * [`site`]: the same for a state server, which has less to say.
-//! * [`peers`]: asks the other proxies.
+//! * `pages`: what is asked and what is answered; `access`: who may change
+//!   something, `steer` and `query`: what the targets of requests mean, `plan`: what takes longer.
+//! * [`site`]: what the server is about, a proxy or a state server, which has less to say.
+//! * [`client`]: asks an admin server.
+//! * `peers`: asks the other proxies, again and again.
 //!
 //! Everything comes from and goes to control through its handle. hyper is used here only: it
 //! rejects what real peers of the data path send.
 
+mod access;
+pub mod client;
 mod pages;
-pub mod peers;
+mod peers;
+mod plan;
+mod query;
 pub mod server;
 pub mod site;
+mod steer;
 
 pub use server::{AdminOptions, AdminServer};
 pub use site::StoreSite;

@@ -1,18 +1,26 @@
 //! From a request to its answer.
 
+use std::net::IpAddr;
+use std::sync::Arc;
+
 use http_body_util::{BodyExt, Full, LengthLimitError, Limited};
-use hyper::body::{Body, Bytes};
-use hyper::header::{ALLOW, CACHE_CONTROL, CONTENT_TYPE, HeaderValue};
+use hyper::body::{Body, Bytes, Incoming};
+use hyper::header::{ALLOW, CACHE_CONTROL, CONTENT_TYPE, HeaderValue, WWW_AUTHENTICATE};
 use hyper::{Method, Request, Response, StatusCode};
 use serde::Serialize;
 
 use super::AdminOptions;
+use super::access::{self, Denied};
+use super::plan::{self, MAX_MAP_BYTES, Planner, QuestionError};
+use super::query::Query;
+use super::site::Site;
+use super::steer::Steering;
 use crate::control::handle::{ControlGone, ControlHandle};
-use crate::control::status::{ReloadResult, Status, Verdict};
+use crate::control::status::{ReloadResult, Status, SteerResult, Verdict};
 use crate::metrics::Metrics;
 
-/// Bytes of a request's body; no page has a use for one.
-const MAX_BODY_BYTES: usize = 4096;
+/// Bytes of a request's body where there is no use for one.
+pub(super) const MAX_BODY_BYTES: usize = 4096;
 
 const TEXT: &str = "text/plain; charset=utf-8";
 const JSON: &str = "application/json";
@@ -21,76 +29,131 @@ const METRICS: &str = "text/plain; version=0.0.4; charset=utf-8";
 
 /// What can be asked.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Page {
+enum Page<'p> {
     Healthz,
     Readyz,
     Reload,
     Peer,
     Status,
     Metrics,
+    Steer(Steering<'p>),
+    Plan,
+    Route,
 }
 
-/// Every page by its path.
-const PAGES: [(&str, Page); 6] = [
+/// Every page that has a path of its own.
+const PAGES: [(&str, Page<'static>); 8] = [
     ("/healthz", Page::Healthz),
     ("/readyz", Page::Readyz),
     ("/reload", Page::Reload),
     ("/peer", Page::Peer),
     ("/status", Page::Status),
     ("/metrics", Page::Metrics),
+    ("/plan", Page::Plan),
+    ("/route", Page::Route),
 ];
 
-/// Answers one request.
-pub(super) async fn answer<B>(
-    request: Request<B>,
-    control: &ControlHandle,
-    metrics: &Metrics,
-    options: &AdminOptions,
-) -> Response<Full<Bytes>>
-where
-    B: Body,
-    B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
-{
-    let path = request.uri().path();
-    let Some((_, page)) = PAGES.iter().find(|(known, _)| *known == path) else {
-        return text(StatusCode::NOT_FOUND, "there is no such page");
-    };
-    if !page.methods().contains(request.method()) {
-        return page.wrong_method();
-    }
-    if let Err(refusal) = skip_body(request.into_body(), options).await {
-        return refusal;
-    }
-    match page {
-        Page::Healthz => text(StatusCode::OK, "ok"),
-        Page::Readyz if !control.is_running() => {
-            text(StatusCode::SERVICE_UNAVAILABLE, &ControlGone.to_string())
+/// A proxy: what its answers come from.
+#[derive(Debug, Clone)]
+pub(super) struct ProxySite {
+    pub(super) control: ControlHandle,
+    pub(super) metrics: Arc<Metrics>,
+    pub(super) planner: Planner,
+}
+
+impl Site for ProxySite {
+    async fn answer(
+        &self,
+        request: Request<Incoming>,
+        peer: IpAddr,
+        options: &AdminOptions,
+    ) -> Response<Full<Bytes>> {
+        let target = request.uri().clone();
+        let Some(page) = Page::of(target.path()) else {
+            return text(StatusCode::NOT_FOUND, "there is no such page");
+        };
+        let method = request.method().clone();
+        if !page.methods().contains(&method) {
+            return page.wrong_method();
         }
-        Page::Readyz => readiness(&control.published().status),
-        Page::Reload => reload(control).await,
-        Page::Peer => json(StatusCode::OK, &control.published().peer.report()),
-        Page::Status => json(StatusCode::OK, &control.published().status),
-        Page::Metrics => scrape(control, metrics),
+        let token = self.control.published().token.clone();
+        if page.changes_something()
+            && let Err(denied) = access::check(request.headers(), peer, token.as_ref())
+        {
+            return denied.into();
+        }
+        let max_bytes = match (page, &method) {
+            (Page::Plan, &Method::POST) => MAX_MAP_BYTES,
+            _ => MAX_BODY_BYTES,
+        };
+        let query = Query::new(target.query());
+        match read_body(request.into_body(), max_bytes, options).await {
+            Ok(map) if page == Page::Plan && method == Method::POST => self.plan(map, &query).await,
+            Ok(_) => self.page(page, &query).await,
+            Err(refusal) => refusal,
+        }
     }
 }
 
-impl Page {
-    fn methods(self) -> &'static [Method] {
-        match self {
-            Self::Reload => &[Method::POST],
-            Self::Healthz | Self::Readyz | Self::Peer | Self::Status | Self::Metrics => {
-                &[Method::GET, Method::HEAD]
+impl ProxySite {
+    async fn page(&self, page: Page<'_>, query: &Query<'_>) -> Response<Full<Bytes>> {
+        let control = &self.control;
+        match page {
+            Page::Healthz => text(StatusCode::OK, "ok"),
+            Page::Readyz if !control.is_running() => {
+                text(StatusCode::SERVICE_UNAVAILABLE, &ControlGone.to_string())
             }
+            Page::Readyz => readiness(&control.published().status),
+            Page::Reload => reload(control).await,
+            Page::Peer => json(StatusCode::OK, &control.published().peer.report()),
+            Page::Status => json(StatusCode::OK, &control.published().status),
+            Page::Metrics => self.scrape(),
+            Page::Steer(steering) => steer(steering, query, control).await,
+            Page::Plan => found(self.planner.suggest(query, control).await),
+            Page::Route => found(plan::route(query, control).await),
         }
     }
 
-    fn wrong_method(self) -> Response<Full<Bytes>> {
-        match self {
-            Self::Reload => wrong_method("POST"),
-            Self::Healthz | Self::Readyz | Self::Peer | Self::Status | Self::Metrics => {
-                wrong_method("GET, HEAD")
-            }
+    fn scrape(&self) -> Response<Full<Bytes>> {
+        match self.metrics.scrape(&self.control.published().metrics) {
+            Ok(text) => respond(StatusCode::OK, METRICS, text.into()),
+            Err(error) => text(StatusCode::INTERNAL_SERVER_ERROR, &error.to_string()),
         }
+    }
+
+    async fn plan(&self, map: Bytes, query: &Query<'_>) -> Response<Full<Bytes>> {
+        match self.planner.plan(map, query, &self.control).await {
+            Ok(report) => json(plan::status_of(&report), &report),
+            Err(error) => text(error.status(), &error.to_string()),
+        }
+    }
+}
+
+impl<'p> Page<'p> {
+    fn of(path: &'p str) -> Option<Self> {
+        let page = PAGES.iter().find(|(known, _)| *known == path);
+        page.map(|(_, page)| *page)
+            .or_else(|| Steering::of(path).map(Self::Steer))
+    }
+
+    fn methods(self) -> &'static [Method] {
+        match self {
+            Self::Reload | Self::Steer(_) => &[Method::POST],
+            Self::Plan => &[Method::GET, Method::HEAD, Method::POST],
+            _ => &[Method::GET, Method::HEAD],
+        }
+    }
+
+    fn changes_something(self) -> bool {
+        matches!(self, Self::Reload | Self::Steer(_))
+    }
+
+    fn wrong_method(self) -> Response<Full<Bytes>> {
+        wrong_method(match self {
+            Self::Reload | Self::Steer(_) => "POST",
+            Self::Plan => "GET, HEAD, POST",
+            _ => "GET, HEAD",
+        })
     }
 }
 
@@ -102,25 +165,38 @@ pub(super) fn wrong_method(allowed: &'static str) -> Response<Full<Bytes>> {
     response
 }
 
+impl From<Denied> for Response<Full<Bytes>> {
+    fn from(denied: Denied) -> Self {
+        let Some(challenge) = denied.challenge() else {
+            return text(StatusCode::FORBIDDEN, &denied.to_string());
+        };
+        let mut response = text(StatusCode::UNAUTHORIZED, &denied.to_string());
+        let headers = response.headers_mut();
+        headers.insert(WWW_AUTHENTICATE, HeaderValue::from_static(challenge));
+        response
+    }
+}
+
 /// Reads a body to its end, so that the next request can follow on the connection.
-pub(super) async fn skip_body<B>(
+pub(super) async fn read_body<B>(
     body: B,
+    max_bytes: usize,
     options: &AdminOptions,
-) -> Result<(), Response<Full<Bytes>>>
+) -> Result<Bytes, Response<Full<Bytes>>>
 where
     B: Body,
     B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
 {
     let too_long = || {
-        let message = format!("the body is longer than {MAX_BODY_BYTES} bytes");
+        let message = format!("the body is longer than {max_bytes} bytes");
         text(StatusCode::PAYLOAD_TOO_LARGE, &message)
     };
-    if body.size_hint().lower() > MAX_BODY_BYTES as u64 {
+    if body.size_hint().lower() > max_bytes as u64 {
         return Err(too_long());
     }
-    let body = Limited::new(body, MAX_BODY_BYTES).collect();
+    let body = Limited::new(body, max_bytes).collect();
     match tokio::time::timeout(options.receive, body).await {
-        Ok(Ok(_)) => Ok(()),
+        Ok(Ok(body)) => Ok(body.to_bytes()),
         Ok(Err(error)) if error.is::<LengthLimitError>() => Err(too_long()),
         Ok(Err(_)) => Err(text(StatusCode::BAD_REQUEST, "the body cannot be read")),
         Err(_late) => Err(text(
@@ -153,10 +229,33 @@ async fn reload(control: &ControlHandle) -> Response<Full<Bytes>> {
     }
 }
 
-fn scrape(control: &ControlHandle, metrics: &Metrics) -> Response<Full<Bytes>> {
-    match metrics.scrape(&control.published().metrics) {
-        Ok(text) => respond(StatusCode::OK, METRICS, text.into()),
-        Err(error) => text(StatusCode::INTERNAL_SERVER_ERROR, &error.to_string()),
+async fn steer(
+    steering: Steering<'_>,
+    query: &Query<'_>,
+    control: &ControlHandle,
+) -> Response<Full<Bytes>> {
+    let order = match steering.order(query) {
+        Ok(order) => order,
+        Err(problem) => return text(StatusCode::BAD_REQUEST, &problem),
+    };
+    let published = control.published();
+    let mut backends = published.status.backends.iter();
+    if !backends.any(|backend| backend.name == steering.backend()) {
+        return text(StatusCode::NOT_FOUND, "there is no such backend");
+    }
+    match control.steer(order).await {
+        Ok(outcome) if outcome.result == SteerResult::Refused => {
+            json(StatusCode::UNPROCESSABLE_ENTITY, &outcome)
+        }
+        Ok(outcome) => json(StatusCode::OK, &outcome),
+        Err(gone) => text(StatusCode::SERVICE_UNAVAILABLE, &gone.to_string()),
+    }
+}
+
+fn found(answer: Result<impl Serialize, QuestionError>) -> Response<Full<Bytes>> {
+    match answer {
+        Ok(answer) => json(StatusCode::OK, &answer),
+        Err(error) => text(error.status(), &error.to_string()),
     }
 }
 

@@ -15,8 +15,10 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{Semaphore, watch};
 use tokio::task::JoinSet;
 
+use super::pages::ProxySite;
 use super::peers;
-use super::site::{ProxySite, Site, StoreSite};
+use super::plan::Planner;
+use super::site::{Site, StoreSite};
 use crate::config::BackendAddress;
 use crate::control::handle::ControlHandle;
 use crate::metrics::Metrics;
@@ -27,6 +29,9 @@ const MAX_HEAD_BYTES: usize = 16 * 1024;
 
 /// Lines of a request's head.
 const MAX_HEAD_LINES: usize = 64;
+
+/// Threads beside those that look up the names of peers.
+const PLANNING_THREADS: usize = 1;
 
 /// Pause after the kernel refused an accept for want of descriptors or memory.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
@@ -94,7 +99,11 @@ impl AdminServer {
                 }
             }
         };
-        let site = ProxySite { control, metrics };
+        let site = ProxySite {
+            control,
+            metrics,
+            planner: Planner::new(),
+        };
         Self::run(listeners, site, options, most_lookups, asking)
     }
 
@@ -121,7 +130,7 @@ impl AdminServer {
         let runtime = tokio::runtime::Builder::new_current_thread()
             .enable_io()
             .enable_time()
-            .max_blocking_threads(most_lookups.max(1))
+            .max_blocking_threads(most_lookups + PLANNING_THREADS)
             .build()?;
         let sockets = listeners
             .into_iter()
@@ -210,11 +219,10 @@ async fn serve(
     options: AdminOptions,
     mut stopped: watch::Receiver<bool>,
 ) {
-    let (site, options) = (&site, &options);
-    let answer =
-        service_fn(
-            |request| async move { Ok::<_, Infallible>(site.answer(request, options).await) },
-        );
+    let (site, options, peer) = (&site, &options, peer.ip());
+    let answer = service_fn(|request| async move {
+        Ok::<_, Infallible>(site.answer(request, peer, options).await)
+    });
     let connection = http1::Builder::new()
         .timer(TokioTimer::new())
         .header_read_timeout(options.receive)
@@ -235,6 +243,6 @@ async fn serve(
         finished.unwrap_or(Ok(()))
     };
     if let Err(error) = ended {
-        tracing::debug!(peer = %peer.ip(), "admin connection ended: {error}");
+        tracing::debug!(%peer, "admin connection ended: {error}");
     }
 }

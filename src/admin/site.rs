@@ -1,5 +1,6 @@
 //! What an admin server can be about: a proxy, or a state server.
 
+use std::net::IpAddr;
 use std::sync::Arc;
 
 use http_body_util::Full;
@@ -8,35 +9,17 @@ use hyper::{Method, Request, Response, StatusCode};
 use serde::Serialize;
 
 use super::AdminOptions;
-use super::pages::{self, json, skip_body, text};
-use crate::control::handle::ControlHandle;
-use crate::metrics::Metrics;
+use super::pages::{self, MAX_BODY_BYTES, json, read_body, text};
 use crate::store::Store;
 
-/// Answers requests; cloned for each connection.
+/// Answers requests, which come from `peer`; cloned for each connection.
 pub(super) trait Site: Clone + Send + Sync + 'static {
     fn answer(
         &self,
         request: Request<Incoming>,
+        peer: IpAddr,
         options: &AdminOptions,
     ) -> impl Future<Output = Response<Full<Bytes>>> + Send;
-}
-
-/// A proxy.
-#[derive(Debug, Clone)]
-pub(super) struct ProxySite {
-    pub(super) control: ControlHandle,
-    pub(super) metrics: Arc<Metrics>,
-}
-
-impl Site for ProxySite {
-    async fn answer(
-        &self,
-        request: Request<Incoming>,
-        options: &AdminOptions,
-    ) -> Response<Full<Bytes>> {
-        pages::answer(request, &self.control, &self.metrics, options).await
-    }
 }
 
 /// An embedded state server.
@@ -72,6 +55,7 @@ impl Site for StoreSite {
     async fn answer(
         &self,
         request: Request<Incoming>,
+        _peer: IpAddr,
         options: &AdminOptions,
     ) -> Response<Full<Bytes>> {
         let is_status = match request.uri().path() {
@@ -82,7 +66,7 @@ impl Site for StoreSite {
         if !matches!(*request.method(), Method::GET | Method::HEAD) {
             return pages::wrong_method("GET, HEAD");
         }
-        if let Err(refusal) = skip_body(request.into_body(), options).await {
+        if let Err(refusal) = read_body(request.into_body(), MAX_BODY_BYTES, options).await {
             return refusal;
         }
         if is_status {

@@ -24,13 +24,17 @@ mod reader;
 mod sections;
 mod settings;
 mod staterouter_file;
+mod token;
 mod units;
 
 pub use address::{AddressError, BackendAddress, BackendHost};
 pub use allow::AllowList;
-pub use arguments::{Network, format_size, parse_duration, parse_network, parse_size};
+pub use arguments::{
+    Network, format_size, parse_admin, parse_backend_name, parse_duration, parse_network,
+    parse_size,
+};
 pub use fault::{Fault, Faults};
-pub use load::{LoadError, Loaded, load, load_partition_map};
+pub use load::{LoadError, Loaded, load, load_partition_map, read_map_text};
 pub use partition_map::{
     BackendSpec, BackendState, MAX_BACKEND_ID, PartitionMap, derived_backend_id,
 };
@@ -39,6 +43,7 @@ pub use settings::{
     PEER_SILENCE, Timeouts,
 };
 pub use staterouter_file::Config;
+pub use token::{AdminToken, TokenError};
 
 /// A JSON Schema that editors check one of the files with.
 #[derive(Debug, Clone, PartialEq, Eq)]

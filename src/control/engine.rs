@@ -5,12 +5,14 @@
 
 mod accept;
 mod notice;
+mod preview;
 mod resume;
+mod steer;
 
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::memory::{GivenUp, Memory};
+use super::memory::{GivenUp, Memory, Override};
 use crate::config::{BackendSpec, BackendState, Config, HandoverConfig, PartitionMap};
 use crate::handover::schedule::{PeerSlot, Standing, Standings, Surroundings, Times, advance};
 use crate::handover::{Place, SlotState, SlotTable};
@@ -21,13 +23,17 @@ use crate::route::{MAX_CANDIDATES, Placement, Slot};
 
 pub use accept::{Accepted, Refused};
 pub use notice::Notice;
+pub use preview::{BackendShift, Preview, Shift, SlotFlow};
 pub use resume::ResumeError;
+pub use steer::Order;
 
 /// The pool. A copy costs little: a step is tried on one, and kept once it is on disk.
 #[derive(Debug, Clone)]
 pub struct Engine {
     config: Config,
+    /// As the file says it.
     map: PartitionMap,
+    overrides: Vec<Override>,
     placement: Arc<Placement>,
     /// The backends of the map in its order, behind them the retired ones.
     members: Vec<Member>,
@@ -40,7 +46,7 @@ pub struct Engine {
 /// One backend.
 #[derive(Debug, Clone)]
 pub struct Member {
-    /// What the map says of it, or said last.
+    /// What the map says of it, or said last, with the state that an override gives.
     pub spec: BackendSpec,
     /// Its number in lock cookies.
     pub place: Place,
@@ -67,6 +73,8 @@ pub struct PeerView {
     pub up: Vec<Place>,
     /// The backends that it still has to tell of removals they missed.
     pub owed: Vec<Place>,
+    /// The states that its operator has given backends, whatever its map says, by name.
+    pub overrides: Vec<(String, BackendState)>,
     /// The longest session timeout it knows of, in minutes; 0 for none.
     pub longest_timeout_minutes: u32,
     /// When it said so, by this proxy's clock.
@@ -79,7 +87,7 @@ impl Engine {
         &self.config
     }
 
-    /// The partition map in force.
+    /// The partition map in force, without the overrides.
     pub fn map(&self) -> &PartitionMap {
         &self.map
     }
@@ -99,6 +107,24 @@ impl Engine {
         self.members[self.placement.owner(slot).index()].place
     }
 
+    /// The places that serve a slot by the map, in order: the owner, then those that stand in.
+    pub fn candidates(&self, slot: Slot) -> impl Iterator<Item = Place> {
+        let candidates = self.placement.candidates(slot).iter();
+        candidates.map(|index| self.members[index.index()].place)
+    }
+
+    /// Name of the backend at `place`, `?` if there is none.
+    pub fn name_of(&self, place: Place) -> &str {
+        let mut members = self.members.iter();
+        let member = members.find(|member| member.place == place);
+        member.map_or("?", |member| &member.spec.name)
+    }
+
+    /// How long the stages of a slot last.
+    pub fn times(&self) -> Times {
+        Times::from_config(&self.config.handover, self)
+    }
+
     /// The longest session timeout that this proxy or a peer has seen, in minutes; 0 for none.
     pub fn longest_timeout_minutes(&self) -> u32 {
         self.longest_timeout_minutes
@@ -109,6 +135,7 @@ impl Engine {
         let retired = self.members.iter().filter(|member| !member.in_map);
         Memory {
             map: self.map.clone(),
+            overrides: self.overrides.clone(),
             retired: retired.map(|member| member.spec.clone()).collect(),
             given_up: self.given_up.clone(),
             longest_timeout_minutes: self.longest_timeout_minutes,
@@ -205,7 +232,7 @@ impl Engine {
     /// Takes every slot on to where it is now; what is new for the log. Slots may have changed
     /// without it.
     pub fn tick(&mut self, now_ms: u64) -> Vec<Notice> {
-        let times = Times::from_config(&self.config.handover, self);
+        let times = self.times();
         self.given_up
             .retain(|server| now_ms.saturating_sub(server.since_ms) < times.lifetime_ms);
         let standings = self.standings();
@@ -295,8 +322,7 @@ impl Engine {
 
     /// The candidates that are fit, the next one first.
     fn look_for_stand_ins(&self, slot: Slot, fit: &[bool; 128], out: &mut Vec<Place>) {
-        let candidates = self.placement.candidates(slot).iter();
-        let places = candidates.map(|index| self.members[index.index()].place);
+        let places = self.candidates(slot);
         out.clear();
         out.extend(places.filter(|place| fit[usize::from(place.id())]));
     }

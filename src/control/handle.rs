@@ -5,8 +5,10 @@ use std::sync::Arc;
 
 use tokio::sync::{mpsc, oneshot, watch};
 
+use super::engine::{Engine, Order};
 use super::peer::PeerState;
-use super::status::{ReloadOutcome, Status};
+use super::status::{ReloadOutcome, Status, SteerOutcome};
+use crate::config::AdminToken;
 use crate::metrics::Pool;
 
 /// Requests that wait for control at most.
@@ -17,6 +19,10 @@ const MAX_COMMANDS: usize = 64;
 pub enum Command {
     /// Read the files again and answer how that ended.
     Reload(oneshot::Sender<ReloadOutcome>),
+    /// Give a backend another state than the map does and answer how that ended.
+    Steer(Order, oneshot::Sender<SteerOutcome>),
+    /// Answer with a copy of the pool.
+    Pool(oneshot::Sender<Box<Engine>>),
     /// What became of asking a peer.
     Peer(PeerNews),
 }
@@ -39,6 +45,8 @@ pub struct Published {
     pub peer: PeerState,
     /// What `GET /metrics` answers beside what the workers count.
     pub metrics: Pool,
+    /// What whoever changes something has to show; `None` where this machine alone may.
+    pub token: Option<AdminToken>,
 }
 
 /// Control does not answer: it has ended, or is overwhelmed.
@@ -93,13 +101,33 @@ impl ControlHandle {
     /// # Errors
     /// [`ControlGone`].
     pub async fn reload(&self) -> Result<ReloadOutcome, ControlGone> {
-        let (answer, outcome) = oneshot::channel();
-        let command = Command::Reload(answer);
-        self.commands
-            .send(command)
-            .await
-            .map_err(|_ended| ControlGone)?;
-        outcome.await.map_err(|_ended| ControlGone)
+        self.ask(Command::Reload).await
+    }
+
+    /// Gives a backend another state than the map does, or takes that back.
+    ///
+    /// # Errors
+    /// [`ControlGone`].
+    pub async fn steer(&self, order: Order) -> Result<SteerOutcome, ControlGone> {
+        self.ask(|answer| Command::Steer(order, answer)).await
+    }
+
+    /// A copy of the pool as it is, for questions that take longer than control can wait.
+    ///
+    /// # Errors
+    /// [`ControlGone`].
+    pub async fn pool(&self) -> Result<Box<Engine>, ControlGone> {
+        self.ask(Command::Pool).await
+    }
+
+    async fn ask<T>(
+        &self,
+        command: impl FnOnce(oneshot::Sender<T>) -> Command,
+    ) -> Result<T, ControlGone> {
+        let (answer, answered) = oneshot::channel();
+        let sent = self.commands.send(command(answer)).await;
+        sent.map_err(|_ended| ControlGone)?;
+        answered.await.map_err(|_ended| ControlGone)
     }
 
     /// Has the files read again without waiting for the result, which is logged.

@@ -1,13 +1,15 @@
 //! What a proxy has to remember over a restart.
 
-use crate::config::{BackendAddress, BackendSpec, PartitionMap};
+use crate::config::{BackendAddress, BackendSpec, BackendState, PartitionMap};
 use crate::handover::SlotState;
 
 /// The pool as it was when it was last written down.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Memory {
-    /// The partition map in force.
+    /// The partition map in force, as the file says it.
     pub map: PartitionMap,
+    /// What an operator has decided about its backends besides, by name.
+    pub overrides: Vec<Override>,
     /// Backends that are no longer in it and still hold slots.
     pub retired: Vec<BackendSpec>,
     /// Servers that were given up with what they held, as long as that may live.
@@ -16,6 +18,17 @@ pub struct Memory {
     pub longest_timeout_minutes: u32,
     /// Every slot, in order.
     pub slots: Vec<SlotState>,
+}
+
+/// A state that a backend has by an operator's order, whatever the partition map says.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Override {
+    /// The backend's name.
+    pub backend: String,
+    /// Its state.
+    pub state: BackendState,
+    /// When the order came, Unix time in milliseconds.
+    pub since_ms: u64,
 }
 
 /// A server whose slots went to others at once: what it held is lost, and must not come back.

@@ -2,15 +2,17 @@
 //!
 //! * [`engine`]: the pool and what becomes of it.
 //! * [`start`]: where control begins, from what is on disk.
-//! * [`run`]: the control thread; `reload`, `replay` and `peers` are parts of it.
-//! * [`handle`], [`status`], [`peer`]: what others may ask, and what they are told; `view` writes it
-//!   down.
+//! * [`run`]: the control thread; `reload`, `steer`, `replay` and `peers` are parts of it.
+//! * [`handle`], [`status`], [`peer`]: what others may ask, and what they are told; `view` and
+//!   `under_way` write it down.
 //! * [`memory`], [`slot_groups`], [`state_file`], [`owed`]: what is remembered over a restart.
 //! * [`watch`], [`live`]: files that change, and which of their keys take effect at once; `files`
 //!   reads them.
 //! * [`probes`]: one task per backend that asks whether it is there; `burst` tells which failed
 //!   requests count beside them.
 //! * `accounting`: how many sessions are where, and when a backend is full.
+//! * [`plan`]: what a new map would do; [`suggest`]: which pool
+//!   would be large enough; [`slot_view`]: where a session is; [`load`]: what the backends hold.
 //! * [`clock`]: the time that everything here goes by.
 
 mod accounting;
@@ -20,18 +22,24 @@ pub mod engine;
 mod files;
 pub mod handle;
 pub mod live;
+pub mod load;
 pub mod memory;
 pub mod owed;
 pub mod peer;
 mod peers;
+pub mod plan;
 pub mod probes;
 mod reload;
 mod replay;
 pub mod run;
 pub mod slot_groups;
+pub mod slot_view;
 pub mod start;
 pub mod state_file;
 pub mod status;
+mod steer;
+pub mod suggest;
+mod under_way;
 mod view;
 pub mod watch;
 

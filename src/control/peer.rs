@@ -9,7 +9,10 @@ use serde::{Deserialize, Serialize};
 
 use super::clock::Clock;
 use super::engine::PeerView;
+use super::memory::Override;
 use super::slot_groups::{GroupError, SlotGroup, group, ungroup};
+use super::state_file::StateName;
+use crate::config::BackendState;
 use crate::handover::{Before, Place, SlotState};
 
 /// What a proxy tells of itself, as it is in force.
@@ -19,6 +22,8 @@ pub struct PeerState {
     pub instance: String,
     /// Version of the partition map.
     pub map_version: u64,
+    /// What its operator has decided besides, by name.
+    pub overrides: Vec<Override>,
     /// The backends that answer.
     pub up: Vec<Place>,
     /// The backends that it still has to tell of removals they missed.
@@ -38,12 +43,22 @@ pub struct PeerReport {
     map_version: u64,
     /// The sender's time, Unix time in milliseconds: the clocks of two machines need not agree.
     now_ms: u64,
+    #[serde(default)]
+    overrides: Vec<PeerOverride>,
     /// Ids of the backends that answer.
     up: Vec<u8>,
     /// Ids of the backends that have removals to be told of.
     owed: Vec<u8>,
     longest_session_timeout_minutes: u32,
     slots: Vec<SlotGroup>,
+}
+
+/// A state that a backend has by order and not by the partition map.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+struct PeerOverride {
+    backend: String,
+    #[serde(with = "StateName")]
+    state: BackendState,
 }
 
 /// Characters that are told of what is wrong with a report: it quotes what the peer has sent.
@@ -78,10 +93,20 @@ impl PeerState {
             instance: self.instance.clone(),
             map_version: self.map_version,
             now_ms: self.clock.now_ms(),
+            overrides: self.overrides.iter().map(PeerOverride::from).collect(),
             up: ids(&self.up),
             owed: ids(&self.owed),
             longest_session_timeout_minutes: self.longest_timeout_minutes,
             slots: group(&self.slots),
+        }
+    }
+}
+
+impl From<&Override> for PeerOverride {
+    fn from(known: &Override) -> Self {
+        Self {
+            backend: known.backend.clone(),
+            state: known.state,
         }
     }
 }
@@ -120,6 +145,11 @@ pub fn read(body: &[u8], own_instance: &str, now_ms: u64) -> Result<PeerView, Pe
         slots,
         up: places(report.up),
         owed: places(report.owed),
+        overrides: report
+            .overrides
+            .into_iter()
+            .map(|known| (known.backend, known.state))
+            .collect(),
         longest_timeout_minutes: report.longest_session_timeout_minutes,
         heard_ms: now_ms,
     })
@@ -135,6 +165,7 @@ mod tests {
         PeerState {
             instance: "them".to_owned(),
             map_version: 7,
+            overrides: Vec::new(),
             up: vec![Place::new(1).unwrap(), Place::new(127).unwrap()],
             owed: vec![Place::new(127).unwrap()],
             longest_timeout_minutes: 60,

@@ -2,8 +2,9 @@
 
 use tokio::sync::oneshot;
 
+use super::engine::{Engine, PeerView};
 use super::status::PeerStatus;
-use crate::config::{BackendAddress, PEER_SILENCE};
+use crate::config::{BackendAddress, BackendState, PEER_SILENCE};
 
 /// A peer that says nothing for this long does not answer, whoever is to blame.
 const SILENCE_MS: u64 = PEER_SILENCE.as_millis() as u64;
@@ -15,12 +16,23 @@ const REPEAT_MS: u64 = 60_000;
 #[derive(Debug)]
 pub(super) struct Peers(Vec<Peer>);
 
+/// What a proxy goes by.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Said {
+    /// Version of its map.
+    map_version: u64,
+    /// What was decided besides, by name.
+    overrides: Vec<(String, BackendState)>,
+}
+
 #[derive(Debug)]
 struct Peer {
     address: String,
-    /// Version of its map, or why it does not say.
-    state: Result<u64, String>,
+    /// What it goes by, or why it does not say.
+    state: Result<Said, String>,
     heard_ms: u64,
+    /// Since when it has had other overrides than this proxy.
+    differs_since_ms: Option<u64>,
     /// When a complaint about it is due again; `None` while there is nothing to complain about.
     repeat_ms: Option<u64>,
 }
@@ -62,13 +74,14 @@ impl Peers {
             address: address.to_string(),
             state: Err("it has not been asked yet".to_owned()),
             heard_ms: now_ms,
+            differs_since_ms: None,
             repeat_ms: None,
         };
         Self(addresses.iter().map(peer).collect())
     }
 
-    /// The peer at this position has said which map it has, or could not be asked.
-    pub(super) fn heard(&mut self, index: usize, state: Result<u64, String>, now_ms: u64) {
+    /// The peer at this position has said what it goes by, or could not be asked.
+    pub(super) fn heard(&mut self, index: usize, state: Result<Said, String>, now_ms: u64) {
         if let Some(peer) = self.0.get_mut(index) {
             let is_back = peer.state.is_err() && state.is_ok();
             peer.state = state;
@@ -96,9 +109,10 @@ impl Peers {
     }
 
     /// Logs what is wrong, at once and then again and again.
-    pub(super) fn complain(&mut self, own_version: u64, now_ms: u64) {
+    pub(super) fn complain(&mut self, own: &Said, now_ms: u64) {
         for peer in &mut self.0 {
-            let complaint = peer.complaint(own_version);
+            peer.compare(own, now_ms);
+            let complaint = peer.complaint(own, now_ms);
             let Some(complaint) = complaint else {
                 peer.repeat_ms = None;
                 continue;
@@ -112,27 +126,75 @@ impl Peers {
         }
     }
 
-    pub(super) fn status(&self) -> Vec<PeerStatus> {
+    pub(super) fn status(&self, own: &Said) -> Vec<PeerStatus> {
         let status = |peer: &Peer| PeerStatus {
             address: peer.address.clone(),
             failure: peer.state.as_ref().err().cloned(),
-            map_version: peer.state.as_ref().ok().copied(),
+            map_version: peer.state.as_ref().ok().map(|said| said.map_version),
+            overrides_differ: peer.differs(own),
         };
         self.0.iter().map(status).collect()
     }
 }
 
 impl Peer {
-    fn complaint(&self, own_version: u64) -> Option<String> {
+    /// Whether it goes by other overrides. Those of another map may have ended with it.
+    fn differs(&self, own: &Said) -> bool {
+        let differs =
+            |said: &Said| said.map_version == own.map_version && said.overrides != own.overrides;
+        self.state.as_ref().is_ok_and(differs)
+    }
+
+    fn compare(&mut self, own: &Said, now_ms: u64) {
+        self.differs_since_ms = match self.differs_since_ms {
+            _ if !self.differs(own) => None,
+            None => Some(now_ms),
+            known => known,
+        };
+    }
+
+    fn complaint(&self, own: &Said, now_ms: u64) -> Option<String> {
+        let own_version = own.map_version;
+        let differs_ms = self
+            .differs_since_ms
+            .map(|since_ms| now_ms.saturating_sub(since_ms));
         match &self.state {
             Err(failure) => Some(format!(
                 "peer does not answer, so no handover goes on and no backend is replaced: {failure}"
             )),
-            Ok(version) if *version > own_version => Some(format!(
-                "peer has version {version} of the partition map, this proxy still has \
-                 {own_version}: bring the map to every proxy"
+            Ok(said) if said.map_version > own_version => Some(format!(
+                "peer has version {} of the partition map, this proxy still has \
+                 {own_version}: bring the map to every proxy",
+                said.map_version
             )),
+            // An order reaches one proxy after the other.
+            Ok(_) if differs_ms.is_some_and(|lasts_ms| lasts_ms >= SILENCE_MS) => Some(
+                "peer has other overrides of the partition map than this proxy: give each of them \
+                 to every proxy"
+                    .to_owned(),
+            ),
             Ok(_) => None,
+        }
+    }
+}
+
+impl From<&Engine> for Said {
+    fn from(engine: &Engine) -> Self {
+        let overrides = engine.overrides().iter();
+        Self {
+            map_version: engine.map().version,
+            overrides: overrides
+                .map(|known| (known.backend.clone(), known.state))
+                .collect(),
+        }
+    }
+}
+
+impl From<&PeerView> for Said {
+    fn from(view: &PeerView) -> Self {
+        Self {
+            map_version: view.map_version,
+            overrides: view.overrides.clone(),
         }
     }
 }
@@ -145,8 +207,15 @@ mod tests {
         Peers::new(&[BackendAddress::parse("10.0.0.6:42480").unwrap()], 1_000)
     }
 
+    fn said(map_version: u64) -> Said {
+        Said {
+            map_version,
+            overrides: Vec::new(),
+        }
+    }
+
     fn complaint(peers: &Peers) -> Option<String> {
-        peers.0[0].complaint(4)
+        peers.0[0].complaint(&said(4), 2_000)
     }
 
     #[test]
@@ -161,7 +230,7 @@ mod tests {
             (Ok(5), Some("version 5")),
             (Ok(3), None),
         ] {
-            peers.heard(0, state.clone(), 2_000);
+            peers.heard(0, state.map(said), 2_000);
             let complaint = complaint(&peers).unwrap_or_default();
             let wanted = complaint_has.unwrap_or_default();
             assert!(complaint.contains(wanted), "{complaint}");
@@ -172,27 +241,50 @@ mod tests {
     #[test]
     fn what_was_heard_long_ago_does_not_count() {
         let mut peers = peers();
-        peers.heard(0, Ok(4), 2_000);
+        peers.heard(0, Ok(said(4)), 2_000);
         assert!(peers.silent(4_999).is_empty());
-        assert_eq!(peers.status()[0].map_version, Some(4));
+        assert_eq!(peers.status(&said(4))[0].map_version, Some(4));
         assert_eq!(peers.silent(5_000), [0]);
-        assert!(peers.status()[0].failure.is_some());
-        peers.heard(0, Ok(4), 5_500);
+        assert!(peers.status(&said(4))[0].failure.is_some());
+        peers.heard(0, Ok(said(4)), 5_500);
         assert!(peers.silent(6_000).is_empty());
+    }
+
+    #[test]
+    fn overrides_that_stay_different_are_complained_about() {
+        let mut peers = peers();
+        let own = Said {
+            overrides: vec![("state-a".to_owned(), BackendState::Drain)],
+            ..said(4)
+        };
+        peers.heard(0, Ok(said(4)), 2_000);
+        for (now_ms, is_complaint) in [(2_000, false), (4_999, false), (5_000, true)] {
+            peers.complain(&own, now_ms);
+            let complaint = peers.0[0].complaint(&own, now_ms);
+            assert_eq!(complaint.is_some(), is_complaint, "{now_ms}");
+            assert!(peers.status(&own)[0].overrides_differ);
+        }
+        // It has the order now, or another map, which says what it goes by.
+        for said in [own.clone(), said(3)] {
+            peers.heard(0, Ok(said), 6_000);
+            peers.complain(&own, 6_000);
+            assert_eq!(peers.0[0].complaint(&own, 6_000), None);
+            assert!(!peers.status(&own)[0].overrides_differ);
+        }
     }
 
     #[test]
     fn a_complaint_is_repeated_once_a_minute() {
         let mut peers = peers();
         peers.heard(0, Err("no".to_owned()), 2_000);
-        peers.complain(4, 2_000);
+        peers.complain(&said(4), 2_000);
         assert_eq!(peers.0[0].repeat_ms, Some(62_000));
-        peers.complain(4, 61_999);
+        peers.complain(&said(4), 61_999);
         assert_eq!(peers.0[0].repeat_ms, Some(62_000));
-        peers.complain(4, 62_000);
+        peers.complain(&said(4), 62_000);
         assert_eq!(peers.0[0].repeat_ms, Some(122_000));
-        peers.heard(0, Ok(4), 63_000);
-        peers.complain(4, 63_000);
+        peers.heard(0, Ok(said(4)), 63_000);
+        peers.complain(&said(4), 63_000);
         assert_eq!(peers.0[0].repeat_ms, None);
     }
 }

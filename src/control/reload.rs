@@ -3,6 +3,7 @@
 use super::live;
 use super::run::Control;
 use super::status::{LastReload, ReloadOutcome, ReloadResult};
+use super::steer;
 use crate::metrics::Reloads;
 
 impl Control {
@@ -50,6 +51,7 @@ impl Control {
         let (config, needs_restart) = live::merge(self.engine.config(), loaded.config);
         let now_ms = self.clock.now_ms();
         let mut next = self.engine.clone();
+        let overrides = next.overrides().to_vec();
         let is_same_config = config == *next.config();
         let level = config.log.level;
         next.set_config(config);
@@ -68,6 +70,7 @@ impl Control {
         if let Some(accepted) = accepted {
             let (version, slots) = (accepted.version, accepted.moved_slots);
             tracing::info!(version, slots, "partition map in force; so many slots move");
+            steer::log_overrides(&overrides, self.engine.overrides());
         }
         self.log_notices(&notices);
         let version = self.engine.map().version;

@@ -21,7 +21,7 @@ use super::files::Files;
 use super::handle::{Command, PeerNews, Published};
 use super::owed::Owed;
 use super::peer;
-use super::peers::{FirstMeeting, Peers};
+use super::peers::{FirstMeeting, Peers, Said};
 use super::probes::{ProbeResult, Probes};
 use super::replay::{ReplayEvent, Replayed, Replays};
 use super::state_file::{self, StateFileError};
@@ -160,8 +160,8 @@ impl Control {
         self.accounting
             .follow(&self.feedback.account, &self.engine, now_ms);
         self.replay(now_ms);
-        let version = self.engine.map().version;
-        self.peers.complain(version, now_ms);
+        let own = Said::from(&self.engine);
+        self.peers.complain(&own, now_ms);
         self.publish();
         // What the peers said until now is in force.
         let is_over = |meeting: &mut FirstMeeting| meeting.is_over(&self.peers, now_ms);
@@ -221,7 +221,7 @@ impl Control {
             accounting: &self.accounting,
             last_reload: self.last_reload.clone(),
             reloads: self.reloads,
-            peers: self.peers.status(),
+            peers: self.peers.status(&Said::from(&self.engine)),
         })
     }
 
@@ -290,6 +290,12 @@ impl Control {
                 // Whoever asked may not wait for the answer.
                 let _ = answer.send(self.reload());
             }
+            Command::Steer(order, answer) => {
+                let _ = answer.send(self.steer(&order));
+            }
+            Command::Pool(answer) => {
+                let _ = answer.send(Box::new(self.engine.clone()));
+            }
             Command::Peer(news) => self.peer_answered(news),
         }
     }
@@ -300,9 +306,8 @@ impl Control {
         let read =
             |body: Vec<u8>| peer::read(&body, own, now_ms).map_err(|error| error.to_string());
         let view = answer.and_then(read);
-        let version = view.as_ref().map(|view| view.map_version);
-        self.peers
-            .heard(index, version.map_err(Clone::clone), now_ms);
+        let said = view.as_ref().map(Said::from);
+        self.peers.heard(index, said.map_err(Clone::clone), now_ms);
         self.engine.set_peer(index, view.ok());
     }
 

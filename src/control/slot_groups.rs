@@ -45,7 +45,7 @@ struct OutdatedGroup {
 
 #[derive(Serialize, Deserialize)]
 #[serde(remote = "Stage", rename_all = "lowercase")]
-enum StageName {
+pub(super) enum StageName {
     Steady,
     Settle,
     Move1,

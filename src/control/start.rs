@@ -14,13 +14,14 @@ use super::engine::{Engine, Refused, ResumeError};
 use super::files::Files;
 use super::handle::{ControlHandle, handle};
 use super::owed::{Owed, OwedError};
-use super::peers::{FirstMeeting, Peers};
+use super::peers::{FirstMeeting, Peers, Said};
 use super::probes::Probes;
 use super::reload;
 use super::replay::Replays;
 use super::run::{Control, Inbox};
 use super::state_file::{self, StateFileError};
 use super::status::{LastReload, ReloadOutcome, ReloadResult};
+use super::steer;
 use super::view::{About, Known, Reasons};
 use crate::config::{Config, PartitionMap};
 use crate::log::LevelHandle;
@@ -120,7 +121,7 @@ pub fn prepare(options: ControlOptions) -> Result<Prepared, ControlError> {
         accounting: &accounting,
         last_reload: last_reload.clone(),
         reloads,
-        peers: peers.status(),
+        peers: peers.status(&Said::from(&engine)),
     });
     let (handle, end) = handle(first);
     let (feedback, reports) = Feedback::channel();
@@ -180,6 +181,7 @@ fn resume(config: Config, map: PartitionMap, clock: Clock) -> Result<Begun, Cont
     };
     let mut engine = Engine::resume(config, memory, now_ms)?;
     let accepted = engine.accept(map, now_ms);
+    steer::log_overrides(&[], engine.overrides());
     let refused = accepted.err();
     let last_reload = refused.map(|refused| refusal(&engine, &refused, clock));
     Ok(Begun {

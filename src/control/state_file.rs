@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
-use super::memory::{GivenUp, Memory};
+use super::memory::{GivenUp, Memory, Override};
 use super::slot_groups::{GroupError, SlotGroup, group, ungroup};
 use crate::account::Capacity;
 use crate::config::{
@@ -91,6 +91,12 @@ pub enum Damage {
         /// Its name.
         name: String,
     },
+    /// An override is about a backend that is not in the map.
+    #[error("its partition map has no backend {backend:?}, for which there is an override")]
+    Override {
+        /// The backend.
+        backend: String,
+    },
     /// The address of a server that was given up is none.
     #[error("{address:?}, which was given up, is no address")]
     GivenUp {
@@ -117,6 +123,8 @@ struct Document {
     format: u64,
     /// With the keys of the partition map itself.
     map: Value,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    overrides: Vec<OverrideDocument>,
     retired: Vec<BackendDocument>,
     given_up: Vec<GivenUpDocument>,
     longest_timeout_minutes: u32,
@@ -151,6 +159,15 @@ struct CapacityDocument {
 
 #[derive(Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
+struct OverrideDocument {
+    backend: String,
+    #[serde(with = "StateName")]
+    state: BackendState,
+    since_ms: u64,
+}
+
+#[derive(Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 struct GivenUpDocument {
     address: String,
     since_ms: u64,
@@ -158,7 +175,7 @@ struct GivenUpDocument {
 
 #[derive(Serialize, Deserialize)]
 #[serde(remote = "BackendState", rename_all = "lowercase")]
-enum StateName {
+pub(super) enum StateName {
     Active,
     Drain,
     Off,
@@ -256,6 +273,7 @@ impl Document {
         Self {
             format: FORMAT,
             map: write_map(&memory.map),
+            overrides: memory.overrides.iter().map(OverrideDocument::new).collect(),
             retired: memory.retired.iter().map(BackendDocument::new).collect(),
             given_up: memory.given_up.iter().map(GivenUpDocument::new).collect(),
             longest_timeout_minutes: memory.longest_timeout_minutes,
@@ -271,10 +289,14 @@ impl Document {
         let retired = retired.collect::<Result<Vec<_>, _>>()?;
         let given_up = self.given_up.into_iter().map(GivenUpDocument::into_server);
         let given_up = given_up.collect::<Result<Vec<_>, _>>()?;
+        let overrides = self.overrides.into_iter();
+        let overrides = overrides.map(|known| known.into_override(&map));
+        let overrides = overrides.collect::<Result<Vec<_>, _>>()?;
         let slots = ungroup(&self.slots)?;
         check_places(&map, &retired, &slots)?;
         Ok(Memory {
             map,
+            overrides,
             retired,
             given_up,
             longest_timeout_minutes: self.longest_timeout_minutes,
@@ -326,6 +348,32 @@ impl CapacityDocument {
         Ok(Capacity {
             sessions: self.sessions,
             memory_bytes: memory_bytes.transpose()?,
+        })
+    }
+}
+
+impl OverrideDocument {
+    fn new(known: &Override) -> Self {
+        Self {
+            backend: known.backend.clone(),
+            state: known.state,
+            since_ms: known.since_ms,
+        }
+    }
+
+    fn into_override(self, map: &PartitionMap) -> Result<Override, Damage> {
+        let Self {
+            backend,
+            state,
+            since_ms,
+        } = self;
+        if !map.backends.iter().any(|spec| spec.name == backend) {
+            return Err(Damage::Override { backend });
+        }
+        Ok(Override {
+            backend,
+            state,
+            since_ms,
         })
     }
 }

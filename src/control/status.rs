@@ -3,6 +3,9 @@
 
 use serde::Serialize;
 
+use super::slot_groups::StageName;
+use crate::handover::Stage;
+
 /// The state of the proxy at one moment. Times are Unix time in milliseconds.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct Status {
@@ -25,6 +28,8 @@ pub struct Status {
     pub accounting: AccountingStatus,
     /// All slots, by stage.
     pub slots: StageCounts,
+    /// What is going on in the slots that are not steady, by stage and places.
+    pub under_way: Vec<UnderWay>,
     /// The longest session timeout seen, here or by a peer, in minutes; 0 for none so far.
     pub longest_session_timeout_minutes: u32,
     /// The other proxies, in the order of the main file.
@@ -67,6 +72,45 @@ pub enum ReloadResult {
     Refused,
 }
 
+/// What became of an order about one backend: the answer of `POST /backends/NAME/STATE`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct SteerOutcome {
+    /// How it ended.
+    pub result: SteerResult,
+    /// The backend.
+    pub backend: String,
+    /// The state that was ordered: `active`, `drain`, `off`.
+    pub state: &'static str,
+    /// Whether an override of the partition map is in force for this backend now.
+    #[serde(rename = "override")]
+    pub is_override: bool,
+    /// Slots that are to go to another backend than before.
+    pub moved_slots: usize,
+    /// Why it was refused; else `null`.
+    pub reason: Option<String>,
+}
+
+/// How an order about one backend ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum SteerResult {
+    /// It is in force, and will be after a restart.
+    Applied,
+    /// That was in force already.
+    Unchanged,
+    /// It is not allowed: what was in force stays so.
+    Refused,
+}
+
+/// A state that a backend has by an operator's order.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct OverrideStatus {
+    /// What the partition map says: `active`, `drain`, `off`.
+    pub in_map: &'static str,
+    /// When the order came.
+    pub since_ms: u64,
+}
+
 /// One backend.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct BackendStatus {
@@ -76,8 +120,13 @@ pub struct BackendStatus {
     pub id: u8,
     /// Its address.
     pub address: String,
-    /// What the partition map says: `active`, `drain`, `off`; `removed` once it is not there.
+    /// What is in force: `active`, `drain`, `off`; `removed` once it is not in the partition map.
     pub state: &'static str,
+    /// Set if an operator's order and not the partition map has given it that state.
+    #[serde(rename = "override")]
+    pub overridden: Option<OverrideStatus>,
+    /// Its share relative to the other backends, by the partition map.
+    pub weight: u16,
     /// What its health says.
     pub verdict: Verdict,
     /// Why it is not up, in words; `null` when it is.
@@ -191,6 +240,28 @@ pub struct StageCounts {
     pub wait: usize,
 }
 
+/// Slots with the same places in the same stage. `docs/handover.md` explains stages and places.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct UnderWay {
+    /// The stage.
+    #[serde(with = "StageName")]
+    pub stage: Stage,
+    /// Name of the first place: where sessions move to, or who stands in.
+    pub first: String,
+    /// Name of the second place: where sessions move from, or who failed.
+    pub second: String,
+    /// How many slots.
+    pub slots: usize,
+    /// When it began in the first of them: the handover as a whole, the stage of a failure.
+    pub began_ms: u64,
+    /// When the stage should end in the first of them; those of a failure end when the backend
+    /// answers, too.
+    pub stage_ends_ms: u64,
+    /// When it ends in the last of them if nothing holds it up: the handover as a whole, of the
+    /// stages of a failure `wait`; `null` for the others.
+    pub ends_ms: Option<u64>,
+}
+
 /// Another proxy of the farm.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct PeerStatus {
@@ -200,4 +271,6 @@ pub struct PeerStatus {
     pub failure: Option<String>,
     /// Version of its partition map, if it is reachable.
     pub map_version: Option<u64>,
+    /// Whether it is reachable and has other overrides than this proxy.
+    pub overrides_differ: bool,
 }

@@ -10,8 +10,11 @@ use super::engine::{Engine, Member};
 use super::handle::Published;
 use super::peer::PeerState;
 use super::status::{
-    BackendLoad, BackendStatus, LastReload, PeerStatus, ReloadResult, StageCounts, Status, Verdict,
+    BackendLoad, BackendStatus, LastReload, OverrideStatus, PeerStatus, ReloadResult, StageCounts,
+    Status, Verdict,
 };
+use super::steer::name_of;
+use super::under_way::under_way;
 use crate::config::BackendState;
 use crate::handover::{Place, SlotState, Stage};
 use crate::health;
@@ -75,6 +78,7 @@ impl About {
             backends: backends(engine, reasons, accounting),
             accounting: accounting.status(),
             slots: stages(in_force),
+            under_way: under_way(in_force, &engine.times(), |place| engine.name_of(place)),
             longest_session_timeout_minutes: engine.longest_timeout_minutes(),
             peers,
         };
@@ -82,6 +86,7 @@ impl About {
         let peer = PeerState {
             instance: self.instance.clone(),
             map_version: engine.map().version,
+            overrides: engine.overrides().to_vec(),
             up: up.map(|member| member.place).collect(),
             owed: owing.map(|member| member.place).collect(),
             longest_timeout_minutes: engine.longest_timeout_minutes(),
@@ -93,6 +98,7 @@ impl About {
             status,
             peer,
             metrics,
+            token: engine.config().admin.token.clone(),
         }
     }
 }
@@ -159,13 +165,28 @@ fn backends(engine: &Engine, reasons: &Reasons, accounting: &Accounting) -> Vec<
     let status = |member: &Member| {
         let counts = counts[usize::from(member.place.id())];
         let load = accounting.load(member.place, member.spec.capacity);
-        backend(member, counts, reasons.get(&member.place), load)
+        let overridden = override_of(engine, &member.spec.name);
+        let reason = reasons.get(&member.place);
+        backend(member, overridden, counts, reason, load)
     };
     engine.members().iter().map(status).collect()
 }
 
+/// The override that is in force for a backend.
+fn override_of(engine: &Engine, backend: &str) -> Option<OverrideStatus> {
+    let mut overrides = engine.overrides().iter();
+    let known = overrides.find(|known| known.backend == backend)?;
+    let mut backends = engine.map().backends.iter();
+    let in_map = backends.find(|spec| spec.name == backend)?;
+    Some(OverrideStatus {
+        in_map: name_of(in_map.state),
+        since_ms: known.since_ms,
+    })
+}
+
 fn backend(
     member: &Member,
+    overridden: Option<OverrideStatus>,
     counts: Counts,
     reason: Option<&String>,
     load: BackendLoad,
@@ -175,12 +196,13 @@ fn backend(
         name: member.spec.name.clone(),
         id: member.place.id(),
         address: member.spec.address.to_string(),
-        state: match member.spec.state {
-            _ if !member.in_map => "removed",
-            BackendState::Active => "active",
-            BackendState::Drain => "drain",
-            BackendState::Off => "off",
+        state: if member.in_map {
+            name_of(member.spec.state)
+        } else {
+            "removed"
         },
+        overridden,
+        weight: member.spec.weight,
         verdict,
         reason: reason.filter(|_| verdict != Verdict::Up).cloned(),
         since_ms: member.health.since_ms(),

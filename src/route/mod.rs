@@ -1,5 +1,5 @@
-//! Routing, pure: request target → session key → slot → candidates, and the difference of two
-//! placements.
+//! Routing, pure: request target → session key → slot → candidates, the difference of two
+//! placements, and pools with room for all.
 //!
 //! ```
 //! use staterouter::route::{BackendIndex, HashKey, KeyBuffer, Member, Placement, extract};
@@ -26,6 +26,7 @@ mod key;
 mod placement;
 mod plan;
 mod ring;
+mod suggest;
 
 pub use hash::{Fingerprint, HashKey, Located, SLOT_COUNT, Slot};
 pub use key::{KeyBuffer, KeyError, SessionKey, extract};
@@ -33,3 +34,4 @@ pub use placement::{
     BackendIndex, MAX_CANDIDATES, MAX_MEMBERS, MAX_WEIGHT, Member, Placement, PlacementError, Share,
 };
 pub use plan::{Flow, Move, Plan, PlanError};
+pub use suggest::{Room, shares, suggest_more, suggest_weights};

@@ -167,6 +167,7 @@ impl Brain for Whole {
             slots: view.all.unwrap_or_default(),
             up: view.up,
             owed: view.owed,
+            overrides: Vec::new(),
             longest_timeout_minutes: 0,
             heard_ms: view.heard_ms,
         });

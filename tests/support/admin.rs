@@ -13,16 +13,17 @@ const PATIENCE: Duration = Duration::from_secs(30);
 pub type Answer = (u16, String);
 
 pub fn get(admin: SocketAddr, path: &str) -> Answer {
-    ask(admin, "GET", path)
+    ask(admin, "GET", path, "")
 }
 
-pub fn post(admin: SocketAddr, path: &str) -> Answer {
-    ask(admin, "POST", path)
+/// Posts a body.
+pub fn post(admin: SocketAddr, path: &str, body: &str) -> Answer {
+    ask(admin, "POST", path, body)
 }
 
 /// Has the files read again; the status code and the outcome.
 pub fn reload(admin: SocketAddr) -> (u16, Value) {
-    let (status, body) = ask(admin, "POST", "/reload");
+    let (status, body) = post(admin, "/reload", "");
     (status, serde_json::from_str(&body).unwrap())
 }
 
@@ -54,10 +55,14 @@ pub fn wait_for(admin: SocketAddr, what: &str, wanted: impl Fn(&Value) -> bool) 
     }
 }
 
-fn ask(admin: SocketAddr, method: &str, path: &str) -> Answer {
+fn ask(admin: SocketAddr, method: &str, path: &str, body: &str) -> Answer {
     let mut stream = TcpStream::connect(admin).unwrap();
     stream.set_read_timeout(Some(PATIENCE)).unwrap();
-    let request = format!("{method} {path} HTTP/1.1\r\nHost: {admin}\r\nConnection: close\r\n\r\n");
+    let length = body.len();
+    let request = format!(
+        "{method} {path} HTTP/1.1\r\nHost: {admin}\r\nConnection: close\r\n\
+         Content-Length: {length}\r\n\r\n{body}"
+    );
     stream.write_all(request.as_bytes()).unwrap();
     let mut answer = String::new();
     stream.read_to_string(&mut answer).unwrap();

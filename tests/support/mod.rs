@@ -233,12 +233,13 @@ impl ProxyFiles {
 
     /// Path of the main file.
     pub fn config(&self) -> String {
-        self.directory
-            .path()
-            .join("staterouter.yaml")
-            .to_str()
-            .unwrap()
-            .to_owned()
+        self.path("staterouter.yaml")
+    }
+
+    /// Path of a file.
+    pub fn path(&self, file: &str) -> String {
+        let path = self.directory.path().join(file);
+        path.to_str().unwrap().to_owned()
     }
 
     /// Puts `text` in the place of a file, as a deployment tool does: all at once.

@@ -32,6 +32,7 @@ pub fn put_all(files: &ProxyFiles, stage: Stage, first: u8, second: u8) {
     };
     let memory = Memory {
         map: load_partition_map(&directory.join("map.yaml")).unwrap(),
+        overrides: Vec::new(),
         retired: Vec::new(),
         given_up: Vec::new(),
         longest_timeout_minutes: 0,

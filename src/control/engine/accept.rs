@@ -2,11 +2,13 @@
 
 use std::sync::Arc;
 
+use super::steer::{overridden, still_needed};
 use super::{Engine, Member, places_known};
-use crate::config::{BackendAddress, PartitionMap};
+use crate::config::{BackendAddress, BackendSpec, BackendState, PartitionMap};
+use crate::control::memory::Override;
 use crate::handover::Place;
 use crate::health::Health;
-use crate::route::{PlacementError, SLOT_COUNT, Slot};
+use crate::route::{Placement, PlacementError, SLOT_COUNT, Slot};
 
 /// A map was put in force.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -89,13 +91,55 @@ pub enum Refused {
         /// How much it may.
         max_percent: usize,
     },
+    /// An override moves more slots than one change may.
+    #[error(
+        "this would move {percent} % of the slots at once, more than the {max_percent} % of handover.max_moved_share; if that is meant, say so with accept_moved_share={percent}"
+    )]
+    OverrideMovesTooMuch {
+        /// The backend that it is about.
+        name: String,
+        /// How much it moves, percent rounded up.
+        percent: usize,
+        /// How much it may.
+        max_percent: usize,
+    },
+    /// With the overrides in force, no backend would be left.
+    #[error(
+        "the pool would be empty: no backend is active by both the partition map and the overrides"
+    )]
+    NobodyActive,
+    /// An override is about a backend that is not there.
+    #[error("the partition map has no backend {name}")]
+    UnknownBackend {
+        /// The name.
+        name: String,
+    },
     /// It gives no placement.
     #[error(transparent)]
     Placement(#[from] PlacementError),
 }
 
+/// A change of the map or of the overrides that is not in force yet.
+#[derive(Debug)]
+pub(super) struct MapChange {
+    map: PartitionMap,
+    pub(super) overrides: Vec<Override>,
+    /// The backends of the map with the states that they get.
+    pub(super) specs: Vec<BackendSpec>,
+    pub(super) placement: Placement,
+    pub(super) moved_slots: usize,
+}
+
+impl MapChange {
+    /// How much of all slots it moves, percent rounded up.
+    pub(super) fn moved_percent(&self) -> usize {
+        (self.moved_slots * 100).div_ceil(SLOT_COUNT)
+    }
+}
+
 impl Engine {
-    /// Puts a map in force; `None` if it is the one that is.
+    /// Puts a map in force; overrides that it makes needless end. `None` if it is the one that is
+    /// in force.
     ///
     /// # Errors
     /// [`Refused`], with nothing changed.
@@ -104,24 +148,52 @@ impl Engine {
             return Ok(None);
         }
         self.check(&map)?;
-        let placement = map.placement()?;
+        let overrides = still_needed(&self.overrides, &map);
+        let change = self.change(map, overrides)?;
+        self.check_share(&change)?;
+        Ok(Some(self.put(change, now_ms)))
+    }
+
+    /// What another map and other overrides would make of the pool.
+    pub(super) fn change(
+        &self,
+        map: PartitionMap,
+        overrides: Vec<Override>,
+    ) -> Result<MapChange, Refused> {
+        let in_force = overridden(&map, &overrides);
+        let mut backends = in_force.backends.iter();
+        if !backends.any(|spec| spec.state == BackendState::Active) {
+            return Err(Refused::NobodyActive);
+        }
+        let placement = in_force.placement()?;
         let moved_slots = Slot::all()
             .filter(|&slot| {
-                let place = Place::new(map.backends[placement.owner(slot).index()].id);
+                let place = Place::new(in_force.backends[placement.owner(slot).index()].id);
                 place != Some(self.target(slot))
             })
             .count();
-        self.check_share(&map, moved_slots)?;
-        self.members = self.members_of(&map, now_ms);
-        self.placement = Arc::new(placement);
-        self.map = map;
-        Ok(Some(Accepted {
-            version: self.map.version,
+        Ok(MapChange {
+            map,
+            overrides,
+            specs: in_force.backends,
+            placement,
             moved_slots,
-        }))
+        })
     }
 
-    fn check(&self, map: &PartitionMap) -> Result<(), Refused> {
+    /// Puts a change in force.
+    pub(super) fn put(&mut self, change: MapChange, now_ms: u64) -> Accepted {
+        self.members = self.members_of(&change.specs, now_ms);
+        self.placement = Arc::new(change.placement);
+        self.map = change.map;
+        self.overrides = change.overrides;
+        Accepted {
+            version: self.map.version,
+            moved_slots: change.moved_slots,
+        }
+    }
+
+    pub(super) fn check(&self, map: &PartitionMap) -> Result<(), Refused> {
         let (version, in_force) = (map.version, self.map.version);
         if version < in_force {
             return Err(Refused::Older { version, in_force });
@@ -163,13 +235,13 @@ impl Engine {
         places.any(|place| place == member.place)
     }
 
-    fn check_share(&self, map: &PartitionMap, moved_slots: usize) -> Result<(), Refused> {
+    pub(super) fn check_share(&self, change: &MapChange) -> Result<(), Refused> {
         let max_percent = self.config.handover.max_moved_percent;
-        let max_percent = max_percent.max(map.accept_moved_percent.unwrap_or(0));
-        let percent = (moved_slots * 100).div_ceil(SLOT_COUNT);
+        let max_percent = max_percent.max(change.map.accept_moved_percent.unwrap_or(0));
+        let percent = change.moved_percent();
         if percent > usize::from(max_percent) {
             return Err(Refused::MovesTooMuch {
-                version: map.version,
+                version: change.map.version,
                 percent,
                 max_percent: max_percent.into(),
             });
@@ -177,11 +249,11 @@ impl Engine {
         Ok(())
     }
 
-    /// The backends of `map`, each with what is known of it, and those behind that left it.
-    fn members_of(&mut self, map: &PartitionMap, now_ms: u64) -> Vec<Member> {
+    /// The backends of a map, each with what is known of it, and those behind that left it.
+    fn members_of(&mut self, specs: &[BackendSpec], now_ms: u64) -> Vec<Member> {
         let mut before = std::mem::take(&mut self.members);
         let mut members = Vec::with_capacity(before.len());
-        for spec in &map.backends {
+        for spec in specs {
             let known = before
                 .iter()
                 .position(|member| member.spec.name == spec.name);
@@ -197,7 +269,7 @@ impl Engine {
             member.in_map = true;
             members.push(member);
         }
-        before.retain(|member| map.backends.iter().all(|spec| spec.id != member.spec.id));
+        before.retain(|member| specs.iter().all(|spec| spec.id != member.spec.id));
         members.extend(before.into_iter().map(|member| Member {
             in_map: false,
             ..member

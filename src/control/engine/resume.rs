@@ -2,9 +2,10 @@
 
 use std::sync::Arc;
 
+use super::steer::overridden;
 use super::{Engine, Member, places_known};
 use crate::config::{BackendSpec, Config, PartitionMap};
-use crate::control::memory::Memory;
+use crate::control::memory::{Memory, Override};
 use crate::handover::{Place, SlotState, Stage};
 use crate::health::Failure;
 use crate::route::{PlacementError, SLOT_COUNT, Slot};
@@ -35,9 +36,19 @@ impl Engine {
     /// # Errors
     /// [`ResumeError::Placement`].
     pub fn new(config: Config, map: PartitionMap, now_ms: u64) -> Result<Self, ResumeError> {
-        let placement = map.placement()?;
+        Self::begin(config, map, Vec::new(), now_ms)
+    }
+
+    fn begin(
+        config: Config,
+        map: PartitionMap,
+        overrides: Vec<Override>,
+        now_ms: u64,
+    ) -> Result<Self, ResumeError> {
+        let in_force = overridden(&map, &overrides);
+        let placement = in_force.placement()?;
         let member = |spec: &BackendSpec| Member::new(spec.clone(), &config, now_ms);
-        let members: Vec<Member> = map.backends.iter().filter_map(member).collect();
+        let members: Vec<Member> = in_force.backends.iter().filter_map(member).collect();
         let owner = |slot| members[placement.owner(slot).index()].place;
         let slots = Slot::all()
             .map(|slot| SlotState::steady(owner(slot), now_ms))
@@ -46,6 +57,7 @@ impl Engine {
             peers: vec![None; config.peers.len()],
             config,
             map,
+            overrides,
             placement: Arc::new(placement),
             members,
             slots,
@@ -60,7 +72,7 @@ impl Engine {
     /// # Errors
     /// [`ResumeError`].
     pub fn resume(config: Config, memory: Memory, now_ms: u64) -> Result<Self, ResumeError> {
-        let mut engine = Self::new(config, memory.map, now_ms)?;
+        let mut engine = Self::begin(config, memory.map, memory.overrides, now_ms)?;
         engine.given_up = memory.given_up;
         engine.longest_timeout_minutes = memory.longest_timeout_minutes;
         for spec in memory.retired {

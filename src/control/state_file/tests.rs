@@ -64,6 +64,11 @@ fn memory() -> Memory {
     };
     Memory {
         map: PartitionMap::parse(MAP, "map").unwrap(),
+        overrides: vec![Override {
+            backend: "b".to_owned(),
+            state: BackendState::Off,
+            since_ms: 11,
+        }],
         retired: vec![retired(5)],
         given_up: vec![GivenUp {
             address: BackendAddress::parse("[fd00::9]:1").unwrap(),

@@ -1,0 +1,134 @@
+//! `POST /plan`, `GET /plan?suggest=` and `GET /route?id=`: questions that take a copy of the pool,
+//! or a placement that has yet to be built.
+
+use std::sync::Arc;
+
+use hyper::StatusCode;
+use hyper::body::Bytes;
+use tokio::sync::Semaphore;
+
+use super::query::Query;
+use crate::control::engine::Engine;
+use crate::control::handle::{ControlGone, ControlHandle};
+use crate::control::load::Loads;
+use crate::control::plan::{PlanReport, PlanResult, plan};
+use crate::control::slot_view::{SlotView, slot_view};
+use crate::control::suggest::{Suggestion, suggest};
+use crate::route::{KeyBuffer, extract};
+
+/// Bytes of a partition map: what is longer is refused when it is parsed, too.
+pub(super) const MAX_MAP_BYTES: usize = 1 << 20;
+
+/// What a map is called that came in a request.
+const MAP_NAME: &str = "map";
+
+/// One placement is built at a time, whoever asks: it takes a processor for a while.
+#[derive(Debug, Clone)]
+pub(super) struct Planner(Arc<Semaphore>);
+
+/// Why a question has no answer.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum QuestionError {
+    /// The query is not one.
+    #[error("{0}")]
+    Query(String),
+    /// What is asked for cannot be known.
+    #[error("{0}")]
+    Unknown(String),
+    /// Control does not answer.
+    #[error(transparent)]
+    Gone(#[from] ControlGone),
+    /// The task that worked on it has panicked, and said so on stderr.
+    #[error("the answer could not be worked out")]
+    Broken,
+}
+
+impl Planner {
+    pub(super) fn new() -> Self {
+        Self(Arc::new(Semaphore::new(1)))
+    }
+
+    /// What the map in `text` would do.
+    pub(super) async fn plan(
+        &self,
+        text: Bytes,
+        query: &Query<'_>,
+        control: &ControlHandle,
+    ) -> Result<PlanReport, QuestionError> {
+        query.only(&[]).map_err(QuestionError::Query)?;
+        let loads = loads(control);
+        self.work(control, move |engine| plan(engine, &text, MAP_NAME, &loads))
+            .await
+    }
+
+    /// What would bring every backend under a share of its capacity.
+    pub(super) async fn suggest(
+        &self,
+        query: &Query<'_>,
+        control: &ControlHandle,
+    ) -> Result<Suggestion, QuestionError> {
+        query.only(&["suggest"]).map_err(QuestionError::Query)?;
+        let percent = query.get("suggest").and_then(|text| text.parse().ok());
+        let Some(percent) = percent.filter(|percent| (1.0..=100.0).contains(percent)) else {
+            let problem = "ask with suggest= and a percentage from 1 to 100, or POST a map";
+            return Err(QuestionError::Query(problem.to_owned()));
+        };
+        let loads = loads(control);
+        let suggested = self
+            .work(control, move |engine| suggest(engine, percent, &loads))
+            .await?;
+        suggested.map_err(|error| QuestionError::Unknown(error.to_string()))
+    }
+
+    async fn work<T: Send + 'static>(
+        &self,
+        control: &ControlHandle,
+        work: impl FnOnce(&Engine) -> T + Send + 'static,
+    ) -> Result<T, QuestionError> {
+        // Never closed.
+        let _turn = self.0.acquire().await.map_err(|_| QuestionError::Broken)?;
+        let pool = control.pool().await?;
+        let worked = tokio::task::spawn_blocking(move || work(&pool)).await;
+        worked.map_err(|_panicked| QuestionError::Broken)
+    }
+}
+
+/// Where a session is. Its id is a secret: the answer names it by its fingerprint.
+pub(super) async fn route(
+    query: &Query<'_>,
+    control: &ControlHandle,
+) -> Result<SlotView, QuestionError> {
+    query.only(&["id"]).map_err(QuestionError::Query)?;
+    let id = query.get("id").unwrap_or_default();
+    let mut buffer = KeyBuffer::new();
+    let Ok(key) = extract(id.as_bytes(), &mut buffer) else {
+        let problem = "ask with id= and a session id".to_owned();
+        return Err(QuestionError::Query(problem));
+    };
+    // An id is no path, whatever characters it has.
+    Ok(slot_view(&*control.pool().await?, key.key()))
+}
+
+fn loads(control: &ControlHandle) -> Loads {
+    Loads::from(&control.published().status)
+}
+
+/// The status of an answer to `POST /plan`.
+pub(super) fn status_of(report: &PlanReport) -> StatusCode {
+    match report.result {
+        PlanResult::Accepted | PlanResult::Unchanged => StatusCode::OK,
+        PlanResult::Refused => StatusCode::UNPROCESSABLE_ENTITY,
+    }
+}
+
+impl QuestionError {
+    /// The status of the answer that says so.
+    pub(super) fn status(&self) -> StatusCode {
+        match self {
+            Self::Query(_) => StatusCode::BAD_REQUEST,
+            Self::Unknown(_) => StatusCode::CONFLICT,
+            Self::Gone(_) => StatusCode::SERVICE_UNAVAILABLE,
+            Self::Broken => StatusCode::INTERNAL_SERVER_ERROR,
+        }
+    }
+}

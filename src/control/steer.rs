@@ -1,0 +1,85 @@
+//! Orders of an operator about one backend: in force at once, without a change of the files.
+
+use super::engine::Order;
+use super::memory::Override;
+use super::run::Control;
+use super::status::{SteerOutcome, SteerResult};
+use crate::config::BackendState;
+
+impl Control {
+    /// Gives a backend the state that is ordered.
+    pub(super) fn steer(&mut self, order: &Order) -> SteerOutcome {
+        let before = self.engine.overrides().to_vec();
+        let (result, moved_slots, reason) = match self.try_to_steer(order) {
+            Ok(Some(moved_slots)) => (SteerResult::Applied, moved_slots, None),
+            Ok(None) => (SteerResult::Unchanged, 0, None),
+            Err(reason) => (SteerResult::Refused, 0, Some(reason)),
+        };
+        let backend = &order.backend;
+        let state = name_of(order.state);
+        match (&reason, result) {
+            (Some(reason), _) => tracing::error!(backend, "{state} was refused: {reason}"),
+            (None, SteerResult::Applied) => {
+                tracing::warn!(
+                    backend,
+                    slots = moved_slots,
+                    "{state} by order, so many slots move"
+                );
+                log_overrides(&before, self.engine.overrides());
+            }
+            (None, _) => {}
+        }
+        self.publish();
+        SteerOutcome {
+            result,
+            backend: backend.clone(),
+            state,
+            is_override: self.overrides(backend),
+            moved_slots,
+            reason,
+        }
+    }
+
+    fn try_to_steer(&mut self, order: &Order) -> Result<Option<usize>, String> {
+        let now_ms = self.clock.now_ms();
+        let mut next = self.engine.clone();
+        let steered = next.steer(order, now_ms);
+        let Some(accepted) = steered.map_err(|refused| refused.to_string())? else {
+            return Ok(None);
+        };
+        let notices = next.tick(now_ms);
+        self.put_in_force(next).map_err(|error| error.to_string())?;
+        self.log_notices(&notices);
+        Ok(Some(accepted.moved_slots))
+    }
+
+    fn overrides(&self, backend: &str) -> bool {
+        let mut overrides = self.engine.overrides().iter();
+        overrides.any(|known| known.backend == backend)
+    }
+}
+
+/// Tells which overrides have begun and ended between `before` and `now`.
+pub(super) fn log_overrides(before: &[Override], now: &[Override]) {
+    let is_in = |known: &Override, all: &[Override]| {
+        let mut all = all.iter();
+        all.any(|other| (&other.backend, other.state) == (&known.backend, known.state))
+    };
+    for known in now.iter().filter(|known| !is_in(known, before)) {
+        let (backend, state) = (&known.backend, name_of(known.state));
+        tracing::warn!(backend, "{state} overrides the partition map");
+    }
+    for known in before.iter().filter(|known| !is_in(known, now)) {
+        let (backend, state) = (&known.backend, name_of(known.state));
+        tracing::info!(backend, "{state} no longer overrides the partition map");
+    }
+}
+
+/// A state as the partition map writes it.
+pub(super) fn name_of(state: BackendState) -> &'static str {
+    match state {
+        BackendState::Active => "active",
+        BackendState::Drain => "drain",
+        BackendState::Off => "off",
+    }
+}
