@@ -15,7 +15,7 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 use staterouter::admin::{AdminOptions, AdminServer};
-use staterouter::config::BackendAddress;
+use staterouter::config::{AdminToken, BackendAddress};
 use staterouter::control::clock::Clock;
 use staterouter::control::engine::PeerView;
 use staterouter::control::handle::{Command, ControlEnd, PeerNews, Published, handle};
@@ -143,6 +143,7 @@ fn published(verdicts: [Verdict; 2]) -> Published {
             steady: 16_384,
             ..StageCounts::default()
         },
+        under_way: Vec::new(),
         longest_session_timeout_minutes: 20,
         peers: Vec::new(),
     };
@@ -158,6 +159,7 @@ fn published(verdicts: [Verdict; 2]) -> Published {
             clock: Clock::start(),
         },
         metrics: Pool::default(),
+        token: None,
     }
 }
 
@@ -275,6 +277,51 @@ fn a_reload_is_answered_with_its_outcome() {
     });
     assert_eq!(refused.status, 422);
     assert_eq!(refused.json()["faults"], json!(["map.yaml:3:5: bad"]));
+}
+
+#[test]
+fn whoever_changes_something_shows_the_token_where_there_is_one() {
+    let mut admin = Admin::start(UNHURRIED);
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("token");
+    std::fs::write(&path, "0123456789abcdef\n").unwrap();
+    let token = Some(AdminToken::read(&path).unwrap());
+    let with_token = Published {
+        token,
+        ..published([Verdict::Up, Verdict::Up])
+    };
+    admin.control.published.send_replace(with_token.into());
+    for (line, error) in [
+        ("", false),
+        ("authorization: Bearer 0123456789abcdeX\r\n", true),
+    ] {
+        let answer = admin.ask(&format!("POST /reload HTTP/1.1\r\n{line}\r\n"));
+        assert_eq!(answer.status, 401, "{}", answer.head);
+        let challenge = "www-authenticate: bearer realm=";
+        assert!(answer.head.contains(challenge), "{}", answer.head);
+        let is_told = answer.head.contains("error=\"invalid_token\"");
+        assert_eq!(is_told, error, "{}", answer.head);
+    }
+    assert!(admin.control.commands.try_recv().is_err());
+    // Who only looks needs none.
+    assert_eq!(admin.get("/status").status, 200);
+    let mut stream = admin.connect();
+    let request = "POST /reload HTTP/1.1\r\nhost: a\r\nconnection: close\r\n\
+                   Authorization: Bearer 0123456789abcdef\r\n\r\n";
+    stream.write_all(request.as_bytes()).unwrap();
+    match admin.control.commands.blocking_recv() {
+        Some(Command::Reload(answer)) => answer.send(outcome(ReloadResult::Unchanged, 3)).unwrap(),
+        other => unreachable!("{other:?}"),
+    }
+    assert_eq!(Answer::read(stream).status, 200);
+}
+
+#[test]
+fn a_web_page_cannot_change_anything_without_a_token() {
+    let mut admin = Admin::start(UNHURRIED);
+    let answer = admin.ask("POST /reload HTTP/1.1\r\norigin: http://elsewhere\r\n\r\n");
+    assert_eq!(answer.status, 403, "{}", answer.head);
+    assert!(admin.control.commands.try_recv().is_err());
 }
 
 #[test]
@@ -469,7 +516,7 @@ fn a_peer_that_is_none_costs_a_failure_and_no_memory() {
     let mut admin = Admin::with_peers(&peers, UNHURRIED);
     for (index, wanted) in [
         (0, "no HTTP answer: "),
-        (1, "it answered 404 Not Found"),
+        (1, "it answered 404"),
         (2, "its answer is longer than 4194304 bytes"),
         (3, "no HTTP answer: "),
     ] {

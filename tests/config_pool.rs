@@ -18,7 +18,7 @@ fn parse(below: &str) -> Config {
 #[test]
 fn every_key_of_the_pool_is_read() {
     let config = parse(
-        "admin: {listen: \"[::1]:8080\"}
+        "admin: {listen: \"[::1]:8080\", token_file: token}
 peers: [Proxy-B.example:42480, \"[fd00::6]:1\"]
 health: {interval: 500ms, timeout: 2s, fall: 5, rise: 4, flap_window: 1m, max_rise: 4}
 handover:
@@ -33,7 +33,15 @@ handover:
 ",
     );
     let listen = "[::1]:8080".parse().ok();
-    assert_eq!(config.admin, AdminConfig { listen });
+    let token_file = Some("token".into());
+    assert_eq!(
+        config.admin,
+        AdminConfig {
+            listen,
+            token_file,
+            token: None
+        }
+    );
     let peers: Vec<String> = config.peers.iter().map(ToString::to_string).collect();
     assert_eq!(peers, ["proxy-b.example:42480", "[fd00::6]:1"]);
     let health = HealthConfig {

@@ -1,12 +1,15 @@
 //! From a request to its answer.
 
+use std::net::IpAddr;
+
 use http_body_util::{BodyExt, Full, LengthLimitError, Limited};
 use hyper::body::{Body, Bytes};
-use hyper::header::{ALLOW, CACHE_CONTROL, CONTENT_TYPE, HeaderValue};
+use hyper::header::{ALLOW, CACHE_CONTROL, CONTENT_TYPE, HeaderValue, WWW_AUTHENTICATE};
 use hyper::{Method, Request, Response, StatusCode};
 use serde::Serialize;
 
 use super::AdminOptions;
+use super::access::{self, Denied};
 use crate::control::handle::{ControlGone, ControlHandle};
 use crate::control::status::{ReloadResult, Status, Verdict};
 use crate::metrics::Metrics;
@@ -40,9 +43,10 @@ const PAGES: [(&str, Page); 6] = [
     ("/metrics", Page::Metrics),
 ];
 
-/// Answers one request.
+/// Answers one request, which came from `peer`.
 pub(super) async fn answer<B>(
     request: Request<B>,
+    peer: IpAddr,
     control: &ControlHandle,
     metrics: &Metrics,
     options: &AdminOptions,
@@ -57,6 +61,12 @@ where
     };
     if !page.methods().contains(request.method()) {
         return page.wrong_method();
+    }
+    let token = control.published().token.clone();
+    if page.changes_something()
+        && let Err(denied) = access::check(request.headers(), peer, token.as_ref())
+    {
+        return denied.into();
     }
     if let Err(refusal) = skip_body(request.into_body(), options).await {
         return refusal;
@@ -84,6 +94,13 @@ impl Page {
         }
     }
 
+    fn changes_something(self) -> bool {
+        match self {
+            Self::Reload => true,
+            Self::Healthz | Self::Readyz | Self::Peer | Self::Status | Self::Metrics => false,
+        }
+    }
+
     fn wrong_method(self) -> Response<Full<Bytes>> {
         let allowed = match self {
             Self::Reload => "POST",
@@ -93,6 +110,18 @@ impl Page {
         let mut response = text(StatusCode::METHOD_NOT_ALLOWED, &message);
         let headers = response.headers_mut();
         headers.insert(ALLOW, HeaderValue::from_static(allowed));
+        response
+    }
+}
+
+impl From<Denied> for Response<Full<Bytes>> {
+    fn from(denied: Denied) -> Self {
+        let Some(challenge) = denied.challenge() else {
+            return text(StatusCode::FORBIDDEN, &denied.to_string());
+        };
+        let mut response = text(StatusCode::UNAUTHORIZED, &denied.to_string());
+        let headers = response.headers_mut();
+        headers.insert(WWW_AUTHENTICATE, HeaderValue::from_static(challenge));
         response
     }
 }

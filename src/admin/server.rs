@@ -185,7 +185,7 @@ async fn serve(
 ) {
     let (control, metrics, options) = (&control, &metrics, &options);
     let answer = service_fn(|request| async move {
-        Ok::<_, Infallible>(pages::answer(request, control, metrics, options).await)
+        Ok::<_, Infallible>(pages::answer(request, peer.ip(), control, metrics, options).await)
     });
     let connection = http1::Builder::new()
         .timer(TokioTimer::new())

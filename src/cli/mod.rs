@@ -3,14 +3,18 @@
 //! Each command is one file. Exit codes: 0 fine, 1 the command's own finding (faults, losses),
 //! 2 wrong usage, 3 could not run.
 
+mod admins;
 mod bench;
 mod check;
 mod demo;
+mod human;
 mod log_args;
 mod output;
 mod route;
 mod serve;
 mod state_server;
+mod status;
+mod table;
 
 use std::process::ExitCode;
 
@@ -60,6 +64,8 @@ enum Command {
     Route(route::RouteArgs),
     /// Three state servers, the proxy and a small web farm on this machine; nothing to configure
     Demo(demo::DemoArgs),
+    /// Show how running proxies and their backends are; exit 1 if something is wrong
+    Status(status::StatusArgs),
     /// Simulate a web farm against a running proxy or state server; exit 1 on any wrong answer
     Bench(bench::BenchArgs),
 }
@@ -72,6 +78,7 @@ pub fn run() -> ExitCode {
         Command::Check(args) => check::run(&args),
         Command::Route(args) => route::run(&args),
         Command::Demo(args) => demo::run(&args),
+        Command::Status(args) => status::run(&args),
         Command::Bench(args) => bench::run(&args),
     };
     exit.into()

@@ -4,7 +4,11 @@ use std::time::Duration;
 
 pub use ipnet::IpNet as Network;
 
+use super::address::BackendAddress;
 use super::allow::NETWORK;
+use super::kinds::{Mistake, Text};
+use super::partition_map::NAME;
+use super::sections::PEER;
 use super::units::{self, SIZE, TIME};
 
 /// Reads a size with its unit, such as `512MiB`, into bytes.
@@ -29,5 +33,26 @@ pub fn parse_duration(text: &str) -> Result<Duration, String> {
 /// # Errors
 /// A text for the person who wrote the argument.
 pub fn parse_network(text: &str) -> Result<Network, String> {
-    (NETWORK.parse)(text).map_err(|mistake| mistake.help.unwrap_or(mistake.problem))
+    parse(&NETWORK, text)
+}
+
+/// Reads the address of an admin server, such as `127.0.0.1:42480`.
+///
+/// # Errors
+/// A text for the person who wrote the argument.
+pub fn parse_admin(text: &str) -> Result<BackendAddress, String> {
+    parse(&PEER, text)
+}
+
+/// Reads the name of a backend, such as `state-a`.
+///
+/// # Errors
+/// A text for the person who wrote the argument.
+pub fn parse_backend_name(text: &str) -> Result<String, String> {
+    parse(&NAME, text)
+}
+
+fn parse<T>(kind: &Text<T>, text: &str) -> Result<T, String> {
+    let mistake = |Mistake { problem, help }| help.unwrap_or(problem);
+    (kind.parse)(text).map_err(mistake)
 }

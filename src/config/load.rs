@@ -10,6 +10,7 @@ use super::fault::Faults;
 use super::partition_map::PartitionMap;
 use super::raw::MAX_FILE_BYTES;
 use super::staterouter_file::{Config, MainFile};
+use super::token::AdminToken;
 
 /// Both files, without a fault.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -38,18 +39,33 @@ pub enum LoadError {
     Faults(#[from] Faults),
 }
 
-/// Reads the main file at `path` and the partition map it names.
+/// Reads the main file at `path`, the partition map and the token it names.
 ///
 /// # Errors
 /// [`LoadError::Io`] if the main file cannot be read, else the faults of both files together. A
-/// partition map that cannot be read is a fault of the main file, at its `partition_map`.
+/// partition map that cannot be read is a fault of the main file, at its `partition_map`; so is a
+/// token, at its `admin.token_file`.
 pub fn load(path: &Path) -> Result<Loaded, LoadError> {
     let bytes = read_file(path)?;
     let MainFile {
-        config,
+        mut config,
         partition_map,
+        token_file,
         mut report,
     } = MainFile::read(&bytes, &path.to_string_lossy());
+    if let Some((path, place)) = token_file {
+        match AdminToken::read(&path) {
+            Ok(token) => config
+                .iter_mut()
+                .for_each(|config| config.admin.token = Some(token.clone())),
+            Err(problem) => {
+                let problem = format!("no token in {}: {problem}", path.display());
+                report
+                    .sink
+                    .add(place, problem, "write one with `openssl rand -hex 32`");
+            }
+        }
+    }
     let Some((map_path, place)) = partition_map else {
         return Err(report.into_faults().into());
     };
@@ -125,7 +141,7 @@ fn read_file(path: &Path) -> Result<Vec<u8>, Unreadable> {
     })
 }
 
-fn read_regular(path: &Path) -> io::Result<Vec<u8>> {
+pub(super) fn read_regular(path: &Path) -> io::Result<Vec<u8>> {
     // Asked before opening: opening a pipe would wait for its other end.
     if !std::fs::metadata(path)?.is_file() {
         return Err(io::Error::new(

@@ -24,11 +24,14 @@ mod reader;
 mod sections;
 mod settings;
 mod staterouter_file;
+mod token;
 mod units;
 
 pub use address::{AddressError, BackendAddress, BackendHost};
 pub use allow::AllowList;
-pub use arguments::{Network, parse_duration, parse_network, parse_size};
+pub use arguments::{
+    Network, parse_admin, parse_backend_name, parse_duration, parse_network, parse_size,
+};
 pub use fault::{Fault, Faults};
 pub use load::{LoadError, Loaded, load, load_partition_map};
 pub use partition_map::{
@@ -39,6 +42,7 @@ pub use settings::{
     PEER_SILENCE, Timeouts,
 };
 pub use staterouter_file::Config;
+pub use token::{AdminToken, TokenError};
 
 /// A JSON Schema that editors check one of the files with.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -297,7 +297,7 @@ const STATES: Choice<BackendState> = Choice(&[
     ("off", BackendState::Off),
 ]);
 
-const NAME: Text<String> = Text {
+pub(super) const NAME: Text<String> = Text {
     wanted: "a name of 1 to 63 letters, digits, `.`, `_` and `-`",
     pattern: Some("^[A-Za-z0-9._-]{1,63}$"),
     parse: |text| {

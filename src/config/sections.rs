@@ -129,15 +129,32 @@ pub(super) fn read_log(map: &mut MapReader<'_, '_>) -> LogConfig {
     }
 }
 
+/// The keys of the admin server, with their places.
+pub(super) struct AdminDraft {
+    pub(super) listen: Field<Option<SocketAddr>>,
+    pub(super) token_file: Field<Option<PathBuf>>,
+}
+
 /// The admin server.
-pub(super) fn read_admin(map: &mut MapReader<'_, '_>) -> Field<Option<SocketAddr>> {
-    map.optional(
-        "listen",
-        "IP address and port of the admin server; the other proxies and the metrics collector \
-         reach it there. `off` for none.",
-        &ADMIN_LISTEN,
-        AdminConfig::default().listen,
-    )
+pub(super) fn read_admin(map: &mut MapReader<'_, '_>) -> AdminDraft {
+    let default = AdminConfig::default();
+    AdminDraft {
+        listen: map.optional(
+            "listen",
+            "IP address and port of the admin server; the other proxies and the metrics collector \
+             reach it there. `off` for none.",
+            &ADMIN_LISTEN,
+            default.listen,
+        ),
+        token_file: map.optional(
+            "token_file",
+            "The file that holds the token which whoever changes something over the admin server \
+             has to show, 16 characters or more. A relative path is relative to the directory of \
+             this file. `off` for none: then only this machine may change something.",
+            &TOKEN_FILE,
+            default.token_file,
+        ),
+    }
 }
 
 /// When a backend counts as down, and as up again.
@@ -427,6 +444,20 @@ pub(super) const FILE_PATH: Text<PathBuf> = Text {
     write: |path| path.display().to_string(),
     secret: false,
 };
+
+const TOKEN_FILE: Text<Option<PathBuf>> = Text {
+    wanted: "the path of a file, or `off`",
+    pattern: None,
+    parse: |text| match text {
+        NO_FILE => Ok(None),
+        _ => (FILE_PATH.parse)(text).map(Some),
+    },
+    write: |path| path.as_ref().map_or(NO_FILE.to_owned(), FILE_PATH.write),
+    secret: false,
+};
+
+/// In place of the path of a file.
+const NO_FILE: &str = "off";
 
 /// A number from the file whose range lies far below the type's end on every platform.
 pub(super) fn to_usize(number: u64) -> usize {

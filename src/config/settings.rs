@@ -4,6 +4,7 @@ use std::net::{Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 use std::time::Duration;
 
+use super::token::AdminToken;
 use crate::health::Thresholds;
 
 /// A peer that has said nothing for this long does not count as heard any more. Until then it may
@@ -43,10 +44,15 @@ pub struct Limits {
 }
 
 /// Where the proxy answers about itself.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct AdminConfig {
     /// The address of the admin server; `None` for no admin server.
     pub listen: Option<SocketAddr>,
+    /// Path of the file with the token that whoever changes something has to show; a relative path
+    /// of the main file is already joined to the directory of that file.
+    pub token_file: Option<PathBuf>,
+    /// What stands there; `None` for a config that was not read by [`load`](super::load), too.
+    pub token: Option<AdminToken>,
 }
 
 /// When a backend counts as down, and as up again.
@@ -163,6 +169,8 @@ impl Default for AdminConfig {
         const PORT: u16 = 42480;
         AdminConfig {
             listen: Some(SocketAddr::from((Ipv4Addr::LOCALHOST, PORT))),
+            token_file: None,
+            token: None,
         }
     }
 }

@@ -12,7 +12,7 @@ use super::kinds::Integer;
 use super::outline::Outline;
 use super::raw;
 use super::reader::{Field, MapReader, Read, read_map, read_nothing};
-use super::sections::{self, HandoverDraft, require_order};
+use super::sections::{self, AdminDraft, HandoverDraft, require_order};
 use super::settings::{
     AdminConfig, HandoverConfig, HealthConfig, Limits, LogConfig, PEER_SILENCE, Timeouts,
 };
@@ -79,6 +79,8 @@ pub(crate) struct MainFile<'t> {
     pub(crate) config: Option<Config>,
     /// The path of the partition map and its place, whatever else is wrong.
     pub(crate) partition_map: Option<(PathBuf, Place)>,
+    /// The same for the file with the token of the admin server.
+    pub(crate) token_file: Option<(PathBuf, Place)>,
     pub(crate) report: Report<'t>,
 }
 
@@ -93,23 +95,28 @@ impl<'t> MainFile<'t> {
             return MainFile {
                 config: None,
                 partition_map: None,
+                token_file: None,
                 report,
             };
         };
         let directory = Path::new(file_name).parent().unwrap_or(Path::new(""));
         let Config {
             partition_map,
+            admin,
             handover,
             ..
         } = &mut draft.config;
         *partition_map = directory.join(&partition_map);
         handover.state_file = directory.join(&handover.state_file);
+        admin.token_file = admin.token_file.as_ref().map(|path| directory.join(path));
+        let token_file = admin.token_file.clone().zip(draft.token_file_place);
         let path = draft.config.partition_map.clone();
         let partition_map = draft.partition_map.found().map(|(_, place)| (path, place));
         let config = partition_map.is_some().then_some(draft.config);
         MainFile {
             config,
             partition_map,
+            token_file,
             report,
         }
     }
@@ -124,6 +131,7 @@ pub(crate) fn outline() -> Outline {
 struct Draft {
     config: Config,
     partition_map: Read<PathBuf>,
+    token_file_place: Option<Place>,
 }
 
 const DEFAULT_LISTEN: SocketAddr =
@@ -167,22 +175,32 @@ fn read_config(map: &mut MapReader<'_, '_>) -> Draft {
         config.workers as u64,
     );
     config.workers = sections::to_usize(workers.value);
-    read_sections(map, &mut config, &listen);
+    let token_file_place = read_sections(map, &mut config, &listen);
     Draft {
         config,
         partition_map,
+        token_file_place,
     }
 }
 
-fn read_sections(map: &mut MapReader<'_, '_>, config: &mut Config, listen: &Field<SocketAddr>) {
+/// Reads everything that stands in a section; returns the place of `admin.token_file`.
+fn read_sections(
+    map: &mut MapReader<'_, '_>,
+    config: &mut Config,
+    listen: &Field<SocketAddr>,
+) -> Option<Place> {
     let doc = "How long things may take.";
     let (timeouts, operation) = map.section("timeouts", doc, sections::read_timeouts);
     config.timeouts = timeouts;
     let doc = "How large and how many things may be.";
     config.limits = map.section("limits", doc, sections::read_limits);
     let doc = "Where the proxy answers about itself.";
-    let admin = map.section("admin", doc, sections::read_admin);
+    let AdminDraft {
+        listen: admin,
+        token_file,
+    } = map.section("admin", doc, sections::read_admin);
     config.admin.listen = admin.value;
+    config.admin.token_file = token_file.value;
     let peers = map.list(
         "peers",
         "Admin addresses of the other proxies of the farm. They agree before other backends \
@@ -200,6 +218,7 @@ fn read_sections(map: &mut MapReader<'_, '_>, config: &mut Config, listen: &Fiel
     config.handover = handover.handover;
     let doc = "What is logged, and how.";
     config.log = map.section("log", doc, sections::read_log);
+    token_file.place
 }
 
 fn require_allow<T>(

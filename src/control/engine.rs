@@ -99,6 +99,18 @@ impl Engine {
         self.members[self.placement.owner(slot).index()].place
     }
 
+    /// Name of the backend at `place`, `?` if there is none.
+    pub fn name_of(&self, place: Place) -> &str {
+        let mut members = self.members.iter();
+        let member = members.find(|member| member.place == place);
+        member.map_or("?", |member| &member.spec.name)
+    }
+
+    /// How long the stages of a slot last.
+    pub fn times(&self) -> Times {
+        Times::from_config(&self.config.handover, self)
+    }
+
     /// The longest session timeout that this proxy or a peer has seen, in minutes; 0 for none.
     pub fn longest_timeout_minutes(&self) -> u32 {
         self.longest_timeout_minutes
@@ -205,7 +217,7 @@ impl Engine {
     /// Takes every slot on to where it is now; what is new for the log. Slots may have changed
     /// without it.
     pub fn tick(&mut self, now_ms: u64) -> Vec<Notice> {
-        let times = Times::from_config(&self.config.handover, self);
+        let times = self.times();
         self.given_up
             .retain(|server| now_ms.saturating_sub(server.since_ms) < times.lifetime_ms);
         let standings = self.standings();

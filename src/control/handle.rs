@@ -7,6 +7,7 @@ use tokio::sync::{mpsc, oneshot, watch};
 
 use super::peer::PeerState;
 use super::status::{ReloadOutcome, Status};
+use crate::config::AdminToken;
 use crate::metrics::Pool;
 
 /// Requests that wait for control at most.
@@ -39,6 +40,8 @@ pub struct Published {
     pub peer: PeerState,
     /// What `GET /metrics` answers beside what the workers count.
     pub metrics: Pool,
+    /// What whoever changes something has to show; `None` where this machine alone may.
+    pub token: Option<AdminToken>,
 }
 
 /// Control does not answer: it has ended, or is overwhelmed.

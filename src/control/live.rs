@@ -23,8 +23,8 @@ pub fn merge(old: &Config, new: Config) -> (Config, Vec<&'static str>) {
     if keep("workers", merged.workers != old.workers) {
         merged.workers = old.workers;
     }
-    if keep("admin.listen", merged.admin != old.admin) {
-        merged.admin = old.admin;
+    if keep("admin.listen", merged.admin.listen != old.admin.listen) {
+        merged.admin.listen = old.admin.listen;
     }
     if keep("peers", merged.peers != old.peers) {
         merged.peers.clone_from(&old.peers);
@@ -105,6 +105,7 @@ mod tests {
             "health: {interval: 3s, fall: 1}",
             "handover: {settle: 50s, failover: off, max_moved_share: 3}",
             "log: {level: debug}",
+            "admin: {token_file: token}",
         ] {
             let new = config(&format!("{OLD}{yaml}"));
             assert_ne!(new, old, "{yaml}");

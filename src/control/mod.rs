@@ -3,8 +3,8 @@
 //! * [`engine`]: the pool and what becomes of it.
 //! * [`start`]: where control begins, from what is on disk.
 //! * [`run`]: the control thread; `reload`, `replay` and `peers` are parts of it.
-//! * [`handle`], [`status`], [`peer`]: what others may ask, and what they are told; `view` writes it
-//!   down.
+//! * [`handle`], [`status`], [`peer`]: what others may ask, and what they are told; `view` and
+//!   `under_way` write it down.
 //! * [`memory`], [`slot_groups`], [`state_file`], [`owed`]: what is remembered over a restart.
 //! * [`watch`], [`live`]: files that change, and which of their keys take effect at once; `files`
 //!   reads them.
@@ -30,6 +30,7 @@ pub mod slot_groups;
 pub mod start;
 pub mod state_file;
 pub mod status;
+mod under_way;
 mod view;
 pub mod watch;
 

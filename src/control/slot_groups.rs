@@ -34,7 +34,7 @@ struct BeforeGroup {
 
 #[derive(Serialize, Deserialize)]
 #[serde(remote = "Stage", rename_all = "lowercase")]
-enum StageName {
+pub(super) enum StageName {
     Steady,
     Settle,
     Move1,

@@ -3,6 +3,9 @@
 
 use serde::Serialize;
 
+use super::slot_groups::StageName;
+use crate::handover::Stage;
+
 /// The state of the proxy at one moment. Times are Unix time in milliseconds.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Status {
@@ -23,6 +26,8 @@ pub struct Status {
     pub backends: Vec<BackendStatus>,
     /// All slots, by stage.
     pub slots: StageCounts,
+    /// What is going on in the slots that are not steady, by stage and places.
+    pub under_way: Vec<UnderWay>,
     /// The longest session timeout seen, here or by a peer, in minutes; 0 for none so far.
     pub longest_session_timeout_minutes: u32,
     /// The other proxies, in the order of the main file.
@@ -128,6 +133,28 @@ pub struct StageCounts {
     pub back: usize,
     /// The failed backend is back, everything is served where it is.
     pub wait: usize,
+}
+
+/// Slots with the same places in the same stage. `docs/handover.md` explains stages and places.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct UnderWay {
+    /// The stage.
+    #[serde(with = "StageName")]
+    pub stage: Stage,
+    /// Name of the first place: where sessions move to, or who stands in.
+    pub first: String,
+    /// Name of the second place: where sessions move from, or who failed.
+    pub second: String,
+    /// How many slots.
+    pub slots: usize,
+    /// When it began in the first of them: the handover as a whole, the stage of a failure.
+    pub began_ms: u64,
+    /// When the stage should end in the first of them; those of a failure end when the backend
+    /// answers, too.
+    pub stage_ends_ms: u64,
+    /// When it ends in the last of them if nothing holds it up: the handover as a whole, of the
+    /// stages of a failure `wait`; `null` for the others.
+    pub ends_ms: Option<u64>,
 }
 
 /// Another proxy of the farm.

@@ -11,6 +11,7 @@ use super::peer::PeerState;
 use super::status::{
     BackendStatus, LastReload, PeerStatus, ReloadResult, StageCounts, Status, Verdict,
 };
+use super::under_way::under_way;
 use crate::config::BackendState;
 use crate::handover::{Place, SlotState, Stage};
 use crate::health;
@@ -59,6 +60,7 @@ impl About {
             last_reload,
             backends: backends(engine, reasons),
             slots: stages(in_force),
+            under_way: under_way(in_force, &engine.times(), |place| engine.name_of(place)),
             longest_session_timeout_minutes: engine.longest_timeout_minutes(),
             peers,
         };
@@ -77,6 +79,7 @@ impl About {
             status,
             peer,
             metrics,
+            token: engine.config().admin.token.clone(),
         }
     }
 }

@@ -1,0 +1,145 @@
+//! Asks an admin server: another proxy's, or the one that a command is about.
+
+use std::time::Duration;
+
+use http_body_util::{BodyExt, Full, LengthLimitError, Limited};
+use hyper::body::Bytes;
+use hyper::client::conn::http1;
+use hyper::header::{AUTHORIZATION, CONNECTION, HOST};
+use hyper::{Method, Request};
+use hyper_util::rt::TokioIo;
+use tokio::task::JoinSet;
+use tokio::time::Instant;
+
+use crate::backend::{ConnectError, Dialer};
+use crate::config::{AdminToken, BackendAddress};
+
+/// Bytes of an answer: enough for a report in which every slot is in a state of its own.
+const MAX_BODY_BYTES: usize = 4 << 20;
+
+/// Why an admin server has not answered.
+#[derive(Debug, thiserror::Error)]
+pub enum AskError {
+    /// Its name is unknown, or it cannot be connected to.
+    #[error(transparent)]
+    Connect(#[from] ConnectError),
+    /// It took too long.
+    #[error("no answer within {} ms", .limit.as_millis())]
+    TimedOut {
+        /// How long it had.
+        limit: Duration,
+    },
+    /// It broke off or does not speak HTTP.
+    #[error("no HTTP answer: {0}")]
+    Http(#[from] hyper::Error),
+    /// It sent too much.
+    #[error("its answer is longer than {MAX_BODY_BYTES} bytes")]
+    TooLong,
+    /// It broke off in its answer.
+    #[error("its answer broke off: {0}")]
+    BrokeOff(Box<dyn std::error::Error + Send + Sync>),
+    /// Its address, or what it is asked for, makes no request.
+    #[error("cannot ask for it: {0}")]
+    Unaskable(#[from] hyper::http::Error),
+}
+
+/// What an admin server has answered.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Answer {
+    /// The HTTP status.
+    pub status: u16,
+    /// The body as it came.
+    pub body: Vec<u8>,
+}
+
+/// One admin server. Every question has a connection of its own: whether the server can be reached
+/// at all is part of it.
+#[derive(Debug)]
+pub struct AdminClient {
+    dialer: Dialer,
+    host: String,
+    limit: Duration,
+}
+
+impl AdminClient {
+    /// The server at `address`, which has `limit` for each answer, connecting included.
+    pub fn new(address: BackendAddress, limit: Duration) -> Self {
+        Self {
+            host: address.to_string(),
+            dialer: Dialer::new(address),
+            limit,
+        }
+    }
+
+    /// Host and port of the server.
+    pub fn address(&self) -> &str {
+        &self.host
+    }
+
+    /// Asks for `path` with GET. Needs a runtime with timers and sockets.
+    ///
+    /// # Errors
+    /// [`AskError`]; an answer with another status than 200 is none.
+    pub async fn get(&mut self, path: &str) -> Result<Answer, AskError> {
+        self.ask(Method::GET, path, None, Vec::new()).await
+    }
+
+    /// Asks for `path` with POST, with `token` where the server wants one.
+    ///
+    /// # Errors
+    /// As for [`Self::get`].
+    pub async fn post(
+        &mut self,
+        path: &str,
+        token: Option<&AdminToken>,
+        body: Vec<u8>,
+    ) -> Result<Answer, AskError> {
+        self.ask(Method::POST, path, token, body).await
+    }
+
+    async fn ask(
+        &mut self,
+        method: Method,
+        path: &str,
+        token: Option<&AdminToken>,
+        body: Vec<u8>,
+    ) -> Result<Answer, AskError> {
+        let limit = self.limit;
+        let mut request = Request::builder()
+            .method(method)
+            .uri(path)
+            .header(HOST, &self.host)
+            .header(CONNECTION, "close");
+        if let Some(token) = token {
+            request = request.header(AUTHORIZATION, token.header());
+        }
+        let request = request.body(Full::new(Bytes::from(body)))?;
+        let exchanged = tokio::time::timeout(limit, exchange(&mut self.dialer, request, limit));
+        exchanged.await.unwrap_or(Err(AskError::TimedOut { limit }))
+    }
+}
+
+async fn exchange(
+    dialer: &mut Dialer,
+    request: Request<Full<Bytes>>,
+    limit: Duration,
+) -> Result<Answer, AskError> {
+    let stream = dialer.connect(Instant::now() + limit).await?;
+    let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await?;
+    // Ends with this function.
+    let mut driver = JoinSet::new();
+    driver.spawn(connection);
+    let response = sender.send_request(request).await?;
+    let status = response.status().as_u16();
+    match Limited::new(response.into_body(), MAX_BODY_BYTES)
+        .collect()
+        .await
+    {
+        Ok(body) => Ok(Answer {
+            status,
+            body: body.to_bytes().into(),
+        }),
+        Err(error) if error.is::<LengthLimitError>() => Err(AskError::TooLong),
+        Err(error) => Err(AskError::BrokeOff(error)),
+    }
+}

@@ -1,0 +1,76 @@
+//! The proxies that a command asks, and the token it shows them.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use crate::admin::client::{AdminClient, Answer, AskError};
+use crate::config::{self, AdminToken, BackendAddress};
+
+/// How long a proxy may take to answer.
+const ANSWER_LIMIT: Duration = Duration::from_secs(10);
+
+/// Where to ask.
+#[derive(Debug, Clone, clap::Args)]
+pub(super) struct AdminArgs {
+    /// Address of the proxy's admin server; give it several times to ask several proxies
+    #[arg(
+        long = "admin",
+        value_name = "ADDR",
+        default_value = "127.0.0.1:42480",
+        value_parser = config::parse_admin
+    )]
+    pub(super) admins: Vec<BackendAddress>,
+}
+
+/// What is shown to those that let nobody change something without it.
+#[derive(Debug, Clone, clap::Args)]
+pub(super) struct TokenArgs {
+    /// The file with the token of the admin server (`admin.token_file`)
+    #[arg(long, value_name = "FILE")]
+    token_file: Option<PathBuf>,
+}
+
+impl AdminArgs {
+    /// A client for each, in order.
+    pub(super) fn clients(&self) -> Vec<AdminClient> {
+        self.admins.iter().map(client).collect()
+    }
+}
+
+/// A client for the proxy whose admin server is at `address`.
+pub(super) fn client(address: &BackendAddress) -> AdminClient {
+    AdminClient::new(address.clone(), ANSWER_LIMIT)
+}
+
+impl TokenArgs {
+    /// The token, if there is one.
+    pub(super) fn token(&self) -> Result<Option<AdminToken>, String> {
+        let Some(path) = &self.token_file else {
+            return Ok(None);
+        };
+        let token = AdminToken::read(path);
+        token
+            .map(Some)
+            .map_err(|error| format!("no token in {}: {error}", path.display()))
+    }
+}
+
+/// The text of an answer of which no other form is known, for a message.
+pub(super) fn refusal(answer: &Answer) -> String {
+    const MAX_CHARS: usize = 300;
+    let text = String::from_utf8_lossy(&answer.body);
+    let shown = text.trim().chars().take(MAX_CHARS);
+    let shown: String = shown
+        .map(|c| if c.is_control() { ' ' } else { c })
+        .collect();
+    format!("it answered {}: {shown}", answer.status)
+}
+
+/// The body of an answer with status 200.
+pub(super) fn body_of(answer: Result<Answer, AskError>) -> Result<Vec<u8>, String> {
+    match answer {
+        Ok(answer) if answer.status == 200 => Ok(answer.body),
+        Ok(answer) => Err(refusal(&answer)),
+        Err(error) => Err(error.to_string()),
+    }
+}
