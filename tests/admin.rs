@@ -149,6 +149,7 @@ fn published(verdicts: [Verdict; 2]) -> Published {
     };
     Published {
         status,
+        history: Arc::default(),
         peer: PeerState {
             instance: INSTANCE.to_owned(),
             map_version: 3,

@@ -10,6 +10,7 @@ use serde::Serialize;
 
 use super::AdminOptions;
 use super::access::{self, Denied};
+use super::page;
 use crate::control::handle::{ControlGone, ControlHandle};
 use crate::control::status::{ReloadResult, Status, Verdict};
 use crate::metrics::Metrics;
@@ -25,22 +26,26 @@ const METRICS: &str = "text/plain; version=0.0.4; charset=utf-8";
 /// What can be asked.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Page {
+    Admin,
     Healthz,
     Readyz,
     Reload,
     Peer,
     Status,
     Metrics,
+    History,
 }
 
 /// Every page by its path.
-const PAGES: [(&str, Page); 6] = [
+const PAGES: [(&str, Page); 8] = [
+    ("/", Page::Admin),
     ("/healthz", Page::Healthz),
     ("/readyz", Page::Readyz),
     ("/reload", Page::Reload),
     ("/peer", Page::Peer),
     ("/status", Page::Status),
     ("/metrics", Page::Metrics),
+    ("/history", Page::History),
 ];
 
 /// Answers one request, which came from `peer`.
@@ -62,6 +67,7 @@ where
     if !page.methods().contains(request.method()) {
         return page.wrong_method();
     }
+    let query = request.uri().query().unwrap_or_default().to_owned();
     let token = control.published().token.clone();
     if page.changes_something()
         && let Err(denied) = access::check(request.headers(), peer, token.as_ref())
@@ -81,6 +87,8 @@ where
         Page::Peer => json(StatusCode::OK, &control.published().peer.report()),
         Page::Status => json(StatusCode::OK, &control.published().status),
         Page::Metrics => scrape(control, metrics),
+        Page::History => history(control, &query),
+        Page::Admin => page::response(),
     }
 }
 
@@ -88,23 +96,18 @@ impl Page {
     fn methods(self) -> &'static [Method] {
         match self {
             Self::Reload => &[Method::POST],
-            Self::Healthz | Self::Readyz | Self::Peer | Self::Status | Self::Metrics => {
-                &[Method::GET, Method::HEAD]
-            }
+            _ => &[Method::GET, Method::HEAD],
         }
     }
 
     fn changes_something(self) -> bool {
-        match self {
-            Self::Reload => true,
-            Self::Healthz | Self::Readyz | Self::Peer | Self::Status | Self::Metrics => false,
-        }
+        self.methods().contains(&Method::POST)
     }
 
     fn wrong_method(self) -> Response<Full<Bytes>> {
         let allowed = match self {
             Self::Reload => "POST",
-            Self::Healthz | Self::Readyz | Self::Peer | Self::Status | Self::Metrics => "GET, HEAD",
+            _ => "GET, HEAD",
         };
         let message = format!("ask for it with {allowed}");
         let mut response = text(StatusCode::METHOD_NOT_ALLOWED, &message);
@@ -174,6 +177,20 @@ async fn reload(control: &ControlHandle) -> Response<Full<Bytes>> {
     }
 }
 
+/// The samples that came after `since`, Unix time in milliseconds; all without it.
+fn history(control: &ControlHandle, query: &str) -> Response<Full<Bytes>> {
+    let since = query
+        .split('&')
+        .find_map(|part| part.strip_prefix("since="));
+    match since.unwrap_or("0").parse() {
+        Ok(since_ms) => json(StatusCode::OK, &control.published().history.page(since_ms)),
+        Err(_) => text(
+            StatusCode::BAD_REQUEST,
+            "since takes Unix time in milliseconds",
+        ),
+    }
+}
+
 fn scrape(control: &ControlHandle, metrics: &Metrics) -> Response<Full<Bytes>> {
     match metrics.scrape(&control.published().metrics) {
         Ok(text) => respond(StatusCode::OK, METRICS, text.into()),
@@ -195,7 +212,11 @@ fn text(status: StatusCode, message: &str) -> Response<Full<Bytes>> {
     respond(status, TEXT, format!("{message}\n").into())
 }
 
-fn respond(status: StatusCode, kind: &'static str, body: Bytes) -> Response<Full<Bytes>> {
+pub(super) fn respond(
+    status: StatusCode,
+    kind: &'static str,
+    body: Bytes,
+) -> Response<Full<Bytes>> {
     let mut response = Response::new(Full::new(body));
     *response.status_mut() = status;
     let headers = response.headers_mut();

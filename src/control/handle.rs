@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use tokio::sync::{mpsc, oneshot, watch};
 
+use super::history::History;
 use super::peer::PeerState;
 use super::status::{ReloadOutcome, Status};
 use crate::config::AdminToken;
@@ -36,6 +37,8 @@ pub struct PeerNews {
 pub struct Published {
     /// What `GET /status` answers.
     pub status: Status,
+    /// What `GET /history` answers.
+    pub history: Arc<History>,
     /// What `GET /peer` answers.
     pub peer: PeerState,
     /// What `GET /metrics` answers beside what the workers count.

@@ -18,6 +18,7 @@ use super::clock::Clock;
 use super::engine::{Engine, Notice};
 use super::files::Files;
 use super::handle::{Command, PeerNews, Published};
+use super::history::{Event, EventKind, EventLevel, Recorder};
 use super::owed::Owed;
 use super::peer;
 use super::peers::{FirstMeeting, Peers};
@@ -32,7 +33,7 @@ use crate::config::{BackendState, LogLevel};
 use crate::handover::{Place, SlotState};
 use crate::health::{Change, Verdict};
 use crate::log::LevelHandle;
-use crate::metrics::Reloads;
+use crate::metrics::{Metrics, Reloads};
 use crate::proxy::{self, Feedback, Report, SharedSnapshot};
 
 /// How often the engine is asked what the time has changed.
@@ -69,6 +70,9 @@ pub struct Control {
     pub(super) bursts: Bursts,
     pub(super) last_reload: Option<LastReload>,
     pub(super) reloads: Reloads,
+    pub(super) history: Recorder,
+    /// What the workers count.
+    pub(super) metrics: Arc<Metrics>,
     /// When it is said again that the state file cannot be written.
     pub(super) complain_ms: u64,
 }
@@ -156,6 +160,7 @@ impl Control {
         }
         self.advance();
         self.replay(now_ms);
+        self.sample(now_ms);
         let version = self.engine.map().version;
         self.peers.complain(version, now_ms);
         self.publish();
@@ -166,13 +171,20 @@ impl Control {
         }
     }
 
+    fn sample(&mut self, now_ms: u64) {
+        let members = self.engine.members().iter();
+        let backends = members.map(|member| (member.place, &member.metrics));
+        let unplaced = || self.metrics.unplaced();
+        self.history.sample(now_ms, unplaced, backends);
+    }
+
     /// Takes the slots on to where they are now.
     fn advance(&mut self) {
         let mut next = self.engine.clone();
         let notices = next.tick(self.clock.now_ms());
         let is_new = !notices.is_empty() || next.slots() != self.engine.slots();
         if is_new && self.try_to_put_in_force(next) {
-            self.log_notices(&notices);
+            self.tell(&notices);
         }
     }
 
@@ -217,6 +229,7 @@ impl Control {
             self.last_reload.clone(),
             self.reloads,
             self.peers.status(),
+            self.history.history(),
         )
     }
 
@@ -268,6 +281,17 @@ impl Control {
             Verdict::Down => tracing::warn!(backend, "backend is {to}: {reason}"),
             Verdict::Up | Verdict::Suspect => tracing::info!(backend, "backend is {to}: {reason}"),
         }
+        self.history.note(Event {
+            at_ms: self.clock.now_ms(),
+            kind: EventKind::Health,
+            level: match to {
+                Verdict::Down => EventLevel::Error,
+                Verdict::Suspect => EventLevel::Warn,
+                Verdict::Up => EventLevel::Info,
+            },
+            backend: Some(backend.to_owned()),
+            says: format!("is {to}: {reason}"),
+        });
         self.reasons.insert(place, reason.to_string());
         if from == Verdict::Down || to == Verdict::Down {
             self.advance();
@@ -376,7 +400,8 @@ impl Control {
         }
     }
 
-    pub(super) fn log_notices(&self, notices: &[Notice]) {
+    /// Logs what is new in the slots, and remembers it.
+    pub(super) fn tell(&mut self, notices: &[Notice]) {
         for Notice { level, text } in notices {
             match level {
                 LogLevel::Error => tracing::error!("{text}"),
@@ -385,6 +410,17 @@ impl Control {
                 LogLevel::Debug => tracing::debug!("{text}"),
                 LogLevel::Trace => tracing::trace!("{text}"),
             }
+            self.history.note(Event {
+                at_ms: self.clock.now_ms(),
+                kind: EventKind::Slots,
+                level: match level {
+                    LogLevel::Error => EventLevel::Error,
+                    LogLevel::Warn => EventLevel::Warn,
+                    LogLevel::Info | LogLevel::Debug | LogLevel::Trace => EventLevel::Info,
+                },
+                backend: None,
+                says: text.clone(),
+            });
         }
     }
 }

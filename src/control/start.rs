@@ -12,6 +12,7 @@ use super::clock::Clock;
 use super::engine::{Engine, Refused, ResumeError};
 use super::files::Files;
 use super::handle::{ControlHandle, handle};
+use super::history::Recorder;
 use super::owed::{Owed, OwedError};
 use super::peers::{FirstMeeting, Peers};
 use super::probes::Probes;
@@ -23,7 +24,7 @@ use super::status::{LastReload, ReloadOutcome, ReloadResult};
 use super::view::{About, Reasons};
 use crate::config::{Config, PartitionMap};
 use crate::log::LevelHandle;
-use crate::metrics::Reloads;
+use crate::metrics::{Metrics, Reloads};
 use crate::proxy::{Feedback, SharedSnapshot, share};
 
 /// What control begins with.
@@ -65,6 +66,8 @@ pub struct ControlEnds {
     pub feedback: Arc<Feedback>,
     /// What others may ask.
     pub handle: ControlHandle,
+    /// Where the workers count.
+    pub metrics: Arc<Metrics>,
 }
 
 /// What control leaves on disk and shows others when it has begun.
@@ -108,9 +111,11 @@ pub fn prepare(options: ControlOptions) -> Result<Prepared, ControlError> {
     let about = About::new(clock);
     let in_force = Arc::from(engine.slots());
     let reasons = Reasons::new();
-    let mut reloads = Reloads::default();
-    if let Some(last) = &last_reload {
-        reload::count(&mut reloads, last.outcome.result);
+    let (mut reloads, mut history) = (Reloads::default(), Recorder::new(clock.now_ms()));
+    if let Some(LastReload { at_ms, outcome }) = &last_reload {
+        reload::count(&mut reloads, outcome.result);
+        let events = reload::events(outcome, *at_ms);
+        events.into_iter().for_each(|event| history.note(event));
     }
     let peers = Peers::new(&engine.config().peers, clock.now_ms());
     let (meeting, may_serve) = FirstMeeting::new(clock.now_ms());
@@ -122,6 +127,7 @@ pub fn prepare(options: ControlOptions) -> Result<Prepared, ControlError> {
         last_reload.clone(),
         reloads,
         peers.status(),
+        history.history(),
     );
     let (handle, end) = handle(first);
     let (feedback, reports) = Feedback::channel();
@@ -131,6 +137,7 @@ pub fn prepare(options: ControlOptions) -> Result<Prepared, ControlError> {
         snapshot: share(engine.snapshot()),
         feedback,
         handle,
+        metrics: Arc::default(),
     };
     let inbox = Inbox {
         commands: end.commands,
@@ -158,6 +165,8 @@ pub fn prepare(options: ControlOptions) -> Result<Prepared, ControlError> {
         bursts: Bursts::default(),
         last_reload,
         reloads,
+        history,
+        metrics: Arc::clone(&ends.metrics),
         complain_ms: 0,
     };
     Ok(Prepared {

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use super::clock::Clock;
 use super::engine::{Engine, Member};
 use super::handle::Published;
+use super::history::History;
 use super::peer::PeerState;
 use super::status::{
     BackendStatus, LastReload, PeerStatus, ReloadResult, StageCounts, Status, Verdict,
@@ -49,6 +50,7 @@ impl About {
         last_reload: Option<LastReload>,
         reloads: Reloads,
         peers: Vec<PeerStatus>,
+        history: Arc<History>,
     ) -> Published {
         let up = engine.members().iter().filter(|member| member.is_up());
         let status = Status {
@@ -77,6 +79,7 @@ impl About {
         let metrics = pool(engine, &status, reloads);
         Published {
             status,
+            history,
             peer,
             metrics,
             token: engine.config().admin.token.clone(),
