@@ -1,7 +1,8 @@
 //! What operators, monitoring and the other proxies ask over HTTP, on an address of its own.
 //!
 //! * [`server`]: the thread, its connections and their bounds.
-//! * `pages`: what is asked and what is answered; `page`: the one for people; `access`: who may change something.
+//! * `pages`: what is asked and what is answered; `access`: who may change something.
+//! * `page`: the page for people.
 //! * [`client`]: asks an admin server.
 //! * `peers`: asks the other proxies, again and again.
 //!

@@ -46,7 +46,7 @@ function stateCell({ backend, nowMs }) {
   const badges = [html('span', { class: 'badge', 'data-level': level }, word)];
   if (backend.state === 'drain') badges.push(html('span', { class: 'badge', 'data-level': 'busy' }, 'draining'));
   if (backend.state === 'removed') badges.push(html('span', { class: 'badge', 'data-level': 'busy' }, 'leaving'));
-  if (backend.overridden) badges.push(html('span', { class: 'badge', 'data-level': 'rest' }, 'by override'));
+  if (backend.override) badges.push(html('span', { class: 'badge', 'data-level': 'rest' }, 'by override'));
   const since = word === 'off' ? undefined
     : html('span', { class: 'more', title: moment(backend.since_ms) }, `for ${duration(nowMs - backend.since_ms)}`);
   const reason = word !== 'off' && backend.reason ? html('span', { class: 'more reason' }, backend.reason) : undefined;

@@ -130,8 +130,8 @@ function showPeers(peers, mapVersion) {
   show(byId('peers'), [peers, mapVersion], () => {
     if (peers.length === 0) return html('p', { class: 'empty' }, 'This proxy is alone: it has no peers.');
     return html('ul', { class: 'peers' }, ...peers.map((peer) => {
-      const isOther = !peer.failure && peer.map_version !== mapVersion;
-      const [level, word] = peer.failure ? ['bad', 'silent'] : isOther ? ['warn', 'other map'] : ['good', 'answers'];
+      const isOther = !peer.failure && (peer.map_version !== mapVersion || peer.overrides_differ);
+      const [level, word] = peer.failure ? ['bad', 'silent'] : isOther ? ['warn', 'differs'] : ['good', 'answers'];
       return html('li', {}, html('span', { class: 'main name' }, peer.address), html('span', { class: 'badge', 'data-level': level }, word),
         html('span', { class: 'more' }, peer.failure ?? `version ${peer.map_version} of the partition map`));
     }));

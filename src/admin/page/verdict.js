@@ -118,6 +118,9 @@ function peerFindings(peer, version) {
   if (peer.map_version !== null && peer.map_version !== version) {
     return [{ level: 'warn', says: `The proxy at ${peer.address} has version ${peer.map_version} of the partition map, this one ${version}` }];
   }
+  if (peer.overrides_differ) {
+    return [{ level: 'warn', says: `The proxy at ${peer.address} has other overrides than this one: give them to every proxy` }];
+  }
   return [];
 }
 
