@@ -26,7 +26,7 @@ use super::probes::{ProbeResult, Probes};
 use super::replay::{ReplayEvent, Replayed, Replays};
 use super::state_file::{self, StateFileError};
 use super::status::LastReload;
-use super::view::{About, Reasons};
+use super::view::{About, Beside, Reasons};
 use super::watch::Watcher;
 use crate::backend::RemoveError;
 use crate::config::{BackendState, LogLevel};
@@ -222,15 +222,14 @@ impl Control {
     }
 
     fn to_publish(&self) -> Published {
-        self.about.publish(
-            &self.engine,
-            &self.in_force,
-            &self.reasons,
-            self.last_reload.clone(),
-            self.reloads,
-            self.peers.status(),
-            self.history.history(),
-        )
+        let beside = Beside {
+            reasons: &self.reasons,
+            last_reload: self.last_reload.clone(),
+            reloads: self.reloads,
+            peers: self.peers.status(),
+            history: self.history.history(),
+        };
+        self.about.publish(&self.engine, &self.in_force, beside)
     }
 
     /// Probes the backends that are in use.

@@ -5,13 +5,13 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use tokio::sync::oneshot;
+use tokio::sync::{oneshot, watch};
 
 use super::burst::Bursts;
 use super::clock::Clock;
 use super::engine::{Engine, Refused, ResumeError};
 use super::files::Files;
-use super::handle::{ControlHandle, handle};
+use super::handle::{ControlHandle, Published, handle};
 use super::history::Recorder;
 use super::owed::{Owed, OwedError};
 use super::peers::{FirstMeeting, Peers};
@@ -21,7 +21,7 @@ use super::replay::Replays;
 use super::run::{Control, Inbox};
 use super::state_file::{self, StateFileError};
 use super::status::{LastReload, ReloadOutcome, ReloadResult};
-use super::view::{About, Reasons};
+use super::view::{About, Beside, Reasons};
 use crate::config::{Config, PartitionMap};
 use crate::log::LevelHandle;
 use crate::metrics::{Metrics, Reloads};
@@ -111,40 +111,25 @@ pub fn prepare(options: ControlOptions) -> Result<Prepared, ControlError> {
     let about = About::new(clock);
     let in_force = Arc::from(engine.slots());
     let reasons = Reasons::new();
-    let (mut reloads, mut history) = (Reloads::default(), Recorder::new(clock.now_ms()));
-    if let Some(LastReload { at_ms, outcome }) = &last_reload {
-        reload::count(&mut reloads, outcome.result);
-        let events = reload::events(outcome, *at_ms);
-        events.into_iter().for_each(|event| history.note(event));
-    }
+    let (reloads, history) = first_history(last_reload.as_ref(), clock);
     let peers = Peers::new(&engine.config().peers, clock.now_ms());
     let (meeting, may_serve) = FirstMeeting::new(clock.now_ms());
     let has_to_ask = !begun.is_remembered && !engine.config().peers.is_empty();
-    let first = about.publish(
-        &engine,
-        &in_force,
-        &reasons,
-        last_reload.clone(),
+    let beside = Beside {
+        reasons: &reasons,
+        last_reload: last_reload.clone(),
         reloads,
-        peers.status(),
-        history.history(),
-    );
-    let (handle, end) = handle(first);
-    let (feedback, reports) = Feedback::channel();
-    let (probes, probed) = Probes::new(&engine.config().health);
-    let (replays, replayed) = Replays::new();
-    let ends = ControlEnds {
-        snapshot: share(engine.snapshot()),
-        feedback,
-        handle,
-        metrics: Arc::default(),
+        peers: peers.status(),
+        history: history.history(),
     };
-    let inbox = Inbox {
-        commands: end.commands,
-        reports,
-        probed,
-        replayed,
-    };
+    let first = about.publish(&engine, &in_force, beside);
+    let Channels {
+        ends,
+        inbox,
+        probes,
+        replays,
+        published,
+    } = open_channels(&engine, first);
     let control = Control {
         clock,
         about,
@@ -156,7 +141,7 @@ pub fn prepare(options: ControlOptions) -> Result<Prepared, ControlError> {
         probes,
         snapshot: Arc::clone(&ends.snapshot),
         feedback: Arc::clone(&ends.feedback),
-        published: end.published,
+        published,
         files,
         level: options.level,
         peers,
@@ -175,6 +160,50 @@ pub fn prepare(options: ControlOptions) -> Result<Prepared, ControlError> {
         ends,
         may_serve,
     })
+}
+
+/// How control and everybody else hear of each other.
+struct Channels {
+    ends: ControlEnds,
+    inbox: Inbox,
+    probes: Probes,
+    replays: Replays,
+    published: watch::Sender<Arc<Published>>,
+}
+
+fn open_channels(engine: &Engine, first: Published) -> Channels {
+    let (handle, end) = handle(first);
+    let (feedback, reports) = Feedback::channel();
+    let (probes, probed) = Probes::new(&engine.config().health);
+    let (replays, replayed) = Replays::new();
+    Channels {
+        ends: ControlEnds {
+            snapshot: share(engine.snapshot()),
+            feedback,
+            handle,
+            metrics: Arc::default(),
+        },
+        inbox: Inbox {
+            commands: end.commands,
+            reports,
+            probed,
+            replayed,
+        },
+        probes,
+        replays,
+        published: end.published,
+    }
+}
+
+/// What is counted and remembered from the start: a map that was refused then.
+fn first_history(last_reload: Option<&LastReload>, clock: Clock) -> (Reloads, Recorder) {
+    let (mut reloads, mut history) = (Reloads::default(), Recorder::new(clock.now_ms()));
+    if let Some(LastReload { at_ms, outcome }) = last_reload {
+        reload::count(&mut reloads, outcome.result);
+        let events = reload::events(outcome, *at_ms);
+        events.into_iter().for_each(|event| history.note(event));
+    }
+    (reloads, history)
 }
 
 /// The pool as it was, under the map as it is, if that may follow.

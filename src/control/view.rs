@@ -22,6 +22,16 @@ use crate::route::Slot;
 /// Why each backend counts as what it does, as far as that ever changed.
 pub(super) type Reasons = HashMap<Place, String>;
 
+/// What control knows beside the engine.
+#[derive(Debug)]
+pub(super) struct Beside<'c> {
+    pub(super) reasons: &'c Reasons,
+    pub(super) last_reload: Option<LastReload>,
+    pub(super) reloads: Reloads,
+    pub(super) peers: Vec<PeerStatus>,
+    pub(super) history: Arc<History>,
+}
+
 /// What never changes while the program runs.
 #[derive(Debug)]
 pub(super) struct About {
@@ -46,11 +56,7 @@ impl About {
         &self,
         engine: &Engine,
         in_force: &Arc<[SlotState]>,
-        reasons: &Reasons,
-        last_reload: Option<LastReload>,
-        reloads: Reloads,
-        peers: Vec<PeerStatus>,
-        history: Arc<History>,
+        beside: Beside<'_>,
     ) -> Published {
         let up = engine.members().iter().filter(|member| member.is_up());
         let status = Status {
@@ -59,12 +65,12 @@ impl About {
             started_ms: self.started_ms,
             now_ms: self.clock.now_ms(),
             map_version: engine.map().version,
-            last_reload,
-            backends: backends(engine, reasons),
+            last_reload: beside.last_reload,
+            backends: backends(engine, beside.reasons),
             slots: stages(in_force),
             under_way: under_way(in_force, &engine.times(), |place| engine.name_of(place)),
             longest_session_timeout_minutes: engine.longest_timeout_minutes(),
-            peers,
+            peers: beside.peers,
         };
         let owing = engine.members().iter().filter(|member| member.owed > 0);
         let peer = PeerState {
@@ -76,10 +82,10 @@ impl About {
             slots: Arc::clone(in_force),
             clock: self.clock,
         };
-        let metrics = pool(engine, &status, reloads);
+        let metrics = pool(engine, &status, beside.reloads);
         Published {
             status,
-            history,
+            history: beside.history,
             peer,
             metrics,
             token: engine.config().admin.token.clone(),
