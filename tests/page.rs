@@ -121,30 +121,30 @@ fn the_page_fits_and_reads_well_whatever_the_pool() {
 fn the_page_asks_for_nothing_from_elsewhere_and_never_writes_markup() {
     let files = ProxyFiles::new(&["127.0.0.1:1"], "");
     let proxy = files.start();
-    let answer = support::admin::get(proxy.admin(), "/");
-    assert_eq!(answer.0, 200);
-    for forbidden in [
-        "src=",
-        "@import",
-        "url(http",
-        "href=\"http",
-        "href=\"/",
-        "style=\"",
+    let (head, page) = support::admin::page(proxy.admin(), "/");
+    assert!(head.starts_with("http/1.1 200"), "{head}");
+    for promised in [
+        "default-src 'none'",
+        "script-src 'nonce-",
+        "frame-ancestors 'none'",
     ] {
-        assert!(!answer.1.contains(forbidden), "{forbidden}");
+        assert!(head.contains(promised), "{promised}: {head}");
+    }
+    assert!(!head.contains("unsafe"), "{head}");
+    for elsewhere in ["src=", "@import", "url(http", "href=\"http", "href=\"/"] {
+        assert!(!page.contains(elsewhere), "{elsewhere}");
     }
     for parsed in [
         "innerHTML",
         "insertAdjacentHTML",
         "document.write",
         "eval(",
-        "{nonce}",
-        "{script}",
+        "style=\"",
     ] {
-        assert!(!answer.1.contains(parsed), "{parsed}");
+        assert!(!page.contains(parsed), "{parsed}");
     }
-    let other = support::admin::get(proxy.admin(), "/").1;
-    assert_ne!(answer.1, other, "the nonce is the same");
+    let (_, other) = support::admin::page(proxy.admin(), "/");
+    assert_ne!(page, other, "the nonce is the same");
 }
 
 #[test]
