@@ -6,6 +6,8 @@ use std::sync::Arc;
 
 use serde::Serialize;
 
+use super::engine::Notice;
+use crate::config::LogLevel;
 use crate::handover::Place;
 use crate::metrics::{BACKEND_BOUNDS_NS, BackendMetrics, Durations};
 
@@ -17,6 +19,10 @@ pub const MAX_SAMPLES: usize = 180;
 
 /// Changes that are remembered.
 pub const MAX_EVENTS: usize = 100;
+
+/// Changes of slots that are remembered one by one when so many happen at once: a pool of a hundred
+/// backends has a hundred, and they must not push out what else has happened.
+const MAX_NOTICES_AT_ONCE: usize = 4;
 
 /// Characters of what is said of a change.
 const MAX_TEXT_CHARS: usize = 400;
@@ -102,7 +108,7 @@ pub enum EventKind {
 }
 
 /// How important a change is.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum EventLevel {
     /// Good to know.
@@ -220,6 +226,31 @@ impl Recorder {
         }
     }
 
+    /// Notes what is new in the slots, for many the first ones and the number of the others.
+    pub(super) fn note_slots(&mut self, notices: &[Notice], at_ms: u64) {
+        let mut note = |level, says| {
+            self.note(Event {
+                at_ms,
+                kind: EventKind::Slots,
+                level,
+                backend: None,
+                says,
+            });
+        };
+        let told = match notices.len() {
+            0..=MAX_NOTICES_AT_ONCE => notices.len(),
+            _ => MAX_NOTICES_AT_ONCE - 1,
+        };
+        let (told, others) = notices.split_at(told);
+        for notice in told {
+            note(EventLevel::from(notice.level), notice.text.clone());
+        }
+        let worst = others.iter().map(|notice| EventLevel::from(notice.level));
+        if let Some(level) = worst.max() {
+            note(level, format!("{} more like these", others.len()));
+        }
+    }
+
     fn push(&mut self, sample: Sample) {
         let samples = &mut Arc::make_mut(&mut self.history).samples;
         samples.push_back(Arc::new(sample));
@@ -234,6 +265,16 @@ impl Recorder {
         let mut known = self.known.iter();
         let found = known.find(|known| Arc::ptr_eq(&known.metrics, metrics));
         found.map(|known| &known.counted)
+    }
+}
+
+impl From<LogLevel> for EventLevel {
+    fn from(level: LogLevel) -> Self {
+        match level {
+            LogLevel::Error => Self::Error,
+            LogLevel::Warn => Self::Warn,
+            LogLevel::Info | LogLevel::Debug | LogLevel::Trace => Self::Info,
+        }
     }
 }
 
@@ -362,6 +403,34 @@ mod tests {
         serve(&new, Outcome::Ok, 60);
         sample(&mut recorder, START_MS + 10_000, &[(1, &new)]);
         assert_eq!(last(&recorder).requests, 1);
+    }
+
+    #[test]
+    fn many_changes_of_slots_at_once_leave_room_for_others() {
+        let notice = |number: usize| Notice {
+            level: if number == 60 {
+                LogLevel::Warn
+            } else {
+                LogLevel::Info
+            },
+            text: format!("{number}"),
+        };
+        for (happened, wanted) in [
+            (0, &[][..]),
+            (2, &["0", "1"]),
+            (4, &["0", "1", "2", "3"]),
+            (64, &["0", "1", "2", "61 more like these"]),
+        ] {
+            let mut recorder = Recorder::new(START_MS);
+            let notices: Vec<_> = (0..happened).map(notice).collect();
+            recorder.note_slots(&notices, START_MS);
+            let history = recorder.history();
+            let said: Vec<_> = history.events.iter().map(|event| &event.says).collect();
+            assert_eq!(said, wanted);
+            let last = history.events.back();
+            let is_warning = last.is_some_and(|event| event.level == EventLevel::Warn);
+            assert_eq!(is_warning, happened == 64);
+        }
     }
 
     #[test]

@@ -401,6 +401,7 @@ impl Control {
 
     /// Logs what is new in the slots, and remembers it.
     pub(super) fn tell(&mut self, notices: &[Notice]) {
+        self.history.note_slots(notices, self.clock.now_ms());
         for Notice { level, text } in notices {
             match level {
                 LogLevel::Error => tracing::error!("{text}"),
@@ -409,17 +410,6 @@ impl Control {
                 LogLevel::Debug => tracing::debug!("{text}"),
                 LogLevel::Trace => tracing::trace!("{text}"),
             }
-            self.history.note(Event {
-                at_ms: self.clock.now_ms(),
-                kind: EventKind::Slots,
-                level: match level {
-                    LogLevel::Error => EventLevel::Error,
-                    LogLevel::Warn => EventLevel::Warn,
-                    LogLevel::Info | LogLevel::Debug | LogLevel::Trace => EventLevel::Info,
-                },
-                backend: None,
-                says: text.clone(),
-            });
         }
     }
 }

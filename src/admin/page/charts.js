@@ -15,18 +15,36 @@ function roundUp(value) {
   return [1, 1.2, 1.6, 2, 2.4, 3, 4, 5, 6, 8, 10].map((factor) => factor * power).find((round) => round >= value * 0.999);
 }
 
-/** Widths, scales and paths for one chart. */
-function frame(width, highest) {
-  const { samples, nowMs } = chartData;
+/** How far back the charts go: a quarter of an hour, less after a start. */
+function spanOf(samples, nowMs) {
   const first = samples.length > 0 ? samples[0].at_ms : nowMs;
-  const span = Math.min(WINDOW_MS, Math.max(MIN_WINDOW_MS, nowMs - first));
+  return Math.min(WINDOW_MS, Math.max(MIN_WINDOW_MS, nowMs - first));
+}
+
+/** Scales from 0 to a round number that is `highest` or more. */
+function linear(highest) {
   const top = roundUp(highest);
+  return { part: (value) => value / top, ticks: [0, top / 2, top] };
+}
+
+/** Scales over whole powers of ten. */
+function logarithmic(lowest, highest) {
+  const low = Math.floor(Math.log10(lowest));
+  const high = Math.max(low + 1, Math.ceil(Math.log10(highest)));
+  const ticks = Array.from({ length: high - low + 1 }, (_, i) => 10 ** (low + i));
+  return { part: (value) => (Math.log10(Math.max(value, ticks[0])) - low) / (high - low), ticks };
+}
+
+/** Where moments and values are in a chart. */
+function frame(width, scale) {
+  const { samples, nowMs } = chartData;
+  const span = spanOf(samples, nowMs);
   const right = width - CHART.right;
   const base = CHART.height - CHART.bottom;
   return {
-    span, top, right, base, width,
+    span, right, base, width, ticks: scale.ticks,
     x: (ms) => CHART.left + (right - CHART.left) * (1 - (nowMs - ms) / span),
-    y: (value) => base - (base - CHART.top) * Math.min(1, value / top),
+    y: (value) => base - (base - CHART.top) * Math.min(1, scale.part(value)),
     shown: samples.filter((sample) => sample.at_ms > nowMs - span - 5000),
   };
 }
@@ -34,15 +52,15 @@ function frame(width, highest) {
 const path = (points) => points.map(([x, y], i) => `${i ? 'L' : 'M'}${x.toFixed(1)} ${y.toFixed(1)}`).join('');
 
 function axes(area, label) {
-  const lines = [0, 0.5, 1].flatMap((part) => {
-    const y = area.y(area.top * part);
+  const lines = area.ticks.flatMap((tick, i) => {
+    const y = area.y(tick);
     return [
-      svg('path', { d: `M${CHART.left} ${y.toFixed(1)}H${area.right}`, class: part === 0 ? 'base' : 'grid' }),
-      svg('text', { x: CHART.left - 8, y: y + 4, 'text-anchor': 'end' }, part === 0 ? '0' : label(area.top * part)),
+      svg('path', { d: `M${CHART.left} ${y.toFixed(1)}H${area.right}`, class: i === 0 ? 'base' : 'grid' }),
+      svg('text', { x: CHART.left - 8, y: y + 4, 'text-anchor': 'end' }, label(tick).replace('.0', '')),
     ];
   });
   const minutes = area.span / 60000;
-  const step = [0.5, 1, 2, 5].find((size) => minutes / size <= (area.width < 420 ? 4 : 6)) ?? 5;
+  const step = [0.5, 1, 2, 5].find((size) => minutes / size <= area.width / 75) ?? 5;
   for (let back = 0; back <= minutes + 0.01; back += step) {
     const x = area.x(chartData.nowMs - back * 60000);
     const anchor = back === 0 ? 'end' : 'middle';
@@ -77,7 +95,7 @@ function rateLayers(area) {
 
 function drawRate(width) {
   const highest = Math.max(1, ...chartData.samples.map((sample) => perSecond(sample, sample.requests)));
-  const area = frame(width, highest);
+  const area = frame(width, linear(highest));
   const total = area.shown.map((sample) => [area.x(sample.at_ms), area.y(perSecond(sample, sample.requests))]);
   const failed = area.shown.filter((sample) => sample.failed > 0).map((sample) =>
     svg('rect', { x: (area.x(sample.at_ms) - 1.5).toFixed(1), y: area.base, width: 3, height: 5, class: 'failed' }));
@@ -85,8 +103,9 @@ function drawRate(width) {
 }
 
 function drawLatency(width) {
-  const highest = Math.max(100, ...chartData.samples.map((sample) => sample.p99_us ?? 0));
-  const area = frame(width, highest);
+  const asked = chartData.samples.filter((sample) => sample.p50_us !== null);
+  const lowest = Math.min(1000, ...asked.map((sample) => Math.max(1, sample.p50_us)));
+  const area = frame(width, logarithmic(lowest, Math.max(1000, ...asked.map((sample) => sample.p99_us))));
   const line = (key) => {
     let isBroken = true;
     return area.shown.map((sample) => {
@@ -148,7 +167,7 @@ function moveCursor(ms) {
 
 function follow(event) {
   const box = event.currentTarget.getBoundingClientRect();
-  const area = frame(box.width, 1);
+  const area = frame(box.width, linear(1));
   const part = (event.clientX - box.left - CHART.left) / (area.right - CHART.left);
   moveCursor(chartData.nowMs - (1 - part) * area.span);
 }
@@ -184,10 +203,11 @@ function showCharts(samples, backends, nowMs) {
 /** The request rate of one backend as a small line. */
 function sparkline(id, samples, nowMs, highest) {
   const [width, height] = [96, 22];
-  const points = samples.filter((sample) => sample.at_ms > nowMs - WINDOW_MS).map((sample) => {
+  const span = spanOf(samples, nowMs);
+  const points = samples.filter((sample) => sample.at_ms > nowMs - span - 5000).map((sample) => {
     const own = sample.backends.find((one) => one.id === id);
     const value = own ? perSecond(sample, own.requests) : 0;
-    return [width * (1 - (nowMs - sample.at_ms) / WINDOW_MS), height - 1 - (height - 3) * Math.min(1, value / highest)];
+    return [width * (1 - (nowMs - sample.at_ms) / span), height - 1 - (height - 3) * Math.min(1, value / highest)];
   });
   if (points.length < 2) return svg('svg', { viewBox: `0 0 ${width} ${height}`, class: 'spark', 'aria-hidden': 'true' });
   const fill = `${path(points)}L${points.at(-1)[0].toFixed(1)} ${height}L${points[0][0].toFixed(1)} ${height}Z`;

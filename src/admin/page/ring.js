@@ -1,7 +1,7 @@
 // The ring as a picture. The outer band is who serves; where slots are not steady, the inner band
 // is where their sessions may still be, with the stage as its texture.
 
-const RING = { width: 470, height: 372, outer: 136, middle: 106, inner: 84, label: 148 };
+const RING = { width: 470, height: 372, outer: 136, middle: 106, inner: 84, label: 150 };
 const MAX_LABELS = 12;
 const MIN_LABEL_SLOTS = SLOTS * 0.025;
 
@@ -78,7 +78,7 @@ function ringLabel({ backend, slots, at }) {
   const [x, y] = point(RING.label, at).split(' ').map(Number);
   const middle = Math.abs(x) < 30;
   const anchor = middle ? 'middle' : x > 0 ? 'start' : 'end';
-  const rise = middle ? (y < 0 ? -14 : 8) : -3;
+  const rise = y < 0 ? -12 : middle ? 12 : 6;
   return svg('text', { x, y: y + rise, 'text-anchor': anchor, class: 'ring-label' },
     svg('tspan', { class: 'ring-name' }, short(backend.name, middle ? 24 : 12)),
     svg('tspan', { x, dy: '1.25em', class: 'ring-share' }, share(slots)));
