@@ -157,6 +157,7 @@ fn published(verdicts: [Verdict; 2]) -> Published {
     };
     Published {
         status,
+        history: Arc::default(),
         peer: PeerState {
             instance: INSTANCE.to_owned(),
             map_version: 3,
@@ -352,7 +353,7 @@ fn without_control_there_is_no_reload_and_no_readiness() {
 #[test]
 fn what_is_not_there_is_told_apart_from_what_is_asked_wrongly() {
     let admin = Admin::start(UNHURRIED);
-    assert_eq!(admin.get("/").status, 404);
+    assert_eq!(admin.get("/index.html").status, 404);
     assert_eq!(admin.get("/status/").status, 404);
     assert_eq!(admin.get("/status?pretty").status, 200);
     let posted = admin.ask("POST /status HTTP/1.1\r\ncontent-length: 0\r\n\r\n");

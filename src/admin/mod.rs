@@ -1,8 +1,9 @@
 //! What operators, monitoring and the other proxies ask over HTTP, on an address of its own.
 //!
 //! * [`server`]: the thread, its connections and their bounds.
-//! * `pages`: what is asked and what is answered; `access`: who may change
-//!   something, `steer` and `query`: what the targets of requests mean, `plan`: what takes longer.
+//! * `pages`: what is asked and what is answered; `page`: the one for people; `access`: who may
+//!   change something; `steer` and `query`: what the targets of requests mean; `plan`: what takes
+//!   longer.
 //! * [`site`]: what the server is about, a proxy or a state server, which has less to say.
 //! * [`client`]: asks an admin server.
 //! * `peers`: asks the other proxies, again and again.
@@ -12,6 +13,7 @@
 
 mod access;
 pub mod client;
+mod page;
 mod pages;
 mod peers;
 mod plan;

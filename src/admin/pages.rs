@@ -11,6 +11,7 @@ use serde::Serialize;
 
 use super::AdminOptions;
 use super::access::{self, Denied};
+use super::page;
 use super::plan::{self, MAX_MAP_BYTES, Planner, QuestionError};
 use super::query::Query;
 use super::site::Site;
@@ -30,25 +31,29 @@ const METRICS: &str = "text/plain; version=0.0.4; charset=utf-8";
 /// What can be asked.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Page<'p> {
+    Admin,
     Healthz,
     Readyz,
     Reload,
     Peer,
     Status,
     Metrics,
+    History,
     Steer(Steering<'p>),
     Plan,
     Route,
 }
 
 /// Every page that has a path of its own.
-const PAGES: [(&str, Page<'static>); 8] = [
+const PAGES: [(&str, Page<'static>); 10] = [
+    ("/", Page::Admin),
     ("/healthz", Page::Healthz),
     ("/readyz", Page::Readyz),
     ("/reload", Page::Reload),
     ("/peer", Page::Peer),
     ("/status", Page::Status),
     ("/metrics", Page::Metrics),
+    ("/history", Page::History),
     ("/plan", Page::Plan),
     ("/route", Page::Route),
 ];
@@ -108,6 +113,8 @@ impl ProxySite {
             Page::Peer => json(StatusCode::OK, &control.published().peer.report()),
             Page::Status => json(StatusCode::OK, &control.published().status),
             Page::Metrics => self.scrape(),
+            Page::History => history(query, control),
+            Page::Admin => page::response(),
             Page::Steer(steering) => steer(steering, query, control).await,
             Page::Plan => found(self.planner.suggest(query, control).await),
             Page::Route => found(plan::route(query, control).await),
@@ -252,6 +259,20 @@ async fn steer(
     }
 }
 
+/// The samples that came after `since`, Unix time in milliseconds; all without it.
+fn history(query: &Query<'_>, control: &ControlHandle) -> Response<Full<Bytes>> {
+    if let Err(problem) = query.only(&["since"]) {
+        return text(StatusCode::BAD_REQUEST, &problem);
+    }
+    match query.get("since").unwrap_or("0").parse() {
+        Ok(since_ms) => json(StatusCode::OK, &control.published().history.page(since_ms)),
+        Err(_) => text(
+            StatusCode::BAD_REQUEST,
+            "since takes Unix time in milliseconds",
+        ),
+    }
+}
+
 fn found(answer: Result<impl Serialize, QuestionError>) -> Response<Full<Bytes>> {
     match answer {
         Ok(answer) => json(StatusCode::OK, &answer),
@@ -273,7 +294,11 @@ pub(super) fn text(status: StatusCode, message: &str) -> Response<Full<Bytes>> {
     respond(status, TEXT, format!("{message}\n").into())
 }
 
-fn respond(status: StatusCode, kind: &'static str, body: Bytes) -> Response<Full<Bytes>> {
+pub(super) fn respond(
+    status: StatusCode,
+    kind: &'static str,
+    body: Bytes,
+) -> Response<Full<Bytes>> {
     let mut response = Response::new(Full::new(body));
     *response.status_mut() = status;
     let headers = response.headers_mut();

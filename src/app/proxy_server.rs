@@ -1,7 +1,6 @@
 //! The proxy from a checked configuration: control, workers, admin server.
 
 use std::net::SocketAddr;
-use std::sync::Arc;
 
 use super::system::{self, Descriptors};
 use super::{StartError, worker_count};
@@ -9,7 +8,6 @@ use crate::admin::{AdminOptions, AdminServer};
 use crate::config::Config;
 use crate::control::handle::ControlHandle;
 use crate::control::{self, ControlOptions, Prepared, RunningControl};
-use crate::metrics::Metrics;
 use crate::net::{ConnectionCap, Listeners, Running, ServeOptions, spawn_workers};
 use crate::proxy::ProxyService;
 
@@ -74,11 +72,10 @@ pub fn start(options: ControlOptions) -> Result<ProxyServer, StartError> {
         may_serve,
     } = control::prepare(options)?;
     let serve_options = serve_options(&config, workers, backends);
-    let (snapshot, feedback) = (ends.snapshot, ends.feedback);
+    let (snapshot, feedback, metrics) = (ends.snapshot, ends.feedback, ends.metrics);
     let running_control = control.spawn(inbox).map_err(StartError::Thread)?;
-    let metrics = Arc::<Metrics>::default();
     let admin = if admin.is_some() || !config.peers.is_empty() {
-        let (control, shown) = (ends.handle.clone(), Arc::clone(&metrics));
+        let (control, shown) = (ends.handle.clone(), metrics.clone());
         let options = AdminOptions::default();
         let started = AdminServer::start(admin, config.peers, control, shown, options);
         Some(started.map_err(StartError::Thread)?)

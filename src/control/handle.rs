@@ -6,6 +6,7 @@ use std::sync::Arc;
 use tokio::sync::{mpsc, oneshot, watch};
 
 use super::engine::{Engine, Order};
+use super::history::History;
 use super::peer::PeerState;
 use super::status::{ReloadOutcome, Status, SteerOutcome};
 use crate::config::AdminToken;
@@ -41,6 +42,8 @@ pub struct PeerNews {
 pub struct Published {
     /// What `GET /status` answers.
     pub status: Status,
+    /// What `GET /history` answers.
+    pub history: Arc<History>,
     /// What `GET /peer` answers.
     pub peer: PeerState,
     /// What `GET /metrics` answers beside what the workers count.

@@ -5,6 +5,7 @@
 //! * [`run`]: the control thread; `reload`, `steer`, `replay` and `peers` are parts of it.
 //! * [`handle`], [`status`], [`peer`]: what others may ask, and what they are told; `view` and
 //!   `under_way` write it down.
+//! * [`history`]: what has happened in the last minutes.
 //! * [`memory`], [`slot_groups`], [`state_file`], [`owed`]: what is remembered over a restart.
 //! * [`watch`], [`live`]: files that change, and which of their keys take effect at once; `files`
 //!   reads them.
@@ -21,6 +22,7 @@ pub mod clock;
 pub mod engine;
 mod files;
 pub mod handle;
+pub mod history;
 pub mod live;
 pub mod load;
 pub mod memory;

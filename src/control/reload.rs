@@ -1,9 +1,9 @@
 //! Other files while the proxy runs: all of what they say comes into force, or nothing.
 
+use super::history::{Event, EventKind, EventLevel};
 use super::live;
 use super::run::Control;
 use super::status::{LastReload, ReloadOutcome, ReloadResult};
-use super::steer;
 use crate::metrics::Reloads;
 
 impl Control {
@@ -28,8 +28,12 @@ impl Control {
         });
         log(&outcome);
         count(&mut self.reloads, outcome.result);
+        let now_ms = self.clock.now_ms();
+        for event in events(&outcome, now_ms) {
+            self.history.note(event);
+        }
         self.last_reload = Some(LastReload {
-            at_ms: self.clock.now_ms(),
+            at_ms: now_ms,
             outcome: outcome.clone(),
         });
         self.publish();
@@ -70,9 +74,9 @@ impl Control {
         if let Some(accepted) = accepted {
             let (version, slots) = (accepted.version, accepted.moved_slots);
             tracing::info!(version, slots, "partition map in force; so many slots move");
-            steer::log_overrides(&overrides, self.engine.overrides());
+            self.tell_overrides(&overrides);
         }
-        self.log_notices(&notices);
+        self.tell(&notices);
         let version = self.engine.map().version;
         Ok(outcome(ReloadResult::Applied, needs_restart, version))
     }
@@ -93,6 +97,43 @@ fn count(reloads: &mut Reloads, result: ReloadResult) {
         ReloadResult::Unchanged => &mut reloads.unchanged,
         ReloadResult::Refused => &mut reloads.refused,
     } += 1;
+}
+
+/// What is remembered of it: faults in one line, however many there are.
+pub(super) fn events(outcome: &ReloadOutcome, at_ms: u64) -> Vec<Event> {
+    let event = |level, says| Event {
+        at_ms,
+        kind: EventKind::Files,
+        level,
+        backend: None,
+        says,
+    };
+    let mut events = Vec::new();
+    match outcome.result {
+        ReloadResult::Applied => {
+            let version = outcome.map_version;
+            let says = format!("files read, version {version} of the partition map is in force");
+            events.push(event(EventLevel::Info, says));
+        }
+        ReloadResult::Unchanged => {}
+        ReloadResult::Refused => {
+            let fault = outcome
+                .faults
+                .first()
+                .and_then(|fault| fault.lines().next());
+            let more = match outcome.faults.len() {
+                0 | 1 => String::new(),
+                faults => format!(" (and {} more)", faults - 1),
+            };
+            let says = format!("files refused: {}{more}", fault.unwrap_or_default());
+            events.push(event(EventLevel::Error, says));
+        }
+    }
+    for key in &outcome.needs_restart {
+        let says = format!("{key} has changed: that takes a restart");
+        events.push(event(EventLevel::Warn, says));
+    }
+    events
 }
 
 pub(super) fn log(outcome: &ReloadOutcome) {

@@ -19,6 +19,7 @@ use super::clock::Clock;
 use super::engine::{Engine, Notice};
 use super::files::Files;
 use super::handle::{Command, PeerNews, Published};
+use super::history::{Event, EventKind, EventLevel, Recorder};
 use super::owed::Owed;
 use super::peer;
 use super::peers::{FirstMeeting, Peers, Said};
@@ -33,7 +34,7 @@ use crate::config::LogLevel;
 use crate::handover::{Place, SlotState};
 use crate::health::{Change, Verdict};
 use crate::log::LevelHandle;
-use crate::metrics::Reloads;
+use crate::metrics::{Metrics, Reloads};
 use crate::proxy::{self, Feedback, Report, SharedSnapshot};
 
 /// How often the engine is asked what the time has changed.
@@ -71,6 +72,9 @@ pub struct Control {
     pub(super) accounting: Accounting,
     pub(super) last_reload: Option<LastReload>,
     pub(super) reloads: Reloads,
+    pub(super) history: Recorder,
+    /// What the workers count.
+    pub(super) metrics: Arc<Metrics>,
     /// When it is said again that the state file cannot be written.
     pub(super) complain_ms: u64,
 }
@@ -160,6 +164,7 @@ impl Control {
         self.accounting
             .follow(&self.feedback.account, &self.engine, now_ms);
         self.replay(now_ms);
+        self.sample(now_ms);
         let own = Said::from(&self.engine);
         self.peers.complain(&own, now_ms);
         self.publish();
@@ -170,13 +175,20 @@ impl Control {
         }
     }
 
+    fn sample(&mut self, now_ms: u64) {
+        let members = self.engine.members().iter();
+        let backends = members.map(|member| (member.place, &member.metrics));
+        let unplaced = || self.metrics.unplaced();
+        self.history.sample(now_ms, unplaced, backends);
+    }
+
     /// Takes the slots on to where they are now.
     fn advance(&mut self) {
         let mut next = self.engine.clone();
         let notices = next.tick(self.clock.now_ms());
         let is_new = !notices.is_empty() || next.slots() != self.engine.slots();
         if is_new && self.try_to_put_in_force(next) {
-            self.log_notices(&notices);
+            self.tell(&notices);
         }
     }
 
@@ -222,6 +234,7 @@ impl Control {
             last_reload: self.last_reload.clone(),
             reloads: self.reloads,
             peers: self.peers.status(&Said::from(&self.engine)),
+            history: self.history.history(),
         })
     }
 
@@ -272,6 +285,17 @@ impl Control {
             Verdict::Down => tracing::warn!(backend, "backend is {to}: {reason}"),
             Verdict::Up | Verdict::Suspect => tracing::info!(backend, "backend is {to}: {reason}"),
         }
+        self.history.note(Event {
+            at_ms: self.clock.now_ms(),
+            kind: EventKind::Health,
+            level: match to {
+                Verdict::Down => EventLevel::Error,
+                Verdict::Suspect => EventLevel::Warn,
+                Verdict::Up => EventLevel::Info,
+            },
+            backend: Some(backend.to_owned()),
+            says: format!("is {to}: {reason}"),
+        });
         self.reasons.insert(place, reason.to_string());
         if from == Verdict::Down || to == Verdict::Down {
             self.advance();
@@ -383,7 +407,9 @@ impl Control {
         }
     }
 
-    pub(super) fn log_notices(&self, notices: &[Notice]) {
+    /// Logs what is new in the slots, and remembers it.
+    pub(super) fn tell(&mut self, notices: &[Notice]) {
+        self.history.note_slots(notices, self.clock.now_ms());
         for Notice { level, text } in notices {
             match level {
                 LogLevel::Error => tracing::error!("{text}"),

@@ -5,14 +5,15 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use tokio::sync::oneshot;
+use tokio::sync::{oneshot, watch};
 
 use super::accounting::Accounting;
 use super::burst::Bursts;
 use super::clock::Clock;
 use super::engine::{Engine, Refused, ResumeError};
 use super::files::Files;
-use super::handle::{ControlHandle, handle};
+use super::handle::{ControlHandle, Published, handle};
+use super::history::Recorder;
 use super::owed::{Owed, OwedError};
 use super::peers::{FirstMeeting, Peers, Said};
 use super::probes::Probes;
@@ -25,6 +26,7 @@ use super::steer;
 use super::view::{About, Known, Reasons};
 use crate::config::{Config, PartitionMap};
 use crate::log::LevelHandle;
+use crate::metrics::{Metrics, Reloads};
 use crate::proxy::{Feedback, SharedSnapshot, share};
 
 /// What control begins with.
@@ -66,6 +68,8 @@ pub struct ControlEnds {
     pub feedback: Arc<Feedback>,
     /// What others may ask.
     pub handle: ControlHandle,
+    /// Where the workers count.
+    pub metrics: Arc<Metrics>,
 }
 
 /// What control leaves on disk and shows others when it has begun.
@@ -109,7 +113,7 @@ pub fn prepare(options: ControlOptions) -> Result<Prepared, ControlError> {
     let about = About::new(clock);
     let in_force = Arc::from(engine.slots());
     let reasons = Reasons::new();
-    let reloads = reload::counted(last_reload.as_ref());
+    let (reloads, history) = first_history(last_reload.as_ref(), clock);
     let accounting = Accounting::new(clock.now_ms());
     let peers = Peers::new(&engine.config().peers, clock.now_ms());
     let (meeting, may_serve) = FirstMeeting::new(clock.now_ms());
@@ -122,22 +126,15 @@ pub fn prepare(options: ControlOptions) -> Result<Prepared, ControlError> {
         last_reload: last_reload.clone(),
         reloads,
         peers: peers.status(&Said::from(&engine)),
+        history: history.history(),
     });
-    let (handle, end) = handle(first);
-    let (feedback, reports) = Feedback::channel();
-    let (probes, probed) = Probes::new(&engine.config().health);
-    let (replays, replayed) = Replays::new();
-    let ends = ControlEnds {
-        snapshot: share(engine.snapshot()),
-        feedback,
-        handle,
-    };
-    let inbox = Inbox {
-        commands: end.commands,
-        reports,
-        probed,
-        replayed,
-    };
+    let Channels {
+        ends,
+        inbox,
+        probes,
+        replays,
+        published,
+    } = open_channels(&engine, first);
     let control = Control {
         clock,
         about,
@@ -149,7 +146,7 @@ pub fn prepare(options: ControlOptions) -> Result<Prepared, ControlError> {
         probes,
         snapshot: Arc::clone(&ends.snapshot),
         feedback: Arc::clone(&ends.feedback),
-        published: end.published,
+        published,
         files,
         level: options.level,
         peers,
@@ -159,6 +156,8 @@ pub fn prepare(options: ControlOptions) -> Result<Prepared, ControlError> {
         accounting,
         last_reload,
         reloads,
+        history,
+        metrics: Arc::clone(&ends.metrics),
         complain_ms: 0,
     };
     Ok(Prepared {
@@ -167,6 +166,49 @@ pub fn prepare(options: ControlOptions) -> Result<Prepared, ControlError> {
         ends,
         may_serve,
     })
+}
+
+/// How control and everybody else hear of each other.
+struct Channels {
+    ends: ControlEnds,
+    inbox: Inbox,
+    probes: Probes,
+    replays: Replays,
+    published: watch::Sender<Arc<Published>>,
+}
+
+fn open_channels(engine: &Engine, first: Published) -> Channels {
+    let (handle, end) = handle(first);
+    let (feedback, reports) = Feedback::channel();
+    let (probes, probed) = Probes::new(&engine.config().health);
+    let (replays, replayed) = Replays::new();
+    Channels {
+        ends: ControlEnds {
+            snapshot: share(engine.snapshot()),
+            feedback,
+            handle,
+            metrics: Arc::default(),
+        },
+        inbox: Inbox {
+            commands: end.commands,
+            reports,
+            probed,
+            replayed,
+        },
+        probes,
+        replays,
+        published: end.published,
+    }
+}
+
+/// What is counted and remembered from the start: a map that was refused then.
+fn first_history(last_reload: Option<&LastReload>, clock: Clock) -> (Reloads, Recorder) {
+    let mut history = Recorder::new(clock.now_ms());
+    if let Some(LastReload { at_ms, outcome }) = last_reload {
+        let events = reload::events(outcome, *at_ms);
+        events.into_iter().for_each(|event| history.note(event));
+    }
+    (reload::counted(last_reload), history)
 }
 
 /// The pool as it was, under the map as it is, if that may follow.

@@ -1,6 +1,7 @@
 //! Orders of an operator about one backend: in force at once, without a change of the files.
 
 use super::engine::Order;
+use super::history::{Event, EventKind, EventLevel};
 use super::memory::Override;
 use super::run::Control;
 use super::status::{SteerOutcome, SteerResult};
@@ -25,7 +26,7 @@ impl Control {
                     slots = moved_slots,
                     "{state} by order, so many slots move"
                 );
-                log_overrides(&before, self.engine.overrides());
+                self.tell_overrides(&before);
             }
             (None, _) => {}
         }
@@ -49,8 +50,22 @@ impl Control {
         };
         let notices = next.tick(now_ms);
         self.put_in_force(next).map_err(|error| error.to_string())?;
-        self.log_notices(&notices);
+        self.tell(&notices);
         Ok(Some(accepted.moved_slots))
+    }
+
+    /// Logs which overrides have begun and ended since `before`, and remembers it.
+    pub(super) fn tell_overrides(&mut self, before: &[Override]) {
+        let at_ms = self.clock.now_ms();
+        for (backend, level, text) in log_overrides(before, self.engine.overrides()) {
+            self.history.note(Event {
+                at_ms,
+                kind: EventKind::Orders,
+                level,
+                backend: Some(backend),
+                says: text,
+            });
+        }
     }
 
     fn overrides(&self, backend: &str) -> bool {
@@ -59,20 +74,34 @@ impl Control {
     }
 }
 
-/// Tells which overrides have begun and ended between `before` and `now`.
-pub(super) fn log_overrides(before: &[Override], now: &[Override]) {
+/// Logs which overrides have begun and ended between `before` and `now`; by backends what it said.
+pub(super) fn log_overrides(
+    before: &[Override],
+    now: &[Override],
+) -> Vec<(String, EventLevel, String)> {
+    let mut told = Vec::new();
     let is_in = |known: &Override, all: &[Override]| {
         let mut all = all.iter();
         all.any(|other| (&other.backend, other.state) == (&known.backend, known.state))
     };
     for known in now.iter().filter(|known| !is_in(known, before)) {
-        let (backend, state) = (&known.backend, name_of(known.state));
-        tracing::warn!(backend, "{state} overrides the partition map");
+        let (backend, text) = (
+            &known.backend,
+            format!("{} overrides the partition map", name_of(known.state)),
+        );
+        tracing::warn!(backend, "{text}");
+        told.push((backend.clone(), EventLevel::Warn, text));
     }
     for known in before.iter().filter(|known| !is_in(known, now)) {
-        let (backend, state) = (&known.backend, name_of(known.state));
-        tracing::info!(backend, "{state} no longer overrides the partition map");
+        let text = format!(
+            "{} no longer overrides the partition map",
+            name_of(known.state)
+        );
+        let backend = &known.backend;
+        tracing::info!(backend, "{text}");
+        told.push((backend.clone(), EventLevel::Info, text));
     }
+    told
 }
 
 /// A state as the partition map writes it.

@@ -8,6 +8,7 @@ use super::accounting::Accounting;
 use super::clock::Clock;
 use super::engine::{Engine, Member};
 use super::handle::Published;
+use super::history::History;
 use super::peer::PeerState;
 use super::status::{
     BackendLoad, BackendStatus, LastReload, OverrideStatus, PeerStatus, ReloadResult, StageCounts,
@@ -42,6 +43,7 @@ pub(super) struct Known<'a> {
     pub(super) last_reload: Option<LastReload>,
     pub(super) reloads: Reloads,
     pub(super) peers: Vec<PeerStatus>,
+    pub(super) history: Arc<History>,
 }
 
 impl About {
@@ -65,6 +67,7 @@ impl About {
             last_reload,
             reloads,
             peers,
+            history,
         } = pool;
         let members = engine.members().iter();
         let up = members.filter(|member| member.is_up() && !member.is_off());
@@ -96,6 +99,7 @@ impl About {
         let metrics = figures(engine, &status, reloads);
         Published {
             status,
+            history,
             peer,
             metrics,
             token: engine.config().admin.token.clone(),

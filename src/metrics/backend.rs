@@ -12,7 +12,7 @@ use crate::wire::Operation;
 
 /// From 50 us, which only a backend on the same machine is below, to 10 s, which is beyond what the
 /// web farm waits.
-pub(super) const BACKEND_BOUNDS_NS: Bounds = [
+pub const BACKEND_BOUNDS_NS: Bounds = [
     50_000,
     100_000,
     250_000,
@@ -49,6 +49,12 @@ impl Outcomes {
     /// How many there were.
     pub fn get(&self, operation: Operation, outcome: Outcome) -> u64 {
         self.0[operation as usize][outcome as usize].get()
+    }
+
+    /// How many ended without an answer, whatever the operation.
+    pub fn failed(&self) -> u64 {
+        let of = |operation| self.get(operation, Outcome::Failed);
+        Operation::ALL.into_iter().map(of).sum()
     }
 
     /// How many ended, in whatever way.

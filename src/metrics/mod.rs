@@ -3,6 +3,7 @@
 //! * [`table`]: every metric with its name, type, labels and help.
 //! * [`labels`]: the values of labels that are not names of backends.
 //! * [`counter`]: numbers that one thread writes and any reads.
+//! * `durations`: what a histogram says of the time between two looks at it.
 //! * [`backend`], [`worker`]: what is counted per backend and per worker.
 //! * [`pool`]: what control knows, as plain numbers.
 //! * `scrape`: all of it, summed up and written down; `exposition` and `process` are parts of it.
@@ -12,6 +13,7 @@
 
 pub mod backend;
 pub mod counter;
+mod durations;
 mod exposition;
 pub mod labels;
 pub mod pool;
@@ -21,8 +23,8 @@ mod shards;
 pub mod table;
 pub mod worker;
 
-pub use backend::{BackendMetrics, BackendShard};
-pub use counter::{Counter, Histogram};
+pub use backend::{BACKEND_BOUNDS_NS, BackendMetrics, BackendShard};
+pub use counter::{Counter, Durations, Histogram};
 pub use labels::{ClientRefusal, FailureReason, MapState, MoveStep, Outcome};
 pub use pool::{LastReload, Pool, PoolBackend, Reloads};
 pub use scrape::{Metrics, ScrapeError};

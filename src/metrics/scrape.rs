@@ -44,6 +44,16 @@ impl Metrics {
         self.workers.of_worker(index)
     }
 
+    /// Requests of clients that no backend answered or failed: all of them, and those without an
+    /// answer.
+    pub fn unplaced(&self) -> (u64, u64) {
+        let workers = self.workers.all();
+        let sum = |number: fn(&Outcomes) -> u64| -> u64 {
+            workers.iter().map(|worker| number(&worker.unplaced)).sum()
+        };
+        (sum(Outcomes::total), sum(Outcomes::failed))
+    }
+
     /// Everything as `GET /metrics` answers it, in Prometheus' text format.
     ///
     /// # Errors

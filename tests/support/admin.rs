@@ -55,7 +55,18 @@ pub fn wait_for(admin: SocketAddr, what: &str, wanted: impl Fn(&Value) -> bool) 
     }
 }
 
+/// Head, in lower case, and body of an answer.
+pub fn page(admin: SocketAddr, path: &str) -> (String, String) {
+    exchange(admin, "GET", path, "")
+}
+
 fn ask(admin: SocketAddr, method: &str, path: &str, body: &str) -> Answer {
+    let (head, body) = exchange(admin, method, path, body);
+    let status = head.strip_prefix("http/1.1 ").unwrap()[..3].parse();
+    (status.unwrap(), body)
+}
+
+fn exchange(admin: SocketAddr, method: &str, path: &str, body: &str) -> (String, String) {
     let mut stream = TcpStream::connect(admin).unwrap();
     stream.set_read_timeout(Some(PATIENCE)).unwrap();
     let length = body.len();
@@ -67,6 +78,5 @@ fn ask(admin: SocketAddr, method: &str, path: &str, body: &str) -> Answer {
     let mut answer = String::new();
     stream.read_to_string(&mut answer).unwrap();
     let (head, body) = answer.split_once("\r\n\r\n").unwrap();
-    let status = head.strip_prefix("HTTP/1.1 ").unwrap()[..3].parse();
-    (status.unwrap(), body.to_owned())
+    (head.to_ascii_lowercase(), body.to_owned())
 }

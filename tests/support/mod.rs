@@ -17,6 +17,7 @@
 pub mod admin;
 pub mod answers;
 pub mod backend;
+pub mod browser;
 pub mod client;
 pub mod metrics;
 pub mod operations;
@@ -37,7 +38,7 @@ use std::time::Duration;
 use tempfile::TempDir;
 
 /// No sign of it after this long is a failure of the test.
-const PATIENCE: Duration = Duration::from_secs(30);
+pub const PATIENCE: Duration = Duration::from_secs(30);
 
 /// A running `staterouter`, killed when dropped.
 pub struct Program {

@@ -1,0 +1,139 @@
+// Everything else: key figures, what is on the move, recent changes, the last reload, the peers.
+
+const MOVES_SHOWN = 6;
+
+function tiles(status, samples) {
+  const last = samples.at(-1);
+  const recent = samples.filter((sample) => sample.at_ms > status.now_ms - RECENT_MS);
+  const { backends } = status;
+  const figures = [
+    ['Requests', last ? rate(perSecond(last, last.requests)) : NONE, '/s'],
+    ['Latency, 99 of 100', last?.p99_us != null ? micros(last.p99_us) : NONE, ''],
+    ['Failed, last minute', samples.length > 0 ? count(sum(recent, (sample) => sample.failed)) : NONE, ''],
+  ];
+  if (backends.some((backend) => typeof backend.sessions === 'number')) {
+    figures.push(['Sessions', count(sum(backends, (backend) => backend.sessions ?? 0)), '']);
+    figures.push(['Held by sessions', bytes(sum(backends, (backend) => backend.session_bytes ?? 0)), '']);
+  }
+  const soonest = Math.min(...backends.map((backend) => backend.seconds_to_full ?? Infinity));
+  if (backends.some((backend) => typeof backend.used_percent === 'number')) {
+    figures.push(['First one full in', Number.isFinite(soonest) ? duration(soonest * 1000) : 'no time soon', '']);
+  }
+  return figures;
+}
+
+function showTiles(status, samples) {
+  show(byId('tiles'), tiles(status, samples), (figures) => figures.map(([title, value, unit]) => {
+    const [, digits, rest] = /^([\d,.]+|–)?(.*)$/.exec(value);
+    return html('div', {}, html('dt', {}, title),
+      html('dd', {}, digits ?? '', html('small', {}, ` ${rest.trim()}${unit}`)));
+  }));
+}
+
+/** The part of the time that has passed; `null` when nobody knows the end. */
+function progress({ began_ms: began, ends_ms: ends }, nowMs) {
+  if (ends === null || ends <= began) return null;
+  return Math.min(1, Math.max(0, (nowMs - began) / (ends - began)));
+}
+
+function ending(endsMs, nowMs) {
+  const left = endsMs - nowMs;
+  return left > 0 ? `in ${duration(left)}` : 'any moment';
+}
+
+function drawMove({ work, first, second, part, ends }) {
+  const { stage, slots } = work;
+  const bar = part === null ? html('span', { class: 'track none' })
+    : html('span', { class: 'track tint', role: 'img', 'aria-label': `${count(part * 100)} % of the time`, ...tint(second.id) },
+      html('i', { class: 'tint', '--part': part.toFixed(4), ...tint(first.id) }));
+  return html('li', { title: STAGES[stage].means(second.name, first.name) },
+    html('span', { class: 'from' }, chip(second)),
+    svg('svg', { class: 'arrow', viewBox: '0 0 16 10', role: 'img', 'aria-label': 'to' }, svg('path', { d: 'M1 5h13M10 1l4 4-4 4' })),
+    html('span', { class: 'to' }, chip(first)),
+    html('span', { class: 'stage', 'data-stage': stage }, STAGES[stage].label),
+    bar,
+    html('span', { class: 'slots' }, share(slots)),
+    html('span', { class: 'ends' }, ends));
+}
+
+function drawMoves({ moves, summary }) {
+  const nodes = [html('p', { class: 'summary' }, summary)];
+  const shownMoves = moves.slice(0, MOVES_SHOWN);
+  const rest = moves.slice(MOVES_SHOWN);
+  if (shownMoves.length > 0) nodes.push(html('ul', { class: 'moves' }, ...shownMoves.map(drawMove)));
+  if (rest.length > 0) {
+    nodes.push(html('details', {}, html('summary', {}, `${count(rest.length)} more, ${share(sum(rest, (move) => move.work.slots))}`),
+      html('ul', { class: 'moves' }, ...rest.map(drawMove))));
+  }
+  return nodes;
+}
+
+function movesSummary(underWay, nowMs) {
+  const handovers = underWay.filter(isHandover);
+  if (underWay.length === 0) return 'Nothing. Every session is where the partition map wants it.';
+  if (handovers.length === 0) return 'No handover. A failure is being lived through:';
+  const end = Math.max(...handovers.map((work) => work.ends_ms));
+  const when = end > nowMs ? `expected to end in ${duration(end - nowMs)}, at about ${hourAndMinute(end)}` : 'about to end';
+  const slots = sum(handovers, (work) => work.slots);
+  return `A handover of ${share(slots)} of the sessions, ${plural(slots, 'slot')}, ${when}.`;
+}
+
+function showMoves({ backends, under_way: underWay, now_ms: nowMs }) {
+  const byName = new Map(backends.map(({ id, name }) => [name, { id, name }]));
+  const unknown = (name) => byName.get(name) ?? { id: 0, name };
+  const moves = underWay.map((work) => ({
+    work,
+    first: unknown(work.first),
+    second: unknown(work.second),
+    part: progress(work, nowMs),
+    ends: work.ends_ms === null ? `for ${duration(nowMs - work.began_ms)}` : ending(work.ends_ms, nowMs),
+  }));
+  moves.sort((a, b) => b.work.slots - a.work.slots);
+  const root = byId('moves');
+  const isOpen = root.querySelector('details')?.open;
+  show(root, { moves, summary: movesSummary(underWay, nowMs) }, drawMoves);
+  const details = root.querySelector('details');
+  if (isOpen && details) details.open = true;
+}
+
+const EVENT_LEVELS = { warn: 'warn', error: 'bad' };
+
+function showEvents(events) {
+  show(byId('events'), events, (list) => {
+    if (list.length === 0) return html('p', { class: 'empty' }, 'Nothing has changed since the proxy was started.');
+    return html('ol', { class: 'events', tabindex: 0 }, ...[...list].reverse().map(({ at_ms: at, kind, level, backend, says }) =>
+      html('li', { 'data-level': EVENT_LEVELS[level] ?? (kind === 'slots' ? 'busy' : 'good') },
+        html('time', { datetime: new Date(at).toISOString() }, moment(at)),
+        html('span', {}, backend ? html('b', {}, `${backend} `) : '', says))));
+  });
+}
+
+const RESULTS = {
+  applied: ['good', 'in force'],
+  unchanged: ['rest', 'nothing new'],
+  refused: ['bad', 'refused'],
+};
+
+function showReload(reload, mapVersion) {
+  show(byId('reload'), [reload, mapVersion], () => {
+    if (!reload) return html('p', { class: 'empty' }, `None since the start. Version ${mapVersion} of the partition map is in force.`);
+    const [level, word] = RESULTS[reload.result] ?? ['rest', reload.result];
+    const about = html('p', { class: 'about' }, html('span', { class: 'badge', 'data-level': level }, word), ` ${moment(reload.at_ms)}`);
+    const version = html('p', { class: 'quiet' }, `Version ${reload.map_version} of the partition map is in force.`);
+    const faults = reload.faults.map((fault) => html('li', {}, html('pre', {}, fault)));
+    const restart = reload.needs_restart.length > 0 ? html('p', {}, `Needs a restart: ${reload.needs_restart.join(', ')}`) : undefined;
+    return [about, version, faults.length > 0 ? html('ul', { class: 'faults', tabindex: 0 }, ...faults) : undefined, restart].filter(Boolean);
+  });
+}
+
+function showPeers(peers, mapVersion) {
+  show(byId('peers'), [peers, mapVersion], () => {
+    if (peers.length === 0) return html('p', { class: 'empty' }, 'This proxy is alone: it has no peers.');
+    return html('ul', { class: 'peers' }, ...peers.map((peer) => {
+      const isOther = !peer.failure && (peer.map_version !== mapVersion || peer.overrides_differ);
+      const [level, word] = peer.failure ? ['bad', 'silent'] : isOther ? ['warn', 'differs'] : ['good', 'answers'];
+      return html('li', {}, html('span', { class: 'main name' }, peer.address), html('span', { class: 'badge', 'data-level': level }, word),
+        html('span', { class: 'more' }, peer.failure ?? `version ${peer.map_version} of the partition map`));
+    }));
+  });
+}
