@@ -273,6 +273,7 @@ impl Control {
             Verdict::Up | Verdict::Suspect => tracing::info!(backend, "backend is {to}: {reason}"),
         }
         self.reasons.insert(place, reason.to_string());
+        self.probes.suspect(place, to == Verdict::Suspect);
         if from == Verdict::Down || to == Verdict::Down {
             self.advance();
             self.show_data_path();

@@ -259,6 +259,18 @@ fn reasons_read_as_a_part_of_a_log_line() {
 }
 
 #[test]
+fn a_suspect_backend_is_probed_sooner_and_never_later() {
+    let middle = |interval_ms, is_suspect| {
+        let pause_ms = pause_ms(interval_ms, is_suspect, 0);
+        pause_ms * 5 / 4
+    };
+    assert_eq!(middle(2_000, false), 2_000);
+    assert_eq!(middle(2_000, true), 500);
+    assert_eq!(middle(400, true), 250);
+    assert_eq!(middle(100, true), 100);
+}
+
+#[test]
 fn jitter_reaches_a_fifth_to_either_side_and_no_further() {
     assert_eq!(jittered(2_000, 0), 1_600);
     assert_eq!(jittered(2_000, 400), 2_000);
