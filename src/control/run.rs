@@ -160,6 +160,7 @@ impl Control {
         self.accounting
             .follow(&self.feedback.account, &self.engine, now_ms);
         self.replay(now_ms);
+        self.read_files_again(now_ms);
         let version = self.engine.map().version;
         self.peers.complain(version, now_ms);
         self.publish();
