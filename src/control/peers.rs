@@ -21,6 +21,8 @@ struct Peer {
     /// Version of its map, or why it does not say.
     state: Result<u64, String>,
     heard_ms: u64,
+    /// It has not had the time to answer yet.
+    is_new: bool,
     /// When a complaint about it is due again; `None` while there is nothing to complain about.
     repeat_ms: Option<u64>,
 }
@@ -62,6 +64,7 @@ impl Peers {
             address: address.to_string(),
             state: Err("it has not been asked yet".to_owned()),
             heard_ms: now_ms,
+            is_new: true,
             repeat_ms: None,
         };
         Self(addresses.iter().map(peer).collect())
@@ -73,6 +76,7 @@ impl Peers {
             let is_back = peer.state.is_err() && state.is_ok();
             peer.state = state;
             peer.heard_ms = now_ms;
+            peer.is_new = false;
             if is_back {
                 tracing::info!(peer = peer.address, "peer answers");
             }
@@ -89,6 +93,7 @@ impl Peers {
         for (index, peer) in self.0.iter_mut().enumerate() {
             if now_ms.saturating_sub(peer.heard_ms) >= SILENCE_MS {
                 peer.state = Err("nobody has asked it lately".to_owned());
+                peer.is_new = false;
                 silent.push(index);
             }
         }
@@ -103,9 +108,7 @@ impl Peers {
                 peer.repeat_ms = None;
                 continue;
             };
-            // The first answer is still under way when the program has just started.
-            let due_ms = peer.repeat_ms.unwrap_or(peer.heard_ms);
-            if now_ms >= due_ms {
+            if peer.repeat_ms.is_none_or(|due_ms| now_ms >= due_ms) {
                 peer.repeat_ms = Some(now_ms + REPEAT_MS);
                 tracing::warn!(peer = peer.address, "{complaint}");
             }
@@ -125,6 +128,7 @@ impl Peers {
 impl Peer {
     fn complaint(&self, own_version: u64) -> Option<String> {
         match &self.state {
+            Err(_) if self.is_new => None,
             Err(failure) => Some(format!(
                 "peer does not answer, so no handover goes on and no backend is replaced: {failure}"
             )),
@@ -179,6 +183,16 @@ mod tests {
         assert!(peers.status()[0].failure.is_some());
         peers.heard(0, Ok(4), 5_500);
         assert!(peers.silent(6_000).is_empty());
+    }
+
+    #[test]
+    fn a_peer_has_some_time_for_its_first_answer() {
+        let mut peers = peers();
+        assert_eq!(complaint(&peers), None);
+        peers.silent(3_999);
+        assert_eq!(complaint(&peers), None);
+        peers.silent(4_000);
+        assert!(complaint(&peers).is_some());
     }
 
     #[test]

@@ -71,6 +71,7 @@ pub enum Reason {
 pub struct Health {
     thresholds: Thresholds,
     state: State,
+    is_known: bool,
     /// When it last came up or went down.
     since_ms: u64,
     has_been_down: bool,
@@ -94,6 +95,7 @@ impl Health {
         Self {
             thresholds,
             state: State::Up,
+            is_known: false,
             since_ms: now_ms,
             has_been_down: false,
             flaps: 0,
@@ -111,6 +113,12 @@ impl Health {
         }
     }
 
+    /// Whether a probe or a failed request has said anything of it.
+    #[must_use]
+    pub const fn is_known(&self) -> bool {
+        self.is_known
+    }
+
     /// When it came up or went down, whichever was last; when it became known if neither was.
     /// Being suspect changes nothing here.
     #[must_use]
@@ -125,6 +133,7 @@ impl Health {
 
     /// A probe was answered as a state server answers.
     pub fn probe_ok(&mut self, now_ms: u64) -> Option<Change> {
+        self.is_known = true;
         let (state, count) = match self.state {
             State::Up => return None,
             State::Suspect { .. } => (State::Up, 1),
@@ -189,6 +198,7 @@ impl Health {
     }
 
     fn enter(&mut self, state: State, reason: Reason, now_ms: u64) -> Option<Change> {
+        self.is_known = true;
         let from = self.verdict();
         self.state = state;
         let to = self.verdict();
