@@ -5,6 +5,7 @@ mod support;
 use std::fmt::Write;
 use std::fs;
 use std::net::{SocketAddr, TcpListener};
+use std::path::Path;
 
 use support::admin::{self, backend, wait_for};
 use support::client::{Client, get, put, status};
@@ -56,6 +57,27 @@ fn a_new_map_is_taken_by_itself_and_a_faulty_one_changes_nothing() {
         log.contains("ERROR") && log.contains("map.yaml:2:1"),
         "{log}"
     );
+}
+
+#[test]
+fn a_map_that_found_no_room_on_the_disk_is_taken_once_there_is_some() {
+    let files = ProxyFiles::new(&NOBODY, "");
+    let proxy = files.start();
+    let admin = proxy.admin();
+    let config = files.config();
+    let in_the_way = Path::new(&config).with_file_name("staterouter.state.new");
+    fs::create_dir(&in_the_way).unwrap();
+    files.replace("map.yaml", &map(2, 3, ""));
+    let refused = wait_for(admin, "the map was refused", |status| {
+        status["last_reload"]["result"] == "refused"
+    });
+    let fault = refused["last_reload"]["faults"][0].as_str().unwrap();
+    assert!(fault.contains("cannot write the state file"), "{fault}");
+    fs::remove_dir(&in_the_way).unwrap();
+    let applied = wait_for(admin, "the map is in force", |status| {
+        status["map_version"] == 2
+    });
+    assert_eq!(applied["last_reload"]["result"], "applied");
 }
 
 #[test]

@@ -163,7 +163,8 @@ pub(super) fn read_health(map: &mut MapReader<'_, '_>) -> HealthConfig {
     let mut duration = |name, doc, default| map.optional(name, doc, &UP_TO_AN_HOUR, default).value;
     let interval = duration(
         "interval",
-        "Between two probes of a backend, give or take a fifth.",
+        "Between two probes of a backend, give or take a fifth; a quarter of it, but at least \
+         250ms, while the backend is suspect.",
         default.interval,
     );
     let timeout = duration(

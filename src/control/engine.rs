@@ -4,6 +4,7 @@
 //! new. The control thread (`control`) does the rest.
 
 mod accept;
+mod handovers;
 mod notice;
 mod preview;
 mod resume;
@@ -11,6 +12,8 @@ mod steer;
 
 use std::sync::Arc;
 use std::time::Duration;
+
+use handovers::Handovers;
 
 use super::memory::{GivenUp, Memory, Override};
 use crate::config::{BackendSpec, BackendState, Config, HandoverConfig, PartitionMap};
@@ -41,6 +44,7 @@ pub struct Engine {
     peers: Vec<Option<Arc<PeerView>>>,
     given_up: Vec<GivenUp>,
     longest_timeout_minutes: u32,
+    handovers: Handovers,
 }
 
 /// One backend.
@@ -60,6 +64,8 @@ pub struct Member {
     pub metrics: Arc<BackendMetrics>,
     /// It has been said that no slot needs it.
     is_let_go: bool,
+    /// It has been said that it gets no slots yet.
+    is_held_back: bool,
 }
 
 /// What another proxy said of itself last.
@@ -262,9 +268,14 @@ impl Engine {
             if after != before {
                 self.slots[slot.index()] = after;
                 changes.add(before, after);
+                self.handovers
+                    .changed(&before, &after, &self.members, now_ms);
             }
         }
         let mut notices = changes.notices(&self.members);
+        let ended = self.handovers.ended(&self.slots, &self.members, now_ms);
+        notices.extend(ended);
+        self.hold_back(&times, now_ms, &mut notices);
         self.let_go(&mut notices);
         notices
     }
@@ -306,6 +317,23 @@ impl Engine {
     fn is_given_up(&self, member: &Member) -> bool {
         let mut given_up = self.given_up.iter();
         given_up.any(|server| server.address == member.spec.address)
+    }
+
+    /// Says once why a backend that the map gives slots to gets none, although it may answer.
+    fn hold_back(&mut self, times: &Times, now_ms: u64, notices: &mut Vec<Notice>) {
+        for member in &mut self.members {
+            let is_wanted = member.in_map && member.spec.state == BackendState::Active;
+            let mut given_up = self.given_up.iter();
+            let given_up = given_up
+                .find(|server| server.address == member.spec.address)
+                .filter(|_| is_wanted);
+            if let Some(server) = given_up.filter(|_| !member.is_held_back) {
+                let end_ms = server.since_ms + times.lifetime_ms;
+                let left_ms = end_ms.saturating_sub(now_ms);
+                notices.push(Notice::held_back(&member.spec.name, left_ms));
+            }
+            member.is_held_back = given_up.is_some();
+        }
     }
 
     /// The places that may stand in: up for this proxy and for all others, as far as they are heard,
@@ -385,6 +413,7 @@ impl Member {
             owed: 0,
             metrics: Arc::default(),
             is_let_go: false,
+            is_held_back: false,
         })
     }
 
@@ -419,3 +448,6 @@ impl Times {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -233,6 +233,28 @@ mod tests {
     }
 
     #[test]
+    fn what_a_later_version_says_besides_is_skipped() {
+        let slots = vec![suspect(900); SLOT_COUNT];
+        let report = state(slots).report();
+        let mut sent = serde_json::to_value(&report).unwrap();
+        for more in [
+            "/more",
+            "/slots/0/more",
+            "/slots/0/before/more",
+            "/slots/0/outdated/more",
+        ] {
+            let (parent, key) = more.rsplit_once('/').unwrap();
+            sent.pointer_mut(parent).unwrap()[key] = "new".into();
+        }
+        let read = |sent: &[u8]| read(sent, "us", 50_000).unwrap();
+        let (more, same) = (
+            read(sent.to_string().as_bytes()),
+            read(&serde_json::to_vec(&report).unwrap()),
+        );
+        assert_eq!(more.slots, same.slots);
+    }
+
+    #[test]
     fn what_is_no_report_is_refused() {
         let report = |slots: &str| {
             format!(

@@ -33,6 +33,8 @@ struct Peer {
     heard_ms: u64,
     /// Since when it has had other overrides than this proxy.
     differs_since_ms: Option<u64>,
+    /// It has not had the time to answer yet.
+    is_new: bool,
     /// When a complaint about it is due again; `None` while there is nothing to complain about.
     repeat_ms: Option<u64>,
 }
@@ -75,6 +77,7 @@ impl Peers {
             state: Err("it has not been asked yet".to_owned()),
             heard_ms: now_ms,
             differs_since_ms: None,
+            is_new: true,
             repeat_ms: None,
         };
         Self(addresses.iter().map(peer).collect())
@@ -86,6 +89,7 @@ impl Peers {
             let is_back = peer.state.is_err() && state.is_ok();
             peer.state = state;
             peer.heard_ms = now_ms;
+            peer.is_new = false;
             if is_back {
                 tracing::info!(peer = peer.address, "peer answers");
             }
@@ -102,6 +106,7 @@ impl Peers {
         for (index, peer) in self.0.iter_mut().enumerate() {
             if now_ms.saturating_sub(peer.heard_ms) >= SILENCE_MS {
                 peer.state = Err("nobody has asked it lately".to_owned());
+                peer.is_new = false;
                 silent.push(index);
             }
         }
@@ -117,9 +122,7 @@ impl Peers {
                 peer.repeat_ms = None;
                 continue;
             };
-            // The first answer is still under way when the program has just started.
-            let due_ms = peer.repeat_ms.unwrap_or(peer.heard_ms);
-            if now_ms >= due_ms {
+            if peer.repeat_ms.is_none_or(|due_ms| now_ms >= due_ms) {
                 peer.repeat_ms = Some(now_ms + REPEAT_MS);
                 tracing::warn!(peer = peer.address, "{complaint}");
             }
@@ -159,6 +162,7 @@ impl Peer {
             .differs_since_ms
             .map(|since_ms| now_ms.saturating_sub(since_ms));
         match &self.state {
+            Err(_) if self.is_new => None,
             Err(failure) => Some(format!(
                 "peer does not answer, so no handover goes on and no backend is replaced: {failure}"
             )),
@@ -271,6 +275,16 @@ mod tests {
             assert_eq!(peers.0[0].complaint(&own, 6_000), None);
             assert!(!peers.status(&own)[0].overrides_differ);
         }
+    }
+
+    #[test]
+    fn a_peer_has_some_time_for_its_first_answer() {
+        let mut peers = peers();
+        assert_eq!(complaint(&peers), None);
+        peers.silent(3_999);
+        assert_eq!(complaint(&peers), None);
+        peers.silent(4_000);
+        assert!(complaint(&peers).is_some());
     }
 
     #[test]

@@ -4,8 +4,9 @@ use std::collections::HashMap;
 use std::hash::{BuildHasher, RandomState};
 use std::time::Duration;
 
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
 use tokio::task::{AbortHandle, JoinSet};
+use tokio::time::{Instant, sleep_until};
 
 use crate::backend::Prober;
 use crate::config::{BackendAddress, HealthConfig};
@@ -31,8 +32,15 @@ pub struct ProbeResult {
 pub struct Probes {
     times: Times,
     tasks: JoinSet<()>,
-    running: HashMap<(Place, BackendAddress), AbortHandle>,
+    running: HashMap<(Place, BackendAddress), Running>,
     results: mpsc::Sender<ProbeResult>,
+}
+
+/// One of the tasks.
+#[derive(Debug)]
+struct Running {
+    task: AbortHandle,
+    is_suspect: watch::Sender<bool>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -63,21 +71,43 @@ impl Probes {
     ) {
         let times = Times::of(config);
         let mut before = std::mem::take(&mut self.running);
-        if times != self.times {
-            self.times = times;
-            before.drain().for_each(|(_, task)| task.abort());
-        }
+        let is_kept = times == self.times;
+        self.times = times;
         for (place, address) in backends {
             let key = (place, address);
-            let task = before.remove(&key).unwrap_or_else(|| {
-                let ask = ask_for_ever(key.0, key.1.clone(), times, self.results.clone());
-                self.tasks.spawn(ask)
-            });
-            self.running.insert(key, task);
+            let running = match before.remove(&key) {
+                Some(running) if is_kept => running,
+                Some(other) => {
+                    other.task.abort();
+                    self.begin(&key, *other.is_suspect.borrow())
+                }
+                None => self.begin(&key, false),
+            };
+            self.running.insert(key, running);
         }
-        before.into_values().for_each(|task| task.abort());
+        before
+            .into_values()
+            .for_each(|running| running.task.abort());
         // What has ended is only kept until somebody looks.
         while self.tasks.try_join_next().is_some() {}
+    }
+
+    fn begin(&mut self, (place, address): &(Place, BackendAddress), is_suspect: bool) -> Running {
+        let (is_suspect, suspected) = watch::channel(is_suspect);
+        let results = self.results.clone();
+        let ask = ask_for_ever(*place, address.clone(), self.times, suspected, results);
+        Running {
+            task: self.tasks.spawn(ask),
+            is_suspect,
+        }
+    }
+
+    /// From now on the backend at `place` is suspect or not, which says how often it is asked.
+    pub fn suspect(&self, place: Place, is_suspect: bool) {
+        let mut running = self.running.iter();
+        if let Some((_, running)) = running.find(|((running, _), _)| *running == place) {
+            running.is_suspect.send_replace(is_suspect);
+        }
     }
 }
 
@@ -94,6 +124,7 @@ async fn ask_for_ever(
     place: Place,
     address: BackendAddress,
     times: Times,
+    mut suspected: watch::Receiver<bool>,
     results: mpsc::Sender<ProbeResult>,
 ) {
     let mut prober = Prober::new(address.clone(), times.timeout);
@@ -107,14 +138,32 @@ async fn ask_for_ever(
         if results.send(result).await.is_err() {
             return;
         }
-        let interval_ms = times.interval.as_millis() as u64;
-        let pause_ms = health::jittered(interval_ms, RandomState::new().hash_one(place));
-        tokio::time::sleep(Duration::from_millis(pause_ms)).await;
+        pause(
+            times.interval,
+            &mut suspected,
+            RandomState::new().hash_one(place),
+        )
+        .await;
+    }
+}
+
+/// Waits until the next probe is due. What the last one has shown may come to be known meanwhile.
+async fn pause(interval: Duration, suspected: &mut watch::Receiver<bool>, random: u64) {
+    let begun = Instant::now();
+    loop {
+        let is_suspect = *suspected.borrow_and_update();
+        let pause_ms = health::pause_ms(interval.as_millis() as u64, is_suspect, random);
+        tokio::select! {
+            () = sleep_until(begun + Duration::from_millis(pause_ms)) => return,
+            // Without a sender the task is about to be ended.
+            Ok(()) = suspected.changed() => {}
+        }
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use std::future::pending;
     use std::io::{Read, Write};
     use std::net::TcpListener;
     use std::thread;
@@ -207,6 +256,68 @@ mod tests {
             for _ in 0..20 {
                 let result = results.recv().await.unwrap();
                 assert!([&stays, &moved].contains(&&result.address), "{result:?}");
+            }
+        });
+    }
+
+    /// In virtual time, which goes on when nothing else does.
+    fn run_virtually(scene: impl Future<Output = ()>) {
+        let mut runtime = tokio::runtime::Builder::new_current_thread();
+        let runtime = runtime.enable_all().start_paused(true).build().unwrap();
+        runtime.block_on(scene);
+    }
+
+    #[test]
+    fn a_pause_is_shorter_as_soon_as_the_backend_is_suspect() {
+        const INTERVAL: Duration = Duration::from_secs(10);
+        run_virtually(async {
+            let (tell, mut suspected) = watch::channel(false);
+            for (was_suspect, told_after_s, is_suspect, takes_s) in [
+                (false, 9, true, 8),
+                (true, 9, false, 2),
+                (false, 1, true, 2),
+                // The shorter time is over already.
+                (false, 5, true, 5),
+                (true, 1, false, 8),
+            ] {
+                tell.send_replace(was_suspect);
+                let begun = Instant::now();
+                let tells = async {
+                    tokio::time::sleep(Duration::from_secs(told_after_s)).await;
+                    tell.send_replace(is_suspect);
+                    pending::<()>().await;
+                };
+                tokio::select! {
+                    () = pause(INTERVAL, &mut suspected, 0) => {}
+                    () = tells => {}
+                }
+                assert_eq!(begun.elapsed().as_secs(), takes_s);
+            }
+        });
+    }
+
+    #[test]
+    fn a_suspect_backend_is_asked_more_often_whatever_the_interval_becomes() {
+        run_virtually(async {
+            // What a probe finds does not matter here, only how often there is one.
+            let every = |interval_s| HealthConfig {
+                interval: Duration::from_secs(interval_s),
+                timeout: Duration::from_millis(1),
+                ..CONFIG
+            };
+            let nobody = || BackendAddress::parse("127.0.0.1:1").unwrap();
+            let (mut probes, mut results) = Probes::new(&every(10));
+            probes.follow(&every(10), [1, 2].map(|id| (place(id), nobody())));
+            probes.suspect(place(2), true);
+            for interval_s in [10, 20] {
+                let config = every(interval_s);
+                probes.follow(&config, [1, 2].map(|id| (place(id), nobody())));
+                let mut asked = [0; 2];
+                while asked[1] < 9 {
+                    let result = results.recv().await.unwrap();
+                    asked[usize::from(result.place.id() - 1)] += 1;
+                }
+                assert!(asked[0] < 5, "{asked:?}");
             }
         });
     }

@@ -18,18 +18,42 @@ impl Control {
         }
     }
 
+    /// Reads the files again if what they say could not be put in force although it may be.
+    pub(super) fn read_files_again(&mut self, now_ms: u64) {
+        let files = self.files.as_mut();
+        if !files.is_some_and(|files| files.are_due(now_ms)) {
+            return;
+        }
+        let outcome = self.read_files();
+        let last = self.last_reload.as_ref();
+        // What is still wrong was said the first time.
+        if last.is_none_or(|last| last.outcome != outcome) {
+            self.tell_end(&outcome);
+        }
+    }
+
     /// Reads the files again.
     pub(super) fn reload(&mut self) -> ReloadOutcome {
-        let outcome = self.try_reload().unwrap_or_else(|faults| ReloadOutcome {
+        let outcome = self.read_files();
+        self.tell_end(&outcome);
+        outcome
+    }
+
+    fn read_files(&mut self) -> ReloadOutcome {
+        self.try_reload().unwrap_or_else(|faults| ReloadOutcome {
             result: ReloadResult::Refused,
             map_version: self.engine.map().version,
             faults,
             needs_restart: Vec::new(),
-        });
-        log(&outcome);
+        })
+    }
+
+    /// Everybody who wants to know how a reload has ended.
+    fn tell_end(&mut self, outcome: &ReloadOutcome) {
+        log(outcome);
         count(&mut self.reloads, outcome.result);
         let now_ms = self.clock.now_ms();
-        for event in events(&outcome, now_ms) {
+        for event in events(outcome, now_ms) {
             self.history.note(event);
         }
         self.last_reload = Some(LastReload {
@@ -37,7 +61,6 @@ impl Control {
             outcome: outcome.clone(),
         });
         self.publish();
-        outcome
     }
 
     fn try_reload(&mut self) -> Result<ReloadOutcome, Vec<String>> {
@@ -48,7 +71,7 @@ impl Control {
             needs_restart,
         };
         let in_force = self.engine.map().version;
-        let Some(files) = &self.files else {
+        let Some(files) = &mut self.files else {
             return Ok(outcome(ReloadResult::Unchanged, Vec::new(), in_force));
         };
         let loaded = files.load()?;
@@ -66,8 +89,13 @@ impl Control {
             return Ok(outcome(ReloadResult::Unchanged, needs_restart, in_force));
         }
         let notices = next.tick(now_ms);
-        self.put_in_force(next)
-            .map_err(|error| vec![error.to_string()])?;
+        if let Err(error) = self.put_in_force(next) {
+            // The disk may take it before anybody changes a file.
+            if let Some(files) = &mut self.files {
+                files.read_again(now_ms);
+            }
+            return Err(vec![error.to_string()]);
+        }
         if let Some(handle) = &self.level {
             handle.set(level);
         }

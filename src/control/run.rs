@@ -165,6 +165,7 @@ impl Control {
             .follow(&self.feedback.account, &self.engine, now_ms);
         self.replay(now_ms);
         self.sample(now_ms);
+        self.read_files_again(now_ms);
         let own = Said::from(&self.engine);
         self.peers.complain(&own, now_ms);
         self.publish();
@@ -297,6 +298,7 @@ impl Control {
             says: format!("is {to}: {reason}"),
         });
         self.reasons.insert(place, reason.to_string());
+        self.probes.suspect(place, to == Verdict::Suspect);
         if from == Verdict::Down || to == Verdict::Down {
             self.advance();
             self.show_data_path();

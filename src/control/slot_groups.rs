@@ -7,9 +7,9 @@ use serde::{Deserialize, Serialize};
 use crate::handover::{Before, Outdated, Place, SlotState, Stage};
 use crate::route::SLOT_COUNT;
 
-/// Slots in one state. Times are Unix time in milliseconds.
+/// Slots in one state. Times are Unix time in milliseconds. Fields that a later version may add are
+/// skipped: who reads decides what that means.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
 pub struct SlotGroup {
     first: u8,
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -26,7 +26,6 @@ pub struct SlotGroup {
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
 struct BeforeGroup {
     first: u8,
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -37,7 +36,6 @@ struct BeforeGroup {
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
 struct OutdatedGroup {
     places: Vec<u8>,
     since_ms: u64,

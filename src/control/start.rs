@@ -102,7 +102,7 @@ struct Begun {
 pub fn prepare(options: ControlOptions) -> Result<Prepared, ControlError> {
     let files = options
         .main_file
-        .map(|main| Files::new(main, &options.config.partition_map));
+        .map(|main| Files::new(main, &options.config, &options.map));
     let state_file = options.config.handover.state_file.clone();
     let clock = Clock::start();
     let begun = resume(options.config, options.map, clock)?;

@@ -85,6 +85,9 @@ pub enum Damage {
     /// Its slots are not all slots.
     #[error("{0}")]
     Slots(#[from] GroupError),
+    /// Its slots say more than this version writes.
+    #[error("its slots have fields that this version does not know")]
+    UnknownFields,
     /// A retired backend is none.
     #[error("the id, address or capacity of retired backend {name:?} cannot be")]
     Retired {
@@ -203,8 +206,13 @@ pub fn read(path: &Path) -> Result<Option<Memory>, StateFileError> {
             format,
         });
     }
+    let slots = value.get("slots").cloned();
     let document: Document =
         serde_json::from_value(value).map_err(|error| damaged(error.into()))?;
+    // Of a peer's slots, what is not known is skipped. Here nothing is: half of the truth.
+    if serde_json::to_value(&document.slots).ok() != slots {
+        return Err(damaged(Damage::UnknownFields));
+    }
     document.into_memory().map(Some).map_err(damaged)
 }
 

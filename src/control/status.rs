@@ -129,7 +129,7 @@ pub struct BackendStatus {
     pub weight: u16,
     /// What its health says.
     pub verdict: Verdict,
-    /// Why it is not up, in words; `null` when it is.
+    /// Why it is not up, or that nobody has asked it yet, in words; else `null`.
     pub reason: Option<String>,
     /// When the verdict began.
     pub since_ms: u64,

@@ -208,7 +208,7 @@ fn backend(
         overridden,
         weight: member.spec.weight,
         verdict,
-        reason: reason.filter(|_| verdict != Verdict::Up).cloned(),
+        reason: reason_of(member, reason),
         since_ms: member.health.since_ms(),
         slots_owned: counts.owned,
         slots_first: counts.first,
@@ -218,6 +218,17 @@ fn backend(
         absent_while_away: member.metrics.absent_while_away(),
         load,
     }
+}
+
+/// Why a backend is not up, or may not be. `told` is why its verdict changed last.
+fn reason_of(member: &Member, told: Option<&String>) -> Option<String> {
+    let words = match (member.health.verdict(), told) {
+        (health::Verdict::Up, _) if member.health.is_known() => return None,
+        (health::Verdict::Up, _) => "it has not been asked yet",
+        (_, Some(told)) => told,
+        (_, None) => "it was down when this proxy was stopped, and has not come up since",
+    };
+    Some(words.to_owned())
 }
 
 impl StageCounts {

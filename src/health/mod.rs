@@ -3,7 +3,7 @@
 //!
 //! * [`failure`]: what a probe or a request can meet.
 //! * [`Health`]: the failures and good probes of one backend, counted in a row.
-//! * [`jittered`]: when to probe next.
+//! * [`pause_ms`]: when to probe next.
 //!
 //! What the partition map says (`drain`, `off`) is not part of the verdict.
 
@@ -71,6 +71,7 @@ pub enum Reason {
 pub struct Health {
     thresholds: Thresholds,
     state: State,
+    is_known: bool,
     /// When it last came up or went down.
     since_ms: u64,
     has_been_down: bool,
@@ -94,6 +95,7 @@ impl Health {
         Self {
             thresholds,
             state: State::Up,
+            is_known: false,
             since_ms: now_ms,
             has_been_down: false,
             flaps: 0,
@@ -111,6 +113,12 @@ impl Health {
         }
     }
 
+    /// Whether a probe or a failed request has said anything of it.
+    #[must_use]
+    pub const fn is_known(&self) -> bool {
+        self.is_known
+    }
+
     /// When it came up or went down, whichever was last; when it became known if neither was.
     /// Being suspect changes nothing here.
     #[must_use]
@@ -125,6 +133,7 @@ impl Health {
 
     /// A probe was answered as a state server answers.
     pub fn probe_ok(&mut self, now_ms: u64) -> Option<Change> {
+        self.is_known = true;
         let (state, count) = match self.state {
             State::Up => return None,
             State::Suspect { .. } => (State::Up, 1),
@@ -189,6 +198,7 @@ impl Health {
     }
 
     fn enter(&mut self, state: State, reason: Reason, now_ms: u64) -> Option<Change> {
+        self.is_known = true;
         let from = self.verdict();
         self.state = state;
         let to = self.verdict();
@@ -216,10 +226,24 @@ impl Health {
     }
 }
 
-/// The time until the next probe: `interval_ms`, up to a fifth more or less by a random number, so
-/// that the probes of several proxies and backends do not fall together.
+/// A suspect backend is probed no more often than this, unless all are.
+const MIN_SUSPECT_PAUSE_MS: u64 = 250;
+
+/// The time from one probe to the next: `interval_ms`, and a quarter of it while the backend is
+/// suspect, because it is either down, or wrongly suspected. Up to a fifth more or less by a random
+/// number, so that the probes of several proxies and backends do not fall together.
 #[must_use]
-pub const fn jittered(interval_ms: u64, random: u64) -> u64 {
+pub fn pause_ms(interval_ms: u64, is_suspect: bool, random: u64) -> u64 {
+    let soon_ms = (interval_ms / 4).max(MIN_SUSPECT_PAUSE_MS);
+    let pause_ms = if is_suspect {
+        interval_ms.min(soon_ms)
+    } else {
+        interval_ms
+    };
+    jittered(pause_ms, random)
+}
+
+const fn jittered(interval_ms: u64, random: u64) -> u64 {
     let spread_ms = interval_ms / 5;
     let shift_ms = random % (2 * spread_ms + 1);
     (interval_ms - spread_ms).saturating_add(shift_ms)

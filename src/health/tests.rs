@@ -259,6 +259,33 @@ fn reasons_read_as_a_part_of_a_log_line() {
 }
 
 #[test]
+fn a_backend_is_known_as_soon_as_it_was_asked() {
+    let new = || Health::new(THRESHOLDS, 0);
+    assert!(!new().is_known());
+    for tell in [
+        |health: &mut Health| health.probe_ok(1),
+        |health: &mut Health| health.probe_failed(Failure::Refused, 0, 1),
+        |health: &mut Health| health.request_failed(Failure::Refused, 0, 1),
+    ] {
+        let mut health = new();
+        tell(&mut health);
+        assert!(health.is_known());
+    }
+}
+
+#[test]
+fn a_suspect_backend_is_probed_sooner_and_never_later() {
+    let middle = |interval_ms, is_suspect| {
+        let pause_ms = pause_ms(interval_ms, is_suspect, 0);
+        pause_ms * 5 / 4
+    };
+    assert_eq!(middle(2_000, false), 2_000);
+    assert_eq!(middle(2_000, true), 500);
+    assert_eq!(middle(400, true), 250);
+    assert_eq!(middle(100, true), 100);
+}
+
+#[test]
 fn jitter_reaches_a_fifth_to_either_side_and_no_further() {
     assert_eq!(jittered(2_000, 0), 1_600);
     assert_eq!(jittered(2_000, 400), 2_000);

@@ -81,7 +81,7 @@ pub(super) struct Remaining {
     /// Its connection may serve the next request.
     keeps_connection: bool,
     /// The lock that the client will hold once it has all of it.
-    lock: Option<u32>,
+    pub(super) lock: Option<u32>,
 }
 
 impl Default for Progress {
@@ -313,13 +313,13 @@ impl Exchange<'_> {
             Ok(answer) => answer,
             Err(error) => return Err(self.nothing_came(error, conn, request)),
         };
-        let read = self.read_head(&mut conn, &mut answer).await;
+        let read = self.read_head(&mut conn, &mut answer, request).await;
         let remaining = read.map_err(Failed::finally)?;
         self.head_came(remaining.status);
         let mut conn = Some(conn);
         let passed_on = self.pass_on(&mut conn, &mut answer, remaining, due_ms);
         passed_on.await.map_err(|error| {
-            self.give_back(remaining, request);
+            self.give_back(remaining.lock, request);
             Failed::finally(error)
         })
     }
@@ -421,6 +421,7 @@ impl Exchange<'_> {
         &mut self,
         conn: &mut Conn,
         answer: &mut Buffer,
+        request: Option<&Buffer>,
     ) -> Result<Remaining, ProxyError> {
         let limits = &self.view.snapshot.head_limits;
         let to_head = self.head.method == Method::Head;
@@ -429,7 +430,7 @@ impl Exchange<'_> {
             match parsed.map_err(ProxyError::Garbage)? {
                 Parsed::Complete(head) => {
                     self.shard().received_bytes.add(answer.len() as u64);
-                    return self.remaining(&head, answer);
+                    return self.remaining(&head, answer, request);
                 }
                 Parsed::Partial => {
                     let more = conn.read_more(answer, self.deadline).await;
@@ -439,11 +440,14 @@ impl Exchange<'_> {
         }
     }
 
-    /// Tags the lock cookie of a whole head; the body it announces must be within the limit.
+    /// Tags the lock cookie of a whole head; the body it announces must be within the limit. A lock
+    /// that cannot be tagged is given back. `request` starts with the request's head, if it is still
+    /// there.
     pub(super) fn remaining(
         &mut self,
         head: &ResponseHead,
         answer: &mut Buffer,
+        request: Option<&Buffer>,
     ) -> Result<Remaining, ProxyError> {
         let max_bytes = self.view.snapshot.head_limits.max_body_bytes;
         if head.body_bytes > max_bytes {
@@ -453,15 +457,17 @@ impl Exchange<'_> {
         self.progress.outcome = Outcome::of_status(head.status);
         let operation = self.head.operation();
         let lock = head.lock_taken(answer.filled());
+        let lock = lock.filter(|_| operation == Operation::Acquire);
         let keeps_connection = self.leaves_nothing_behind(head);
         let before = answer.len() as u64;
-        self.tag(head, answer)?;
+        self.tag(head, answer)
+            .inspect_err(|_| self.give_back(lock, request))?;
         let after = answer.len() as u64;
         Ok(Remaining {
             bytes: head.head_bytes as u64 + head.body_bytes + after - before,
             status: head.status,
             keeps_connection,
-            lock: lock.filter(|_| operation == Operation::Acquire),
+            lock,
         })
     }
 
@@ -529,8 +535,8 @@ impl Exchange<'_> {
     }
 
     /// Gives back the lock of an answer whose client did not get all of it.
-    pub(super) fn give_back(&self, remaining: Remaining, request: Option<&Buffer>) {
-        if let Some(cookie) = remaining.lock {
+    pub(super) fn give_back(&self, lock: Option<u32>, request: Option<&Buffer>) {
+        if let Some(cookie) = lock {
             self.tidy(Untidy::Lock(cookie), request);
         }
     }

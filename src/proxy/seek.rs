@@ -313,14 +313,15 @@ impl Seek<'_> {
             // What follows the line has moved.
             head = self.parse_again(&bytes)?;
         }
-        let remaining = self.exchange.remaining(&head, &mut bytes)?;
+        let request = Some(received);
+        let remaining = self.exchange.remaining(&head, &mut bytes, request)?;
         let mut conn = Some(conn);
         let passed_on = self
             .exchange
             .pass_on(&mut conn, &mut bytes, remaining, self.due_ms);
         passed_on
             .await
-            .inspect_err(|_| self.exchange.give_back(remaining, Some(received)))
+            .inspect_err(|_| self.exchange.give_back(remaining.lock, request))
     }
 
     fn parse_again(&self, bytes: &Buffer) -> Result<ResponseHead, ProxyError> {

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::rc::Rc;
 
 use staterouter::handover::{NO_LOCK, Place, SlotState, SlotTable, Stage};
-use staterouter::health::{Failure, Verdict, jittered};
+use staterouter::health::{Failure, Verdict, pause_ms};
 
 use super::brain::{Brain, Edition, Remembered, View};
 use super::broken::Broken;
@@ -404,7 +404,11 @@ impl World {
         self.health_may_have_changed(p, place, &before);
         if self.needs_probe(p, place) {
             let noise = self.links.random().below(1 << 30);
-            self.after(jittered(PROBE_MS, noise), Event::Probe(p, boot, place));
+            let members = self.proxies[p].brain.members();
+            let mut members = members.iter().filter(|member| member.place == place);
+            let is_suspect = members.any(|member| member.verdict == Verdict::Suspect);
+            let pause_ms = pause_ms(PROBE_MS, is_suspect, noise);
+            self.after(pause_ms, Event::Probe(p, boot, place));
         } else {
             self.proxies[p].probing[usize::from(place.id()) - 1] = false;
         }

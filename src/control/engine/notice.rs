@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use super::Member;
+use super::handovers::has_arrived;
 use crate::config::LogLevel;
 use crate::handover::{Outdated, Place, SlotState, Stage};
 use crate::route::SLOT_COUNT;
@@ -37,6 +38,10 @@ impl Changes {
         if before.stage == Stage::Suspect && after.stage == Stage::Suspect {
             // Who would stand in has changed, and nobody does yet: when a whole pool falls, these
             // would be a thousand lines.
+            return;
+        }
+        if has_arrived(&before, &after) {
+            // Told once for the whole handover.
             return;
         }
         let sides = (Side::new(before), Side::new(after));
@@ -81,6 +86,32 @@ impl Notice {
             text,
         }
     }
+
+    pub(super) fn held_back(name: &str, left_ms: u64) -> Self {
+        let left = lasting(left_ms);
+        Self {
+            level: LogLevel::Info,
+            text: format!(
+                "{name} gets no sessions for {left}: it was given up, and what it held until then \
+                 is outdated"
+            ),
+        }
+    }
+}
+
+/// So many slots.
+pub(super) fn share(slots: usize) -> String {
+    let percent = slots as f64 * 100.0 / SLOT_COUNT as f64;
+    format!("{slots} slots ({percent:.1} %)")
+}
+
+/// A time, no more exact than anybody wants to know.
+pub(super) fn lasting(ms: u64) -> String {
+    let whole_s = ms / 1000;
+    match whole_s {
+        0..600 => format!("{whole_s} s"),
+        _ => format!("{} min", whole_s / 60),
+    }
 }
 
 fn notice<'m>(
@@ -89,8 +120,7 @@ fn notice<'m>(
     slots: usize,
     name: &impl Fn(Place) -> &'m str,
 ) -> Notice {
-    let percent = slots as f64 * 100.0 / SLOT_COUNT as f64;
-    let share = format!("{slots} slots ({percent:.1} %)");
+    let share = share(slots);
     let here = name(after.first);
     let other = after.second.map_or(here, name);
     let (level, text) = match (before, after.stage) {
@@ -112,10 +142,6 @@ fn notice<'m>(
         (_, Stage::Move2) => (
             LogLevel::Info,
             format!("sessions of {share} move from {other}, which is back, to {here}"),
-        ),
-        (Stage::Move2, Stage::Steady) => (
-            LogLevel::Info,
-            format!("handover of {share} to {here} has ended"),
         ),
         (_, Stage::Back) => (
             LogLevel::Info,

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use super::handovers::Handovers;
 use super::steer::overridden;
 use super::{Engine, Member, places_known};
 use crate::config::{BackendSpec, Config, PartitionMap};
@@ -63,6 +64,7 @@ impl Engine {
             slots,
             given_up: Vec::new(),
             longest_timeout_minutes: 0,
+            handovers: Handovers::default(),
         })
     }
 

@@ -99,7 +99,11 @@ impl Scene {
 
     /// The file as JSON, changed.
     fn changed(change: impl FnOnce(&mut Value)) -> StateFileError {
-        let scene = Self::written(&memory());
+        let mut memory = memory();
+        // Short: one group of each kind.
+        let kinds = [0, 1, 2].map(|index| memory.slots[index]);
+        memory.slots = kinds.into_iter().cycle().take(SLOT_COUNT).collect();
+        let scene = Self::written(&memory);
         let mut document = serde_json::from_slice(&fs::read(&scene.path).unwrap()).unwrap();
         change(&mut document);
         fs::write(&scene.path, document.to_string()).unwrap();
@@ -167,9 +171,15 @@ fn the_file_of_a_later_version_is_left_alone() {
 #[test]
 fn what_does_not_fit_together_is_damage() {
     type Change = fn(&mut Value);
-    let changes: [Change; 8] = [
+    let changes: [Change; 14] = [
         |document| document["format"] = "1".into(),
         |document| document["more"] = 1.into(),
+        |document| document["retired"][0]["more"] = 1.into(),
+        |document| document["retired"][0]["capacity"]["more"] = 1.into(),
+        |document| document["given_up"][0]["more"] = 1.into(),
+        |document| document["slots"][0]["more"] = 1.into(),
+        |document| document["slots"][2]["before"]["more"] = 1.into(),
+        |document| document["slots"][2]["outdated"]["more"] = 1.into(),
         |document| document["map"]["backends"] = json!([]),
         |document| document["map"]["hash_key"] = "secret".into(),
         |document| document["retired"][0]["id"] = 1.into(),

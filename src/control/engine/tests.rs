@@ -1,0 +1,152 @@
+use std::path::PathBuf;
+
+use super::*;
+use crate::handover::Stage;
+
+const START_MS: u64 = 1_800_000_000_000;
+const TICK_MS: u64 = 5_000;
+
+/// A pool, its clock, and what its log says.
+struct Pool {
+    engine: Engine,
+    now_ms: u64,
+    log: Vec<String>,
+}
+
+fn config() -> Config {
+    let mut config = Config::new(PathBuf::from("map.yaml"));
+    config.handover.settle = Duration::from_secs(30);
+    config
+}
+
+/// A map of backends `NAME/WEIGHT/STATE`; ids follow the letters.
+fn map(version: u64, backends: [&str; 3]) -> PartitionMap {
+    let mut text = format!("version: {version}\nbackends:\n");
+    for backend in backends {
+        let parts: Vec<_> = backend.split('/').collect();
+        let [name, weight, state] = parts[..] else {
+            panic!("{backend}")
+        };
+        let id = name.as_bytes()[0] - b'a' + 1;
+        text += &format!(
+            "- {{name: {name}, id: {id}, address: '10.0.0.{id}:1', weight: {weight}, state: {state}}}\n"
+        );
+    }
+    PartitionMap::parse(text, "map.yaml").unwrap()
+}
+
+impl Pool {
+    fn new(backends: [&str; 3]) -> Self {
+        Self {
+            engine: Engine::new(config(), map(1, backends), START_MS).unwrap(),
+            now_ms: START_MS,
+            log: Vec::new(),
+        }
+    }
+
+    fn accept(&mut self, version: u64, backends: [&str; 3]) {
+        let accepted = self.engine.accept(map(version, backends), self.now_ms);
+        assert!(accepted.unwrap().is_some());
+    }
+
+    fn pass(&mut self, seconds: u64) {
+        let end_ms = self.now_ms + seconds * 1000;
+        while self.now_ms < end_ms {
+            self.now_ms += TICK_MS;
+            let notices = self.engine.tick(self.now_ms);
+            self.log
+                .extend(notices.into_iter().map(|notice| notice.text));
+        }
+    }
+
+    /// Sessions have been moved from the first backend to the third.
+    fn move_sessions(&self, count: usize) {
+        let [from, _, to] = self.engine.members() else {
+            panic!("three backends")
+        };
+        for _ in 0..count {
+            let shard = to.metrics.shard(0);
+            shard.count_move(&from.metrics, from.place);
+        }
+    }
+
+    fn lines(&self, wanted: &str) -> Vec<&str> {
+        let lines = self.log.iter().map(String::as_str);
+        lines.filter(|line| line.contains(wanted)).collect()
+    }
+}
+
+#[test]
+fn the_end_of_a_handover_is_told_once_with_what_it_was() {
+    let mut pool = Pool::new(["a/100/active", "b/1/active", "c/1/active"]);
+    let before = pool.engine.slots().to_vec();
+    pool.move_sessions(5);
+    pool.accept(2, ["a/100/active", "b/1/active", "c/50/active"]);
+    pool.pass(200);
+    pool.move_sessions(7);
+    // More goes the same way, and ends later.
+    pool.accept(3, ["a/100/active", "b/1/active", "c/100/active"]);
+    pool.pass(1300);
+    let arrived = |pool: &Pool| {
+        let slots = pool.engine.slots().iter().zip(&before);
+        let arrived = slots.filter(|(now, before)| {
+            (before.first.id(), now.first.id(), now.stage) == (1, 3, Stage::Steady)
+        });
+        arrived.count()
+    };
+    assert!(arrived(&pool) > 0);
+    assert_eq!(pool.lines("to c has ended"), [""; 0]);
+    pool.pass(2000);
+    let ends = pool.lines("from a to c has ended");
+    assert_eq!(ends.len(), 1, "{ends:?}");
+    let slots = format!("handover of {} slots (", arrived(&pool));
+    assert!(ends[0].starts_with(&slots), "{slots}: {ends:?}");
+    assert!(
+        ends[0].ends_with("after 26 min; this proxy has moved 7 sessions"),
+        "{ends:?}"
+    );
+}
+
+#[test]
+fn of_a_handover_from_before_the_start_only_the_end_is_known() {
+    let mut pool = Pool::new(["a/100/active", "b/100/active", "c/1/active"]);
+    pool.accept(2, ["a/100/active", "b/100/active", "c/100/active"]);
+    pool.pass(300);
+    pool.engine = Engine::resume(config(), pool.engine.memory(), pool.now_ms).unwrap();
+    pool.move_sessions(2);
+    pool.pass(2000);
+    let ends = pool.lines("has ended");
+    assert_eq!(ends.len(), 2, "{ends:?}");
+    assert!(
+        ends[0].ends_with("from a to c has ended; this proxy has moved 2 sessions"),
+        "{ends:?}"
+    );
+}
+
+#[test]
+fn a_handover_that_never_arrives_has_no_end() {
+    let mut pool = Pool::new(["a/100/active", "b/100/active", "c/1/active"]);
+    pool.accept(2, ["a/100/active", "b/100/active", "c/100/active"]);
+    pool.pass(300);
+    pool.accept(3, ["a/100/active", "b/100/active", "c/100/off"]);
+    pool.pass(2000);
+    assert_eq!(pool.lines("has ended"), [""; 0]);
+    assert!(!pool.lines("is given up").is_empty(), "{:?}", pool.log);
+}
+
+#[test]
+fn a_backend_that_was_given_up_and_is_wanted_again_says_why_it_gets_nothing() {
+    let mut pool = Pool::new(["a/100/active", "b/100/active", "c/100/active"]);
+    pool.accept(2, ["a/100/active", "b/100/active", "c/100/off"]);
+    pool.pass(300);
+    assert_eq!(pool.lines("gets no sessions"), [""; 0]);
+    pool.accept(3, ["a/100/active", "b/100/active", "c/100/active"]);
+    pool.pass(1000);
+    assert_eq!(
+        pool.lines("c gets no sessions"),
+        ["c gets no sessions for 16 min: it was given up, and what it held until then is outdated"]
+    );
+    assert_eq!(pool.lines("to c begins"), [""; 0]);
+    pool.pass(20);
+    assert!(!pool.lines("to c begins").is_empty(), "{:?}", pool.log);
+}

@@ -1,0 +1,68 @@
+//! What control shows before it has asked anybody.
+
+#![expect(clippy::unwrap_used, reason = "helpers of tests")]
+
+use std::path::Path;
+
+use staterouter::config::{Config, PartitionMap};
+use staterouter::control::memory::Memory;
+use staterouter::control::state_file;
+use staterouter::control::status::{BackendStatus, Verdict};
+use staterouter::control::{ControlOptions, prepare};
+use staterouter::handover::{Place, SlotState, Stage};
+use staterouter::route::SLOT_COUNT;
+
+const MAP: &str = "version: 1\nbackends:\n\
+    - {name: a, id: 1, address: '10.0.0.1:1'}\n\
+    - {name: b, id: 2, address: '10.0.0.2:1'}\n";
+
+fn map() -> PartitionMap {
+    PartitionMap::parse(MAP, "map.yaml").unwrap()
+}
+
+/// Both backends as a proxy shows them that begins with this state file.
+fn first_shown(state_file: &Path) -> Vec<BackendStatus> {
+    let mut config = Config::new("map.yaml");
+    config.handover.state_file = state_file.to_owned();
+    let options = ControlOptions {
+        config,
+        map: map(),
+        main_file: None,
+        level: None,
+    };
+    let prepared = prepare(options).unwrap();
+    prepared.ends.handle.published().status.backends.clone()
+}
+
+#[test]
+fn a_backend_that_nobody_has_asked_yet_says_so() {
+    let directory = tempfile::tempdir().unwrap();
+    for backend in first_shown(&directory.path().join("state")) {
+        assert_eq!(backend.verdict, Verdict::Up);
+        assert_eq!(backend.reason.unwrap(), "it has not been asked yet");
+    }
+}
+
+#[test]
+fn a_backend_that_was_down_before_the_start_says_so() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("state");
+    let slot = SlotState {
+        second: Place::new(2),
+        stage: Stage::Away,
+        ..SlotState::steady(Place::new(1).unwrap(), 0)
+    };
+    let memory = Memory {
+        map: map(),
+        overrides: Vec::new(),
+        retired: Vec::new(),
+        given_up: Vec::new(),
+        longest_timeout_minutes: 0,
+        slots: vec![slot; SLOT_COUNT],
+    };
+    state_file::write(&path, &memory).unwrap();
+    let shown = first_shown(&path);
+    assert_eq!(shown[1].verdict, Verdict::Down);
+    let reason = shown[1].reason.as_ref().unwrap();
+    assert!(reason.contains("when this proxy was stopped"), "{reason}");
+}
