@@ -24,6 +24,6 @@ pub mod worker;
 pub use backend::{BackendMetrics, BackendShard};
 pub use counter::{Counter, Histogram};
 pub use labels::{ClientRefusal, FailureReason, MapState, MoveStep, Outcome};
-pub use pool::{LastReload, Pool, PoolBackend, Reloads};
+pub use pool::{LastReload, Pool, PoolBackend, PoolLoad, Reloads};
 pub use scrape::{Metrics, ScrapeError};
 pub use worker::WorkerShard;
