@@ -179,6 +179,10 @@ fn counts_and_shares_have_ranges() {
         "handover:\n  failover: yes\n",
         (3, 13, "`yes` is not known here", "`on`, `off`"),
     );
+    main_fault(
+        "accounting: true\n",
+        (2, 13, "`true` is not known here", "`on`, `off`"),
+    );
 }
 
 #[test]

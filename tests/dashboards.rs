@@ -26,22 +26,12 @@ use serde_json::Value;
 use staterouter::metrics::table::{self, Kind};
 use support::scene::{Farm, Map, Proxy, SHORT_TIMES, Server};
 
-/// What the accounting of sessions gives. As long as the table has not all of it, panels that ask
-/// for it need not show anything.
-const ACCOUNTING: [&str; 4] = [
-    "staterouter_backend_sessions",
-    "staterouter_backend_session_bytes",
-    "staterouter_backend_used_ratio",
-    "staterouter_backend_seconds_to_full",
-];
-
 /// Columns of Grafana's grid.
 const COLUMNS: u64 = 24;
 
 #[test]
 fn every_series_is_one_that_a_proxy_or_a_rule_gives() {
     let mut known: HashSet<String> = ["up", "ALERTS"].map(str::to_owned).into();
-    known.extend(ACCOUNTING.map(str::to_owned));
     for family in table::ALL {
         if family.kind == Kind::Histogram {
             known.extend(["bucket", "sum", "count"].map(|part| format!("{}_{part}", family.name)));
@@ -303,7 +293,7 @@ fn every_panel_shows_a_real_run_and_the_alert_for_a_killed_backend_comes_and_goe
     let [first, mut second, third] = [(); 3].map(|()| Server::start());
     let mut map = Map::of(&[&first, &second]);
     // Full at once, so that there is something to show.
-    map.lines[0].max_sessions = has_accounting().then_some(1);
+    map.lines[0].max_sessions = Some(1);
     let proxy = Proxy::start(&map, SHORT_TIMES);
     let prometheus = Prometheus::start(proxy.admin);
     let farm = Farm::start(&[&proxy]);
@@ -334,10 +324,6 @@ fn every_panel_shows_a_real_run_and_the_alert_for_a_killed_backend_comes_and_goe
 #[track_caller]
 fn assert_every_query_has_data(prometheus: &Prometheus) {
     for Query { whose, expression } in Dashboard::all().iter().flat_map(Dashboard::queries) {
-        let is_accounting = |name: &&str| ACCOUNTING.contains(name);
-        if !has_accounting() && promql::series(&expression).iter().any(is_accounting) {
-            continue;
-        }
         let expression = expression
             .replace("$job", JOB)
             .replace("$instance", ".+")
@@ -370,9 +356,4 @@ fn assert_every_label_value_is_real(prometheus: &Prometheus) {
         let selector = format!("{metric}{{{label}=\"{value}\"}}");
         assert!(prometheus.has_data(&selector), "no such series: {selector}");
     }
-}
-
-fn has_accounting() -> bool {
-    let is_declared = |name: &&str| table::ALL.iter().any(|family| family.name == *name);
-    ACCOUNTING.iter().all(is_declared)
 }

@@ -305,6 +305,12 @@ fn an_overdue_lock_counts_once_per_page_that_waits() {
 fn a_moved_session_counts_with_every_question_it_took() {
     let servers = [(); 2].map(|()| Program::state_server());
     let files = ProxyFiles::new(&servers.each_ref().map(|server| server.address), "");
+    files.replace(
+        "map.yaml",
+        &files
+            .read("map.yaml")
+            .replace("}\n", ", capacity: {sessions: 1, memory: 1GiB}}\n"),
+    );
     slots::put_all(&files, Stage::Move2, 2, 1);
     let proxy = files.serve();
     let earlier = Client::connect(servers[0].address).ask(&put(ID, 0, b"state"));
@@ -316,7 +322,12 @@ fn a_moved_session_counts_with_every_question_it_took() {
 
     let behind = "staterouter_backend_requests_total{backend=\"state-1\",operation=\"remove\",result=\"ok\"}";
     wait_for(&proxy, &requests("state-2", "release", "ok"), 1.0);
-    let scrape = wait_for(&proxy, behind, 1.0);
+    wait_for(&proxy, behind, 1.0);
+    let scrape = wait_for(
+        &proxy,
+        "staterouter_backend_sessions{backend=\"state-2\"}",
+        1.0,
+    );
     assert_outcomes(
         &scrape,
         "staterouter_requests_total",

@@ -16,7 +16,7 @@ const MIN_POINTS: usize = 7;
 /// A slope counts if it is this many times as large as its standard error.
 const MIN_CERTAINTY: f64 = 3.0;
 
-/// Nothing is said about what is farther away: a trend of minutes knows nothing of next month.
+/// What is farther away is as good as never: a trend of minutes knows nothing of next month.
 const HORIZON_S: f64 = 30.0 * 86_400.0;
 
 /// What a backend can hold; what is `None` has no limit.
@@ -32,6 +32,7 @@ pub struct Capacity {
 #[derive(Debug, Clone, Default)]
 pub struct Trend {
     points: VecDeque<Point>,
+    growth: Option<Growth>,
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -56,9 +57,10 @@ pub struct Saturation {
     /// Share of its capacity in use, of sessions or of memory, whichever is more; `None` without a
     /// capacity. 1 is full, and it may be more.
     pub used: Option<f64>,
-    /// When it is full if it goes on as in the last minutes, in seconds; 0 when it is. `None` without
-    /// a capacity, and when it does not grow, or so slowly that it takes more than 30 days.
-    pub seconds_to_full: Option<u64>,
+    /// When it is full if it goes on as in the last minutes, in seconds; 0 when it is, infinite when
+    /// it does not grow, or so slowly that it takes more than 30 days. `None` without a capacity, and
+    /// while its growth is unknown.
+    pub seconds_to_full: Option<f64>,
 }
 
 impl Trend {
@@ -84,19 +86,16 @@ impl Trend {
             sessions: found.sessions as f64,
             bytes: found.bytes as f64,
         });
+        self.growth = (self.points.len() >= MIN_POINTS).then(|| Growth {
+            sessions_per_s: self.slope_per_s(|point| point.sessions),
+            bytes_per_s: self.slope_per_s(|point| point.bytes),
+        });
     }
 
     /// How fast it grows; `None` in the first minute.
     #[must_use]
     pub fn growth(&self) -> Option<Growth> {
-        if self.points.len() < MIN_POINTS {
-            return None;
-        }
-        let slope_of = |value: fn(&Point) -> f64| self.slope_per_s(value);
-        Some(Growth {
-            sessions_per_s: slope_of(|point| point.sessions),
-            bytes_per_s: slope_of(|point| point.bytes),
-        })
+        self.growth
     }
 
     /// Least squares.
@@ -142,7 +141,9 @@ impl Saturation {
         let both = || sessions.iter().chain(&memory);
         Self {
             used: both().filter_map(|one| one.used).reduce(f64::max),
-            seconds_to_full: both().filter_map(|one| one.seconds_to_full).min(),
+            seconds_to_full: both()
+                .filter_map(|one| one.seconds_to_full)
+                .reduce(f64::min),
         }
     }
 
@@ -151,14 +152,14 @@ impl Saturation {
         let seconds_to_full = if free <= 0.0 {
             Some(0.0)
         } else {
-            let growing = per_s.filter(|&per_s| per_s > 0.0);
-            growing.map(|per_s| free / per_s)
+            per_s.map(|per_s| match free / per_s {
+                seconds if per_s > 0.0 && seconds <= HORIZON_S => seconds.round(),
+                _ => f64::INFINITY,
+            })
         };
         Self {
             used: Some(used as f64 / max as f64),
-            seconds_to_full: seconds_to_full
-                .filter(|&seconds| seconds <= HORIZON_S)
-                .map(|seconds| seconds.round() as u64),
+            seconds_to_full,
         }
     }
 }
@@ -204,10 +205,9 @@ mod tests {
             let saturation = Saturation::of(&now, capacity, Some(growth));
             prop_assert_eq!(saturation.used, Some(0.5));
             let expected = 1e7 / per_s;
-            let seconds = saturation.seconds_to_full.map(|seconds| seconds as f64);
-            match seconds {
-                Some(seconds) => prop_assert!((seconds - expected).abs() <= expected * 0.02 + 1.0),
-                None => prop_assert!(expected > HORIZON_S * 0.98),
+            match saturation.seconds_to_full.unwrap() {
+                f64::INFINITY => prop_assert!(expected > HORIZON_S * 0.98),
+                seconds => prop_assert!((seconds - expected).abs() <= expected * 0.02 + 1.0),
             }
         }
     }
@@ -250,10 +250,10 @@ mod tests {
         };
         for (capacity, used, seconds_to_full) in [
             (capacity(None, None), None, None),
-            (capacity(Some(2_000), None), Some(0.5), Some(100)),
-            (capacity(None, Some(60_000)), Some(0.25), Some(45)),
-            (capacity(Some(2_000), Some(60_000)), Some(0.5), Some(45)),
-            (capacity(Some(500), Some(60_000)), Some(2.0), Some(0)),
+            (capacity(Some(2_000), None), Some(0.5), Some(100.0)),
+            (capacity(None, Some(60_000)), Some(0.25), Some(45.0)),
+            (capacity(Some(2_000), Some(60_000)), Some(0.5), Some(45.0)),
+            (capacity(Some(500), Some(60_000)), Some(2.0), Some(0.0)),
         ] {
             let expected = Saturation {
                 used,
@@ -265,21 +265,28 @@ mod tests {
     }
 
     #[test]
-    fn what_shrinks_or_is_unknown_never_gets_full() {
+    fn what_does_not_grow_never_gets_full_and_nobody_knows_without_a_trend() {
         let capacity = Capacity {
             sessions: Some(2_000),
             memory_bytes: None,
         };
-        let growths = [-1.0, 0.0, 1e-9].map(|sessions_per_s| {
-            Some(Growth {
+        let saturation_of =
+            |sessions, growth| Saturation::of(&found(sessions, 0), capacity, growth);
+        for sessions_per_s in [-1.0, 0.0, 1e-9] {
+            let growth = Growth {
                 sessions_per_s,
                 bytes_per_s: 1.0,
-            })
-        });
-        for growth in growths.into_iter().chain([None]) {
-            let saturation = Saturation::of(&found(1_000, 0), capacity, growth);
-            assert_eq!(saturation.seconds_to_full, None, "{growth:?}");
+            };
+            let saturation = saturation_of(1_000, Some(growth));
+            assert_eq!(
+                saturation.seconds_to_full,
+                Some(f64::INFINITY),
+                "{growth:?}"
+            );
             assert_eq!(saturation.used, Some(0.5));
         }
+        assert_eq!(saturation_of(1_000, None).seconds_to_full, None);
+        let full = saturation_of(2_000, None);
+        assert_eq!(full.seconds_to_full, Some(0.0), "full is full");
     }
 }

@@ -4,8 +4,9 @@ use std::collections::HashMap;
 
 use super::engine::Engine;
 use super::status::{AccountingStatus, BackendLoad, CapacityStatus};
-use crate::account::{Account, Audit, Auditor, Capacity, Saturation, Trend};
+use crate::account::{Account, Audit, Auditor, Capacity, Growth, Saturation, Trend};
 use crate::handover::Place;
+use crate::metrics::PoolLoad;
 
 /// How often it is added up.
 const AUDIT_EVERY_MS: u64 = 5_000;
@@ -72,6 +73,7 @@ impl Accounting {
         self.latest.as_ref().map(of_audit).unwrap_or_default()
     }
 
+    /// What the status says of a backend.
     pub(super) fn load(&self, place: Place, capacity: Capacity) -> BackendLoad {
         let nothing = BackendLoad {
             capacity: CapacityStatus {
@@ -80,12 +82,11 @@ impl Accounting {
             },
             ..BackendLoad::default()
         };
-        let Some(audit) = &self.latest else {
+        let Some(PoolLoad { found, saturation }) = self.pool_load(place, capacity) else {
             return nothing;
         };
-        let found = audit.at(place.id());
-        let growth = self.trends.get(&place).and_then(Trend::growth);
-        let saturation = Saturation::of(&found, capacity, growth);
+        let growth = self.growth(place);
+        let to_full = saturation.seconds_to_full;
         let percent = |share: f64| rounded(share * 100.0);
         BackendLoad {
             sessions: Some(found.sessions),
@@ -95,9 +96,20 @@ impl Accounting {
             sessions_per_minute: growth.map(|growth| rounded(growth.sessions_per_s * 60.0)),
             session_bytes_per_minute: growth.map(|growth| rounded(growth.bytes_per_s * 60.0)),
             used_percent: saturation.used.map(percent),
-            seconds_to_full: saturation.seconds_to_full,
+            seconds_to_full: to_full.filter(|s| s.is_finite()).map(|s| s as u64),
             ..nothing
         }
+    }
+
+    /// The same for the metrics; `None` while nothing is counted.
+    pub(super) fn pool_load(&self, place: Place, capacity: Capacity) -> Option<PoolLoad> {
+        let found = self.latest.as_ref()?.at(place.id());
+        let saturation = Saturation::of(&found, capacity, self.growth(place));
+        Some(PoolLoad { found, saturation })
+    }
+
+    fn growth(&self, place: Place) -> Option<Growth> {
+        self.trends.get(&place).and_then(Trend::growth)
     }
 }
 

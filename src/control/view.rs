@@ -96,7 +96,7 @@ impl About {
             slots: Arc::clone(in_force),
             clock: self.clock,
         };
-        let metrics = figures(engine, &status, reloads);
+        let metrics = figures(engine, &status, accounting, reloads);
         Published {
             status,
             history,
@@ -108,7 +108,7 @@ impl About {
 }
 
 /// What is shown of the pool in the metrics.
-fn figures(engine: &Engine, status: &Status, reloads: Reloads) -> Pool {
+fn figures(engine: &Engine, status: &Status, accounting: &Accounting, reloads: Reloads) -> Pool {
     let backend = |(member, shown): (&Member, &BackendStatus)| PoolBackend {
         name: shown.name.clone(),
         place: member.place,
@@ -122,6 +122,8 @@ fn figures(engine: &Engine, status: &Status, reloads: Reloads) -> Pool {
         slots_owned: shown.slots_owned,
         slots_first: shown.slots_first,
         owed_removals: member.owed,
+        capacity: member.spec.capacity,
+        load: accounting.pool_load(member.place, member.spec.capacity),
         metrics: Arc::clone(&member.metrics),
     };
     let mut slots = status.slots;

@@ -26,6 +26,6 @@ pub mod worker;
 pub use backend::{BACKEND_BOUNDS_NS, BackendMetrics, BackendShard};
 pub use counter::{Counter, Durations, Histogram};
 pub use labels::{ClientRefusal, FailureReason, MapState, MoveStep, Outcome};
-pub use pool::{LastReload, Pool, PoolBackend, Reloads};
+pub use pool::{LastReload, Pool, PoolBackend, PoolLoad, Reloads};
 pub use scrape::{Metrics, ScrapeError};
 pub use worker::WorkerShard;

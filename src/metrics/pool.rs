@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use super::backend::BackendMetrics;
 use super::labels::MapState;
+use crate::account::{Capacity, Estimate, Saturation};
 use crate::handover::{Place, Stage};
 use crate::health::Verdict;
 
@@ -39,8 +40,21 @@ pub struct PoolBackend {
     pub slots_first: usize,
     /// Removals that it has missed.
     pub owed_removals: usize,
+    /// What it can hold.
+    pub capacity: Capacity,
+    /// What lives there; `None` while nothing is counted.
+    pub load: Option<PoolLoad>,
     /// What was counted of it.
     pub metrics: Arc<BackendMetrics>,
+}
+
+/// What lives at a backend, and how full that makes it.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct PoolLoad {
+    /// Sessions and bytes.
+    pub found: Estimate,
+    /// How much of its capacity that is.
+    pub saturation: Saturation,
 }
 
 /// How often the files were read again, by how that ended.

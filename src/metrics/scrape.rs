@@ -68,6 +68,7 @@ impl Metrics {
             expose_requests(&mut out, backend);
             expose_traffic(&mut out, backend);
             expose_standing(&mut out, backend);
+            expose_load(&mut out, backend);
             expose_moves(&mut out, backend, &pool.backends);
         }
         process::expose(&mut out, self.started_ms);
@@ -227,6 +228,41 @@ fn expose_standing(out: &mut Exposition, backend: &PoolBackend) {
     }
 }
 
+/// What is unknown has no series: nobody takes a 0 for a figure.
+fn expose_load(out: &mut Exposition, backend: &PoolBackend) {
+    let name = backend.name.as_str();
+    let capacity = &backend.capacity;
+    let found = backend.load.map(|load| load.found);
+    let saturation = backend.load.map(|load| load.saturation);
+    for (family, count) in [
+        (&table::BACKEND_SESSIONS, found.map(|found| found.sessions)),
+        (
+            &table::BACKEND_SESSION_BYTES,
+            found.map(|found| found.bytes),
+        ),
+        (&table::BACKEND_CAPACITY_SESSIONS, capacity.sessions),
+        (&table::BACKEND_CAPACITY_BYTES, capacity.memory_bytes),
+    ] {
+        if let Some(count) = count {
+            out.count(family, [name], count);
+        }
+    }
+    for (family, value) in [
+        (
+            &table::BACKEND_USED_RATIO,
+            saturation.and_then(|saturation| saturation.used),
+        ),
+        (
+            &table::BACKEND_SECONDS_TO_FULL,
+            saturation.and_then(|saturation| saturation.seconds_to_full),
+        ),
+    ] {
+        if let Some(value) = value {
+            out.value(family, [name], value);
+        }
+    }
+}
+
 /// Only pairs between which sessions have moved: there are too many others.
 fn expose_moves(out: &mut Exposition, to: &PoolBackend, all: &[PoolBackend]) {
     for from in all {
@@ -235,5 +271,63 @@ fn expose_moves(out: &mut Exposition, to: &PoolBackend, all: &[PoolBackend]) {
             let labels = [from.name.as_str(), to.name.as_str()];
             out.count(&table::SESSIONS_MOVED, labels, sessions);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::{MapState, PoolLoad};
+    use super::*;
+    use crate::account::{Capacity, Estimate, Saturation};
+    use crate::handover::Place;
+
+    /// The value of a gauge of the backend `a` that `load` is said of, if it has any.
+    fn gauge(load: Option<PoolLoad>, family: &Family) -> Option<f64> {
+        let backend = PoolBackend {
+            name: "a".to_owned(),
+            place: Place::new(1).unwrap(),
+            state: MapState::Active,
+            verdict: Verdict::Up,
+            slots_owned: 0,
+            slots_first: 0,
+            owed_removals: 0,
+            capacity: Capacity::default(),
+            load,
+            metrics: Arc::default(),
+        };
+        let pool = Pool {
+            backends: vec![backend],
+            ..Pool::default()
+        };
+        let text = Metrics::default().scrape(&pool).unwrap();
+        let series = format!("{}{{backend=\"a\"}} ", family.name);
+        let value = text.lines().find_map(|line| line.strip_prefix(&series));
+        value.map(|value| value.parse().unwrap())
+    }
+
+    #[test]
+    fn a_backend_that_does_not_fill_up_takes_for_ever_and_what_is_unknown_has_no_series() {
+        let load = |used, seconds_to_full| PoolLoad {
+            found: Estimate {
+                sessions: 30,
+                sessions_error: 0.0,
+                bytes: 9_000,
+                bytes_error: 0.0,
+            },
+            saturation: Saturation {
+                used,
+                seconds_to_full,
+            },
+        };
+        let calm = Some(load(Some(0.3), Some(f64::INFINITY)));
+        let to_full = &table::BACKEND_SECONDS_TO_FULL;
+        assert_eq!(gauge(calm, to_full), Some(f64::INFINITY));
+        assert_eq!(gauge(calm, &table::BACKEND_USED_RATIO), Some(0.3));
+        assert_eq!(gauge(Some(load(Some(0.3), None)), to_full), None);
+
+        let unlimited = Some(load(None, None));
+        assert_eq!(gauge(unlimited, &table::BACKEND_SESSIONS), Some(30.0));
+        assert_eq!(gauge(unlimited, &table::BACKEND_USED_RATIO), None);
+        assert_eq!(gauge(None, &table::BACKEND_SESSIONS), None);
     }
 }

@@ -110,6 +110,19 @@ families! {
     BACKEND_OWED_REMOVALS: Gauge "staterouter_backend_owed_removals" ["backend"]
         "Removals that the backend has missed and has to be told of before it is served from again.";
 
+    BACKEND_SESSIONS: Gauge "staterouter_backend_sessions" ["backend"]
+        "Sessions that live at the backend, as far as this proxy has seen; an estimate once there are more than it can follow.";
+    BACKEND_SESSION_BYTES: Gauge "staterouter_backend_session_bytes" ["backend"]
+        "Bytes of their bodies: what the web servers have stored.";
+    BACKEND_CAPACITY_SESSIONS: Gauge "staterouter_backend_capacity_sessions" ["backend"]
+        "Sessions that the backend can hold, as the partition map says; no series without a limit.";
+    BACKEND_CAPACITY_BYTES: Gauge "staterouter_backend_capacity_bytes" ["backend"]
+        "Bytes of sessions' bodies that the backend can hold, as the partition map says; no series without a limit.";
+    BACKEND_USED_RATIO: Gauge "staterouter_backend_used_ratio" ["backend"]
+        "Share of the backend's capacity in use, of sessions or of bytes, whichever is more; 1 is full, and it may be more. No series without a capacity.";
+    BACKEND_SECONDS_TO_FULL: Gauge "staterouter_backend_seconds_to_full" ["backend"]
+        "Time until the backend's capacity is used up at the pace of the last ten minutes; 0 if it is, +Inf if it is not growing or takes more than 30 days. No series without a capacity, and in the first minute.";
+
     HANDOVER_ACTIVE: Gauge "staterouter_handover_active" []
         "1 while any slot is in a handover (settle, move1, move2).";
     SLOTS: Gauge "staterouter_slots" ["stage"]

@@ -31,7 +31,12 @@ impl Scrape {
 
     /// The value of a series; 0 if it is not there.
     pub fn value(&self, series: &str) -> f64 {
-        self.series.get(series).copied().unwrap_or(0.0)
+        self.get(series).unwrap_or(0.0)
+    }
+
+    /// The value of a series, if it is there.
+    pub fn get(&self, series: &str) -> Option<f64> {
+        self.series.get(series).copied()
     }
 
     /// All series of a metric that are not 0, by their labels.
