@@ -1,5 +1,7 @@
 //! `staterouter plan` and the questions behind it, with real proxies.
 
+#![expect(clippy::unwrap_used, reason = "helpers of tests")]
+
 mod support;
 
 use std::net::{Ipv4Addr, SocketAddr};
