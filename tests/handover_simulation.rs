@@ -27,6 +27,7 @@ const MAPS: Class = Class {
     max_faults: 3,
     losses: 0,
     latest_ms: 20_000,
+    removals: 14,
     strict: true,
 };
 
@@ -91,6 +92,22 @@ const EVERYTHING: Class = Class {
     ..MAPS
 };
 
+/// Most sessions are removed soon, and begun again by several pages at once.
+const STARTS: Class = Class {
+    name: "starts",
+    removals: 60,
+    ..LOSSES
+};
+
+/// Whoever stands in fails in its turn.
+const STAND_INS: Class = Class {
+    name: "stand-ins",
+    kinds: &[Kind::Isolate, Kind::IsolateNext],
+    max_faults: 5,
+    strict: false,
+    ..MAPS
+};
+
 /// Nobody tells anybody anything: only the times hold the proxies together.
 const STRANGERS: Class = Class {
     name: "strangers",
@@ -106,6 +123,7 @@ const STRANGERS: Class = Class {
 const BAD_NETWORK: Class = Class {
     name: "bad network",
     losses: 120,
+    removals: 30,
     strict: false,
     ..STRANGERS
 };
@@ -123,6 +141,11 @@ fn proxies_that_do_not_know_each_other_go_by_time() {
 #[test]
 fn lost_and_late_messages_lose_no_session() {
     holds(LOSSES, 400);
+}
+
+#[test]
+fn sessions_that_begin_again_are_not_mixed_up() {
+    holds(STARTS, 400);
 }
 
 #[test]
@@ -151,23 +174,34 @@ fn everything_at_once_loses_no_session() {
 }
 
 #[test]
+fn stand_ins_that_fail_lose_no_session() {
+    holds(STAND_INS, 400);
+}
+
+#[test]
 fn whole_engines_decide_alike() {
     for class in [KILLS, FAILURES, CRASHES, EVERYTHING] {
         decide_alike(class, 1);
     }
 }
 
-/// Which worlds show that a rule is needed, and how many of them at most. That tags are needed they
-/// cannot show: to clients a lock of another server then looks like one from before a removal.
-const NEEDED: [(Broken, Class, u64); 10] = [
-    (Broken::NoSecondLook, CRASHES, 100),
-    (Broken::NoConfirm, BAD_NETWORK, 600),
+/// Which worlds show that a rule is needed, and how many of them at most.
+const NEEDED: [(Broken, Class, u64); 17] = [
+    (Broken::NoSecondLook, STARTS, 100),
+    (Broken::NoConfirm, BAD_NETWORK, 400),
     (Broken::NoFlagCheck, ALONE, 100),
+    (Broken::ReadsPassFlags, LOSSES, 50),
     (Broken::NoClear, MAPS, 100),
     (Broken::NoOwed, EVERYTHING, 200),
-    (Broken::OldLock, LOSSES, 300),
-    (Broken::YoungLocks, BAD_NETWORK, 600),
+    (Broken::OldLock, STARTS, 100),
+    (Broken::YoungLocks, STARTS, 200),
+    (Broken::NoTags, STRANGERS, 100),
     (Broken::NoSettle, STRANGERS, 100),
+    (Broken::NoMove1, STARTS, 800),
+    (Broken::NoSuspect, FAILURES, 50),
+    (Broken::NoBack, STAND_INS, 200),
+    (Broken::NoLifetime, MAPS, 50),
+    (Broken::NoOutdated, STAND_INS, 300),
     (Broken::NoPeers, MAPS, 100),
     (Broken::NoMemory, KILLS, 100),
 ];

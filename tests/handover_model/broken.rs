@@ -43,6 +43,15 @@ fn the_flag_of_a_copy_is_not_believed() {
 }
 
 #[test]
+fn a_read_cannot_tell_a_copy_from_a_new_item() {
+    breaks(
+        "reads pass flags",
+        &session(&[1, 1], Broken::ReadsPassFlags).reads(),
+        "I7",
+    );
+}
+
+#[test]
 fn young_debris_stays() {
     breaks(
         "force young",

@@ -79,6 +79,8 @@ pub(crate) enum Broken {
     NoClearing,
     /// The flag of a copy is believed.
     FlagBelieved,
+    /// A read passes on the flag of whatever it has found.
+    ReadsPassFlags,
     /// Move 1 creates at the first place.
     CreateAtFirst,
     /// Removals at a stand-in are not remembered.

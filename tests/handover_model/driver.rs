@@ -522,6 +522,13 @@ fn break_step(
             });
             (step == again && seen == Seen::Absent && message.to != first).then_some(pass)
         }
+        Broken::ReadsPassFlags => {
+            let Step::Pass { behind, .. } = step else {
+                return None;
+            };
+            let clear_flag = false;
+            (op.kind == Kind::Read).then_some(Step::Pass { clear_flag, behind })
+        }
         Broken::OldLock => {
             let moves = op.kind == Kind::Acquire && message.to == first;
             let failed = matches!(step, Step::Drop { .. });

@@ -179,7 +179,19 @@ impl State {
         self.disturb();
         for (other, item) in self.items.iter().enumerate() {
             if let (true, Some(item)) = (other != place, item) {
-                self.versions.superseded &= !bit(item.version);
+                let versions = &mut self.versions;
+                for mask in [
+                    &mut versions.superseded,
+                    &mut versions.masked,
+                    &mut versions.hidden,
+                ] {
+                    *mask &= !bit(item.version);
+                }
+                // A copy that nobody has taken: what tells it from a new item is out of reach.
+                if item.uninit {
+                    versions.created |= bit(item.version);
+                    versions.initialised &= !bit(item.version);
+                }
             }
         }
         for web_request in &mut self.requests {

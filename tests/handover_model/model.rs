@@ -354,10 +354,12 @@ impl Config {
         dies && together && quiet && landed
     }
 
-    /// Where the session is: at the place that the furthest proxy asks first, if it has it.
+    /// Where the session is: at the place that the furthest proxy asks first, if it has it. A proxy
+    /// that refuses requests has not left the stage before.
     pub(crate) fn true_place(&self, state: &State) -> Option<usize> {
-        let leg = state.legs[..self.proxies].iter().max()?;
-        let route = self.legs[usize::from(*leg)].route;
+        let leg = usize::from(*state.legs[..self.proxies].iter().max()?);
+        let is_refusing = self.legs[leg].route.stage == Stage::Suspect;
+        let route = self.legs[leg - usize::from(is_refusing)].route;
         let places = [Some(route.first), route.second];
         let mut places = places
             .into_iter()

@@ -10,6 +10,7 @@ use staterouter::handover::{Place, SlotState};
 use staterouter::health::{Failure, Verdict};
 use staterouter::route::Slot;
 
+use super::broken::Broken;
 use super::maps::{self, Spec};
 use super::pool::{Pool, PoolMemory};
 
@@ -73,6 +74,7 @@ pub(crate) struct Maker {
     pub(crate) config: Config,
     pub(crate) slots: Vec<Slot>,
     pub(crate) is_whole: bool,
+    pub(crate) broken: Option<Broken>,
 }
 
 impl Maker {

@@ -1,6 +1,14 @@
 //! Rules left out or turned round: the simulation has to notice each of them.
 
+use std::time::Duration;
+
+use staterouter::config::Config;
 use staterouter::handover::{Ask, NO_LOCK, Request, Route, Seen, Stage};
+
+use super::net::Op;
+
+/// The bits of a lock cookie that its server counts with.
+const COUNTER: u32 = 0xff_ffff;
 
 /// One rule that is not kept.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -11,6 +19,8 @@ pub(crate) enum Broken {
     NoConfirm,
     /// The copy of an item that is being moved passes for a new session.
     NoFlagCheck,
+    /// A read passes on the flag of whatever it has found.
+    ReadsPassFlags,
     /// A removal leaves what is at the second place.
     NoClear,
     /// Removals that a server out of reach misses are forgotten.
@@ -19,8 +29,20 @@ pub(crate) enum Broken {
     OldLock,
     /// Every lock in the way may be broken by a removal, also that of a living mover.
     YoungLocks,
+    /// Nobody looks at which server a lock is from.
+    NoTags,
     /// No stage waits for the other proxies.
     NoSettle,
+    /// New items are created at the first place as soon as anything moves.
+    NoMove1,
+    /// A stand-in serves before the other proxies have stopped.
+    NoSuspect,
+    /// What has returned is served from before the other proxies know.
+    NoBack,
+    /// Nothing waits until what is left behind has died.
+    NoLifetime,
+    /// Nobody remembers which servers have been stood in for.
+    NoOutdated,
     /// Each proxy decides alone whether a server is down.
     NoPeers,
     /// Restarted proxies have forgotten where the slots are, and no peer tells them.
@@ -28,6 +50,45 @@ pub(crate) enum Broken {
 }
 
 impl Broken {
+    /// The times of stages.
+    pub(crate) fn set_times(self, config: &mut Config) {
+        const NONE: Duration = Duration::from_millis(1);
+        let handover = &mut config.handover;
+        match self {
+            Self::NoSettle => handover.settle = NONE,
+            Self::NoLifetime => {
+                handover.session_timeout = NONE;
+                handover.takeover = NONE;
+            }
+            _ => {}
+        }
+    }
+
+    /// What a proxy reads of a client's request.
+    pub(crate) fn read(self, op: Op) -> Op {
+        match (self, op) {
+            (Self::NoTags, Op::Release(cookie)) => Op::Release(cookie & COUNTER),
+            (Self::NoTags, Op::Remove(cookie)) => Op::Remove(cookie & COUNTER),
+            (Self::NoTags, Op::Put { cookie, version }) => Op::Put {
+                cookie: cookie & COUNTER,
+                version,
+            },
+            _ => op,
+        }
+    }
+
+    /// Where a request takes its slot to be.
+    pub(crate) fn route(self, route: Route) -> Route {
+        let has_stand_in = route.second != Some(route.first);
+        let stage = match (self, route.stage) {
+            (Self::NoMove1, Stage::Move1) => Stage::Move2,
+            (Self::NoSuspect, Stage::Suspect) if has_stand_in => Stage::Away,
+            (Self::NoBack, Stage::Back) => Stage::Wait,
+            (_, stage) => stage,
+        };
+        Route { stage, ..route }
+    }
+
     /// What is taken for the answer to a question that is not asked.
     pub(crate) fn instead(
         self,

@@ -136,7 +136,7 @@ impl World {
         self.fold(u64::from(after.first.id()) << 8 ^ after.stage as u64);
         self.changed_ms = self.now_ms;
         if after.stage == Stage::Away && before.stage != Stage::Away {
-            self.left(p, slot, after);
+            self.left(p, slot, before, after);
         }
         if after.stage == Stage::Settle && before.stage != Stage::Settle {
             self.look_for_debris(slot, after.first);
@@ -145,7 +145,7 @@ impl World {
     }
 
     /// A proxy goes on without a server.
-    fn left(&mut self, p: usize, slot: usize, state: SlotState) {
+    fn left(&mut self, p: usize, slot: usize, before: SlotState, state: SlotState) {
         let others = self.proxies.iter().enumerate();
         let is_first = others
             .filter(|(other, proxy)| *other != p && proxy.is_on)
@@ -156,7 +156,10 @@ impl World {
         if is_first {
             self.failovers[slot] += 1;
         }
-        self.hide_truth(slot, state);
+        let served = before.before.map_or(before.stage, |before| before.stage);
+        if served.is_handover() {
+            self.hide_truth(slot, state);
+        }
     }
 
     /// Something has changed: everybody looks around soon.

@@ -293,11 +293,12 @@ impl World {
             .pages
             .get(&page)
             .is_some_and(|page| page.lane.is_none());
+        let removals = self.plan.class.removals;
         match self.random_of(page).below(100) {
             _ if is_last => Leave::Write,
+            number if number + removals >= 100 => Leave::Remove,
             0..74 => Leave::Write,
-            74..86 => Leave::Release,
-            _ => Leave::Remove,
+            _ => Leave::Release,
         }
     }
 

@@ -11,6 +11,7 @@ impl World {
     /// Looks at a request that is about to be executed.
     pub(crate) fn meet_limits(&mut self, message: &Message) {
         self.look_at_late_touch(message);
+        self.look_at_left_lock(message);
         self.look_at_old_lock(message);
         self.look_at_late_create(message);
     }
@@ -27,6 +28,18 @@ impl World {
         let has = |place: Place| self.has(message.session, place);
         if stand_in.is_some_and(|stand_in| has(stand_in) && has(message.place)) {
             self.retire(message.session, "has an outdated copy that was used late");
+        }
+    }
+
+    /// A page writes under a lock of a server that was left behind: it is told so, but nobody will
+    /// see it.
+    fn look_at_left_lock(&mut self, message: &Message) {
+        let slot = self.farm.sessions[message.session].slot;
+        let slot = self.proxies[message.proxy].slots()[slot];
+        let is_served = slot.places().any(|place| place == message.place);
+        let is_left = slot.outdated.contains(message.place) && !is_served;
+        if is_left && self.has(message.session, message.place) {
+            self.retire(message.session, "is used where it was left behind");
         }
     }
 

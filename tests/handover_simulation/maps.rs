@@ -67,7 +67,14 @@ pub(crate) fn without(random: &mut Random, maps: &[Spec]) -> Option<Spec> {
 
 /// Where a map wants a slot.
 pub(crate) fn owner(spec: &Spec, slot: Slot) -> Place {
-    Place::new(spec[placement(spec).owner(slot).index()].0).unwrap()
+    candidate(spec, slot, 0).unwrap()
+}
+
+/// The server that is so many places behind that one.
+pub(crate) fn candidate(spec: &Spec, slot: Slot, behind: usize) -> Option<Place> {
+    let placement = placement(spec);
+    let candidate = placement.candidates(slot).get(behind)?;
+    Place::new(spec[candidate.index()].0)
 }
 
 /// Whether not all of `maps` agree about a slot.

@@ -1,6 +1,7 @@
 //! What a seed stands for: proxies, slots, maps, and what goes wrong when.
 
 use staterouter::config::BackendState;
+use staterouter::handover::Place;
 use staterouter::route::Slot;
 
 use super::maps::{self, Spec};
@@ -28,6 +29,8 @@ pub(crate) enum Kind {
     Cut,
     /// No proxy reaches a backend, which keeps what it has.
     Isolate,
+    /// The same for the one that stands in for the owner of a slot.
+    IsolateNext,
     /// Two proxies do not reach each other.
     CutPeers,
     /// A backend stands still and goes on, with its memory and all requests in its buffers.
@@ -55,6 +58,8 @@ pub(crate) struct Class {
     pub(crate) losses: u64,
     /// How late such a message may be, in milliseconds.
     pub(crate) latest_ms: u64,
+    /// Pages that remove their session, of a hundred; the next one starts it anew.
+    pub(crate) removals: u64,
     /// Nothing goes wrong that a client may notice.
     pub(crate) strict: bool,
 }
@@ -220,11 +225,14 @@ impl Plan {
     /// A failure of this kind, and how long it may last.
     fn failure(&self, kind: Kind, random: &mut Random) -> Option<(What, u64)> {
         let proxy = random.below(self.proxies as u64) as usize;
-        let server = self.server(random);
+        let server = match kind {
+            Kind::IsolateNext => self.candidate(1, random)?,
+            _ => self.candidate(0, random)?,
+        };
         Some(match kind {
             Kind::Map | Kind::FiveMaps | Kind::Off => return None,
             Kind::Cut => (What::Cut { proxy, server }, 300_000),
-            Kind::Isolate => (What::Isolate { server }, 400_000),
+            Kind::Isolate | Kind::IsolateNext => (What::Isolate { server }, 400_000),
             Kind::CutPeers if self.proxies == 1 => return None,
             Kind::CutPeers => {
                 let other = (proxy + 1) % self.proxies;
@@ -238,11 +246,11 @@ impl Plan {
         })
     }
 
-    /// One that has a slot under any of the maps.
-    fn server(&self, random: &mut Random) -> u8 {
+    /// The server that is so many places behind the owner of a slot, under any of the maps.
+    fn candidate(&self, behind: usize, random: &mut Random) -> Option<u8> {
         let map = &self.maps[random.below(self.maps.len() as u64) as usize];
         let slot = random.pick(&self.slots);
-        maps::owner(map, slot).id()
+        maps::candidate(map, slot, behind).map(Place::id)
     }
 }
 

@@ -7,16 +7,18 @@ use std::time::Duration;
 
 use staterouter::config::{BackendState, Config};
 use staterouter::handover::schedule::{PeerSlot, Standing, Standings, Surroundings, Times};
-use staterouter::handover::{Place, SlotState, Stage, advance};
+use staterouter::handover::{Outdated, Place, SlotState, Stage, advance};
 use staterouter::health::{Failure, Health, Verdict};
 use staterouter::route::Slot;
 
 use super::brain::{Brain, Edition, Maker, Placed, Remembered, Seen, View};
+use super::broken::Broken;
 use super::maps::{self, Entry};
 
 #[derive(Debug)]
 pub(crate) struct Pool {
     config: Config,
+    broken: Option<Broken>,
     edition: Edition,
     placement: Placed,
     members: Vec<Member>,
@@ -60,6 +62,7 @@ impl Pool {
             numbers: maker.slots.clone(),
             edition: edition.clone(),
             config,
+            broken: maker.broken,
             placement,
             members,
             given_up: Vec::new(),
@@ -241,8 +244,14 @@ impl Brain for Pool {
         let standings = self.standings();
         self.give_up(&standings, now_ms);
         for index in 0..self.slots.len() {
-            let before = self.slots[index];
-            let peers = self.peer_slots(index, before);
+            let mut before = self.slots[index];
+            let mut peers = self.peer_slots(index, before);
+            if self.broken == Some(Broken::NoOutdated) {
+                let peers = peers.iter_mut().flatten().map(|peer| &mut peer.slot);
+                for slot in peers.chain([&mut before]) {
+                    forget_outdated(slot, &standings);
+                }
+            }
             self.slots[index] = advance(
                 before,
                 &Surroundings {
@@ -283,6 +292,15 @@ impl Brain for Pool {
         let owing = self.members.iter().filter(|member| member.owed > 0);
         let owed = owing.map(|member| member.place).collect();
         View::new(self.version(), self.slots.clone(), up, owed)
+    }
+}
+
+/// Makes what a suspect slot was look as if its places had not been stood in for lately.
+fn forget_outdated(slot: &mut SlotState, standings: &Standings) {
+    slot.outdated = Outdated::NONE;
+    let is_down = |place| standings.get(place).up_since_ms.is_none();
+    if let (true, Some(before)) = (slot.second.is_some_and(is_down), &mut slot.before) {
+        before.since_ms = 0;
     }
 }
 

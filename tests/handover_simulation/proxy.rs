@@ -67,7 +67,7 @@ impl World {
         let Some(known) = self.farm.calls.get(&call) else {
             return;
         };
-        let (p, page, session, op) = (known.proxy, known.page, known.session, known.op);
+        let (p, page, session, mut op) = (known.proxy, known.page, known.session, known.op);
         if !self.proxies[p].is_on {
             let near_ms = self.links.near_ms();
             self.after(near_ms, Event::Answered(call, End::NotSent, "proxy off"));
@@ -75,8 +75,12 @@ impl World {
         }
         let in_force = self.proxies[p].in_force.clone();
         let slot = self.farm.sessions[session].slot;
-        let route = in_force.table.lookup(slot);
-        self.start_anew_if_away(session, route);
+        let mut route = in_force.table.lookup(slot);
+        if let Some(broken) = self.broken {
+            op = broken.read(op);
+            route = broken.route(route);
+        }
+        self.start_anew_if_away(p, session, route);
         let request = request(op, &in_force);
         let mover_s = if self.is_broken(Broken::YoungLocks) {
             0
@@ -118,7 +122,11 @@ impl World {
                     return;
                 };
                 match job.held.take() {
-                    Some((place, reply)) => self.pass(p, &job, place, reply, clear_flag),
+                    Some((place, reply)) => {
+                        let is_believed =
+                            self.is_broken(Broken::ReadsPassFlags) && job.op == Op::Read;
+                        self.pass(p, &job, place, reply, clear_flag && !is_believed);
+                    }
                     None => self.drop_call(job.call, "nothing held"),
                 }
             }
@@ -446,10 +454,16 @@ impl World {
     }
 
     /// What a stand-in answers while the session is out of reach is not wrong.
-    fn start_anew_if_away(&mut self, session: usize, route: Route) {
-        let Some(home) = route.second.filter(|_| route.stage == Stage::Away) else {
-            return;
-        };
+    fn start_anew_if_away(&mut self, p: usize, session: usize, route: Route) {
+        let away = route.second.filter(|_| route.stage == Stage::Away);
+        let slot = self.farm.sessions[session].slot;
+        let left = self.proxies[p].slots()[slot].outdated.places();
+        for home in away.into_iter().chain(left) {
+            self.start_anew_without(session, home);
+        }
+    }
+
+    fn start_anew_without(&mut self, session: usize, home: Place) {
         let known = &self.farm.sessions[session];
         let server = &self.servers[usize::from(home.id()) - 1];
         if server.has(&known.key, self.now_ms) {

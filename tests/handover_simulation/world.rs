@@ -155,6 +155,7 @@ impl World {
             config: config(plan, options.broken),
             slots: plan.slots.clone(),
             is_whole: options.is_whole,
+            broken: options.broken,
         };
         let first = brain::Edition {
             version: 1,
@@ -475,8 +476,8 @@ fn config(plan: &Plan, broken: Option<Broken>) -> Config {
     if plan.class.peers && broken != Some(Broken::NoPeers) {
         config.peers = brain::peers(plan.proxies - 1);
     }
-    if broken == Some(Broken::NoSettle) {
-        config.handover.settle = Duration::from_millis(1);
+    if let Some(broken) = broken {
+        broken.set_times(&mut config);
     }
     config
 }
