@@ -8,6 +8,7 @@ use crate::config::{BackendSpec, Config, PartitionMap};
 use crate::control::memory::Memory;
 use crate::handover::{Place, SlotState, Stage};
 use crate::health::Failure;
+use crate::proxy::MoveMemory;
 use crate::route::{PlacementError, SLOT_COUNT, Slot};
 
 /// What was written down cannot be gone on with.
@@ -45,6 +46,7 @@ impl Engine {
             .collect();
         Ok(Self {
             peers: vec![None; config.peers.len()],
+            moves: MoveMemory::new(config.limits.body_bytes),
             config,
             map,
             placement: Arc::new(placement),
