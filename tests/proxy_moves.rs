@@ -4,11 +4,11 @@
 mod support;
 
 use staterouter::handover::{NO_LOCK, Stage};
-use support::answers::DONE;
+use support::answers::{DONE, locked_item};
 use support::backend::{ABSENT, Backend, BackendConnection};
-use support::client::{Client, delete};
+use support::client::{Client, acquire, delete, release};
 use support::tags::tag;
-use support::{Program, ProxyFiles, slots};
+use support::{Program, ProxyFiles, admin, slots};
 
 const ID: &str = "q3m1zt0xk4vdw2hn5sbyr0ac";
 
@@ -81,4 +81,59 @@ fn a_removal_does_not_wait_for_ever_and_removes_nothing_then() {
     assert_eq!(given_up, b"");
     assert!(tries > 2, "{tries}");
     scene.owner.assert_nobody_connected();
+}
+
+/// Reads a whole PUT with a body of this length.
+fn read_put(connection: &mut BackendConnection, body_bytes: usize) {
+    let mut head = Vec::new();
+    while !head.ends_with(b"\r\n\r\n") {
+        head.extend(connection.read(1));
+    }
+    assert!(head.starts_with(b"PUT "));
+    connection.read(body_bytes);
+}
+
+#[test]
+fn large_sessions_wait_for_the_memory_of_others_and_are_left_where_they_are_without() {
+    const PATIENT: &str = "
+limits: {body: 100KiB}
+timeouts: {connect: 2s, answer: 50s}
+handover: {settle: 1m, failover_after: 1m}";
+    let body = vec![b'x'; 100 << 10];
+    let [earlier, owner] = [(); 2].map(|()| Backend::start());
+    let files = ProxyFiles::new(&[earlier.address, owner.address], PATIENT);
+    slots::put_all(&files, Stage::Move2, 2, 1);
+    let proxy = files.start();
+    // Up to the point where the item has to be read.
+    let begin = |id: &str| {
+        let mut client = Client::connect(proxy.address);
+        client.send(&acquire(id));
+        let mut at_owner = owner.accept();
+        at_owner.expect(&acquire(id), ABSENT);
+        let mut at_earlier = earlier.accept();
+        at_earlier.expect(&acquire(id), &locked_item(2, &body));
+        (client, at_owner)
+    };
+    let ids = [1, 2, 3, 4, 5].map(|number| format!("q3m1zt0xk4vdw2hn5sbyr0a{number}"));
+    let mut moving: Vec<_> = ids[..4].iter().map(|id| begin(id)).collect();
+    for (_, at_owner) in &mut moving {
+        read_put(at_owner, body.len());
+    }
+
+    let main = files.read("staterouter.yaml");
+    files.replace(
+        "staterouter.yaml",
+        &main.replace("answer: 50s", "answer: 3s"),
+    );
+    assert_eq!(admin::reload(proxy.admin()).0, 200);
+    let (mut client, _at_owner) = begin(&ids[4]);
+    assert_eq!(client.until_closed(), b"");
+    earlier.accept().expect(&release(&ids[4], 2), DONE);
+    proxy.wait_for_log(|line| line.contains("too many large sessions"));
+
+    for ((mut client, mut at_owner), id) in moving.into_iter().zip(&ids) {
+        at_owner.write(DONE);
+        at_owner.expect(&acquire(id), &locked_item(7, &body));
+        assert_eq!(client.answer_to(false), locked_item(tag(2, 7), &body));
+    }
 }

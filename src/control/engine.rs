@@ -21,7 +21,7 @@ use crate::handover::schedule::{PeerSlot, Standing, Standings, Surroundings, Tim
 use crate::handover::{Place, SlotState, SlotTable};
 use crate::health::{Change, Failure, Health, Verdict};
 use crate::metrics::BackendMetrics;
-use crate::proxy::{Backend, Snapshot};
+use crate::proxy::{Backend, MoveMemory, Snapshot};
 use crate::route::{MAX_CANDIDATES, Placement, Slot};
 
 pub use accept::{Accepted, Refused};
@@ -45,6 +45,7 @@ pub struct Engine {
     given_up: Vec<GivenUp>,
     longest_timeout_minutes: u32,
     handovers: Handovers,
+    moves: Arc<MoveMemory>,
 }
 
 /// One backend.
@@ -164,6 +165,7 @@ impl Engine {
             self.map.hash_key,
             SlotTable::new(&self.slots),
             self.members.iter().map(backend).collect(),
+            Arc::clone(&self.moves),
         )
     }
 
@@ -174,6 +176,10 @@ impl Engine {
         }
         if config.peers != self.config.peers {
             self.peers = vec![None; config.peers.len()];
+        }
+        let max_body_bytes = config.limits.body_bytes;
+        if max_body_bytes != self.moves.max_body_bytes() {
+            self.moves = MoveMemory::new(max_body_bytes);
         }
         self.config = config;
     }

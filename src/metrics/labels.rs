@@ -66,6 +66,8 @@ pub enum FailureReason {
     ClientStalled,
     /// A body where the protocol has none, while the session may have to be moved.
     Unrepeatable,
+    /// Other sessions that are being moved take all memory there is for that.
+    Crowded,
     /// The backend is known to be down.
     BackendDown,
     /// No connection to the backend.
@@ -84,12 +86,13 @@ pub enum FailureReason {
 
 impl FailureReason {
     /// All of them, in order.
-    pub const ALL: [Self; 18] = [
+    pub const ALL: [Self; 19] = [
         Self::Malformed,
         Self::BadTarget,
         Self::ClientLeft,
         Self::ClientStalled,
         Self::Unrepeatable,
+        Self::Crowded,
         Self::BackendDown,
         Self::Connect,
         Self::Send,
@@ -121,6 +124,7 @@ impl FailureReason {
             Self::ClientLeft => "client_left",
             Self::ClientStalled => "client_stalled",
             Self::Unrepeatable => "unrepeatable",
+            Self::Crowded => "crowded",
             Self::BackendDown => "backend_down",
             Self::Connect => "connect",
             Self::Send => "send",

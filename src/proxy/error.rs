@@ -44,6 +44,9 @@ pub(crate) enum ProxyError {
     /// a body that has not come with its head: close.
     #[error("client: a body where the protocol has none, while the session may have to be moved")]
     Unrepeatable,
+    /// Other sessions that are being moved take all memory there is for that: close.
+    #[error("too many large sessions are being moved at a time")]
+    Crowded,
 }
 
 /// A request that was not answered, and the backend that was asked last.
@@ -75,7 +78,11 @@ impl ProxyError {
     pub(crate) fn has_backend(&self) -> bool {
         !matches!(
             self,
-            Self::Request(_) | Self::BadTarget(_) | Self::Refused(_) | Self::Unrepeatable
+            Self::Request(_)
+                | Self::BadTarget(_)
+                | Self::Refused(_)
+                | Self::Unrepeatable
+                | Self::Crowded
         )
     }
 
@@ -90,6 +97,7 @@ impl ProxyError {
                 IoError::Closed | IoError::Broken(_) | IoError::Stopping => Reason::ClientLeft,
             },
             Self::Unrepeatable => Reason::Unrepeatable,
+            Self::Crowded => Reason::Crowded,
             Self::Down => Reason::BackendDown,
             Self::Connect(_) => Reason::Connect,
             Self::Send(IoError::TimedOut) | Self::Answer(IoError::TimedOut) => Reason::Late,
@@ -104,7 +112,7 @@ impl ProxyError {
     pub(crate) fn phase(&self) -> &'static str {
         match self {
             Self::Request(_) | Self::BadTarget(_) => "request",
-            Self::Down | Self::Refused(_) | Self::Unrepeatable => "route",
+            Self::Down | Self::Refused(_) | Self::Unrepeatable | Self::Crowded => "route",
             Self::Connect(_) => "connect",
             Self::Send(_) => "send",
             Self::Answer(_) | Self::Garbage(_) | Self::Counter(_) => "answer",

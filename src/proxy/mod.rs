@@ -5,6 +5,7 @@
 //! * `client`: one client connection, request after request.
 //! * `exchange`: one request against one backend, with the retry rules.
 //! * `seek`: one request whose item may be at either of two places, as `handover` decides.
+//! * [`moves`]: how much of sessions that are being moved is held in memory.
 //! * `call`: one small request to one backend, for `seek` and `tidy`.
 //! * `tidy`: gives back locks that nobody knows of, removes what moved items leave behind.
 //! * `sighting`: what the account of sessions learns from an answer.
@@ -19,6 +20,7 @@ mod client;
 mod error;
 mod exchange;
 pub mod feedback;
+pub mod moves;
 mod seek;
 pub mod service;
 mod sighting;
@@ -27,5 +29,6 @@ mod tidy;
 mod trail;
 
 pub use feedback::{Feedback, Owed, Report};
+pub use moves::MoveMemory;
 pub use service::{ProxyService, SharedSnapshot, share};
 pub use snapshot::{Backend, Snapshot};

@@ -217,6 +217,12 @@ impl Seek<'_> {
         let body_bytes = held.answered.head.body_bytes as usize;
         wire::encode_request_head(&mut bytes, &request, body_bytes);
         self.moving = Some((MoveStep::Insert, held.backend));
+        let view = self.exchange.view;
+        let taking = view.snapshot.moves.take(body_bytes as u64);
+        self.exchange.deadline.arm_at(self.due_ms);
+        let Ok(_memory) = self.exchange.deadline.guard(taking).await else {
+            return Err(self.crowded(held, received));
+        };
         let caller = self.caller();
         let read = held.answered.read_body(&caller, held.backend, &mut bytes);
         let read = read.await;
@@ -231,6 +237,18 @@ impl Seek<'_> {
             self.moving = Some((MoveStep::Take, from));
         }
         Ok(seen)
+    }
+
+    /// There was no memory to move the item in time. It stays where it is, without the lock.
+    fn crowded(&self, held: Held, received: &Buffer) -> Unanswered {
+        let Held { answered, backend } = held;
+        if let Some(cookie) = answered.head.lock_taken(answered.bytes.filled()) {
+            self.tidy_at(backend, Untidy::Lock(cookie), received);
+        }
+        Unanswered {
+            error: ProxyError::Crowded,
+            backend,
+        }
     }
 
     async fn send(

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use super::moves::MoveMemory;
 use crate::config::{AllowList, BackendAddress, Config, Timeouts};
 use crate::handover::{Place, SlotTable};
 use crate::metrics::BackendMetrics;
@@ -49,6 +50,8 @@ pub struct Snapshot {
     pub timeouts: Timeouts,
     /// Limits on heads and bodies.
     pub head_limits: HeadLimits,
+    /// What all workers together may hold of sessions that are being moved.
+    pub moves: Arc<MoveMemory>,
     /// Idle connections per backend and worker.
     pub max_idle_backend_connections: usize,
     /// Longest time one request takes, in whole seconds, streaming of bodies left out.
@@ -65,6 +68,7 @@ impl Snapshot {
         hash_key: HashKey,
         slots: SlotTable,
         backends: Vec<Backend>,
+        moves: Arc<MoveMemory>,
     ) -> Self {
         let mut index_of_place = [NOBODY; 128];
         for (backend, index) in backends.iter().zip(0..NOBODY) {
@@ -82,6 +86,7 @@ impl Snapshot {
                 max_head_bytes: config.limits.head_bytes,
                 max_body_bytes: config.limits.body_bytes,
             },
+            moves,
             max_idle_backend_connections: config.limits.idle_backend_connections,
             mover_s: mover_s(&config.timeouts),
             takeover_s: config.handover.takeover.as_secs(),

@@ -9,6 +9,7 @@ use crate::config::{BackendSpec, Config, PartitionMap};
 use crate::control::memory::{Memory, Override};
 use crate::handover::{Place, SlotState, Stage};
 use crate::health::Failure;
+use crate::proxy::MoveMemory;
 use crate::route::{PlacementError, SLOT_COUNT, Slot};
 
 /// What was written down cannot be gone on with.
@@ -56,6 +57,7 @@ impl Engine {
             .collect();
         Ok(Self {
             peers: vec![None; config.peers.len()],
+            moves: MoveMemory::new(config.limits.body_bytes),
             config,
             map,
             overrides,
