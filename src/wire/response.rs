@@ -40,7 +40,7 @@ impl ResponseHead {
         let Some(line) = lines.next_line()? else {
             return Ok(Parsed::Partial);
         };
-        let status = status_line(line.of(bytes))?;
+        let status = status_line(line.span.of(bytes))?;
         let mut fields = Fields::default();
         if !lines.headers(|header| fields.take(bytes, header))? {
             return Ok(Parsed::Partial);
@@ -88,23 +88,31 @@ struct Fields {
 }
 
 impl Fields {
-    fn take(&mut self, bytes: &[u8], header: Header<'_>) -> Result<(), WireError> {
+    /// Whether the name is known.
+    #[inline]
+    fn take(&mut self, bytes: &[u8], header: &Header<'_>) -> Result<bool, WireError> {
         let is = |name: &str| header.is(name);
         match header.name.len() {
-            7 if is("Timeout") => head::once(&mut self.timeout, header.value, "Timeout"),
-            7 if is("LockAge") => head::once(&mut self.lock_age, header.value, "LockAge"),
-            10 if is("LockCookie") => head::once(&mut self.lock_cookie, header.value, "LockCookie"),
-            11 if is("ActionFlags") => {
-                head::once(&mut self.action_flags, header.value, "ActionFlags")
+            7 if is("Timeout") => head::once(&mut self.timeout, header.value, "Timeout")?,
+            7 if is("LockAge") => head::once(&mut self.lock_age, header.value, "LockAge")?,
+            8 if is("LockDate") => {}
+            10 if is("LockCookie") => {
+                head::once(&mut self.lock_cookie, header.value, "LockCookie")?;
             }
+            11 if is("ActionFlags") => {
+                head::once(&mut self.action_flags, header.value, "ActionFlags")?;
+            }
+            13 if is("Cache-Control") => {}
             14 if is("Content-Length") => {
                 let length = head::decimal(header.value.of(bytes));
                 let length = length.ok_or(WireError::BadContentLength)?;
-                head::once(&mut self.content_length, length, "Content-Length")
+                head::once(&mut self.content_length, length, "Content-Length")?;
             }
-            17 if is("Transfer-Encoding") => Err(WireError::TransferEncoding),
-            _ => Ok(()),
+            16 if is("X-AspNet-Version") => {}
+            17 if is("Transfer-Encoding") => return Err(WireError::TransferEncoding),
+            _ => return Ok(false),
         }
+        Ok(true)
     }
 }
 
