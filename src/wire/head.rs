@@ -1,6 +1,7 @@
 //! Lines and headers of a head, shared by requests and responses.
 
 use super::WireError;
+use super::header::{self, Header};
 use super::scan::Marks;
 
 /// Most header lines in one head. Stock clients send five, stock servers seven.
@@ -69,7 +70,6 @@ impl Default for HeadLimits {
 /// Walks the CRLF lines of a head and refuses what two parsers might read differently.
 pub(crate) struct Lines<'a> {
     bytes: &'a [u8],
-    marks: Marks<'a>,
     next: usize,
     max_head_bytes: usize,
     has_tab: bool,
@@ -77,36 +77,19 @@ pub(crate) struct Lines<'a> {
 }
 
 /// One line without its CRLF.
-pub(crate) struct Line {
-    pub(crate) span: Span,
+pub(super) struct Line {
+    pub(super) span: Span,
     /// Where the first colon stands; [`NOWHERE`] without one.
-    colon: usize,
+    pub(super) colon: usize,
 }
 
 const NOWHERE: usize = usize::MAX;
-
-/// One header line; all spans count from the first byte of the head.
-pub(crate) struct Header<'a> {
-    /// Not checked yet: may be empty and hold what no name may hold.
-    pub(crate) name: &'a [u8],
-    pub(crate) value: Span,
-}
-
-impl Header<'_> {
-    /// Whether this is the header `name`. Peers write stock spelling, which a plain compare of a
-    /// few words finds; any other case is the slow way.
-    #[inline]
-    pub(crate) fn is(&self, name: &str) -> bool {
-        self.name == name.as_bytes() || self.name.eq_ignore_ascii_case(name.as_bytes())
-    }
-}
 
 impl<'a> Lines<'a> {
     #[inline]
     pub(crate) fn new(bytes: &'a [u8], max_head_bytes: usize) -> Self {
         Self {
             bytes,
-            marks: Marks::new(bytes),
             next: 0,
             max_head_bytes,
             has_tab: false,
@@ -125,12 +108,11 @@ impl<'a> Lines<'a> {
     }
 
     /// The next line; `None` while it is not complete.
-    // Inlined: a line has some twenty bytes, and handing it over costs as much as finding it.
-    #[inline(always)]
-    pub(crate) fn next_line(&mut self) -> Result<Option<Line>, WireError> {
+    pub(super) fn next_line(&mut self) -> Result<Option<Line>, WireError> {
+        let mut marks = Marks::behind(self.bytes, self.next);
         let mut colon = NOWHERE;
         let end = loop {
-            let Some(at) = self.marks.next() else {
+            let Some(at) = marks.next() else {
                 return self.incomplete();
             };
             match self.bytes[at] {
@@ -141,13 +123,25 @@ impl<'a> Lines<'a> {
                 _ => self.has_control_byte = true,
             }
         };
-        let line_feed = self.marks.next().unwrap_or(end);
+        let line_feed = end + 1;
         if let Some(too_large) = self.too_large(line_feed) {
             return Err(too_large);
         }
         let span = Span::new(self.next, end);
         self.next = line_feed + 1;
         Ok(Some(Line { span, colon }))
+    }
+
+    /// Takes the next line if it is `line`, its line end included; whether it is.
+    #[inline(always)]
+    pub(super) fn take(&mut self, line: &[u8]) -> Result<bool, WireError> {
+        let is_next = self.bytes[self.next..].starts_with(line);
+        if is_next {
+            self.too_large(self.next + line.len() - 1)
+                .map_or(Ok(()), Err)?;
+            self.next += line.len();
+        }
+        Ok(is_next)
     }
 
     #[cold]
@@ -162,31 +156,30 @@ impl<'a> Lines<'a> {
         })
     }
 
-    /// Hands every header line to `take` until the empty line; `take` says whether it knows the
-    /// name. `Ok(false)` while incomplete.
-    #[inline]
-    pub(crate) fn headers(
+    /// Hands every header line to `take` until the empty line. `Ok(false)` while incomplete.
+    #[inline(always)]
+    pub(super) fn headers(
         &mut self,
-        mut take: impl FnMut(&Header<'a>) -> Result<bool, WireError>,
+        mut take: impl FnMut(Header) -> Result<(), WireError>,
     ) -> Result<bool, WireError> {
-        let mut headers_left = MAX_HEADERS + 1;
-        while headers_left > 0 {
-            headers_left -= 1;
-            let Some(line) = self.next_line()? else {
-                return Ok(false);
-            };
-            if line.span.start() == line.span.end() {
+        for _ in 0..MAX_HEADERS + 1 {
+            if let Some((header, next)) = header::stock(self.bytes, self.next) {
+                self.too_large(next - 1).map_or(Ok(()), Err)?;
+                self.next = next;
+                take(header)?;
+                continue;
+            }
+            if self.take(b"\r\n")? {
                 return if self.has_control_byte {
                     Err(WireError::ControlByte)
                 } else {
                     Ok(true)
                 };
             }
-            let header = split_header(self.bytes, &line)?;
-            // A name that is known needs no look at each of its bytes.
-            if !take(&header)? && !is_name(header.name) {
-                return Err(WireError::BadHeaderLine);
-            }
+            let Some(line) = self.next_line()? else {
+                return Ok(false);
+            };
+            take(header::parse(self.bytes, &line)?)?;
         }
         Err(WireError::TooManyHeaders)
     }
@@ -223,67 +216,6 @@ pub(crate) fn once<T>(
     Ok(())
 }
 
-#[inline(always)]
-fn split_header<'a>(bytes: &'a [u8], line: &Line) -> Result<Header<'a>, WireError> {
-    let Line { span, colon } = *line;
-    let text = bytes.get(colon..span.end());
-    let Some([_colon, value @ ..]) = text else {
-        return Err(WireError::BadHeaderLine);
-    };
-    let mut value = value;
-    while let [b' ' | b'\t', rest @ ..] = value {
-        value = rest;
-    }
-    let start = span.end() - value.len();
-    while let [rest @ .., b' ' | b'\t'] = value {
-        value = rest;
-    }
-    Ok(Header {
-        name: &bytes[span.start()..colon],
-        value: Span::new(start, start + value.len()),
-    })
-}
-
-/// Whether this is the name of a header or method, of token bytes only: that excludes folding, a
-/// space before the colon and emptiness.
-pub(crate) fn is_name(text: &[u8]) -> bool {
-    !text.is_empty() && text.iter().all(|&byte| is_token(byte))
-}
-
-/// Whether `byte` may stand in a method or header name (RFC 9110, section 5.6.2).
-fn is_token(byte: u8) -> bool {
-    const TOKEN: [bool; 256] = token_table();
-    TOKEN[usize::from(byte)]
-}
-
-const fn token_table() -> [bool; 256] {
-    let mut table = [false; 256];
-    let mut byte = 0;
-    while byte < 256 {
-        let b = byte as u8;
-        table[byte] = b.is_ascii_alphanumeric()
-            || matches!(
-                b,
-                b'!' | b'#'
-                    | b'$'
-                    | b'%'
-                    | b'&'
-                    | b'\''
-                    | b'*'
-                    | b'+'
-                    | b'-'
-                    | b'.'
-                    | b'^'
-                    | b'_'
-                    | b'`'
-                    | b'|'
-                    | b'~'
-            );
-        byte += 1;
-    }
-    table
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -300,7 +232,7 @@ mod tests {
 
     fn walked(head: &[u8]) -> Result<bool, WireError> {
         let mut lines = Lines::new(head, head.len() + 1);
-        lines.headers(|_| Ok(false))
+        lines.headers(|_| Ok(()))
     }
 
     #[test]

@@ -3,7 +3,8 @@
 use memchr::{memchr, memrchr};
 
 use super::WireError;
-use super::head::{self, HeadLimits, Header, Lines, Parsed, Span};
+use super::head::{self, HeadLimits, Lines, Parsed, Span};
+use super::header::{self, Header, Name};
 
 /// The request method. Anything else is framed and forwarded; state servers answer it with 400.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -164,37 +165,26 @@ struct Fields {
 }
 
 impl Fields {
-    /// Whether the name is known. Sorts by length first: most headers are told apart without
-    /// comparing a byte.
-    #[inline]
-    fn take(&mut self, bytes: &[u8], header: &Header<'_>) -> Result<bool, WireError> {
-        let is = |name: &str| header.is(name);
-        match header.name.len() {
-            4 if is("Host") => {}
-            7 if is("Timeout") => head::once(&mut self.timeout, header.value, "Timeout")?,
-            9 if is("Exclusive") => {
-                let exclusive = exclusive(header.value.of(bytes));
-                head::once(&mut self.exclusive, exclusive, "Exclusive")?;
+    #[inline(always)]
+    fn take(&mut self, bytes: &[u8], header: Header) -> Result<(), WireError> {
+        let value = header.value;
+        match header.name {
+            Name::Timeout => head::once(&mut self.timeout, value, "Timeout"),
+            Name::Exclusive => {
+                let exclusive = exclusive(value.of(bytes));
+                head::once(&mut self.exclusive, exclusive, "Exclusive")
             }
-            10 if is("LockCookie") => {
-                head::once(&mut self.lock_cookie, header.value, "LockCookie")?;
+            Name::LockCookie | Name::HyphenLockCookie => {
+                head::once(&mut self.lock_cookie, value, "LockCookie")
             }
-            10 if is("ExtraFlags") => {
-                head::once(&mut self.extra_flags, header.value, "ExtraFlags")?;
+            Name::ExtraFlags => head::once(&mut self.extra_flags, value, "ExtraFlags"),
+            Name::ContentLength => {
+                let length = header.number.ok_or(WireError::BadContentLength)?;
+                head::once(&mut self.content_length, length, "Content-Length")
             }
-            // Printed in the request examples of the published specification only.
-            11 if is("Lock-Cookie") => {
-                head::once(&mut self.lock_cookie, header.value, "LockCookie")?;
-            }
-            14 if is("Content-Length") => {
-                let length = head::decimal(header.value.of(bytes));
-                let length = length.ok_or(WireError::BadContentLength)?;
-                head::once(&mut self.content_length, length, "Content-Length")?;
-            }
-            17 if is("Transfer-Encoding") => return Err(WireError::TransferEncoding),
-            _ => return Ok(false),
+            Name::TransferEncoding => Err(WireError::TransferEncoding),
+            Name::ActionFlags | Name::LockAge | Name::Other => Ok(()),
         }
-        Ok(true)
     }
 }
 
@@ -238,7 +228,7 @@ fn method(line: &[u8]) -> Option<(Method, usize)> {
         [b'D', b'E', b'L', b'E', b'T', b'E', b' ', ..] => (Method::Delete, 6),
         _ => {
             let bytes = memchr(b' ', line)?;
-            return head::is_name(&line[..bytes]).then_some((Method::Other, bytes));
+            return header::is_name(&line[..bytes]).then_some((Method::Other, bytes));
         }
     };
     Some(known)

@@ -6,7 +6,7 @@ use wide::u8x16;
 /// Bytes looked at in one step: one bit each in a mask.
 const STEP: usize = u32::BITS as usize;
 
-/// The places of all colons and control bytes (below 0x20, or 0x7f), ascending.
+/// The places of all colons and control bytes (below 0x20, or 0x7f) from some place on, ascending.
 #[derive(Debug)]
 pub(super) struct Marks<'a> {
     bytes: &'a [u8],
@@ -18,11 +18,11 @@ pub(super) struct Marks<'a> {
 
 impl<'a> Marks<'a> {
     #[inline]
-    pub(super) fn new(bytes: &'a [u8]) -> Self {
+    pub(super) fn behind(bytes: &'a [u8], from: usize) -> Self {
         Self {
             bytes,
-            step: 0,
-            mask: mask_at(bytes, 0),
+            step: from,
+            mask: mask_at(bytes, from),
         }
     }
 
@@ -82,10 +82,11 @@ mod tests {
         #[test]
         fn every_mark_is_found_once_and_nothing_else(
             bytes in prop::collection::vec(prop_oneof![4 => Just(b'a'), 1 => any::<u8>()], 0..150),
+            from in 0usize..160,
         ) {
             let is_mark = |byte: u8| byte < 0x20 || byte == 0x7f || byte == b':';
-            let expected: Vec<_> = (0..bytes.len()).filter(|&at| is_mark(bytes[at])).collect();
-            let mut marks = Marks::new(&bytes);
+            let expected: Vec<_> = (from..bytes.len()).filter(|&at| is_mark(bytes[at])).collect();
+            let mut marks = Marks::behind(&bytes, from);
             let found: Vec<_> = std::iter::from_fn(|| marks.next()).collect();
             prop_assert_eq!(found, expected);
         }
