@@ -35,7 +35,10 @@ const TARGETS: [&str; 2] = [
     "%2fLM%2fW3SVC%2f7%2fROOT%2fshop(Jm6ty1cajOuzgqZzg9R7dzIu2QqSsb6LymzfuVMEdFI%3d)%2fb5k2ye1tqz0mh3wdcx4nvs1g",
 ];
 
-const CASES: [(&str, fn(u64)); 8] = [
+/// A name, and what to do for a number of rounds.
+type Case = (&'static str, fn(u64));
+
+const CASES: [Case; 8] = [
     ("acquire, parse", |rounds| parse(rounds, Operation::Acquire)),
     ("put, parse", |rounds| parse(rounds, Operation::Put)),
     ("item, parse and tag", |rounds| answer(rounds, 2048)),

@@ -36,7 +36,7 @@ def start(command):
 
 def instructions_by_function(directory):
     """Of the thread that serves requests."""
-    for file in directory.glob("callgrind.*"):
+    for file in directory.glob("callgrind*"):
         text = file.read_text()
         if "Exchange" not in text:
             continue
@@ -61,18 +61,13 @@ def instructions_by_function(directory):
 
 
 def calls_by_name(file):
+    """Of the thread that sends most."""
     calls = {}
-    workers = set()
-    lines = file.read_text().splitlines()
-    for line in lines:
-        thread, _, call = line.partition(" ")
-        if call.lstrip().startswith("sendto("):
-            workers.add(thread)
-    for line in lines:
-        thread, _, call = line.partition(" ")
-        if thread in workers and (match := re.match(r"\s*(\w+)\(", call)):
-            calls[match[1]] = calls.get(match[1], 0) + 1
-    return calls
+    for line in file.read_text().splitlines():
+        if match := re.match(r"(\d+) +(\w+)\(", line):
+            of_thread = calls.setdefault(match[1], {})
+            of_thread[match[2]] = of_thread.get(match[2], 0) + 1
+    return max(calls.values(), key=lambda of_thread: of_thread.get("sendto", 0))
 
 
 def run(options, backend, pages):
@@ -84,20 +79,27 @@ def run(options, backend, pages):
         )
         config = directory / "main.yaml"
         config.write_text(
-            "listen: 127.0.0.1:0\nworkers: 1\npartition_map: map.yaml\n" + options.config + "\n"
+            "listen: 127.0.0.1:0\nworkers: 1\npartition_map: map.yaml\nadmin: {listen: 127.0.0.1:0}\n" + options.config + "\n"
         )
+        command = [options.binary, "serve", "--config", config]
+        if not options.syscalls:
+            out = f"--callgrind-out-file={directory}/callgrind"
+            command = ["valgrind", "--tool=callgrind", "--separate-threads=yes", out, *command]
+        proxy, address = start(command)
         if options.syscalls:
-            tool = ["strace", "-f", "-o", directory / "strace"]
-        else:
-            tool = ["valgrind", "--tool=callgrind", "--separate-threads=yes"]
-            tool.append(f"--callgrind-out-file={directory}/callgrind")
-        proxy, address = start([*tool, options.binary, "serve", "--config", config])
+            trace = ["strace", "-f", "-o", directory / "strace", "-p", str(proxy.pid)]
+            tracer = subprocess.Popen(trace, stderr=subprocess.PIPE, text=True)
+            tracer.stderr.readline()
         bench = [options.binary, "bench", "--target", address, "--no-sweep", "--json", "--seed", "5"]
         bench += ["--clients", str(options.clients), "--sessions", str(options.sessions)]
         report = subprocess.run([*bench, "--pages", str(pages)], capture_output=True, text=True)
         proxy.terminate()
         proxy.wait()
-        costs = calls_by_name(directory / "strace") if options.syscalls else instructions_by_function(directory)
+        if options.syscalls:
+            tracer.wait()
+            costs = calls_by_name(directory / "strace")
+        else:
+            costs = instructions_by_function(directory)
         return costs, json.loads(report.stdout)["operations"]
 
 

@@ -41,7 +41,7 @@ impl ResponseHead {
         let status = if lines.take(b"200 OK\r\n")? {
             200
         } else {
-            let Some(line) = lines.next_line()? else {
+            let Some(line) = lines.any_line()? else {
                 return Ok(Parsed::Partial);
             };
             status_line(line.span.of(bytes))?
