@@ -3,6 +3,7 @@
 use std::net::IpAddr;
 use std::ops::Deref;
 use std::rc::Rc;
+use std::time::Duration;
 
 use super::error::{ProxyError, Unanswered};
 use super::exchange::{Answered, Exchange, Progress};
@@ -25,11 +26,13 @@ pub(super) fn serve(
     peer: IpAddr,
 ) -> impl Future<Output = ()> {
     let deadline = service.worker.deadlines.register();
+    let idle = service.view().snapshot.timeouts.client_idle;
     let mut client = Client {
         service: Served::new(service),
         conn,
         deadline,
         peer,
+        idle,
     };
     async move {
         // While idle a connection holds neither a buffer nor a view.
@@ -81,17 +84,20 @@ struct Client {
     conn: Conn,
     deadline: Deadline,
     peer: IpAddr,
+    /// How long it may wait for its next request, as of its last one.
+    idle: Duration,
 }
 
 impl Client {
     async fn wait(&mut self) -> Option<Buffer> {
-        let idle = self.service.view().snapshot.timeouts.client_idle;
-        net::wait_for_request(&mut self.conn, &self.service.worker, &self.deadline, idle).await
+        let worker = &self.service.worker;
+        net::wait_for_request(&mut self.conn, worker, &self.deadline, self.idle).await
     }
 
     /// Answers the request at the start of `received` and takes it out.
     async fn answer(&mut self, received: &mut Buffer) -> Result<(), ProxyError> {
         let view = self.service.view();
+        self.idle = view.snapshot.timeouts.client_idle;
         let limits = &view.snapshot.head_limits;
         let stall = view.snapshot.timeouts.client_stall;
         let reading =

@@ -77,7 +77,6 @@ enum Again {
 #[derive(Clone, Copy)]
 pub(super) struct Remaining {
     bytes: u64,
-    status: u16,
     /// Its connection may serve the next request.
     keeps_connection: bool,
     /// The lock that the client will hold once it has all of it.
@@ -119,9 +118,7 @@ impl Exchange<'_> {
             Operation::Remove => Request::Remove(cookie()),
             Operation::Touch | Operation::Unknown => Request::Touch,
             Operation::Put => {
-                if let Some(timeout) = self.head.timeout {
-                    self.service.saw_timeout(timeout.of(received));
-                }
+                self.service.saw_timeout(number(self.head.timeout));
                 let is_create = number(self.head.extra_flags).is_some_and(|flags| flags & 1 == 1);
                 if is_create {
                     Request::Create
@@ -315,7 +312,7 @@ impl Exchange<'_> {
         };
         let read = self.read_head(&mut conn, &mut answer, request).await;
         let remaining = read.map_err(Failed::finally)?;
-        self.head_came(remaining.status);
+        self.head_came();
         let mut conn = Some(conn);
         let passed_on = self.pass_on(&mut conn, &mut answer, remaining, due_ms);
         passed_on.await.map_err(|error| {
@@ -385,12 +382,12 @@ impl Exchange<'_> {
     }
 
     /// Takes note of an answer, as far as it is known now.
-    fn head_came(&mut self, status: u16) {
+    fn head_came(&mut self) {
         if let Some(asked) = self.progress.asked.take() {
             let took = asked.elapsed();
             let shard = self.view.shard(self.backend);
             shard.duration.observe(took);
-            let outcome = Outcome::of_status(status);
+            let outcome = self.progress.outcome;
             shard.exchanges.count(self.head.operation(), outcome);
             let waited = self.progress.waited.get_mut();
             *waited += took;
@@ -465,7 +462,6 @@ impl Exchange<'_> {
         let after = answer.len() as u64;
         Ok(Remaining {
             bytes: head.head_bytes as u64 + head.body_bytes + after - before,
-            status: head.status,
             keeps_connection,
             lock,
         })
@@ -488,9 +484,9 @@ impl Exchange<'_> {
     }
 
     fn observe(&self, head: &ResponseHead, answer: &Buffer) {
-        if let Some(timeout) = head.timeout {
-            self.service.saw_timeout(timeout.of(answer.filled()));
-        }
+        let timeout = head.timeout.map(|timeout| timeout.of(answer.filled()));
+        let timeout_minutes = timeout.and_then(wire::decimal);
+        self.service.saw_timeout(timeout_minutes);
         match (head.status, self.head.operation()) {
             (404, Operation::Acquire | Operation::Get) => {
                 let away = self
@@ -512,7 +508,7 @@ impl Exchange<'_> {
             }
             _ => {}
         }
-        self.account_for(head, answer);
+        self.account_for(head, timeout_minutes);
     }
 
     fn keep(&self, conn: Option<Conn>) {

@@ -19,7 +19,7 @@ use crate::handover::Route;
 use crate::metrics::{BackendShard, ClientRefusal, Metrics, Outcome, WorkerShard};
 use crate::net::{Conn, Deadline, Service, Worker};
 use crate::route::{self, BackendIndex, Fingerprint, KeyBuffer, KeyError};
-use crate::wire::{self, Operation};
+use crate::wire::Operation;
 
 /// The snapshot in force, shared by all workers: the one swap in the program.
 pub type SharedSnapshot = Arc<ArcSwap<Snapshot>>;
@@ -174,11 +174,10 @@ impl ProxyService {
         })
     }
 
-    /// Takes note of a session's timeout in decimal minutes: a handover lasts as long as the
-    /// longest.
-    pub(super) fn saw_timeout(&self, minutes: &[u8]) {
-        let minutes = wire::decimal(minutes).and_then(|minutes| u32::try_from(minutes).ok());
-        if let Some(minutes) = minutes
+    /// Takes note of a session's timeout in minutes, if one was named: a handover lasts as long as
+    /// the longest.
+    pub(super) fn saw_timeout(&self, minutes: Option<u64>) {
+        if let Some(minutes) = minutes.and_then(|minutes| u32::try_from(minutes).ok())
             && minutes > self.longest_timeout_minutes.get()
         {
             self.longest_timeout_minutes.set(minutes);

@@ -2,7 +2,6 @@
 
 use super::exchange::Exchange;
 use crate::account::{Sample, Sighting};
-use crate::net::Buffer;
 use crate::wire::{self, Operation, RequestHead, ResponseHead, Span};
 
 /// What a state server takes when there is no `Timeout` (protocol 3).
@@ -15,14 +14,14 @@ pub(super) fn sample_of(sample: Sample, head: &RequestHead, received: &[u8]) -> 
     }
     let flags = number(head.extra_flags, received);
     let is_create = flags.is_some_and(|flags| flags & 1 == 1);
-    sample.of_put(minutes(head.timeout, received), is_create)
+    sample.of_put(minutes(number(head.timeout, received)), is_create)
 }
 
 impl Exchange<'_> {
     /// Lets the account know what the final answer says about the session.
-    pub(super) fn account_for(&self, head: &ResponseHead, answer: &Buffer) {
+    pub(super) fn account_for(&self, head: &ResponseHead, timeout_minutes: Option<u64>) {
         if self.sample.is_followed()
-            && let Some(sighting) = self.sighting(head, answer)
+            && let Some(sighting) = self.sighting(head, timeout_minutes)
         {
             let place = self.view.backend(self.backend).place.id();
             let account = &self.service.feedback.account;
@@ -31,11 +30,11 @@ impl Exchange<'_> {
     }
 
     /// `None` when nothing can be concluded.
-    fn sighting(&self, head: &ResponseHead, answer: &Buffer) -> Option<Sighting> {
+    fn sighting(&self, head: &ResponseHead, timeout_minutes: Option<u64>) -> Option<Sighting> {
         Some(match (head.status, self.head.operation()) {
             (200, Operation::Get | Operation::Acquire) => Sighting::Read {
                 bytes: head.body_bytes,
-                timeout_minutes: minutes(head.timeout, answer.filled()),
+                timeout_minutes: minutes(timeout_minutes),
             },
             (200, Operation::Put) => Sighting::Stored {
                 bytes: self.head.body_bytes,
@@ -55,9 +54,8 @@ impl Exchange<'_> {
     }
 }
 
-fn minutes(value: Option<Span>, bytes: &[u8]) -> u32 {
-    let minutes = number(value, bytes);
-    minutes.map_or(DEFAULT_TIMEOUT_MINUTES, |minutes| {
+fn minutes(number: Option<u64>) -> u32 {
+    number.map_or(DEFAULT_TIMEOUT_MINUTES, |minutes| {
         u32::try_from(minutes).unwrap_or(u32::MAX)
     })
 }

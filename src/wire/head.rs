@@ -72,6 +72,7 @@ pub(crate) struct Lines<'a> {
     bytes: &'a [u8],
     next: usize,
     max_head_bytes: usize,
+    headers_left: usize,
     has_tab: bool,
     has_control_byte: bool,
 }
@@ -92,6 +93,7 @@ impl<'a> Lines<'a> {
             bytes,
             next: 0,
             max_head_bytes,
+            headers_left: MAX_HEADERS + 1,
             has_tab: false,
             has_control_byte: false,
         }
@@ -151,6 +153,11 @@ impl<'a> Lines<'a> {
         Ok(is_next)
     }
 
+    /// What was taken last held a header.
+    pub(super) fn skipped_header(&mut self) {
+        self.headers_left -= 1;
+    }
+
     #[cold]
     fn incomplete(&self) -> Result<Option<Line>, WireError> {
         self.too_large(self.bytes.len()).map_or(Ok(None), Err)
@@ -169,7 +176,8 @@ impl<'a> Lines<'a> {
         &mut self,
         mut take: impl FnMut(Header) -> Result<(), WireError>,
     ) -> Result<bool, WireError> {
-        for _ in 0..MAX_HEADERS + 1 {
+        while self.headers_left > 0 {
+            self.headers_left -= 1;
             if let Some((header, next)) = header::stock(self.bytes, self.next) {
                 self.too_large(next - 1).map_or(Ok(()), Err)?;
                 self.next = next;

@@ -4,6 +4,9 @@ use super::WireError;
 use super::head::{self, Lines, Parsed, Span};
 use super::header::{Header, Name};
 
+/// How stock servers begin nearly every answer: the status line, and a header that says nothing.
+const STOCK_OK: &[u8] = b"200 OK\r\nX-AspNet-Version: 4.0.30319\r\n";
+
 /// One response head. Spans count from its first byte; the bytes stay where they are.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct ResponseHead {
@@ -38,7 +41,8 @@ impl ResponseHead {
         to_head: bool,
     ) -> Result<Parsed<Self>, WireError> {
         let mut lines = Lines::new(bytes, max_head_bytes);
-        let status = if lines.take(b"200 OK\r\n")? {
+        let status = if lines.take(STOCK_OK)? {
+            lines.skipped_header();
             200
         } else {
             let Some(line) = lines.any_line()? else {
