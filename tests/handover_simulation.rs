@@ -200,7 +200,7 @@ const NEEDED: [(Broken, Class, u64); 17] = [
     (Broken::NoMove1, STARTS, 800),
     (Broken::NoSuspect, FAILURES, 50),
     (Broken::NoBack, STAND_INS, 200),
-    (Broken::NoLifetime, MAPS, 50),
+    (Broken::NoLifetime, MAPS, 100),
     (Broken::NoOutdated, STAND_INS, 300),
     (Broken::NoPeers, MAPS, 100),
     (Broken::NoMemory, KILLS, 100),
