@@ -35,6 +35,15 @@ class Measure:
             raise SystemExit(f"the load on {subject.name} failed")
         return figures(json.loads(out))
 
+    def fill(self, subject, connections, *more):
+        """Writes every session once."""
+        command = self.command(subject, connections, "--fill", 1, *more)
+        load = processes.start(command, self.cores, stdout=subprocess.PIPE)
+        out, _ = load.communicate()
+        processes.end(load)
+        if out != "filled\n":
+            raise SystemExit(f"{subject.name} does not take all sessions")
+
     def syscalls(self, subject, connections, requests):
         """System calls per request by name, counted while `requests` are answered."""
         command = self.command(subject, connections, "--requests", requests)

@@ -128,20 +128,20 @@ def values(cell, name, key):
     return [figures[key] for figures in cell["rounds"][name]]
 
 
-def ratios(cell, other, key):
-    """staterouter over `other`, each within one round, which both met under the same conditions."""
-    pairs = zip(values(cell, "staterouter", key), values(cell, other, key))
-    return [mine / max(theirs, 1e-9) for mine, theirs in pairs]
+def middle_ratio(cell, other, key, own="staterouter"):
+    """`own` over `other`, each within one round, which both met under the same conditions."""
+    return statistics.median(ratios(cell, other, key, own))
 
 
-def middle_ratio(cell, other, key):
-    return statistics.median(ratios(cell, other, key))
-
-
-def ratio(cell, other, key):
-    if other == "staterouter" or "staterouter" not in cell["rounds"]:
+def ratio(cell, other, key, own="staterouter"):
+    if other == own or own not in cell["rounds"]:
         return ""
-    return spread(ratios(cell, other, key), 2)
+    return spread(ratios(cell, other, key, own), 2)
+
+
+def ratios(cell, other, key, own):
+    pairs = zip(values(cell, own, key), values(cell, other, key))
+    return [mine / max(theirs, 1e-9) for mine, theirs in pairs]
 
 
 def spread(numbers, digits):

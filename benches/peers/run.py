@@ -18,6 +18,7 @@ sys.dont_write_bytecode = True
 import install
 import processes
 import report
+import stores
 import subjects
 from measure import Measure
 
@@ -55,11 +56,13 @@ def parse():
     add("--backends", type=numbers, default=[3], help="1 to 127, such as 3,64")
     add("--modes", type=names, default=["apart", "together"])
     add("--subjects", type=names, default=SUBJECTS)
-    add("--rounds", type=int, default=5)
+    add("--rounds", type=int, default=5, help="of each closed loop")
     add("--seconds", type=float, default=0.7, help="measured time of one run")
     add("--idle", type=int, default=5000, help="idle connections for the memory; 0 for none")
     add("--requests", type=int, default=20000, help="counted under strace; 0 for none")
     add("--open-rounds", type=int, default=3, help="of the open loop; 0 for none")
+    add("--sessions", type=int, default=100_000,
+        help="of 1 KB in the embedded state server, Redis and memcached; 0 for none of these")
     add("--staterouter", help="a built binary; it is built when left out")
     add("--json", help="where to write all figures")
     options = parser.parse_args()
@@ -78,6 +81,8 @@ class Run:
         self.options = options
         self.folder = folder
         wanted = [name for name in ("haproxy", "nginx") if name in options.subjects]
+        if options.sessions:
+            wanted += ["redis-server", "memcached"]
         install.packages(wanted + (["strace"] if options.requests else []))
         self.programs = {
             "peers": install.build(HERE / "Cargo.toml", "peers"),
@@ -97,6 +102,7 @@ class Run:
             "open": None,
             "syscalls": {},
             "memory": {},
+            "stores": None,
         }
 
     def all(self):
@@ -112,6 +118,14 @@ class Run:
             for workers in options.workers:
                 self.combination(workers, body, ports, backend)
             processes.end(backend)
+        if options.sessions:
+            self.results["stores"] = stores.compare(
+                pathlib.Path(self.folder), self.programs, options,
+                self.load_cores(1), self.proxy_cores(1),
+            )
+            print(f"{options.sessions} sessions of 1 KB, locked reads and writes by turns, "
+                  f"store on a core of its own; ratio: state server over the row\n"
+                  + stores.table(self.results["stores"]) + "\n", flush=True)
         print("goals\n" + report.goal_table(self.results))
         return self.results
 
@@ -209,8 +223,9 @@ class Run:
 
 
 def version(program):
-    """What a proxy says of itself; nginx says it on stderr."""
-    command = [install.find(program), "-v"]
+    """What a program says of itself; nginx says it on stderr."""
+    flag = "-v" if program in ("haproxy", "nginx") else "--version"
+    command = [install.find(program), flag]
     done = subprocess.run(command, capture_output=True, text=True, check=True)
     return (done.stdout or done.stderr).splitlines()[0]
 

@@ -1,5 +1,6 @@
 //! Sends requests over a fixed number of connections, one at a time on each, in turn a read that
-//! locks and the write that unlocks, each pair for a session drawn at random; and measures.
+//! locks and the write that unlocks, each pair for a session drawn at random; and measures. It is
+//! always the same draw.
 //!
 //! Closed loop: a connection sends again as soon as it is answered. Open loop: requests fall due at
 //! a fixed mean rate, at random distances, and wait for a free connection if there is none; their
@@ -14,9 +15,10 @@ use std::time::{Duration, Instant};
 
 use crate::args::Args;
 use crate::poll::{Poll, Ready};
+use crate::stores::Scripts;
 use crate::wire::Dialect;
 use crate::{Error, say};
-use connection::{Connection, Sessions};
+use connection::{Connection, Sessions, Speech};
 use figures::Figures;
 
 /// Requests in progress at a time while connections are opened, so that no proxy opens more
@@ -34,27 +36,36 @@ struct Load {
 }
 
 /// What to run:
-/// * `--ports P,P,...` where to, in turn; `--dialect aspnet|http`; `--connections N`; `--body BYTES`
+/// * `--ports P,P,...` where to, in turn; `--connections N`; `--sessions N`; `--body BYTES`
+/// * `--dialect aspnet|http|redis|memcached`; `--scripts SHA,SHA` those of Redis
+/// * `--fill 1`: writes every session once and says `filled`
 /// * `--warm S --time S`: unmeasured and measured seconds; `--rate N` for an open loop
 /// * `--requests N`: in place of a time; says `ready`, then waits for a line on stdin before and
 ///   after
 /// * `--hold 1`: one request on each connection, says `ready` and keeps them until stdin ends
 /// * `--cpu-of PID,PID,...`: whose CPU time to measure
 ///
-/// Says one line of JSON.
+/// In the end it says one line of JSON.
 pub(crate) fn run(args: &Args) -> Result<(), Error> {
     // Timers are late by 50 us otherwise, which is most of a latency here.
     std::fs::write("/proc/self/timerslack_ns", "1").map_err(|e| Error::Io("timer slack", e))?;
-    let dialect = Dialect::named(&args.get("dialect", String::new())?)?;
+    let sessions: usize = args.get("sessions", 10_000)?;
+    let fill = args.get("fill", 0)? == 1;
     let mut load = Load {
         poll: Poll::new()?,
         connections: Vec::new(),
-        sessions: Sessions::new(dialect, args.get("body", 2048)?, args.get("seed", 1)?),
+        sessions: Sessions::new(speech(args)?, args.get("body", 2048)?, sessions, fill),
         buffer: vec![0; 256 * 1024],
         ready: Vec::new(),
         answered: Vec::new(),
     };
-    load.open(&args.list("ports")?, args.get("connections", 64)?)?;
+    let connections: usize = args.get("connections", 64)?;
+    load.open(&args.list("ports")?, connections)?;
+    if fill {
+        let more = sessions.saturating_sub(connections) as u64;
+        load.closed(&mut Figures::new(Vec::new()), None, more)?;
+        return say("filled");
+    }
     let mut figures = Figures::new(args.list("cpu-of")?);
     let (warm_s, time_s): (f64, f64) = (args.get("warm", 0.2)?, args.get("time", 1.0)?);
     let (warm, time) = (
@@ -84,6 +95,21 @@ pub(crate) fn run(args: &Args) -> Result<(), Error> {
     say(&figures.json())
 }
 
+fn speech(args: &Args) -> Result<Speech, Error> {
+    let name: String = args.get("dialect", String::new())?;
+    match name.as_str() {
+        "redis" => {
+            let mut digests = args.list("scripts")?.into_iter();
+            Ok(Speech::Redis(Scripts {
+                acquire: digests.next().unwrap_or_default(),
+                store: digests.next().unwrap_or_default(),
+            }))
+        }
+        "memcached" => Ok(Speech::Memcached),
+        dialect => Ok(Speech::Proxied(Dialect::named(dialect)?)),
+    }
+}
+
 fn wait_for_line() -> Result<(), Error> {
     let mut line = String::new();
     let read = stdin().lock().read_line(&mut line);
@@ -96,7 +122,7 @@ impl Load {
         let now = Instant::now();
         let mut outstanding = 0;
         for (token, port) in (0..count).zip(ports.iter().cycle()) {
-            let mut connection = Connection::open(*port)?;
+            let mut connection = Connection::open(*port, (token, count))?;
             self.poll.add(connection.socket(), token)?;
             connection.send(&mut self.sessions, now)?;
             self.connections.push(connection);
@@ -124,7 +150,7 @@ impl Load {
                 connection.flush(&self.sessions)?;
             }
             if event.readable
-                && let Some(due) = connection.receive(&mut self.buffer)?
+                && let Some(due) = connection.receive(&self.sessions, &mut self.buffer)?
             {
                 self.answered.push((event.token, due));
             }
@@ -133,7 +159,7 @@ impl Load {
     }
 
     /// Keeps a request in progress on every connection for `time`, or until `requests` are
-    /// answered; then lets the last ones end, uncounted.
+    /// answered; then lets the last ones end and gives up all locks, uncounted.
     fn closed(
         &mut self,
         figures: &mut Figures,
@@ -151,9 +177,12 @@ impl Load {
             outstanding -= self.turn(None)?;
             let now = Instant::now();
             for (token, due) in self.answered.drain(..) {
+                let connection = &mut self.connections[token];
                 if running {
                     figures.record(now - due);
-                    self.connections[token].send(&mut self.sessions, now)?;
+                }
+                if running || connection.holds_lock() {
+                    connection.send(&mut self.sessions, now)?;
                     outstanding += 1;
                 }
             }

@@ -11,6 +11,7 @@ mod backend;
 mod load;
 mod poll;
 mod relay;
+mod stores;
 mod wire;
 
 use std::io::Write;
@@ -32,9 +33,9 @@ enum Error {
         who: &'static str,
         what: &'static str,
     },
-    #[error("the proxy closed a connection in use")]
+    #[error("the subject closed a connection in use")]
     Closed,
-    #[error("the proxy answered {0}")]
+    #[error("the subject answered {0}")]
     Status(u16),
 }
 

@@ -41,7 +41,6 @@ impl Dialect {
 
 /// Writes the head of a read that locks.
 pub(crate) fn acquire(out: &mut Vec<u8>, dialect: Dialect, id: &str) {
-    out.clear();
     for part in ["GET ", dialect.slash(), APP, id] {
         out.extend_from_slice(part.as_bytes());
     }
@@ -50,7 +49,6 @@ pub(crate) fn acquire(out: &mut Vec<u8>, dialect: Dialect, id: &str) {
 
 /// Writes the head of a write that unlocks, whose body has `len` bytes.
 pub(crate) fn store(out: &mut Vec<u8>, dialect: Dialect, id: &str, cookie: u32, len: usize) {
-    out.clear();
     for part in ["PUT ", dialect.slash(), APP, id] {
         out.extend_from_slice(part.as_bytes());
     }
