@@ -25,9 +25,6 @@ from measure import Measure
 HERE = pathlib.Path(__file__).resolve().parent
 SUBJECTS = ["staterouter", "haproxy", "nginx", "relay", "none"]
 
-# An open loop below this rate measures how the machine wakes up from idling.
-LEAST_RATE = 10_000
-
 
 def main():
     options = parse()
@@ -133,7 +130,7 @@ class Run:
         """All that is measured with one set of started subjects."""
         options = self.options
         bench = subjects.Bench(
-            self.folder, self.programs, workers, ports, self.proxy_cores(workers)
+            self.folder, self.programs, workers, ports, body, self.proxy_cores(workers)
         )
         processes.pin(backend, self.load_cores(workers))
         measure = Measure(self.programs["peers"], self.load_cores(workers), body)
@@ -198,8 +195,8 @@ class Run:
         self.results["open"] = opened
         print(f"open loop at {rate:.0f} requests/s, half of the peak of {name}, "
               f"connections {cell['connections']}\n" + report.open_table(opened))
-        if rate < LEAST_RATE:
-            print(f"Below {LEAST_RATE} requests/s this is mostly how the machine wakes up from "
+        if rate < report.LEAST_RATE:
+            print(f"Below {report.LEAST_RATE} requests/s this is mostly how the machine wakes up from "
                   "idling: not to be compared.")
         print(flush=True)
 

@@ -27,13 +27,15 @@ class Subject:
 
 
 class Bench:
-    """Starts subjects for one number of workers and one list of backends."""
+    """Starts subjects for one number of workers, one list of backends and one size of sessions."""
 
-    def __init__(self, folder, programs, workers, backends, cores):
+    def __init__(self, folder, programs, workers, backends, body_bytes, cores):
         self.folder = pathlib.Path(folder)
         self.programs = programs
         self.workers = workers
         self.backends = backends
+        # Whether a session comes in several reads: then larger buffers pay for themselves.
+        self.large = body_bytes > 8 * 1024
         self.cores = cores
 
     def start(self, name):
@@ -69,10 +71,11 @@ class Bench:
             for n, backend in enumerate(self.backends)
         )
         config = self.new_folder("haproxy") / "haproxy.cfg"
+        buffers = "  tune.bufsize 32768\n" if self.large else ""
         config.write_text(f"""global
   nbthread {self.workers}
-  maxconn 8000
-defaults
+  maxconn {min(8000, (open_files() - 1000) // 2)}
+{buffers}defaults
   mode http
   option http-keep-alive
   http-reuse always
@@ -92,12 +95,13 @@ backend pool
         return self.listening("haproxy", port, process)
 
     def nginx(self):
-        """Hash ring over the URL; a pool of backend connections in each worker; bodies pass through
-        without files; no log."""
+        """Hash ring over the URL; a pool of backend connections in each worker; no files, no log."""
         port = free_port()
         folder = self.new_folder("nginx")
         servers = "".join(f"    server 127.0.0.1:{backend};\n" for backend in self.backends)
         user = "user root;\n" if os.geteuid() == 0 else ""
+        # Passing small bodies on as they come, and large ones once they are whole, is cheapest.
+        passing = "client_body_buffer_size 256k" if self.large else "proxy_request_buffering off"
         config = folder / "nginx.conf"
         config.write_text(f"""{user}daemon off;
 worker_processes {self.workers};
@@ -131,7 +135,7 @@ http {{
       proxy_pass http://pool;
       proxy_http_version 1.1;
       proxy_set_header Connection "";
-      proxy_request_buffering off;
+      {passing};
       proxy_buffer_size 8k;
       proxy_buffers 8 32k;
       proxy_busy_buffers_size 64k;

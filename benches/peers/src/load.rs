@@ -195,7 +195,8 @@ impl Load {
         Ok(())
     }
 
-    /// Sends at `rate` requests per second, first for `warm` and then, measured, for `time`.
+    /// Sends at `rate` requests per second, first for `warm` and then, measured, for `time`; then
+    /// waits for what is not answered yet: the slowest answers count.
     fn open_loop(
         &mut self,
         figures: &mut Figures,
@@ -214,10 +215,11 @@ impl Load {
                 figures.start()?;
                 measuring = true;
             }
-            if now - start >= warm + time {
+            let over = now - start >= warm + time;
+            if over && idle.len() == self.connections.len() && waiting.is_empty() {
                 return figures.stop();
             }
-            while next <= now {
+            while next <= now && !over {
                 waiting.push_back(next);
                 next += self.sessions.distance(rate);
             }
@@ -226,7 +228,8 @@ impl Load {
                 waiting.pop_front();
                 idle.pop();
             }
-            self.turn(Some(next.saturating_duration_since(Instant::now())))?;
+            let pause = next.saturating_duration_since(Instant::now());
+            self.turn(if over { None } else { Some(pause) })?;
             let now = Instant::now();
             for (token, due) in self.answered.drain(..) {
                 if measuring && due >= start + warm {
