@@ -66,7 +66,7 @@ const MAY_NAME: &[(&str, &[&[&str]])] = &[
     ("memchr", &[&["wire", "route"]]),
     ("notify", &[&["control"]]),
     ("prometheus", &[&["metrics"]]),
-    ("rustix", &[&["app"]]),
+    ("rustix", &[&["app", "net"]]),
     ("serde", &[&["config", "control", "farm", "admin", "cli"]]),
     (
         "serde_json",
@@ -80,6 +80,7 @@ const MAY_NAME: &[(&str, &[&[&str]])] = &[
     ("tracing", ABOVE_PURE),
     ("tracing-appender", &[&["log"]]),
     ("tracing-subscriber", &[&["log"]]),
+    ("wide", &[&["wire", "route"]]),
 ];
 
 /// What layer 1 must not name: modules of `std`, and types wherever they come from.

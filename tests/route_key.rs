@@ -393,3 +393,51 @@ mod naive {
             && [(24, 2), (28, 1), (44, 1), (64, 0), (88, 2)].contains(&(text.len(), padding))
     }
 }
+
+/// Pieces of targets, among them such that mean something else when more follows.
+fn pieces() -> impl Strategy<Value = Vec<&'static str>> {
+    let piece = prop::sample::select(vec![
+        "/",
+        "//",
+        "%2f",
+        "%2F",
+        "%",
+        "%2",
+        "2f",
+        "%u002f",
+        "%ud83d",
+        "%ude00",
+        "%u",
+        "%u00",
+        "+",
+        "(",
+        ")",
+        "%29%2f",
+        "a",
+        "8%3d)%2f",
+        "%5",
+        "cAHkmVhipCLv%2fQnONQmPsKL%2bq%2fAjnK/nYS9aV3Zlad",
+        "%2fLM(cAHkmVhipCLv%2fQnONQmPsKL%2bq%2fAjnK%2fnYS9aV3Zlad8%3d)%2f",
+        "(cAHkmVhipCLv/QnONQmPsKL+q/AjnK/nYS9aV3Zlad8=)/",
+    ]);
+    prop::collection::vec(piece, 0..7)
+}
+
+proptest! {
+    /// A buffer keeps the start of one target for the next, and nothing of that may show.
+    #[test]
+    fn what_the_buffer_was_used_for_before_makes_no_difference(
+        targets in prop::collection::vec((pieces(), pieces(), 0usize..4), 1..6),
+    ) {
+        let mut used = KeyBuffer::new();
+        for (start, end, turns) in targets {
+            for turn in 0..=turns {
+                let end = end.iter().copied().cycle().skip(turn).take(end.len());
+                let target: String = start.iter().copied().chain(end).collect();
+                let mut fresh = KeyBuffer::new();
+                let expected = extract(target.as_bytes(), &mut fresh);
+                prop_assert_eq!(extract(target.as_bytes(), &mut used), expected, "{}", target);
+            }
+        }
+    }
+}

@@ -75,12 +75,9 @@ impl Histogram {
     /// Takes note of one duration.
     #[inline]
     pub fn observe(&self, duration: Duration) {
-        let ns = duration.as_nanos() as u64;
-        // Nearly all are short: found after a few compares.
-        let bucket = self.bounds.iter().position(|bound| ns <= *bound);
-        bucket
-            .map_or(&self.beyond, |bucket| &self.buckets[bucket])
-            .increment();
+        let ns = duration.as_secs() * 1_000_000_000 + u64::from(duration.subsec_nanos());
+        let bucket = self.bounds.partition_point(|bound| *bound < ns);
+        self.buckets.get(bucket).unwrap_or(&self.beyond).increment();
         self.sum_ns.add(ns);
     }
 

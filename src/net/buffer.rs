@@ -3,6 +3,7 @@
 
 use std::cell::RefCell;
 use std::rc::Rc;
+use std::task::{Poll, ready};
 
 use crate::wire::{self, NoRoom, Span};
 
@@ -31,7 +32,31 @@ impl BufferPool {
     /// An empty buffer; it returns by itself when dropped.
     pub fn take(self: &Rc<Self>) -> Buffer {
         let bytes = self.free.borrow_mut().pop();
-        let bytes = bytes.unwrap_or_else(|| vec![0; self.buffer_bytes].into_boxed_slice());
+        self.empty(bytes.unwrap_or_else(|| self.allocate()))
+    }
+
+    /// A buffer with what `read` puts into it, and says the length of. It is taken only once there
+    /// is something in it, and returns by itself when dropped. `read` must not use the pool.
+    pub fn fill<E>(
+        self: &Rc<Self>,
+        read: impl FnOnce(&mut [u8]) -> Poll<Result<usize, E>>,
+    ) -> Poll<Result<Buffer, E>> {
+        let mut free = self.free.borrow_mut();
+        if free.is_empty() {
+            free.push(self.allocate());
+        }
+        let last = free.len() - 1;
+        let count = ready!(read(&mut free[last][HEADROOM_BYTES..]))?;
+        let mut buffer = self.empty(free.pop().unwrap_or_default());
+        buffer.grow(count);
+        Poll::Ready(Ok(buffer))
+    }
+
+    fn allocate(&self) -> Box<[u8]> {
+        vec![0; self.buffer_bytes].into_boxed_slice()
+    }
+
+    fn empty(self: &Rc<Self>, bytes: Box<[u8]>) -> Buffer {
         Buffer {
             bytes,
             start: HEADROOM_BYTES,
@@ -149,6 +174,7 @@ mod tests {
         put(&mut buffer, b"secret");
         let place = buffer.bytes.as_ptr();
         drop(buffer);
+        assert!(pool.fill(|_| Poll::<Result<_, ()>>::Pending).is_pending());
         let again = pool.take();
         assert_eq!(again.bytes.as_ptr(), place);
         assert!(again.is_empty());

@@ -5,7 +5,7 @@
 //! every [`TICK_MS`] wakes the connections whose time is up.
 
 use std::cell::{Cell, RefCell};
-use std::future::Future;
+use std::future::{Future, poll_fn};
 use std::pin::pin;
 use std::rc::Rc;
 use std::task::{Context, Poll, Waker};
@@ -67,6 +67,17 @@ impl Deadlines {
             table: Rc::clone(self),
             key,
         }
+    }
+
+    /// Waits for `pause`, and up to two [`TICK_MS`] longer.
+    pub async fn sleep(self: &Rc<Self>, pause: Duration) {
+        let deadline = self.register();
+        deadline.arm(pause);
+        poll_fn(|cx| match deadline.poll_expired(cx) {
+            true => Poll::Ready(()),
+            false => Poll::Pending,
+        })
+        .await;
     }
 
     /// Moves the clock and wakes every connection whose time is up.
@@ -141,7 +152,7 @@ impl Deadline {
     /// [`Expired`], with the future dropped.
     pub async fn guard<F: Future>(&self, future: F) -> Result<F::Output, Expired> {
         let mut future = pin!(future);
-        std::future::poll_fn(|cx| match future.as_mut().poll(cx) {
+        poll_fn(|cx| match future.as_mut().poll(cx) {
             Poll::Ready(output) => Poll::Ready(Ok(output)),
             Poll::Pending if self.poll_expired(cx) => Poll::Ready(Err(Expired)),
             Poll::Pending => Poll::Pending,

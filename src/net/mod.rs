@@ -5,12 +5,14 @@
 //!
 //! * [`listen`]: one bound address, one listener per worker (`SO_REUSEPORT`).
 //! * [`worker`]: the threads, the accept loop, the connection cap, the orderly end.
+//! * [`clock`]: the system's clock, and a worker's ticks.
 //! * [`deadline`]: time limits without a timer per request.
 //! * [`buffer`]: recycled read buffers; an idle connection holds none.
 //! * [`request`]: the next request of a client, or the 400 that ends the connection.
 //! * [`stream`]: reading and writing one connection under a deadline.
 
 pub mod buffer;
+pub mod clock;
 pub mod deadline;
 pub mod listen;
 pub mod request;
@@ -18,6 +20,7 @@ pub mod stream;
 pub mod worker;
 
 pub use buffer::{Buffer, BufferPool};
+pub use clock::Moment;
 pub use deadline::{Deadline, Deadlines};
 pub use listen::{ListenError, Listeners};
 pub use request::{

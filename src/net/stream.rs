@@ -69,13 +69,10 @@ impl Conn {
         deadline: &Deadline,
         stopping: impl Fn() -> bool,
     ) -> impl Future<Output = Result<Buffer, IoError>> {
-        poll_fn(move |cx| {
-            let mut buffer = pool.take();
-            match self.poll_read(cx, &mut buffer) {
-                Poll::Ready(result) => Poll::Ready(result.map(|()| buffer)),
-                Poll::Pending if stopping() => Poll::Ready(Err(IoError::Stopping)),
-                Poll::Pending => pending_until(cx, deadline),
-            }
+        poll_fn(move |cx| match pool.fill(|room| self.poll_read(cx, room)) {
+            Poll::Ready(result) => Poll::Ready(result),
+            Poll::Pending if stopping() => Poll::Ready(Err(IoError::Stopping)),
+            Poll::Pending => pending_until(cx, deadline),
         })
     }
 
@@ -88,8 +85,8 @@ impl Conn {
         buffer: &mut Buffer,
         deadline: &Deadline,
     ) -> impl Future<Output = Result<(), IoError>> {
-        poll_fn(move |cx| match self.poll_read(cx, buffer) {
-            Poll::Ready(result) => Poll::Ready(result),
+        poll_fn(move |cx| match self.poll_read(cx, buffer.room_mut()) {
+            Poll::Ready(result) => Poll::Ready(result.map(|count| buffer.grow(count))),
             Poll::Pending => pending_until(cx, deadline),
         })
     }
@@ -122,15 +119,11 @@ impl Conn {
         let mut done = 0;
         poll_fn(move |cx| {
             while done < total {
-                let poll = if done >= head.len() {
-                    Pin::new(&mut self.stream).poll_write(cx, &body[done - head.len()..])
-                } else if body.is_empty() {
-                    Pin::new(&mut self.stream).poll_write(cx, &head[done..])
-                } else {
-                    let both = [io::IoSlice::new(&head[done..]), io::IoSlice::new(body)];
-                    Pin::new(&mut self.stream).poll_write_vectored(cx, &both)
+                let (head, body) = match done.checked_sub(head.len()) {
+                    Some(done) => (&[] as &[u8], &body[done..]),
+                    None => (&head[done..], body),
                 };
-                match poll {
+                match self.poll_write(cx, head, body) {
                     Poll::Ready(Ok(0)) => {
                         return Poll::Ready(Err(IoError::Broken(io::ErrorKind::WriteZero.into())));
                     }
@@ -186,20 +179,35 @@ impl Conn {
         }
     }
 
-    fn poll_read(
+    /// Writes what the kernel takes of `head`, then `body`. It takes all of nearly every message
+    /// at once, so that it is asked before the runtime is.
+    fn poll_write(
         &mut self,
         cx: &mut Context<'_>,
-        buffer: &mut Buffer,
-    ) -> Poll<Result<(), IoError>> {
-        let mut room = ReadBuf::new(buffer.room_mut());
+        head: &[u8],
+        body: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        let both = [io::IoSlice::new(head), io::IoSlice::new(body)];
+        let tried = match (head, body) {
+            (one, []) | ([], one) => self.stream.try_write(one),
+            _ => self.stream.try_write_vectored(&both),
+        };
+        match tried {
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                Pin::new(&mut self.stream).poll_write_vectored(cx, &both)
+            }
+            done => Poll::Ready(done),
+        }
+    }
+
+    /// How many bytes it has put into `room`; [`IoError::Closed`] instead of none.
+    fn poll_read(&mut self, cx: &mut Context<'_>, room: &mut [u8]) -> Poll<Result<usize, IoError>> {
+        let mut room = ReadBuf::new(room);
         ready!(Pin::new(&mut self.stream).poll_read(cx, &mut room)).map_err(IoError::Broken)?;
-        let count = room.filled().len();
-        buffer.grow(count);
-        Poll::Ready(if count == 0 {
-            Err(IoError::Closed)
-        } else {
-            Ok(())
-        })
+        match room.filled().len() {
+            0 => Poll::Ready(Err(IoError::Closed)),
+            count => Poll::Ready(Ok(count)),
+        }
     }
 }
 

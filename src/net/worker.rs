@@ -8,14 +8,15 @@ use std::rc::Rc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, mpsc};
 use std::thread::{self, JoinHandle};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use tokio::net::TcpStream;
 use tokio::runtime::{Builder, LocalOptions, LocalRuntime};
 use tokio::sync::{Notify, watch};
 
+use super::clock;
 use super::deadline::TICK_MS;
-use super::{BufferPool, Conn, Deadlines, Listeners};
+use super::{BufferPool, Conn, Deadline, Deadlines, Listeners, Moment};
 use crate::log::LogLimit;
 
 /// Pause after the kernel refused an accept for want of descriptors or memory.
@@ -117,9 +118,9 @@ impl ConnectionCap {
         Some(Place(Arc::clone(self)))
     }
 
-    /// Waits for a place, `limit` at most. Another worker may take the one that was freed: then
-    /// the wait goes on.
-    async fn take_within(self: &Arc<Self>, limit: Duration) -> Option<Place> {
+    /// Waits for a place until `deadline` passes. Another worker may take the one that was freed:
+    /// then the wait goes on.
+    async fn take_before(self: &Arc<Self>, deadline: &Deadline) -> Option<Place> {
         let place = async {
             loop {
                 if let Some(place) = self.try_take() {
@@ -128,7 +129,7 @@ impl ConnectionCap {
                 self.freed.notified().await;
             }
         };
-        tokio::time::timeout(limit, place).await.ok()
+        deadline.guard(place).await.ok()
     }
 }
 
@@ -178,6 +179,15 @@ impl Running {
     }
 }
 
+/// What reaches a worker from other threads.
+#[derive(Clone)]
+struct Signals {
+    /// Whether it is to stop.
+    stopped: watch::Receiver<bool>,
+    /// Drive its clock.
+    ticks: watch::Receiver<()>,
+}
+
 /// Starts one thread per listener; `make` builds the service on each.
 ///
 /// # Errors
@@ -188,15 +198,17 @@ pub fn spawn_workers<S: Service>(
     make: impl Fn(Rc<Worker>) -> S + Clone + Send + 'static,
 ) -> io::Result<Running> {
     let (stop, stopped) = watch::channel(false);
+    let ticks = clock::ticks(Duration::from_millis(TICK_MS))?;
+    let signals = Signals { stopped, ticks };
     let mut threads = Vec::with_capacity(listeners.sockets.len());
     for (index, listener) in listeners.sockets.into_iter().enumerate() {
-        let (options, make, stopped) = (options.clone(), make.clone(), stopped.clone());
+        let (options, make, signals) = (options.clone(), make.clone(), signals.clone());
         let name = format!("{}-{index}", options.thread_name);
         let (ready, is_ready) = mpsc::sync_channel(1);
         let run = move || match prepare(listener) {
-            Ok((runtime, listener)) => {
+            Ok(prepared) => {
                 let _ = ready.send(Ok(()));
-                run_worker(index, runtime, listener, &options, make, stopped);
+                run_worker(index, prepared, &options, make, signals);
             }
             Err(error) => {
                 let _ = ready.send(Err(error));
@@ -217,7 +229,6 @@ fn prepare(listener: TcpListener) -> io::Result<(LocalRuntime, tokio::net::TcpLi
     let mut builder = Builder::new_current_thread();
     let runtime = builder
         .enable_io()
-        .enable_time()
         .max_blocking_threads(MAX_BLOCKING_THREADS)
         .build_local(LocalOptions::default())?;
     let listener = runtime.block_on(async { tokio::net::TcpListener::from_std(listener) })?;
@@ -226,12 +237,12 @@ fn prepare(listener: TcpListener) -> io::Result<(LocalRuntime, tokio::net::TcpLi
 
 fn run_worker<S: Service>(
     index: usize,
-    runtime: LocalRuntime,
-    listener: tokio::net::TcpListener,
+    (runtime, listener): (LocalRuntime, tokio::net::TcpListener),
     options: &ServeOptions,
     make: impl Fn(Rc<Worker>) -> S,
-    mut stopped: watch::Receiver<bool>,
+    signals: Signals,
 ) {
+    let Signals { mut stopped, ticks } = signals;
     runtime.block_on(async {
         let worker = Rc::new(Worker {
             index,
@@ -242,7 +253,7 @@ fn run_worker<S: Service>(
             all_done: Notify::new(),
         });
         let service = Rc::new(make(Rc::clone(&worker)));
-        let clock = tokio::task::spawn_local(tick(Rc::clone(&worker), Rc::clone(&service)));
+        let clock = tokio::task::spawn_local(tick(ticks, Rc::clone(&worker), Rc::clone(&service)));
         tokio::select! {
             () = accept(&worker, &service, &listener, options) => {}
             _ = stopped.wait_for(|stop| *stop) => {}
@@ -255,7 +266,9 @@ fn run_worker<S: Service>(
                 worker.all_done.notified().await;
             }
         };
-        if tokio::time::timeout(options.shutdown, done).await.is_err() {
+        let deadline = worker.deadlines.register();
+        deadline.arm(options.shutdown);
+        if deadline.guard(done).await.is_err() {
             let open = worker.busy.get();
             tracing::warn!(
                 worker = index,
@@ -270,12 +283,9 @@ fn run_worker<S: Service>(
 }
 
 /// Drives the worker's clock, its deadlines and the service's housekeeping.
-async fn tick<S: Service>(worker: Rc<Worker>, service: Rc<S>) {
-    let start = Instant::now();
-    let mut interval = tokio::time::interval(Duration::from_millis(TICK_MS));
-    interval.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
-    loop {
-        interval.tick().await;
+async fn tick<S: Service>(mut ticks: watch::Receiver<()>, worker: Rc<Worker>, service: Rc<S>) {
+    let start = Moment::now();
+    while ticks.changed().await.is_ok() {
         let now_ms = start.elapsed().as_millis() as u64;
         worker.deadlines.advance(now_ms);
         service.tick(now_ms);
@@ -305,7 +315,7 @@ async fn accept<S: Service>(
                     let worker = worker.index;
                     tracing::warn!(worker, %error, suppressed, "cannot accept a connection");
                 }
-                tokio::time::sleep(ACCEPT_PAUSE).await;
+                worker.deadlines.sleep(ACCEPT_PAUSE).await;
                 continue;
             }
         };
@@ -315,7 +325,9 @@ async fn accept<S: Service>(
         }
         let mut place = options.cap.try_take();
         if place.is_none() && !refusing {
-            place = options.cap.take_within(options.accept_wait).await;
+            let deadline = worker.deadlines.register();
+            deadline.arm(options.accept_wait);
+            place = options.cap.take_before(&deadline).await;
         }
         refusing = place.is_none();
         match place {

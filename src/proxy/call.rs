@@ -3,13 +3,13 @@
 
 use std::cell::Cell;
 use std::rc::Rc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use super::error::ProxyError;
 use super::service::{ProxyService, View};
 use crate::handover::{NO_LOCK, Seen};
 use crate::metrics::Outcome;
-use crate::net::{Buffer, Conn, Deadline, IoError};
+use crate::net::{Buffer, Conn, Deadline, IoError, Moment};
 use crate::route::BackendIndex;
 use crate::wire::{self, Operation, Parsed, ResponseHead, Span, WireError};
 
@@ -64,7 +64,7 @@ impl Caller<'_> {
             return Err(ProxyError::Down.into());
         }
         let shard = self.view.shard(to);
-        let asked = Instant::now();
+        let asked = Moment::now();
         shard.begun.increment();
         let answered = self.exchange(to, call).await;
         let took = asked.elapsed();

@@ -3,7 +3,6 @@
 use std::net::IpAddr;
 use std::ops::Deref;
 use std::rc::Rc;
-use std::time::Instant;
 
 use super::error::{ProxyError, Unanswered};
 use super::exchange::{Answered, Exchange, Progress};
@@ -13,7 +12,7 @@ use super::sighting::sample_of;
 use super::trail::Subject;
 use crate::account::Sample;
 use crate::handover::{Refusal, Search, Stage, Step};
-use crate::net::{self, Buffer, Conn, Deadline};
+use crate::net::{self, Buffer, Conn, Deadline, Moment};
 use crate::route::BackendIndex;
 use crate::wire::{self, Operation, RequestHead};
 
@@ -102,7 +101,7 @@ impl Client {
             self.service.count_failure(Operation::Unknown, &error);
             error
         })?;
-        let started = Instant::now();
+        let started = Moment::now();
         let operation = head.operation();
         let target = head.target.of(received.filled());
         let located = self.service.locate(&view, target).map_err(|error| {

@@ -2,7 +2,7 @@
 
 use std::cell::Cell;
 use std::rc::Rc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use super::call::ABSURD_AGE_S;
 use super::error::{ProxyError, Unanswered};
@@ -13,7 +13,7 @@ use crate::account::Sample;
 use crate::backend::ConnectError;
 use crate::handover::{Cookie, NO_LOCK, Place, Request};
 use crate::metrics::{BackendShard, Outcome};
-use crate::net::{Buffer, Conn, Deadline, IoError, MIN_PROGRESS_BYTES};
+use crate::net::{Buffer, Conn, Deadline, IoError, MIN_PROGRESS_BYTES, Moment};
 use crate::route::BackendIndex;
 use crate::wire::WireError;
 use crate::wire::{self, Digits, Method, Operation, Parsed, RequestHead, ResponseHead, Span};
@@ -44,7 +44,7 @@ pub(super) struct Progress {
     /// Whether the time that was not is known.
     has_overhead: bool,
     /// Since when the answer of the exchange under way is awaited.
-    asked: Option<Instant>,
+    asked: Option<Moment>,
     /// Of the answer that is passed on.
     outcome: Outcome,
 }
@@ -143,7 +143,7 @@ impl Exchange<'_> {
             return Err(ProxyError::Down);
         }
         let request_bytes = self.untag(received);
-        self.progress.asked = Some(Instant::now());
+        self.progress.asked = Some(Moment::now());
         self.shard().begun.increment();
         if let Some(pooled) = self.view.pool(self.backend).take() {
             match self.attempt(pooled, received, request_bytes, due_ms).await {
@@ -399,9 +399,9 @@ impl Exchange<'_> {
 
     /// The answer is awaited from now on only: the client was still sending.
     fn wait_anew(&mut self) {
-        let now = Instant::now();
+        let now = Moment::now();
         if let Some(asked) = self.progress.asked.replace(now) {
-            *self.progress.waited.get_mut() += now.duration_since(asked);
+            *self.progress.waited.get_mut() += now.since(asked);
         }
     }
 

@@ -12,8 +12,8 @@ use crate::net::Buffer;
 use crate::route::BackendIndex;
 use crate::wire::{self, Operation, Parsed, Request, ResponseHead, WireError};
 
-/// How often, and for how long, a removal waits for the end of a move.
-const MAX_MOVE_PAUSES: usize = 10;
+/// How often, and for how long at least, a removal waits for the end of a move.
+const MAX_MOVE_PAUSES: usize = 3;
 const MOVE_PAUSE: Duration = Duration::from_millis(30);
 
 /// Runs the request at the start of `received` from its first question to its end, by `due_ms` of
@@ -198,7 +198,12 @@ impl Seek<'_> {
                 return Ok(seen);
             }
             pauses += 1;
-            tokio::time::sleep(MOVE_PAUSE).await;
+            self.exchange
+                .service
+                .worker
+                .deadlines
+                .sleep(MOVE_PAUSE)
+                .await;
         }
     }
 

@@ -3,7 +3,6 @@
 
 use std::cell::Cell;
 use std::net::IpAddr;
-use std::time::Instant;
 
 use tracing::Level;
 
@@ -12,6 +11,7 @@ use super::exchange::Answered;
 use super::service::View;
 use crate::handover::{Ask, Place, Route, Seen, Step};
 use crate::log::LogLimit;
+use crate::net::Moment;
 use crate::route::{BackendIndex, Fingerprint};
 use crate::wire::Operation;
 
@@ -23,7 +23,7 @@ pub(super) struct Subject {
     pub(super) session: Fingerprint,
     pub(super) route: Route,
     /// When its head was there.
-    pub(super) started: Instant,
+    pub(super) started: Moment,
 }
 
 /// The lines of one worker, each kind bounded by itself.

@@ -8,6 +8,7 @@ use std::fmt;
 
 use memchr::{memchr, memchr_iter, memrchr};
 use thiserror::Error;
+use wide::u8x16;
 
 /// Why a target names no session.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
@@ -24,20 +25,47 @@ pub enum KeyError {
 ///
 /// It grows to the length of the longest target so far; whoever frames requests bounds that.
 #[derive(Default)]
-pub struct KeyBuffer(Vec<u8>);
+pub struct KeyBuffer {
+    /// The decoded target, and what is left of longer ones.
+    decoded: Vec<u8>,
+    known: KnownStart,
+}
+
+/// The start of the last target, up to its session id: all requests of one application begin alike.
+///
+/// It ends behind the mark of rule 4, so whatever follows, that mark stays the first.
+#[derive(Default)]
+struct KnownStart {
+    /// As it was sent; empty when nothing is known. Decoded it is what the buffer begins with.
+    raw: Vec<u8>,
+    group: Group,
+}
+
+/// Positions of the parentheses around an application's hash; `)/` ends the start of the target.
+#[derive(Debug, Clone, Copy, Default)]
+struct Group {
+    open: usize,
+    close: usize,
+}
 
 impl KeyBuffer {
     /// An empty buffer; allocates at its first use.
     #[must_use]
     pub const fn new() -> Self {
-        Self(Vec::new())
+        Self {
+            decoded: Vec::new(),
+            known: KnownStart {
+                raw: Vec::new(),
+                group: Group { open: 0, close: 0 },
+            },
+        }
     }
 }
 
 impl fmt::Debug for KeyBuffer {
     /// Shows the length alone: the content is a bearer secret.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "KeyBuffer({} bytes)", self.0.len())
+        write!(f, "KeyBuffer({} bytes)", self.decoded.len())
     }
 }
 
@@ -112,46 +140,132 @@ pub fn extract<'b>(target: &[u8], buffer: &'b mut KeyBuffer) -> Result<SessionKe
         [b'/', b'/', ..] => &target[1..],
         _ => target,
     };
-    decode(raw, &mut buffer.0);
-
-    let key = split(&buffer.0);
+    let KeyBuffer { decoded, known } = buffer;
+    let key = match raw.strip_prefix(known.raw.as_slice()) {
+        Some(rest) if !known.raw.is_empty() => {
+            let start = known.group.end();
+            let end = decode(rest, decoded, start);
+            known.group.split(&decoded[..end])
+        }
+        _ => {
+            let end = decode(raw, decoded, 0);
+            let key = &decoded[..end];
+            known.raw.clear();
+            match standard_group(key) {
+                Some(group) => {
+                    known.learn(raw, key, group);
+                    group.split(key)
+                }
+                None => split(key),
+            }
+        }
+    };
     if key.session_id.is_empty() {
         return Err(KeyError::EmptySessionId);
     }
     Ok(key)
 }
 
-/// Replaces the content of `decoded` by the form-url-decoded `raw` (protocol 2.2).
-fn decode(raw: &[u8], decoded: &mut Vec<u8>) {
-    // Decoding never lengthens, so this is the only allocation.
-    decoded.clear();
-    decoded.resize(raw.len(), 0);
-    let mut rest = raw;
-    let mut end = 0;
-    // Escapes stand close together, so a plain loop beats a search for the next one.
-    while let [byte, behind @ ..] = rest {
-        let mut decoded_byte = *byte;
-        rest = behind;
-        if *byte == b'+' {
-            decoded_byte = b' ';
-        } else if *byte == b'%' {
-            if let Some((escaped, used)) = byte_escape(behind) {
-                decoded_byte = escaped;
-                rest = &behind[used..];
-            } else if let Some((character, used)) = character_escape(behind) {
-                end += character.encode_utf8(&mut decoded[end..]).len();
-                rest = &behind[used..];
-                continue;
-            }
+impl KnownStart {
+    /// Keeps the start of the target `raw`, whose decoded form is `key`, if what it ends with is
+    /// spelt so that nothing that follows can change what it means.
+    fn learn(&mut self, raw: &[u8], key: &[u8], group: Group) {
+        let id_bytes = key.len() - group.end();
+        let (start, id) = raw.split_at(raw.len() - id_bytes);
+        // Of an id without escapes as many bytes were sent. No escape goes on behind a slash.
+        let is_slash = |end: &[u8]| end.ends_with(b"/") || end.ends_with(b"%2f");
+        let is_clean = is_slash(start) || start.ends_with(b"%2F");
+        if is_clean && memchr(b'%', id).is_none() {
+            self.raw.extend_from_slice(start);
+            self.group = group;
         }
-        decoded[end] = decoded_byte;
-        end += 1;
     }
-    decoded.truncate(end);
+}
+
+impl Group {
+    /// Where the session id begins.
+    fn end(self) -> usize {
+        self.close + 2
+    }
+
+    fn split(self, key: &[u8]) -> SessionKey<'_> {
+        SessionKey {
+            key,
+            app: &key[..self.open],
+            hash: &key[self.open + 1..self.close],
+            session_id: &key[self.end()..],
+        }
+    }
+}
+
+/// Bytes that are decoded in one step when none of them begins an escape.
+const STEP: usize = 16;
+
+/// Form-url-decodes `raw` (protocol 2.2) into `decoded` from `end` on; where it ends then.
+fn decode(raw: &[u8], decoded: &mut Vec<u8>, mut end: usize) -> usize {
+    // Decoding never lengthens, so this is the only allocation.
+    let room = end + raw.len() + STEP;
+    if decoded.len() < room {
+        decoded.resize(room, 0);
+    }
+    let mut rest = raw;
+    while !rest.is_empty() {
+        // All of a step is copied, and what follows its first escape is written over.
+        let plain = match rest.first_chunk() {
+            Some(step) => copy_plain(step, decoded, end),
+            None => {
+                let mut step = [0; STEP];
+                step[..rest.len()].copy_from_slice(rest);
+                copy_plain(&step, decoded, end).min(rest.len())
+            }
+        };
+        end += plain;
+        rest = &rest[plain..];
+        if plain < STEP
+            && let [begin, behind @ ..] = rest
+        {
+            let used = unescape(*begin, behind, decoded, &mut end);
+            rest = &behind[used..];
+        }
+    }
+    end
+}
+
+/// Copies a whole step; how many of its bytes come before the first that decoding changes.
+#[inline]
+fn copy_plain(step: &[u8; STEP], decoded: &mut [u8], end: usize) -> usize {
+    decoded[end..end + STEP].copy_from_slice(step);
+    plain_bytes(step)
+}
+
+/// How many bytes come before the first that decoding changes.
+#[inline]
+fn plain_bytes(step: &[u8; STEP]) -> usize {
+    let step = u8x16::new(*step);
+    let changes = step.cmp_eq(u8x16::splat(b'%')) | step.cmp_eq(u8x16::splat(b'+'));
+    (changes.move_mask() as u32 | 1 << STEP).trailing_zeros() as usize
+}
+
+/// Decodes what `begin` begins and puts it at `end`; the bytes it takes of what is `behind`.
+#[inline]
+fn unescape(begin: u8, behind: &[u8], decoded: &mut [u8], end: &mut usize) -> usize {
+    let mut byte = (begin, 0);
+    if begin == b'+' {
+        byte.0 = b' ';
+    } else if let Some(escaped) = byte_escape(behind) {
+        byte = escaped;
+    } else if let Some((character, used)) = character_escape(behind) {
+        *end += character.encode_utf8(&mut decoded[*end..]).len();
+        return used;
+    }
+    decoded[*end] = byte.0;
+    *end += 1;
+    byte.1
 }
 
 /// The byte of the `%xx` whose `%` stands before `behind`, and the bytes of `behind` it takes. A
 /// `%` that begins no complete escape stands for itself, and what follows it is decoded afresh.
+#[inline]
 fn byte_escape(behind: &[u8]) -> Option<(u8, usize)> {
     let [high, low, ..] = behind else { return None };
     Some((hex_digit(*high)? << 4 | hex_digit(*low)?, 2))
@@ -186,24 +300,24 @@ fn utf16_escape(behind: &[u8]) -> Option<u16> {
 }
 
 fn hex_digit(byte: u8) -> Option<u8> {
-    match byte {
-        b'0'..=b'9' => Some(byte - b'0'),
-        b'a'..=b'f' => Some(byte - b'a' + 10),
-        b'A'..=b'F' => Some(byte - b'A' + 10),
-        _ => None,
-    }
+    const DIGITS: [u8; 256] = hex_digits();
+    Some(DIGITS[usize::from(byte)]).filter(|&digit| digit < 16)
 }
 
-/// Finds the parts of a decoded target (protocol 2.3, rules 4 to 7).
-fn split(key: &[u8]) -> SessionKey<'_> {
-    if let Some((open, close)) = standard_group(key) {
-        return SessionKey {
-            key,
-            app: &key[..open],
-            hash: &key[open + 1..close],
-            session_id: &key[close + 2..],
-        };
+/// The value of each byte as a hexadecimal digit; 16 for one that is none.
+const fn hex_digits() -> [u8; 256] {
+    let mut digits = [16; 256];
+    let mut value = 0;
+    while value < 16 {
+        digits[b"0123456789abcdef"[value] as usize] = value as u8;
+        digits[b"0123456789ABCDEF"[value] as usize] = value as u8;
+        value += 1;
     }
+    digits
+}
+
+/// Finds the parts of a decoded target without the mark of rule 4 (protocol 2.3, rules 5 to 7).
+fn split(key: &[u8]) -> SessionKey<'_> {
     if let Some(close) = key.windows(2).rposition(|pair| pair == b")/") {
         // Without a `(` there is no hash, and what stands before the `)` counts as the app.
         let (app, hash) = match memrchr(b'(', &key[..close]) {
@@ -234,16 +348,19 @@ fn split(key: &[u8]) -> SessionKey<'_> {
 }
 
 /// The first `(` whose text up to the next `)` can only be an application's hash, with `)/`
-/// behind it; returns the positions of both parentheses. Ids, paths and even the hash may hold
-/// `/`, ids and paths also parentheses, so this is the one reliable mark.
-fn standard_group(key: &[u8]) -> Option<(usize, usize)> {
+/// behind it (protocol 2.3, rule 4). Ids, paths and even the hash may hold `/`, ids and paths also
+/// parentheses, so this is the one reliable mark.
+fn standard_group(key: &[u8]) -> Option<Group> {
     memchr_iter(b'(', key).find_map(|open| {
         let after = &key[open + 1..];
         // Nothing longer can be a hash, and the bound keeps hostile input linear.
         let window = &after[..after.len().min(LONGEST_HASH_BYTES + 1)];
         let length = memchr(b')', window)?;
         let is_group = after.get(length + 1) == Some(&b'/') && is_base64_hash(&after[..length]);
-        is_group.then_some((open, open + 1 + length))
+        is_group.then_some(Group {
+            open,
+            close: open + 1 + length,
+        })
     })
 }
 
@@ -260,9 +377,16 @@ fn is_base64_hash(text: &[u8]) -> bool {
         _ => return false,
     };
     let (digits, padding) = text.split_at(text.len() - padding_bytes);
-    // No early exit: the loop becomes a few vector instructions.
-    let all_digits = digits.iter().fold(true, |all, &b| {
+    let (steps, _) = digits.as_chunks();
+    // No hash is shorter than a step, so the last one may overlap the one before.
+    let steps = steps.iter().chain(digits.last_chunk());
+    padding.iter().all(|&b| b == b'=') && steps.fold(true, |all, step| all & are_digits(step))
+}
+
+/// Whether all bytes are digits of base64, or spaces. No early exit: the loop becomes a few vector
+/// instructions.
+fn are_digits(step: &[u8; STEP]) -> bool {
+    step.iter().fold(true, |all, &b| {
         all & (b.is_ascii_alphanumeric() | (b == b'+') | (b == b'/') | (b == b' '))
-    });
-    all_digits && padding.iter().all(|&b| b == b'=')
+    })
 }

@@ -1,6 +1,8 @@
 //! Lines and headers of a head, shared by requests and responses.
 
 use super::WireError;
+use super::header::{self, Header};
+use super::scan::Marks;
 
 /// Most header lines in one head. Stock clients send five, stock servers seven.
 pub const MAX_HEADERS: usize = 64;
@@ -70,29 +72,28 @@ pub(crate) struct Lines<'a> {
     bytes: &'a [u8],
     next: usize,
     max_head_bytes: usize,
+    has_tab: bool,
+    has_control_byte: bool,
 }
 
-/// One header line; all spans count from the first byte of the head.
-pub(crate) struct Header<'a> {
-    pub(crate) name: &'a [u8],
-    pub(crate) value: Span,
+/// One line without its CRLF.
+pub(super) struct Line {
+    pub(super) span: Span,
+    /// Where the first colon stands; [`NOWHERE`] without one.
+    pub(super) colon: usize,
 }
 
-impl Header<'_> {
-    /// Whether this is the header `name`. Peers write stock spelling, which a plain compare of a
-    /// few words finds; any other case is the slow way.
-    #[inline]
-    pub(crate) fn is(&self, name: &str) -> bool {
-        self.name == name.as_bytes() || self.name.eq_ignore_ascii_case(name.as_bytes())
-    }
-}
+const NOWHERE: usize = usize::MAX;
 
 impl<'a> Lines<'a> {
+    #[inline]
     pub(crate) fn new(bytes: &'a [u8], max_head_bytes: usize) -> Self {
         Self {
             bytes,
             next: 0,
             max_head_bytes,
+            has_tab: false,
+            has_control_byte: false,
         }
     }
 
@@ -101,50 +102,91 @@ impl<'a> Lines<'a> {
         self.next
     }
 
-    /// The next line without its CRLF; `None` while it is not complete.
-    pub(crate) fn next_line(&mut self) -> Result<Option<Span>, WireError> {
-        let rest = &self.bytes[self.next..];
-        let Some(line_feed) = find_line_feed(rest) else {
-            return if self.bytes.len() >= self.max_head_bytes {
-                Err(WireError::HeadTooLarge {
-                    max_bytes: self.max_head_bytes,
-                })
-            } else {
-                Ok(None)
-            };
-        };
-        if self.next + line_feed + 1 > self.max_head_bytes {
-            return Err(WireError::HeadTooLarge {
-                max_bytes: self.max_head_bytes,
-            });
-        }
-        if line_feed == 0 || rest[line_feed - 1] != b'\r' {
-            return Err(WireError::BareLineFeed);
-        }
-        let span = Span::new(self.next, self.next + line_feed - 1);
-        self.next += line_feed + 1;
-        Ok(Some(span))
+    /// Whether the lines taken so far hold a tab.
+    pub(crate) fn has_tab(&self) -> bool {
+        self.has_tab
     }
 
-    /// Hands every header line to `take` until the empty line, then looks for control bytes in the
-    /// whole head. `Ok(false)` while incomplete.
-    pub(crate) fn headers(
-        &mut self,
-        mut take: impl FnMut(Header<'a>) -> Result<(), WireError>,
-    ) -> Result<bool, WireError> {
-        for _ in 0..=MAX_HEADERS {
-            let Some(line) = self.next_line()? else {
-                return Ok(false);
+    /// Any next line; `None` while it is not complete.
+    #[inline(never)]
+    pub(super) fn any_line(&mut self) -> Result<Option<Line>, WireError> {
+        self.next_line()
+    }
+
+    /// The same for the request line, which is never a stock one: it saves the call.
+    #[inline(always)]
+    pub(super) fn next_line(&mut self) -> Result<Option<Line>, WireError> {
+        let mut marks = Marks::behind(self.bytes, self.next);
+        let mut colon = NOWHERE;
+        let end = loop {
+            let Some(at) = marks.next() else {
+                return self.incomplete();
             };
-            if line.start() == line.end() {
-                let whole = &self.bytes[..self.next];
-                return if has_control_byte(whole) {
+            match self.bytes[at] {
+                b'\r' if self.bytes.get(at + 1) == Some(&b'\n') => break at,
+                b':' => colon = colon.min(at),
+                b'\n' => return Err(self.too_large(at).unwrap_or(WireError::BareLineFeed)),
+                b'\t' => self.has_tab = true,
+                _ => self.has_control_byte = true,
+            }
+        };
+        let line_feed = end + 1;
+        if let Some(too_large) = self.too_large(line_feed) {
+            return Err(too_large);
+        }
+        let span = Span::new(self.next, end);
+        self.next = line_feed + 1;
+        Ok(Some(Line { span, colon }))
+    }
+
+    /// Takes the next line if it is `line`, its line end included; whether it is.
+    #[inline(always)]
+    pub(super) fn take(&mut self, line: &[u8]) -> Result<bool, WireError> {
+        let is_next = self.bytes[self.next..].starts_with(line);
+        if is_next {
+            self.too_large(self.next + line.len() - 1)
+                .map_or(Ok(()), Err)?;
+            self.next += line.len();
+        }
+        Ok(is_next)
+    }
+
+    #[cold]
+    fn incomplete(&self) -> Result<Option<Line>, WireError> {
+        self.too_large(self.bytes.len()).map_or(Ok(None), Err)
+    }
+
+    /// A head that goes on at `at` is over the limit.
+    fn too_large(&self, at: usize) -> Option<WireError> {
+        (at >= self.max_head_bytes).then_some(WireError::HeadTooLarge {
+            max_bytes: self.max_head_bytes,
+        })
+    }
+
+    /// Hands every header line to `take` until the empty line. `Ok(false)` while incomplete.
+    #[inline(always)]
+    pub(super) fn headers(
+        &mut self,
+        mut take: impl FnMut(Header) -> Result<(), WireError>,
+    ) -> Result<bool, WireError> {
+        for _ in 0..MAX_HEADERS + 1 {
+            if let Some((header, next)) = header::stock(self.bytes, self.next) {
+                self.too_large(next - 1).map_or(Ok(()), Err)?;
+                self.next = next;
+                take(header)?;
+                continue;
+            }
+            if self.take(b"\r\n")? {
+                return if self.has_control_byte {
                     Err(WireError::ControlByte)
                 } else {
                     Ok(true)
                 };
             }
-            take(split_header(self.bytes, line)?)?;
+            let Some(line) = self.any_line()? else {
+                return Ok(false);
+            };
+            take(header::parse(self.bytes, &line)?)?;
         }
         Err(WireError::TooManyHeaders)
     }
@@ -155,14 +197,19 @@ pub fn decimal(digits: &[u8]) -> Option<u64> {
     if digits.is_empty() {
         return None;
     }
+    let digit = |byte: u8| Some(u64::from(byte.wrapping_sub(b'0'))).filter(|&digit| digit <= 9);
+    if digits.len() < MAX_DIGITS {
+        return digits
+            .iter()
+            .try_fold(0, |number, &byte| Some(number * 10 + digit(byte)?));
+    }
     digits.iter().try_fold(0u64, |number, &byte| {
-        let digit = byte.wrapping_sub(b'0');
-        if digit > 9 {
-            return None;
-        }
-        number.checked_mul(10)?.checked_add(u64::from(digit))
+        number.checked_mul(10)?.checked_add(digit(byte)?)
     })
 }
+
+/// Digits of the largest number of 64 bits.
+const MAX_DIGITS: usize = 20;
 
 /// Puts `value` in `place`, or says that the header came twice.
 pub(crate) fn once<T>(
@@ -174,98 +221,6 @@ pub(crate) fn once<T>(
         return Err(WireError::DuplicateHeader { name });
     }
     Ok(())
-}
-
-fn split_header(bytes: &[u8], line: Span) -> Result<Header<'_>, WireError> {
-    let text = line.of(bytes);
-    // A name of token bytes only: that excludes folding, a space before the colon and emptiness.
-    let colon = text.iter().position(|&byte| !is_token(byte));
-    let colon = colon
-        .filter(|&at| at > 0 && text[at] == b':')
-        .ok_or(WireError::BadHeaderLine)?;
-    let name = &text[..colon];
-    let mut start = colon + 1;
-    let mut end = text.len();
-    while start < end && is_blank(text[start]) {
-        start += 1;
-    }
-    while end > start && is_blank(text[end - 1]) {
-        end -= 1;
-    }
-    Ok(Header {
-        name,
-        value: Span::new(line.start() + start, line.start() + end),
-    })
-}
-
-fn is_blank(byte: u8) -> bool {
-    byte == b' ' || byte == b'\t'
-}
-
-/// Whether `byte` may stand in a method or header name (RFC 9110, section 5.6.2).
-pub(crate) fn is_token(byte: u8) -> bool {
-    const TOKEN: [bool; 256] = token_table();
-    TOKEN[usize::from(byte)]
-}
-
-const fn token_table() -> [bool; 256] {
-    let mut table = [false; 256];
-    let mut byte = 0;
-    while byte < 256 {
-        let b = byte as u8;
-        table[byte] = b.is_ascii_alphanumeric()
-            || matches!(
-                b,
-                b'!' | b'#'
-                    | b'$'
-                    | b'%'
-                    | b'&'
-                    | b'\''
-                    | b'*'
-                    | b'+'
-                    | b'-'
-                    | b'.'
-                    | b'^'
-                    | b'_'
-                    | b'`'
-                    | b'|'
-                    | b'~'
-            );
-        byte += 1;
-    }
-    table
-}
-
-/// Whether a head holds a byte below 0x20 or 0x7f that is not a tab or part of a line end. A bare
-/// line feed has been refused before.
-///
-/// No early exit: the loop becomes a few vector instructions.
-fn has_control_byte(head: &[u8]) -> bool {
-    let behind = head.get(1..).unwrap_or_default();
-    head.iter().zip(behind).fold(false, |bad, (&byte, &next)| {
-        let is_blank = (byte == b'\t') | (byte == b'\n') | ((byte == b'\r') & (next == b'\n'));
-        bad | ((byte < 0x20) & !is_blank) | (byte == 0x7f)
-    })
-}
-
-/// Position of the first line feed. Lines are short: eight bytes at a time, inline, is less work
-/// than the call of a search that is made for long texts.
-fn find_line_feed(bytes: &[u8]) -> Option<usize> {
-    const ONES: u64 = u64::from_le_bytes([1; 8]);
-    const HIGH_BITS: u64 = u64::from_le_bytes([0x80; 8]);
-    const LINE_FEEDS: u64 = u64::from_le_bytes([b'\n'; 8]);
-    let mut at = 0;
-    while let Some(eight) = bytes[at..].first_chunk() {
-        // A byte of `zeroed` is zero where a line feed stood; the lowest marked one is exact.
-        let zeroed = u64::from_le_bytes(*eight) ^ LINE_FEEDS;
-        let marked = zeroed.wrapping_sub(ONES) & !zeroed & HIGH_BITS;
-        if marked != 0 {
-            return Some(at + marked.trailing_zeros() as usize / 8);
-        }
-        at += 8;
-    }
-    let tail = bytes[at..].iter().position(|&byte| byte == b'\n');
-    tail.map(|position| at + position)
 }
 
 #[cfg(test)]
@@ -282,29 +237,39 @@ mod tests {
         }
     }
 
-    #[test]
-    fn control_bytes_are_seen_anywhere_in_a_head() {
-        for byte in (0..0x20).chain([0x7f]) {
-            for at in [0, 17, 61] {
-                let mut head = vec![b'a'; 64];
-                head[62..].copy_from_slice(b"\r\n");
-                head[at] = byte;
-                let harmless = byte == b'\t' || byte == b'\n';
-                assert_eq!(has_control_byte(&head), !harmless, "byte {byte:#x} at {at}");
-            }
-        }
-        assert!(!has_control_byte("caf\u{e9} ~!\r\n".as_bytes()));
+    fn walked(head: &[u8]) -> Result<bool, WireError> {
+        let mut lines = Lines::new(head, head.len() + 1);
+        lines.headers(|_| Ok(()))
     }
 
     #[test]
-    fn the_first_line_feed_is_found_wherever_it_stands() {
-        for length in 0..40 {
-            for at in 0..length {
-                let mut bytes = vec![b'\x0b'; length];
-                bytes[at..].fill(b'\n');
-                assert_eq!(find_line_feed(&bytes), Some(at), "{at} of {length}");
+    fn control_bytes_are_seen_anywhere_in_a_value() {
+        for byte in (0..0x20).chain([0x7f]) {
+            for at in [2, 17, 61] {
+                let mut head = [b"a:", [b'a'; 64].as_slice(), b"\r\n\r\n"].concat();
+                head[at] = byte;
+                let expected = match byte {
+                    b'\t' => Ok(true),
+                    b'\n' => Err(WireError::BareLineFeed),
+                    _ => Err(WireError::ControlByte),
+                };
+                assert_eq!(walked(&head), expected, "byte {byte:#x} at {at}");
+                // Whether they count is decided once the head is whole.
+                head.truncate(68);
+                let is_partial = byte != b'\n';
+                assert_eq!(walked(&head).is_ok_and(|whole| !whole), is_partial);
             }
-            assert_eq!(find_line_feed(&vec![b'\x8a'; length]), None);
+        }
+        assert_eq!(walked("a: caf\u{e9} ~!\r\n\r\n".as_bytes()), Ok(true));
+    }
+
+    #[test]
+    fn a_name_is_made_of_token_bytes() {
+        for byte in 0..=u8::MAX {
+            let head = [b"a", [byte].as_slice(), b"a: 1\r\n\r\n"].concat();
+            // A colon ends the name, and what is left of it is part of the value.
+            let fits = byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~:".contains(&byte);
+            assert_eq!(walked(&head).is_ok(), fits, "byte {byte:#x}");
         }
     }
 }

@@ -3,7 +3,8 @@
 use memchr::{memchr, memrchr};
 
 use super::WireError;
-use super::head::{self, HeadLimits, Header, Lines, Parsed, Span};
+use super::head::{self, HeadLimits, Lines, Parsed, Span};
+use super::header::{self, Header, Name};
 
 /// The request method. Anything else is framed and forwarded; state servers answer it with 400.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -117,7 +118,7 @@ impl RequestHead {
         let Some(line) = lines.next_line()? else {
             return Ok(Parsed::Partial);
         };
-        let (method, target) = request_line(line.of(bytes))?;
+        let (method, target) = request_line(line.span.of(bytes), lines.has_tab())?;
         let mut fields = Fields::default();
         if !lines.headers(|header| fields.take(bytes, header))? {
             return Ok(Parsed::Partial);
@@ -164,37 +165,37 @@ struct Fields {
 }
 
 impl Fields {
-    /// Sorts by length first: most headers are told apart without comparing a byte.
-    fn take(&mut self, bytes: &[u8], header: Header<'_>) -> Result<(), WireError> {
-        let is = |name: &str| header.is(name);
-        match header.name.len() {
-            7 if is("Timeout") => head::once(&mut self.timeout, header.value, "Timeout"),
-            9 if is("Exclusive") => head::once(
-                &mut self.exclusive,
-                exclusive(header.value.of(bytes)),
-                "Exclusive",
-            ),
-            10 if is("LockCookie") => head::once(&mut self.lock_cookie, header.value, "LockCookie"),
-            10 if is("ExtraFlags") => head::once(&mut self.extra_flags, header.value, "ExtraFlags"),
-            // Printed in the request examples of the published specification only.
-            11 if is("Lock-Cookie") => {
-                head::once(&mut self.lock_cookie, header.value, "LockCookie")
+    #[inline(always)]
+    fn take(&mut self, bytes: &[u8], header: Header) -> Result<(), WireError> {
+        let value = header.value;
+        match header.name {
+            Name::Timeout => head::once(&mut self.timeout, value, "Timeout"),
+            Name::Exclusive => {
+                let exclusive = exclusive(value.of(bytes));
+                head::once(&mut self.exclusive, exclusive, "Exclusive")
             }
-            14 if is("Content-Length") => {
-                let length = head::decimal(header.value.of(bytes));
-                let length = length.ok_or(WireError::BadContentLength)?;
+            Name::LockCookie | Name::HyphenLockCookie => {
+                head::once(&mut self.lock_cookie, value, "LockCookie")
+            }
+            Name::ExtraFlags => head::once(&mut self.extra_flags, value, "ExtraFlags"),
+            Name::ContentLength => {
+                let length = header.number.ok_or(WireError::BadContentLength)?;
                 head::once(&mut self.content_length, length, "Content-Length")
             }
-            17 if is("Transfer-Encoding") => Err(WireError::TransferEncoding),
-            _ => Ok(()),
+            Name::TransferEncoding => Err(WireError::TransferEncoding),
+            Name::ActionFlags | Name::LockAge | Name::Other => Ok(()),
         }
     }
 }
 
+fn is_value(value: &[u8], stock: &[u8]) -> bool {
+    value == stock || value.eq_ignore_ascii_case(stock)
+}
+
 fn exclusive(value: &[u8]) -> Exclusive {
-    if value.eq_ignore_ascii_case(b"acquire") {
+    if is_value(value, b"acquire") {
         Exclusive::Acquire
-    } else if value.eq_ignore_ascii_case(b"release") {
+    } else if is_value(value, b"release") {
         Exclusive::Release
     } else {
         Exclusive::Unknown
@@ -203,24 +204,32 @@ fn exclusive(value: &[u8]) -> Exclusive {
 
 /// Method before the first space, version after the last one, target everything between
 /// (protocol 2.3, rule 1).
-fn request_line(line: &[u8]) -> Result<(Method, Span), WireError> {
-    let first = memchr(b' ', line).ok_or(WireError::BadRequestLine)?;
-    let last = memrchr(b' ', line).ok_or(WireError::BadRequestLine)?;
-    let target = Span::new(first + 1, last);
-    let well_formed = first > 0
-        && line[..first].iter().all(|&byte| head::is_token(byte))
-        && last > first + 1
-        && memchr(b'\t', line).is_none()
-        && line[last + 1..].starts_with(b"HTTP/");
-    if !well_formed {
+fn request_line(line: &[u8], has_tab: bool) -> Result<(Method, Span), WireError> {
+    let (method, method_bytes) = method(line).ok_or(WireError::BadRequestLine)?;
+    let target_end = match line.strip_suffix(b" HTTP/1.1") {
+        Some(front) => front.len(),
+        None => memrchr(b' ', line)
+            .filter(|&last| line[last + 1..].starts_with(b"HTTP/"))
+            .ok_or(WireError::BadRequestLine)?,
+    };
+    let target_start = method_bytes + 1;
+    if has_tab || target_end <= target_start {
         return Err(WireError::BadRequestLine);
     }
-    let method = match &line[..first] {
-        b"GET" => Method::Get,
-        b"PUT" => Method::Put,
-        b"HEAD" => Method::Head,
-        b"DELETE" => Method::Delete,
-        _ => Method::Other,
+    Ok((method, Span::new(target_start, target_end)))
+}
+
+/// The method and its length; `None` if no token stands before the first space.
+fn method(line: &[u8]) -> Option<(Method, usize)> {
+    let known = match line {
+        [b'G', b'E', b'T', b' ', ..] => (Method::Get, 3),
+        [b'P', b'U', b'T', b' ', ..] => (Method::Put, 3),
+        [b'H', b'E', b'A', b'D', b' ', ..] => (Method::Head, 4),
+        [b'D', b'E', b'L', b'E', b'T', b'E', b' ', ..] => (Method::Delete, 6),
+        _ => {
+            let bytes = memchr(b' ', line)?;
+            return header::is_name(&line[..bytes]).then_some((Method::Other, bytes));
+        }
     };
-    Ok((method, target))
+    Some(known)
 }

@@ -1,7 +1,8 @@
 //! Response heads (protocol 4).
 
 use super::WireError;
-use super::head::{self, Header, Lines, Parsed, Span};
+use super::head::{self, Lines, Parsed, Span};
+use super::header::{Header, Name};
 
 /// One response head. Spans count from its first byte; the bytes stay where they are.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -37,12 +38,16 @@ impl ResponseHead {
         to_head: bool,
     ) -> Result<Parsed<Self>, WireError> {
         let mut lines = Lines::new(bytes, max_head_bytes);
-        let Some(line) = lines.next_line()? else {
-            return Ok(Parsed::Partial);
+        let status = if lines.take(b"200 OK\r\n")? {
+            200
+        } else {
+            let Some(line) = lines.any_line()? else {
+                return Ok(Parsed::Partial);
+            };
+            status_line(line.span.of(bytes))?
         };
-        let status = status_line(line.of(bytes))?;
         let mut fields = Fields::default();
-        if !lines.headers(|header| fields.take(bytes, header))? {
+        if !lines.headers(|header| fields.take(header))? {
             return Ok(Parsed::Partial);
         }
         let body_bytes = match fields.content_length {
@@ -88,22 +93,20 @@ struct Fields {
 }
 
 impl Fields {
-    fn take(&mut self, bytes: &[u8], header: Header<'_>) -> Result<(), WireError> {
-        let is = |name: &str| header.is(name);
-        match header.name.len() {
-            7 if is("Timeout") => head::once(&mut self.timeout, header.value, "Timeout"),
-            7 if is("LockAge") => head::once(&mut self.lock_age, header.value, "LockAge"),
-            10 if is("LockCookie") => head::once(&mut self.lock_cookie, header.value, "LockCookie"),
-            11 if is("ActionFlags") => {
-                head::once(&mut self.action_flags, header.value, "ActionFlags")
-            }
-            14 if is("Content-Length") => {
-                let length = head::decimal(header.value.of(bytes));
-                let length = length.ok_or(WireError::BadContentLength)?;
+    #[inline(always)]
+    fn take(&mut self, header: Header) -> Result<(), WireError> {
+        let value = header.value;
+        match header.name {
+            Name::Timeout => head::once(&mut self.timeout, value, "Timeout"),
+            Name::LockAge => head::once(&mut self.lock_age, value, "LockAge"),
+            Name::LockCookie => head::once(&mut self.lock_cookie, value, "LockCookie"),
+            Name::ActionFlags => head::once(&mut self.action_flags, value, "ActionFlags"),
+            Name::ContentLength => {
+                let length = header.number.ok_or(WireError::BadContentLength)?;
                 head::once(&mut self.content_length, length, "Content-Length")
             }
-            17 if is("Transfer-Encoding") => Err(WireError::TransferEncoding),
-            _ => Ok(()),
+            Name::TransferEncoding => Err(WireError::TransferEncoding),
+            Name::Exclusive | Name::ExtraFlags | Name::HyphenLockCookie | Name::Other => Ok(()),
         }
     }
 }

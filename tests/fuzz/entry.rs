@@ -80,7 +80,7 @@ pub(crate) fn response_head(bytes: &[u8]) -> bool {
 }
 
 /// A request target: the key never grows, ends in the session id, and is found again from a
-/// target that escapes every byte of it.
+/// target that escapes every byte of it, and with a buffer that was used for another.
 pub(crate) fn target(bytes: &[u8]) -> bool {
     let mut buffer = KeyBuffer::new();
     let Ok(key) = extract(bytes, &mut buffer) else {
@@ -99,6 +99,13 @@ pub(crate) fn target(bytes: &[u8]) -> bool {
     let mut buffer = KeyBuffer::new();
     let again = extract(escaped.as_bytes(), &mut buffer);
     assert_eq!(again, Ok(key));
+
+    // What a buffer was used for before makes no difference.
+    let cut = bytes.len() / 2;
+    for other in [&bytes[..cut], &[bytes, b"%2f"].concat(), bytes] {
+        let fresh = &mut KeyBuffer::new();
+        assert_eq!(extract(other, &mut buffer), extract(other, fresh));
+    }
     true
 }
 

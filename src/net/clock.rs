@@ -1,0 +1,82 @@
+//! The system's clock, and the ticks of the workers.
+//!
+//! Workers go without the runtime's timers: for a single one it looks at the clock twice per turn
+//! of the event loop and walks through its wheel. A thread of its own ticks for all of them.
+
+use std::io;
+use std::thread;
+use std::time::Duration;
+
+use rustix::time::{ClockId, clock_gettime};
+use tokio::sync::watch;
+
+const NS_PER_S: u64 = 1_000_000_000;
+
+/// A moment of the monotonic clock, in one word: cheaper to take and to compare than
+/// [`std::time::Instant`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Moment {
+    ns: u64,
+}
+
+impl Moment {
+    /// This moment.
+    #[must_use]
+    pub fn now() -> Self {
+        let now = clock_gettime(ClockId::Monotonic);
+        Self {
+            ns: (now.tv_sec as u64) * NS_PER_S + now.tv_nsec as u64,
+        }
+    }
+
+    /// The time since an earlier moment; zero if it was later.
+    #[must_use]
+    pub fn since(self, earlier: Self) -> Duration {
+        Duration::from_nanos(self.ns.saturating_sub(earlier.ns))
+    }
+
+    /// The time that has passed since.
+    #[must_use]
+    pub fn elapsed(self) -> Duration {
+        Self::now().since(self)
+    }
+}
+
+/// Sends a tick per `period` for as long as anybody listens; several that were missed are one.
+///
+/// # Errors
+/// When the system gives no thread.
+pub(super) fn ticks(period: Duration) -> io::Result<watch::Receiver<()>> {
+    let (tick, ticks) = watch::channel(());
+    let run = move || {
+        while tick.send(()).is_ok() {
+            thread::sleep(period);
+        }
+    };
+    thread::Builder::new().name("clock".into()).spawn(run)?;
+    Ok(ticks)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn ticks_come_until_nobody_listens() {
+        let mut ticks = ticks(Duration::from_millis(1)).unwrap();
+        for _ in 0..3 {
+            ticks.changed().await.unwrap();
+        }
+    }
+
+    #[test]
+    fn time_does_not_run_backwards() {
+        let (first, second) = (Moment::now(), Moment::now());
+        assert!(second >= first);
+        assert_eq!(first.since(second).max(Duration::ZERO), Duration::ZERO);
+        assert_eq!(
+            second.since(first) + first.since(first),
+            second.since(first)
+        );
+    }
+}
