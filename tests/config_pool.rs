@@ -242,7 +242,7 @@ fn proxies_may_differ_for_as_long_as_an_operation_lasts() {
                 "(31s) is longer than `handover.settle` (30s, the default)",
                 "",
             ),
-            (3, 11, "`handover.failover_after` (15s, the default)", ""),
+            (3, 11, "`handover.failover_after` (20s, the default)", ""),
         ],
     );
     parse("timeouts: {connect: 1s, answer: 2s}\nhandover: {settle: 3s, failover_after: 3s}\n");

@@ -33,6 +33,9 @@ fn scene() -> (ProxyFiles, Program) {
 fn a_plan_predicts_to_the_slot_what_a_new_backend_gets() {
     let (files, proxy) = scene();
     let (new, admin) = (files.path("new.yaml"), proxy.admin().to_string());
+    admin::wait_for(proxy.admin(), "sessions are counted", |status| {
+        status["accounting"]["on"] == true
+    });
     let (code, stdout, stderr) = run(&["plan", "--json", "--map", &new, "--admin", &admin]);
     assert_eq!((code, &*stderr), (Some(0), ""), "{stdout}");
     let there: Value = serde_json::from_str(&stdout).unwrap();

@@ -196,7 +196,7 @@ impl Default for HandoverConfig {
             max_session_timeout: Duration::from_secs(24 * 60 * 60),
             takeover: Duration::from_secs(110),
             failover: true,
-            failover_after: Duration::from_secs(15),
+            failover_after: Duration::from_secs(20),
             max_moved_percent: 60,
             state_file: PathBuf::from("staterouter.state"),
         }

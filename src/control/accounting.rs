@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use super::engine::Engine;
 use super::status::{AccountingStatus, BackendLoad, CapacityStatus};
 use crate::account::{Account, Audit, Auditor, Capacity, Growth, Saturation, Trend};
-use crate::handover::Place;
+use crate::handover::{Place, Stage};
 use crate::metrics::PoolLoad;
 
 /// How often it is added up.
@@ -55,8 +55,14 @@ impl Accounting {
             self.trends.clear();
             return;
         };
+        let exchanging = exchanging(engine);
         for member in members {
-            let found = audit.at(member.place.id());
+            let id = member.place.id();
+            if exchanging[usize::from(id)] {
+                self.trends.remove(&member.place);
+                continue;
+            }
+            let found = audit.at(id);
             let trend = self.trends.entry(member.place).or_default();
             trend.add(audit.at_ms, &found);
         }
@@ -113,7 +119,82 @@ impl Accounting {
     }
 }
 
+/// The places that give sessions to others or get them: where that would lead if it went on for
+/// ever says nothing about when they are full.
+fn exchanging(engine: &Engine) -> [bool; 128] {
+    let mut exchanging = [false; 128];
+    let slots = engine.slots().iter();
+    for slot in slots.filter(|slot| matches!(slot.stage, Stage::Move1 | Stage::Move2)) {
+        for place in [Some(slot.first), slot.second].into_iter().flatten() {
+            exchanging[usize::from(place.id())] = true;
+        }
+    }
+    exchanging
+}
+
 /// To two digits behind the point: more would promise what no estimate keeps.
 fn rounded(value: f64) -> f64 {
     (value * 100.0).round() / 100.0
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::account::Sighting;
+    use crate::config::{Config, PartitionMap};
+
+    const MINUTE_MS: u64 = 60_000;
+    const ROOM: Capacity = Capacity {
+        sessions: Some(100_000),
+        memory_bytes: None,
+    };
+
+    fn map(version: u64, names: &str) -> PartitionMap {
+        let mut text = format!("version: {version}\nbackends:\n");
+        for (id, name) in (1..).zip(names.split(' ')) {
+            text += &format!("  - {{name: {name}, id: {id}, address: '10.0.0.{id}:1'}}\n");
+        }
+        PartitionMap::parse(text, "map").unwrap()
+    }
+
+    /// Ten sessions more at the first backend every second, for two minutes.
+    fn grow(accounting: &mut Accounting, account: &Account, engine: &Engine, from_ms: u64) -> u64 {
+        let now_ms = |second: u64| from_ms + second * 1_000;
+        for second in 0..120 {
+            accounting.follow(account, engine, now_ms(second));
+            for id in 0..10 {
+                let hash = (second * 10 + id).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+                let sample = account.sample(hash, b"key").of_put(20, false);
+                account.observe(sample, 1, Sighting::Stored { bytes: 10 });
+            }
+        }
+        now_ms(120)
+    }
+
+    #[test]
+    fn what_moves_is_no_growth() {
+        let mut now_ms = 1_800_000_000_000;
+        let mut engine = Engine::new(Config::new("map.yaml"), map(1, "a b"), now_ms).unwrap();
+        let place = Place::new(1).unwrap();
+        let mut accounting = Accounting::new(now_ms);
+        // Nothing is said before all sessions can have been seen.
+        let account = Account::default();
+        while !accounting.status().complete {
+            now_ms += MINUTE_MS;
+            accounting.follow(&account, &engine, now_ms);
+        }
+        now_ms = grow(&mut accounting, &account, &engine, now_ms);
+        let growing = accounting.load(place, ROOM);
+        assert_eq!(growing.sessions_per_minute, Some(600.0));
+        assert!(growing.seconds_to_full.is_some());
+
+        engine.accept(map(2, "a b c"), now_ms).unwrap();
+        engine.tick(now_ms);
+        engine.tick(now_ms + MINUTE_MS);
+        grow(&mut accounting, &account, &engine, now_ms + MINUTE_MS);
+        let moving = accounting.load(place, ROOM);
+        assert_eq!(moving.sessions_per_minute, None);
+        assert_eq!(moving.seconds_to_full, None);
+        assert!(moving.sessions.is_some());
+    }
 }

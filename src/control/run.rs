@@ -403,9 +403,14 @@ impl Control {
         for place in (1..=u8::MAX).filter_map(Place::new) {
             let mut members = self.engine.members().iter();
             let is_needed = members.any(|member| member.place == place && !member.is_off());
-            if !is_needed && let Err(error) = self.owed.forget(place) {
+            if is_needed {
+                continue;
+            }
+            if let Err(error) = self.owed.forget(place) {
                 tracing::warn!("{error}");
             }
+            // It would wait for them for ever once it is turned on again.
+            self.engine.set_owed(place, self.owed.count(place));
         }
     }
 

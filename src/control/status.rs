@@ -168,7 +168,7 @@ pub struct BackendLoad {
     /// Standard error of `session_bytes`.
     pub session_bytes_error_percent: Option<f64>,
     /// Growth of `sessions` over the last ten minutes, at most; negative when they get fewer.
-    /// `null` in the first minute, and while `accounting.complete` is false.
+    /// `null` in the first minute, in a handover, and while `accounting.complete` is false.
     pub sessions_per_minute: Option<f64>,
     /// The same of `session_bytes`.
     pub session_bytes_per_minute: Option<f64>,

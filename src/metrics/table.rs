@@ -121,7 +121,7 @@ families! {
     BACKEND_USED_RATIO: Gauge "staterouter_backend_used_ratio" ["backend"]
         "Share of the backend's capacity in use, of sessions or of bytes, whichever is more; 1 is full, and it may be more. No series without a capacity.";
     BACKEND_SECONDS_TO_FULL: Gauge "staterouter_backend_seconds_to_full" ["backend"]
-        "Time until the backend's capacity is used up at the pace of the last ten minutes; 0 if it is, +Inf if it is not growing or takes more than 30 days. No series without a capacity, and in the first minute.";
+        "Time until the backend's capacity is used up at the pace of the last ten minutes; 0 if it is, +Inf if it is not growing or takes more than 30 days. No series without a capacity, in the first minute, and in a handover.";
 
     HANDOVER_ACTIVE: Gauge "staterouter_handover_active" []
         "1 while any slot is in a handover (settle, move1, move2).";

@@ -138,6 +138,12 @@ impl World {
         if after.stage == Stage::Away && before.stage != Stage::Away {
             self.left(p, slot, before, after);
         }
+        if before.stage == Stage::Move2 && after.stage == Stage::Steady {
+            self.look_for_left_locks(slot, before);
+        }
+        if after.stage == Stage::Away && self.is_any_place_unknown_elsewhere(slot) {
+            self.split();
+        }
         if after.stage == Stage::Settle && before.stage != Stage::Settle {
             self.look_for_debris(slot, after.first);
         }
@@ -474,6 +480,10 @@ impl World {
             members.any(|member| member.place == place && !member.is_off)
         };
         proxy.owed.retain(|(place, _)| is_needed(*place));
+        for place in places() {
+            let owed = proxy.owed_to(place);
+            proxy.brain.set_owed(place, owed);
+        }
     }
 
     fn begin_replays(&mut self, p: usize) {

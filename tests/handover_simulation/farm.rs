@@ -49,7 +49,7 @@ pub(crate) struct Page {
     lane: Option<usize>,
     pub(crate) session: usize,
     kind: Kind,
-    began_ms: u64,
+    pub(crate) began_ms: u64,
     pub(crate) holder: Option<Holder>,
     /// The proxy all its requests go to.
     pinned: Option<usize>,

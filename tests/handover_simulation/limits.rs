@@ -1,7 +1,7 @@
 //! What no rule can hold with stock servers (docs/handover.md section 7): a session that meets one
 //! of these is judged no more.
 
-use staterouter::handover::{Place, SlotState, Stage};
+use staterouter::handover::{Place, Route, SlotState, Stage};
 
 use super::net::{Message, Op, Purpose, Server};
 use super::proxy::Job;
@@ -14,6 +14,63 @@ impl World {
         self.look_at_left_lock(message);
         self.look_at_old_lock(message);
         self.look_at_late_create(message);
+        self.look_at_late_removal(message);
+        self.look_at_lock_from_wait(message);
+    }
+
+    /// A lock from before the session was removed: the removal of debris at the second place meets
+    /// the session itself, as new as it is, and a removal without a lock would on one server, too.
+    fn look_at_late_removal(&mut self, message: &Message) {
+        let Some(job) = self.job_of(message) else {
+            return;
+        };
+        let Route { first, second, .. } = job.route;
+        let is_clearing = matches!(message.op, Op::Remove(_)) && job.search.is_some();
+        let is_of_first =
+            matches!(job.op, Op::Remove(cookie) if cookie >> 24 == u32::from(first.id()));
+        if is_clearing
+            && is_of_first
+            && second == Some(message.place)
+            && !self.has(message.session, first)
+            && self.has(message.session, message.place)
+        {
+            self.retire(message.session, "is removed with a lock from before");
+        }
+    }
+
+    /// A lock that was broken while its server waited, and whose page comes back on the way home,
+    /// after the session was removed and begun anew at the stand-in.
+    fn look_at_lock_from_wait(&mut self, message: &Message) {
+        let Some(job) = self.job_of(message) else {
+            return;
+        };
+        let is_first = job.route.first == message.place && job.route.second.is_some();
+        let began_ms = self.farm.pages.get(&job.page).map(|page| page.began_ms);
+        let slot = self.proxies[message.proxy].slots()[self.farm.sessions[message.session].slot];
+        let is_older = began_ms.is_some_and(|began_ms| began_ms < slot.since_ms);
+        if is_first
+            && is_older
+            && job.search.is_none()
+            && matches!(job.route.stage, Stage::Settle | Stage::Move1)
+            && matches!(message.op, Op::Put { .. })
+            && !self.has(message.session, message.place)
+        {
+            self.retire(message.session, "has an outdated write before it");
+        }
+    }
+
+    /// Every attempt to move the session has failed until the slot is there.
+    pub(crate) fn look_for_left_locks(&mut self, slot: usize, before: SlotState) {
+        let Some(second) = before.second else {
+            return;
+        };
+        for index in 0..self.farm.sessions.len() {
+            let is_here = self.farm.sessions[index].slot == slot;
+            let is_locked = self.lock(index, second).is_some();
+            if is_here && is_locked && !self.has(index, before.first) {
+                self.retire(index, "stays behind under a lock");
+            }
+        }
     }
 
     /// A request from before a failover keeps an outdated copy alive: it may outlive the true one.

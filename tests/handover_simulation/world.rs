@@ -137,6 +137,8 @@ pub(crate) struct World {
     /// A backend was given up while the proxies did not know the same backends, or another map
     /// came before all had that one.
     is_torn: bool,
+    /// One proxy stands where another has never heard of: they may never agree again.
+    is_split: bool,
     pub(crate) trace: Trace,
     finding: Option<Finding>,
 }
@@ -180,6 +182,7 @@ impl World {
             off_map: None,
             blurred_until_ms: 0,
             is_torn: false,
+            is_split: false,
             trace: Trace::new(options.is_traced),
             finding: None,
         };
@@ -224,13 +227,13 @@ impl World {
                 break;
             }
         }
-        if self.finding.is_none() && self.farm.is_open {
+        if self.finding.is_none() && self.farm.is_open && !self.is_split {
             let slots = self.proxies.iter().map(Proxy::slots);
             self.finding = Some(Finding::stuck(format!(
                 "not at rest: {:?}",
                 slots.collect::<Vec<_>>()
             )));
-        } else if self.finding.is_none() && !self.farm.pages.is_empty() {
+        } else if self.finding.is_none() && !self.farm.is_open && !self.farm.pages.is_empty() {
             self.finding = Some(Finding::stuck("pages do not end".to_owned()));
         }
         self.outcome(events)
@@ -342,10 +345,20 @@ impl World {
         let mut entries = self.plan.maps[map].iter();
         if entries.any(|entry| entry.2 == BackendState::Off) {
             self.off_map = Some(map);
-            self.is_torn |= self.is_any_place_unknown_elsewhere();
+            let mut slots = 0..self.plan.slots.len();
+            self.is_torn |= slots.any(|slot| self.is_any_place_unknown_elsewhere(slot));
             for index in 0..self.farm.sessions.len() {
                 self.retire(index, "may be at a backend that is given up");
             }
+        }
+    }
+
+    /// One proxy goes on with a stand-in that another has never heard of.
+    pub(crate) fn split(&mut self) {
+        self.is_torn = true;
+        self.is_split = true;
+        for index in 0..self.farm.sessions.len() {
+            self.retire(index, "may be at a backend that not all proxies know");
         }
     }
 
@@ -355,12 +368,12 @@ impl World {
         self.off_map.is_some() || self.now_ms < self.blurred_until_ms || self.is_torn
     }
 
-    /// Whether a proxy has a slot at a backend that another one has let go of.
-    fn is_any_place_unknown_elsewhere(&self) -> bool {
-        let slots = self.proxies.iter().flat_map(Proxy::slots);
-        let mut places = slots
-            .flat_map(|slot| [Some(slot.first), slot.second])
-            .flatten();
+    /// Whether a proxy has the slot at a backend that another one has let go of, or never knew.
+    pub(crate) fn is_any_place_unknown_elsewhere(&self, slot: usize) -> bool {
+        let mut places = self
+            .proxies
+            .iter()
+            .flat_map(|proxy| proxy.slots()[slot].places());
         places.any(|place| {
             self.proxies
                 .iter()

@@ -77,7 +77,8 @@ function usedCell({ backend }) {
   if (typeof used !== 'number') return lines(NONE);
   const isSoon = typeof left === 'number' && left < FULL_SOON_S;
   const level = used >= 100 ? 'bad' : used >= NEARLY_FULL_PERCENT || isSoon ? 'warn' : 'good';
-  const until = typeof left === 'number' ? `full in ${duration(left * 1000)}` : 'not growing';
+  const until = typeof left === 'number' ? `full in ${duration(left * 1000)}`
+    : typeof backend.sessions_per_minute === 'number' ? 'not filling up' : '';
   return [...lines(`${count(used)} %`), meter(used, level, `${count(used)} % used`), ...lines('', until).slice(1)];
 }
 

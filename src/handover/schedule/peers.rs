@@ -134,12 +134,16 @@ impl Surroundings<'_> {
         })
     }
 
-    /// The stand-in that another proxy cannot choose any more.
-    pub(super) fn stand_in_elsewhere(&self, failed: Place) -> Option<Place> {
+    /// The stand-in for the failed place of `suspect` that another proxy has gone on with, or that
+    /// it has to choose: not so if what is there may be outdated as this one sees it.
+    pub(super) fn stand_in_elsewhere(&self, suspect: &SlotState, failed: Place) -> Option<Place> {
         self.peers.iter().flatten().find_map(|peer| {
             let PeerSlot { slot: there, .. } = peer;
             let stand_in = match there.stage {
-                Stage::Suspect => self.partner(there),
+                Stage::Suspect => {
+                    let partner = self.partner(there);
+                    partner.filter(|place| !self.is_outdated(suspect, *place))
+                }
                 stage => (!stage.is_handover()).then_some(there.first),
             };
             let is_for_it = there.second == Some(failed) && stand_in != Some(failed);

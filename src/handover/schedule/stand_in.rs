@@ -57,7 +57,8 @@ impl Surroundings<'_> {
     /// Who stands in for the failed place of a suspect slot, if anybody may.
     pub(super) fn stand_in_for(&self, suspect: &SlotState) -> Option<Place> {
         let failed = suspect.second?;
-        let bound = self.stand_in_elsewhere(failed).or(self.partner(suspect));
+        let elsewhere = self.stand_in_elsewhere(suspect, failed);
+        let bound = elsewhere.or(self.partner(suspect));
         bound.or_else(|| {
             let mut fit = self.stand_ins.iter().copied();
             fit.find(|&place| place != failed && !self.is_outdated(suspect, place))

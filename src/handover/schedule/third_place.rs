@@ -80,6 +80,20 @@ fn each_place_that_fails_in_turn_is_left_behind() {
     assert_eq!(nobody.advance(refused, TIMES.lifetime_ms - 1), refused);
 }
 
+/// One has ended the handover to 1 in wait, because the map was taken back, and the other is still
+/// in it: what is at 1 is outdated for one of them, and so for both.
+#[test]
+fn proxies_that_hear_of_each_other_late_choose_the_same_stand_in() {
+    let waiting = suspect(3, 2, pair(Wait, 2, 1, 0), 1000);
+    let settling = suspect(1, 2, pair(Settle, 1, 2, 0), 1000);
+    let choose = |slot, peer| {
+        let now_ms = 16_000;
+        down(Wait).peer(peer, false).advance(slot, now_ms).first
+    };
+    assert_eq!(choose(waiting, settling), place(3));
+    assert_eq!(choose(settling, waiting), place(3));
+}
+
 #[test]
 fn a_returned_server_that_is_being_emptied_does_not_stand_in() {
     let emptied = without(&[1], 0, pair(Move2, 2, 1, 0));

@@ -1,0 +1,111 @@
+"""The embedded state server beside Redis and memcached: reads that lock, writes that unlock."""
+
+import hashlib
+import socket
+
+import install
+import processes
+import report
+from measure import Measure
+from subjects import Subject, can_connect, first_line, free_port, wait_for
+
+BODY_BYTES = 1024
+CONNECTIONS = 64
+
+# What a session provider on Redis needs: a lock by session with an owner and an end of its own.
+# KEYS: the session, its lock. ARGV of the first: owner, seconds; of the second: owner, seconds that
+# the session lives, body.
+ACQUIRE = """
+local mine = redis.call('SET', KEYS[2], ARGV[1], 'NX', 'EX', ARGV[2])
+if not mine then return {0, redis.call('GET', KEYS[2])} end
+return {1, redis.call('GETEX', KEYS[1], 'EX', 1200)}
+"""
+STORE = """
+if redis.call('GET', KEYS[2]) ~= ARGV[1] then return 0 end
+redis.call('SET', KEYS[1], ARGV[3], 'EX', ARGV[2])
+redis.call('DEL', KEYS[2])
+return 1
+"""
+
+
+def start_all(folder, staterouter, cores):
+    """One thread each, nothing on disk, no log of requests."""
+    out = folder / "state-server"
+    command = [staterouter, "state-server", "--listen", "127.0.0.1:0", "--workers", "1"]
+    process = processes.start(
+        command, cores, stdout=open(out, "w"), stderr=open(folder / "state-server.log", "w")
+    )
+    line = wait_for(lambda: first_line(out), process, "the state server")
+    yield Subject("state server", "aspnet", [int(line.rsplit(":", 1)[1])], process)
+
+    port = free_port()
+    command = [install.find("redis-server"), "--bind", "127.0.0.1", "--port", port]
+    command += ["--save", "", "--appendonly", "no", "--logfile", folder / "redis.log"]
+    command += ["--dir", folder]
+    process = processes.start(command, cores)
+    wait_for(lambda: can_connect(port), process, "redis")
+    load_scripts(port)
+    yield Subject("redis", "redis", [port], process)
+
+    port = free_port()
+    command = [install.find("memcached"), "-l", "127.0.0.1", "-p", port, "-t", 1, "-m", 4096]
+    process = processes.start([*command, "-u", "root"], cores)
+    wait_for(lambda: can_connect(port), process, "memcached")
+    yield Subject("memcached", "memcached", [port], process)
+
+
+def load_scripts(port):
+    with socket.create_connection(("127.0.0.1", port), timeout=5) as connection:
+        for script in (ACQUIRE, STORE):
+            words = [b"SCRIPT", b"LOAD", script.encode()]
+            parts = [b"*%d\r\n" % len(words)] + [b"$%d\r\n%s\r\n" % (len(w), w) for w in words]
+            connection.sendall(b"".join(parts))
+            answer = connection.recv(1000)
+            if digest(script).encode() not in answer:
+                raise SystemExit(f"redis does not take a script: {answer!r}")
+
+
+def digest(script):
+    return hashlib.sha1(script.encode()).hexdigest()
+
+
+def compare(folder, programs, options, load_cores, store_cores):
+    """Memory of `options.sessions` sessions of 1 KB, then CPU time in rounds."""
+    measure = Measure(programs["peers"], load_cores, BODY_BYTES)
+    started = list(start_all(folder, programs["staterouter"], store_cores))
+    scripts = f"{digest(ACQUIRE)},{digest(STORE)}"
+    more = ["--sessions", options.sessions, "--scripts", scripts]
+    memory, rounds = {}, {subject.name: [] for subject in started}
+    for subject in started:
+        before = processes.memory_kb(subject.process)
+        measure.fill(subject, CONNECTIONS, *more)
+        grown = processes.memory_kb(subject.process) - before
+        memory[subject.name] = grown * 1024 / options.sessions
+    for n in range(options.rounds):
+        shift = n % len(started)
+        for subject in started[shift:] + started[:shift]:
+            figures = measure.run(subject, CONNECTIONS, "--time", options.seconds, *more)
+            rounds[subject.name].append(figures)
+    for subject in started:
+        processes.end(subject.process)
+    return {
+        "sessions": options.sessions,
+        "body_bytes": BODY_BYTES,
+        "connections": CONNECTIONS,
+        "bytes_per_session": memory,
+        "rounds": rounds,
+    }
+
+
+def table(results):
+    rows = [("", "CPU us/operation", "ratio", "operations/s", "bytes per session")]
+    own = "state server"
+    for name, size in results["bytes_per_session"].items():
+        rows.append((
+            name,
+            report.spread(report.values(results, name, report.CPU), 1),
+            report.ratio(results, name, report.CPU, own),
+            report.spread(report.values(results, name, report.RATE), 0),
+            f"{size:.0f}",
+        ))
+    return report.text_table(rows)
