@@ -4,6 +4,7 @@
 
 use std::collections::BTreeSet;
 use std::path::PathBuf;
+use std::time::Duration;
 
 use staterouter::config::{BackendAddress, Config, PartitionMap};
 use staterouter::control::engine::{Engine, PeerView};
@@ -26,6 +27,7 @@ struct Farm {
 fn config() -> Config {
     let mut config = Config::new(PathBuf::from("map.yaml"));
     config.peers = vec![BackendAddress::parse("10.0.1.1:42480").unwrap()];
+    config.handover.failover_after = Duration::from_secs(15);
     config
 }
 

@@ -94,6 +94,9 @@ def goal_table(results):
         mine = memory["staterouter"]
         rows.append(goal_row("KB per idle connection", "", mine["connection_kb"], 2.0))
         rows.append(goal_row("MB at start", "", mine["start_kb"] / 1024, 11.0))
+        if "haproxy" in memory:
+            share = mine["start_kb"] / memory["haproxy"]["start_kb"]
+            rows.append(goal_row("memory at start", "haproxy", share, 1.0))
     for title, is_now in backend_ratios(results):
         rows.append(goal_row(title, "3 backends", is_now, 1.1))
     return text_table(rows)
