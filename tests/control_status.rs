@@ -58,7 +58,7 @@ fn a_backend_that_was_down_before_the_start_says_so() {
         retired: Vec::new(),
         given_up: Vec::new(),
         longest_timeout_minutes: 0,
-        slots: vec![slot; SLOT_COUNT],
+        slots: vec![slot; SLOT_COUNT].into(),
     };
     state_file::write(&path, &memory).unwrap();
     let shown = first_shown(&path);

@@ -40,7 +40,8 @@ pub struct Engine {
     placement: Arc<Placement>,
     /// The backends of the map in its order, behind them the retired ones.
     members: Vec<Member>,
-    slots: Vec<SlotState>,
+    /// Shared with all who read them, and copied when one changes: together they are a megabyte.
+    slots: Arc<[SlotState]>,
     peers: Vec<Option<Arc<PeerView>>>,
     given_up: Vec<GivenUp>,
     longest_timeout_minutes: u32,
@@ -109,6 +110,11 @@ impl Engine {
         &self.slots
     }
 
+    /// The same, to be kept.
+    pub fn shared_slots(&self) -> Arc<[SlotState]> {
+        Arc::clone(&self.slots)
+    }
+
     /// Where the map wants a slot.
     pub fn target(&self, slot: Slot) -> Place {
         self.members[self.placement.owner(slot).index()].place
@@ -146,7 +152,7 @@ impl Engine {
             retired: retired.map(|member| member.spec.clone()).collect(),
             given_up: self.given_up.clone(),
             longest_timeout_minutes: self.longest_timeout_minutes,
-            slots: self.slots.clone(),
+            slots: self.shared_slots(),
         }
     }
 
@@ -272,7 +278,7 @@ impl Engine {
             };
             let after = advance(before, &around);
             if after != before {
-                self.slots[slot.index()] = after;
+                Arc::make_mut(&mut self.slots)[slot.index()] = after;
                 changes.add(before, after);
                 self.handovers
                     .changed(&before, &after, &self.members, now_ms);

@@ -1,5 +1,7 @@
 //! What a proxy has to remember over a restart.
 
+use std::sync::Arc;
+
 use crate::config::{BackendAddress, BackendSpec, BackendState, PartitionMap};
 use crate::handover::SlotState;
 
@@ -17,7 +19,7 @@ pub struct Memory {
     /// The longest session timeout seen, 0 for none.
     pub longest_timeout_minutes: u32,
     /// Every slot, in order.
-    pub slots: Vec<SlotState>,
+    pub slots: Arc<[SlotState]>,
 }
 
 /// A state that a backend has by an operator's order, whatever the partition map says.

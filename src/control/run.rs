@@ -6,6 +6,7 @@
 use std::future::pending;
 use std::io;
 use std::path::PathBuf;
+use std::ptr;
 use std::sync::Arc;
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
@@ -187,7 +188,8 @@ impl Control {
     fn advance(&mut self) {
         let mut next = self.engine.clone();
         let notices = next.tick(self.clock.now_ms());
-        let is_new = !notices.is_empty() || next.slots() != self.engine.slots();
+        // They are copied when one changes.
+        let is_new = !notices.is_empty() || !ptr::eq(next.slots(), self.engine.slots());
         if is_new && self.try_to_put_in_force(next) {
             self.tell(&notices);
         }
@@ -210,7 +212,7 @@ impl Control {
     pub(super) fn put_in_force(&mut self, next: Engine) -> Result<(), StateFileError> {
         state_file::write(&self.state_file, &next.memory())?;
         self.engine = next;
-        self.in_force = self.engine.slots().into();
+        self.in_force = self.engine.shared_slots();
         self.show_data_path();
         self.follow_backends();
         self.forget_owed();

@@ -111,7 +111,7 @@ pub fn prepare(options: ControlOptions) -> Result<Prepared, ControlError> {
     state_file::write(&state_file, &engine.memory())?;
     let owed = open_owed(&state_file, &mut engine)?;
     let about = About::new(clock);
-    let in_force = Arc::from(engine.slots());
+    let in_force = engine.shared_slots();
     let reasons = Reasons::new();
     let (reloads, history) = first_history(last_reload.as_ref(), clock);
     let accounting = Accounting::new(clock.now_ms());

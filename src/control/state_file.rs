@@ -308,7 +308,7 @@ impl Document {
             retired,
             given_up,
             longest_timeout_minutes: self.longest_timeout_minutes,
-            slots,
+            slots: slots.into(),
         })
     }
 }

@@ -1,7 +1,7 @@
 //! Recycled buffers. A connection borrows one when bytes arrive and gives it back when the
 //! message is done, so memory follows the requests in flight and not the open connections.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::rc::Rc;
 use std::task::{Poll, ready};
 
@@ -10,13 +10,15 @@ use crate::wire::{self, NoRoom, Span};
 /// Bytes kept free in front of the first message, so that a header value can grow in place.
 pub const HEADROOM_BYTES: usize = crate::wire::rewrite::HEADROOM_BYTES;
 
-/// Free buffers a pool keeps at most; the rest goes back to the allocator.
-const MAX_FREE_BUFFERS: usize = 256;
-
 /// The free buffers of one worker, last in first out so that the next one is still in the cache.
+///
+/// As many are kept as have been in use lately: a new one has to be cleared, which costs more than
+/// all that is done with it.
 #[derive(Debug)]
 pub struct BufferPool {
     free: RefCell<Vec<Box<[u8]>>>,
+    /// The fewest that were free at a time since the last [`Self::shrink`].
+    never_used: Cell<usize>,
     buffer_bytes: usize,
 }
 
@@ -24,15 +26,25 @@ impl BufferPool {
     /// A pool of buffers that hold `capacity_bytes` of message each.
     pub fn new(capacity_bytes: usize) -> Rc<Self> {
         Rc::new(Self {
-            free: RefCell::new(Vec::with_capacity(MAX_FREE_BUFFERS)),
+            free: RefCell::default(),
+            never_used: Cell::new(0),
             buffer_bytes: capacity_bytes + HEADROOM_BYTES,
         })
     }
 
     /// An empty buffer; it returns by itself when dropped.
     pub fn take(self: &Rc<Self>) -> Buffer {
-        let bytes = self.free.borrow_mut().pop();
+        let bytes = self.pop(&mut self.free.borrow_mut());
         self.empty(bytes.unwrap_or_else(|| self.allocate()))
+    }
+
+    /// Gives half of the buffers that nobody has used since the last call back to the allocator.
+    pub fn shrink(&self) {
+        let mut free = self.free.borrow_mut();
+        let count = free.len();
+        let surplus = self.never_used.replace(count).div_ceil(2);
+        // The first ones are those that have been free for longest.
+        free.drain(..surplus.min(count));
     }
 
     /// A buffer with what `read` puts into it, and says the length of. It is taken only once there
@@ -47,9 +59,16 @@ impl BufferPool {
         }
         let last = free.len() - 1;
         let count = ready!(read(&mut free[last][HEADROOM_BYTES..]))?;
-        let mut buffer = self.empty(free.pop().unwrap_or_default());
+        let bytes = self.pop(&mut free);
+        let mut buffer = self.empty(bytes.unwrap_or_default());
         buffer.grow(count);
         Poll::Ready(Ok(buffer))
+    }
+
+    fn pop(&self, free: &mut Vec<Box<[u8]>>) -> Option<Box<[u8]>> {
+        let bytes = free.pop();
+        self.never_used.set(self.never_used.get().min(free.len()));
+        bytes
     }
 
     fn allocate(&self) -> Box<[u8]> {
@@ -136,10 +155,8 @@ impl Buffer {
 
 impl Drop for Buffer {
     fn drop(&mut self) {
-        let mut free = self.pool.free.borrow_mut();
-        if free.len() < MAX_FREE_BUFFERS {
-            free.push(std::mem::take(&mut self.bytes));
-        }
+        let bytes = std::mem::take(&mut self.bytes);
+        self.pool.free.borrow_mut().push(bytes);
     }
 }
 
@@ -178,5 +195,25 @@ mod tests {
         let again = pool.take();
         assert_eq!(again.bytes.as_ptr(), place);
         assert!(again.is_empty());
+    }
+
+    #[test]
+    fn buffers_stay_while_they_are_needed_and_go_once_they_are_not() {
+        let pool = BufferPool::new(8);
+        let free = |pool: &BufferPool| pool.free.borrow().len();
+        let burst = |count| drop((0..count).map(|_| pool.take()).collect::<Vec<_>>());
+        burst(8);
+        pool.shrink();
+        assert_eq!(free(&pool), 8);
+        burst(8);
+        pool.shrink();
+        assert_eq!(free(&pool), 8);
+        burst(2);
+        pool.shrink();
+        assert_eq!(free(&pool), 5);
+        for _ in 0..4 {
+            pool.shrink();
+        }
+        assert_eq!(free(&pool), 0);
     }
 }

@@ -288,6 +288,7 @@ async fn tick<S: Service>(mut ticks: watch::Receiver<()>, worker: Rc<Worker>, se
     while ticks.changed().await.is_ok() {
         let now_ms = start.elapsed().as_millis() as u64;
         worker.deadlines.advance(now_ms);
+        worker.buffers.shrink();
         service.tick(now_ms);
     }
 }

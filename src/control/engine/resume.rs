@@ -90,7 +90,7 @@ impl Engine {
         if slots != SLOT_COUNT {
             return Err(ResumeError::SlotCount { slots });
         }
-        for slot in &memory.slots {
+        for slot in memory.slots.iter() {
             for place in places_known(slot) {
                 let known = engine.members.iter().any(|member| member.place == place);
                 if !known {
@@ -102,7 +102,7 @@ impl Engine {
             }
         }
         engine.slots = memory.slots;
-        for slot in &mut engine.slots {
+        for slot in Arc::make_mut(&mut engine.slots) {
             // A clock that was set back must not hold a stage up.
             slot.since_ms = slot.since_ms.min(now_ms);
             if let Some(before) = &mut slot.before {

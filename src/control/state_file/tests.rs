@@ -222,7 +222,7 @@ fn a_failed_write_leaves_the_old_state() {
     // Neither a file nor removable as one.
     fs::create_dir(scene.directory.path().join("staterouter.state.new")).unwrap();
     let mut newer = memory.clone();
-    newer.slots = vec![SlotState::steady(place(1), 0); SLOT_COUNT];
+    newer.slots = vec![SlotState::steady(place(1), 0); SLOT_COUNT].into();
     assert!(write(&scene.path, &newer).is_err());
     assert_eq!(read(&scene.path).unwrap(), Some(memory));
 }
