@@ -85,7 +85,8 @@ impl BufferPool {
     }
 }
 
-/// Bytes received and not yet consumed, in one contiguous run.
+/// Bytes received and not yet consumed, in one contiguous run. One that was released has no memory
+/// until room is asked for.
 #[derive(Debug)]
 pub struct Buffer {
     bytes: Box<[u8]>,
@@ -112,6 +113,9 @@ impl Buffer {
 
     /// The free room behind the bytes held.
     pub fn room_mut(&mut self) -> &mut [u8] {
+        if self.bytes.is_empty() {
+            *self = Rc::clone(&self.pool).take();
+        }
         &mut self.bytes[self.end..]
     }
 
@@ -141,8 +145,14 @@ impl Buffer {
 
     /// Drops everything.
     pub fn clear(&mut self) {
-        self.start = HEADROOM_BYTES;
-        self.end = HEADROOM_BYTES;
+        self.start = HEADROOM_BYTES.min(self.bytes.len());
+        self.end = self.start;
+    }
+
+    /// Drops everything, and gives the memory back while there is nothing to hold.
+    pub fn release(&mut self) {
+        (self.start, self.end) = (0, 0);
+        self.give_back();
     }
 
     /// Moves what is held to the front, so that the room behind it is as large as can be.
@@ -151,12 +161,18 @@ impl Buffer {
         self.end = HEADROOM_BYTES + self.len();
         self.start = HEADROOM_BYTES;
     }
+
+    fn give_back(&mut self) {
+        let bytes = std::mem::take(&mut self.bytes);
+        if !bytes.is_empty() {
+            self.pool.free.borrow_mut().push(bytes);
+        }
+    }
 }
 
 impl Drop for Buffer {
     fn drop(&mut self) {
-        let bytes = std::mem::take(&mut self.bytes);
-        self.pool.free.borrow_mut().push(bytes);
+        self.give_back();
     }
 }
 
@@ -195,6 +211,24 @@ mod tests {
         let again = pool.take();
         assert_eq!(again.bytes.as_ptr(), place);
         assert!(again.is_empty());
+    }
+
+    #[test]
+    fn a_released_buffer_leaves_its_memory_to_others_and_takes_some_again_when_it_is_filled() {
+        let pool = BufferPool::new(8);
+        let mut buffer = pool.take();
+        put(&mut buffer, b"abc");
+        buffer.release();
+        assert!(buffer.is_empty());
+        assert_eq!(pool.free.borrow().len(), 1);
+        let mut other = pool.take();
+        buffer.clear();
+        put(&mut buffer, b"abcdefgh");
+        put(&mut other, b"x");
+        assert_eq!(buffer.filled(), b"abcdefgh");
+        buffer.release();
+        drop(buffer);
+        assert_eq!(pool.free.borrow().len(), 1);
     }
 
     #[test]

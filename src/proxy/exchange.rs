@@ -241,7 +241,15 @@ impl Exchange<'_> {
         }
         self.shard().sent_bytes.add(at_hand);
         if at_hand == request_bytes {
-            self.relay(conn, Some(received), due_ms).await?;
+            // A session that was written is never sent again, and needs no memory while its answer
+            // is awaited.
+            let is_put = self.head.operation() == Operation::Put;
+            let is_over = is_put && received.len() as u64 == request_bytes;
+            if is_over {
+                received.release();
+            }
+            let request = Some(&*received).filter(|_| !is_over);
+            self.relay(conn, request, due_ms).await?;
             received.consume(at_hand as usize);
             return Ok(());
         }
@@ -298,7 +306,7 @@ impl Exchange<'_> {
     }
 
     /// Reads the answer and passes it on. `request` starts with the request's head; it is gone
-    /// when the body was streamed.
+    /// when the request had a body.
     async fn relay(
         &mut self,
         mut conn: Conn,
