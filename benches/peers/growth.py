@@ -10,6 +10,7 @@ import platform
 import signal
 import sys
 import tempfile
+import time
 
 sys.dont_write_bytecode = True
 
@@ -26,6 +27,11 @@ PARTS = ["backends", "connections", "items", "latency", "handover"]
 BODY_BYTES = 2048
 ITEM_BYTES = 1024
 CONNECTIONS = 64
+
+# How long a proxy is watched at rest, and for each of how many new maps.
+REST_S = 3
+MAP_S = 1
+NEW_MAPS = 5
 
 # Open files of a proxy besides two for each connection that it carries.
 MORE_FILES = 1000
@@ -131,9 +137,12 @@ class Growth:
         figures = rounds(
             counts, self.options.rounds, lambda count: self.run(proxies[count], CONNECTIONS)
         )
-        cell = {"connections": CONNECTIONS, "body_bytes": BODY_BYTES, "rounds": figures}
+        without = self.without_load(proxies, ports)
+        cell = {"connections": CONNECTIONS, "body_bytes": BODY_BYTES, "without_load": without,
+                "rounds": figures}
         rows = [("backends", "CPU us/request", f"over {counts[0]}", "requests/s",
-                 "connections opened/1000 requests", "connections to backends")]
+                 "opened/1000 requests", "connections", "at rest, CPU ms/s",
+                 "new map, CPU ms")]
         for count in counts:
             rows.append((
                 str(count),
@@ -142,10 +151,31 @@ class Growth:
                 spread(cell, count, report.RATE, 0),
                 spread(cell, count, "opened_per_1000", 1),
                 spread(cell, count, "backend_connections", 0),
+                f"{without[count]['rest_ms_per_s']:.1f}",
+                report.spread(without[count]["map_ms"], 0),
             ))
-        print(f"backends: {CONNECTIONS} connections, 2 KB\n" + report.text_table(rows))
+        print(f"backends: {CONNECTIONS} client connections, 2 KB; opened and connections: to "
+              "backends\n" + report.text_table(rows))
         self.end(*proxies.values(), backend=backend)
         return cell
+
+    def without_load(self, proxies, ports):
+        """CPU time of proxies that carry nothing, per second and for a new map."""
+        spent = {count: [processes.cpu_ms(proxy.process)] for count, proxy in proxies.items()}
+        time.sleep(REST_S)
+        for version in range(2, 3 + NEW_MAPS):
+            for count, proxy in proxies.items():
+                spent[count].append(processes.cpu_ms(proxy.process))
+                if version < 2 + NEW_MAPS:
+                    weights = {1: 100 + version % 2}
+                    subjects.write_map(proxy.folder, ports[:count], version, weights)
+            time.sleep(MAP_S)
+        without = {}
+        for count, (start, *later) in spent.items():
+            rest = (later[0] - start) / REST_S
+            maps = [after - before - rest * MAP_S for before, after in zip(later, later[1:])]
+            without[count] = {"rest_ms_per_s": rest, "map_ms": maps}
+        return without
 
     def connections(self):
         """CPU time by the number of client connections, with the bare relay beside it."""
