@@ -75,7 +75,7 @@ def parse():
     add("--latency-rounds", type=int, default=3)
     add("--moving", type=int, default=20_000, help="sessions that a handover moves")
     add("--rounds", type=int, default=5, help="of each closed loop")
-    add("--seconds", type=float, default=0.7, help="measured time of one closed loop")
+    add("--seconds", type=float, default=0.5, help="measured time of one closed loop")
     add("--staterouter", help="a built binary; it is built when left out")
     add("--json", help="where to write all figures")
     options = parser.parse_args()
