@@ -131,7 +131,7 @@ def latency(bench, options):
     """Latencies at a fixed rate; every run has a pool of its own, and a change half a second after
     the measured time has begun."""
     stay, move = bench.sessions(lambda stay, move: len(stay) >= SESSIONS)
-    mixed = [ids for ids in stay + move]
+    mixed = stay + move
     random.Random(1).shuffle(mixed)
     share = len(move) / len(mixed)
     lists = {
@@ -197,7 +197,7 @@ def handover(bench, options):
     move_ids = bench.listed("move", move[:wanted])
     each_once = [*move_ids, "--order", "in-turn"]
     figures = {"steady, each session once": [], "moving, each session once": []}
-    steady = moved = None
+    moved = None
     for _ in range(options.latency_rounds):
         if moved:
             moved.end()
