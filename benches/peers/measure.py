@@ -25,10 +25,13 @@ class Measure:
             command += ["--cpu-of", ",".join(str(pid) for pid in subject.pids())]
         return [*command, *more]
 
-    def run(self, subject, connections, *more):
-        """One run of the load generator, as its JSON and what follows from it."""
+    def run(self, subject, connections, *more, during=None):
+        """One run of the load generator, as its JSON and what follows from it. `during` is called
+        with its process while it runs."""
         command = self.command(subject, connections, *more)
         load = processes.start(command, self.cores, stdout=subprocess.PIPE)
+        if during:
+            during(load)
         out, _ = load.communicate()
         processes.end(load)
         if load.returncode != 0:
@@ -37,12 +40,27 @@ class Measure:
 
     def fill(self, subject, connections, *more):
         """Writes every session once."""
-        command = self.command(subject, connections, "--fill", 1, *more)
+        command = self.command(subject, connections, "--order", "fill", *more)
         load = processes.start(command, self.cores, stdout=subprocess.PIPE)
         out, _ = load.communicate()
         processes.end(load)
         if out != "filled\n":
             raise SystemExit(f"{subject.name} does not take all sessions")
+
+    def count(self, subject, connections, requests, *more):
+        """As `run`, but until `requests` are answered, without warming up."""
+        command = self.command(subject, connections, "--requests", requests, *more)
+        pipe = subprocess.PIPE
+        load = processes.start(command, self.cores, stdin=pipe, stdout=pipe)
+        load.stdout.readline()
+        load.stdin.write("go\n")
+        load.stdin.flush()
+        done = load.stdout.readline()
+        load.communicate("over\n")
+        processes.end(load)
+        if load.returncode != 0:
+            raise SystemExit(f"the load on {subject.name} failed")
+        return figures(json.loads(done))
 
     def syscalls(self, subject, connections, requests):
         """System calls per request by name, counted while `requests` are answered."""
@@ -81,6 +99,16 @@ class Measure:
         processes.end(load)
         processes.end(subject.process)
         return {"start_kb": at_start, "connection_kb": (full - warm) / connections}
+
+
+def rounds(names, count, run):
+    """What `run` measures of every name, once in every round, each round beginning with another."""
+    figures = {name: [] for name in names}
+    for n in range(count):
+        shift = n % len(names)
+        for name in names[shift:] + names[:shift]:
+            figures[name].append(run(name))
+    return figures
 
 
 def figures(raw):

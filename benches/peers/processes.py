@@ -65,6 +65,12 @@ def pin(process, cores):
             os.sched_setaffinity(int(task), cores)
 
 
+def cpu_ms(process):
+    """CPU time of a process and its children so far."""
+    tasks = [task for pid in family(process) for task in pathlib.Path(f"/proc/{pid}/task").iterdir()]
+    return sum(int((task / "schedstat").read_text().split()[0]) for task in tasks) / 1e6
+
+
 def memory_kb(process):
     """Resident memory in kB; what the processes of a family share counts once."""
     private, shared = 0, 0

@@ -20,7 +20,7 @@ import processes
 import report
 import stores
 import subjects
-from measure import Measure
+from measure import Measure, rounds
 
 HERE = pathlib.Path(__file__).resolve().parent
 SUBJECTS = ["staterouter", "haproxy", "nginx", "relay", "none"]
@@ -159,13 +159,8 @@ class Run:
                 processes.end(subject.process)
 
     def rounds(self, started, count, run):
-        """Every subject once in every round, each round beginning with another."""
-        figures = {subject.name: [] for subject in started}
-        for n in range(count):
-            shift = n % len(started)
-            for subject in started[shift:] + started[:shift]:
-                figures[subject.name].append(run(subject))
-        return figures
+        by_name = {subject.name: subject for subject in started}
+        return rounds(list(by_name), count, lambda name: run(by_name[name]))
 
     def memory(self, measure, bench):
         for name in self.options.subjects:

@@ -6,8 +6,8 @@ import socket
 import install
 import processes
 import report
-from measure import Measure
-from subjects import Subject, can_connect, first_line, free_port, wait_for
+from measure import Measure, rounds
+from subjects import Subject, can_connect, free_port, start_state_server, wait_for
 
 BODY_BYTES = 1024
 CONNECTIONS = 64
@@ -30,13 +30,7 @@ return 1
 
 def start_all(folder, staterouter, cores):
     """One thread each, nothing on disk, no log of requests."""
-    out = folder / "state-server"
-    command = [staterouter, "state-server", "--listen", "127.0.0.1:0", "--workers", "1"]
-    process = processes.start(
-        command, cores, stdout=open(out, "w"), stderr=open(folder / "state-server.log", "w")
-    )
-    line = wait_for(lambda: first_line(out), process, "the state server")
-    yield Subject("state server", "aspnet", [int(line.rsplit(":", 1)[1])], process)
+    yield start_state_server(staterouter, folder, cores)
 
     port = free_port()
     command = [install.find("redis-server"), "--bind", "127.0.0.1", "--port", port]
@@ -75,17 +69,14 @@ def compare(folder, programs, options, load_cores, store_cores):
     started = list(start_all(folder, programs["staterouter"], store_cores))
     scripts = f"{digest(ACQUIRE)},{digest(STORE)}"
     more = ["--sessions", options.sessions, "--scripts", scripts]
-    memory, rounds = {}, {subject.name: [] for subject in started}
+    memory, by_name = {}, {subject.name: subject for subject in started}
     for subject in started:
         before = processes.memory_kb(subject.process)
         measure.fill(subject, CONNECTIONS, *more)
         grown = processes.memory_kb(subject.process) - before
         memory[subject.name] = grown * 1024 / options.sessions
-    for n in range(options.rounds):
-        shift = n % len(started)
-        for subject in started[shift:] + started[:shift]:
-            figures = measure.run(subject, CONNECTIONS, "--time", options.seconds, *more)
-            rounds[subject.name].append(figures)
+    run = lambda name: measure.run(by_name[name], CONNECTIONS, "--time", options.seconds, *more)
+    figures = rounds(list(by_name), options.rounds, run)
     for subject in started:
         processes.end(subject.process)
     return {
@@ -93,7 +84,7 @@ def compare(folder, programs, options, load_cores, store_cores):
         "body_bytes": BODY_BYTES,
         "connections": CONNECTIONS,
         "bytes_per_session": memory,
-        "rounds": rounds,
+        "rounds": figures,
     }
 
 

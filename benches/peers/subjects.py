@@ -16,11 +16,14 @@ IDLE_S = 60
 class Subject:
     """A started proxy, or what stands in its place."""
 
-    def __init__(self, name, dialect, ports, process):
+    def __init__(self, name, dialect, ports, process, folder=None, admin=None):
         self.name = name
         self.dialect = dialect
         self.ports = ports
         self.process = process
+        # Of staterouter: where its files are, and the address of its admin server.
+        self.folder = folder
+        self.admin = admin
 
     def pids(self):
         return processes.family(self.process) if self.process else []
@@ -38,29 +41,14 @@ class Bench:
         self.large = body_bytes > 8 * 1024
         self.cores = cores
 
-    def start(self, name):
-        return getattr(self, name)()
+    def start(self, name, *more):
+        return getattr(self, name)(*more)
 
-    def staterouter(self):
-        """Everything on: metrics, accounting, health and limits are, by default."""
+    def staterouter(self, more=""):
         folder = self.new_folder("staterouter")
-        backends = "".join(
-            f"  - name: state-{n}\n    id: {n}\n    address: 127.0.0.1:{port}\n"
-            for n, port in enumerate(self.backends, 1)
-        )
-        (folder / "map.yaml").write_text(f"version: 1\nbackends:\n{backends}")
-        config = folder / "staterouter.yaml"
-        config.write_text(
-            "listen: 127.0.0.1:0\npartition_map: map.yaml\n"
-            f"workers: {self.workers}\nadmin:\n  listen: 127.0.0.1:0\n"
-        )
-        log = open(folder / "log", "w")
-        command = [self.programs["staterouter"], "serve", "--config", config]
-        process = processes.start(
-            command, self.cores, stdout=open(folder / "out", "w"), stderr=log
-        )
-        line = wait_for(lambda: first_line(folder / "out"), process, "staterouter")
-        return Subject("staterouter", "aspnet", [int(line.rsplit(":", 1)[1])], process)
+        write_map(folder, self.backends)
+        program = self.programs["staterouter"]
+        return start_staterouter(program, folder, self.workers, self.cores, more)
 
     def haproxy(self):
         """Hash ring over the URL, which here is the session; every backend connection is reused by
@@ -174,6 +162,45 @@ http {{
         return Subject(name, "http", [port], process)
 
 
+def start_staterouter(program, folder, workers, cores, more=""):
+    """Everything on: metrics, accounting, health and limits are, by default. The partition map is
+    in `folder` already; `more` are lines of the main file."""
+    config = folder / "staterouter.yaml"
+    config.write_text(
+        "listen: 127.0.0.1:0\npartition_map: map.yaml\n"
+        f"workers: {workers}\nadmin:\n  listen: 127.0.0.1:0\n{more}"
+    )
+    log = open(folder / "log", "w")
+    command = [program, "serve", "--config", config]
+    process = processes.start(command, cores, stdout=open(folder / "out", "w"), stderr=log)
+    lines = wait_for(lambda: whole_lines(folder / "out", 2), process, "staterouter")
+    port, admin = int(lines[0].rsplit(":", 1)[1]), lines[1].rsplit(" ", 1)[1]
+    return Subject("staterouter", "aspnet", [port], process, folder, admin)
+
+
+def write_map(folder, ports, version=1, weights=None):
+    """A partition map of backends on `ports`; `weights` of those that do not weigh 100, by number
+    from 1 on."""
+    backends = "".join(
+        f"  - name: state-{n}\n    id: {n}\n    address: 127.0.0.1:{port}\n"
+        f"    weight: {(weights or {}).get(n, 100)}\n"
+        for n, port in enumerate(ports, 1)
+    )
+    # Renamed over the old one: nobody sees half a map.
+    (folder / "map.new").write_text(f"version: {version}\nbackends:\n{backends}")
+    (folder / "map.new").replace(folder / "map.yaml")
+
+
+def start_state_server(program, folder, cores, name="state-server"):
+    """The embedded state server: one thread."""
+    out = folder / name
+    command = [program, "state-server", "--listen", "127.0.0.1:0", "--workers", "1"]
+    log = open(folder / f"{name}.log", "w")
+    process = processes.start(command, cores, stdout=open(out, "w"), stderr=log)
+    line = wait_for(lambda: first_line(out), process, "the state server")
+    return Subject("state server", "aspnet", [int(line.rsplit(":", 1)[1])], process)
+
+
 def start_backend(peers, count, body_bytes, cores, folder):
     """The responder behind all subjects; returns the process and its ports."""
     out = pathlib.Path(folder) / f"backend-{count}-{body_bytes}-{time.monotonic_ns()}"
@@ -184,8 +211,14 @@ def start_backend(peers, count, body_bytes, cores, folder):
 
 
 def first_line(path):
-    lines = path.read_text().splitlines(keepends=True)
-    return lines[0].rstrip() if lines and lines[0].endswith("\n") else None
+    lines = whole_lines(path, 1)
+    return lines[0] if lines else None
+
+
+def whole_lines(path, count):
+    """The first `count` lines, or none if they are not there yet."""
+    lines = path.read_text().split("\n")[:-1]
+    return lines[:count] if len(lines) >= count else None
 
 
 def can_connect(port):

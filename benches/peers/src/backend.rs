@@ -45,7 +45,8 @@ pub(crate) fn run(args: &Args) -> Result<(), Error> {
     let mut listeners = Vec::new();
     let mut ports = Vec::new();
     for token in 0..count {
-        let listener = listen(&mut ports)?;
+        let (listener, port) = crate::listen()?;
+        ports.push(port.to_string());
         poll.add_listener(&listener, token)?;
         listeners.push(listener);
     }
@@ -80,16 +81,6 @@ pub(crate) fn run(args: &Args) -> Result<(), Error> {
             }
         }
     }
-}
-
-fn listen(ports: &mut Vec<String>) -> Result<TcpListener, Error> {
-    let mut open = || {
-        let listener = TcpListener::bind("127.0.0.1:0")?;
-        listener.set_nonblocking(true)?;
-        ports.push(listener.local_addr()?.port().to_string());
-        Ok(listener)
-    };
-    open().map_err(|e| Error::Io("listening", e))
 }
 
 fn accept(listener: &TcpListener, poll: &Poll, token: usize) -> Result<Option<Connection>, Error> {

@@ -18,7 +18,7 @@ use crate::poll::{Poll, Ready};
 use crate::stores::Scripts;
 use crate::wire::Dialect;
 use crate::{Error, say};
-use connection::{Connection, Sessions, Speech};
+use connection::{Connection, Order, Sessions, Speech};
 use figures::Figures;
 
 /// Requests in progress at a time while connections are opened, so that no proxy opens more
@@ -38,7 +38,9 @@ struct Load {
 /// What to run:
 /// * `--ports P,P,...` where to, in turn; `--connections N`; `--sessions N`; `--body BYTES`
 /// * `--dialect aspnet|http|redis|memcached`; `--scripts SHA,SHA` those of Redis
-/// * `--fill 1`: writes every session once and says `filled`
+/// * `--ids FILE`: in place of a number of sessions, their ids, one a line
+/// * `--order fill`: writes every session once and says `filled`; `in-turn`: uses one session after
+///   the other in place of any at random
 /// * `--warm S --time S`: unmeasured and measured seconds; `--rate N` for an open loop
 /// * `--requests N`: in place of a time; says `ready`, then waits for a line on stdin before and
 ///   after
@@ -49,20 +51,19 @@ struct Load {
 pub(crate) fn run(args: &Args) -> Result<(), Error> {
     // Timers are late by 50 us otherwise, which is most of a latency here.
     std::fs::write("/proc/self/timerslack_ns", "1").map_err(|e| Error::Io("timer slack", e))?;
-    let sessions: usize = args.get("sessions", 10_000)?;
-    let fill = args.get("fill", 0)? == 1;
+    let order = order(args)?;
     let mut load = Load {
         poll: Poll::new()?,
         connections: Vec::new(),
-        sessions: Sessions::new(speech(args)?, args.get("body", 2048)?, sessions, fill),
+        sessions: sessions(args, order)?,
         buffer: vec![0; 256 * 1024],
         ready: Vec::new(),
         answered: Vec::new(),
     };
     let connections: usize = args.get("connections", 64)?;
     load.open(&args.list("ports")?, connections)?;
-    if fill {
-        let more = sessions.saturating_sub(connections) as u64;
+    if order == Order::Fill {
+        let more = load.sessions.count().saturating_sub(connections) as u64;
         load.closed(&mut Figures::new(Vec::new()), None, more)?;
         return say("filled");
     }
@@ -93,6 +94,31 @@ pub(crate) fn run(args: &Args) -> Result<(), Error> {
         load.closed(&mut figures, Some(time), u64::MAX)?;
     }
     say(&figures.json())
+}
+
+fn order(args: &Args) -> Result<Order, Error> {
+    let name: String = args.get("order", "random".to_owned())?;
+    match name.as_str() {
+        "random" => Ok(Order::AtRandom),
+        "in-turn" => Ok(Order::InTurn),
+        "fill" => Ok(Order::Fill),
+        _ => Err(Error::Usage(format!("no order is called `{name}`"))),
+    }
+}
+
+fn sessions(args: &Args, order: Order) -> Result<Sessions, Error> {
+    let (speech, body_bytes) = (speech(args)?, args.get("body", 2048)?);
+    let file: String = args.get("ids", String::new())?;
+    if file.is_empty() {
+        let count = args.get("sessions", 10_000)?;
+        return Ok(Sessions::drawn(speech, body_bytes, count, order));
+    }
+    let text = std::fs::read_to_string(file).map_err(|e| Error::Io("reading ids", e))?;
+    let ids: Vec<String> = text.lines().map(str::to_owned).collect();
+    if ids.is_empty() {
+        return Err(Error::Usage("--ids names a file without ids".into()));
+    }
+    Ok(Sessions::new(speech, body_bytes, ids, order))
 }
 
 fn speech(args: &Args) -> Result<Speech, Error> {

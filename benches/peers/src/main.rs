@@ -15,9 +15,13 @@ mod stores;
 mod wire;
 
 use std::io::Write;
+use std::net::{Ipv4Addr, TcpListener};
 use std::process::ExitCode;
 
 use args::Args;
+
+/// The most that Linux allows by default.
+const WAITING_CONNECTIONS: i32 = 4096;
 
 /// Who could not do what.
 #[derive(Debug, thiserror::Error)]
@@ -69,4 +73,17 @@ fn say(line: &str) -> Result<(), Error> {
     writeln!(out, "{line}")
         .and_then(|()| out.flush())
         .map_err(|e| Error::Io("writing to stdout", e))
+}
+
+/// A listener on a port that the system chooses, and the port. Of the connections that wait to be
+/// accepted it keeps so many that thousands may come at once.
+fn listen() -> Result<(TcpListener, u16), Error> {
+    let open = || {
+        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?;
+        rustix::net::listen(&listener, WAITING_CONNECTIONS)?;
+        listener.set_nonblocking(true)?;
+        let port = listener.local_addr()?.port();
+        Ok((listener, port))
+    };
+    open().map_err(|e| Error::Io("listening", e))
 }

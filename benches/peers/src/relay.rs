@@ -32,13 +32,7 @@ struct Pair {
 pub(crate) fn run(args: &Args) -> Result<(), Error> {
     let backends: Vec<u16> = args.list("backends")?;
     let threads: usize = args.get("threads", 1)?;
-    let open = || {
-        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?;
-        listener.set_nonblocking(true)?;
-        let port = listener.local_addr()?.port();
-        Ok((listener, port))
-    };
-    let (listener, port) = open().map_err(|e| Error::Io("listening", e))?;
+    let (listener, port) = crate::listen()?;
     say(&format!("port {port}"))?;
     std::thread::scope(|scope| {
         for _ in 1..threads {

@@ -11,6 +11,9 @@ use crate::wire::{self, Dialect, Head};
 /// What the default session ids of ASP.NET consist of.
 const LETTERS: &[u8; 32] = b"abcdefghijklmnopqrstuvwxyz012345";
 
+/// How long they are.
+const ID_CHARS: usize = 24;
+
 /// Whom requests are for.
 pub(super) enum Speech {
     Proxied(Dialect),
@@ -25,26 +28,64 @@ pub(super) struct Sessions {
     random: u64,
     /// Sessions, the last ones, that are still to be written for the first time.
     unwritten: usize,
+    /// With sessions used one after the other, the next one.
+    in_turn: Option<usize>,
+}
+
+/// Which session a request is about.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Order {
+    AtRandom,
+    /// One after the other, so that each is used once before one is used twice.
+    InTurn,
+    /// Every session is written once.
+    Fill,
 }
 
 impl Sessions {
-    /// `count` sessions: the same ids and the same choices for every subject.
-    pub(super) fn new(speech: Speech, body_bytes: usize, count: usize, fill: bool) -> Self {
-        let mut sessions = Self {
-            ids: Vec::new(),
+    /// Sessions of the given `ids`.
+    pub(super) fn new(speech: Speech, body_bytes: usize, ids: Vec<String>, order: Order) -> Self {
+        Self {
+            unwritten: if order == Order::Fill { ids.len() } else { 0 },
+            in_turn: (order == Order::InTurn).then_some(0),
+            ids,
             speech,
             body: vec![b'y'; body_bytes],
             random: 1,
-            unwritten: if fill { count } else { 0 },
-        };
+        }
+    }
+
+    /// `count` sessions: the same ids and the same choices for every subject.
+    pub(super) fn drawn(speech: Speech, body_bytes: usize, count: usize, order: Order) -> Self {
+        let mut sessions = Self::new(speech, body_bytes, Vec::with_capacity(count), order);
         for _ in 0..count {
-            let mut id = String::new();
-            for _ in 0..24 {
+            let mut id = String::with_capacity(ID_CHARS);
+            for _ in 0..ID_CHARS {
                 id.push(char::from(LETTERS[sessions.draw() as usize % 32]));
             }
             sessions.ids.push(id);
         }
+        if order == Order::Fill {
+            sessions.unwritten = count;
+        }
         sessions
+    }
+
+    pub(super) fn count(&self) -> usize {
+        self.ids.len()
+    }
+
+    /// The session that a connection begins to use; `share`: which connection of how many it is.
+    fn choose(&mut self, share: (usize, usize)) -> usize {
+        if let Some(next) = &mut self.in_turn {
+            let chosen = *next;
+            *next = (chosen + 1) % self.ids.len();
+            return chosen;
+        }
+        let (which, of) = share;
+        let own = (self.ids.len() / of).max(1);
+        let at = self.draw() as usize % own * of + which;
+        at % self.ids.len()
     }
 
     /// Until the next request at a mean `rate` per second, if they come independently of another.
@@ -135,10 +176,7 @@ impl Connection {
             self.session = sessions.unwritten;
             self.kind = Kind::Fill;
         } else {
-            let (which, of) = self.share;
-            let own = (sessions.ids.len() / of).max(1);
-            let at = sessions.draw() as usize % own * of + which;
-            self.session = at % sessions.ids.len();
+            self.session = sessions.choose(self.share);
             self.kind = Kind::Acquire;
         }
         self.write_request(sessions, cookie.unwrap_or(0));

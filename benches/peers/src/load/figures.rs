@@ -45,7 +45,8 @@ impl Figures {
         self.latencies_ns.len() as u64
     }
 
-    /// One line: `requests`, `seconds`, `cpu_us` and the latencies `p50_us`, `p99_us`, `p999_us`.
+    /// One line: `requests`, `seconds`, `cpu_us` and the latencies `p50_us`, `p99_us`, `p999_us` and
+    /// `max_us`.
     pub(super) fn json(&mut self) -> String {
         self.latencies_ns.sort_unstable();
         let at = |per_mille: usize| {
@@ -55,13 +56,14 @@ impl Figures {
         };
         format!(
             "{{\"requests\": {}, \"seconds\": {}, \"cpu_us\": {}, \
-             \"p50_us\": {}, \"p99_us\": {}, \"p999_us\": {}}}",
+             \"p50_us\": {}, \"p99_us\": {}, \"p999_us\": {}, \"max_us\": {}}}",
             self.requests(),
             self.elapsed.as_secs_f64(),
             self.cpu_ns as f64 / 1e3,
             at(500),
             at(990),
-            at(999)
+            at(999),
+            at(1000)
         )
     }
 
