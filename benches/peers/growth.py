@@ -39,10 +39,10 @@ MORE_FILES = 1000
 ITEM_ROOM_BYTES = 1400
 
 
-# Subjects at many connections. The wide pool keeps as many idle connections to backends as there
+# Subjects at many connections. The narrow pool keeps fewer idle connections to backends than there
 # are requests in one turn of the event loop.
-OWN, WIDE, RELAY = "staterouter", "wide pool", "relay"
-WIDE_POOL = "limits:\n  idle_backend_connections: 1024\n"
+OWN, NARROW, RELAY = "staterouter", "narrow pool", "relay"
+NARROW_POOL = "limits:\n  idle_backend_connections: 256\n"
 
 
 def main():
@@ -191,7 +191,7 @@ class Growth:
         backend, ports = self.responder(3)
         started = {
             OWN: self.bench(ports).start("staterouter"),
-            WIDE: self.bench(ports).start("staterouter", WIDE_POOL),
+            NARROW: self.bench(ports).start("staterouter", NARROW_POOL),
             RELAY: self.bench(ports).start("relay"),
         }
         figures = rounds(
@@ -205,11 +205,11 @@ class Growth:
         base = CONNECTIONS if CONNECTIONS in counts else counts[0]
         growth = lambda name, count: report.ratio(cells[name], base, report.CPU, count)
         rows = [("connections", "CPU us/request", f"over {base}", "over the relay",
-                 "opened/1000 requests", "wide pool", f"over {base}", "over the relay",
+                 "opened/1000 requests", "narrow pool", f"over {base}", "over the relay",
                  "opened/1000 requests", "relay", f"over {base}")]
         for count in counts:
             row = [str(count)]
-            for name in (OWN, WIDE):
+            for name in (OWN, NARROW):
                 both = {"rounds": {name: figures[name, count], RELAY: figures[RELAY, count]}}
                 row += [
                     spread(cells[name], count, report.CPU, 1), growth(name, count),
@@ -217,7 +217,7 @@ class Growth:
                     spread(cells[name], count, "opened_per_1000", 1),
                 ]
             rows.append((*row, spread(cells[RELAY], count, report.CPU, 1), growth(RELAY, count)))
-        print("connections: 3 backends, 2 KB; wide pool: " + WIDE_POOL.split(":", 1)[1].strip()
+        print("connections: 3 backends, 2 KB; narrow pool: " + NARROW_POOL.split(":", 1)[1].strip()
               + "; opened: connections to backends\n" + report.text_table(rows))
         return {"backends": 3, "body_bytes": BODY_BYTES, "subjects": cells}
 

@@ -150,7 +150,7 @@ impl Default for Limits {
             head_bytes: 16 << 10,
             body_bytes: 64 << 20,
             client_connections: 10_000,
-            idle_backend_connections: 256,
+            idle_backend_connections: 1024,
         }
     }
 }
