@@ -102,6 +102,11 @@ fn bodies_that_are_arriving_share_one_bound_over_all_connections() {
 
 /// A state server in this process that gives up on a peer after `stall` without progress.
 fn impatient_server(stall: Duration) -> Running {
+    let listeners = Listeners::bind(SocketAddr::from(([127, 0, 0, 1], 0)), 1).unwrap();
+    serve(listeners, stall)
+}
+
+fn serve(listeners: Listeners, stall: Duration) -> Running {
     let state = StateOptions {
         store: Arc::new(Store::new(&StoreOptions::new([0; 16]))),
         body_budget: BodyBudget::new(u64::MAX),
@@ -118,11 +123,35 @@ fn impatient_server(stall: Duration) -> Running {
         accept_wait: Duration::from_secs(1),
         shutdown: Duration::from_secs(10),
     };
-    let listeners = Listeners::bind(SocketAddr::from(([127, 0, 0, 1], 0)), 1).unwrap();
     spawn_workers(listeners, &serve, move |worker| {
         StateService::new(worker, state.clone())
     })
     .unwrap()
+}
+
+/// Two connections are waiting when the only worker begins: one with more requests than may be
+/// answered in one go, another with a look at what the last of them stores.
+#[test]
+fn who_sends_many_requests_at_once_holds_up_nobody_else() {
+    const REQUESTS: usize = 240;
+    let listeners = Listeners::bind(SocketAddr::from(([127, 0, 0, 1], 0)), 1).unwrap();
+    let (mut busy, mut other) = (
+        Client::connect(listeners.address),
+        Client::connect(listeners.address),
+    );
+    let id = |number: usize| format!("{number:024}");
+    let requests: Vec<u8> = (0..REQUESTS).flat_map(|n| put(&id(n), 0, b"x")).collect();
+    assert!(requests.len() < 64 * 1024, "they come in one read");
+    busy.send(&requests);
+    other.send(&get(&id(REQUESTS - 1)));
+    let running = serve(listeners, Duration::from_secs(60));
+    assert_eq!(other.answer_to(false), ABSENT);
+    for _ in 0..REQUESTS {
+        assert_eq!(busy.answer_to(false), DONE);
+    }
+    other.send(&get(&id(REQUESTS - 1)));
+    assert_eq!(status(&other.answer_to(false)), "200");
+    running.stop();
 }
 
 /// Whether the peer has left the connection open, without an answer, for a pause.

@@ -258,6 +258,9 @@ impl Exchange<'_> {
         self.stream_body(&mut conn, received, rest)
             .await
             .map_err(Failed::finally)?;
+        if received.is_empty() {
+            received.release();
+        }
         self.wait_anew();
         // The answer's time starts when the whole request is out.
         due_ms = self.deadline.after_ms(self.view.snapshot.timeouts.answer);
@@ -306,7 +309,7 @@ impl Exchange<'_> {
     }
 
     /// Reads the answer and passes it on. `request` starts with the request's head; it is gone
-    /// when the request had a body.
+    /// when its body was streamed, or was a session that is out whole.
     async fn relay(
         &mut self,
         mut conn: Conn,
@@ -545,7 +548,7 @@ impl Exchange<'_> {
         }
     }
 
-    /// `request` is gone if it had a body that was streamed, which no real acquire has.
+    /// `request` is gone only if it had a body, which no real acquire has.
     fn tidy(&self, untidy: Untidy, request: Option<&Buffer>) {
         if let Some(request) = request {
             let target = self.head.target.of(request.filled());

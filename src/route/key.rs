@@ -128,7 +128,7 @@ impl fmt::Debug for SessionKey<'_> {
 /// Decodes a request target and finds the session id in it (protocol 2.3, rules 2 to 8).
 ///
 /// `target` is what stands between method and version, unchanged. Takes time linear in its length
-/// and never more room in `buffer` than that length.
+/// and never more room in `buffer` than twice that length and 16 bytes.
 ///
 /// # Errors
 ///

@@ -311,6 +311,8 @@ impl Service for StateService {
                     break;
                 }
                 received.compact();
+                // Nothing else makes who sends many requests at once wait for the others.
+                tokio::task::consume_budget().await;
             }
         }
     }

@@ -1,5 +1,5 @@
-//! Finding the bytes that divide a head, 32 at a time: each byte is looked at once, and only those
-//! that mean something are looked at again.
+//! Finding the bytes that divide a head, 32 at a time; only those that mean something are looked at
+//! one by one.
 
 use wide::u8x16;
 
