@@ -19,6 +19,7 @@ mod promql;
 mod support;
 
 use std::collections::{BTreeMap, BTreeSet, HashSet};
+use std::path::Path;
 
 use files::{Dashboard, Query, Rule};
 use prometheus::{JOB, Prometheus, promtool};
@@ -267,6 +268,21 @@ fn assert_panels_fit(dashboard: &Dashboard) {
                 );
             }
         }
+    }
+}
+
+/// promtool takes the groups that a file leaves out in a random order.
+#[test]
+fn every_test_of_the_rules_evaluates_the_groups_in_their_order() {
+    let read =
+        |path: &Path| -> serde_yaml::Value { serde_yaml::from_str(&files::text(path)).unwrap() };
+    let rules = read(&files::rules_path());
+    let groups = rules["groups"].as_sequence().unwrap().iter();
+    let names: Vec<_> = groups.map(|group| &group["name"]).collect();
+    for path in files::rule_test_paths() {
+        let file = read(&path);
+        let order = file["group_eval_order"].as_sequence().unwrap();
+        assert!(order.iter().eq(names.iter().copied()), "{}", path.display());
     }
 }
 
