@@ -60,15 +60,16 @@ impl BufferPool {
         }
         let last = free.len() - 1;
         let count = ready!(read(&mut free[last][HEADROOM_BYTES..]))?;
-        let bytes = self.pop(&mut free);
-        let mut buffer = self.empty(bytes.unwrap_or_default());
+        let mut buffer = self.empty(self.pop(&mut free).unwrap_or_default());
         buffer.grow(count);
         Poll::Ready(Ok(buffer))
     }
 
     fn pop(&self, free: &mut Vec<Box<[u8]>>) -> Option<Box<[u8]>> {
         let bytes = free.pop();
-        self.never_used.set(self.never_used.get().min(free.len()));
+        if free.len() < self.never_used.get() {
+            self.never_used.set(free.len());
+        }
         bytes
     }
 
@@ -166,6 +167,7 @@ impl Buffer {
         self.start = HEADROOM_BYTES;
     }
 
+    #[inline]
     fn give_back(&mut self) {
         let bytes = std::mem::take(&mut self.bytes);
         if !bytes.is_empty() {

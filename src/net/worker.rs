@@ -25,6 +25,9 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 /// Threads of a worker for what cannot wait without one: looking up the names of backends.
 const MAX_BLOCKING_THREADS: usize = 4;
 
+/// How long a buffer may be of no use before it is given back, about.
+const SHRINK_MS: u64 = 1000;
+
 /// What a kind of server does with its connections. One instance lives on each worker.
 pub trait Service: 'static {
     /// Serves one connection until it ends.
@@ -285,10 +288,14 @@ fn run_worker<S: Service>(
 /// Drives the worker's clock, its deadlines and the service's housekeeping.
 async fn tick<S: Service>(mut ticks: watch::Receiver<()>, worker: Rc<Worker>, service: Rc<S>) {
     let start = Moment::now();
+    let mut shrink_ms = SHRINK_MS;
     while ticks.changed().await.is_ok() {
         let now_ms = start.elapsed().as_millis() as u64;
         worker.deadlines.advance(now_ms);
-        worker.buffers.shrink();
+        if now_ms >= shrink_ms {
+            shrink_ms = now_ms + SHRINK_MS;
+            worker.buffers.shrink();
+        }
         service.tick(now_ms);
     }
 }

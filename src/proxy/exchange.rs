@@ -18,6 +18,9 @@ use crate::route::BackendIndex;
 use crate::wire::WireError;
 use crate::wire::{self, Digits, Method, Operation, Parsed, RequestHead, ResponseHead, Span};
 
+/// From here on the sessions that are being written would drive each other out of the caches.
+const LARGE_BYTES: u64 = 8 * 1024;
+
 /// A request with a whole head, its route, and the connection that waits for the answer.
 pub(super) struct Exchange<'a> {
     pub(super) service: &'a Rc<ProxyService>,
@@ -241,10 +244,10 @@ impl Exchange<'_> {
         }
         self.shard().sent_bytes.add(at_hand);
         if at_hand == request_bytes {
-            // A session that was written is never sent again, and needs no memory while its answer
-            // is awaited.
-            let is_put = self.head.operation() == Operation::Put;
-            let is_over = is_put && received.len() as u64 == request_bytes;
+            // What was written is never sent again, and needs no memory while its answer is awaited.
+            let is_over = request_bytes >= LARGE_BYTES
+                && received.len() as u64 == request_bytes
+                && self.head.operation() == Operation::Put;
             if is_over {
                 received.release();
             }
@@ -264,6 +267,7 @@ impl Exchange<'_> {
         self.wait_anew();
         // The answer's time starts when the whole request is out.
         due_ms = self.deadline.after_ms(self.view.snapshot.timeouts.answer);
+        self.deadline.arm_at(due_ms);
         // The request is no longer at hand: whatever happens now, it cannot be sent again.
         let answered = self.relay(conn, None, due_ms).await;
         answered.map_err(|failed| Failed::finally(failed.error))
@@ -308,15 +312,14 @@ impl Exchange<'_> {
         }
     }
 
-    /// Reads the answer and passes it on. `request` starts with the request's head; it is gone
-    /// when its body was streamed, or was a session that is out whole.
+    /// Reads the answer, for which the deadline is armed, and passes it on. `request` starts with
+    /// the request's head; it is gone when its body was streamed, or was a large session.
     async fn relay(
         &mut self,
         mut conn: Conn,
         request: Option<&Buffer>,
         due_ms: u64,
     ) -> Result<(), Failed> {
-        self.deadline.arm_at(due_ms);
         let mut answer = match self.read_first(&mut conn).await {
             Ok(answer) => answer,
             Err(error) => return Err(self.nothing_came(error, conn, request)),
