@@ -3,13 +3,10 @@
 the partition map: see benches/README.md."""
 
 import argparse
-import json
 import os
 import pathlib
 import platform
-import signal
 import sys
-import tempfile
 import time
 
 sys.dont_write_bytecode = True
@@ -47,17 +44,7 @@ NARROW_POOL = "limits:\n  idle_backend_connections: 256\n"
 
 def main():
     options = parse()
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
-    try:
-        with tempfile.TemporaryDirectory(prefix="growth-") as folder:
-            try:
-                results = Growth(options, pathlib.Path(folder)).all()
-            finally:
-                processes.end_all()
-    except KeyboardInterrupt:
-        raise SystemExit(130)
-    if options.json:
-        pathlib.Path(options.json).write_text(json.dumps(results, indent=1) + "\n")
+    processes.run_in_folder(lambda folder: Growth(options, folder).all(), options.json)
 
 
 def parse():

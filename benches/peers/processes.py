@@ -1,12 +1,30 @@
 """Processes under test: started on their cores, measured from outside, ended with the run."""
 
+import json
 import os
 import pathlib
 import resource
 import signal
 import subprocess
+import tempfile
 
 STARTED = []
+
+
+def run_in_folder(measure, json_path):
+    """Calls `measure` with an empty folder, ends whatever it has started, Ctrl-C or not, and writes
+    its results to `json_path`, if there is one."""
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        with tempfile.TemporaryDirectory(prefix="peers-") as folder:
+            try:
+                results = measure(pathlib.Path(folder))
+            finally:
+                end_all()
+    except KeyboardInterrupt:
+        raise SystemExit(130)
+    if json_path:
+        pathlib.Path(json_path).write_text(json.dumps(results, indent=1) + "\n")
 
 
 def start(command, cores, **options):

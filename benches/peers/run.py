@@ -3,15 +3,12 @@
 
 import argparse
 import itertools
-import json
 import os
 import pathlib
 import platform
-import signal
 import statistics
 import subprocess
 import sys
-import tempfile
 
 sys.dont_write_bytecode = True
 
@@ -28,17 +25,7 @@ SUBJECTS = ["staterouter", "haproxy", "nginx", "relay", "none"]
 
 def main():
     options = parse()
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
-    try:
-        with tempfile.TemporaryDirectory(prefix="peers-") as folder:
-            try:
-                results = Run(options, folder).all()
-            finally:
-                processes.end_all()
-    except KeyboardInterrupt:
-        raise SystemExit(130)
-    if options.json:
-        pathlib.Path(options.json).write_text(json.dumps(results, indent=1) + "\n")
+    processes.run_in_folder(lambda folder: Run(options, folder).all(), options.json)
 
 
 def parse():
@@ -117,7 +104,7 @@ class Run:
             processes.end(backend)
         if options.sessions:
             self.results["stores"] = stores.compare(
-                pathlib.Path(self.folder), self.programs, options,
+                self.folder, self.programs, options,
                 self.load_cores(1), self.proxy_cores(1),
             )
             print(f"{options.sessions} sessions of 1 KB, locked reads and writes by turns, "

@@ -36,24 +36,18 @@ impl Poll {
     /// Watches both directions of `socket` for changes, beginning with what it is ready for now.
     pub(crate) fn add(&self, socket: impl AsFd, token: usize) -> Result<(), Error> {
         let flags = EventFlags::IN | EventFlags::OUT | EventFlags::RDHUP | EventFlags::ET;
-        Ok(epoll::add(
-            &self.epoll,
-            socket,
-            EventData::new_u64(token as u64),
-            flags,
-        )?)
+        self.watch(socket, token, flags)
     }
 
     /// Watches a listener for as long as connections wait.
     pub(crate) fn add_listener(&self, socket: impl AsFd, token: usize) -> Result<(), Error> {
         // Only one of the threads that share the listener wakes up for a connection.
-        let flags = EventFlags::IN | EventFlags::EXCLUSIVE;
-        Ok(epoll::add(
-            &self.epoll,
-            socket,
-            EventData::new_u64(token as u64),
-            flags,
-        )?)
+        self.watch(socket, token, EventFlags::IN | EventFlags::EXCLUSIVE)
+    }
+
+    fn watch(&self, socket: impl AsFd, token: usize, flags: EventFlags) -> Result<(), Error> {
+        let token = EventData::new_u64(token as u64);
+        Ok(epoll::add(&self.epoll, socket, token, flags)?)
     }
 
     /// Waits until something is ready or the time is over, then hands out what is ready.
