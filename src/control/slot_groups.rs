@@ -1,7 +1,5 @@
 //! The states of all slots, written down: slots in the same state stand together.
 
-use std::collections::HashMap;
-
 use serde::{Deserialize, Serialize};
 
 use crate::handover::{Before, Outdated, Place, SlotState, Stage};
@@ -81,13 +79,16 @@ pub enum GroupError {
 #[must_use]
 pub fn group(slots: &[SlotState]) -> Vec<SlotGroup> {
     let mut groups: Vec<(SlotState, Vec<usize>)> = Vec::new();
-    let mut known: HashMap<SlotState, usize> = HashMap::new();
+    // Few are at one place in different states: looking through them is quicker than hashing.
+    let mut known: [Vec<usize>; 128] = [const { Vec::new() }; 128];
     for (index, slot) in slots.iter().enumerate() {
-        let next = groups.len();
-        let group = *known.entry(*slot).or_insert(next);
-        if group == next {
+        let alike = &mut known[usize::from(slot.first.id())];
+        let group = alike.iter().find(|&&group| groups[group].0 == *slot);
+        let group = group.copied().unwrap_or_else(|| {
+            alike.push(groups.len());
             groups.push((*slot, Vec::new()));
-        }
+            groups.len() - 1
+        });
         groups[group].1.push(index);
     }
     let write = |(slot, indices): (SlotState, Vec<usize>)| SlotGroup::new(&slot, &indices);

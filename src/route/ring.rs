@@ -36,7 +36,8 @@ const TIER_CEILINGS: [u32; 4] = [MAX_WEIGHT, 125, 15, 1];
 /// does not change the order of the light ones. So there is a ring for each tier, and as soon as
 /// all the heavy ones are found the walk goes on where only the lighter ones stand.
 pub(super) struct Ring<'m> {
-    /// The first holds every member, each other one those up to a lower ceiling.
+    /// The first holds every member, each other one those up to a lower ceiling. Nearly always it
+    /// is one: members differ in weight by less.
     tiers: Vec<Tier<'m>>,
 }
 
@@ -53,7 +54,7 @@ impl<'m> Ring<'m> {
         let tiers = TIER_CEILINGS.into_iter().zip(floors);
         Self {
             tiers: tiers
-                .map(|(ceiling, floor)| Tier::new(key, members, ceiling, floor))
+                .filter_map(|(ceiling, floor)| Tier::new(key, members, ceiling, floor))
                 .collect(),
         }
     }
@@ -84,8 +85,17 @@ impl<'m> Ring<'m> {
 }
 
 impl<'m> Tier<'m> {
-    /// A ring of the members up to `ceiling`; those above `floor` are its heavy ones.
-    fn new(key: HashKey, members: &[Member<'m>], ceiling: u32, floor: u32) -> Self {
+    /// A ring of the members up to `ceiling`; those above `floor` are its heavy ones. `None` if
+    /// there are none.
+    fn new(key: HashKey, members: &[Member<'m>], ceiling: u32, floor: u32) -> Option<Self> {
+        let heavy: Vec<BackendIndex> = members
+            .iter()
+            .filter(|member| member.weight > floor && member.weight <= ceiling)
+            .map(|member| member.backend)
+            .collect();
+        if heavy.is_empty() {
+            return None;
+        }
         let nodes = members
             .iter()
             .filter(|member| member.weight <= ceiling)
@@ -94,13 +104,10 @@ impl<'m> Tier<'m> {
                 value: member.backend,
                 quantity: vnode_count(member.weight),
             });
-        let heavy = members
-            .iter()
-            .filter(|m| m.weight > floor && m.weight <= ceiling);
-        Self {
+        Some(Self {
             ring: StaticHashRing::new(KeyedHash(key), nodes),
-            heavy: heavy.map(|member| member.backend).collect(),
-        }
+            heavy,
+        })
     }
 }
 
@@ -182,11 +189,12 @@ mod tests {
                     backend: BackendIndex::new(i as u8),
                 })
                 .collect();
-            let whole = Tier::new(HashKey::DEFAULT, &members, MAX_WEIGHT, 0).ring;
+            let whole = Tier::new(HashKey::DEFAULT, &members, MAX_WEIGHT, 0).unwrap();
             let tiered = Ring::new(HashKey::DEFAULT, &members);
             let mut found = Vec::new();
             for slot in Slot::all().step_by(61) {
                 let expected: Vec<BackendIndex> = whole
+                    .ring
                     .calc_candidates(&SlotPoint(slot))
                     .map(|node| node.value)
                     .collect();
