@@ -26,6 +26,11 @@ pub const SESSIONS: usize = 40;
 const CLIENTS: usize = 16;
 const PAGES_PER_S: f64 = 60.0;
 
+/// A read that comes between the creation of a session and its first lock, in a handover, takes the
+/// flag for nothing: stock servers cannot help it (docs/handover.md, 7). Of some fifty new sessions
+/// hardly ever one meets it.
+const MAX_MISSED_STARTS: u64 = 1;
+
 /// Times for users who never rest: a handover takes 23 s, although no session can have a timeout of
 /// less than a minute.
 pub const SHORT_TIMES: &str = "
@@ -389,7 +394,8 @@ impl Farm {
         assert_no_wrong_answer(&report);
         assert!(report.failures.is_empty(), "{report:#?}");
         assert_eq!(report.failed_pages, 0, "{report:#?}");
-        assert_eq!(report.session_starts, report.new_sessions, "{report:#?}");
+        let started = report.session_starts + missed_starts(&report);
+        assert_eq!(started, report.new_sessions, "{report:#?}");
         assert!(report.new_sessions > SESSIONS as u64, "{report:#?}");
         report
     }
@@ -401,17 +407,23 @@ impl Drop for Farm {
     }
 }
 
+fn missed_starts(report: &FarmReport) -> u64 {
+    report.violations["missed_start"].count
+}
+
 #[track_caller]
 pub fn assert_no_wrong_answer(report: &FarmReport) {
     assert_only_lost(report);
     assert_eq!(report.violations["lost"].count, 0, "{report:#?}");
 }
 
-/// Sessions may be lost; nothing else is wrong.
+/// Sessions may be lost; nothing else is wrong, but for what stock servers cannot give.
 #[track_caller]
 pub fn assert_only_lost(report: &FarmReport) {
     let mut wrong = report.violations.iter();
-    let other = wrong.find(|(kind, finding)| **kind != "lost" && finding.count > 0);
+    let other = wrong
+        .find(|(kind, finding)| !matches!(**kind, "lost" | "missed_start") && finding.count > 0);
     assert!(other.is_none(), "{report:#?}");
+    assert!(missed_starts(report) <= MAX_MISSED_STARTS, "{report:#?}");
     assert_eq!(report.sweep.unwrap().unread, 0, "{report:#?}");
 }
