@@ -7,6 +7,7 @@ the one worker thread; everything is on as it is by default.
 """
 
 import argparse
+import contextlib
 import json
 import pathlib
 import re
@@ -28,10 +29,15 @@ def arguments():
     return parser.parse_args()
 
 
-def start(command):
-    """A running server and its address."""
+@contextlib.contextmanager
+def started(command):
+    """A running server and its address; it has ended afterwards."""
     process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
-    return process, process.stdout.readline().split()[-1]
+    try:
+        yield process, process.stdout.readline().split()[-1]
+    finally:
+        process.terminate()
+        process.wait()
 
 
 def instructions_by_function(directory):
@@ -70,10 +76,13 @@ def calls_by_name(file):
     return max(calls.values(), key=lambda of_thread: of_thread.get("sendto", 0))
 
 
-def run(options, backend, pages):
+def run(options, pages):
     """What one run costs, by function or call, and its number of requests."""
-    with tempfile.TemporaryDirectory() as name:
-        directory = pathlib.Path(name)
+    with contextlib.ExitStack() as stack:
+        directory = pathlib.Path(stack.enter_context(tempfile.TemporaryDirectory()))
+        # Empty in both runs: the sessions of the first would spare the second their creation.
+        listen = ["--listen", "127.0.0.1:0", "--workers", "1"]
+        _, backend = stack.enter_context(started([options.binary, "state-server", *listen]))
         (directory / "map.yaml").write_text(
             f'version: 1\nbackends:\n  - {{name: a, id: 1, address: "{backend}"}}\n'
         )
@@ -85,16 +94,14 @@ def run(options, backend, pages):
         if not options.syscalls:
             out = f"--callgrind-out-file={directory}/callgrind"
             command = ["valgrind", "--tool=callgrind", "--separate-threads=yes", out, *command]
-        proxy, address = start(command)
-        if options.syscalls:
-            trace = ["strace", "-f", "-o", directory / "strace", "-p", str(proxy.pid)]
-            tracer = subprocess.Popen(trace, stderr=subprocess.PIPE, text=True)
-            tracer.stderr.readline()
-        bench = [options.binary, "bench", "--target", address, "--no-sweep", "--json", "--seed", "5"]
-        bench += ["--clients", str(options.clients), "--sessions", str(options.sessions)]
-        report = subprocess.run([*bench, "--pages", str(pages)], capture_output=True, text=True)
-        proxy.terminate()
-        proxy.wait()
+        with started(command) as (proxy, address):
+            if options.syscalls:
+                trace = ["strace", "-f", "-o", directory / "strace", "-p", str(proxy.pid)]
+                tracer = subprocess.Popen(trace, stderr=subprocess.PIPE, text=True)
+                tracer.stderr.readline()
+            bench = [options.binary, "bench", "--target", address, "--no-sweep", "--json", "--seed", "5"]
+            bench += ["--clients", str(options.clients), "--sessions", str(options.sessions)]
+            report = subprocess.run([*bench, "--pages", str(pages)], capture_output=True, text=True)
         if options.syscalls:
             tracer.wait()
             costs = calls_by_name(directory / "strace")
@@ -105,12 +112,8 @@ def run(options, backend, pages):
 
 def main():
     options = arguments()
-    server, backend = start([options.binary, "state-server", "--listen", "127.0.0.1:0", "--workers", "1"])
-    try:
-        short, few = run(options, backend, options.pages)
-        long, many = run(options, backend, 5 * options.pages)
-    finally:
-        server.terminate()
+    short, few = run(options, options.pages)
+    long, many = run(options, 5 * options.pages)
     requests = many - few
     costs = {name: (cost - short.get(name, 0)) / requests for name, cost in long.items()}
     digits = 2 if options.syscalls else 0

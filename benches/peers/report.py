@@ -97,8 +97,6 @@ def goal_table(results):
         if "haproxy" in memory:
             share = mine["start_kb"] / memory["haproxy"]["start_kb"]
             rows.append(goal_row("memory at start", "haproxy", share, 1.0))
-    for title, is_now in backend_ratios(results):
-        rows.append(goal_row(title, "3 backends", is_now, 1.1))
     return text_table(rows)
 
 
@@ -110,18 +108,6 @@ def first_of(results, cell, where):
         and cell["workers"] == min(fewest["workers"])
         and cell["backends"] == min(fewest["backends"])
     )
-
-
-def backend_ratios(results):
-    """CPU time of staterouter with many backends over that with three, other things equal."""
-    key_of = lambda cell: (cell["mode"], cell["workers"], cell["connections"], cell["body_bytes"])
-    few = {key_of(cell): cell for cell in results["closed"] if cell["backends"] == 3}
-    for cell in results["closed"]:
-        base = few.get(key_of(cell))
-        if base and cell["backends"] > 3 and cell["mode"] == "apart":
-            medians = [statistics.median(values(c, "staterouter", CPU)) for c in (cell, base)]
-            title = f"CPU, {cell['backends']} backends, {cell['connections']} connections"
-            yield f"{title}, {cell['body_bytes'] / 1024:g} KB", medians[0] / medians[1]
 
 
 def goal_row(title, other, is_now, bound):

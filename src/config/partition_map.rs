@@ -108,8 +108,8 @@ fn read_partition_map(map: &mut MapReader<'_, '_>) -> Option<PartitionMap> {
     let hash_key = map.optional(
         "hash_key",
         "Secret key under which session ids are hashed to backends, the same in every proxy. Set \
-         one of your own where strangers could choose session ids to crowd one backend; changing \
-         it moves nearly all sessions.",
+         one of your own where strangers could choose session ids to crowd one backend; it cannot \
+         be changed while there are sessions.",
         &HASH_KEY,
         HashKey::DEFAULT,
     );

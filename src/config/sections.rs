@@ -89,7 +89,7 @@ pub(super) fn read_limits(map: &mut MapReader<'_, '_>) -> Limits {
     );
     let client_connections = map.optional(
         "client_connections",
-        "Client connections at a time. Each needs a file descriptor.",
+        "Client connections at a time. Each needs up to two file descriptors.",
         &Integer(1..=1_000_000),
         default.client_connections as u64,
     );

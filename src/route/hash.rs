@@ -13,7 +13,7 @@ const SLOT_BITS: u32 = 14;
 /// The 128-bit key of every hash in routing.
 ///
 /// Clients choose session ids; without the key they cannot aim them at one slot. All proxies of
-/// one farm must use the same key, and a new key moves nearly every session.
+/// one farm must use the same key; under a new one nearly every session would be elsewhere.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub struct HashKey([u8; 16]);
 
