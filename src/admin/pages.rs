@@ -241,7 +241,7 @@ async fn steer(
     query: &Query<'_>,
     control: &ControlHandle,
 ) -> Response<Full<Bytes>> {
-    let order = match steering.order(query) {
+    let (order, is_dry_run) = match steering.order(query) {
         Ok(order) => order,
         Err(problem) => return text(StatusCode::BAD_REQUEST, &problem),
     };
@@ -250,7 +250,12 @@ async fn steer(
     if !backends.any(|backend| backend.name == steering.backend()) {
         return text(StatusCode::NOT_FOUND, "there is no such backend");
     }
-    match control.steer(order).await {
+    let steered = if is_dry_run {
+        control.dry_run(order).await
+    } else {
+        control.steer(order).await
+    };
+    match steered {
         Ok(outcome) if outcome.result == SteerResult::Refused => {
             json(StatusCode::UNPROCESSABLE_ENTITY, &outcome)
         }

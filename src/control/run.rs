@@ -321,6 +321,9 @@ impl Control {
             Command::Steer(order, answer) => {
                 let _ = answer.send(self.steer(&order));
             }
+            Command::DryRun(order, answer) => {
+                let _ = answer.send(self.dry_run(&order));
+            }
             Command::Pool(answer) => {
                 let _ = answer.send(Box::new(self.engine.clone()));
             }

@@ -72,7 +72,8 @@ pub enum ReloadResult {
     Refused,
 }
 
-/// What became of an order about one backend: the answer of `POST /backends/NAME/STATE`.
+/// What became of an order about one backend, or would of one that is not given: the answer of
+/// `POST /backends/NAME/STATE`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct SteerOutcome {
     /// How it ended.
@@ -81,7 +82,7 @@ pub struct SteerOutcome {
     pub backend: String,
     /// The state that was ordered: `active`, `drain`, `off`.
     pub state: &'static str,
-    /// Whether an override of the partition map is in force for this backend now.
+    /// Whether an override of the partition map is in force for this backend now, or would be.
     #[serde(rename = "override")]
     pub is_override: bool,
     /// Slots that are to go to another backend than before.
@@ -96,6 +97,8 @@ pub struct SteerOutcome {
 pub enum SteerResult {
     /// It is in force, and will be after a restart.
     Applied,
+    /// It would be, had it been meant.
+    Accepted,
     /// That was in force already.
     Unchanged,
     /// It is not allowed: what was in force stays so.
