@@ -17,7 +17,7 @@ use super::query::Query;
 use super::site::Site;
 use super::steer::Steering;
 use crate::control::handle::{ControlGone, ControlHandle};
-use crate::control::status::{ReloadResult, Status, SteerResult, Verdict};
+use crate::control::status::{BackendStatus, ReloadResult, Status, SteerResult};
 use crate::metrics::Metrics;
 
 /// Bytes of a request's body where there is no use for one.
@@ -214,12 +214,7 @@ where
 }
 
 fn readiness(status: &Status) -> Response<Full<Bytes>> {
-    let serves = |verdict| verdict != Verdict::Down;
-    if status
-        .backends
-        .iter()
-        .any(|backend| serves(backend.verdict))
-    {
+    if status.backends.iter().any(BackendStatus::serves) {
         text(StatusCode::OK, "ready")
     } else {
         text(StatusCode::SERVICE_UNAVAILABLE, "no backend is up")

@@ -4,6 +4,8 @@
 use serde::Serialize;
 
 use super::slot_groups::StageName;
+use super::steer::name_of;
+use crate::config::BackendState;
 use crate::handover::Stage;
 
 /// The state of the proxy at one moment. Times are Unix time in milliseconds.
@@ -130,7 +132,7 @@ pub struct BackendStatus {
     pub overridden: Option<OverrideStatus>,
     /// Its share relative to the other backends, by the partition map.
     pub weight: u16,
-    /// What its health says.
+    /// What its health says; of one that is off, what it said last.
     pub verdict: Verdict,
     /// Why it is not up, or that nobody has asked it yet, in words; else `null`.
     pub reason: Option<String>,
@@ -152,6 +154,14 @@ pub struct BackendStatus {
     /// What lives there.
     #[serde(flatten)]
     pub load: BackendLoad,
+}
+
+impl BackendStatus {
+    /// Whether requests are sent to it. One that is off is never probed: its verdict is the last one
+    /// that it had.
+    pub fn serves(&self) -> bool {
+        self.state != name_of(BackendState::Off) && self.verdict != Verdict::Down
+    }
 }
 
 /// What lives at a backend, as far as this proxy has seen: estimates, all `null` while nothing is
