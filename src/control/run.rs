@@ -27,6 +27,7 @@ use super::peers::{FirstMeeting, Peers, Said};
 use super::probes::{ProbeResult, Probes};
 use super::replay::{ReplayEvent, Replayed, Replays};
 use super::state_file::{self, StateFileError};
+use super::state_lock::StateLock;
 use super::status::LastReload;
 use super::view::{About, Known, Reasons};
 use super::watch::Watcher;
@@ -56,6 +57,8 @@ pub struct Control {
     /// The slots of the engine as they are on disk, for the peers.
     pub(super) in_force: Arc<[SlotState]>,
     pub(super) state_file: PathBuf,
+    /// As long as this may write it.
+    pub(super) _state_lock: StateLock,
     pub(super) owed: Owed,
     pub(super) replays: Replays,
     pub(super) probes: Probes,
