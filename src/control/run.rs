@@ -381,13 +381,16 @@ impl Control {
             ReplayEvent::Removed(target) => {
                 if let Err(error) = self.owed.replayed(place, &target) {
                     tracing::warn!("{error}");
+                    self.replays.not_noted(place);
                 }
                 self.engine.set_owed(place, self.owed.count(place));
             }
             ReplayEvent::Ended(result) => {
                 let now_ms = self.clock.now_ms();
-                self.replays.ended(place, result.is_err(), now_ms);
-                self.log_replay(place, result);
+                // What is not noted has been told of.
+                if self.replays.ended(place, result.is_err(), now_ms) || result.is_err() {
+                    self.log_replay(place, result);
+                }
             }
         }
     }
