@@ -35,7 +35,7 @@ use crate::backend::RemoveError;
 use crate::config::LogLevel;
 use crate::handover::{Place, SlotState};
 use crate::health::{Change, Verdict};
-use crate::log::LevelHandle;
+use crate::log::{LevelHandle, LogLimit};
 use crate::metrics::{Metrics, Reloads};
 use crate::proxy::{self, Feedback, Report, SharedSnapshot};
 
@@ -81,6 +81,8 @@ pub struct Control {
     pub(super) metrics: Arc<Metrics>,
     /// When it is said again that the state file cannot be written.
     pub(super) complain_ms: u64,
+    /// Lines about removals that are refused: as many as clients ask for.
+    pub(super) refused_removals: LogLimit,
 }
 
 /// What comes in.
@@ -355,7 +357,9 @@ impl Control {
             || match self.owed.append(to, &target) {
                 Ok(()) => true,
                 Err(error) => {
-                    tracing::error!("a removal is refused: {error}");
+                    if let Some(suppressed) = self.refused_removals.allow(self.clock.now_ms()) {
+                        tracing::error!(suppressed, "a removal is refused: {error}");
+                    }
                     false
                 }
             };
@@ -446,3 +450,6 @@ async fn changed(watcher: &mut Option<Watcher>) {
         None => pending().await,
     }
 }
+
+#[cfg(test)]
+mod tests;

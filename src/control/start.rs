@@ -26,7 +26,7 @@ use super::status::{LastReload, ReloadOutcome, ReloadResult};
 use super::steer;
 use super::view::{About, Known, Reasons};
 use crate::config::{Config, PartitionMap};
-use crate::log::LevelHandle;
+use crate::log::{LevelHandle, LogLimit};
 use crate::metrics::{Metrics, Reloads};
 use crate::proxy::{Feedback, SharedSnapshot, share};
 
@@ -165,6 +165,7 @@ pub fn prepare(options: ControlOptions) -> Result<Prepared, ControlError> {
         history,
         metrics: Arc::clone(&ends.metrics),
         complain_ms: 0,
+        refused_removals: LogLimit::default(),
     };
     Ok(Prepared {
         control,
