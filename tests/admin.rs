@@ -238,6 +238,11 @@ fn probes_of_load_balancers_see_life_and_readiness() {
         let reason = ready.body.contains("no backend is up");
         assert_eq!(reason, status == 503, "{}", ready.body);
     }
+    // Nobody asks a backend that is off, so it stays up.
+    let mut off = published([Verdict::Up, Verdict::Down]);
+    off.status.backends[0].state = "off";
+    admin.control.published.send_replace(off.into());
+    assert_eq!(admin.get("/readyz").status, 503);
 }
 
 #[test]

@@ -2,13 +2,14 @@
 
 #![expect(clippy::unwrap_used, reason = "helpers of tests")]
 
+use std::fs;
 use std::path::Path;
 
 use staterouter::config::{Config, PartitionMap};
 use staterouter::control::memory::Memory;
 use staterouter::control::state_file;
 use staterouter::control::status::{BackendStatus, Verdict};
-use staterouter::control::{ControlOptions, prepare};
+use staterouter::control::{ControlError, ControlOptions, Prepared, prepare};
 use staterouter::handover::{Place, SlotState, Stage};
 use staterouter::route::SLOT_COUNT;
 
@@ -20,18 +21,37 @@ fn map() -> PartitionMap {
     PartitionMap::parse(MAP, "map.yaml").unwrap()
 }
 
-/// Both backends as a proxy shows them that begins with this state file.
-fn first_shown(state_file: &Path) -> Vec<BackendStatus> {
+/// A proxy that begins with this state file.
+fn begin(state_file: &Path, map: PartitionMap) -> Result<Prepared, ControlError> {
     let mut config = Config::new("map.yaml");
     config.handover.state_file = state_file.to_owned();
-    let options = ControlOptions {
+    prepare(ControlOptions {
         config,
-        map: map(),
+        map,
         main_file: None,
         level: None,
-    };
-    let prepared = prepare(options).unwrap();
+    })
+}
+
+/// Both backends as a proxy shows them that begins with this state file.
+fn first_shown(state_file: &Path) -> Vec<BackendStatus> {
+    let prepared = begin(state_file, map()).unwrap();
     prepared.ends.handle.published().status.backends.clone()
+}
+
+#[test]
+fn a_state_file_belongs_to_one_proxy_as_long_as_that_runs() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("state");
+    let shop = begin(&path, map()).unwrap();
+    let written = fs::read(&path).unwrap();
+    let other = PartitionMap::parse(MAP.replace("10.0.0", "10.0.1"), "map.yaml").unwrap();
+    let refused = begin(&path, other).unwrap_err().to_string();
+    assert!(refused.contains("another proxy"), "{refused}");
+    assert!(refused.contains(path.to_str().unwrap()), "{refused}");
+    assert_eq!(fs::read(&path).unwrap(), written);
+    drop(shop);
+    assert!(begin(&path, map()).is_ok());
 }
 
 #[test]

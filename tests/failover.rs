@@ -7,6 +7,8 @@
 
 mod support;
 
+use std::cell::RefCell;
+use std::collections::HashSet;
 use std::net::{SocketAddr, TcpListener};
 use std::thread;
 
@@ -74,6 +76,38 @@ fn a_backend_that_missed_a_removal_is_told_of_it_when_it_is_back() {
         "{log}"
     );
     assert!(!log.contains(ID), "{log}");
+}
+
+#[test]
+fn a_removal_that_the_journal_cannot_forget_counts_as_told_once_it_can() {
+    let servers = [Program::state_server(), Program::state_server()];
+    let files = ProxyFiles::new(&servers.each_ref().map(|server| server.address), QUICK);
+    let proxy = files.start();
+    assert_eq!(ask(&proxy, &put(ID, 0, b"session")), "200");
+    let has_it =
+        |server: &&Program| status(&Client::connect(server.address).ask(&get(ID))) == "200";
+    let home = servers.iter().find(has_it).unwrap();
+    home.signal("STOP");
+    wait_for(proxy.admin(), "the other stands in", |status| {
+        slots(status, "away") > 0
+    });
+    assert_eq!(ask(&proxy, &delete(ID, 0)), "404");
+
+    // Stands where the next journal is to be written.
+    let in_the_way = files.path("staterouter.state.owed.new");
+    std::fs::create_dir(&in_the_way).unwrap();
+    home.signal("CONT");
+    let failures = RefCell::new(HashSet::new());
+    let log = proxy.wait_for_log(|line| {
+        if line.contains("cannot write the journal of removals") {
+            failures.borrow_mut().insert(line.to_owned());
+        }
+        failures.borrow().len() == 2
+    });
+    let told = "was told of the removals that it missed";
+    assert!(!log.contains(told), "{log}");
+    std::fs::remove_dir(&in_the_way).unwrap();
+    proxy.wait_for_log(|line| line.contains(told));
 }
 
 /// Files of two proxies over `backends` that know each other.

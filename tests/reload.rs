@@ -260,7 +260,7 @@ fn without_its_memory_or_a_place_for_it_no_proxy_starts() {
         (
             "handover: {state_file: nowhere/state}",
             None,
-            "cannot write the state file",
+            "cannot lock the state file",
         ),
     ] {
         let files = ProxyFiles::new(&NOBODY, extra);

@@ -269,6 +269,81 @@ fn the_command_gives_an_order_to_all_or_to_none() {
 }
 
 #[test]
+fn a_dry_run_says_what_an_order_would_do_and_does_nothing() {
+    let files = ProxyFiles::new(&nobody(), "handover: {max_moved_share: 50}");
+    let proxy = files.start();
+    let before = files.read("staterouter.state");
+    let (code, would) = order(&proxy, "/backends/state-1/drain?dry_run=true");
+    let moved = would["moved_slots"].as_u64().unwrap();
+    assert!((3000..8000).contains(&moved), "{would}");
+    assert_eq!(
+        (code, would),
+        (
+            200,
+            json!({
+                "result": "accepted", "backend": "state-1", "state": "drain", "override": true,
+                "moved_slots": moved, "reason": null
+            })
+        )
+    );
+    let (_, same) = order(&proxy, "/backends/state-1/activate?dry_run=true");
+    assert_eq!(same["result"], "unchanged");
+    let status = admin::status(proxy.admin());
+    assert_eq!(backend(&status, "state-1")["state"], "active");
+    assert_eq!(files.read("staterouter.state"), before);
+
+    assert_eq!(order(&proxy, "/backends/state-1/drain?dry_run=yes").0, 400);
+    assert_eq!(order(&proxy, "/backends/state-4/drain?dry_run=true").0, 404);
+    // What stands in the way of the order stands in the way here: a limit, and the disk.
+    assert_eq!(
+        order(&proxy, "/backends/state-1/drain").1["result"],
+        "applied"
+    );
+    let (code, refused) = order(&proxy, "/backends/state-2/off?dry_run=true");
+    assert_eq!((code, &refused["result"]), (422, &"refused".into()));
+    std::fs::create_dir(files.path("staterouter.state.new")).unwrap();
+    let (code, refused) = order(&proxy, "/backends/state-1/activate?dry_run=true");
+    assert_eq!(code, 422, "{refused}");
+    let reason = refused["reason"].as_str().unwrap();
+    assert!(reason.contains("cannot write the state file"), "{reason}");
+    assert_eq!(refused["override"], true);
+}
+
+#[test]
+fn an_order_that_one_proxy_would_not_take_is_given_to_none() {
+    let willing = ProxyFiles::new(&nobody(), "").serve();
+    let with_token = ProxyFiles::new(
+        &nobody(),
+        "admin: {listen: \"127.0.0.1:0\", token_file: token}",
+    );
+    with_token.replace("token", "0123456789abcdef\n");
+    let guarded = with_token.start();
+    let strict = ProxyFiles::new(&nobody(), "handover: {max_moved_share: 20}").serve();
+    let give = |other: &Program| {
+        let [first, second] = [&willing, other].map(|proxy| proxy.admin().to_string());
+        run(&[
+            "backend", "state-1", "off", "--admin", &first, "--admin", &second,
+        ])
+    };
+    let is_untouched = |proxy: &Program| {
+        let status = admin::status(proxy.admin());
+        backend(&status, "state-1")["state"] == "active"
+    };
+    let (code, stdout, stderr) = give(&guarded);
+    assert_eq!((code, &*stdout), (Some(3), ""), "{stderr}");
+    for wanted in ["it answered 401", "nothing was ordered"] {
+        assert!(stderr.contains(wanted), "{stderr}");
+    }
+    assert!(is_untouched(&willing) && is_untouched(&guarded));
+    let (code, stdout, stderr) = give(&strict);
+    assert_eq!((code, &*stderr), (Some(1), ""), "{stdout}");
+    for wanted in ["more than the 20 %", "nothing was ordered"] {
+        assert!(stdout.contains(wanted), "{stdout}");
+    }
+    assert!(is_untouched(&willing) && is_untouched(&strict));
+}
+
+#[test]
 fn proxies_with_different_overrides_say_so() {
     let server = Program::state_server();
     let times = "timeouts: {connect: 1s, answer: 1s}\n";

@@ -17,7 +17,7 @@ use super::query::Query;
 use super::site::Site;
 use super::steer::Steering;
 use crate::control::handle::{ControlGone, ControlHandle};
-use crate::control::status::{ReloadResult, Status, SteerResult, Verdict};
+use crate::control::status::{BackendStatus, ReloadResult, Status, SteerResult};
 use crate::metrics::Metrics;
 
 /// Bytes of a request's body where there is no use for one.
@@ -214,12 +214,7 @@ where
 }
 
 fn readiness(status: &Status) -> Response<Full<Bytes>> {
-    let serves = |verdict| verdict != Verdict::Down;
-    if status
-        .backends
-        .iter()
-        .any(|backend| serves(backend.verdict))
-    {
+    if status.backends.iter().any(BackendStatus::serves) {
         text(StatusCode::OK, "ready")
     } else {
         text(StatusCode::SERVICE_UNAVAILABLE, "no backend is up")
@@ -241,7 +236,7 @@ async fn steer(
     query: &Query<'_>,
     control: &ControlHandle,
 ) -> Response<Full<Bytes>> {
-    let order = match steering.order(query) {
+    let (order, is_dry_run) = match steering.order(query) {
         Ok(order) => order,
         Err(problem) => return text(StatusCode::BAD_REQUEST, &problem),
     };
@@ -250,7 +245,12 @@ async fn steer(
     if !backends.any(|backend| backend.name == steering.backend()) {
         return text(StatusCode::NOT_FOUND, "there is no such backend");
     }
-    match control.steer(order).await {
+    let steered = if is_dry_run {
+        control.dry_run(order).await
+    } else {
+        control.steer(order).await
+    };
+    match steered {
         Ok(outcome) if outcome.result == SteerResult::Refused => {
             json(StatusCode::UNPROCESSABLE_ENTITY, &outcome)
         }

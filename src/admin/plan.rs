@@ -86,10 +86,15 @@ impl Planner {
         work: impl FnOnce(&Engine) -> T + Send + 'static,
     ) -> Result<T, QuestionError> {
         // Never closed.
-        let _turn = self.0.acquire().await.map_err(|_| QuestionError::Broken)?;
+        let turn = Arc::clone(&self.0).acquire_owned().await;
+        let turn = turn.map_err(|_| QuestionError::Broken)?;
         let pool = control.pool().await?;
-        let worked = tokio::task::spawn_blocking(move || work(&pool)).await;
-        worked.map_err(|_panicked| QuestionError::Broken)
+        // The turn ends with the work: whoever asked may leave before, which ends this future only.
+        let worked = tokio::task::spawn_blocking(move || {
+            let _turn = turn;
+            work(&pool)
+        });
+        worked.await.map_err(|_panicked| QuestionError::Broken)
     }
 }
 
@@ -130,5 +135,50 @@ impl QuestionError {
             Self::Gone(_) => StatusCode::SERVICE_UNAVAILABLE,
             Self::Broken => StatusCode::INTERNAL_SERVER_ERROR,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::mpsc;
+
+    use super::*;
+    use crate::config::{Config, PartitionMap};
+    use crate::control::{ControlOptions, prepare};
+
+    const MAP: &str = "version: 1\nbackends: [{name: a, id: 1, address: '10.0.0.1:1'}]";
+
+    #[tokio::test]
+    async fn a_turn_lasts_as_long_as_the_work_whoever_waits_for_it() {
+        let directory = tempfile::tempdir().unwrap();
+        let mut config = Config::new("map.yaml");
+        config.handover.state_file = directory.path().join("state");
+        let prepared = prepare(ControlOptions {
+            config,
+            map: PartitionMap::parse(MAP, "map.yaml").unwrap(),
+            main_file: None,
+            level: None,
+        });
+        let prepared = prepared.unwrap();
+        let control = prepared.ends.handle;
+        let running = prepared.control.spawn(prepared.inbox).unwrap();
+        let planner = Planner::new();
+        let (begin, mut begun) = tokio::sync::oneshot::channel();
+        let (end, ended) = mpsc::channel::<()>();
+        {
+            let asked = planner.work(&control, move |_| {
+                begin.send(()).unwrap();
+                ended.recv()
+            });
+            tokio::select! {
+                _ = asked => unreachable!("it waits for us"),
+                begun = &mut begun => begun.unwrap(),
+            }
+        }
+        // Whoever asked has left, and the work goes on.
+        assert_eq!(planner.0.available_permits(), 0);
+        end.send(()).unwrap();
+        assert!(planner.work(&control, |_| ()).await.is_ok());
+        running.stop();
     }
 }

@@ -29,21 +29,28 @@ impl<'p> Steering<'p> {
         self.backend
     }
 
-    /// The order with what the query adds to it.
+    /// The order with what the query adds to it, and whether it is a dry run: one that is only to be
+    /// checked.
     ///
     /// # Errors
     /// What is wrong with the query, for people.
-    pub(super) fn order(self, query: &Query<'_>) -> Result<Order, String> {
-        query.only(&["accept_moved_share"])?;
+    pub(super) fn order(self, query: &Query<'_>) -> Result<(Order, bool), String> {
+        query.only(&["accept_moved_share", "dry_run"])?;
+        let is_dry_run = match query.get("dry_run") {
+            None => false,
+            Some("true") => true,
+            Some(_) => return Err("dry_run takes nothing but true".to_owned()),
+        };
         let percent = |text: &str| match text.parse() {
             Ok(percent @ 1..=100) => Ok(percent),
             _ => Err("accept_moved_share is a percentage from 1 to 100".to_owned()),
         };
         let accept_moved_percent = query.get("accept_moved_share").map(percent).transpose()?;
-        Ok(Order {
+        let order = Order {
             backend: self.backend.to_owned(),
             state: self.state,
             accept_moved_percent,
-        })
+        };
+        Ok((order, is_dry_run))
     }
 }

@@ -36,6 +36,15 @@ enum State {
     Off,
 }
 
+/// What a proxy is told.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Step {
+    /// To answer whether it would take the order, from us and as the pool is now.
+    Check,
+    /// To follow it.
+    Give,
+}
+
 /// What a proxy has answered, as far as it is shown.
 #[derive(Debug, Deserialize)]
 struct Outcome {
@@ -59,35 +68,49 @@ pub(super) fn run(args: &BackendArgs) -> Exit {
     ordered.unwrap_or(Exit::CouldNotRun)
 }
 
-/// Gives the order to all proxies, or to none if one of them does not answer: an order that only
+/// Gives the order to all proxies, or to none if one of them would not take it: an order that only
 /// some follow is worse than none.
 async fn order(args: &BackendArgs, token: Option<&AdminToken>) -> Exit {
     let mut clients = args.admins.clients();
-    let asked = ask_all(&mut clients).await;
-    for proxy in &asked {
-        if let Err(failure) = &proxy.report {
-            let admin = &proxy.admin;
-            return output::could_not_run(format_args!(
-                "{admin} cannot be asked, so nothing was ordered: {failure}"
-            ));
-        }
+    let checked = tell_all(args, token, &mut clients, Step::Check).await;
+    if checked != Exit::Fine {
+        return checked;
     }
+    let given = tell_all(args, token, &mut clients, Step::Give).await;
+    if given != Exit::Fine && clients.len() > 1 {
+        output::line("note: not every proxy has the order; give it again");
+    }
+    remind_of_peers(&ask_all(&mut clients).await);
+    given
+}
+
+/// Tells one proxy after the other, and shows what there is to say.
+async fn tell_all(
+    args: &BackendArgs,
+    token: Option<&AdminToken>,
+    clients: &mut [AdminClient],
+    step: Step,
+) -> Exit {
     let mut exit = Exit::Fine;
-    for client in &mut clients {
-        let told = tell(args, token, client).await;
+    for client in clients {
+        let told = tell(args, token, client, step).await;
         match told {
             Ok(outcome) => {
-                output::line(describe(args, client.address(), &outcome));
-                if outcome.reason.is_some() && exit == Exit::Fine {
+                let is_refused = outcome.reason.is_some();
+                if is_refused || step == Step::Give {
+                    let text = describe(args, client.address(), &outcome);
+                    output::line(text + step.so_far());
+                }
+                if is_refused && exit == Exit::Fine {
                     exit = Exit::Finding;
                 }
             }
             Err(problem) => {
-                exit = output::could_not_run(format_args!("{}: {problem}", client.address()));
+                let (admin, so_far) = (client.address(), step.so_far());
+                exit = output::could_not_run(format_args!("{admin}: {problem}{so_far}"));
             }
         }
     }
-    remind_of_peers(&asked);
     exit
 }
 
@@ -95,12 +118,14 @@ async fn tell(
     args: &BackendArgs,
     token: Option<&AdminToken>,
     client: &mut AdminClient,
+    step: Step,
 ) -> Result<Outcome, String> {
     let share = args.accept_moved_share;
-    let query = share.map_or(String::new(), |percent| {
-        format!("?accept_moved_share={percent}")
-    });
-    let path = format!("/backends/{}/{}{query}", args.name, args.state.word());
+    let share = share.map(|percent| format!("accept_moved_share={percent}"));
+    let dry_run = (step == Step::Check).then(|| "dry_run=true".to_owned());
+    let query: Vec<_> = share.into_iter().chain(dry_run).collect();
+    let query = query.join("&");
+    let path = format!("/backends/{}/{}?{query}", args.name, args.state.word());
     let answer = client.post(&path, token, Vec::new()).await;
     let answer = answer.map_err(|error| error.to_string())?;
     match serde_json::from_slice(&answer.body) {
@@ -137,6 +162,16 @@ fn remind_of_peers(asked: &[Asked]) {
             "note: the farm has {farm} proxies; give the order to each (--admin once for each): the \
              others go by the map until they have it"
         ));
+    }
+}
+
+impl Step {
+    /// What a failure in this step means, behind the failure itself.
+    fn so_far(self) -> &'static str {
+        match self {
+            Self::Check => "; nothing was ordered",
+            Self::Give => "",
+        }
     }
 }
 

@@ -259,8 +259,8 @@ pub(super) fn read_handover(map: &mut MapReader<'_, '_>) -> HandoverDraft {
     );
     let state_file = map.optional(
         "state_file",
-        "Where the proxy keeps which sessions are moving, over restarts. A relative path is \
-         relative to the directory of this file.",
+        "Where the proxy keeps which sessions are moving, over restarts; no other proxy may use \
+         it. A relative path is relative to the directory of this file.",
         &FILE_PATH,
         default.state_file,
     );

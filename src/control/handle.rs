@@ -22,6 +22,8 @@ pub enum Command {
     Reload(oneshot::Sender<ReloadOutcome>),
     /// Give a backend another state than the map does and answer how that ended.
     Steer(Order, oneshot::Sender<SteerOutcome>),
+    /// Answer how that would end, and leave everything as it is.
+    DryRun(Order, oneshot::Sender<SteerOutcome>),
     /// Answer with a copy of the pool.
     Pool(oneshot::Sender<Box<Engine>>),
     /// What became of asking a peer.
@@ -113,6 +115,14 @@ impl ControlHandle {
     /// [`ControlGone`].
     pub async fn steer(&self, order: Order) -> Result<SteerOutcome, ControlGone> {
         self.ask(|answer| Command::Steer(order, answer)).await
+    }
+
+    /// What [`Self::steer`] would answer now. Nothing changes by that.
+    ///
+    /// # Errors
+    /// [`ControlGone`].
+    pub async fn dry_run(&self, order: Order) -> Result<SteerOutcome, ControlGone> {
+        self.ask(|answer| Command::DryRun(order, answer)).await
     }
 
     /// A copy of the pool as it is, for questions that take longer than control can wait.

@@ -6,7 +6,8 @@
 //! * [`handle`], [`status`], [`peer`]: what others may ask, and what they are told; `view` and
 //!   `under_way` write it down.
 //! * [`history`]: what has happened in the last minutes.
-//! * [`memory`], [`slot_groups`], [`state_file`], [`owed`]: what is remembered over a restart.
+//! * [`memory`], [`slot_groups`], [`state_file`], [`owed`]: what is remembered over a restart;
+//!   [`state_lock`]: by one proxy.
 //! * [`watch`], [`live`]: files that change, and which of their keys take effect at once; `files`
 //!   reads them.
 //! * [`probes`]: one task per backend that asks whether it is there; `burst` tells which failed
@@ -38,6 +39,7 @@ pub mod slot_groups;
 pub mod slot_view;
 pub mod start;
 pub mod state_file;
+pub mod state_lock;
 pub mod status;
 mod steer;
 pub mod suggest;

@@ -6,9 +6,9 @@
 //! signal. Targets are secrets: only the file's owner may read them.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::fs::{self, File, OpenOptions};
+use std::fs::{self, File, Metadata, OpenOptions};
 use std::io::{self, Write};
-use std::os::unix::fs::OpenOptionsExt;
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
@@ -28,7 +28,8 @@ pub struct Owed {
     path: PathBuf,
     journal: File,
     journal_bytes: u64,
-    /// A write has failed half-way and could not be undone: nothing can be appended.
+    /// A write has failed half-way and could not be undone, or `journal` is no longer the file at
+    /// `path`: nothing can be appended before it has been written anew.
     is_torn: bool,
     targets: BTreeMap<Place, BTreeSet<Vec<u8>>>,
     count: usize,
@@ -104,6 +105,10 @@ impl Owed {
     /// # Errors
     /// [`OwedError::Full`], [`OwedError::Write`]: the removal is not kept.
     pub fn append(&mut self, to: Place, target: &[u8]) -> Result<(), OwedError> {
+        // Then not even what is known must be in the file.
+        if self.is_torn {
+            return Err(self.write_error(io::ErrorKind::InvalidData.into()));
+        }
         if self
             .targets
             .get(&to)
@@ -115,9 +120,6 @@ impl Owed {
         let bytes = self.journal_bytes + line.len() as u64;
         if self.count >= MAX_OWED || bytes > MAX_FILE_BYTES {
             return Err(OwedError::Full);
-        }
-        if self.is_torn {
-            return Err(self.write_error(io::ErrorKind::InvalidData.into()));
         }
         if let Err(problem) = self.journal.write_all(&line) {
             // The next line must not begin where this one broke off.
@@ -187,10 +189,21 @@ impl Owed {
             }
         }
         let written = replace(&self.path, &bytes).and_then(|()| open(&self.path));
-        self.journal = written.map_err(|problem| self.write_error(problem))?;
+        let written = written.map_err(|problem| self.write_error(problem));
+        // What failed after the renaming leaves us a file that nobody will read again.
+        self.is_torn |= written.is_err() && !self.is_in_place();
+        self.journal = written?;
         self.journal_bytes = bytes.len() as u64;
         self.is_torn = false;
         Ok(())
+    }
+
+    /// Whether the journal is still the file that is read after a restart.
+    fn is_in_place(&self) -> bool {
+        let id = |found: Metadata| (found.dev(), found.ino());
+        let in_place = fs::metadata(&self.path).map(id);
+        let ours = self.journal.metadata().map(id);
+        matches!((in_place, ours), (Ok(in_place), Ok(ours)) if in_place == ours)
     }
 
     fn write_error(&self, problem: io::Error) -> OwedError {

@@ -1,6 +1,6 @@
 //! Tells backends that have come back what they missed.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::time::Duration;
 
 use tokio::sync::mpsc;
@@ -38,6 +38,8 @@ pub(super) struct Replays {
     tasks: JoinSet<()>,
     /// When the next may begin; never while one runs.
     next_ms: HashMap<Place, u64>,
+    /// Whose task has reported what could not be noted down.
+    unnoted: HashSet<Place>,
     results: mpsc::Sender<Replayed>,
 }
 
@@ -47,6 +49,7 @@ impl Replays {
         let replays = Self {
             tasks: JoinSet::new(),
             next_ms: HashMap::new(),
+            unnoted: HashSet::new(),
             results,
         };
         (replays, received)
@@ -73,13 +76,21 @@ impl Replays {
         while self.tasks.try_join_next().is_some() {}
     }
 
-    /// The task of this backend has ended.
-    pub(super) fn ended(&mut self, place: Place, is_failure: bool, now_ms: u64) {
-        if is_failure {
+    /// What the task of this backend has done cannot be noted down and will be done again: however
+    /// it ends, it has failed.
+    pub(super) fn not_noted(&mut self, place: Place) {
+        self.unnoted.insert(place);
+    }
+
+    /// The task of this backend has ended. Returns whether all that it did is noted down.
+    pub(super) fn ended(&mut self, place: Place, is_failure: bool, now_ms: u64) -> bool {
+        let is_noted = !self.unnoted.remove(&place);
+        if is_failure || !is_noted {
             self.next_ms.insert(place, now_ms + PAUSE_MS);
         } else {
             self.next_ms.remove(&place);
         }
+        is_noted
     }
 }
 

@@ -27,6 +27,7 @@ use super::peers::{FirstMeeting, Peers, Said};
 use super::probes::{ProbeResult, Probes};
 use super::replay::{ReplayEvent, Replayed, Replays};
 use super::state_file::{self, StateFileError};
+use super::state_lock::StateLock;
 use super::status::LastReload;
 use super::view::{About, Known, Reasons};
 use super::watch::Watcher;
@@ -34,7 +35,7 @@ use crate::backend::RemoveError;
 use crate::config::LogLevel;
 use crate::handover::{Place, SlotState};
 use crate::health::{Change, Verdict};
-use crate::log::LevelHandle;
+use crate::log::{LevelHandle, LogLimit};
 use crate::metrics::{Metrics, Reloads};
 use crate::proxy::{self, Feedback, Report, SharedSnapshot};
 
@@ -56,6 +57,8 @@ pub struct Control {
     /// The slots of the engine as they are on disk, for the peers.
     pub(super) in_force: Arc<[SlotState]>,
     pub(super) state_file: PathBuf,
+    /// As long as this may write it.
+    pub(super) _state_lock: StateLock,
     pub(super) owed: Owed,
     pub(super) replays: Replays,
     pub(super) probes: Probes,
@@ -78,6 +81,8 @@ pub struct Control {
     pub(super) metrics: Arc<Metrics>,
     /// When it is said again that the state file cannot be written.
     pub(super) complain_ms: u64,
+    /// Lines about removals that are refused: as many as clients ask for.
+    pub(super) refused_removals: LogLimit,
 }
 
 /// What comes in.
@@ -321,6 +326,9 @@ impl Control {
             Command::Steer(order, answer) => {
                 let _ = answer.send(self.steer(&order));
             }
+            Command::DryRun(order, answer) => {
+                let _ = answer.send(self.dry_run(&order));
+            }
             Command::Pool(answer) => {
                 let _ = answer.send(Box::new(self.engine.clone()));
             }
@@ -349,7 +357,9 @@ impl Control {
             || match self.owed.append(to, &target) {
                 Ok(()) => true,
                 Err(error) => {
-                    tracing::error!("a removal is refused: {error}");
+                    if let Some(suppressed) = self.refused_removals.allow(self.clock.now_ms()) {
+                        tracing::error!(suppressed, "a removal is refused: {error}");
+                    }
                     false
                 }
             };
@@ -375,13 +385,16 @@ impl Control {
             ReplayEvent::Removed(target) => {
                 if let Err(error) = self.owed.replayed(place, &target) {
                     tracing::warn!("{error}");
+                    self.replays.not_noted(place);
                 }
                 self.engine.set_owed(place, self.owed.count(place));
             }
             ReplayEvent::Ended(result) => {
                 let now_ms = self.clock.now_ms();
-                self.replays.ended(place, result.is_err(), now_ms);
-                self.log_replay(place, result);
+                // What is not noted has been told of.
+                if self.replays.ended(place, result.is_err(), now_ms) || result.is_err() {
+                    self.log_replay(place, result);
+                }
             }
         }
     }
@@ -437,3 +450,6 @@ async fn changed(watcher: &mut Option<Watcher>) {
         None => pending().await,
     }
 }
+
+#[cfg(test)]
+mod tests;

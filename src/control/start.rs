@@ -21,11 +21,12 @@ use super::reload;
 use super::replay::Replays;
 use super::run::{Control, Inbox};
 use super::state_file::{self, StateFileError};
+use super::state_lock::{StateLock, StateLockError};
 use super::status::{LastReload, ReloadOutcome, ReloadResult};
 use super::steer;
 use super::view::{About, Known, Reasons};
 use crate::config::{Config, PartitionMap};
-use crate::log::LevelHandle;
+use crate::log::{LevelHandle, LogLimit};
 use crate::metrics::{Metrics, Reloads};
 use crate::proxy::{Feedback, SharedSnapshot, share};
 
@@ -48,6 +49,9 @@ pub enum ControlError {
     /// The state file cannot be used.
     #[error(transparent)]
     State(#[from] StateFileError),
+    /// The state file cannot be had for this proxy alone.
+    #[error(transparent)]
+    Lock(#[from] StateLockError),
     /// The journal of removals cannot be used.
     #[error(transparent)]
     Owed(#[from] OwedError),
@@ -104,6 +108,7 @@ pub fn prepare(options: ControlOptions) -> Result<Prepared, ControlError> {
         .main_file
         .map(|main| Files::new(main, &options.config, &options.map));
     let state_file = options.config.handover.state_file.clone();
+    let state_lock = StateLock::take(&state_file, &beside(&state_file, ".lock"))?;
     let clock = Clock::start();
     let begun = resume(options.config, options.map, clock)?;
     let (mut engine, last_reload) = (begun.engine, begun.last_reload);
@@ -141,6 +146,7 @@ pub fn prepare(options: ControlOptions) -> Result<Prepared, ControlError> {
         engine,
         in_force,
         state_file,
+        _state_lock: state_lock,
         owed,
         replays,
         probes,
@@ -159,6 +165,7 @@ pub fn prepare(options: ControlOptions) -> Result<Prepared, ControlError> {
         history,
         metrics: Arc::clone(&ends.metrics),
         complain_ms: 0,
+        refused_removals: LogLimit::default(),
     };
     Ok(Prepared {
         control,

@@ -219,7 +219,8 @@ pub fn read(path: &Path) -> Result<Option<Memory>, StateFileError> {
 /// Writes the state: when this returns, it survives the end of the machine.
 ///
 /// # Errors
-/// [`StateFileError::Write`]; the file is as it was.
+/// [`StateFileError::Write`]; the file is as it was, or, if only the directory could not be written
+/// to the disk, it is the new one until the machine ends, and one of both after.
 pub fn write(path: &Path, memory: &Memory) -> Result<(), StateFileError> {
     let failed = |problem: io::Error| StateFileError::Write {
         path: path.to_owned(),
@@ -230,6 +231,8 @@ pub fn write(path: &Path, memory: &Memory) -> Result<(), StateFileError> {
 }
 
 /// Puts `bytes` in the place of what the file at `path` holds, all or nothing, for its owner alone.
+/// After an error in the last step, the directory's way to the disk, the file is the new one;
+/// after any other it is as it was.
 pub(super) fn replace(path: &Path, bytes: &[u8]) -> io::Result<()> {
     let mut temporary = path.as_os_str().to_owned();
     temporary.push(".new");
@@ -247,12 +250,14 @@ pub(super) fn replace(path: &Path, bytes: &[u8]) -> io::Result<()> {
         .open(&temporary)?;
     file.write_all(bytes)?;
     file.sync_all()?;
-    fs::rename(&temporary, path)?;
     let directory = match path.parent() {
         Some(directory) if !directory.as_os_str().is_empty() => directory,
         _ => Path::new("."),
     };
-    File::open(directory)?.sync_all()
+    // Opened before, so that too many open files leave everything as it was.
+    let directory = File::open(directory)?;
+    fs::rename(&temporary, path)?;
+    directory.sync_all()
 }
 
 fn read_bytes(path: &Path) -> Result<Option<Vec<u8>>, StateFileError> {

@@ -4,6 +4,8 @@
 use serde::Serialize;
 
 use super::slot_groups::StageName;
+use super::steer::name_of;
+use crate::config::BackendState;
 use crate::handover::Stage;
 
 /// The state of the proxy at one moment. Times are Unix time in milliseconds.
@@ -72,7 +74,8 @@ pub enum ReloadResult {
     Refused,
 }
 
-/// What became of an order about one backend: the answer of `POST /backends/NAME/STATE`.
+/// What became of an order about one backend, or would of one that is not given: the answer of
+/// `POST /backends/NAME/STATE`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct SteerOutcome {
     /// How it ended.
@@ -81,7 +84,7 @@ pub struct SteerOutcome {
     pub backend: String,
     /// The state that was ordered: `active`, `drain`, `off`.
     pub state: &'static str,
-    /// Whether an override of the partition map is in force for this backend now.
+    /// Whether an override of the partition map is in force for this backend now, or would be.
     #[serde(rename = "override")]
     pub is_override: bool,
     /// Slots that are to go to another backend than before.
@@ -96,6 +99,8 @@ pub struct SteerOutcome {
 pub enum SteerResult {
     /// It is in force, and will be after a restart.
     Applied,
+    /// It would be, had it been meant.
+    Accepted,
     /// That was in force already.
     Unchanged,
     /// It is not allowed: what was in force stays so.
@@ -127,7 +132,7 @@ pub struct BackendStatus {
     pub overridden: Option<OverrideStatus>,
     /// Its share relative to the other backends, by the partition map.
     pub weight: u16,
-    /// What its health says.
+    /// What its health says; of one that is off, what it said last.
     pub verdict: Verdict,
     /// Why it is not up, or that nobody has asked it yet, in words; else `null`.
     pub reason: Option<String>,
@@ -149,6 +154,14 @@ pub struct BackendStatus {
     /// What lives there.
     #[serde(flatten)]
     pub load: BackendLoad,
+}
+
+impl BackendStatus {
+    /// Whether requests are sent to it. One that is off is never probed: its verdict is the last one
+    /// that it had.
+    pub fn serves(&self) -> bool {
+        self.state != name_of(BackendState::Off) && self.verdict != Verdict::Down
+    }
 }
 
 /// What lives at a backend, as far as this proxy has seen: estimates, all `null` while nothing is

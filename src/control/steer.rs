@@ -1,9 +1,10 @@
 //! Orders of an operator about one backend: in force at once, without a change of the files.
 
-use super::engine::Order;
+use super::engine::{Engine, Order};
 use super::history::{Event, EventKind, EventLevel};
 use super::memory::Override;
 use super::run::Control;
+use super::state_file;
 use super::status::{SteerOutcome, SteerResult};
 use crate::config::BackendState;
 
@@ -35,10 +36,42 @@ impl Control {
             result,
             backend: backend.clone(),
             state,
-            is_override: self.overrides(backend),
+            is_override: overrides(&self.engine, backend),
             moved_slots,
             reason,
         }
+    }
+
+    /// What giving that order would do. Nobody sees anything of it, the log included.
+    pub(super) fn dry_run(&self, order: &Order) -> SteerOutcome {
+        let mut next = self.engine.clone();
+        let tried = self.try_dry_run(&mut next, order);
+        let left_with = if tried.is_ok() { &next } else { &self.engine };
+        let is_override = overrides(left_with, &order.backend);
+        let (result, moved_slots, reason) = match tried {
+            Ok(Some(moved_slots)) => (SteerResult::Accepted, moved_slots, None),
+            Ok(None) => (SteerResult::Unchanged, 0, None),
+            Err(reason) => (SteerResult::Refused, 0, Some(reason)),
+        };
+        SteerOutcome {
+            result,
+            backend: order.backend.clone(),
+            state: name_of(order.state),
+            is_override,
+            moved_slots,
+            reason,
+        }
+    }
+
+    fn try_dry_run(&self, next: &mut Engine, order: &Order) -> Result<Option<usize>, String> {
+        let steered = next.steer(order, self.clock.now_ms());
+        let Some(accepted) = steered.map_err(|refused| refused.to_string())? else {
+            return Ok(None);
+        };
+        // A disk that is full would refuse the order, too: it gets what it has.
+        state_file::write(&self.state_file, &self.engine.memory())
+            .map_err(|error| error.to_string())?;
+        Ok(Some(accepted.moved_slots))
     }
 
     fn try_to_steer(&mut self, order: &Order) -> Result<Option<usize>, String> {
@@ -67,11 +100,12 @@ impl Control {
             });
         }
     }
+}
 
-    fn overrides(&self, backend: &str) -> bool {
-        let mut overrides = self.engine.overrides().iter();
-        overrides.any(|known| known.backend == backend)
-    }
+/// Whether an override of this backend is in force.
+fn overrides(engine: &Engine, backend: &str) -> bool {
+    let mut overrides = engine.overrides().iter();
+    overrides.any(|known| known.backend == backend)
 }
 
 /// Logs which overrides have begun and ended between `before` and `now`; by backends what it said.

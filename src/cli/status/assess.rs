@@ -33,11 +33,10 @@ pub(super) fn problems(asked: &[Asked]) -> Vec<String> {
 
 fn of_proxy(report: &Report) -> Vec<String> {
     let mut problems = Vec::new();
-    let nobody_up = |backend: &Backend| backend.verdict == "down";
-    if !report.backends.is_empty() && report.backends.iter().all(nobody_up) {
+    if !report.backends.is_empty() && !report.backends.iter().any(Backend::serves) {
         problems.push("no backend is up: every request is refused".to_owned());
     }
-    let is_missed = |backend: &&Backend| backend.verdict == "down" && backend.state != "off";
+    let is_missed = |backend: &&Backend| !backend.is_off() && !backend.serves();
     let down = report.backends.iter().filter(is_missed);
     problems.extend(down.map(|backend| is_down(report, backend)));
     problems.extend(report.backends.iter().filter_map(is_full));

@@ -178,7 +178,7 @@ fn peers(report: &Report) -> Vec<String> {
 pub(super) fn all_well(reports: &[&Report]) -> String {
     let up = |report: &&Report| {
         let backends = report.backends.iter();
-        backends.filter(|backend| backend.verdict != "down").count()
+        backends.filter(|backend| backend.serves()).count()
     };
     let fewest_up = reports.iter().map(up).min().unwrap_or(0);
     let backends = count(fewest_up, "backend", "backends");

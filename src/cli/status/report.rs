@@ -90,6 +90,18 @@ impl Asked {
     }
 }
 
+impl Backend {
+    /// Whether the partition map or an order has given it up.
+    pub(super) fn is_off(&self) -> bool {
+        self.state == "off"
+    }
+
+    /// Whether requests are sent to it. The verdict on one that is off is the last one that it had.
+    pub(super) fn serves(&self) -> bool {
+        !self.is_off() && self.verdict != "down"
+    }
+}
+
 impl Report {
     /// Reads the body of an answer.
     pub(super) fn read(body: &[u8]) -> Result<(Self, Value), String> {

@@ -59,7 +59,7 @@ fn what_nobody_has_to_get_up_for_is_well() {
         off["override"] = json!({"in_map": "active", "since_ms": 940_000});
     }));
     assert!(
-        text.starts_with("all well: 2 backends up, 4096 slots under way\n"),
+        text.starts_with("all well: 1 backend up, 4096 slots under way\n"),
         "{text}"
     );
     for wanted in [
@@ -93,14 +93,17 @@ fn a_backend_that_is_down_is_named_with_what_that_does() {
 
 #[test]
 fn a_pool_that_serves_nothing_says_so_first() {
-    let asked = [asked(|status| {
-        for index in 0..2 {
-            status["backends"][index]["verdict"] = "down".into();
-        }
-    })];
-    let problems = assess::problems(&asked);
-    assert_eq!(problems.len(), 3);
-    assert!(problems[0].starts_with("no backend is up"), "{problems:?}");
+    // Nobody asks one that is off, so it stays up.
+    for (second, count) in [(("active", "down"), 3), (("off", "up"), 2)] {
+        let asked = [asked(|status| {
+            status["backends"][0]["verdict"] = "down".into();
+            let backend = &mut status["backends"][1];
+            (backend["state"], backend["verdict"]) = (second.0.into(), second.1.into());
+        })];
+        let problems = assess::problems(&asked);
+        assert_eq!(problems.len(), count, "{problems:?}");
+        assert!(problems[0].starts_with("no backend is up"), "{problems:?}");
+    }
 }
 
 #[test]

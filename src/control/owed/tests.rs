@@ -131,6 +131,35 @@ fn what_the_journal_cannot_forget_stays_owed() {
 }
 
 #[test]
+fn nothing_is_promised_once_the_journal_is_not_the_file_that_is_read_again() {
+    let (directory, path) = journal();
+    let mut owed = Owed::open(&path).unwrap();
+    owed.append(place(1), b"a").unwrap();
+    owed.append(place(2), b"b").unwrap();
+    let in_the_way = directory.path().join("state.owed.new");
+    // A failure that leaves the journal where it is harms no other removal.
+    fs::create_dir(&in_the_way).unwrap();
+    assert!(owed.forget(place(1)).is_err());
+    owed.append(place(1), b"c").unwrap();
+    assert_eq!(read(&path).unwrap()[&place(1)].len(), 2);
+
+    // As after one between the renaming and the opening.
+    let renamed = directory.path().join("renamed");
+    fs::copy(&path, &renamed).unwrap();
+    fs::rename(&renamed, &path).unwrap();
+    assert!(owed.forget(place(1)).is_err());
+    for target in [b"a", b"d"] {
+        let error = owed.append(place(1), target).unwrap_err();
+        assert!(matches!(error, OwedError::Write { .. }), "{error}");
+    }
+    fs::remove_dir(&in_the_way).unwrap();
+    owed.forget(place(2)).unwrap();
+    owed.append(place(1), b"d").unwrap();
+    let owed = Owed::open(&path).unwrap();
+    assert_eq!(owed_to(&owed, 1), [b"a", b"c", b"d"]);
+}
+
+#[test]
 fn a_directory_that_is_not_there_is_an_error() {
     let (directory, _path) = journal();
     let path = directory.path().join("none").join("state.owed");
