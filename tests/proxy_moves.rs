@@ -6,7 +6,7 @@ mod support;
 use staterouter::handover::{NO_LOCK, Stage};
 use support::answers::{DONE, locked_item};
 use support::backend::{ABSENT, Backend, BackendConnection};
-use support::client::{Client, acquire, delete, release};
+use support::client::{Client, acquire, delete, get, release};
 use support::tags::tag;
 use support::{Program, ProxyFiles, admin, slots};
 
@@ -27,7 +27,9 @@ struct Scene {
 impl Scene {
     fn new() -> Self {
         let [earlier, owner] = [(); 2].map(|()| Backend::start());
-        let files = ProxyFiles::new(&[earlier.address, owner.address], "");
+        // Idle for ever: a connection that was kept must not be taken for one that was given up.
+        let extra = "timeouts: {backend_idle: 1h}";
+        let files = ProxyFiles::new(&[earlier.address, owner.address], extra);
         slots::put_all(&files, Stage::Move2, 2, 1);
         let proxy = files.serve();
         Self {
@@ -135,5 +137,50 @@ handover: {settle: 1m, failover_after: 1m}";
         at_owner.write(DONE);
         at_owner.expect(&acquire(id), &locked_item(7, &body));
         assert_eq!(client.answer_to(false), locked_item(tag(2, 7), &body));
+    }
+}
+
+/// A body where the protocol has none.
+fn with_body(request: &[u8]) -> Vec<u8> {
+    let headers = &request[..request.len() - 2];
+    [headers, b"Content-Length: 4\r\n\r\nbody"].concat()
+}
+
+/// A backend that overlooks the body would take it for a request, and answer it to whoever is next.
+#[test]
+fn a_search_puts_no_connection_back_after_a_body_that_may_not_have_been_read() {
+    for (request, behind_it) in [
+        // A read that moves its item asks for it with a request of the proxy's own.
+        (with_body(&get(ID)), acquire(ID)),
+        (with_body(&acquire(ID)), with_body(&acquire(ID))),
+    ] {
+        let mut scene = Scene::new();
+        scene.client.send(&request);
+        let mut first = scene.owner.accept();
+        first.expect(&request, ABSENT);
+        let mut behind = scene.earlier.accept();
+        behind.expect(&behind_it, ABSENT);
+        let mut again = scene.owner.accept();
+        again.expect(&request, ABSENT);
+        assert_eq!(scene.client.answer_to(false), ABSENT);
+        assert!(first.is_closed());
+        assert!(again.is_closed());
+    }
+}
+
+#[test]
+fn an_insertion_that_was_refused_costs_its_connection() {
+    for status in ["400 Bad Request", "500 Oops", "503 Busy"] {
+        let mut scene = Scene::new();
+        scene.client.send(&acquire(ID));
+        let mut at_owner = scene.owner.accept();
+        at_owner.expect(&acquire(ID), ABSENT);
+        let mut at_earlier = scene.earlier.accept();
+        at_earlier.expect(&acquire(ID), &locked_item(2, b"body"));
+        read_put(&mut at_owner, 4);
+        let refusal = format!("{status}\r\nContent-Length: 0\r\n\r\n");
+        at_owner.write(refusal.as_bytes());
+        assert_eq!(scene.client.until_closed(), b"", "{status}");
+        assert!(at_owner.is_closed(), "{status}");
     }
 }

@@ -34,6 +34,8 @@ pub(super) struct Caller<'a> {
 pub(super) struct Call<'a> {
     pub(super) bytes: &'a [u8],
     pub(super) operation: Operation,
+    /// Length of the body that `bytes` end with.
+    pub(super) body_bytes: u64,
     /// Sending it twice harms nobody.
     pub(super) is_repeatable: bool,
 }
@@ -43,6 +45,8 @@ pub(super) struct Answered {
     pub(super) conn: Conn,
     pub(super) bytes: Buffer,
     pub(super) head: ResponseHead,
+    /// Its connection may serve another request once it is read whole.
+    keeps_connection: bool,
 }
 
 /// No answer.
@@ -132,7 +136,18 @@ impl Caller<'_> {
         loop {
             let parsed = ResponseHead::parse(bytes.filled(), max_head_bytes, is_head);
             match parsed.map_err(ProxyError::Garbage)? {
-                Parsed::Complete(head) => return Ok(Answered { conn, bytes, head }),
+                Parsed::Complete(head) => {
+                    return Ok(Answered {
+                        conn,
+                        bytes,
+                        head,
+                        keeps_connection: leaves_nothing_behind(
+                            call.operation,
+                            call.body_bytes,
+                            &head,
+                        ),
+                    });
+                }
                 Parsed::Partial => {
                     let more = conn.read_more(&mut bytes, self.deadline).await;
                     more.map_err(ProxyError::Answer)?;
@@ -143,12 +158,28 @@ impl Caller<'_> {
 
     /// Puts the connection of an answer without a body back for the next request.
     pub(super) fn finish(&self, to: BackendIndex, answered: Answered) {
-        let Answered { conn, bytes, head } = answered;
-        let is_over = bytes.len() == head.head_bytes && head.announced_bytes == 0;
-        if is_over {
-            self.view.pool(to).put(conn, self.deadline.now_ms());
+        let is_whole = answered.bytes.len() == answered.head.head_bytes;
+        if is_whole && answered.head.body_bytes == 0 && answered.keeps_connection {
+            let now_ms = self.deadline.now_ms();
+            self.view.pool(to).put(answered.conn, now_ms);
         }
     }
+}
+
+/// Whether a backend has certainly read the whole request and sent all it will send once the answer
+/// is read, so that nothing of this exchange can pass for the answer to the next one. Every
+/// connection that is to serve another request has to pass this, whoever asked.
+///
+/// Stock servers always do. One that overlooks a body where the protocol has none would take it for
+/// a request; one that sends a body after a HEAD sends it late.
+pub(super) fn leaves_nothing_behind(
+    operation: Operation,
+    request_body_bytes: u64,
+    answer: &ResponseHead,
+) -> bool {
+    let stored_or_locked = matches!(answer.status, 200 | 423);
+    let is_read = request_body_bytes == 0 || operation == Operation::Put && stored_or_locked;
+    is_read && answer.announced_bytes == answer.body_bytes
 }
 
 impl Answered {

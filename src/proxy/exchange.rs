@@ -4,7 +4,7 @@ use std::cell::Cell;
 use std::rc::Rc;
 use std::time::Duration;
 
-use super::call::ABSURD_AGE_S;
+use super::call::{self, ABSURD_AGE_S};
 use super::error::{ProxyError, Unanswered};
 use super::service::{ProxyService, View};
 use super::tidy::{self, Untidy};
@@ -469,7 +469,8 @@ impl Exchange<'_> {
         let operation = self.head.operation();
         let lock = head.lock_taken(answer.filled());
         let lock = lock.filter(|_| operation == Operation::Acquire);
-        let keeps_connection = self.leaves_nothing_behind(head);
+        let body_bytes = self.head.body_bytes;
+        let keeps_connection = call::leaves_nothing_behind(operation, body_bytes, head);
         let before = answer.len() as u64;
         self.tag(head, answer)
             .inspect_err(|_| self.give_back(lock, request))?;
@@ -530,18 +531,6 @@ impl Exchange<'_> {
             let now_ms = self.deadline.now_ms();
             self.view.pool(self.backend).put(conn, now_ms);
         }
-    }
-
-    /// Whether the backend has certainly read the whole request and sent all it will send, so that
-    /// nothing of this exchange can pass for the answer to the next one.
-    ///
-    /// Stock servers always do. One that overlooks a body where the protocol has none would take
-    /// it for a request; one that sends a body after a HEAD sends it late.
-    fn leaves_nothing_behind(&self, answer: &ResponseHead) -> bool {
-        let stored_or_locked = matches!(answer.status, 200 | 423);
-        let is_read = self.head.body_bytes == 0
-            || self.head.operation() == Operation::Put && stored_or_locked;
-        is_read && answer.announced_bytes == answer.body_bytes
     }
 
     /// Gives back the lock of an answer whose client did not get all of it.

@@ -122,6 +122,7 @@ impl Seek<'_> {
         let call = Call {
             bytes,
             operation: head.operation(),
+            body_bytes: head.body_bytes,
             is_repeatable: head.operation().is_repeatable(),
         };
         let answered = self.caller().call(backend, call).await;
@@ -142,7 +143,13 @@ impl Seek<'_> {
             &mut bytes,
             &self.request(operation, lock_cookie, received.filled()),
         );
-        self.send(backend, operation, &bytes).await
+        let call = Call {
+            bytes: &bytes,
+            operation,
+            body_bytes: 0,
+            is_repeatable: matches!(operation, Operation::Touch | Operation::Release),
+        };
+        self.send(backend, call).await
     }
 
     /// Locks the item for a request that asked for no lock, and holds the answer.
@@ -157,6 +164,7 @@ impl Seek<'_> {
         let call = Call {
             bytes: &bytes,
             operation: Operation::Acquire,
+            body_bytes: 0,
             is_repeatable: false,
         };
         let answered = self.caller().call(backend, call).await;
@@ -219,11 +227,11 @@ impl Seek<'_> {
             ..self.request(Operation::Put, 0, received.filled())
         };
         let mut bytes = Vec::new();
-        let body_bytes = held.answered.head.body_bytes as usize;
-        wire::encode_request_head(&mut bytes, &request, body_bytes);
+        let body_bytes = held.answered.head.body_bytes;
+        wire::encode_request_head(&mut bytes, &request, body_bytes as usize);
         self.moving = Some((MoveStep::Insert, held.backend));
         let view = self.exchange.view;
-        let taking = view.snapshot.moves.take(body_bytes as u64);
+        let taking = view.snapshot.moves.take(body_bytes);
         self.exchange.deadline.arm_at(self.due_ms);
         let Ok(_memory) = self.exchange.deadline.guard(taking).await else {
             return Err(self.crowded(held, received));
@@ -237,7 +245,13 @@ impl Seek<'_> {
         })?;
         let from = held.backend;
         self.caller().finish(from, held.answered);
-        let seen = self.send(backend, Operation::Put, &bytes).await?;
+        let call = Call {
+            bytes: &bytes,
+            operation: Operation::Put,
+            body_bytes,
+            is_repeatable: false,
+        };
+        let seen = self.send(backend, call).await?;
         if matches!(seen, Seen::Done { .. }) {
             self.moving = Some((MoveStep::Take, from));
         }
@@ -256,18 +270,8 @@ impl Seek<'_> {
         }
     }
 
-    async fn send(
-        &self,
-        backend: BackendIndex,
-        operation: Operation,
-        bytes: &[u8],
-    ) -> Result<Seen, Unanswered> {
+    async fn send(&self, backend: BackendIndex, call: Call<'_>) -> Result<Seen, Unanswered> {
         let caller = self.caller();
-        let call = Call {
-            bytes,
-            operation,
-            is_repeatable: matches!(operation, Operation::Touch | Operation::Release),
-        };
         let answered = caller.call(backend, call).await;
         let answered =
             answered.map_err(|CallFailed { error, .. }| Unanswered { error, backend })?;
@@ -330,6 +334,7 @@ impl Seek<'_> {
             conn,
             mut bytes,
             mut head,
+            ..
         } = answered;
         if let Some(flags) = head.action_flags.filter(|_| clear_flag) {
             bytes.remove_line(flags);

@@ -145,6 +145,7 @@ async fn send(
     let call = Call {
         bytes: &bytes,
         operation,
+        body_bytes: 0,
         is_repeatable: operation == Operation::Release,
     };
     match caller.call(backend, call).await {
