@@ -140,6 +140,30 @@ handover: {settle: 1m, failover_after: 1m}";
     }
 }
 
+/// A connection per session would use up the ports of the proxy's machine.
+#[test]
+fn sessions_are_moved_over_the_same_connections() {
+    let mut scene = Scene::new();
+    let (mut at_owner, mut at_earlier) = (None, None);
+    for (number, body_bytes) in (1..).zip([4, 200_000, 0, 4]) {
+        let id = format!("q3m1zt0xk4vdw2hn5sbyr0a{number}");
+        let body = vec![b'x'; body_bytes];
+        scene.client.send(&acquire(&id));
+        let at_owner = at_owner.get_or_insert_with(|| scene.owner.accept());
+        at_owner.expect(&acquire(&id), ABSENT);
+        let at_earlier = at_earlier.get_or_insert_with(|| scene.earlier.accept());
+        at_earlier.expect(&acquire(&id), &locked_item(2, &body));
+        read_put(at_owner, body_bytes);
+        at_owner.write(DONE);
+        at_owner.expect(&acquire(&id), &locked_item(7, &body));
+        let moved = locked_item(tag(2, 7), &body);
+        assert!(scene.client.answer_to(false) == moved, "another answer");
+        at_earlier.expect(&delete(&id, 2), DONE);
+    }
+    scene.owner.assert_nobody_connected();
+    scene.earlier.assert_nobody_connected();
+}
+
 /// A body where the protocol has none.
 fn with_body(request: &[u8]) -> Vec<u8> {
     let headers = &request[..request.len() - 2];

@@ -45,6 +45,8 @@ pub(super) struct Answered {
     pub(super) conn: Conn,
     pub(super) bytes: Buffer,
     pub(super) head: ResponseHead,
+    /// How much of it is still to be taken out of `bytes` and `conn`.
+    unread_bytes: u64,
     /// Its connection may serve another request once it is read whole.
     keeps_connection: bool,
 }
@@ -141,6 +143,7 @@ impl Caller<'_> {
                         conn,
                         bytes,
                         head,
+                        unread_bytes: head.body_bytes.saturating_add(head.head_bytes as u64),
                         keeps_connection: leaves_nothing_behind(
                             call.operation,
                             call.body_bytes,
@@ -156,10 +159,10 @@ impl Caller<'_> {
         }
     }
 
-    /// Puts the connection of an answer without a body back for the next request.
+    /// Puts the connection of an answer that is there whole, read or not, back for the next request.
     pub(super) fn finish(&self, to: BackendIndex, answered: Answered) {
-        let is_whole = answered.bytes.len() == answered.head.head_bytes;
-        if is_whole && answered.head.body_bytes == 0 && answered.keeps_connection {
+        let is_whole = answered.bytes.len() as u64 == answered.unread_bytes;
+        if is_whole && answered.keeps_connection {
             let now_ms = self.deadline.now_ms();
             self.view.pool(to).put(answered.conn, now_ms);
         }
@@ -215,7 +218,7 @@ impl Answered {
             .unwrap_or(20)
     }
 
-    /// Appends the body to `out`.
+    /// Takes the body out and appends it to `out`.
     pub(super) async fn read_body(
         &mut self,
         caller: &Caller<'_>,
@@ -232,8 +235,10 @@ impl Answered {
         loop {
             let part = rest.min(self.bytes.len());
             out.extend_from_slice(&self.bytes.filled()[..part]);
+            self.bytes.consume(part);
             rest -= part;
             if rest == 0 {
+                self.unread_bytes = 0;
                 return Ok(());
             }
             self.bytes.clear();
