@@ -238,7 +238,7 @@ fn a_client_that_stops_reading_is_closed_and_holds_up_nobody() {
 }
 
 #[test]
-fn an_answer_over_the_body_limit_costs_both_connections() {
+fn an_answer_over_the_body_limit_costs_both_connections_and_leaves_no_lock() {
     let (proxy, backend) = one_backend("limits: {body: 1KiB}");
     let longest = item(&[b'x'; 1024]);
     let mut client = Client::connect(proxy.address);
@@ -248,13 +248,16 @@ fn an_answer_over_the_body_limit_costs_both_connections() {
     assert_eq!(client.answer_to(false), longest);
     drop(connection);
     for length in [1025, 1 << 40, u64::MAX] {
-        let announced = format!("200 OK\r\nContent-Length: {length}\r\n\r\nx");
+        let announced = format!("200 OK\r\nLockCookie: 5\r\nContent-Length: {length}\r\n\r\nx");
         let mut client = Client::connect(proxy.address);
         client.send(&acquire(ID));
         let mut connection = backend.accept();
         connection.expect(&acquire(ID), announced.as_bytes());
         assert_eq!(client.until_closed(), b"", "{length}");
         assert!(connection.is_closed(), "{length}");
+        // Nobody learned of the lock.
+        let release = release(ID, 5);
+        assert_eq!(backend.accept().read(release.len()), release, "{length}");
     }
 }
 

@@ -26,9 +26,12 @@ struct Scene {
 
 impl Scene {
     fn new() -> Self {
-        let [earlier, owner] = [(); 2].map(|()| Backend::start());
         // Idle for ever: a connection that was kept must not be taken for one that was given up.
-        let extra = "timeouts: {backend_idle: 1h}";
+        Self::with("timeouts: {backend_idle: 1h}")
+    }
+
+    fn with(extra: &str) -> Self {
+        let [earlier, owner] = [(); 2].map(|()| Backend::start());
         let files = ProxyFiles::new(&[earlier.address, owner.address], extra);
         slots::put_all(&files, Stage::Move2, 2, 1);
         let proxy = files.serve();
@@ -162,6 +165,35 @@ fn sessions_are_moved_over_the_same_connections() {
     }
     scene.owner.assert_nobody_connected();
     scene.earlier.assert_nobody_connected();
+}
+
+/// It would lock its user out until the takeover, for a request that may not even have asked for a
+/// lock.
+#[test]
+fn a_session_that_does_not_come_whole_stays_where_it_is_without_the_lock() {
+    let item = locked_item(2, &[b'x'; 2000]);
+    let part = &item[..item.len() - 1000];
+    let late = "timeouts: {connect: 1s, answer: 2s}";
+    let too_large = "limits: {body: 1KiB}";
+    for (extra, request, is_ended_by_proxy) in [
+        ("", get(ID), false),
+        (late, acquire(ID), true),
+        (too_large, get(ID), true),
+    ] {
+        let mut scene = Scene::with(extra);
+        scene.client.send(&request);
+        scene.owner.accept().expect(&request, ABSENT);
+        let mut at_earlier = scene.earlier.accept();
+        at_earlier.expect(&acquire(ID), part);
+        if is_ended_by_proxy {
+            assert!(at_earlier.is_closed(), "{extra}");
+        } else {
+            at_earlier.close();
+        }
+        assert_eq!(scene.client.until_closed(), b"", "{extra}");
+        scene.earlier.accept().expect(&release(ID, 2), DONE);
+        scene.owner.assert_nobody_connected();
+    }
 }
 
 /// A body where the protocol has none.

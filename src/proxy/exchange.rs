@@ -451,8 +451,8 @@ impl Exchange<'_> {
         }
     }
 
-    /// Tags the lock cookie of a whole head; the body it announces must be within the limit. A lock
-    /// that cannot be tagged is given back. `request` starts with the request's head, if it is still
+    /// Tags the lock cookie of a whole head; the body it announces must be within the limit. The lock
+    /// of an answer that cannot be passed on is given back. `request` starts with the request's head, if it is still
     /// there.
     pub(super) fn remaining(
         &mut self,
@@ -460,15 +460,16 @@ impl Exchange<'_> {
         answer: &mut Buffer,
         request: Option<&Buffer>,
     ) -> Result<Remaining, ProxyError> {
+        let operation = self.head.operation();
+        let lock = head.lock_taken(answer.filled());
+        let lock = lock.filter(|_| operation == Operation::Acquire);
         let max_bytes = self.view.snapshot.head_limits.max_body_bytes;
         if head.body_bytes > max_bytes {
+            self.give_back(lock, request);
             return Err(ProxyError::Garbage(WireError::BodyTooLarge { max_bytes }));
         }
         self.observe(head, answer);
         self.progress.outcome = Outcome::of_status(head.status);
-        let operation = self.head.operation();
-        let lock = head.lock_taken(answer.filled());
-        let lock = lock.filter(|_| operation == Operation::Acquire);
         let body_bytes = self.head.body_bytes;
         let keeps_connection = call::leaves_nothing_behind(operation, body_bytes, head);
         let before = answer.len() as u64;

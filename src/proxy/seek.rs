@@ -229,22 +229,20 @@ impl Seek<'_> {
         let mut bytes = Vec::new();
         let body_bytes = held.answered.head.body_bytes;
         wire::encode_request_head(&mut bytes, &request, body_bytes as usize);
-        self.moving = Some((MoveStep::Insert, held.backend));
-        let view = self.exchange.view;
-        let taking = view.snapshot.moves.take(body_bytes);
+        let from = held.backend;
+        self.moving = Some((MoveStep::Insert, from));
+        let head = &held.answered.head;
+        let lock = head.lock_taken(held.answered.bytes.filled());
+        let stays = |error| self.stays_behind(from, lock, error, received);
+        let taking = self.exchange.view.snapshot.moves.take(body_bytes);
         self.exchange.deadline.arm_at(self.due_ms);
         let Ok(_memory) = self.exchange.deadline.guard(taking).await else {
-            return Err(self.crowded(held, received));
+            return Err(stays(ProxyError::Crowded));
         };
         let caller = self.caller();
-        let read = held.answered.read_body(&caller, held.backend, &mut bytes);
-        let read = read.await;
-        read.map_err(|error| Unanswered {
-            error,
-            backend: held.backend,
-        })?;
-        let from = held.backend;
-        self.caller().finish(from, held.answered);
+        let read = held.answered.read_body(&caller, from, &mut bytes);
+        read.await.map_err(stays)?;
+        caller.finish(from, held.answered);
         let call = Call {
             bytes: &bytes,
             operation: Operation::Put,
@@ -258,16 +256,19 @@ impl Seek<'_> {
         Ok(seen)
     }
 
-    /// There was no memory to move the item in time. It stays where it is, without the lock.
-    fn crowded(&self, held: Held, received: &Buffer) -> Unanswered {
-        let Held { answered, backend } = held;
-        if let Some(cookie) = answered.head.lock_taken(answered.bytes.filled()) {
-            self.tidy_at(backend, Untidy::Lock(cookie), received);
+    /// The item could not be had whole in time. Nothing of it has been sent anywhere: it stays where
+    /// it is, without the lock.
+    fn stays_behind(
+        &self,
+        at: BackendIndex,
+        lock: Option<u32>,
+        error: ProxyError,
+        received: &Buffer,
+    ) -> Unanswered {
+        if let Some(cookie) = lock {
+            self.tidy_at(at, Untidy::Lock(cookie), received);
         }
-        Unanswered {
-            error: ProxyError::Crowded,
-            backend,
-        }
+        Unanswered { error, backend: at }
     }
 
     async fn send(&self, backend: BackendIndex, call: Call<'_>) -> Result<Seen, Unanswered> {
