@@ -171,7 +171,10 @@ impl Exchange<'_> {
     pub(super) fn unanswered(&mut self, error: ProxyError) -> Unanswered {
         if self.progress.asked.take().is_some() {
             let operation = self.head.operation();
-            self.shard().exchanges.count(operation, Outcome::Failed);
+            match error {
+                ProxyError::Client(_) => self.shard().broken_off.increment(),
+                _ => self.shard().exchanges.count(operation, Outcome::Failed),
+            }
         }
         Unanswered {
             error,
