@@ -3,10 +3,14 @@
 
 mod support;
 
+use std::time::Duration;
+
 use staterouter::handover::{NO_LOCK, Stage};
 use support::answers::{DONE, locked_item};
 use support::backend::{ABSENT, Backend, BackendConnection};
 use support::client::{Client, acquire, delete, get, release};
+use support::metrics::Scrape;
+use support::system::wait_until;
 use support::tags::tag;
 use support::{Program, ProxyFiles, admin, slots};
 
@@ -18,7 +22,7 @@ LockDate: 636000000000000000\r\nLockAge: 0\r\nLockCookie: 2\r\n\
 Cache-Control: private\r\nContent-Length: 0\r\n\r\n";
 
 struct Scene {
-    _proxy: Program,
+    proxy: Program,
     client: Client,
     earlier: Backend,
     owner: Backend,
@@ -37,7 +41,7 @@ impl Scene {
         let proxy = files.serve();
         Self {
             client: Client::connect(proxy.address),
-            _proxy: proxy,
+            proxy,
             earlier,
             owner,
         }
@@ -194,6 +198,35 @@ fn a_session_that_does_not_come_whole_stays_where_it_is_without_the_lock() {
         scene.earlier.accept().expect(&release(ID, 2), DONE);
         scene.owner.assert_nobody_connected();
     }
+}
+
+#[test]
+fn the_time_that_a_session_takes_to_arrive_is_not_the_proxys_own() {
+    const HELD_UP: Duration = Duration::from_secs(1);
+    let mut scene = Scene::new();
+    scene.client.send(&acquire(ID));
+    let mut at_owner = scene.owner.accept();
+    at_owner.expect(&acquire(ID), ABSENT);
+    let mut at_earlier = scene.earlier.accept();
+    let item = locked_item(2, b"body");
+    let (begin, end) = item.split_at(item.len() - 2);
+    at_earlier.expect(&acquire(ID), begin);
+    std::thread::sleep(HELD_UP);
+    at_earlier.write(end);
+    read_put(&mut at_owner, 4);
+    at_owner.write(DONE);
+    at_owner.expect(&acquire(ID), &locked_item(7, b"body"));
+    assert_eq!(
+        scene.client.answer_to(false),
+        locked_item(tag(2, 7), b"body")
+    );
+    let overhead = |what| {
+        let series = format!("staterouter_proxy_overhead_seconds_{what}");
+        Scrape::of(scene.proxy.admin()).value(&series)
+    };
+    wait_until("it counts", || overhead("count") == 1.0);
+    let own_s = overhead("sum");
+    assert!(own_s < HELD_UP.as_secs_f64(), "{own_s}");
 }
 
 /// A body where the protocol has none.

@@ -74,7 +74,7 @@ impl Caller<'_> {
         shard.begun.increment();
         let answered = self.exchange(to, call).await;
         let took = asked.elapsed();
-        self.waited.set(self.waited.get() + took);
+        self.has_waited(took);
         let outcome = match &answered {
             Ok(answered) => {
                 shard.duration.observe(took);
@@ -85,6 +85,10 @@ impl Caller<'_> {
         };
         shard.exchanges.count(call.operation, outcome);
         answered
+    }
+
+    fn has_waited(&self, took: Duration) {
+        self.waited.set(self.waited.get() + took);
     }
 
     async fn exchange(&self, to: BackendIndex, call: Call<'_>) -> Result<Answered, CallFailed> {
@@ -242,7 +246,9 @@ impl Answered {
                 return Ok(());
             }
             self.bytes.clear();
+            let asked = Moment::now();
             let more = self.conn.read_more(&mut self.bytes, caller.deadline).await;
+            caller.has_waited(asked.elapsed());
             more.map_err(ProxyError::Answer)?;
             let received = self.bytes.len() as u64;
             caller.view.shard(from).received_bytes.add(received);
