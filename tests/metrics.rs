@@ -278,6 +278,22 @@ fn a_dead_pooled_connection_counts_as_a_retry_and_one_exchange() {
     );
 }
 
+/// Nobody should look for a fault at a backend whose clients send half a request.
+#[test]
+fn a_client_that_leaves_within_its_body_counts_for_itself_alone() {
+    let backend = Backend::start();
+    let proxy = proxy(&[backend.address], "");
+    let mut client = Client::connect(proxy.address);
+    client.send(&put(ID, 0, &[7; 200_000])[..100_000]);
+    let mut connection = backend.accept();
+    connection.read(1000);
+    client.close();
+    let scrape = wait_for(&proxy, &requests("state-1", "put", "failed"), 1.0);
+    assert_outcomes(&scrape, "staterouter_backend_requests_total", &[]);
+    let busy = "staterouter_backend_connections{backend=\"state-1\",state=\"busy\"}";
+    assert_eq!(scrape.value(busy), 0.0);
+}
+
 #[test]
 fn an_overdue_lock_counts_once_per_page_that_waits() {
     let backend = Backend::start();

@@ -18,7 +18,7 @@ use support::client::{Client, acquire, body, get, put, release, status};
 use support::system::{
     open_files, peak_resident_bytes, raise_open_files, reset_on_drop, resident_bytes, wait_until,
 };
-use support::{Program, proxy};
+use support::{Program, admin, proxy};
 
 const ID: &str = "q3m1zt0xk4vdw2hn5sbyr0ac";
 
@@ -238,7 +238,7 @@ fn a_client_that_stops_reading_is_closed_and_holds_up_nobody() {
 }
 
 #[test]
-fn an_answer_over_the_body_limit_costs_both_connections() {
+fn an_answer_over_the_body_limit_costs_both_connections_and_leaves_no_lock() {
     let (proxy, backend) = one_backend("limits: {body: 1KiB}");
     let longest = item(&[b'x'; 1024]);
     let mut client = Client::connect(proxy.address);
@@ -248,13 +248,16 @@ fn an_answer_over_the_body_limit_costs_both_connections() {
     assert_eq!(client.answer_to(false), longest);
     drop(connection);
     for length in [1025, 1 << 40, u64::MAX] {
-        let announced = format!("200 OK\r\nContent-Length: {length}\r\n\r\nx");
+        let announced = format!("200 OK\r\nLockCookie: 5\r\nContent-Length: {length}\r\n\r\nx");
         let mut client = Client::connect(proxy.address);
         client.send(&acquire(ID));
         let mut connection = backend.accept();
         connection.expect(&acquire(ID), announced.as_bytes());
         assert_eq!(client.until_closed(), b"", "{length}");
         assert!(connection.is_closed(), "{length}");
+        // Nobody learned of the lock.
+        let release = release(ID, 5);
+        assert_eq!(backend.accept().read(release.len()), release, "{length}");
     }
 }
 
@@ -349,4 +352,31 @@ fn a_backend_connection_that_nobody_needs_is_closed_and_a_new_one_opened() {
         assert_eq!(client.answer_to(false), ABSENT);
         assert!(connection.is_closed());
     }
+}
+
+/// Every handover would last for as long as anybody cares to say.
+#[test]
+fn only_the_timeout_of_a_session_that_was_stored_counts() {
+    let (proxy, backend) = one_backend("");
+    let refused = b"400 Bad Request\r\nContent-Length: 0\r\n\r\n";
+    let mut client = Client::connect(proxy.address);
+    let mut kept = None;
+    for (minutes, body_bytes, answer) in [
+        (4_000_000_000_u64, 4, &refused[..]),
+        (480, 4, refused),
+        (4_000_000_000, 4, DONE),
+        (525_601, 4, DONE),
+        (45, 200_000, DONE),
+    ] {
+        let text = String::from_utf8(put(ID, 0, &vec![b'x'; body_bytes])).unwrap();
+        let request = text.replace("Timeout:20\r\n", &format!("Timeout:{minutes}\r\n"));
+        client.send(request.as_bytes());
+        let mut connection = kept.take().unwrap_or_else(|| backend.accept());
+        connection.expect(request.as_bytes(), answer);
+        assert_eq!(client.answer_to(false), answer);
+        kept = Some(connection).filter(|_| answer == DONE);
+    }
+    admin::wait_for(proxy.admin(), "45 minutes", |status| {
+        status["longest_session_timeout_minutes"] == 45
+    });
 }

@@ -3,10 +3,14 @@
 
 mod support;
 
+use std::time::Duration;
+
 use staterouter::handover::{NO_LOCK, Stage};
 use support::answers::{DONE, locked_item};
 use support::backend::{ABSENT, Backend, BackendConnection};
-use support::client::{Client, acquire, delete, release};
+use support::client::{Client, acquire, delete, get, release};
+use support::metrics::Scrape;
+use support::system::wait_until;
 use support::tags::tag;
 use support::{Program, ProxyFiles, admin, slots};
 
@@ -18,7 +22,7 @@ LockDate: 636000000000000000\r\nLockAge: 0\r\nLockCookie: 2\r\n\
 Cache-Control: private\r\nContent-Length: 0\r\n\r\n";
 
 struct Scene {
-    _proxy: Program,
+    proxy: Program,
     client: Client,
     earlier: Backend,
     owner: Backend,
@@ -26,13 +30,18 @@ struct Scene {
 
 impl Scene {
     fn new() -> Self {
+        // Idle for ever: a connection that was kept must not be taken for one that was given up.
+        Self::with("timeouts: {backend_idle: 1h}")
+    }
+
+    fn with(extra: &str) -> Self {
         let [earlier, owner] = [(); 2].map(|()| Backend::start());
-        let files = ProxyFiles::new(&[earlier.address, owner.address], "");
+        let files = ProxyFiles::new(&[earlier.address, owner.address], extra);
         slots::put_all(&files, Stage::Move2, 2, 1);
         let proxy = files.serve();
         Self {
             client: Client::connect(proxy.address),
-            _proxy: proxy,
+            proxy,
             earlier,
             owner,
         }
@@ -135,5 +144,132 @@ handover: {settle: 1m, failover_after: 1m}";
         at_owner.write(DONE);
         at_owner.expect(&acquire(id), &locked_item(7, &body));
         assert_eq!(client.answer_to(false), locked_item(tag(2, 7), &body));
+    }
+}
+
+/// A connection per session would use up the ports of the proxy's machine.
+#[test]
+fn sessions_are_moved_over_the_same_connections() {
+    let mut scene = Scene::new();
+    let (mut at_owner, mut at_earlier) = (None, None);
+    for (number, body_bytes) in (1..).zip([4, 200_000, 0, 4]) {
+        let id = format!("q3m1zt0xk4vdw2hn5sbyr0a{number}");
+        let body = vec![b'x'; body_bytes];
+        scene.client.send(&acquire(&id));
+        let at_owner = at_owner.get_or_insert_with(|| scene.owner.accept());
+        at_owner.expect(&acquire(&id), ABSENT);
+        let at_earlier = at_earlier.get_or_insert_with(|| scene.earlier.accept());
+        at_earlier.expect(&acquire(&id), &locked_item(2, &body));
+        read_put(at_owner, body_bytes);
+        at_owner.write(DONE);
+        at_owner.expect(&acquire(&id), &locked_item(7, &body));
+        let moved = locked_item(tag(2, 7), &body);
+        assert!(scene.client.answer_to(false) == moved, "another answer");
+        at_earlier.expect(&delete(&id, 2), DONE);
+    }
+    scene.owner.assert_nobody_connected();
+    scene.earlier.assert_nobody_connected();
+}
+
+/// It would lock its user out until the takeover, for a request that may not even have asked for a
+/// lock.
+#[test]
+fn a_session_that_does_not_come_whole_stays_where_it_is_without_the_lock() {
+    let item = locked_item(2, &[b'x'; 2000]);
+    let part = &item[..item.len() - 1000];
+    let late = "timeouts: {connect: 1s, answer: 2s}";
+    let too_large = "limits: {body: 1KiB}";
+    for (extra, request, is_ended_by_proxy) in [
+        ("", get(ID), false),
+        (late, acquire(ID), true),
+        (too_large, get(ID), true),
+    ] {
+        let mut scene = Scene::with(extra);
+        scene.client.send(&request);
+        scene.owner.accept().expect(&request, ABSENT);
+        let mut at_earlier = scene.earlier.accept();
+        at_earlier.expect(&acquire(ID), part);
+        if is_ended_by_proxy {
+            assert!(at_earlier.is_closed(), "{extra}");
+        } else {
+            at_earlier.close();
+        }
+        assert_eq!(scene.client.until_closed(), b"", "{extra}");
+        scene.earlier.accept().expect(&release(ID, 2), DONE);
+        scene.owner.assert_nobody_connected();
+    }
+}
+
+#[test]
+fn the_time_that_a_session_takes_to_arrive_is_not_the_proxys_own() {
+    const HELD_UP: Duration = Duration::from_secs(1);
+    let mut scene = Scene::new();
+    scene.client.send(&acquire(ID));
+    let mut at_owner = scene.owner.accept();
+    at_owner.expect(&acquire(ID), ABSENT);
+    let mut at_earlier = scene.earlier.accept();
+    let item = locked_item(2, b"body");
+    let (begin, end) = item.split_at(item.len() - 2);
+    at_earlier.expect(&acquire(ID), begin);
+    std::thread::sleep(HELD_UP);
+    at_earlier.write(end);
+    read_put(&mut at_owner, 4);
+    at_owner.write(DONE);
+    at_owner.expect(&acquire(ID), &locked_item(7, b"body"));
+    assert_eq!(
+        scene.client.answer_to(false),
+        locked_item(tag(2, 7), b"body")
+    );
+    let overhead = |what| {
+        let series = format!("staterouter_proxy_overhead_seconds_{what}");
+        Scrape::of(scene.proxy.admin()).value(&series)
+    };
+    wait_until("it counts", || overhead("count") == 1.0);
+    let own_s = overhead("sum");
+    assert!(own_s < HELD_UP.as_secs_f64(), "{own_s}");
+}
+
+/// A body where the protocol has none.
+fn with_body(request: &[u8]) -> Vec<u8> {
+    let headers = &request[..request.len() - 2];
+    [headers, b"Content-Length: 4\r\n\r\nbody"].concat()
+}
+
+/// A backend that overlooks the body would take it for a request, and answer it to whoever is next.
+#[test]
+fn a_search_puts_no_connection_back_after_a_body_that_may_not_have_been_read() {
+    for (request, behind_it) in [
+        // A read that moves its item asks for it with a request of the proxy's own.
+        (with_body(&get(ID)), acquire(ID)),
+        (with_body(&acquire(ID)), with_body(&acquire(ID))),
+    ] {
+        let mut scene = Scene::new();
+        scene.client.send(&request);
+        let mut first = scene.owner.accept();
+        first.expect(&request, ABSENT);
+        let mut behind = scene.earlier.accept();
+        behind.expect(&behind_it, ABSENT);
+        let mut again = scene.owner.accept();
+        again.expect(&request, ABSENT);
+        assert_eq!(scene.client.answer_to(false), ABSENT);
+        assert!(first.is_closed());
+        assert!(again.is_closed());
+    }
+}
+
+#[test]
+fn an_insertion_that_was_refused_costs_its_connection() {
+    for status in ["400 Bad Request", "500 Oops", "503 Busy"] {
+        let mut scene = Scene::new();
+        scene.client.send(&acquire(ID));
+        let mut at_owner = scene.owner.accept();
+        at_owner.expect(&acquire(ID), ABSENT);
+        let mut at_earlier = scene.earlier.accept();
+        at_earlier.expect(&acquire(ID), &locked_item(2, b"body"));
+        read_put(&mut at_owner, 4);
+        let refusal = format!("{status}\r\nContent-Length: 0\r\n\r\n");
+        at_owner.write(refusal.as_bytes());
+        assert_eq!(scene.client.until_closed(), b"", "{status}");
+        assert!(at_owner.is_closed(), "{status}");
     }
 }

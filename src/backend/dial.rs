@@ -9,6 +9,7 @@ use tokio::task::JoinHandle;
 use tokio::time::{Instant, timeout_at};
 
 use super::ConnectError;
+use super::resolve::SLOW_LOOKUP;
 use crate::config::{BackendAddress, BackendHost};
 use crate::health::Failure;
 use crate::wire::{Parsed, ResponseHead, WireError};
@@ -43,6 +44,8 @@ pub struct Dialer {
     /// The lookup of the host name, when the last caller did not live to see its end. There is one
     /// at most: each that hangs keeps a thread.
     looking_up: Option<JoinHandle<io::Result<Vec<SocketAddr>>>>,
+    /// The last good answer, used when the next one fails or is slow.
+    known: Vec<SocketAddr>,
     /// Kept the last connection attempt waiting in vain; it is tried last.
     hanging: Option<SocketAddr>,
 }
@@ -53,6 +56,7 @@ impl Dialer {
         Self {
             address,
             looking_up: None,
+            known: Vec::new(),
             hanging: None,
         }
     }
@@ -88,17 +92,32 @@ impl Dialer {
         let lookup = self
             .looking_up
             .get_or_insert_with(|| tokio::spawn(look_up(name.clone(), port)));
-        let found = timeout_at(due, lookup)
-            .await
-            .map_err(|_elapsed| ConnectError::TimedOut)?;
-        self.looking_up = None;
-        found
-            .unwrap_or_else(|failed| Err(failed.into()))
-            .map_err(ConnectError::Unresolved)
+        let wait_until = match self.known.is_empty() {
+            true => due,
+            false => due.min(Instant::now() + SLOW_LOOKUP),
+        };
+        let failed = match timeout_at(wait_until, lookup).await {
+            Ok(ended) => {
+                self.looking_up = None;
+                match ended.unwrap_or_else(|panicked| Err(panicked.into())) {
+                    Ok(found) => {
+                        self.known = found;
+                        return Ok(self.known.clone());
+                    }
+                    Err(error) => ConnectError::Unresolved(error),
+                }
+            }
+            Err(_elapsed) => ConnectError::TimedOut,
+        };
+        match self.known.is_empty() {
+            true => Err(failed),
+            false => Ok(self.known.clone()),
+        }
     }
 }
 
-async fn look_up(name: String, port: u16) -> io::Result<Vec<SocketAddr>> {
+/// The addresses that the system knows for a host name.
+pub(super) async fn look_up(name: String, port: u16) -> io::Result<Vec<SocketAddr>> {
     let found = tokio::net::lookup_host((name, port)).await?;
     Ok(found.collect())
 }
@@ -196,6 +215,21 @@ mod tests {
             let failure = failure(&mut dialer, SHORT).await;
             assert_eq!(failure, Some(Failure::ConnectTimedOut));
             assert_eq!(dialer.looking_up.as_ref().map(JoinHandle::id), Some(id));
+        }
+    }
+
+    #[tokio::test]
+    async fn the_last_good_answer_outlives_a_name_service_that_fails_or_hangs() {
+        let good = TcpListener::bind("127.0.0.1:0").unwrap();
+        let found = vec![good.local_addr().unwrap()];
+        let mut dialer = named();
+        for lookup in [
+            tokio::spawn(async { Ok(found) }),
+            tokio::spawn(async { Err(io::ErrorKind::NotFound.into()) }),
+            tokio::spawn(std::future::pending()),
+        ] {
+            dialer.looking_up = Some(lookup);
+            assert_eq!(failure(&mut dialer, PATIENT).await, None);
         }
     }
 

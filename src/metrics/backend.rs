@@ -70,10 +70,13 @@ impl Outcomes {
 pub struct BackendShard {
     /// Requests of clients, by their final answer.
     pub requests: Outcomes,
-    /// Exchanges that ended.
+    /// Exchanges that ended, but for those that are broken off.
     pub exchanges: Outcomes,
     /// Exchanges that began.
     pub begun: Counter,
+    /// Exchanges that the client broke off before the backend had the whole request: they say nothing
+    /// about the backend.
+    pub broken_off: Counter,
     /// Exchanges that were tried again on a fresh connection.
     pub retries: Counter,
     /// From the request going out to the head of its answer, connecting and a retry included.
@@ -104,6 +107,7 @@ impl Default for BackendShard {
             requests: Outcomes::default(),
             exchanges: Outcomes::default(),
             begun: Counter::default(),
+            broken_off: Counter::default(),
             retries: Counter::default(),
             duration: Histogram::new(&BACKEND_BOUNDS_NS),
             received_bytes: Counter::default(),

@@ -191,7 +191,8 @@ fn expose_traffic(out: &mut Exposition, backend: &PoolBackend) {
         out.count(family, [name], backend.metrics.sum(number));
     }
     // In this order: what ends in between has begun before.
-    let ended = backend.metrics.sum(|shard| shard.exchanges.total());
+    let ended = |shard: &BackendShard| shard.exchanges.total() + shard.broken_off.get();
+    let ended = backend.metrics.sum(ended);
     let begun = backend.metrics.sum(|shard| shard.begun.get());
     let busy = begun.saturating_sub(ended);
     let idle = backend.metrics.sum(|shard| shard.idle.get());

@@ -125,9 +125,19 @@ impl Deadline {
         self.now_ms() + limit.as_millis() as u64 + TICK_MS
     }
 
+    /// The limit, as [`Self::arm_at`] set it.
+    pub fn due_ms(&self) -> u64 {
+        self.table.slots.borrow()[self.key].due_ms
+    }
+
     /// The worker's coarse clock.
     pub fn now_ms(&self) -> u64 {
         self.table.now_ms()
+    }
+
+    /// One more of the same worker, not armed.
+    pub fn another(&self) -> Self {
+        self.table.register()
     }
 
     /// Whether the limit is reached; if not, the task of `cx` is woken when it is.

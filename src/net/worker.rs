@@ -108,11 +108,6 @@ impl ConnectionCap {
         })
     }
 
-    /// Connections open now.
-    pub fn open(&self) -> usize {
-        self.open.load(Ordering::Relaxed)
-    }
-
     fn try_take(self: &Arc<Self>) -> Option<Place> {
         let take = |open| (open < self.max).then_some(open + 1);
         self.open

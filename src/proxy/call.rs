@@ -34,6 +34,8 @@ pub(super) struct Caller<'a> {
 pub(super) struct Call<'a> {
     pub(super) bytes: &'a [u8],
     pub(super) operation: Operation,
+    /// Length of the body that `bytes` end with.
+    pub(super) body_bytes: u64,
     /// Sending it twice harms nobody.
     pub(super) is_repeatable: bool,
 }
@@ -43,6 +45,10 @@ pub(super) struct Answered {
     pub(super) conn: Conn,
     pub(super) bytes: Buffer,
     pub(super) head: ResponseHead,
+    /// How much of it is still to be taken out of `bytes` and `conn`.
+    unread_bytes: u64,
+    /// Its connection may serve another request once it is read whole.
+    keeps_connection: bool,
 }
 
 /// No answer.
@@ -68,7 +74,7 @@ impl Caller<'_> {
         shard.begun.increment();
         let answered = self.exchange(to, call).await;
         let took = asked.elapsed();
-        self.waited.set(self.waited.get() + took);
+        self.has_waited(took);
         let outcome = match &answered {
             Ok(answered) => {
                 shard.duration.observe(took);
@@ -79,6 +85,10 @@ impl Caller<'_> {
         };
         shard.exchanges.count(call.operation, outcome);
         answered
+    }
+
+    fn has_waited(&self, took: Duration) {
+        self.waited.set(self.waited.get() + took);
     }
 
     async fn exchange(&self, to: BackendIndex, call: Call<'_>) -> Result<Answered, CallFailed> {
@@ -132,7 +142,19 @@ impl Caller<'_> {
         loop {
             let parsed = ResponseHead::parse(bytes.filled(), max_head_bytes, is_head);
             match parsed.map_err(ProxyError::Garbage)? {
-                Parsed::Complete(head) => return Ok(Answered { conn, bytes, head }),
+                Parsed::Complete(head) => {
+                    return Ok(Answered {
+                        conn,
+                        bytes,
+                        head,
+                        unread_bytes: head.body_bytes.saturating_add(head.head_bytes as u64),
+                        keeps_connection: leaves_nothing_behind(
+                            call.operation,
+                            call.body_bytes,
+                            &head,
+                        ),
+                    });
+                }
                 Parsed::Partial => {
                     let more = conn.read_more(&mut bytes, self.deadline).await;
                     more.map_err(ProxyError::Answer)?;
@@ -141,14 +163,30 @@ impl Caller<'_> {
         }
     }
 
-    /// Puts the connection of an answer without a body back for the next request.
+    /// Puts the connection of an answer that is there whole, read or not, back for the next request.
     pub(super) fn finish(&self, to: BackendIndex, answered: Answered) {
-        let Answered { conn, bytes, head } = answered;
-        let is_over = bytes.len() == head.head_bytes && head.announced_bytes == 0;
-        if is_over {
-            self.view.pool(to).put(conn, self.deadline.now_ms());
+        let is_whole = answered.bytes.len() as u64 == answered.unread_bytes;
+        if is_whole && answered.keeps_connection {
+            let now_ms = self.deadline.now_ms();
+            self.view.pool(to).put(answered.conn, now_ms);
         }
     }
+}
+
+/// Whether a backend has certainly read the whole request and sent all it will send once the answer
+/// is read, so that nothing of this exchange can pass for the answer to the next one. Every
+/// connection that is to serve another request has to pass this, whoever asked.
+///
+/// Stock servers always do. One that overlooks a body where the protocol has none would take it for
+/// a request; one that sends a body after a HEAD sends it late.
+pub(super) fn leaves_nothing_behind(
+    operation: Operation,
+    request_body_bytes: u64,
+    answer: &ResponseHead,
+) -> bool {
+    let stored_or_locked = matches!(answer.status, 200 | 423);
+    let is_read = request_body_bytes == 0 || operation == Operation::Put && stored_or_locked;
+    is_read && answer.announced_bytes == answer.body_bytes
 }
 
 impl Answered {
@@ -184,7 +222,7 @@ impl Answered {
             .unwrap_or(20)
     }
 
-    /// Appends the body to `out`.
+    /// Takes the body out and appends it to `out`.
     pub(super) async fn read_body(
         &mut self,
         caller: &Caller<'_>,
@@ -201,12 +239,16 @@ impl Answered {
         loop {
             let part = rest.min(self.bytes.len());
             out.extend_from_slice(&self.bytes.filled()[..part]);
+            self.bytes.consume(part);
             rest -= part;
             if rest == 0 {
+                self.unread_bytes = 0;
                 return Ok(());
             }
             self.bytes.clear();
+            let asked = Moment::now();
             let more = self.conn.read_more(&mut self.bytes, caller.deadline).await;
+            caller.has_waited(asked.elapsed());
             more.map_err(ProxyError::Answer)?;
             let received = self.bytes.len() as u64;
             caller.view.shard(from).received_bytes.add(received);

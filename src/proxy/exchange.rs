@@ -4,7 +4,7 @@ use std::cell::Cell;
 use std::rc::Rc;
 use std::time::Duration;
 
-use super::call::ABSURD_AGE_S;
+use super::call;
 use super::error::{ProxyError, Unanswered};
 use super::service::{ProxyService, View};
 use super::tidy::{self, Untidy};
@@ -50,6 +50,8 @@ pub(super) struct Progress {
     asked: Option<Moment>,
     /// Of the answer that is passed on.
     outcome: Outcome,
+    /// What a PUT asks for; 0 without a number that can be one.
+    pub(super) timeout_minutes: u32,
 }
 
 /// A request whose answer was passed on.
@@ -93,6 +95,7 @@ impl Default for Progress {
             has_overhead: false,
             asked: None,
             outcome: Outcome::Failed,
+            timeout_minutes: 0,
         }
     }
 }
@@ -100,7 +103,7 @@ impl Default for Progress {
 impl Exchange<'_> {
     /// What the request at the start of `received` asks for, as far as the handover depends on it.
     /// One that is none of the six operations is answered alike everywhere, as a look is.
-    pub(super) fn request(&self, received: &[u8]) -> Request {
+    pub(super) fn request(&mut self, received: &[u8]) -> Request {
         let number =
             |value: Option<Span>| value.and_then(|value| wire::decimal(value.of(received)));
         let cookie = || {
@@ -121,7 +124,9 @@ impl Exchange<'_> {
             Operation::Remove => Request::Remove(cookie()),
             Operation::Touch | Operation::Unknown => Request::Touch,
             Operation::Put => {
-                self.service.saw_timeout(number(self.head.timeout));
+                let minutes = number(self.head.timeout);
+                let minutes = minutes.and_then(|minutes| u32::try_from(minutes).ok());
+                self.progress.timeout_minutes = minutes.unwrap_or(0);
                 let is_create = number(self.head.extra_flags).is_some_and(|flags| flags & 1 == 1);
                 if is_create {
                     Request::Create
@@ -171,7 +176,10 @@ impl Exchange<'_> {
     pub(super) fn unanswered(&mut self, error: ProxyError) -> Unanswered {
         if self.progress.asked.take().is_some() {
             let operation = self.head.operation();
-            self.shard().exchanges.count(operation, Outcome::Failed);
+            match error {
+                ProxyError::Client(_) => self.shard().broken_off.increment(),
+                _ => self.shard().exchanges.count(operation, Outcome::Failed),
+            }
         }
         Unanswered {
             error,
@@ -179,7 +187,7 @@ impl Exchange<'_> {
         }
     }
 
-    fn shard(&self) -> &BackendShard {
+    pub(super) fn shard(&self) -> &BackendShard {
         self.view.shard(self.backend)
     }
 
@@ -451,8 +459,8 @@ impl Exchange<'_> {
         }
     }
 
-    /// Tags the lock cookie of a whole head; the body it announces must be within the limit. A lock
-    /// that cannot be tagged is given back. `request` starts with the request's head, if it is still
+    /// Tags the lock cookie of a whole head; the body it announces must be within the limit. The lock
+    /// of an answer that cannot be passed on is given back. `request` starts with the request's head, if it is still
     /// there.
     pub(super) fn remaining(
         &mut self,
@@ -460,16 +468,18 @@ impl Exchange<'_> {
         answer: &mut Buffer,
         request: Option<&Buffer>,
     ) -> Result<Remaining, ProxyError> {
-        let max_bytes = self.view.snapshot.head_limits.max_body_bytes;
-        if head.body_bytes > max_bytes {
-            return Err(ProxyError::Garbage(WireError::BodyTooLarge { max_bytes }));
-        }
-        self.observe(head, answer);
-        self.progress.outcome = Outcome::of_status(head.status);
         let operation = self.head.operation();
         let lock = head.lock_taken(answer.filled());
         let lock = lock.filter(|_| operation == Operation::Acquire);
-        let keeps_connection = self.leaves_nothing_behind(head);
+        let max_bytes = self.view.snapshot.head_limits.max_body_bytes;
+        if head.body_bytes > max_bytes {
+            self.give_back(lock, request);
+            return Err(ProxyError::Garbage(WireError::BodyTooLarge { max_bytes }));
+        }
+        self.observe(head, answer.filled());
+        self.progress.outcome = Outcome::of_status(head.status);
+        let body_bytes = self.head.body_bytes;
+        let keeps_connection = call::leaves_nothing_behind(operation, body_bytes, head);
         let before = answer.len() as u64;
         self.tag(head, answer)
             .inspect_err(|_| self.give_back(lock, request))?;
@@ -497,51 +507,11 @@ impl Exchange<'_> {
             .map_err(|_no_room| ProxyError::Garbage(WireError::HeadTooLarge { max_bytes: 0 }))
     }
 
-    fn observe(&self, head: &ResponseHead, answer: &Buffer) {
-        let timeout = head.timeout.map(|timeout| timeout.of(answer.filled()));
-        let timeout_minutes = timeout.and_then(wire::decimal);
-        self.service.saw_timeout(timeout_minutes);
-        match (head.status, self.head.operation()) {
-            (404, Operation::Acquire | Operation::Get) => {
-                let away = self
-                    .away
-                    .and_then(|away| self.view.snapshot.backend_at(away));
-                if let Some(away) = away {
-                    self.view.shard(away).absent_while_away.increment();
-                }
-            }
-            (423, Operation::Put) => self.shard().lost_writes.increment(),
-            (423, Operation::Acquire) => {
-                let age = head
-                    .lock_age
-                    .map(|age| wire::decimal(age.of(answer.filled())));
-                let takeover_s = self.view.snapshot.takeover_s;
-                if matches!(age, Some(Some(age_s)) if (takeover_s..ABSURD_AGE_S).contains(&age_s)) {
-                    self.shard().overdue_locks.increment();
-                }
-            }
-            _ => {}
-        }
-        self.account_for(head, timeout_minutes);
-    }
-
     fn keep(&self, conn: Option<Conn>) {
         if let Some(conn) = conn {
             let now_ms = self.deadline.now_ms();
             self.view.pool(self.backend).put(conn, now_ms);
         }
-    }
-
-    /// Whether the backend has certainly read the whole request and sent all it will send, so that
-    /// nothing of this exchange can pass for the answer to the next one.
-    ///
-    /// Stock servers always do. One that overlooks a body where the protocol has none would take
-    /// it for a request; one that sends a body after a HEAD sends it late.
-    fn leaves_nothing_behind(&self, answer: &ResponseHead) -> bool {
-        let stored_or_locked = matches!(answer.status, 200 | 423);
-        let is_read = self.head.body_bytes == 0
-            || self.head.operation() == Operation::Put && stored_or_locked;
-        is_read && answer.announced_bytes == answer.body_bytes
     }
 
     /// Gives back the lock of an answer whose client did not get all of it.

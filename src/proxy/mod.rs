@@ -8,7 +8,7 @@
 //! * [`moves`]: how much of sessions that are being moved is held in memory.
 //! * `call`: one small request to one backend, for `seek` and `tidy`.
 //! * `tidy`: gives back locks that nobody knows of, removes what moved items leave behind.
-//! * `sighting`: what the account of sessions learns from an answer.
+//! * `sighting`: what is learned from an answer, for the account of sessions and the metrics.
 //! * `trail`: what the log says of single requests.
 //! * [`feedback`]: what the data path tells the control thread.
 //!

@@ -122,6 +122,7 @@ impl Seek<'_> {
         let call = Call {
             bytes,
             operation: head.operation(),
+            body_bytes: head.body_bytes,
             is_repeatable: head.operation().is_repeatable(),
         };
         let answered = self.caller().call(backend, call).await;
@@ -142,7 +143,13 @@ impl Seek<'_> {
             &mut bytes,
             &self.request(operation, lock_cookie, received.filled()),
         );
-        self.send(backend, operation, &bytes).await
+        let call = Call {
+            bytes: &bytes,
+            operation,
+            body_bytes: 0,
+            is_repeatable: matches!(operation, Operation::Touch | Operation::Release),
+        };
+        self.send(backend, call).await
     }
 
     /// Locks the item for a request that asked for no lock, and holds the answer.
@@ -157,6 +164,7 @@ impl Seek<'_> {
         let call = Call {
             bytes: &bytes,
             operation: Operation::Acquire,
+            body_bytes: 0,
             is_repeatable: false,
         };
         let answered = self.caller().call(backend, call).await;
@@ -219,55 +227,52 @@ impl Seek<'_> {
             ..self.request(Operation::Put, 0, received.filled())
         };
         let mut bytes = Vec::new();
-        let body_bytes = held.answered.head.body_bytes as usize;
-        wire::encode_request_head(&mut bytes, &request, body_bytes);
-        self.moving = Some((MoveStep::Insert, held.backend));
-        let view = self.exchange.view;
-        let taking = view.snapshot.moves.take(body_bytes as u64);
+        let body_bytes = held.answered.head.body_bytes;
+        wire::encode_request_head(&mut bytes, &request, body_bytes as usize);
+        let from = held.backend;
+        self.moving = Some((MoveStep::Insert, from));
+        let head = &held.answered.head;
+        let lock = head.lock_taken(held.answered.bytes.filled());
+        let stays = |error| self.stays_behind(from, lock, error, received);
+        let taking = self.exchange.view.snapshot.moves.take(body_bytes);
         self.exchange.deadline.arm_at(self.due_ms);
         let Ok(_memory) = self.exchange.deadline.guard(taking).await else {
-            return Err(self.crowded(held, received));
+            return Err(stays(ProxyError::Crowded));
         };
         let caller = self.caller();
-        let read = held.answered.read_body(&caller, held.backend, &mut bytes);
-        let read = read.await;
-        read.map_err(|error| Unanswered {
-            error,
-            backend: held.backend,
-        })?;
-        let from = held.backend;
-        self.caller().finish(from, held.answered);
-        let seen = self.send(backend, Operation::Put, &bytes).await?;
+        let read = held.answered.read_body(&caller, from, &mut bytes);
+        read.await.map_err(stays)?;
+        caller.finish(from, held.answered);
+        let call = Call {
+            bytes: &bytes,
+            operation: Operation::Put,
+            body_bytes,
+            is_repeatable: false,
+        };
+        let seen = self.send(backend, call).await?;
         if matches!(seen, Seen::Done { .. }) {
             self.moving = Some((MoveStep::Take, from));
         }
         Ok(seen)
     }
 
-    /// There was no memory to move the item in time. It stays where it is, without the lock.
-    fn crowded(&self, held: Held, received: &Buffer) -> Unanswered {
-        let Held { answered, backend } = held;
-        if let Some(cookie) = answered.head.lock_taken(answered.bytes.filled()) {
-            self.tidy_at(backend, Untidy::Lock(cookie), received);
+    /// The item could not be had whole in time. Nothing of it has been sent anywhere: it stays where
+    /// it is, without the lock.
+    fn stays_behind(
+        &self,
+        at: BackendIndex,
+        lock: Option<u32>,
+        error: ProxyError,
+        received: &Buffer,
+    ) -> Unanswered {
+        if let Some(cookie) = lock {
+            self.tidy_at(at, Untidy::Lock(cookie), received);
         }
-        Unanswered {
-            error: ProxyError::Crowded,
-            backend,
-        }
+        Unanswered { error, backend: at }
     }
 
-    async fn send(
-        &self,
-        backend: BackendIndex,
-        operation: Operation,
-        bytes: &[u8],
-    ) -> Result<Seen, Unanswered> {
+    async fn send(&self, backend: BackendIndex, call: Call<'_>) -> Result<Seen, Unanswered> {
         let caller = self.caller();
-        let call = Call {
-            bytes,
-            operation,
-            is_repeatable: matches!(operation, Operation::Touch | Operation::Release),
-        };
         let answered = caller.call(backend, call).await;
         let answered =
             answered.map_err(|CallFailed { error, .. }| Unanswered { error, backend })?;
@@ -330,6 +335,7 @@ impl Seek<'_> {
             conn,
             mut bytes,
             mut head,
+            ..
         } = answered;
         if let Some(flags) = head.action_flags.filter(|_| clear_flag) {
             bytes.remove_line(flags);

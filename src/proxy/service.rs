@@ -21,6 +21,9 @@ use crate::net::{Conn, Deadline, Service, Worker};
 use crate::route::{self, BackendIndex, Fingerprint, KeyBuffer, KeyError};
 use crate::wire::Operation;
 
+/// The longest timeout there is (protocol 3).
+const MAX_TIMEOUT_MINUTES: u64 = 525_600;
+
 /// The snapshot in force, shared by all workers: the one swap in the program.
 pub type SharedSnapshot = Arc<ArcSwap<Snapshot>>;
 
@@ -36,7 +39,7 @@ pub struct ProxyService {
     pub(super) tidying: Tidying,
     pub(super) feedback: Arc<Feedback>,
     pub(super) metrics: Arc<WorkerShard>,
-    longest_timeout_minutes: Cell<u32>,
+    longest_timeout_minutes: Cell<u64>,
     current: RefCell<Cache<SharedSnapshot, Arc<Snapshot>>>,
     view: RefCell<Rc<View>>,
     key_buffer: RefCell<KeyBuffer>,
@@ -174,14 +177,11 @@ impl ProxyService {
         })
     }
 
-    /// Takes note of a session's timeout in minutes, if one was named: a handover lasts as long as
-    /// the longest.
-    pub(super) fn saw_timeout(&self, minutes: Option<u64>) {
-        if let Some(minutes) = minutes.and_then(|minutes| u32::try_from(minutes).ok())
-            && minutes > self.longest_timeout_minutes.get()
-        {
+    /// Takes note of the timeout of a session that lives: a handover lasts as long as the longest.
+    pub(super) fn saw_timeout(&self, minutes: u64) {
+        if minutes > self.longest_timeout_minutes.get() && minutes <= MAX_TIMEOUT_MINUTES {
             self.longest_timeout_minutes.set(minutes);
-            self.feedback.saw_timeout(minutes);
+            self.feedback.saw_timeout(minutes as u32);
         }
     }
 

@@ -1,5 +1,7 @@
-//! What the account of sessions learns from a request and its answer.
+//! What is to be learned from a request and its answer: about the session for the account, and
+//! about what users lose.
 
+use super::call::ABSURD_AGE_S;
 use super::exchange::Exchange;
 use crate::account::{Sample, Sighting};
 use crate::wire::{self, Operation, RequestHead, ResponseHead, Span};
@@ -18,8 +20,41 @@ pub(super) fn sample_of(sample: Sample, head: &RequestHead, received: &[u8]) -> 
 }
 
 impl Exchange<'_> {
+    /// Takes note of the final answer, whose head `answer` begins with.
+    pub(super) fn observe(&self, head: &ResponseHead, answer: &[u8]) {
+        let timeout_minutes = number(head.timeout, answer);
+        if let Some(minutes) = timeout_minutes {
+            self.service.saw_timeout(minutes);
+        }
+        match (head.status, self.head.operation()) {
+            // Nobody has to wait for the timeout of what was not stored.
+            (200, Operation::Put) => {
+                let minutes = self.progress.timeout_minutes;
+                self.service.saw_timeout(minutes.into());
+            }
+            (404, Operation::Acquire | Operation::Get) => {
+                let away = self
+                    .away
+                    .and_then(|away| self.view.snapshot.backend_at(away));
+                if let Some(away) = away {
+                    self.view.shard(away).absent_while_away.increment();
+                }
+            }
+            (423, Operation::Put) => self.shard().lost_writes.increment(),
+            (423, Operation::Acquire) => {
+                let age_s = number(head.lock_age, answer);
+                let takeover_s = self.view.snapshot.takeover_s;
+                if age_s.is_some_and(|age_s| (takeover_s..ABSURD_AGE_S).contains(&age_s)) {
+                    self.shard().overdue_locks.increment();
+                }
+            }
+            _ => {}
+        }
+        self.account_for(head, timeout_minutes);
+    }
+
     /// Lets the account know what the final answer says about the session.
-    pub(super) fn account_for(&self, head: &ResponseHead, timeout_minutes: Option<u64>) {
+    fn account_for(&self, head: &ResponseHead, timeout_minutes: Option<u64>) {
         if self.sample.is_followed()
             && let Some(sighting) = self.sighting(head, timeout_minutes)
         {

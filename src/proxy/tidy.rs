@@ -21,6 +21,10 @@ use crate::wire::{self, Operation, Parsed, ResponseHead};
 /// Requests that one worker has under way in the background, at most.
 const MAX_UNDER_WAY: usize = 256;
 
+/// Late answers that one worker waits for, at most. Beside the others, because each may take as long
+/// as [`LATE_ANSWER`]: those of one backend that hangs must not stop the tidying at all.
+const MAX_LATE: usize = 128;
+
 /// How long a late answer is waited for: after the takeover age it is of no use any more.
 const LATE_ANSWER: Duration = Duration::from_secs(100);
 
@@ -37,18 +41,23 @@ pub(super) enum Untidy {
 /// Counts what is under way.
 #[derive(Debug, Default)]
 pub(super) struct Tidying {
-    under_way: Rc<Cell<usize>>,
+    late: Rc<Cell<usize>>,
+    others: Rc<Cell<usize>>,
 }
 
 /// One of them.
 struct UnderWay(Rc<Cell<usize>>);
 
 impl Tidying {
-    fn begin(&self) -> Option<UnderWay> {
-        let free = self.under_way.get() < MAX_UNDER_WAY;
+    fn begin(&self, untidy: &Untidy) -> Option<UnderWay> {
+        let (under_way, max) = match untidy {
+            Untidy::LateAnswer(_) => (&self.late, MAX_LATE),
+            Untidy::Lock(_) | Untidy::Moved(_) => (&self.others, MAX_UNDER_WAY),
+        };
+        let free = under_way.get() < max;
         free.then(|| {
-            self.under_way.set(self.under_way.get() + 1);
-            UnderWay(Rc::clone(&self.under_way))
+            under_way.set(under_way.get() + 1);
+            UnderWay(Rc::clone(under_way))
         })
     }
 }
@@ -67,7 +76,7 @@ pub(super) fn tidy(
     target: &[u8],
     untidy: Untidy,
 ) {
-    let Some(under_way) = service.tidying.begin() else {
+    let Some(under_way) = service.tidying.begin(&untidy) else {
         service.log_untidy(view, backend, "too many at once");
         return;
     };
@@ -145,6 +154,7 @@ async fn send(
     let call = Call {
         bytes: &bytes,
         operation,
+        body_bytes: 0,
         is_repeatable: operation == Operation::Release,
     };
     match caller.call(backend, call).await {
@@ -153,5 +163,28 @@ async fn send(
             true
         }
         Err(_) => false,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::net::{TcpListener, TcpStream};
+
+    use super::*;
+
+    #[tokio::test]
+    async fn late_answers_leave_room_for_locks_and_for_what_was_moved() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let stream = TcpStream::connect(listener.local_addr().unwrap()).await;
+        let late = Untidy::LateAnswer(Conn::new(stream.unwrap()));
+        let tidying = Tidying::default();
+        let begin_all =
+            |untidy: &Untidy| Vec::from_iter(std::iter::from_fn(|| tidying.begin(untidy)));
+        let waiting = begin_all(&late);
+        assert_eq!(waiting.len(), MAX_LATE);
+        let others = [Untidy::Lock(2), Untidy::Moved(2)].map(|untidy| begin_all(&untidy).len());
+        assert_eq!(others, [MAX_UNDER_WAY; 2]);
+        drop(waiting);
+        assert!(tidying.begin(&late).is_some());
     }
 }

@@ -7,7 +7,7 @@
 //! allocated before, and whatever an operation replaces or removes is freed after.
 //!
 //! Pure: no clock, no socket, no file, no task. The caller passes [`Now`] in and calls
-//! [`Store::sweep`] about once a second. A late sweep costs memory only: an expired item is absent
+//! [`Store::sweep`] several times a second. A late sweep costs memory only: an expired item is absent
 //! for every operation from the very millisecond of its expiry.
 //!
 //! Where the sources of the protocol leave a choice, this store
@@ -161,7 +161,7 @@ impl Store {
     }
 
     /// Drops expired items, looking at no more than `max_items` whose time may have come. To be
-    /// called about once a second, by one task.
+    /// called several times a second, by one task.
     ///
     /// No lock is held for more than a fixed number of items, and no memory is freed under it.
     pub fn sweep(&self, now: Now, max_items: usize) -> Sweep {
