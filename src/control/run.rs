@@ -340,19 +340,17 @@ impl Control {
     }
 
     fn owe(&mut self, proxy::Owed { to, target, noted }: proxy::Owed) {
-        let is_known = self
-            .engine
-            .members()
-            .iter()
-            .any(|member| member.place == to);
-        let kept = !is_known
-            || match self.owed.append(to, &target) {
+        let mut members = self.engine.members().iter();
+        let kept = match members.find(|member| member.place == to) {
+            None => true,
+            Some(member) => match self.owed.append(to, &member.spec.name, &target) {
                 Ok(()) => true,
                 Err(error) => {
                     tracing::error!("a removal is refused: {error}");
                     false
                 }
-            };
+            },
+        };
         self.engine.set_owed(to, self.owed.count(to));
         // The client may have left.
         let _ = noted.send(kept);
@@ -400,15 +398,14 @@ impl Control {
         }
     }
 
-    /// Nothing is owed to a backend that no slot needs, or that was given up.
+    /// Nothing is owed to a backend that no slot needs, that was given up, or whose id another one
+    /// has now.
     fn forget_owed(&mut self) {
         for place in (1..=u8::MAX).filter_map(Place::new) {
             let mut members = self.engine.members().iter();
-            let is_needed = members.any(|member| member.place == place && !member.is_off());
-            if is_needed {
-                continue;
-            }
-            if let Err(error) = self.owed.forget(place) {
+            let member = members.find(|member| member.place == place && !member.is_off());
+            let backend = member.map(|member| member.spec.name.as_str());
+            if let Err(error) = self.owed.keep(place, backend) {
                 tracing::warn!("{error}");
             }
             // It would wait for them for ever once it is turned on again.
@@ -437,3 +434,6 @@ async fn changed(watcher: &mut Option<Watcher>) {
         None => pending().await,
     }
 }
+
+#[cfg(test)]
+mod tests;

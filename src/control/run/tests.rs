@@ -1,0 +1,75 @@
+use std::path::Path;
+
+use super::*;
+use crate::config::{Config, PartitionMap};
+use crate::control::memory::Memory;
+use crate::control::{ControlOptions, Prepared, prepare};
+use crate::route::SLOT_COUNT;
+
+/// A map of backends whose ids are their positions.
+fn map(version: u64, backends: &[&str]) -> PartitionMap {
+    let mut text = format!("version: {version}\nbackends:\n");
+    for (name, id) in backends.iter().zip(1..) {
+        text += &format!("- {{name: {name}, id: {id}, address: '127.0.0.{id}:1'}}\n");
+    }
+    PartitionMap::parse(text, "map.yaml").unwrap()
+}
+
+fn place(id: u8) -> Place {
+    Place::new(id).unwrap()
+}
+
+/// Control in `directory`, in which a state file may stand.
+fn prepared(directory: &Path, map: PartitionMap) -> Prepared {
+    let mut config = Config::new("map.yaml");
+    config.handover.state_file = directory.join("state");
+    let options = ControlOptions {
+        config,
+        map,
+        main_file: None,
+        level: None,
+    };
+    prepare(options).unwrap()
+}
+
+/// What a proxy leaves behind whose slots are all at the first backend.
+fn leave_behind(directory: &Path, map: PartitionMap) {
+    let memory = Memory {
+        map,
+        overrides: Vec::new(),
+        retired: Vec::new(),
+        given_up: Vec::new(),
+        longest_timeout_minutes: 0,
+        slots: vec![SlotState::steady(place(1), 0); SLOT_COUNT].into(),
+    };
+    state_file::write(&directory.join("state"), &memory).unwrap();
+}
+
+fn run(scene: impl Future<Output = ()>) {
+    let mut runtime = tokio::runtime::Builder::new_current_thread();
+    runtime.enable_all().build().unwrap().block_on(scene);
+}
+
+#[test]
+fn a_backend_is_not_told_what_the_one_before_with_its_id_has_missed() {
+    run(async {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path();
+        leave_behind(path, map(1, &["a", "b", "c"]));
+        let mut control = prepared(path, map(1, &["a", "b", "c"])).control;
+        control.owed.append(place(3), "c", b"/x(abc)/1").unwrap();
+        let journal = std::fs::read(path.join("state.owed")).unwrap();
+        let mut next = control.engine.clone();
+        let accepted = next.accept(map(2, &["a", "b", "d"]), control.clock.now_ms());
+        assert!(accepted.unwrap().is_some());
+        control.put_in_force(next).unwrap();
+        assert_eq!(control.owed.count(place(3)), 0);
+        drop(control);
+
+        // It ended between the new state and the new journal.
+        std::fs::write(path.join("state.owed"), journal).unwrap();
+        let control = prepared(path, map(2, &["a", "b", "d"])).control;
+        let owed: Vec<_> = control.engine.members().iter().map(|it| it.owed).collect();
+        assert_eq!(owed, [0, 0, 0]);
+    });
+}
