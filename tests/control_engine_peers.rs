@@ -44,12 +44,27 @@ fn place(name: char) -> Place {
     Place::new(name as u8 - b'a' + 1).unwrap()
 }
 
+/// A proxy without a past that all its backends have answered.
+fn begun(version: u64, backends: &str, now_ms: u64) -> Engine {
+    let mut engine = Engine::new(config(), map(version, backends), now_ms).unwrap();
+    answer(&mut engine, now_ms);
+    engine
+}
+
+/// All backends answer that are not down.
+fn answer(engine: &mut Engine, now_ms: u64) {
+    let up = engine.members().iter().filter(|member| member.is_up());
+    let places: Vec<_> = up.map(|member| member.place).collect();
+    for place in places {
+        engine.probed(place, Ok(()), now_ms);
+    }
+}
+
 impl Farm {
     fn new() -> Self {
-        let engine = || Engine::new(config(), map(1, "abc"), START_MS).unwrap();
         Self {
             now_ms: START_MS,
-            proxies: [engine(), engine()],
+            proxies: [1, 1].map(|version| begun(version, "abc", START_MS)),
             is_heard: [true; 2],
         }
     }
@@ -98,6 +113,7 @@ impl Farm {
     fn accept(&mut self, proxy: usize, version: u64, backends: &str) {
         let accepted = self.proxies[proxy].accept(map(version, backends), self.now_ms);
         assert!(accepted.unwrap().is_some());
+        answer(&mut self.proxies[proxy], self.now_ms);
         self.proxies[proxy].tick(self.now_ms);
     }
 
@@ -163,7 +179,7 @@ fn sessions_that_only_one_has_seen_make_a_handover_longer_for_both() {
     farm.proxies[0].saw_timeout(60);
     farm.pass(200);
     // Learned from the other, and not forgotten when that one loses its memory.
-    farm.proxies[0] = Engine::new(config(), map(2, "abcd"), farm.now_ms).unwrap();
+    farm.proxies[0] = begun(2, "abcd", farm.now_ms);
     farm.pass(59 * 60);
     farm.assert_both(&["move2 da", "move2 db", "move2 dc"]);
     farm.pass(6 * 60);
@@ -261,14 +277,14 @@ fn a_proxy_that_lost_its_memory_learns_from_the_other() {
         farm.accept(proxy, 2, "abcd");
     }
     farm.pass(120);
-    farm.proxies[0] = Engine::new(config(), map(2, "abcd"), farm.now_ms).unwrap();
+    farm.proxies[0] = begun(2, "abcd", farm.now_ms);
     farm.pass(2);
     farm.assert_both(&["move2 da", "move2 db", "move2 dc"]);
     for proxy in 0..2 {
         farm.fail(proxy, 'b');
     }
     farm.pass(20);
-    farm.proxies[0] = Engine::new(config(), map(2, "abcd"), farm.now_ms).unwrap();
+    farm.proxies[0] = begun(2, "abcd", farm.now_ms);
     farm.recover(1, 'b');
     farm.pass(2);
     let of_b = |labels: Vec<String>| -> Vec<String> {
