@@ -5,6 +5,7 @@
 
 mod accept;
 mod handovers;
+mod join;
 mod notice;
 mod preview;
 mod resume;

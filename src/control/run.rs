@@ -161,6 +161,7 @@ impl Control {
             next.saw_timeout(minutes);
             self.try_to_put_in_force(next);
         }
+        let may_serve = self.has_met(now_ms);
         self.advance();
         self.accounting
             .follow(&self.feedback.account, &self.engine, now_ms);
@@ -171,10 +172,26 @@ impl Control {
         self.peers.complain(&own, now_ms);
         self.publish();
         // What the peers said until now is in force.
-        let is_over = |meeting: &mut FirstMeeting| meeting.is_over(&self.peers, now_ms);
-        if let Some(meeting) = self.first_meeting.take_if(is_over) {
+        if let Some(meeting) = self.first_meeting.take_if(|_| may_serve) {
             meeting.end(&self.peers);
         }
+    }
+
+    /// Whether the first meeting is over and what it has shown in force.
+    fn has_met(&mut self, now_ms: u64) -> bool {
+        let meeting = self.first_meeting.as_ref();
+        if !meeting.is_some_and(|meeting| meeting.is_over(&self.peers, now_ms)) {
+            return false;
+        }
+        let mut next = self.engine.clone();
+        let Some(notice) = next.join_peers(now_ms) else {
+            return true;
+        };
+        let is_in_force = self.try_to_put_in_force(next);
+        if is_in_force {
+            self.tell(&[notice]);
+        }
+        is_in_force
     }
 
     fn sample(&mut self, now_ms: u64) {

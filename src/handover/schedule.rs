@@ -10,7 +10,7 @@ mod stand_in;
 
 use super::{Outdated, Place, SlotState, Stage};
 
-pub use peers::PeerSlot;
+pub use peers::{Joined, PeerSlot};
 
 /// What counts for one slot at one moment.
 #[derive(Debug, Clone, Copy)]

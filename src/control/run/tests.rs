@@ -1,8 +1,9 @@
 use std::path::Path;
 
 use super::*;
-use crate::config::{Config, PartitionMap};
+use crate::config::{BackendAddress, Config, PartitionMap};
 use crate::control::memory::Memory;
+use crate::control::peer::PeerState;
 use crate::control::{ControlOptions, Prepared, prepare};
 use crate::route::SLOT_COUNT;
 
@@ -21,8 +22,14 @@ fn place(id: u8) -> Place {
 
 /// Control in `directory`, in which a state file may stand.
 fn prepared(directory: &Path, map: PartitionMap) -> Prepared {
+    prepared_with_peers(directory, map, &[])
+}
+
+fn prepared_with_peers(directory: &Path, map: PartitionMap, peers: &[&str]) -> Prepared {
     let mut config = Config::new("map.yaml");
     config.handover.state_file = directory.join("state");
+    let peers = peers.iter().map(|peer| BackendAddress::parse(peer));
+    config.peers = peers.collect::<Result<_, _>>().unwrap();
     let options = ControlOptions {
         config,
         map,
@@ -71,5 +78,40 @@ fn a_backend_is_not_told_what_the_one_before_with_its_id_has_missed() {
         let control = prepared(path, map(2, &["a", "b", "d"])).control;
         let owed: Vec<_> = control.engine.members().iter().map(|it| it.owed).collect();
         assert_eq!(owed, [0, 0, 0]);
+    });
+}
+
+/// The answer of a peer whose slots are all at the backend of this id, and have long been.
+fn answer_of_peer(id: u8) -> PeerNews {
+    let peer = PeerState {
+        instance: "them".to_owned(),
+        map_version: 1,
+        overrides: Vec::new(),
+        up: vec![place(1), place(2)],
+        owed: Vec::new(),
+        longest_timeout_minutes: 0,
+        slots: vec![SlotState::steady(place(id), 0); SLOT_COUNT].into(),
+        clock: Clock::start(),
+    };
+    PeerNews {
+        index: 0,
+        answer: Ok(serde_json::to_vec(&peer.report()).unwrap()),
+    }
+}
+
+#[test]
+fn a_proxy_that_remembers_nothing_serves_from_where_its_peers_do() {
+    run(async {
+        let directory = tempfile::tempdir().unwrap();
+        let map = map(1, &["a", "b"]);
+        let prepared = prepared_with_peers(directory.path(), map, &["10.0.1.1:42480"]);
+        let (mut control, mut may_serve) = (prepared.control, prepared.may_serve);
+        control.tick();
+        may_serve.try_recv().unwrap_err();
+        control.peer_answered(answer_of_peer(1));
+        control.tick();
+        let is_there = |slot: &SlotState| *slot == SlotState::steady(place(1), slot.since_ms);
+        assert!(control.engine.slots().iter().all(is_there));
+        may_serve.try_recv().unwrap();
     });
 }
