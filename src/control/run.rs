@@ -23,7 +23,7 @@ use super::handle::{Command, PeerNews, Published};
 use super::history::{Event, EventKind, EventLevel, Recorder};
 use super::owed::Owed;
 use super::peer;
-use super::peers::{FirstMeeting, Peers, Said};
+use super::peers::{FirstMeeting, Peers, Said, is_old};
 use super::probes::{ProbeResult, Probes};
 use super::replay::{ReplayEvent, Replayed, Replays};
 use super::state_file::{self, StateFileError};
@@ -152,9 +152,7 @@ impl Control {
 
     fn tick(&mut self) {
         let now_ms = self.clock.now_ms();
-        for index in self.peers.silent(now_ms) {
-            self.engine.set_peer(index, None);
-        }
+        self.forget_silent_peers(now_ms);
         let minutes = self.feedback.longest_timeout_minutes();
         if minutes > self.engine.longest_timeout_minutes() {
             let mut next = self.engine.clone();
@@ -201,10 +199,19 @@ impl Control {
         self.history.sample(now_ms, unplaced, backends);
     }
 
+    /// Nothing is decided by what peers said too long ago, however long control was held up.
+    pub(super) fn forget_silent_peers(&mut self, now_ms: u64) {
+        for index in self.peers.silent(now_ms) {
+            self.engine.set_peer(index, None);
+        }
+    }
+
     /// Takes the slots on to where they are now.
     fn advance(&mut self) {
+        let now_ms = self.clock.now_ms();
+        self.forget_silent_peers(now_ms);
         let mut next = self.engine.clone();
-        let notices = next.tick(self.clock.now_ms());
+        let notices = next.tick(now_ms);
         // They are copied when one changes.
         let is_new = !notices.is_empty() || !ptr::eq(next.slots(), self.engine.slots());
         if is_new && self.try_to_put_in_force(next) {
@@ -345,14 +352,25 @@ impl Control {
         }
     }
 
-    fn peer_answered(&mut self, PeerNews { index, answer }: PeerNews) {
+    fn peer_answered(&mut self, news: PeerNews) {
+        let PeerNews {
+            index,
+            asked_ms,
+            answer,
+        } = news;
         let now_ms = self.clock.now_ms();
+        // It waited while control was held up, and the peer has gone on.
+        if is_old(asked_ms, now_ms) {
+            return;
+        }
         let own = &self.about.instance;
-        let read =
-            |body: Vec<u8>| peer::read(&body, own, now_ms).map_err(|error| error.to_string());
+        let read = |body: Vec<u8>| {
+            peer::read(&body, own, asked_ms, now_ms).map_err(|error| error.to_string())
+        };
         let view = answer.and_then(read);
         let said = view.as_ref().map(Said::from);
-        self.peers.heard(index, said.map_err(Clone::clone), now_ms);
+        let said = said.map_err(Clone::clone);
+        self.peers.heard(index, said, asked_ms);
         self.engine.set_peer(index, view.ok());
     }
 

@@ -1,11 +1,13 @@
 use std::path::Path;
 
 use super::*;
-use crate::config::{BackendAddress, Config, PartitionMap};
+use crate::config::{BackendAddress, Config, PEER_SILENCE, PartitionMap};
 use crate::control::memory::Memory;
 use crate::control::peer::PeerState;
 use crate::control::{ControlOptions, Prepared, prepare};
 use crate::route::SLOT_COUNT;
+
+const SILENCE_MS: u64 = PEER_SILENCE.as_millis() as u64;
 
 /// A map of backends whose ids are their positions.
 fn map(version: u64, backends: &[&str]) -> PartitionMap {
@@ -82,7 +84,7 @@ fn a_backend_is_not_told_what_the_one_before_with_its_id_has_missed() {
 }
 
 /// The answer of a peer whose slots are all at the backend of this id, and have long been.
-fn answer_of_peer(id: u8) -> PeerNews {
+fn answer_of_peer(id: u8, asked_ms: u64) -> PeerNews {
     let peer = PeerState {
         instance: "them".to_owned(),
         map_version: 1,
@@ -95,6 +97,7 @@ fn answer_of_peer(id: u8) -> PeerNews {
     };
     PeerNews {
         index: 0,
+        asked_ms,
         answer: Ok(serde_json::to_vec(&peer.report()).unwrap()),
     }
 }
@@ -108,10 +111,31 @@ fn a_proxy_that_remembers_nothing_serves_from_where_its_peers_do() {
         let (mut control, mut may_serve) = (prepared.control, prepared.may_serve);
         control.tick();
         may_serve.try_recv().unwrap_err();
-        control.peer_answered(answer_of_peer(1));
+        control.peer_answered(answer_of_peer(1, control.clock.now_ms()));
         control.tick();
         let is_there = |slot: &SlotState| *slot == SlotState::steady(place(1), slot.since_ms);
         assert!(control.engine.slots().iter().all(is_there));
         may_serve.try_recv().unwrap();
+    });
+}
+
+#[test]
+fn what_peers_said_while_control_was_held_up_is_as_old_as_the_question() {
+    run(async {
+        let directory = tempfile::tempdir().unwrap();
+        let map = map(1, &["a", "b"]);
+        let prepared = prepared_with_peers(directory.path(), map, &["10.0.1.1:42480"]);
+        let mut control = prepared.control;
+        let now_ms = control.clock.now_ms();
+        control.peer_answered(answer_of_peer(1, now_ms - SILENCE_MS));
+        assert!(control.engine.peers()[0].is_none());
+        control.peer_answered(answer_of_peer(1, now_ms));
+        let heard_ms = |control: &Control| Some(control.engine.peers()[0].as_ref()?.heard_ms);
+        assert_eq!(heard_ms(&control), Some(now_ms));
+        // Nor does it get younger when something else comes in before the next tick.
+        let own = Said::from(&control.engine);
+        control.peers.heard(0, Ok(own), now_ms - SILENCE_MS);
+        control.advance();
+        assert_eq!(heard_ms(&control), None);
     });
 }
