@@ -188,7 +188,8 @@ fn place(id: u8) -> Place {
 
 /// Reads a report that has just arrived; its times are those of the sender.
 fn read_report(body: &[u8]) -> PeerView {
-    peer::read(body, "another", Clock::start().now_ms()).unwrap()
+    let now_ms = Clock::start().now_ms();
+    peer::read(body, "another", now_ms, now_ms).unwrap()
 }
 
 /// What came back on a connection until it was closed.
@@ -561,7 +562,7 @@ impl Admin {
     fn news_of(&mut self, wanted: usize) -> Result<Vec<u8>, String> {
         loop {
             match self.control.commands.blocking_recv() {
-                Some(Command::Peer(PeerNews { index, answer })) if index == wanted => {
+                Some(Command::Peer(PeerNews { index, answer, .. })) if index == wanted => {
                     return answer;
                 }
                 Some(Command::Peer(_)) => {}

@@ -6,9 +6,9 @@ use std::collections::BTreeSet;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use staterouter::config::{BackendAddress, Config, PartitionMap};
-use staterouter::control::engine::{Engine, PeerView};
-use staterouter::handover::Place;
+use staterouter::config::{BackendAddress, BackendState, Config, PartitionMap};
+use staterouter::control::engine::{Engine, Order, PeerView};
+use staterouter::handover::{Place, SlotState, Stage};
 use staterouter::health::Failure;
 
 const START_MS: u64 = 1_800_000_000_000;
@@ -44,12 +44,27 @@ fn place(name: char) -> Place {
     Place::new(name as u8 - b'a' + 1).unwrap()
 }
 
+/// A proxy without a past that all its backends have answered.
+fn begun(version: u64, backends: &str, now_ms: u64) -> Engine {
+    let mut engine = Engine::new(config(), map(version, backends), now_ms).unwrap();
+    answer(&mut engine, now_ms);
+    engine
+}
+
+/// All backends answer that are not down.
+fn answer(engine: &mut Engine, now_ms: u64) {
+    let up = engine.members().iter().filter(|member| member.is_up());
+    let places: Vec<_> = up.map(|member| member.place).collect();
+    for place in places {
+        engine.probed(place, Ok(()), now_ms);
+    }
+}
+
 impl Farm {
     fn new() -> Self {
-        let engine = || Engine::new(config(), map(1, "abc"), START_MS).unwrap();
         Self {
             now_ms: START_MS,
-            proxies: [engine(), engine()],
+            proxies: [1, 1].map(|version| begun(version, "abc", START_MS)),
             is_heard: [true; 2],
         }
     }
@@ -98,6 +113,7 @@ impl Farm {
     fn accept(&mut self, proxy: usize, version: u64, backends: &str) {
         let accepted = self.proxies[proxy].accept(map(version, backends), self.now_ms);
         assert!(accepted.unwrap().is_some());
+        answer(&mut self.proxies[proxy], self.now_ms);
         self.proxies[proxy].tick(self.now_ms);
     }
 
@@ -114,6 +130,15 @@ impl Farm {
             self.proxies[proxy].probed(place(name), Ok(()), self.now_ms);
         }
         self.proxies[proxy].tick(self.now_ms);
+    }
+
+    /// The proxy begins anew, without a memory, and hears the other before it serves.
+    fn begin_anew(&mut self, proxy: usize, version: u64, backends: &str) {
+        let mut engine = begun(version, backends, self.now_ms);
+        engine.set_peer(0, self.view_of(1 - proxy));
+        engine.join_peers(self.now_ms);
+        engine.tick(self.now_ms);
+        self.proxies[proxy] = engine;
     }
 
     /// What happens at a proxy, such as "away ba" for b standing in for a; steady slots left out.
@@ -163,7 +188,7 @@ fn sessions_that_only_one_has_seen_make_a_handover_longer_for_both() {
     farm.proxies[0].saw_timeout(60);
     farm.pass(200);
     // Learned from the other, and not forgotten when that one loses its memory.
-    farm.proxies[0] = Engine::new(config(), map(2, "abcd"), farm.now_ms).unwrap();
+    farm.proxies[0] = begun(2, "abcd", farm.now_ms);
     farm.pass(59 * 60);
     farm.assert_both(&["move2 da", "move2 db", "move2 dc"]);
     farm.pass(6 * 60);
@@ -261,14 +286,14 @@ fn a_proxy_that_lost_its_memory_learns_from_the_other() {
         farm.accept(proxy, 2, "abcd");
     }
     farm.pass(120);
-    farm.proxies[0] = Engine::new(config(), map(2, "abcd"), farm.now_ms).unwrap();
+    farm.proxies[0] = begun(2, "abcd", farm.now_ms);
     farm.pass(2);
     farm.assert_both(&["move2 da", "move2 db", "move2 dc"]);
     for proxy in 0..2 {
         farm.fail(proxy, 'b');
     }
     farm.pass(20);
-    farm.proxies[0] = Engine::new(config(), map(2, "abcd"), farm.now_ms).unwrap();
+    farm.proxies[0] = begun(2, "abcd", farm.now_ms);
     farm.recover(1, 'b');
     farm.pass(2);
     let of_b = |labels: Vec<String>| -> Vec<String> {
@@ -276,6 +301,85 @@ fn a_proxy_that_lost_its_memory_learns_from_the_other() {
         labels.into_iter().filter(is_of_b).collect()
     };
     assert_eq!(of_b(farm.unsteady(0)), of_b(farm.unsteady(1)));
+}
+
+/// From where each slot is served while nothing moves yet.
+fn served_from(proxy: &Engine) -> Vec<Place> {
+    let place = |slot: &SlotState| match slot.stage {
+        Stage::Settle => slot.second.unwrap(),
+        _ => slot.first,
+    };
+    proxy.slots().iter().map(place).collect()
+}
+
+#[test]
+fn a_proxy_that_lost_its_memory_serves_from_where_the_other_has_come_to_rest() {
+    let mut farm = Farm::new();
+    let order = Order {
+        backend: "c".to_owned(),
+        state: BackendState::Drain,
+        accept_moved_percent: None,
+    };
+    for proxy in &mut farm.proxies {
+        proxy.steer(&order, farm.now_ms).unwrap();
+    }
+    farm.pass(100);
+    farm.assert_both(&["move2 ac", "move2 bc"]);
+    // Its map says nothing of what the operator has decided.
+    farm.begin_anew(0, 1, "abc");
+    farm.assert_both(&["move2 ac", "move2 bc"]);
+    farm.pass(LIFETIME_S + 60);
+    assert!(farm.unsteady(1).is_empty());
+    let at_rest = served_from(&farm.proxies[1]);
+    farm.begin_anew(0, 1, "abc");
+    assert!(!at_rest.contains(&place('c')));
+    assert_eq!(served_from(&farm.proxies[0]), at_rest);
+    assert_eq!(farm.unsteady(0), ["settle ca", "settle cb"]);
+    farm.pass(300);
+    assert_eq!(served_from(&farm.proxies[0]), at_rest, "it waits");
+}
+
+#[test]
+fn a_new_proxy_with_a_newer_map_does_not_run_ahead() {
+    let mut farm = Farm::new();
+    farm.pass(60);
+    let at_rest = served_from(&farm.proxies[1]);
+    farm.begin_anew(0, 2, "abcd");
+    assert_eq!(served_from(&farm.proxies[0]), at_rest);
+    assert_eq!(farm.unsteady(0), ["settle da", "settle db", "settle dc"]);
+    farm.accept(1, 2, "abcd");
+    farm.pass(120);
+    farm.assert_both(&["move2 da", "move2 db", "move2 dc"]);
+    // It has never heard of the one that failed.
+    for proxy in 0..2 {
+        farm.fail(proxy, 'a');
+    }
+    farm.pass(60);
+    farm.begin_anew(0, 3, "bcd");
+    let there = farm.proxies[1].slots().iter();
+    let pairs = served_from(&farm.proxies[0]).into_iter().zip(there);
+    let stood_in_for: Vec<_> = pairs
+        .filter(|(_, there)| there.stage == Stage::Away)
+        .collect();
+    assert!(stood_in_for.len() > 1000);
+    assert!(
+        stood_in_for
+            .iter()
+            .all(|(here, there)| *here == there.first)
+    );
+}
+
+#[test]
+fn of_two_proxies_that_begin_together_the_first_is_followed() {
+    let mut farm = Farm::new();
+    let first = served_from(&farm.proxies[0]);
+    farm.now_ms += 500;
+    farm.begin_anew(1, 2, "abcd");
+    assert_eq!(served_from(&farm.proxies[1]), first);
+    let second = farm.view_of(1);
+    farm.proxies[0].set_peer(0, second);
+    farm.proxies[0].join_peers(farm.now_ms);
+    assert_eq!(served_from(&farm.proxies[0]), first);
 }
 
 #[test]

@@ -39,6 +39,30 @@ fn first_shown(state_file: &Path) -> Vec<BackendStatus> {
     prepared.ends.handle.published().status.backends.clone()
 }
 
+/// The state file of a proxy that had every slot in this state.
+fn leave_behind(path: &Path, slot: SlotState) {
+    let memory = Memory {
+        map: map(),
+        overrides: Vec::new(),
+        retired: Vec::new(),
+        given_up: Vec::new(),
+        longest_timeout_minutes: 0,
+        slots: vec![slot; SLOT_COUNT].into(),
+    };
+    state_file::write(path, &memory).unwrap();
+}
+
+#[test]
+fn a_backend_that_has_to_answer_to_get_its_share_says_so() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("state");
+    leave_behind(&path, SlotState::steady(Place::new(1).unwrap(), 0));
+    let reasons = first_shown(&path).into_iter().map(|it| it.reason.unwrap());
+    let asked = "it has not been asked yet";
+    let waits = format!("{asked}; it gets its share of the sessions once it answers");
+    assert_eq!(reasons.collect::<Vec<_>>(), [asked.to_owned(), waits]);
+}
+
 #[test]
 fn a_state_file_belongs_to_one_proxy_as_long_as_that_runs() {
     let directory = tempfile::tempdir().unwrap();
@@ -72,15 +96,7 @@ fn a_backend_that_was_down_before_the_start_says_so() {
         stage: Stage::Away,
         ..SlotState::steady(Place::new(1).unwrap(), 0)
     };
-    let memory = Memory {
-        map: map(),
-        overrides: Vec::new(),
-        retired: Vec::new(),
-        given_up: Vec::new(),
-        longest_timeout_minutes: 0,
-        slots: vec![slot; SLOT_COUNT].into(),
-    };
-    state_file::write(&path, &memory).unwrap();
+    leave_behind(&path, slot);
     let shown = first_shown(&path);
     assert_eq!(shown[1].verdict, Verdict::Down);
     let reason = shown[1].reason.as_ref().unwrap();

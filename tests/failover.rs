@@ -162,8 +162,9 @@ fn a_proxy_that_remembers_nothing_begins_with_what_the_other_has_under_way() {
     assert_eq!(ask(&first, &get(ID)), "404");
     one.replace("map.yaml", &map);
     assert_eq!(reload(first.admin()).1["map_version"], 2);
-    let of_first = support::admin::status(first.admin());
-    assert!(slots(&of_first, "settle") > 3000, "{of_first:#}");
+    let of_first = wait_for(first.admin(), "the third backend has answered", |status| {
+        slots(status, "settle") > 3000
+    });
 
     let second = other.start();
     let of_second = support::admin::status(second.admin());

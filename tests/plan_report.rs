@@ -152,7 +152,8 @@ fn sessions_move_with_their_slots() {
     assert!(a.used_percent_after.unwrap() < 60.0);
     // 30 s settle, twice that, then 20 min and 110 s.
     assert_eq!(plan.handover.unwrap().total_ms, 90_000 + 1_310_000);
-    assert_eq!(plan.warnings, Vec::<String>::new());
+    let asked = "c has not been asked yet: nothing moves there before it answers";
+    assert_eq!(plan.warnings, [asked]);
 }
 
 #[test]
@@ -200,6 +201,11 @@ fn a_plan_warns_of_what_hurts_later() {
     assert_warned(&plan, "b does not answer: nothing moves there");
     let plan = planned(&engine, 2, "a b/50", &Loads::default());
     assert_warned(&plan, "b does not answer: its sessions do not move");
+    let new = PartitionMap::parse(text(2, "a b c"), "map").unwrap();
+    assert!(engine.accept(new, NOW_MS).unwrap().is_some());
+    engine.probed(Place::new(3).unwrap(), Err(Failure::Refused), NOW_MS);
+    let plan = planned(&engine, 3, "a b c/200", &Loads::default());
+    assert_warned(&plan, "c does not answer: nothing moves there");
 }
 
 #[test]
@@ -251,6 +257,9 @@ fn a_plan_goes_by_the_overrides_that_stay() {
     assert_eq!(backend(&plan, "c").slots_after, 0);
     assert!(plan.flows.iter().all(|flow| flow.to == "d"));
     // What is on its way already goes on.
+    for id in 1..=2 {
+        engine.probed(Place::new(id).unwrap(), Ok(()), NOW_MS);
+    }
     engine.tick(NOW_MS);
     let plan = planned(&engine, 2, "a b c d", &Loads::default());
     assert_warned(&plan, "are in a handover or a failover now");

@@ -232,9 +232,9 @@ fn a_handover_goes_on_where_it_was_after_a_restart() {
     let next = files.read("map.yaml").replace("version: 1", "version: 2") + &third;
     files.replace("map.yaml", &next);
     assert_eq!(admin::reload(proxy.admin()).1["map_version"], 2);
-    let before = admin::status(proxy.admin());
-    let moving = backend(&before, "state-3")["slots_in"]["settle"].as_u64();
-    assert!(moving.unwrap() > 3000, "{before:#}");
+    let before = wait_for(proxy.admin(), "it has answered", |status| {
+        backend(status, "state-3")["slots_in"]["settle"].as_u64() > Some(3000)
+    });
     proxy.kill();
 
     let proxy = files.start();

@@ -22,12 +22,14 @@ pub(super) async fn ask_for_ever(
     let asking = async {
         loop {
             interval.tick().await;
+            let asked_ms = control.published().peer.clock.now_ms();
             let answer = report_of(&mut peer).await;
-            if control
-                .tell_of_peer(PeerNews { index, answer })
-                .await
-                .is_err()
-            {
+            let news = PeerNews {
+                index,
+                asked_ms,
+                answer,
+            };
+            if control.tell_of_peer(news).await.is_err() {
                 return;
             }
         }

@@ -189,6 +189,7 @@ mod tests {
         assert!(growing.seconds_to_full.is_some());
 
         engine.accept(map(2, "a b c"), now_ms).unwrap();
+        engine.probed(Place::new(3).unwrap(), Ok(()), now_ms);
         engine.tick(now_ms);
         engine.tick(now_ms + MINUTE_MS);
         grow(&mut accounting, &account, &engine, now_ms + MINUTE_MS);

@@ -5,6 +5,7 @@
 
 mod accept;
 mod handovers;
+mod join;
 mod notice;
 mod preview;
 mod resume;
@@ -68,6 +69,8 @@ pub struct Member {
     is_let_go: bool,
     /// It has been said that it gets no slots yet.
     is_held_back: bool,
+    /// It has been said that it gets its slots once it answers.
+    is_awaited: bool,
 }
 
 /// What another proxy said of itself last.
@@ -257,12 +260,15 @@ impl Engine {
         self.give_up(&standings, now_ms);
         let fit = self.fit_to_stand_in();
         let mut changes = notice::Changes::default();
+        let mut is_wanted = [false; 128];
         let mut peers = vec![None; self.peers.len()];
         let mut stand_ins = Vec::with_capacity(MAX_CANDIDATES);
         for slot in Slot::all() {
             let before = self.slots[slot.index()];
             let target = self.target(slot);
             let rests = before == SlotState::steady(target, before.since_ms);
+            let is_elsewhere = before.second.is_none() && before.first != target;
+            is_wanted[usize::from(target.id())] |= is_elsewhere;
             if rests && peers.is_empty() && standings.get(target).up_since_ms.is_some() {
                 continue;
             }
@@ -288,6 +294,7 @@ impl Engine {
         let ended = self.handovers.ended(&self.slots, &self.members, now_ms);
         notices.extend(ended);
         self.hold_back(&times, now_ms, &mut notices);
+        self.await_answers(&is_wanted, &mut notices);
         self.let_go(&mut notices);
         notices
     }
@@ -307,6 +314,7 @@ impl Engine {
                     owed: member.owed > 0
                         || self.is_owed_by_peers(member)
                         || self.is_given_up(member),
+                    is_new: !member.health.has_answered(),
                 },
             );
         }
@@ -348,12 +356,28 @@ impl Engine {
         }
     }
 
-    /// The places that may stand in: up for this proxy and for all others, as far as they are heard,
-    /// so that all choose the same one.
+    /// Says once that a backend which is to have slots that are elsewhere has not answered yet.
+    fn await_answers(&mut self, is_wanted: &[bool; 128], notices: &mut Vec<Notice>) {
+        for member in &mut self.members {
+            let is_awaited =
+                is_wanted[usize::from(member.place.id())] && !member.health.has_answered();
+            if is_awaited && !member.is_awaited {
+                notices.push(Notice::awaited(&member.spec.name));
+            }
+            member.is_awaited = is_awaited;
+        }
+    }
+
+    /// The places that may stand in: they have answered, and are up for this proxy and for all
+    /// others, as far as they are heard, so that all choose the same one.
     fn fit_to_stand_in(&self) -> [bool; 128] {
         let mut fit = [false; 128];
         let members = self.members.iter();
-        for member in members.filter(|member| member.is_up() && !self.is_given_up(member)) {
+        let answers = |member: &&Member| member.is_up() && member.health.has_answered();
+        for member in members.filter(answers) {
+            if self.is_given_up(member) {
+                continue;
+            }
             let mut peers = self.peers.iter().flatten();
             fit[usize::from(member.place.id())] = peers.all(|peer| peer.up.contains(&member.place));
         }
@@ -426,6 +450,7 @@ impl Member {
             metrics: Arc::default(),
             is_let_go: false,
             is_held_back: false,
+            is_awaited: false,
         })
     }
 

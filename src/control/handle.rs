@@ -35,6 +35,8 @@ pub enum Command {
 pub struct PeerNews {
     /// Its position in the `peers` of the main file.
     pub index: usize,
+    /// When it was asked, by control's clock: what it says may have changed since.
+    pub asked_ms: u64,
     /// The body of its answer to `GET /peer`, or why there is none.
     pub answer: Result<Vec<u8>, String>,
 }

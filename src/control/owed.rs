@@ -3,7 +3,8 @@
 //!
 //! A journal, one JSON line each, beside the state file. A line is in the hands of the operating
 //! system before the client has its answer, so it survives the end of the process, by whatever
-//! signal. Targets are secrets: only the file's owner may read them.
+//! signal. It names the backend: what one has missed must never be removed at another one that has
+//! got its id since. Targets are secrets: only the file's owner may read them.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::{self, File, Metadata, OpenOptions};
@@ -31,8 +32,19 @@ pub struct Owed {
     /// A write has failed half-way and could not be undone, or `journal` is no longer the file at
     /// `path`: nothing can be appended before it has been written anew.
     is_torn: bool,
-    targets: BTreeMap<Place, BTreeSet<Vec<u8>>>,
+    debts: Debts,
     count: usize,
+}
+
+type Debts = BTreeMap<Place, Debt>;
+
+/// What is owed to the server at one place.
+#[derive(Debug)]
+struct Debt {
+    /// Its name.
+    backend: String,
+    /// Not empty.
+    targets: BTreeSet<Vec<u8>>,
 }
 
 /// Why a removal cannot be owed, or the journal not be used.
@@ -76,47 +88,55 @@ pub enum OwedError {
 #[serde(deny_unknown_fields)]
 struct Line {
     place: u8,
+    /// The name of the backend that had the place then.
+    backend: String,
     /// In hexadecimal digits: a target may be any bytes.
     target: String,
 }
 
 impl Owed {
-    /// Opens the journal at `path`, which need not exist.
+    /// Opens the journal at `path`, which need not exist. `name_of` gives the name of the backend at
+    /// a place now: what is owed to another one that had the place before is forgotten.
     ///
     /// # Errors
     /// [`OwedError`]. A last line without its end is none: nobody was told that it was kept.
-    pub fn open(path: &Path) -> Result<Self, OwedError> {
-        let targets = read(path)?;
+    pub fn open<'m>(
+        path: &Path,
+        name_of: impl Fn(Place) -> Option<&'m str>,
+    ) -> Result<Self, OwedError> {
+        let debts = read(path, name_of)?;
         let journal = open(path).map_err(|problem| write_error(path, problem))?;
         let mut owed = Self {
             path: path.to_owned(),
             journal,
             journal_bytes: 0,
             is_torn: false,
-            count: targets.values().map(BTreeSet::len).sum(),
-            targets,
+            count: debts.values().map(|debt| debt.targets.len()).sum(),
+            debts,
         };
         owed.compact()?;
         Ok(owed)
     }
 
-    /// Keeps a removal for the server at `to`. When this returns it survives the process.
+    /// Keeps a removal for the server at `to`, by its name `backend`. When this returns it survives
+    /// the process.
     ///
     /// # Errors
     /// [`OwedError::Full`], [`OwedError::Write`]: the removal is not kept.
-    pub fn append(&mut self, to: Place, target: &[u8]) -> Result<(), OwedError> {
+    pub fn append(&mut self, to: Place, backend: &str, target: &[u8]) -> Result<(), OwedError> {
+        self.keep(to, Some(backend))?;
         // Then not even what is known must be in the file.
         if self.is_torn {
             return Err(self.write_error(io::ErrorKind::InvalidData.into()));
         }
         if self
-            .targets
+            .debts
             .get(&to)
-            .is_some_and(|known| known.contains(target))
+            .is_some_and(|debt| debt.targets.contains(target))
         {
             return Ok(());
         }
-        let line = line(to, target).map_err(|problem| self.write_error(problem))?;
+        let line = line(to, backend, target).map_err(|problem| self.write_error(problem))?;
         let bytes = self.journal_bytes + line.len() as u64;
         if self.count >= MAX_OWED || bytes > MAX_FILE_BYTES {
             return Err(OwedError::Full);
@@ -127,24 +147,22 @@ impl Owed {
             return Err(self.write_error(problem));
         }
         self.journal_bytes = bytes;
-        self.targets.entry(to).or_default().insert(target.to_vec());
+        let debt = self.debts.entry(to).or_insert_with(|| Debt::to(backend));
+        debt.targets.insert(target.to_vec());
         self.count += 1;
         Ok(())
     }
 
     /// The targets to be removed at `place`, in no order that matters.
     pub fn of(&self, place: Place) -> impl Iterator<Item = &[u8]> {
-        self.targets
-            .get(&place)
-            .into_iter()
-            .flatten()
-            .map(Vec::as_slice)
+        let debt = self.debts.get(&place).into_iter();
+        debt.flat_map(|debt| &debt.targets).map(Vec::as_slice)
     }
 
     /// How many removals are owed to `place`.
     #[must_use]
     pub fn count(&self, place: Place) -> usize {
-        self.targets.get(&place).map_or(0, BTreeSet::len)
+        self.debts.get(&place).map_or(0, |debt| debt.targets.len())
     }
 
     /// The server at `place` has removed `target`. The journal forgets it with the last for that
@@ -153,39 +171,47 @@ impl Owed {
     /// # Errors
     /// [`OwedError::Write`]: the journal cannot forget it, so it stays owed.
     pub fn replayed(&mut self, place: Place, target: &[u8]) -> Result<(), OwedError> {
-        let Some(targets) = self.targets.get_mut(&place) else {
+        let Some(Debt { targets, .. }) = self.debts.get_mut(&place) else {
             return Ok(());
         };
         if targets.len() == 1 && targets.contains(target) {
-            return self.forget(place);
+            return self.keep(place, None);
         }
         self.count -= usize::from(targets.remove(target));
         Ok(())
     }
 
-    /// Nothing is owed to `place` any more.
+    /// Forgets what is owed at `place`, unless to `backend`, which has it now.
     ///
     /// # Errors
-    /// [`OwedError::Write`]: the journal cannot forget it, so it stays owed.
-    pub fn forget(&mut self, place: Place) -> Result<(), OwedError> {
-        let Some(targets) = self.targets.remove(&place) else {
+    /// [`OwedError::Write`]: the journal cannot forget it; it stays owed if nobody has the place.
+    pub fn keep(&mut self, place: Place, backend: Option<&str>) -> Result<(), OwedError> {
+        let Some(debt) = self.debts.remove(&place) else {
             return Ok(());
         };
-        if let Err(error) = self.compact() {
-            self.targets.insert(place, targets);
-            return Err(error);
+        if backend == Some(&debt.backend) {
+            self.debts.insert(place, debt);
+            return Ok(());
         }
-        self.count -= targets.len();
+        match self.compact() {
+            Err(error) if backend.is_none() => {
+                self.debts.insert(place, debt);
+                return Err(error);
+            }
+            // Lines that are left name somebody else than who has the place now.
+            _ => {}
+        }
+        self.count -= debt.targets.len();
         Ok(())
     }
 
     /// Writes the journal anew, without what has been replayed.
     fn compact(&mut self) -> Result<(), OwedError> {
         let mut bytes = Vec::new();
-        for (place, targets) in &self.targets {
-            for target in targets {
-                let line = line(*place, target).map_err(|problem| self.write_error(problem))?;
-                bytes.extend(line);
+        for (place, debt) in &self.debts {
+            for target in &debt.targets {
+                let line = line(*place, &debt.backend, target);
+                bytes.extend(line.map_err(|problem| self.write_error(problem))?);
             }
         }
         let written = replace(&self.path, &bytes).and_then(|()| open(&self.path));
@@ -211,6 +237,15 @@ impl Owed {
     }
 }
 
+impl Debt {
+    fn to(backend: &str) -> Self {
+        Self {
+            backend: backend.to_owned(),
+            targets: BTreeSet::new(),
+        }
+    }
+}
+
 fn write_error(path: &Path, problem: io::Error) -> OwedError {
     OwedError::Write {
         path: path.to_owned(),
@@ -223,38 +258,42 @@ fn open(path: &Path) -> io::Result<File> {
     options.append(true).create(true).mode(0o600).open(path)
 }
 
-fn read(path: &Path) -> Result<BTreeMap<Place, BTreeSet<Vec<u8>>>, OwedError> {
+fn read<'m>(path: &Path, name_of: impl Fn(Place) -> Option<&'m str>) -> Result<Debts, OwedError> {
     let failed = |problem| OwedError::Read {
         path: path.to_owned(),
         problem,
     };
-    let mut targets: BTreeMap<Place, BTreeSet<Vec<u8>>> = BTreeMap::new();
+    let mut debts = Debts::new();
     let bytes = match fs::metadata(path) {
         Ok(found) if found.len() > MAX_FILE_BYTES => {
             return Err(failed(io::ErrorKind::FileTooLarge.into()));
         }
         Ok(_) => fs::read(path).map_err(failed)?,
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(targets),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(debts),
         Err(error) => return Err(failed(error)),
     };
     for (index, line) in bytes.split_inclusive(|byte| *byte == b'\n').enumerate() {
         let Some(line) = line.strip_suffix(b"\n") else {
             break;
         };
-        let Some((place, target)) = parse(line) else {
+        let Some((place, backend, target)) = parse(line) else {
             return Err(OwedError::Damaged {
                 path: path.to_owned(),
                 line: index + 1,
             });
         };
-        targets.entry(place).or_default().insert(target);
+        if name_of(place) == Some(&backend) {
+            let debt = debts.entry(place).or_insert_with(|| Debt::to(&backend));
+            debt.targets.insert(target);
+        }
     }
-    Ok(targets)
+    Ok(debts)
 }
 
-fn line(to: Place, target: &[u8]) -> io::Result<Vec<u8>> {
+fn line(to: Place, backend: &str, target: &[u8]) -> io::Result<Vec<u8>> {
     let line = Line {
         place: to.id(),
+        backend: backend.to_owned(),
         target: target.iter().map(|byte| format!("{byte:02x}")).collect(),
     };
     let mut bytes = serde_json::to_vec(&line)?;
@@ -262,15 +301,20 @@ fn line(to: Place, target: &[u8]) -> io::Result<Vec<u8>> {
     Ok(bytes)
 }
 
-fn parse(line: &[u8]) -> Option<(Place, Vec<u8>)> {
-    let Line { place, target } = serde_json::from_slice(line).ok()?;
+fn parse(line: &[u8]) -> Option<(Place, String, Vec<u8>)> {
+    let line: Line = serde_json::from_slice(line).ok()?;
+    let Line {
+        place,
+        backend,
+        target,
+    } = line;
     let digits = target.as_bytes();
     if digits.len() % 2 != 0 || !digits.iter().all(u8::is_ascii_hexdigit) {
         return None;
     }
     let byte = |pair: &[u8]| u8::from_str_radix(std::str::from_utf8(pair).ok()?, 16).ok();
     let target = digits.chunks_exact(2).map(byte).collect::<Option<_>>()?;
-    Some((Place::new(place)?, target))
+    Some((Place::new(place)?, backend, target))
 }
 
 #[cfg(test)]

@@ -47,6 +47,11 @@ pub(super) struct FirstMeeting {
     over: oneshot::Sender<()>,
 }
 
+/// What was asked for at `asked_ms` does not count any more.
+pub(super) const fn is_old(asked_ms: u64, now_ms: u64) -> bool {
+    now_ms.saturating_sub(asked_ms) >= SILENCE_MS
+}
+
 impl FirstMeeting {
     /// A meeting that begins now, and who is told, or finds it dropped, when it is over.
     pub(super) fn new(now_ms: u64) -> (Self, oneshot::Receiver<()>) {
@@ -83,12 +88,13 @@ impl Peers {
         Self(addresses.iter().map(peer).collect())
     }
 
-    /// The peer at this position has said what it goes by, or could not be asked.
-    pub(super) fn heard(&mut self, index: usize, state: Result<Said, String>, now_ms: u64) {
+    /// The peer at this position, asked at `asked_ms`, has said what it goes by, or could not be
+    /// asked.
+    pub(super) fn heard(&mut self, index: usize, state: Result<Said, String>, asked_ms: u64) {
         if let Some(peer) = self.0.get_mut(index) {
             let is_back = peer.state.is_err() && state.is_ok();
             peer.state = state;
-            peer.heard_ms = now_ms;
+            peer.heard_ms = asked_ms;
             peer.is_new = false;
             if is_back {
                 tracing::info!(peer = peer.address, "peer answers");
@@ -104,7 +110,7 @@ impl Peers {
     pub(super) fn silent(&mut self, now_ms: u64) -> Vec<usize> {
         let mut silent = Vec::new();
         for (index, peer) in self.0.iter_mut().enumerate() {
-            if now_ms.saturating_sub(peer.heard_ms) >= SILENCE_MS {
+            if is_old(peer.heard_ms, now_ms) {
                 peer.state = Err("nobody has asked it lately".to_owned());
                 peer.is_new = false;
                 silent.push(index);

@@ -292,19 +292,7 @@ fn warnings(engine: &Engine, shift: &Shift, report: &PlanReport) -> Vec<String> 
             warnings.push(format!("{name} would serve {share:.0} % of all sessions"));
         }
     }
-    for backend in shift.backends.iter().filter(|backend| !backend.is_up) {
-        let name = &backend.name;
-        if backend.slots_after > backend.slots_before {
-            warnings.push(format!(
-                "{name} does not answer: nothing moves there before it does"
-            ));
-        }
-        if backend.slots_after < backend.slots_before && backend.after != Some(BackendState::Off) {
-            warnings.push(format!(
-                "{name} does not answer: its sessions do not move before it does"
-            ));
-        }
-    }
+    warnings.extend(shift.backends.iter().filter_map(silence));
     if report.moved_percent > MUCH_PERCENT {
         let moved = report.moved_percent;
         warnings.push(format!(
@@ -322,6 +310,25 @@ fn warnings(engine: &Engine, shift: &Shift, report: &PlanReport) -> Vec<String> 
         ));
     }
     warnings
+}
+
+/// What waits for a backend that does not answer, or that nobody has asked.
+fn silence(backend: &BackendShift) -> Option<String> {
+    let name = &backend.name;
+    let gets_more = backend.slots_after > backend.slots_before;
+    let has_less = backend.slots_after < backend.slots_before;
+    if gets_more && backend.is_new {
+        let asked = "has not been asked yet: nothing moves there before it answers";
+        Some(format!("{name} {asked}"))
+    } else if gets_more && !backend.is_up {
+        let silent = "does not answer: nothing moves there before it does";
+        Some(format!("{name} {silent}"))
+    } else if has_less && !backend.is_up && backend.after != Some(BackendState::Off) {
+        let silent = "does not answer: its sessions do not move before it does";
+        Some(format!("{name} {silent}"))
+    } else {
+        None
+    }
 }
 
 /// What would be lost with backends that are given up.

@@ -77,6 +77,7 @@ impl Control {
         let loaded = files.load()?;
         let (config, needs_restart) = live::merge(self.engine.config(), loaded.config);
         let now_ms = self.clock.now_ms();
+        self.forget_silent_peers(now_ms);
         let mut next = self.engine.clone();
         let overrides = next.overrides().to_vec();
         let is_same_config = config == *next.config();

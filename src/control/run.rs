@@ -23,7 +23,7 @@ use super::handle::{Command, PeerNews, Published};
 use super::history::{Event, EventKind, EventLevel, Recorder};
 use super::owed::Owed;
 use super::peer;
-use super::peers::{FirstMeeting, Peers, Said};
+use super::peers::{FirstMeeting, Peers, Said, is_old};
 use super::probes::{ProbeResult, Probes};
 use super::replay::{ReplayEvent, Replayed, Replays};
 use super::state_file::{self, StateFileError};
@@ -157,15 +157,14 @@ impl Control {
 
     fn tick(&mut self) {
         let now_ms = self.clock.now_ms();
-        for index in self.peers.silent(now_ms) {
-            self.engine.set_peer(index, None);
-        }
+        self.forget_silent_peers(now_ms);
         let minutes = self.feedback.longest_timeout_minutes();
         if minutes > self.engine.longest_timeout_minutes() {
             let mut next = self.engine.clone();
             next.saw_timeout(minutes);
             self.try_to_put_in_force(next);
         }
+        let may_serve = self.has_met(now_ms);
         self.advance();
         self.accounting
             .follow(&self.feedback.account, &self.engine, now_ms);
@@ -176,10 +175,26 @@ impl Control {
         self.peers.complain(&own, now_ms);
         self.publish();
         // What the peers said until now is in force.
-        let is_over = |meeting: &mut FirstMeeting| meeting.is_over(&self.peers, now_ms);
-        if let Some(meeting) = self.first_meeting.take_if(is_over) {
+        if let Some(meeting) = self.first_meeting.take_if(|_| may_serve) {
             meeting.end(&self.peers);
         }
+    }
+
+    /// Whether the first meeting is over and what it has shown in force.
+    fn has_met(&mut self, now_ms: u64) -> bool {
+        let meeting = self.first_meeting.as_ref();
+        if !meeting.is_some_and(|meeting| meeting.is_over(&self.peers, now_ms)) {
+            return false;
+        }
+        let mut next = self.engine.clone();
+        let Some(notice) = next.join_peers(now_ms) else {
+            return true;
+        };
+        let is_in_force = self.try_to_put_in_force(next);
+        if is_in_force {
+            self.tell(&[notice]);
+        }
+        is_in_force
     }
 
     fn sample(&mut self, now_ms: u64) {
@@ -189,10 +204,19 @@ impl Control {
         self.history.sample(now_ms, unplaced, backends);
     }
 
+    /// Nothing is decided by what peers said too long ago, however long control was held up.
+    pub(super) fn forget_silent_peers(&mut self, now_ms: u64) {
+        for index in self.peers.silent(now_ms) {
+            self.engine.set_peer(index, None);
+        }
+    }
+
     /// Takes the slots on to where they are now.
     fn advance(&mut self) {
+        let now_ms = self.clock.now_ms();
+        self.forget_silent_peers(now_ms);
         let mut next = self.engine.clone();
-        let notices = next.tick(self.clock.now_ms());
+        let notices = next.tick(now_ms);
         // They are copied when one changes.
         let is_new = !notices.is_empty() || !ptr::eq(next.slots(), self.engine.slots());
         if is_new && self.try_to_put_in_force(next) {
@@ -336,25 +360,33 @@ impl Control {
         }
     }
 
-    fn peer_answered(&mut self, PeerNews { index, answer }: PeerNews) {
+    fn peer_answered(&mut self, news: PeerNews) {
+        let PeerNews {
+            index,
+            asked_ms,
+            answer,
+        } = news;
         let now_ms = self.clock.now_ms();
+        // It waited while control was held up, and the peer has gone on.
+        if is_old(asked_ms, now_ms) {
+            return;
+        }
         let own = &self.about.instance;
-        let read =
-            |body: Vec<u8>| peer::read(&body, own, now_ms).map_err(|error| error.to_string());
+        let read = |body: Vec<u8>| {
+            peer::read(&body, own, asked_ms, now_ms).map_err(|error| error.to_string())
+        };
         let view = answer.and_then(read);
         let said = view.as_ref().map(Said::from);
-        self.peers.heard(index, said.map_err(Clone::clone), now_ms);
+        let said = said.map_err(Clone::clone);
+        self.peers.heard(index, said, asked_ms);
         self.engine.set_peer(index, view.ok());
     }
 
     fn owe(&mut self, proxy::Owed { to, target, noted }: proxy::Owed) {
-        let is_known = self
-            .engine
-            .members()
-            .iter()
-            .any(|member| member.place == to);
-        let kept = !is_known
-            || match self.owed.append(to, &target) {
+        let mut members = self.engine.members().iter();
+        let kept = match members.find(|member| member.place == to) {
+            None => true,
+            Some(member) => match self.owed.append(to, &member.spec.name, &target) {
                 Ok(()) => true,
                 Err(error) => {
                     if let Some(suppressed) = self.refused_removals.allow(self.clock.now_ms()) {
@@ -362,7 +394,8 @@ impl Control {
                     }
                     false
                 }
-            };
+            },
+        };
         self.engine.set_owed(to, self.owed.count(to));
         // The client may have left.
         let _ = noted.send(kept);
@@ -413,15 +446,14 @@ impl Control {
         }
     }
 
-    /// Nothing is owed to a backend that no slot needs, or that was given up.
+    /// Nothing is owed to a backend that no slot needs, that was given up, or whose id another one
+    /// has now.
     fn forget_owed(&mut self) {
         for place in (1..=u8::MAX).filter_map(Place::new) {
             let mut members = self.engine.members().iter();
-            let is_needed = members.any(|member| member.place == place && !member.is_off());
-            if is_needed {
-                continue;
-            }
-            if let Err(error) = self.owed.forget(place) {
+            let member = members.find(|member| member.place == place && !member.is_off());
+            let backend = member.map(|member| member.spec.name.as_str());
+            if let Err(error) = self.owed.keep(place, backend) {
                 tracing::warn!("{error}");
             }
             // It would wait for them for ever once it is turned on again.

@@ -256,7 +256,12 @@ fn refusal(engine: &Engine, refused: &Refused, clock: Clock) -> LastReload {
 
 /// The journal beside the state file; the engine is told what it holds.
 fn open_owed(state_file: &Path, engine: &mut Engine) -> Result<Owed, OwedError> {
-    let owed = Owed::open(&beside(state_file, ".owed"))?;
+    let name_of = |place| {
+        let mut members = engine.members().iter();
+        let member = members.find(|member| member.place == place);
+        member.map(|member| member.spec.name.as_str())
+    };
+    let owed = Owed::open(&beside(state_file, ".owed"), name_of)?;
     let places: Vec<_> = engine.members().iter().map(|member| member.place).collect();
     for place in places {
         engine.set_owed(place, owed.count(place));

@@ -116,8 +116,9 @@ pub enum Damage {
     },
 }
 
-const IF_REMOVED: &str = "a proxy that starts without it takes every session to be where the \
-                          partition map says: sessions that are on their way are lost";
+const IF_REMOVED: &str = "a proxy that starts without it takes every session to be where its peers \
+                          have it or, alone, where the partition map says: sessions that are on \
+                          their way are lost then";
 
 /// The file as it is written.
 #[derive(Serialize, Deserialize)]

@@ -76,6 +76,7 @@ impl Control {
 
     fn try_to_steer(&mut self, order: &Order) -> Result<Option<usize>, String> {
         let now_ms = self.clock.now_ms();
+        self.forget_silent_peers(now_ms);
         let mut next = self.engine.clone();
         let steered = next.steer(order, now_ms);
         let Some(accepted) = steered.map_err(|refused| refused.to_string())? else {

@@ -210,7 +210,7 @@ fn backend(
         overridden,
         weight: member.spec.weight,
         verdict,
-        reason: reason_of(member, reason),
+        reason: reason_of(member, counts, reason),
         since_ms: member.health.since_ms(),
         slots_owned: counts.owned,
         slots_first: counts.first,
@@ -223,14 +223,19 @@ fn backend(
 }
 
 /// Why a backend is not up, or may not be. `told` is why its verdict changed last.
-fn reason_of(member: &Member, told: Option<&String>) -> Option<String> {
+fn reason_of(member: &Member, counts: Counts, told: Option<&String>) -> Option<String> {
     let words = match (member.health.verdict(), told) {
         (health::Verdict::Up, _) if member.health.is_known() => return None,
         (health::Verdict::Up, _) => "it has not been asked yet",
         (_, Some(told)) => told,
         (_, None) => "it was down when this proxy was stopped, and has not come up since",
     };
-    Some(words.to_owned())
+    let is_awaited = !member.health.has_answered() && counts.owned > 0 && counts.first == 0;
+    Some(if is_awaited {
+        format!("{words}; it gets its share of the sessions once it answers")
+    } else {
+        words.to_owned()
+    })
 }
 
 impl StageCounts {

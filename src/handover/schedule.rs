@@ -10,7 +10,7 @@ mod stand_in;
 
 use super::{Outdated, Place, SlotState, Stage};
 
-pub use peers::PeerSlot;
+pub use peers::{Joined, PeerSlot};
 
 /// What counts for one slot at one moment.
 #[derive(Debug, Clone, Copy)]
@@ -57,6 +57,8 @@ pub struct Standing {
     /// It holds items that must never be served: removals that it missed have not been replayed
     /// yet, or it was given up with items that have not died yet.
     pub owed: bool,
+    /// It has not answered since it joined the pool: it gets nothing before it does.
+    pub is_new: bool,
 }
 
 /// The standing of every place; a place nobody has told of is gone.
@@ -88,6 +90,7 @@ impl Standing {
             gone: false,
             up_since_ms: Some(since_ms),
             owed: false,
+            is_new: false,
         }
     }
 
@@ -98,6 +101,7 @@ impl Standing {
             gone: false,
             up_since_ms: None,
             owed: false,
+            is_new: false,
         }
     }
 
@@ -108,6 +112,7 @@ impl Standing {
             gone: true,
             up_since_ms: None,
             owed: false,
+            is_new: false,
         }
     }
 }
@@ -182,7 +187,7 @@ impl Surroundings<'_> {
         if let Some(under_way) = self.forgotten(place) {
             return under_way;
         }
-        if may_serve && self.is_up(target) {
+        if may_serve && self.is_up(target) && !self.standing(target).is_new {
             return self.pair(slot, target, place, Stage::Settle);
         }
         slot

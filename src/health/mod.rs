@@ -72,6 +72,7 @@ pub struct Health {
     thresholds: Thresholds,
     state: State,
     is_known: bool,
+    has_answered: bool,
     /// When it last came up or went down.
     since_ms: u64,
     has_been_down: bool,
@@ -96,6 +97,7 @@ impl Health {
             thresholds,
             state: State::Up,
             is_known: false,
+            has_answered: false,
             since_ms: now_ms,
             has_been_down: false,
             flaps: 0,
@@ -119,6 +121,18 @@ impl Health {
         self.is_known
     }
 
+    /// Whether a probe was answered since it was new, or was last [to be asked anew](Self::ask_anew).
+    #[must_use]
+    pub const fn has_answered(&self) -> bool {
+        self.has_answered
+    }
+
+    /// Nobody has probed it for a while: what it answered before says nothing any more. The verdict
+    /// stays until the next event.
+    pub const fn ask_anew(&mut self) {
+        self.has_answered = false;
+    }
+
     /// When it came up or went down, whichever was last; when it became known if neither was.
     /// Being suspect changes nothing here.
     #[must_use]
@@ -134,6 +148,7 @@ impl Health {
     /// A probe was answered as a state server answers.
     pub fn probe_ok(&mut self, now_ms: u64) -> Option<Change> {
         self.is_known = true;
+        self.has_answered = true;
         let (state, count) = match self.state {
             State::Up => return None,
             State::Suspect { .. } => (State::Up, 1),

@@ -274,6 +274,20 @@ fn a_backend_is_known_as_soon_as_it_was_asked() {
 }
 
 #[test]
+fn a_backend_has_answered_once_a_probe_was_good() {
+    let mut scene = Scene::new();
+    scene.bad();
+    scene.request_fails();
+    assert!(!scene.health.has_answered());
+    scene.good();
+    scene.fall();
+    assert!(scene.health.has_answered());
+    scene.health.ask_anew();
+    assert!(!scene.health.has_answered());
+    assert_eq!(scene.health.verdict(), Verdict::Down);
+}
+
+#[test]
 fn a_suspect_backend_is_probed_sooner_and_never_later() {
     let middle = |interval_ms, is_suspect| {
         let pause_ms = pause_ms(interval_ms, is_suspect, 0);

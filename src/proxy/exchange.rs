@@ -460,8 +460,8 @@ impl Exchange<'_> {
     }
 
     /// Tags the lock cookie of a whole head; the body it announces must be within the limit. The lock
-    /// of an answer that cannot be passed on is given back. `request` starts with the request's head, if it is still
-    /// there.
+    /// of an answer that cannot be passed on is given back. `request` starts with the request's head,
+    /// if it is still there.
     pub(super) fn remaining(
         &mut self,
         head: &ResponseHead,

@@ -7,7 +7,7 @@ use staterouter::config::{BackendAddress, Config};
 use staterouter::control::engine::{Engine, PeerView};
 use staterouter::control::memory::Memory;
 use staterouter::handover::{Place, SlotState};
-use staterouter::health::{Failure, Verdict};
+use staterouter::health::{Failure, Health, Verdict};
 use staterouter::route::Slot;
 
 use super::broken::Broken;
@@ -45,10 +45,20 @@ pub(crate) enum Remembered {
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Seen {
     pub(crate) place: Place,
+    /// Suspect also while it has not answered: it is probed.
     pub(crate) verdict: Verdict,
     pub(crate) owed: usize,
     /// The operator has given it up.
     pub(crate) is_off: bool,
+}
+
+impl Seen {
+    pub(crate) fn verdict(health: &Health) -> Verdict {
+        match health.verdict() {
+            Verdict::Up if !health.has_answered() => Verdict::Suspect,
+            verdict => verdict,
+        }
+    }
 }
 
 /// Decides where the slots of the plan are.
@@ -78,15 +88,21 @@ pub(crate) struct Maker {
 }
 
 impl Maker {
+    /// A brain without a past; all servers have answered it.
     pub(crate) fn begin(&self, edition: &Edition, now_ms: u64) -> Box<dyn Brain> {
-        if !self.is_whole {
-            return Box::new(Pool::new(self, edition, now_ms));
+        let mut brain: Box<dyn Brain> = if self.is_whole {
+            let map = maps::map(&edition.spec, edition.version);
+            Box::new(Whole {
+                engine: Engine::new(self.config.clone(), map, now_ms).unwrap(),
+                slots: self.slots.clone(),
+            })
+        } else {
+            Box::new(Pool::new(self, edition, now_ms))
+        };
+        for member in brain.members() {
+            brain.probed(member.place, Ok(()), now_ms);
         }
-        let map = maps::map(&edition.spec, edition.version);
-        Box::new(Whole {
-            engine: Engine::new(self.config.clone(), map, now_ms).unwrap(),
-            slots: self.slots.clone(),
-        })
+        brain
     }
 
     pub(crate) fn resume(&self, remembered: Remembered, now_ms: u64) -> Box<dyn Brain> {
@@ -129,7 +145,7 @@ impl View {
             }
             slot.outdated = slot.outdated.since(here(slot.outdated.since_ms()));
         }
-        self.heard_ms = now_ms;
+        self.heard_ms = said_ms;
         self
     }
 }
@@ -197,7 +213,7 @@ impl Brain for Whole {
         let members = self.engine.members().iter();
         let seen = members.map(|member| Seen {
             place: member.place,
-            verdict: member.health.verdict(),
+            verdict: Seen::verdict(&member.health),
             owed: member.owed,
             is_off: member.is_off(),
         });

@@ -105,6 +105,7 @@ impl Pool {
                     owed: member.owed > 0
                         || self.is_owed_by_peers(member.place)
                         || self.is_given_up(member.place),
+                    is_new: !member.health.has_answered(),
                 },
             );
         }
@@ -143,6 +144,7 @@ impl Pool {
         let is_fit = |member: &&Member| {
             let mut peers = self.peers.iter().flatten();
             member.is_up()
+                && member.health.has_answered()
                 && !self.is_given_up(member.place)
                 && peers.all(|peer| peer.up.contains(&member.place))
         };
@@ -196,7 +198,10 @@ impl Brain for Pool {
         for entry in &edition.spec {
             let known = before.iter().position(|member| member.entry.0 == entry.0);
             let member = known.map(|known| before.swap_remove(known));
-            let member = member.unwrap_or_else(|| Member::new(*entry, &self.config, now_ms));
+            let mut member = member.unwrap_or_else(|| Member::new(*entry, &self.config, now_ms));
+            if member.is_off() {
+                member.health.ask_anew();
+            }
             self.members.push(Member {
                 entry: *entry,
                 in_map: true,
@@ -278,7 +283,7 @@ impl Brain for Pool {
     fn members(&self) -> Vec<Seen> {
         let seen = |member: &Member| Seen {
             place: member.place,
-            verdict: member.health.verdict(),
+            verdict: Seen::verdict(&member.health),
             owed: member.owed,
             is_off: member.is_off(),
         };

@@ -265,6 +265,9 @@ impl Engine {
             if member.spec.address != spec.address {
                 member.health = Health::new(self.config.health.thresholds(), now_ms);
             }
+            if member.is_off() {
+                member.health.ask_anew();
+            }
             member.spec = spec.clone();
             member.in_map = true;
             members.push(member);

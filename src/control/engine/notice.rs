@@ -87,6 +87,22 @@ impl Notice {
         }
     }
 
+    pub(super) fn joined(slots: usize) -> Self {
+        let share = share(slots);
+        Self {
+            level: LogLevel::Info,
+            text: format!("{share} are taken to be where the peers have them, not the map"),
+        }
+    }
+
+    pub(super) fn awaited(name: &str) -> Self {
+        let text = format!("{name} gets its share of the sessions once it answers");
+        Self {
+            level: LogLevel::Info,
+            text,
+        }
+    }
+
     pub(super) fn held_back(name: &str, left_ms: u64) -> Self {
         let left = lasting(left_ms);
         Self {

@@ -45,6 +45,8 @@ pub struct BackendShift {
     pub slots_after: usize,
     /// Whether it answers, as far as anybody has asked it.
     pub is_up: bool,
+    /// It joins, was off, or has another address: nobody asks it yet.
+    pub is_new: bool,
 }
 
 /// Slots that go from one backend to another.
@@ -100,7 +102,12 @@ impl Engine {
                 capacity: spec.capacity,
                 slots_before: before.get(name).copied().unwrap_or(0),
                 slots_after: after.get(name).copied().unwrap_or(0),
-                is_up: member.is_none_or(|member| member.is_up()),
+                is_up: member.is_none_or(|member| {
+                    let health = &member.health;
+                    member.is_up() && (health.has_answered() || !health.is_known())
+                }),
+                is_new: member
+                    .is_none_or(|member| member.is_off() || member.spec.address != spec.address),
             }
         };
         let stays = |spec: &BackendSpec| backend(spec, Some(spec.state));

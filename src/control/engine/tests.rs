@@ -37,16 +37,49 @@ fn map(version: u64, backends: [&str; 3]) -> PartitionMap {
 
 impl Pool {
     fn new(backends: [&str; 3]) -> Self {
-        Self {
+        let mut pool = Self {
             engine: Engine::new(config(), map(1, backends), START_MS).unwrap(),
             now_ms: START_MS,
             log: Vec::new(),
-        }
+        };
+        pool.answer();
+        pool
     }
 
     fn accept(&mut self, version: u64, backends: [&str; 3]) {
+        self.accept_unanswered(version, backends);
+        self.answer();
+    }
+
+    /// Puts a map in force whose new backends nobody has asked yet.
+    fn accept_unanswered(&mut self, version: u64, backends: [&str; 3]) {
         let accepted = self.engine.accept(map(version, backends), self.now_ms);
         assert!(accepted.unwrap().is_some());
+    }
+
+    /// All backends answer.
+    fn answer(&mut self) {
+        for id in 1..=4 {
+            let place = Place::new(id).unwrap();
+            for _ in 0..self.engine.config.health.rise {
+                self.engine.probed(place, Ok(()), self.now_ms);
+            }
+        }
+    }
+
+    fn fail(&mut self, id: u8) {
+        for _ in 0..self.engine.config.health.fall {
+            let place = Place::new(id).unwrap();
+            self.engine
+                .probed(place, Err(Failure::Refused), self.now_ms);
+        }
+    }
+
+    /// Slots with the backend of this id at either place.
+    fn slots_at(&self, id: u8) -> usize {
+        let slots = self.engine.slots().iter();
+        let is_there = |slot: &&SlotState| slot.places().any(|place| place.id() == id);
+        slots.filter(is_there).count()
     }
 
     fn pass(&mut self, seconds: u64) {
@@ -113,6 +146,7 @@ fn of_a_handover_from_before_the_start_only_the_end_is_known() {
     pool.accept(2, ["a/100/active", "b/100/active", "c/100/active"]);
     pool.pass(300);
     pool.engine = Engine::resume(config(), pool.engine.memory(), pool.now_ms).unwrap();
+    pool.answer();
     pool.move_sessions(2);
     pool.pass(2000);
     let ends = pool.lines("has ended");
@@ -149,4 +183,50 @@ fn a_backend_that_was_given_up_and_is_wanted_again_says_why_it_gets_nothing() {
     assert_eq!(pool.lines("to c begins"), [""; 0]);
     pool.pass(20);
     assert!(!pool.lines("to c begins").is_empty(), "{:?}", pool.log);
+}
+
+#[test]
+fn a_new_backend_gets_nothing_before_it_answers() {
+    let mut pool = Pool::new(["a/100/active", "b/100/active", "c/1/drain"]);
+    pool.accept_unanswered(2, ["a/100/active", "b/100/active", "d/100/active"]);
+    pool.pass(10);
+    assert_eq!(pool.slots_at(4), 0, "nobody has asked it yet");
+    pool.fail(4);
+    pool.pass(100);
+    assert_eq!(pool.slots_at(4), 0, "it does not answer");
+    assert_eq!(
+        pool.lines("d gets its share"),
+        ["d gets its share of the sessions once it answers"]
+    );
+    pool.answer();
+    pool.pass(10);
+    assert!(pool.slots_at(4) > 1000);
+    assert!(!pool.lines("to d begins").is_empty(), "{:?}", pool.log);
+}
+
+#[test]
+fn a_backend_that_nobody_has_heard_does_not_stand_in() {
+    let mut pool = Pool::new(["a/100/active", "b/100/active", "c/1/drain"]);
+    pool.accept_unanswered(2, ["a/100/active", "b/100/active", "d/100/active"]);
+    pool.fail(1);
+    pool.pass(60);
+    assert_eq!(pool.slots_at(4), 0);
+    assert!(
+        !pool.lines("b stands in for a").is_empty(),
+        "{:?}",
+        pool.log
+    );
+}
+
+#[test]
+fn a_backend_that_was_off_gets_nothing_before_it_answers_again() {
+    let mut pool = Pool::new(["a/100/active", "b/100/active", "c/100/active"]);
+    pool.accept(2, ["a/100/active", "b/100/active", "c/100/off"]);
+    pool.pass(2000);
+    pool.accept_unanswered(3, ["a/100/active", "b/100/active", "c/100/active"]);
+    pool.pass(100);
+    assert_eq!(pool.slots_at(3), 0);
+    pool.answer();
+    pool.pass(10);
+    assert!(pool.slots_at(3) > 1000);
 }

@@ -1,15 +1,150 @@
 use std::fs;
 use std::io::Write;
+use std::path::Path;
 use std::sync::Mutex;
 
 use tokio::sync::oneshot;
 
 use super::*;
-use crate::config::{Config, PartitionMap};
+use crate::config::{BackendAddress, Config, PEER_SILENCE, PartitionMap};
+use crate::control::memory::Memory;
 use crate::control::owed::MAX_OWED;
-use crate::control::{ControlOptions, prepare};
+use crate::control::peer::PeerState;
+use crate::control::{ControlOptions, Prepared, prepare};
+use crate::route::SLOT_COUNT;
 
-const MAP: &str = "version: 1\nbackends: [{name: a, id: 1, address: '10.0.0.1:1'}]";
+const SILENCE_MS: u64 = PEER_SILENCE.as_millis() as u64;
+
+/// A map of backends whose ids are their positions.
+fn map(version: u64, backends: &[&str]) -> PartitionMap {
+    let mut text = format!("version: {version}\nbackends:\n");
+    for (name, id) in backends.iter().zip(1..) {
+        text += &format!("- {{name: {name}, id: {id}, address: '127.0.0.{id}:1'}}\n");
+    }
+    PartitionMap::parse(text, "map.yaml").unwrap()
+}
+
+fn place(id: u8) -> Place {
+    Place::new(id).unwrap()
+}
+
+/// Control in `directory`, in which a state file may stand.
+fn prepared(directory: &Path, map: PartitionMap) -> Prepared {
+    prepared_with_peers(directory, map, &[])
+}
+
+fn prepared_with_peers(directory: &Path, map: PartitionMap, peers: &[&str]) -> Prepared {
+    let mut config = Config::new("map.yaml");
+    config.handover.state_file = directory.join("state");
+    let peers = peers.iter().map(|peer| BackendAddress::parse(peer));
+    config.peers = peers.collect::<Result<_, _>>().unwrap();
+    let options = ControlOptions {
+        config,
+        map,
+        main_file: None,
+        level: None,
+    };
+    prepare(options).unwrap()
+}
+
+/// What a proxy leaves behind whose slots are all at the first backend.
+fn leave_behind(directory: &Path, map: PartitionMap) {
+    let memory = Memory {
+        map,
+        overrides: Vec::new(),
+        retired: Vec::new(),
+        given_up: Vec::new(),
+        longest_timeout_minutes: 0,
+        slots: vec![SlotState::steady(place(1), 0); SLOT_COUNT].into(),
+    };
+    state_file::write(&directory.join("state"), &memory).unwrap();
+}
+
+fn run(scene: impl Future<Output = ()>) {
+    let mut runtime = tokio::runtime::Builder::new_current_thread();
+    runtime.enable_all().build().unwrap().block_on(scene);
+}
+
+#[test]
+fn a_backend_is_not_told_what_the_one_before_with_its_id_has_missed() {
+    run(async {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path();
+        leave_behind(path, map(1, &["a", "b", "c"]));
+        let mut control = prepared(path, map(1, &["a", "b", "c"])).control;
+        control.owed.append(place(3), "c", b"/x(abc)/1").unwrap();
+        let journal = fs::read(path.join("state.owed")).unwrap();
+        let mut next = control.engine.clone();
+        let accepted = next.accept(map(2, &["a", "b", "d"]), control.clock.now_ms());
+        assert!(accepted.unwrap().is_some());
+        control.put_in_force(next).unwrap();
+        assert_eq!(control.owed.count(place(3)), 0);
+        drop(control);
+
+        // It ended between the new state and the new journal.
+        fs::write(path.join("state.owed"), journal).unwrap();
+        let control = prepared(path, map(2, &["a", "b", "d"])).control;
+        let owed: Vec<_> = control.engine.members().iter().map(|it| it.owed).collect();
+        assert_eq!(owed, [0, 0, 0]);
+    });
+}
+
+/// The answer of a peer whose slots are all at the backend of this id, and have long been.
+fn answer_of_peer(id: u8, asked_ms: u64) -> PeerNews {
+    let peer = PeerState {
+        instance: "them".to_owned(),
+        map_version: 1,
+        overrides: Vec::new(),
+        up: vec![place(1), place(2)],
+        owed: Vec::new(),
+        longest_timeout_minutes: 0,
+        slots: vec![SlotState::steady(place(id), 0); SLOT_COUNT].into(),
+        clock: Clock::start(),
+    };
+    PeerNews {
+        index: 0,
+        asked_ms,
+        answer: Ok(serde_json::to_vec(&peer.report()).unwrap()),
+    }
+}
+
+#[test]
+fn a_proxy_that_remembers_nothing_serves_from_where_its_peers_do() {
+    run(async {
+        let directory = tempfile::tempdir().unwrap();
+        let map = map(1, &["a", "b"]);
+        let prepared = prepared_with_peers(directory.path(), map, &["10.0.1.1:42480"]);
+        let (mut control, mut may_serve) = (prepared.control, prepared.may_serve);
+        control.tick();
+        may_serve.try_recv().unwrap_err();
+        control.peer_answered(answer_of_peer(1, control.clock.now_ms()));
+        control.tick();
+        let is_there = |slot: &SlotState| *slot == SlotState::steady(place(1), slot.since_ms);
+        assert!(control.engine.slots().iter().all(is_there));
+        may_serve.try_recv().unwrap();
+    });
+}
+
+#[test]
+fn what_peers_said_while_control_was_held_up_is_as_old_as_the_question() {
+    run(async {
+        let directory = tempfile::tempdir().unwrap();
+        let map = map(1, &["a", "b"]);
+        let prepared = prepared_with_peers(directory.path(), map, &["10.0.1.1:42480"]);
+        let mut control = prepared.control;
+        let now_ms = control.clock.now_ms();
+        control.peer_answered(answer_of_peer(1, now_ms - SILENCE_MS));
+        assert!(control.engine.peers()[0].is_none());
+        control.peer_answered(answer_of_peer(1, now_ms));
+        let heard_ms = |control: &Control| Some(control.engine.peers()[0].as_ref()?.heard_ms);
+        assert_eq!(heard_ms(&control), Some(now_ms));
+        // Nor does it get younger when something else comes in before the next tick.
+        let own = Said::from(&control.engine);
+        control.peers.heard(0, Ok(own), now_ms - SILENCE_MS);
+        control.advance();
+        assert_eq!(heard_ms(&control), None);
+    });
+}
 
 /// What is logged.
 #[derive(Clone, Default)]
@@ -29,20 +164,11 @@ impl Write for Lines {
 fn removals_that_are_refused_do_not_fill_the_log() {
     const REFUSED: usize = 10_000;
     let directory = tempfile::tempdir().unwrap();
-    let state_file = directory.path().join("state");
     let full: String = (0..MAX_OWED)
-        .map(|number| format!("{{\"place\":1,\"target\":\"{number:06}\"}}\n"))
+        .map(|number| format!("{{\"place\":1,\"backend\":\"a\",\"target\":\"{number:06}\"}}\n"))
         .collect();
     fs::write(directory.path().join("state.owed"), full).unwrap();
-    let mut config = Config::new("map.yaml");
-    config.handover.state_file = state_file;
-    let options = ControlOptions {
-        config,
-        map: PartitionMap::parse(MAP, "map.yaml").unwrap(),
-        main_file: None,
-        level: None,
-    };
-    let mut control = prepare(options).unwrap().control;
+    let mut control = prepared(directory.path(), map(1, &["a"])).control;
     let lines = Lines::default();
     let writer = lines.clone();
     let subscriber = tracing_subscriber::fmt().with_writer(move || writer.clone());
@@ -50,7 +176,7 @@ fn removals_that_are_refused_do_not_fill_the_log() {
         for _ in 0..REFUSED {
             let (noted, mut kept) = oneshot::channel();
             control.owe(proxy::Owed {
-                to: Place::new(1).unwrap(),
+                to: place(1),
                 target: b"one more".to_vec(),
                 noted,
             });

@@ -15,6 +15,36 @@ pub struct PeerSlot {
     pub heard_ms: u64,
 }
 
+/// A slot at another proxy as one that remembers nothing takes it over.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Joined {
+    /// The slot with all its items where a handover is to bring them, or where those of a server
+    /// that has failed were, or at its other place if this proxy does not know that one. What else
+    /// is under way, a look at the peers then tells.
+    pub slot: SlotState,
+    /// Since when it has been in its stage there.
+    pub since_ms: u64,
+}
+
+impl Joined {
+    /// What to make of `there`; `None` if it is nowhere where this proxy knows a server.
+    #[must_use]
+    pub fn new(there: SlotState, is_known: impl Fn(Place) -> bool, now_ms: u64) -> Option<Self> {
+        let served = restored(there);
+        let is_return = matches!(served.stage, Stage::Away | Stage::Back | Stage::Wait);
+        let failed = served.second.filter(|_| is_return);
+        let places = [failed, Some(served.first), served.second].into_iter();
+        let place = places.flatten().find(|place| is_known(*place))?;
+        Some(Self {
+            slot: SlotState {
+                outdated: served.outdated.without(place),
+                ..SlotState::steady(place, now_ms)
+            },
+            since_ms: served.since_ms,
+        })
+    }
+}
+
 impl PeerSlot {
     fn has_lasted(&self, min_ms: u64) -> bool {
         self.heard_ms.saturating_sub(self.slot.since_ms) >= min_ms
