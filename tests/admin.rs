@@ -188,8 +188,7 @@ fn place(id: u8) -> Place {
 
 /// Reads a report that has just arrived; its times are those of the sender.
 fn read_report(body: &[u8]) -> PeerView {
-    let now_ms = Clock::start().now_ms();
-    peer::read(body, "another", now_ms, now_ms).unwrap()
+    peer::read(body, "another", Clock::start().now_ms()).unwrap()
 }
 
 /// What came back on a connection until it was closed.

@@ -195,7 +195,7 @@ const NEEDED: [(Broken, Class, u64); 17] = [
     (Broken::NoClear, MAPS, 300),
     (Broken::NoOwed, FAILURES, 700),
     (Broken::OldLock, STARTS, 400),
-    (Broken::YoungLocks, STARTS, 4000),
+    (Broken::YoungLocks, BAD_NETWORK, 20_000),
     (Broken::NoTags, STARTS, 500),
     (Broken::NoSettle, STRANGERS, 200),
     (Broken::NoMove1, STARTS, 12_000),

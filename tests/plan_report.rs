@@ -178,6 +178,9 @@ fn what_is_given_up_is_lost_and_does_not_move() {
     assert_eq!(backend(&plan, "a").sessions_after, Some(300));
     assert_eq!(backend(&plan, "c").sessions_after, Some(0));
     assert_warned(&plan, "c would be given up, with its 300 sessions");
+    let plan = planned(&engine, 2, "a b c/100/off d", &counted);
+    let refused = "d has not been asked yet: what it gets of a backend that is off is refused";
+    assert_warned(&plan, refused);
 }
 
 #[test]

@@ -127,7 +127,7 @@ impl Owed {
         self.keep(to, Some(backend))?;
         // Then not even what is known must be in the file.
         if self.is_torn {
-            return Err(self.write_error(io::ErrorKind::InvalidData.into()));
+            self.compact()?;
         }
         if self
             .debts

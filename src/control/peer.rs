@@ -119,17 +119,12 @@ fn places(ids: Vec<u8>) -> Vec<Place> {
     ids.into_iter().filter_map(Place::new).collect()
 }
 
-/// Reads at `now_ms` what a peer has sent that was asked at `asked_ms` by the proxy `own_instance`.
-/// Fields that a later version may add are skipped.
+/// Reads what a peer has sent, which arrived at `now_ms` at the proxy `own_instance`. Fields that a
+/// later version may add are skipped.
 ///
 /// # Errors
 /// [`PeerReportError`].
-pub fn read(
-    body: &[u8],
-    own_instance: &str,
-    asked_ms: u64,
-    now_ms: u64,
-) -> Result<PeerView, PeerReportError> {
+pub fn read(body: &[u8], own_instance: &str, now_ms: u64) -> Result<PeerView, PeerReportError> {
     let report: PeerReport = serde_json::from_slice(body)?;
     if report.instance == own_instance {
         return Err(PeerReportError::Itself);
@@ -156,7 +151,7 @@ pub fn read(
             .map(|known| (known.backend, known.state))
             .collect(),
         longest_timeout_minutes: report.longest_session_timeout_minutes,
-        heard_ms: asked_ms,
+        heard_ms: now_ms,
     })
 }
 
@@ -202,7 +197,7 @@ mod tests {
         let body = format!(
             r#"{{"instance": "them", "map_version": 1, "now_ms": 1, "up": [], "owed": [], "longest_session_timeout_minutes": 0, "slots": {slots}}}"#
         );
-        let error = read(body.as_bytes(), "us", 1, 1).unwrap_err().to_string();
+        let error = read(body.as_bytes(), "us", 1).unwrap_err().to_string();
         assert!(error.contains("unknown variant `?xxx"), "{error}");
         assert!(error.len() < 300, "{} bytes", error.len());
     }
@@ -220,8 +215,8 @@ mod tests {
             ..sent
         };
         let body = serde_json::to_vec(&sent).unwrap();
-        let view = read(&body, "us", 49_990, 50_000).unwrap();
-        assert_eq!((view.map_version, view.heard_ms), (7, 49_990));
+        let view = read(&body, "us", 50_000).unwrap();
+        assert_eq!((view.map_version, view.heard_ms), (7, 50_000));
         assert_eq!(view.up, state(Vec::new()).up);
         assert_eq!(view.longest_timeout_minutes, 60);
         assert_eq!(view.slots[3], suspect(49_900));
@@ -232,8 +227,8 @@ mod tests {
     fn a_proxy_does_not_agree_with_itself() {
         let slots = vec![SlotState::steady(Place::new(1).unwrap(), 5); SLOT_COUNT];
         let body = serde_json::to_vec(&state(slots).report()).unwrap();
-        assert!(read(&body, "us", 1, 1).is_ok());
-        let error = read(&body, "them", 1, 1).unwrap_err();
+        assert!(read(&body, "us", 1).is_ok());
+        let error = read(&body, "them", 1).unwrap_err();
         assert!(matches!(error, PeerReportError::Itself), "{error}");
     }
 
@@ -251,7 +246,7 @@ mod tests {
             let (parent, key) = more.rsplit_once('/').unwrap();
             sent.pointer_mut(parent).unwrap()[key] = "new".into();
         }
-        let read = |sent: &[u8]| read(sent, "us", 50_000, 50_000).unwrap();
+        let read = |sent: &[u8]| read(sent, "us", 50_000).unwrap();
         let (more, same) = (
             read(sent.to_string().as_bytes()),
             read(&serde_json::to_vec(&report).unwrap()),
@@ -268,7 +263,7 @@ mod tests {
         };
         let all =
             r#"[{"first":1,"stage":"steady","since_ms":18446744073709551615,"slots":"0-16383"}]"#;
-        let view = read(report(all).as_bytes(), "us", 5, 5).unwrap();
+        let view = read(report(all).as_bytes(), "us", 5).unwrap();
         assert_eq!(view.up, [Place::new(1).unwrap()]);
         assert_eq!(view.slots[0].since_ms, 5, "the future is now");
         for body in [
@@ -279,7 +274,7 @@ mod tests {
             &report(&all.replace("16383", "16384")),
             &report(&all.replace("steady", "settle")),
         ] {
-            assert!(read(body.as_bytes(), "us", 5, 5).is_err(), "{body}");
+            assert!(read(body.as_bytes(), "us", 5).is_err(), "{body}");
         }
     }
 }

@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::engine::{BackendShift, Engine, Preview, Shift};
+use super::engine::{BackendShift, Engine, Preview, Shift, SlotFlow};
 use super::load::{Load, Loads};
 use super::steer::name_of;
 use crate::config::{BackendState, Faults, PartitionMap};
@@ -292,7 +292,12 @@ fn warnings(engine: &Engine, shift: &Shift, report: &PlanReport) -> Vec<String> 
             warnings.push(format!("{name} would serve {share:.0} % of all sessions"));
         }
     }
-    warnings.extend(shift.backends.iter().filter_map(silence));
+    warnings.extend(
+        shift
+            .backends
+            .iter()
+            .filter_map(|backend| silence(shift, backend)),
+    );
     if report.moved_percent > MUCH_PERCENT {
         let moved = report.moved_percent;
         warnings.push(format!(
@@ -313,11 +318,20 @@ fn warnings(engine: &Engine, shift: &Shift, report: &PlanReport) -> Vec<String> 
 }
 
 /// What waits for a backend that does not answer, or that nobody has asked.
-fn silence(backend: &BackendShift) -> Option<String> {
+fn silence(shift: &Shift, backend: &BackendShift) -> Option<String> {
     let name = &backend.name;
+    let is_given_up = |flow: &&SlotFlow| {
+        let mut backends = shift.backends.iter();
+        let from = backends.find(|backend| backend.name == flow.from);
+        flow.to == *name && from.is_some_and(|from| from.after == Some(BackendState::Off))
+    };
     let gets_more = backend.slots_after > backend.slots_before;
     let has_less = backend.slots_after < backend.slots_before;
-    if gets_more && backend.is_new {
+    if gets_more && backend.is_new && shift.flows.iter().any(|flow| is_given_up(&flow)) {
+        let asked = "has not been asked yet: what it gets of a backend that is off is refused \
+                     before it answers, the rest does not move";
+        Some(format!("{name} {asked}"))
+    } else if gets_more && backend.is_new {
         let asked = "has not been asked yet: nothing moves there before it answers";
         Some(format!("{name} {asked}"))
     } else if gets_more && !backend.is_up {

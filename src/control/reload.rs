@@ -89,7 +89,7 @@ impl Control {
         if is_same_config && accepted.is_none() {
             return Ok(outcome(ReloadResult::Unchanged, needs_restart, in_force));
         }
-        let notices = next.tick(now_ms);
+        let notices = self.step(&mut next, now_ms);
         if let Err(error) = self.put_in_force(next) {
             // The disk may take it before anybody changes a file.
             if let Some(files) = &mut self.files {

@@ -187,12 +187,11 @@ impl Control {
             return false;
         }
         let mut next = self.engine.clone();
-        let Some(notice) = next.join_peers(now_ms) else {
-            return true;
-        };
+        let mut notices = Vec::from_iter(next.join_peers(now_ms));
+        notices.extend(next.tick(now_ms));
         let is_in_force = self.try_to_put_in_force(next);
         if is_in_force {
-            self.tell(&[notice]);
+            self.tell(&notices);
         }
         is_in_force
     }
@@ -216,11 +215,20 @@ impl Control {
         let now_ms = self.clock.now_ms();
         self.forget_silent_peers(now_ms);
         let mut next = self.engine.clone();
-        let notices = next.tick(now_ms);
+        let notices = self.step(&mut next, now_ms);
         // They are copied when one changes.
         let is_new = !notices.is_empty() || !ptr::eq(next.slots(), self.engine.slots());
         if is_new && self.try_to_put_in_force(next) {
             self.tell(&notices);
+        }
+    }
+
+    /// Takes the slots of `next` on. During the first meeting they stay: nobody is served yet, and
+    /// what has become of them since the map was written only the peers know.
+    pub(super) fn step(&self, next: &mut Engine, now_ms: u64) -> Vec<Notice> {
+        match self.first_meeting {
+            Some(_) => Vec::new(),
+            None => next.tick(now_ms),
         }
     }
 
@@ -372,9 +380,8 @@ impl Control {
             return;
         }
         let own = &self.about.instance;
-        let read = |body: Vec<u8>| {
-            peer::read(&body, own, asked_ms, now_ms).map_err(|error| error.to_string())
-        };
+        let read =
+            |body: Vec<u8>| peer::read(&body, own, now_ms).map_err(|error| error.to_string());
         let view = answer.and_then(read);
         let said = view.as_ref().map(Said::from);
         let said = said.map_err(Clone::clone);

@@ -225,7 +225,7 @@ fn backend(
 /// Why a backend is not up, or may not be. `told` is why its verdict changed last.
 fn reason_of(member: &Member, counts: Counts, told: Option<&String>) -> Option<String> {
     let words = match (member.health.verdict(), told) {
-        (health::Verdict::Up, _) if member.health.is_known() => return None,
+        (health::Verdict::Up, _) if member.health.has_answered() => return None,
         (health::Verdict::Up, _) => "it has not been asked yet",
         (_, Some(told)) => told,
         (_, None) => "it was down when this proxy was stopped, and has not come up since",

@@ -57,7 +57,7 @@ pub struct Standing {
     /// It holds items that must never be served: removals that it missed have not been replayed
     /// yet, or it was given up with items that have not died yet.
     pub owed: bool,
-    /// It has not answered since it joined the pool: it gets nothing before it does.
+    /// It has not answered since it joined the pool: no handover to it begins before it does.
     pub is_new: bool,
 }
 

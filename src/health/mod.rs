@@ -121,16 +121,18 @@ impl Health {
         self.is_known
     }
 
-    /// Whether a probe was answered since it was new, or was last [to be asked anew](Self::ask_anew).
+    /// Whether a probe was answered, or requests were while probes failed, since it was new or was
+    /// last [to be asked anew](Self::ask_anew).
     #[must_use]
     pub const fn has_answered(&self) -> bool {
         self.has_answered
     }
 
-    /// Nobody has probed it for a while: what it answered before says nothing any more. The verdict
-    /// stays until the next event.
-    pub const fn ask_anew(&mut self) {
+    /// Nobody has probed it for a while: what it answered before says nothing any more. `answered` as
+    /// for [`probe_failed`](Self::probe_failed). The verdict stays until the next event.
+    pub const fn ask_anew(&mut self, answered: u64) {
         self.has_answered = false;
+        self.answered = answered;
     }
 
     /// When it came up or went down, whichever was last; when it became known if neither was.
@@ -202,6 +204,7 @@ impl Health {
             _ => 0,
         };
         self.answered = answered;
+        self.has_answered |= is_refuted;
         let count = before.saturating_add(1);
         let state = if count >= self.thresholds.fall {
             State::Down { good_probes: 0 }

@@ -282,9 +282,22 @@ fn a_backend_has_answered_once_a_probe_was_good() {
     scene.good();
     scene.fall();
     assert!(scene.health.has_answered());
-    scene.health.ask_anew();
+    scene.answered += 1;
+    scene.health.ask_anew(scene.answered);
+    scene.bad();
     assert!(!scene.health.has_answered());
     assert_eq!(scene.health.verdict(), Verdict::Down);
+}
+
+#[test]
+fn a_backend_that_answers_requests_while_its_probes_fail_has_answered() {
+    let mut scene = Scene::new();
+    scene.answered += 1;
+    scene.bad_because(Failure::Garbage);
+    assert!(!scene.health.has_answered());
+    scene.answered += 1;
+    scene.bad();
+    assert!(scene.health.has_answered());
 }
 
 #[test]

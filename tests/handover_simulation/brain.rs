@@ -145,7 +145,7 @@ impl View {
             }
             slot.outdated = slot.outdated.since(here(slot.outdated.since_ms()));
         }
-        self.heard_ms = said_ms;
+        self.heard_ms = now_ms;
         self
     }
 }

@@ -200,7 +200,7 @@ impl Brain for Pool {
             let member = known.map(|known| before.swap_remove(known));
             let mut member = member.unwrap_or_else(|| Member::new(*entry, &self.config, now_ms));
             if member.is_off() {
-                member.health.ask_anew();
+                member.health.ask_anew(0);
             }
             self.members.push(Member {
                 entry: *entry,

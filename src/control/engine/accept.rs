@@ -266,7 +266,7 @@ impl Engine {
                 member.health = Health::new(self.config.health.thresholds(), now_ms);
             }
             if member.is_off() {
-                member.health.ask_anew();
+                member.health.ask_anew(member.metrics.answered());
             }
             member.spec = spec.clone();
             member.in_map = true;
