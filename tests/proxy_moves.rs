@@ -211,6 +211,7 @@ fn the_time_that_a_session_takes_to_arrive_is_not_the_proxys_own() {
     let item = locked_item(2, b"body");
     let (begin, end) = item.split_at(item.len() - 2);
     at_earlier.expect(&acquire(ID), begin);
+    // Time itself is what is counted: there is nothing else to wait for.
     std::thread::sleep(HELD_UP);
     at_earlier.write(end);
     read_put(&mut at_owner, 4);

@@ -127,7 +127,7 @@ impl Owed {
         self.keep(to, Some(backend))?;
         // Then not even what is known must be in the file.
         if self.is_torn {
-            self.compact()?;
+            return Err(self.write_error(io::ErrorKind::InvalidData.into()));
         }
         if self
             .debts
@@ -151,6 +151,15 @@ impl Owed {
         debt.targets.insert(target.to_vec());
         self.count += 1;
         Ok(())
+    }
+
+    /// Writes the journal anew if nothing can be appended. To be called now and then, and not for
+    /// each removal: it may be long.
+    ///
+    /// # Errors
+    /// [`OwedError::Write`]: still nothing can be.
+    pub fn mend(&mut self) -> Result<(), OwedError> {
+        if self.is_torn { self.compact() } else { Ok(()) }
     }
 
     /// The targets to be removed at `place`, in no order that matters.

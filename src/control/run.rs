@@ -168,6 +168,8 @@ impl Control {
         self.advance();
         self.accounting
             .follow(&self.feedback.account, &self.engine, now_ms);
+        // While it cannot be mended, each removal that is refused says so.
+        let _ = self.owed.mend();
         self.replay(now_ms);
         self.sample(now_ms);
         self.read_files_again(now_ms);

@@ -1,5 +1,7 @@
 //! The states of all slots, written down: slots in the same state stand together.
 
+use std::collections::HashMap;
+
 use serde::{Deserialize, Serialize};
 
 use crate::handover::{Before, Outdated, Place, SlotState, Stage};
@@ -79,17 +81,18 @@ pub enum GroupError {
 #[must_use]
 pub fn group(slots: &[SlotState]) -> Vec<SlotGroup> {
     let mut groups: Vec<(SlotState, Vec<usize>)> = Vec::new();
-    // Few are at one place in different states: looking through them is quicker than hashing.
-    let mut known: [Vec<usize>; 128] = [const { Vec::new() }; 128];
+    let mut known: HashMap<SlotState, usize> = HashMap::new();
+    // The next slot at a place is nearly always like the last one there, which saves hashing it.
+    let mut latest = [usize::MAX; 128];
     for (index, slot) in slots.iter().enumerate() {
-        let alike = &mut known[usize::from(slot.first.id())];
-        let group = alike.iter().find(|&&group| groups[group].0 == *slot);
-        let group = group.copied().unwrap_or_else(|| {
-            alike.push(groups.len());
-            groups.push((*slot, Vec::new()));
-            groups.len() - 1
-        });
-        groups[group].1.push(index);
+        let latest = &mut latest[usize::from(slot.first.id())];
+        if groups.get(*latest).is_none_or(|(alike, _)| alike != slot) {
+            *latest = *known.entry(*slot).or_insert_with(|| {
+                groups.push((*slot, Vec::new()));
+                groups.len() - 1
+            });
+        }
+        groups[*latest].1.push(index);
     }
     let write = |(slot, indices): (SlotState, Vec<usize>)| SlotGroup::new(&slot, &indices);
     groups.into_iter().map(write).collect()

@@ -133,14 +133,18 @@ fn no_slot_goes_on_before_the_first_meeting_is_over() {
         let map = map(1, &["a", "b"]);
         let prepared = prepared_with_peers(directory.path(), map, &["10.0.1.1:42480"]);
         let mut control = prepared.control;
-        let target = control.engine.members()[1].spec.address.clone();
-        let refused = ProbeResult {
-            place: place(2),
-            address: target,
-            outcome: Err(Failure::Refused),
+        let probe = |control: &Control, id: u8, outcome| ProbeResult {
+            place: place(id),
+            address: control.engine.members()[usize::from(id) - 1]
+                .spec
+                .address
+                .clone(),
+            outcome,
         };
+        // The first one can stand in for the second.
+        control.probed(&probe(&control, 1, Ok(())));
         for _ in 0..control.engine.config().health.fall {
-            control.probed(&refused);
+            control.probed(&probe(&control, 2, Err(Failure::Refused)));
         }
         control.tick();
         let rests = |slot: &SlotState| slot.second.is_none();
