@@ -1,0 +1,570 @@
+//! The admin server over raw sockets, with a control that the test plays.
+
+#![expect(
+    clippy::unwrap_used,
+    reason = "a test that cannot set up its scene must fail"
+)]
+
+use std::io::{Read, Write};
+use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::sync::Arc;
+use std::thread;
+use std::time::Duration;
+
+use crate::support::system::wait_until;
+use serde_json::{Value, json};
+use staterouter::admin::{AdminOptions, AdminServer};
+use staterouter::config::{AdminToken, BackendAddress};
+use staterouter::control::clock::Clock;
+use staterouter::control::engine::PeerView;
+use staterouter::control::handle::{Command, ControlEnd, PeerNews, Published, handle};
+use staterouter::control::peer::{self, PeerState};
+use staterouter::control::status::{
+    AccountingStatus, BackendLoad, BackendStatus, LastReload, ReloadOutcome, ReloadResult,
+    StageCounts, Status, Verdict,
+};
+use staterouter::handover::{Place, SlotState};
+use staterouter::metrics::Pool;
+use staterouter::net::Listeners;
+use staterouter::route::SLOT_COUNT;
+
+/// No answer after this long is a failure of the test.
+const PATIENCE: Duration = Duration::from_secs(30);
+
+/// Times that no test waits for.
+const UNHURRIED: AdminOptions = AdminOptions {
+    max_connections: 64,
+    receive: PATIENCE,
+    lifetime: PATIENCE,
+    shutdown: PATIENCE,
+    ask_every: Duration::from_millis(10),
+    ask_timeout: PATIENCE,
+};
+
+/// Times short enough to be waited for.
+const HURRIED: Duration = Duration::from_millis(20);
+
+const INSTANCE: &str = "0123456789abcdef";
+
+/// A running admin server and control's end.
+struct Admin {
+    server: AdminServer,
+    control: ControlEnd,
+}
+
+impl Admin {
+    fn start(options: AdminOptions) -> Self {
+        Self::with_peers(&[], options)
+    }
+
+    fn with_peers(peers: &[SocketAddr], options: AdminOptions) -> Self {
+        let (control, end) = handle(published([Verdict::Up, Verdict::Down]));
+        let listeners = Listeners::bind(SocketAddr::from(([127, 0, 0, 1], 0)), 1).unwrap();
+        let peers = peers.iter().copied().map(BackendAddress::from).collect();
+        let server =
+            AdminServer::start(Some(listeners), peers, control, Arc::default(), options).unwrap();
+        Self {
+            server,
+            control: end,
+        }
+    }
+
+    fn address(&self) -> SocketAddr {
+        self.server.address.unwrap()
+    }
+
+    fn connect(&self) -> TcpStream {
+        connect(self.address())
+    }
+
+    /// Sends `request` on a connection of its own; the answer up to its end.
+    fn ask(&self, request: &str) -> Answer {
+        let mut stream = self.connect();
+        let request = request.replacen("\r\n", "\r\nhost: admin\r\nconnection: close\r\n", 1);
+        stream.write_all(request.as_bytes()).unwrap();
+        Answer::read(stream)
+    }
+
+    fn get(&self, path: &str) -> Answer {
+        self.ask(&format!("GET {path} HTTP/1.1\r\n\r\n"))
+    }
+
+    /// Asks for a reload, which ends as `outcome`.
+    fn reload(&mut self, outcome: ReloadOutcome) -> Answer {
+        let mut stream = self.connect();
+        let request = b"POST /reload HTTP/1.1\r\nhost: a\r\nconnection: close\r\n\r\n";
+        stream.write_all(request).unwrap();
+        match self.control.commands.blocking_recv() {
+            Some(Command::Reload(answer)) => answer.send(outcome).unwrap(),
+            other => unreachable!("{other:?}"),
+        }
+        Answer::read(stream)
+    }
+}
+
+fn connect(address: SocketAddr) -> TcpStream {
+    let stream = TcpStream::connect(address).unwrap();
+    stream.set_read_timeout(Some(PATIENCE)).unwrap();
+    stream
+}
+
+fn published(verdicts: [Verdict; 2]) -> Published {
+    let backend = |(id, verdict): (u8, Verdict)| BackendStatus {
+        name: format!("state-{id}"),
+        id,
+        address: "127.0.0.1:1".to_owned(),
+        state: "active",
+        overridden: None,
+        weight: 100,
+        verdict,
+        reason: (verdict == Verdict::Down).then(|| "connection refused".to_owned()),
+        since_ms: 5,
+        slots_owned: 8192,
+        slots_first: 8192,
+        slots_in: StageCounts::default(),
+        owed_removals: 0,
+        moved_here: 0,
+        absent_while_away: 0,
+        load: BackendLoad {
+            sessions: Some(8),
+            ..BackendLoad::default()
+        },
+    };
+    let status = Status {
+        version: "0.0.0",
+        instance: INSTANCE.to_owned(),
+        started_ms: 1,
+        now_ms: 9,
+        map_version: 3,
+        last_reload: Some(LastReload {
+            at_ms: 7,
+            outcome: ReloadOutcome {
+                faults: vec!["no".to_owned()],
+                ..outcome(ReloadResult::Refused, 3)
+            },
+        }),
+        backends: (1..).zip(verdicts).map(backend).collect(),
+        accounting: AccountingStatus::default(),
+        slots: StageCounts {
+            steady: 16_384,
+            ..StageCounts::default()
+        },
+        under_way: Vec::new(),
+        longest_session_timeout_minutes: 20,
+        peers: Vec::new(),
+    };
+    Published {
+        status,
+        history: Arc::default(),
+        peer: PeerState {
+            instance: INSTANCE.to_owned(),
+            map_version: 3,
+            overrides: Vec::new(),
+            up: vec![place(1)],
+            owed: Vec::new(),
+            longest_timeout_minutes: 20,
+            slots: vec![SlotState::steady(place(1), 1_000); SLOT_COUNT].into(),
+            clock: Clock::start(),
+        },
+        metrics: Pool::default(),
+        token: None,
+    }
+}
+
+fn outcome(result: ReloadResult, map_version: u64) -> ReloadOutcome {
+    ReloadOutcome {
+        result,
+        map_version,
+        faults: Vec::new(),
+        needs_restart: Vec::new(),
+    }
+}
+
+fn place(id: u8) -> Place {
+    Place::new(id).unwrap()
+}
+
+/// Reads a report that has just arrived; its times are those of the sender.
+fn read_report(body: &[u8]) -> PeerView {
+    peer::read(body, "another", Clock::start().now_ms()).unwrap()
+}
+
+/// What came back on a connection until it was closed.
+struct Answer {
+    status: u16,
+    head: String,
+    body: String,
+}
+
+impl Answer {
+    fn read(mut stream: TcpStream) -> Self {
+        let mut text = String::new();
+        // The server may close while we still send: what it has said counts.
+        let _ = stream.read_to_string(&mut text);
+        let (head, body) = text.split_once("\r\n\r\n").unwrap_or((&text, ""));
+        let status = head
+            .strip_prefix("HTTP/1.1 ")
+            .and_then(|rest| rest.get(..3));
+        Self {
+            status: status.and_then(|status| status.parse().ok()).unwrap_or(0),
+            head: head.to_ascii_lowercase(),
+            body: body.to_owned(),
+        }
+    }
+
+    fn json(&self) -> Value {
+        serde_json::from_str(&self.body).unwrap()
+    }
+}
+
+#[test]
+fn probes_of_load_balancers_see_life_and_readiness() {
+    let admin = Admin::start(UNHURRIED);
+    let alive = admin.get("/healthz");
+    assert_eq!((alive.status, &*alive.body), (200, "ok\n"));
+    for (verdicts, status) in [
+        ([Verdict::Up, Verdict::Down], 200),
+        ([Verdict::Suspect, Verdict::Down], 200),
+        ([Verdict::Down, Verdict::Down], 503),
+    ] {
+        admin
+            .control
+            .published
+            .send_replace(published(verdicts).into());
+        let ready = admin.get("/readyz");
+        assert_eq!(ready.status, status, "{verdicts:?}");
+        let reason = ready.body.contains("no backend is up");
+        assert_eq!(reason, status == 503, "{}", ready.body);
+    }
+    // Nobody asks a backend that is off, so it stays up.
+    let mut off = published([Verdict::Up, Verdict::Down]);
+    off.status.backends[0].state = "off";
+    admin.control.published.send_replace(off.into());
+    assert_eq!(admin.get("/readyz").status, 503);
+}
+
+#[test]
+fn status_and_peer_report_are_what_control_has_published() {
+    let admin = Admin::start(UNHURRIED);
+    let status = admin.get("/status");
+    assert_eq!(status.status, 200);
+    assert!(status.head.contains("content-type: application/json"));
+    let status = status.json();
+    assert_eq!(status["map_version"], 3);
+    assert_eq!(
+        status["last_reload"],
+        json!({
+            "at_ms": 7, "result": "refused", "map_version": 3, "faults": ["no"],
+            "needs_restart": []
+        })
+    );
+    let backend = &status["backends"][1];
+    assert_eq!(backend["name"], "state-2");
+    assert_eq!(backend["verdict"], "down");
+    assert_eq!(backend["reason"], "connection refused");
+    assert_eq!(backend["slots_in"]["move1"], 0);
+    assert_eq!(status["slots"]["steady"], 16_384);
+    let view = read_report(admin.get("/peer").body.as_bytes());
+    assert_eq!((view.map_version, view.up), (3, vec![place(1)]));
+    assert!(view.slots.iter().all(|slot| slot.first == place(1)));
+}
+
+#[test]
+fn a_reload_is_answered_with_its_outcome() {
+    let mut admin = Admin::start(UNHURRIED);
+    let applied = admin.reload(ReloadOutcome {
+        needs_restart: vec!["listen"],
+        ..outcome(ReloadResult::Applied, 4)
+    });
+    assert_eq!(applied.status, 200);
+    assert_eq!(
+        applied.json(),
+        json!({"result": "applied", "map_version": 4, "faults": [], "needs_restart": ["listen"]})
+    );
+    let unchanged = admin.reload(outcome(ReloadResult::Unchanged, 4));
+    assert_eq!(unchanged.status, 200);
+    assert_eq!(unchanged.json()["result"], "unchanged");
+    let refused = admin.reload(ReloadOutcome {
+        faults: vec!["map.yaml:3:5: bad".to_owned()],
+        ..outcome(ReloadResult::Refused, 4)
+    });
+    assert_eq!(refused.status, 422);
+    assert_eq!(refused.json()["faults"], json!(["map.yaml:3:5: bad"]));
+}
+
+#[test]
+fn whoever_changes_something_shows_the_token_where_there_is_one() {
+    let mut admin = Admin::start(UNHURRIED);
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("token");
+    std::fs::write(&path, "0123456789abcdef\n").unwrap();
+    let token = Some(AdminToken::read(&path).unwrap());
+    let with_token = Published {
+        token,
+        ..published([Verdict::Up, Verdict::Up])
+    };
+    admin.control.published.send_replace(with_token.into());
+    for (line, error) in [
+        ("", false),
+        ("authorization: Bearer 0123456789abcdeX\r\n", true),
+    ] {
+        let answer = admin.ask(&format!("POST /reload HTTP/1.1\r\n{line}\r\n"));
+        assert_eq!(answer.status, 401, "{}", answer.head);
+        let challenge = "www-authenticate: bearer realm=";
+        assert!(answer.head.contains(challenge), "{}", answer.head);
+        let is_told = answer.head.contains("error=\"invalid_token\"");
+        assert_eq!(is_told, error, "{}", answer.head);
+    }
+    assert!(admin.control.commands.try_recv().is_err());
+    // Who only looks needs none.
+    assert_eq!(admin.get("/status").status, 200);
+    let mut stream = admin.connect();
+    let request = "POST /reload HTTP/1.1\r\nhost: a\r\nconnection: close\r\n\
+                   Authorization: Bearer 0123456789abcdef\r\n\r\n";
+    stream.write_all(request.as_bytes()).unwrap();
+    match admin.control.commands.blocking_recv() {
+        Some(Command::Reload(answer)) => answer.send(outcome(ReloadResult::Unchanged, 3)).unwrap(),
+        other => unreachable!("{other:?}"),
+    }
+    assert_eq!(Answer::read(stream).status, 200);
+}
+
+#[test]
+fn a_web_page_cannot_change_anything_without_a_token() {
+    let mut admin = Admin::start(UNHURRIED);
+    let answer = admin.ask("POST /reload HTTP/1.1\r\norigin: http://elsewhere\r\n\r\n");
+    assert_eq!(answer.status, 403, "{}", answer.head);
+    assert!(admin.control.commands.try_recv().is_err());
+}
+
+#[test]
+fn without_control_there_is_no_reload_and_no_readiness() {
+    let Admin { server, control } = Admin::start(UNHURRIED);
+    let mut stream = connect(server.address.unwrap());
+    drop(control);
+    let request = b"POST /reload HTTP/1.1\r\nhost: a\r\nconnection: close\r\n\r\n";
+    stream.write_all(request).unwrap();
+    let answer = Answer::read(stream);
+    assert_eq!(answer.status, 503);
+    assert!(answer.body.contains("control does not answer"));
+    let mut stream = connect(server.address.unwrap());
+    let request = b"GET /readyz HTTP/1.1\r\nhost: a\r\nconnection: close\r\n\r\n";
+    stream.write_all(request).unwrap();
+    assert_eq!(Answer::read(stream).status, 503);
+}
+
+#[test]
+fn what_is_not_there_is_told_apart_from_what_is_asked_wrongly() {
+    let admin = Admin::start(UNHURRIED);
+    assert_eq!(admin.get("/index.html").status, 404);
+    assert_eq!(admin.get("/status/").status, 404);
+    assert_eq!(admin.get("/status?pretty").status, 200);
+    let posted = admin.ask("POST /status HTTP/1.1\r\ncontent-length: 0\r\n\r\n");
+    assert_eq!(posted.status, 405);
+    assert!(posted.head.contains("allow: get, head"), "{}", posted.head);
+    let got = admin.get("/reload");
+    assert_eq!(got.status, 405);
+    assert!(got.head.contains("allow: post"), "{}", got.head);
+    let head = admin.ask("HEAD /healthz HTTP/1.1\r\n\r\n");
+    assert_eq!((head.status, &*head.body), (200, ""));
+    assert_eq!(admin.ask("NONSENSE\r\n\r\n").status, 400);
+}
+
+#[test]
+fn what_is_too_long_is_refused() {
+    let admin = Admin::start(UNHURRIED);
+    let long = "x".repeat(20_000);
+    let head = admin.ask(&format!("GET /healthz HTTP/1.1\r\na: {long}\r\n\r\n"));
+    assert_eq!(head.status, 431);
+    let announced = admin.ask("POST /reload HTTP/1.1\r\ncontent-length: 4097\r\n\r\n");
+    assert_eq!(announced.status, 413);
+    let chunk = format!("1001\r\n{}\r\n", &long[..0x1001]);
+    let chunked = admin.ask(&format!(
+        "POST /reload HTTP/1.1\r\ntransfer-encoding: chunked\r\n\r\n{chunk}"
+    ));
+    assert_eq!(chunked.status, 413);
+}
+
+#[test]
+fn requests_follow_each_other_on_a_connection() {
+    let admin = Admin::start(UNHURRIED);
+    let mut stream = admin.connect();
+    let request = "GET /healthz HTTP/1.1\r\nhost: a\r\ncontent-length: 3\r\n\r\nabc";
+    let last = "GET /peer HTTP/1.1\r\nhost: a\r\nconnection: close\r\n\r\n";
+    let requests = format!("{request}{request}{last}");
+    stream.write_all(requests.as_bytes()).unwrap();
+    let mut answers = String::new();
+    stream.read_to_string(&mut answers).unwrap();
+    assert_eq!(answers.matches("HTTP/1.1 200").count(), 3, "{answers}");
+    assert!(answers.contains("\"instance\""), "{answers}");
+}
+
+#[test]
+fn a_client_that_does_not_get_on_is_closed() {
+    let admin = Admin::start(AdminOptions {
+        receive: HURRIED,
+        ..UNHURRIED
+    });
+    for (sent, answer) in [
+        ("", None),
+        ("GET /healthz HT", None),
+        (
+            "POST /reload HTTP/1.1\r\nhost: a\r\ncontent-length: 5\r\n\r\nab",
+            Some(408),
+        ),
+    ] {
+        let mut stream = admin.connect();
+        stream.write_all(sent.as_bytes()).unwrap();
+        assert_eq!(Answer::read(stream).status, answer.unwrap_or(0), "{sent:?}");
+    }
+}
+
+#[test]
+fn a_connection_does_not_live_for_ever() {
+    let admin = Admin::start(AdminOptions {
+        lifetime: HURRIED,
+        ..UNHURRIED
+    });
+    let mut stream = admin.connect();
+    stream
+        .write_all(b"GET /healthz HTTP/1.1\r\nhost: a\r\n\r\n")
+        .unwrap();
+    assert_eq!(Answer::read(stream).status, 200);
+}
+
+#[test]
+fn connections_beyond_the_bound_wait_for_a_place() {
+    let mut admin = Admin::start(AdminOptions {
+        max_connections: 1,
+        ..UNHURRIED
+    });
+    let mut first = admin.connect();
+    first
+        .write_all(b"POST /reload HTTP/1.1\r\nhost: a\r\n\r\n")
+        .unwrap();
+    let Some(Command::Reload(reload)) = admin.control.commands.blocking_recv() else {
+        unreachable!("nothing else was asked");
+    };
+    let mut second = admin.connect();
+    second
+        .write_all(b"POST /reload HTTP/1.1\r\nhost: a\r\nconnection: close\r\n\r\n")
+        .unwrap();
+    assert!(admin.control.commands.try_recv().is_err());
+    reload.send(outcome(ReloadResult::Unchanged, 1)).unwrap();
+    let mut start = [0; 12];
+    first.read_exact(&mut start).unwrap();
+    assert_eq!(&start, b"HTTP/1.1 200");
+    assert!(admin.control.commands.try_recv().is_err());
+    drop(first);
+    let Some(Command::Reload(reload)) = admin.control.commands.blocking_recv() else {
+        unreachable!("nothing else was asked");
+    };
+    reload.send(outcome(ReloadResult::Unchanged, 2)).unwrap();
+    assert_eq!(Answer::read(second).json()["map_version"], 2);
+}
+
+#[test]
+fn a_stop_lets_the_request_at_hand_end() {
+    let mut admin = Admin::start(UNHURRIED);
+    let address = admin.address();
+    let idle = admin.connect();
+    let mut busy = admin.connect();
+    busy.write_all(b"POST /reload HTTP/1.1\r\nhost: a\r\n\r\n")
+        .unwrap();
+    let Some(Command::Reload(reload)) = admin.control.commands.blocking_recv() else {
+        unreachable!("nothing else was asked");
+    };
+    let server = admin.server;
+    let stopping = thread::spawn(move || server.stop());
+    wait_until("it no longer listens", || {
+        TcpStream::connect(address).is_err()
+    });
+    reload.send(outcome(ReloadResult::Unchanged, 8)).unwrap();
+    assert_eq!(Answer::read(busy).json()["map_version"], 8);
+    assert_eq!(Answer::read(idle).status, 0);
+    stopping.join().unwrap();
+}
+
+#[test]
+fn peers_are_asked_and_their_answers_passed_on() {
+    let peer = Admin::start(UNHURRIED);
+    // One that is there and one that is not, by a port that was free a moment ago.
+    let free = TcpListener::bind("127.0.0.1:0").unwrap();
+    let nobody = free.local_addr().unwrap();
+    drop(free);
+    let mut admin = Admin::with_peers(&[nobody, peer.address()], UNHURRIED);
+    let failure = admin.news_of(0).unwrap_err();
+    assert!(failure.starts_with("cannot connect: "), "{failure}");
+    // Again and again.
+    for _ in 0..2 {
+        assert_eq!(read_report(&admin.news_of(1).unwrap()).map_version, 3);
+    }
+    peer.server.stop();
+    while admin.news_of(1).is_ok() {}
+}
+
+#[test]
+fn a_peer_that_is_none_costs_a_failure_and_no_memory() {
+    let answering = |answer: String| {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = listener.local_addr().unwrap();
+        thread::spawn(move || {
+            for stream in listener.incoming() {
+                let mut stream = stream.unwrap();
+                // Whoever asks may have left.
+                let _ = stream.read(&mut [0; 1024]);
+                let _ = stream.write_all(answer.as_bytes());
+                let _ = stream.read_to_end(&mut Vec::new());
+            }
+        });
+        address
+    };
+    let long = "x".repeat(5 << 20);
+    let peers = [
+        answering("SSH-2.0-OpenSSH\r\n".to_owned()),
+        answering("HTTP/1.1 404 Not Found\r\ncontent-length: 0\r\n\r\n".to_owned()),
+        answering(format!("HTTP/1.1 200 OK\r\n\r\n{long}")),
+        answering(format!("HTTP/1.1 200 OK\r\na: {long}\r\n\r\n")),
+    ];
+    let mut admin = Admin::with_peers(&peers, UNHURRIED);
+    for (index, wanted) in [
+        (0, "no HTTP answer: "),
+        (1, "it answered 404"),
+        (2, "its answer is longer than 4194304 bytes"),
+        (3, "no HTTP answer: "),
+    ] {
+        let failure = admin.news_of(index).unwrap_err();
+        assert!(failure.starts_with(wanted), "{index}: {failure}");
+    }
+    let peers = [
+        answering(String::new()),
+        answering("HTTP/1.1 200 OK\r\ncontent-length: 9999\r\n\r\nabc".to_owned()),
+    ];
+    let mut admin = Admin::with_peers(
+        &peers,
+        AdminOptions {
+            ask_timeout: HURRIED,
+            ..UNHURRIED
+        },
+    );
+    for index in [0, 1] {
+        let failure = admin.news_of(index).unwrap_err();
+        let late = ["no answer within 20 ms", "cannot connect in time"];
+        assert!(late.contains(&&*failure), "{index}: {failure}");
+    }
+}
+
+impl Admin {
+    /// What is told of a peer next.
+    fn news_of(&mut self, wanted: usize) -> Result<Vec<u8>, String> {
+        loop {
+            match self.control.commands.blocking_recv() {
+                Some(Command::Peer(PeerNews { index, answer, .. })) if index == wanted => {
+                    return answer;
+                }
+                Some(Command::Peer(_)) => {}
+                other => unreachable!("{other:?}"),
+            }
+        }
+    }
+}

@@ -1,0 +1,10 @@
+//! What operators and their tools see: API, page, metrics, dashboards, log.
+
+#[path = "../support/mod.rs"]
+mod support;
+
+mod api;
+mod dashboards;
+mod logging;
+mod metrics;
+mod page;

@@ -1,0 +1,238 @@
+//! README.md says what the code does: every configuration key with its default and range, example
+//! files that parse, command lines that the program takes, and the output of those that are cheap
+//! to run.
+#![expect(
+    clippy::unwrap_used,
+    clippy::panic,
+    reason = "a README that cannot be read as expected must fail its test"
+)]
+
+use std::fs;
+use std::path::Path;
+use std::process::{Command, Output};
+
+use serde_json::Value as Json;
+use staterouter::config::{self, Config, PartitionMap};
+use tempfile::TempDir;
+
+const README: &str = include_str!("../../README.md");
+
+#[test]
+fn every_key_is_there_with_its_default_and_range() {
+    let mut keys = Vec::new();
+    for schema in config::schemas() {
+        collect_keys(&serde_json::from_str(&schema.text).unwrap(), "", &mut keys);
+    }
+    assert!(keys.len() > 20, "only {} keys", keys.len());
+    for (name, key) in &keys {
+        let [default, range] = row(name);
+        assert!(
+            shown_defaults(key).iter().any(|shown| shown == default),
+            "default of {name}"
+        );
+        for word in shown_range(key) {
+            assert!(range.contains(&word), "{name}: no {word:?} in {range:?}");
+        }
+    }
+    let rows = README.lines().filter(|line| line.starts_with("| `"));
+    assert_eq!(rows.count(), keys.len(), "a row for a key that is not read");
+}
+
+#[test]
+fn example_files_parse() {
+    let blocks = blocks("yaml");
+    assert!(blocks.len() >= 2);
+    for block in blocks {
+        match file_name(block) {
+            "staterouter.yaml" => drop(Config::parse(block, "staterouter.yaml").unwrap()),
+            "partition-map.yaml" => drop(PartitionMap::parse(block, "partition-map.yaml").unwrap()),
+            other => panic!("a yaml block begins with {other:?} instead of a file name"),
+        }
+    }
+}
+
+/// `--help` behind a command line: what stands before it is still read.
+#[test]
+fn command_lines_are_taken_by_the_program() {
+    let in_units = blocks("ini").into_iter().flat_map(str::lines);
+    let in_units = in_units.filter_map(|line| line.strip_prefix("ExecStart="));
+    let in_text = README
+        .split('`')
+        .filter_map(|code| code.strip_prefix("ExecStart="));
+    let in_consoles = blocks("console").into_iter().flat_map(str::lines);
+    let in_consoles = in_consoles.filter_map(|line| line.strip_prefix("$ "));
+    let lines: Vec<&str> = in_units
+        .chain(in_text)
+        .chain(in_consoles)
+        .filter_map(arguments)
+        .collect();
+    for command in ["check", "route", "serve", "state-server", "demo", "bench"] {
+        assert!(
+            lines.iter().any(|line| line.starts_with(command)),
+            "no example of {command}"
+        );
+    }
+    for line in lines {
+        let output = shell(&format!("staterouter {line} --help"), Path::new("."));
+        let error = String::from_utf8_lossy(&output.stderr);
+        assert!(output.status.success(), "staterouter {line}: {error}");
+    }
+}
+
+/// Runs `check` and `route` as printed, with the files of the README, and what stands around them.
+#[test]
+fn printed_output_is_what_comes() {
+    let mut compared = 0;
+    for block in blocks("console") {
+        let files = example_files();
+        let mut last_code = None;
+        for (line, printed) in commands(block) {
+            if line == "echo $?" {
+                assert_eq!(Some(printed.trim().to_owned()), last_code, "{block}");
+                continue;
+            }
+            let cheap = arguments(line)
+                .is_some_and(|line| line.starts_with("check ") || line.starts_with("route "));
+            if !cheap && !line.starts_with("sed ") {
+                continue;
+            }
+            let output = shell(line, files.path());
+            assert_eq!(String::from_utf8_lossy(&output.stderr), "", "{line}");
+            assert_eq!(
+                String::from_utf8_lossy(&output.stdout).trim_end(),
+                printed.trim_end(),
+                "{line}"
+            );
+            last_code = output.status.code().map(|code| code.to_string());
+            compared += usize::from(cheap);
+        }
+    }
+    assert!(compared >= 4, "only {compared} commands were run");
+}
+
+#[test]
+fn links_lead_to_files() {
+    let targets = README
+        .split("](")
+        .skip(1)
+        .filter_map(|rest| rest.split_once(')'));
+    for (target, _) in targets.filter(|(target, _)| !target.starts_with('#')) {
+        let path = Path::new(env!("CARGO_MANIFEST_DIR")).join(target);
+        assert!(path.is_file(), "README.md links to {target}");
+    }
+}
+
+/// Every key of a schema that is no section, as `section.key`.
+fn collect_keys(schema: &Json, prefix: &str, keys: &mut Vec<(String, Json)>) {
+    let required = schema["required"].as_array().cloned().unwrap_or_default();
+    for (name, key) in schema["properties"].as_object().unwrap() {
+        let path = format!("{prefix}{name}");
+        if key["type"] == "object" {
+            collect_keys(key, &format!("{path}."), keys);
+            continue;
+        }
+        let mut key = key.clone();
+        key["required"] = required.contains(&Json::from(name.as_str())).into();
+        if key["items"]["type"] == "object" {
+            collect_keys(&key["items"], &format!("{path}."), keys);
+        }
+        keys.push((path, key));
+    }
+}
+
+/// Default and range of the table row for a key.
+fn row(name: &str) -> [&'static str; 2] {
+    let start = format!("| `{name}` |");
+    let line = README.lines().find_map(|line| line.strip_prefix(&start));
+    let line = line.unwrap_or_else(|| panic!("README.md has no row for `{name}`"));
+    let mut cells = line.split('|').map(str::trim);
+    [cells.next().unwrap(), cells.next().unwrap()]
+}
+
+/// A key without a default is derived from others or stands for nothing: the schema says which in
+/// words only.
+fn shown_defaults(key: &Json) -> Vec<String> {
+    match key.get("default") {
+        _ if key["required"] == true => vec!["required".to_owned()],
+        None => vec!["derived".to_owned(), "none".to_owned()],
+        Some(Json::Array(_)) => vec!["empty".to_owned()],
+        Some(Json::String(text)) => vec![format!("`{text}`")],
+        Some(other) => vec![format!("`{other}`")],
+    }
+}
+
+/// What the range has to say, as far as the schema knows it.
+fn shown_range(key: &Json) -> Vec<String> {
+    let description = key["description"].as_str().unwrap();
+    if let Some(words) = key["enum"].as_array() {
+        return words
+            .iter()
+            .map(|word| format!("`{}`", word.as_str().unwrap()))
+            .collect();
+    }
+    if let Some((_, range)) = description.split_once(" from ")
+        && let Some((range, _)) = range.split_once(" with its unit")
+    {
+        return vec![range.to_owned()];
+    }
+    match (&key["type"], &key["minimum"], &key["maximum"]) {
+        (kind, min, Json::Null) if kind == "integer" => vec![format!("{min} or more")],
+        (kind, min, max) if kind == "integer" => vec![format!("{min} to {max}")],
+        (kind, ..) if kind == "array" => vec![format!("to {} entries", key["maxItems"])],
+        _ => Vec::new(),
+    }
+}
+
+/// The contents of the fenced blocks of a language.
+fn blocks(language: &str) -> Vec<&'static str> {
+    let fence = format!("\n```{language}\n");
+    let rests = README.split(fence.as_str()).skip(1);
+    rests
+        .map(|rest| &rest[..rest.find("```").unwrap()])
+        .collect()
+}
+
+/// The name in the comment on the first line.
+fn file_name(block: &str) -> &str {
+    block.lines().next().unwrap().trim_start_matches("# ")
+}
+
+fn example_files() -> TempDir {
+    let directory = tempfile::tempdir().unwrap();
+    for block in blocks("yaml") {
+        fs::write(directory.path().join(file_name(block)), block).unwrap();
+    }
+    directory
+}
+
+/// The commands of a console block, each with the output printed below it.
+fn commands(block: &str) -> Vec<(&str, &str)> {
+    let parts = block.strip_prefix("$ ").unwrap().split("\n$ ");
+    parts
+        .map(|part| part.split_once('\n').unwrap_or((part, "")))
+        .collect()
+}
+
+/// The arguments of a command line that runs staterouter.
+fn arguments(line: &str) -> Option<&str> {
+    let names = [
+        "staterouter ",
+        "/usr/local/bin/staterouter ",
+        "cargo run --release -- ",
+    ];
+    names.iter().find_map(|name| line.strip_prefix(name))
+}
+
+/// Runs a command line in which `staterouter` is the program under test.
+fn shell(line: &str, directory: &Path) -> Output {
+    let program = concat!(
+        "staterouter() { '",
+        env!("CARGO_BIN_EXE_staterouter"),
+        "' \"$@\"; }; "
+    );
+    Command::new("sh")
+        .args(["-c", &format!("{program}{line}")])
+        .current_dir(directory)
+        .output()
+        .unwrap()
+}

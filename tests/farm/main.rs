@@ -1,0 +1,7 @@
+//! The simulated web farm and its account.
+
+#[path = "../support/mod.rs"]
+mod support;
+
+mod bench;
+mod ledger;

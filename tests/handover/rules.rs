@@ -1,0 +1,490 @@
+//! The rules of a handover, spelled out: what a request asks in every stage of its slot, given
+//! every answer, and what that costs.
+#![expect(
+    clippy::unwrap_used,
+    clippy::panic,
+    reason = "a rule that cannot be read must fail the test"
+)]
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use staterouter::handover::{
+    Ask, Cookie, NO_LOCK, Place, Refusal, Request, Route, Search, Seen, Stage, Step,
+};
+
+const RULES: &str = include_str!("rules/rules.txt");
+const COSTS: &str = include_str!("rules/costs.txt");
+
+const STAGES: [(&str, Stage); 8] = [
+    ("steady", Stage::Steady),
+    ("settle", Stage::Settle),
+    ("move1", Stage::Move1),
+    ("move2", Stage::Move2),
+    ("suspect", Stage::Suspect),
+    ("away", Stage::Away),
+    ("back", Stage::Back),
+    ("wait", Stage::Wait),
+];
+
+/// The client's cookies: the lock `c` of a place, none, one without a tag.
+const COOKIES: [&str; 5] = ["A", "B", "C", "0", "u"];
+
+const CLIENT_LOCK: u32 = 5;
+const CLIENT_UNTAGGED: u32 = 6;
+const LOCK_AT_A: u32 = 11;
+const LOCK_AT_B: u32 = 12;
+const LOCK_IN_THE_WAY: u32 = 13;
+
+/// Locks younger than this may belong to a request under way, seconds.
+const MOVER_S: u64 = 10;
+
+/// Every answer by its name.
+const ANSWERS: [&str; 6] = ["200", "new", "404", "423", "old", "?"];
+
+fn place(name: &str) -> Place {
+    let id = match name {
+        "A" => 1,
+        "B" => 2,
+        "C" => 3,
+        _ => panic!("{name} is no place"),
+    };
+    Place::new(id).unwrap()
+}
+
+fn place_name(place: Place) -> &'static str {
+    ["A", "B", "C"][usize::from(place.id()) - 1]
+}
+
+fn route(stage: Stage) -> Route {
+    Route {
+        first: place("B"),
+        second: (stage != Stage::Steady).then(|| place("A")),
+        stage,
+    }
+}
+
+fn stage(name: &str) -> Stage {
+    let known = STAGES.iter().find(|(known, _)| *known == name);
+    known.unwrap_or_else(|| panic!("{name} is no stage")).1
+}
+
+fn request(name: &str) -> Request {
+    let (operation, cookie) = name.split_once(' ').unwrap_or((name, ""));
+    let cookie = || match cookie {
+        "0" => Cookie::Untagged(0),
+        "u" => Cookie::Untagged(CLIENT_UNTAGGED),
+        at => Cookie::Tagged {
+            place: place(at),
+            counter: CLIENT_LOCK,
+        },
+    };
+    match operation {
+        "read" => Request::Read,
+        "touch" => Request::Touch,
+        "acquire" => Request::Acquire,
+        "create" => Request::Create,
+        "put" => Request::Put(cookie()),
+        "release" => Request::Release(cookie()),
+        "remove" => Request::Remove(cookie()),
+        _ => panic!("{name} is no request"),
+    }
+}
+
+/// All requests of a slot in `stage`, by name. A steady slot has no place A.
+fn requests(stage: Stage) -> Vec<String> {
+    let mut names: Vec<String> = ["read", "touch", "acquire", "create"]
+        .map(str::to_owned)
+        .into();
+    for operation in ["put", "release", "remove"] {
+        names.extend(COOKIES.map(|cookie| format!("{operation} {cookie}")));
+    }
+    names.retain(|name| stage != Stage::Steady || !name.ends_with('A'));
+    names
+}
+
+fn lock_name(counter: u32) -> &'static str {
+    match counter {
+        0 => "0",
+        CLIENT_LOCK => "c",
+        CLIENT_UNTAGGED => "u",
+        LOCK_AT_A => "a",
+        LOCK_AT_B => "b",
+        LOCK_IN_THE_WAY => "d",
+        NO_LOCK => "none",
+        _ => panic!("lock {counter} came from nowhere"),
+    }
+}
+
+/// The answer of this name to `ask`.
+fn seen(name: &str, ask: Ask) -> Seen {
+    let done = |flag| Seen::Done {
+        counter: match ask {
+            Ask::Client { at, .. } | Ask::Acquire { at } if at == place("A") => LOCK_AT_A,
+            Ask::Client { .. } => LOCK_AT_B,
+            _ => NO_LOCK,
+        },
+        flag,
+    };
+    let locked = |age_s| Seen::Locked {
+        counter: LOCK_IN_THE_WAY,
+        age_s,
+    };
+    match name {
+        "200" => done(false),
+        "new" => done(true),
+        "404" => Seen::Absent,
+        "423" => locked(MOVER_S - 1),
+        "old" => locked(MOVER_S),
+        "?" => Seen::Unknown,
+        _ => panic!("{name} is no answer"),
+    }
+}
+
+fn with(text: String, counter: Option<u32>) -> String {
+    match counter {
+        Some(counter) => format!("{text} with {}", lock_name(counter)),
+        None => text,
+    }
+}
+
+fn ask_text(ask: Ask) -> String {
+    let text = |what: &str, at, counter| with(format!("{what} {}", place_name(at)), counter);
+    match ask {
+        Ask::Client { at, counter } => text("ask", at, counter),
+        Ask::Acquire { at } => text("fetch", at, None),
+        Ask::Look { at } => text("look", at, None),
+        Ask::Insert { at } => text("insert", at, None),
+        Ask::Release { at, counter } => text("release", at, Some(counter)),
+        Ask::Remove { at, counter } => text("remove", at, Some(counter)),
+        Ask::Owe { to } => text("owe", to, None),
+    }
+}
+
+/// How a request ends; not for [`Step::Ask`].
+fn end_text(step: Step) -> String {
+    let (end, behind) = match step {
+        Step::Ask(ask) => panic!("{ask:?} is no end"),
+        Step::Forward { at, counter } => {
+            let text = format!("forward {}", place_name(at));
+            (with(text, counter), None)
+        }
+        Step::Pass { clear_flag, behind } => {
+            let text = if clear_flag { "pass plain" } else { "pass" };
+            (text.to_owned(), behind)
+        }
+        Step::Drop { reason, behind } => {
+            let reason = match reason {
+                Refusal::Unknown => "unknown",
+                Refusal::Suspect => "suspect",
+                Refusal::Returning => "returning",
+                Refusal::LockOutOfReach => "lock",
+                Refusal::Moving => "moving",
+                Refusal::Restless => "restless",
+                Refusal::BegunAnew => "begun anew",
+            };
+            (format!("drop {reason}"), behind)
+        }
+    };
+    match behind {
+        Some(ask) => format!("{end} + {}", ask_text(ask)),
+        None => end,
+    }
+}
+
+/// Every way a request can go, each with its end.
+#[derive(Default)]
+struct Ways(BTreeMap<String, String>);
+
+impl Ways {
+    /// Those of `request` in `stage`.
+    fn walk(&mut self, stage: (&str, Stage), request_name: &str) {
+        let start = Search::start(route(stage.1), request(request_name), MOVER_S);
+        let way = format!("{} | {request_name} |", stage.0);
+        self.go_on(start.1, start, None, way);
+    }
+
+    fn go_on(&mut self, first: Step, at: (Search, Step), asked: Option<Ask>, way: String) {
+        let (search, step) = at;
+        let Step::Ask(ask) = step else {
+            self.add(way, end_text(step));
+            return;
+        };
+        if step == first && asked.is_some_and(is_last_before_again) {
+            self.add(way, "again".to_owned());
+            return;
+        }
+        for answer in ANSWERS {
+            let mut search = search;
+            let next = search.next(seen(answer, ask));
+            let way = format!("{way} {} = {answer},", ask_text(ask));
+            self.go_on(first, (search, next), Some(ask), way);
+        }
+    }
+
+    fn add(&mut self, way: String, end: String) {
+        if let Some(other) = self.0.insert(way.clone(), end.clone()) {
+            panic!("two ends of {way} {other} and {end}");
+        }
+    }
+}
+
+/// A request begins anew when it has found, by a look at the first place, that its item has moved.
+/// An acquire gives back the lock of what it got from the second place before that.
+fn is_last_before_again(ask: Ask) -> bool {
+    matches!(ask, Ask::Release { at, .. } if at == place("A"))
+        || ask == Ask::Look { at: place("B") }
+}
+
+/// The rows of a table: cells between bars, comments and empty lines left out.
+fn rows(table: &str) -> impl Iterator<Item = Vec<&str>> {
+    let lines = table
+        .lines()
+        .filter(|line| !line.is_empty() && !line.starts_with('#'));
+    lines.map(|line| line.split('|').map(str::trim).collect())
+}
+
+/// The requests that a cell of the rules names.
+fn named_requests(cell: &str, stage: Stage) -> Vec<String> {
+    let all = requests(stage);
+    let mut named = Vec::new();
+    let mut words = cell.split(' ').peekable();
+    while let Some(word) = words.next() {
+        let cookie = words.next_if(|next| COOKIES.contains(next));
+        let name = cookie.map_or(word.to_owned(), |cookie| format!("{word} {cookie}"));
+        named.extend(all.iter().filter(|known| match name.as_str() {
+            "every" => true,
+            "find" => ["read", "touch", "acquire"].contains(&known.as_str()),
+            name => *known == name,
+        }));
+    }
+    let named: Vec<String> = named.into_iter().cloned().collect();
+    assert!(!named.is_empty(), "{cell} names no request");
+    named
+}
+
+fn named_answers(cell: &str) -> Vec<&'static str> {
+    let one = |name: &str| -> Vec<&'static str> {
+        match name {
+            "ok" => vec!["200", "new"],
+            "locked" => vec!["423", "old"],
+            "bad" => vec!["423", "old", "?"],
+            "any" => ANSWERS.to_vec(),
+            name => ANSWERS.into_iter().filter(|known| *known == name).collect(),
+        }
+    };
+    let named: Vec<_> = cell.split(' ').flat_map(one).collect();
+    assert!(!named.is_empty(), "{cell} names no answer");
+    named
+}
+
+/// All ways that a row's questions and answers stand for.
+fn named_ways(cell: &str) -> Vec<String> {
+    let mut ways = vec![String::new()];
+    for question in cell.split(',').filter(|question| !question.is_empty()) {
+        let (ask, answers) = question.split_once('=').unwrap();
+        let next = |way: &String| {
+            let one = |answer| format!("{way} {} = {answer},", ask.trim());
+            named_answers(answers.trim())
+                .into_iter()
+                .map(one)
+                .collect::<Vec<_>>()
+        };
+        ways = ways.iter().flat_map(next).collect();
+    }
+    ways
+}
+
+fn written_down() -> Ways {
+    let mut ways = Ways::default();
+    for row in rows(RULES) {
+        let [stages, requests, questions, end] = row[..] else {
+            panic!("no row of four cells: {row:?}");
+        };
+        for stage_name in stages.split(' ') {
+            for request in named_requests(requests, stage(stage_name)) {
+                for way in named_ways(questions) {
+                    ways.add(format!("{stage_name} | {request} |{way}"), end.to_owned());
+                }
+            }
+        }
+    }
+    ways
+}
+
+#[test]
+fn every_request_goes_its_way_as_it_is_written_down() {
+    let mut gone = Ways::default();
+    for stage in STAGES {
+        for request in requests(stage.1) {
+            gone.walk(stage, &request);
+        }
+    }
+    let text = |ways: Ways| -> BTreeSet<String> {
+        let lines = ways.0.into_iter().map(|(way, end)| format!("{way} {end}"));
+        lines.collect()
+    };
+    let (gone, written) = (text(gone), text(written_down()));
+    let only = |one: &BTreeSet<String>, other| -> String {
+        one.difference(other)
+            .take(20)
+            .map(|way| format!("{way}\n"))
+            .collect()
+    };
+    let (unwritten, not_gone) = (only(&gone, &written), only(&written, &gone));
+    assert!(
+        unwritten.is_empty() && not_gone.is_empty(),
+        "not written down:\n{unwritten}\nwritten down, but not so:\n{not_gone}"
+    );
+}
+
+/// Each time the item was found to have moved away.
+#[test]
+fn a_request_begins_anew_three_times_at_most() {
+    for (stage, name, answers) in [
+        (Stage::Settle, "acquire", &["404", "200", "200", "200"][..]),
+        (Stage::Settle, "read", &["404", "200", "200"]),
+    ] {
+        let (mut search, mut step) = Search::start(route(stage), request(name), MOVER_S);
+        let first = step;
+        for _ in 0..4 {
+            assert_eq!(step, first);
+            for answer in answers {
+                let Step::Ask(ask) = step else {
+                    panic!("{name} ended early: {step:?}");
+                };
+                step = search.next(seen(answer, ask));
+            }
+        }
+        assert_eq!(end_text(step), "drop restless");
+    }
+}
+
+/// One item on a state server, as far as costs depend on it.
+#[derive(Clone, Copy)]
+struct Item {
+    is_new: bool,
+    is_locked: bool,
+}
+
+/// Three state servers and one item.
+struct World {
+    items: BTreeMap<Place, Item>,
+    request: Request,
+}
+
+impl World {
+    /// `item` is the place of the item, with `new` in front if nobody has read it yet.
+    fn new(item: &str, request: Request) -> Self {
+        let is_new = item.starts_with("new ");
+        let at = item.trim_start_matches("new ");
+        let is_locked = matches!(
+            request,
+            Request::Put(_) | Request::Release(_) | Request::Remove(_)
+        );
+        let item = Item { is_new, is_locked };
+        let items = (at != "none").then(|| (place(at), item));
+        Self {
+            items: items.into_iter().collect(),
+            request,
+        }
+    }
+
+    fn answer(&mut self, ask: Ask) -> Seen {
+        let (at, is_look) = match ask {
+            Ask::Client { at, .. } => (at, self.request == Request::Touch),
+            Ask::Acquire { at } => (at, false),
+            Ask::Look { at } => (at, true),
+            // Nobody holds the copy: the cookie opens nothing, and the flag goes.
+            Ask::Release { at, .. } => {
+                let Some(copy) = self.items.get_mut(&at) else {
+                    return seen("404", ask);
+                };
+                copy.is_new = false;
+                return seen("200", ask);
+            }
+            Ask::Insert { at } => {
+                let copy = Item {
+                    is_new: true,
+                    is_locked: false,
+                };
+                self.items.entry(at).or_insert(copy);
+                return seen("200", ask);
+            }
+            Ask::Remove {
+                at,
+                counter: NO_LOCK,
+            } => {
+                return match self.items.get(&at) {
+                    None => seen("404", ask),
+                    Some(item) if item.is_locked => seen("423", ask),
+                    Some(_) => {
+                        self.items.remove(&at);
+                        seen("200", ask)
+                    }
+                };
+            }
+            ask => panic!("{ask:?} costs nobody anything here"),
+        };
+        let Some(item) = self.items.get_mut(&at) else {
+            return seen("404", ask);
+        };
+        if is_look {
+            return seen("200", ask);
+        }
+        if item.is_locked && matches!(self.request, Request::Read | Request::Acquire) {
+            return seen("423", ask);
+        }
+        item.is_locked |= self.request == Request::Acquire;
+        seen(
+            if std::mem::take(&mut item.is_new) {
+                "new"
+            } else {
+                "200"
+            },
+            ask,
+        )
+    }
+
+    /// What the request costs, as the table says it.
+    fn cost(mut self, stage: Stage) -> String {
+        let (mut search, mut step) = Search::start(route(stage), self.request, MOVER_S);
+        let mut trips = 0;
+        loop {
+            match step {
+                // A note on disk, not a round trip.
+                Step::Ask(Ask::Owe { .. }) => {
+                    step = search.next(Seen::Done {
+                        counter: 0,
+                        flag: false,
+                    })
+                }
+                Step::Ask(ask) => {
+                    trips += 1;
+                    step = search.next(self.answer(ask));
+                }
+                Step::Forward { .. } => return format!("{}", trips + 1),
+                Step::Pass { behind: None, .. } => return format!("{trips}"),
+                Step::Pass {
+                    behind: Some(_), ..
+                } => return format!("{trips}+1"),
+                Step::Drop { .. } => return format!("-{trips}"),
+            }
+        }
+    }
+}
+
+#[test]
+fn every_request_costs_what_is_written_down() {
+    let mut rows = rows(COSTS);
+    let head = rows.next().unwrap();
+    for row in rows {
+        for (stage_name, expected) in head[2..].iter().zip(&row[2..]) {
+            if expected.is_empty() {
+                continue;
+            }
+            let world = World::new(row[1], request(row[0]));
+            let cost = world.cost(stage(stage_name));
+            assert_eq!(cost, *expected, "{} of {} in {stage_name}", row[0], row[1]);
+        }
+    }
+}

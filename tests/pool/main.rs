@@ -1,0 +1,13 @@
+//! A pool of real processes: handover, failover, reload, orders.
+
+#[path = "../support/mod.rs"]
+mod support;
+
+mod accounting_end_to_end;
+mod failover;
+mod failover_end_to_end;
+mod handover_end_to_end;
+mod plan;
+mod reload;
+mod status;
+mod steering;

@@ -1,0 +1,15 @@
+//! The data path between raw clients and scripted backends.
+
+#[path = "../support/mod.rs"]
+mod support;
+
+mod failures;
+mod framing;
+mod limits;
+mod moves;
+mod names;
+mod probe;
+mod recovery;
+mod removal;
+mod retries;
+mod tags;

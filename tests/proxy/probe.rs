@@ -1,0 +1,180 @@
+//! Probes against scripted backends and a real state server.
+
+#![expect(clippy::unwrap_used, reason = "helpers of tests")]
+
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use crate::support::Program;
+use crate::support::backend::{ABSENT, Backend, BackendConnection};
+use staterouter::backend::{ProbeError, Prober};
+use staterouter::config::BackendAddress;
+use staterouter::health::Failure;
+
+/// What a probe is on the wire, as a web server would spell it.
+const PROBE: &[u8] =
+    b"HEAD %2fstaterouter-probe(AAAAAAAAAAAAAAAAAAAAAAAAAAA%3d)%2fprobe HTTP/1.1\r\n\
+Host: localhost\r\n\r\n";
+
+/// A probe that ends long before this; one that takes it has failed its test.
+const PATIENT: Duration = Duration::from_secs(30);
+/// For backends that never answer.
+const SHORT: Duration = Duration::from_millis(100);
+
+fn run(prober: &mut Prober) -> Result<(), ProbeError> {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .unwrap();
+    runtime.block_on(prober.probe())
+}
+
+fn prober(address: SocketAddr, timeout: Duration) -> Prober {
+    Prober::new(BackendAddress::from(address), timeout)
+}
+
+/// Probes `backend`, which does with the connection what `script` says and holds it open until the
+/// probe has ended.
+fn probe_with(
+    prober: &mut Prober,
+    backend: &Backend,
+    script: impl FnOnce(BackendConnection) -> Option<BackendConnection>,
+) -> Result<(), ProbeError> {
+    std::thread::scope(|scope| {
+        let probing = scope.spawn(|| run(prober));
+        let held = script(backend.accept_any());
+        let result = probing.join().unwrap();
+        if let Some(mut connection) = held {
+            assert!(connection.is_closed(), "a probe leaves no connection");
+        }
+        backend.assert_nobody_connected();
+        result
+    })
+}
+
+fn probe(
+    timeout: Duration,
+    script: impl FnOnce(BackendConnection) -> Option<BackendConnection>,
+) -> Result<(), ProbeError> {
+    let backend = Backend::start();
+    probe_with(&mut prober(backend.address, timeout), &backend, script)
+}
+
+/// Probes a backend that reads the request and answers `answer`.
+fn probe_answered(timeout: Duration, answer: &[u8]) -> Result<(), ProbeError> {
+    probe(timeout, |connection| answered(connection, answer))
+}
+
+fn answered(mut connection: BackendConnection, answer: &[u8]) -> Option<BackendConnection> {
+    connection.expect(PROBE, answer);
+    Some(connection)
+}
+
+#[track_caller]
+fn assert_fails(result: Result<(), ProbeError>, failure: Failure) {
+    let error = result.unwrap_err();
+    assert_eq!(error.failure(), failure, "{error}");
+}
+
+#[test]
+fn what_a_state_server_answers_is_good() {
+    let answers: [&[u8]; 5] = [
+        ABSENT,
+        b"200 OK\r\nX-AspNet-Version: 4.0.30319\r\nContent-Length: 0\r\n\r\n",
+        b"HTTP/1.1 404 Not Found\r\nContent-Length: 0\r\n\r\n",
+        b"404 Not Found\r\n\r\n",
+        // No body is awaited after a HEAD, whatever is announced.
+        b"200 OK\r\nContent-Length: 100\r\n\r\n",
+    ];
+    for answer in answers {
+        probe_answered(PATIENT, answer).unwrap();
+    }
+}
+
+#[test]
+fn an_answer_may_come_in_pieces() {
+    let result = probe(PATIENT, |mut connection| {
+        connection.expect(PROBE, b"");
+        for piece in ABSENT.chunks(7) {
+            connection.write(piece);
+        }
+        Some(connection)
+    });
+    result.unwrap();
+}
+
+#[test]
+fn other_answers_are_not_those_of_a_state_server() {
+    for status in ["400 Bad Request", "423 Locked", "500 Error", "301 Moved"] {
+        let answer = format!("{status}\r\nContent-Length: 0\r\n\r\n");
+        assert_fails(probe_answered(PATIENT, answer.as_bytes()), Failure::Garbage);
+    }
+    let endless = vec![b'4'; 5_000];
+    let garbage: [&[u8]; 4] = [
+        b"SSH-2.0-OpenSSH_9.6\r\n",
+        b"HTTP/1.1 100 Continue\r\n\r\n",
+        b"404 Not Found\n\n",
+        &endless[..],
+    ];
+    for answer in garbage {
+        assert_fails(probe_answered(PATIENT, answer), Failure::Garbage);
+    }
+}
+
+#[test]
+fn a_backend_that_says_nothing_or_half_an_answer_is_late() {
+    for answer in [&b""[..], &ABSENT[..ABSENT.len() - 1]] {
+        assert_fails(probe_answered(SHORT, answer), Failure::Late);
+    }
+}
+
+#[test]
+fn a_connection_that_ends_before_the_answer_is_broken() {
+    let closed = probe(PATIENT, |connection| {
+        connection.close();
+        None
+    });
+    assert_fails(closed, Failure::Broken);
+    let reset = probe(PATIENT, |mut connection| {
+        connection.expect(PROBE, b"");
+        connection.reset();
+        None
+    });
+    assert_fails(reset, Failure::Broken);
+    let halfway = probe(PATIENT, |mut connection| {
+        connection.expect(PROBE, &ABSENT[..20]);
+        connection.close();
+        None
+    });
+    assert_fails(halfway, Failure::Broken);
+}
+
+#[test]
+fn every_probe_has_a_connection_of_its_own() {
+    let backend = Backend::start();
+    let mut prober = prober(backend.address, PATIENT);
+    for _ in 0..3 {
+        let answer = |connection| answered(connection, ABSENT);
+        probe_with(&mut prober, &backend, answer).unwrap();
+    }
+}
+
+#[test]
+fn host_names_are_resolved() {
+    let backend = Backend::start();
+    let name = format!("localhost:{}", backend.address.port());
+    let mut prober = Prober::new(BackendAddress::parse(&name).unwrap(), PATIENT);
+    let answer = |connection| answered(connection, ABSENT);
+    probe_with(&mut prober, &backend, answer).unwrap();
+}
+
+#[test]
+fn a_state_server_is_good_until_it_is_gone() {
+    let server = Program::state_server();
+    let mut prober = prober(server.address, PATIENT);
+    for _ in 0..3 {
+        run(&mut prober).unwrap();
+    }
+    server.kill();
+    assert_fails(run(&mut prober), Failure::Refused);
+}

@@ -1,0 +1,7 @@
+//! The embedded state server over sockets.
+
+#[path = "../support/mod.rs"]
+mod support;
+
+mod server;
+mod vectors;

@@ -1,0 +1,8 @@
+//! The codec: requests, responses and how stock peers spell them.
+
+#[path = "../vectors/mod.rs"]
+mod vectors;
+
+mod request;
+mod response;
+mod spelling;
