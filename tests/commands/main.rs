@@ -1,8 +1,8 @@
-//! The command line, the demo, and what README.md says of them.
+//! The command line, the demo, and what README.md and docs/ say of them.
 
 #[path = "../support/mod.rs"]
 mod support;
 
 mod cli;
 mod demo;
-mod readme;
+mod docs;

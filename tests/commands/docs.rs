@@ -1,4 +1,4 @@
-//! README.md says what the code does: every configuration key with its default and range, example
+//! README.md and docs/ say what the code does: every configuration key with its default and range, example
 //! files that parse, command lines that the program takes, and the output of those that are cheap
 //! to run.
 #![expect(
@@ -8,14 +8,35 @@
 )]
 
 use std::fs;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
 use serde_json::Value as Json;
 use staterouter::config::{self, Config, PartitionMap};
 use tempfile::TempDir;
 
-const README: &str = include_str!("../../README.md");
+/// The table of keys.
+const KEYS: &str = include_str!("../../docs/configuration.md");
+
+/// A page for readers: its path in the repository, and its text.
+struct Page {
+    path: PathBuf,
+    text: String,
+}
+
+/// README.md and everything in docs/.
+fn pages() -> Vec<Page> {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let docs = fs::read_dir(root.join("docs")).unwrap();
+    let docs = docs.map(|entry| entry.unwrap().path());
+    let is_page = |path: &PathBuf| path.extension().is_some_and(|extension| extension == "md");
+    let paths = docs.filter(is_page).chain([root.join("README.md")]);
+    let read = |path: PathBuf| Page {
+        text: fs::read_to_string(&path).unwrap(),
+        path,
+    };
+    paths.map(read).collect()
+}
 
 #[test]
 fn every_key_is_there_with_its_default_and_range() {
@@ -34,7 +55,7 @@ fn every_key_is_there_with_its_default_and_range() {
             assert!(range.contains(&word), "{name}: no {word:?} in {range:?}");
         }
     }
-    let rows = README.lines().filter(|line| line.starts_with("| `"));
+    let rows = KEYS.lines().filter(|line| line.starts_with("| `"));
     assert_eq!(rows.count(), keys.len(), "a row for a key that is not read");
 }
 
@@ -42,10 +63,12 @@ fn every_key_is_there_with_its_default_and_range() {
 fn example_files_parse() {
     let blocks = blocks("yaml");
     assert!(blocks.len() >= 2);
-    for block in blocks {
+    for block in &blocks {
         match file_name(block) {
             "staterouter.yaml" => drop(Config::parse(block, "staterouter.yaml").unwrap()),
             "partition-map.yaml" => drop(PartitionMap::parse(block, "partition-map.yaml").unwrap()),
+            // Another program's.
+            "prometheus.yml" => {}
             other => panic!("a yaml block begins with {other:?} instead of a file name"),
         }
     }
@@ -54,12 +77,12 @@ fn example_files_parse() {
 /// `--help` behind a command line: what stands before it is still read.
 #[test]
 fn command_lines_are_taken_by_the_program() {
-    let in_units = blocks("ini").into_iter().flat_map(str::lines);
+    let (units, consoles, pages) = (blocks("ini"), blocks("console"), pages());
+    let in_units = units.iter().flat_map(|block| block.lines());
     let in_units = in_units.filter_map(|line| line.strip_prefix("ExecStart="));
-    let in_text = README
-        .split('`')
-        .filter_map(|code| code.strip_prefix("ExecStart="));
-    let in_consoles = blocks("console").into_iter().flat_map(str::lines);
+    let in_text = pages.iter().flat_map(|page| page.text.split('`'));
+    let in_text = in_text.filter_map(|code| code.strip_prefix("ExecStart="));
+    let in_consoles = consoles.iter().flat_map(|block| block.lines());
     let in_consoles = in_consoles.filter_map(|line| line.strip_prefix("$ "));
     let lines: Vec<&str> = in_units
         .chain(in_text)
@@ -86,7 +109,7 @@ fn printed_output_is_what_comes() {
     for block in blocks("console") {
         let files = example_files();
         let mut last_code = None;
-        for (line, printed) in commands(block) {
+        for (line, printed) in commands(&block) {
             if line == "echo $?" {
                 assert_eq!(Some(printed.trim().to_owned()), last_code, "{block}");
                 continue;
@@ -112,13 +135,14 @@ fn printed_output_is_what_comes() {
 
 #[test]
 fn links_lead_to_files() {
-    let targets = README
-        .split("](")
-        .skip(1)
-        .filter_map(|rest| rest.split_once(')'));
-    for (target, _) in targets.filter(|(target, _)| !target.starts_with('#')) {
-        let path = Path::new(env!("CARGO_MANIFEST_DIR")).join(target);
-        assert!(path.is_file(), "README.md links to {target}");
+    for Page { path, text } in pages() {
+        let targets = text.split("](").skip(1);
+        let targets = targets.filter_map(|rest| rest.split_once(')'));
+        let files = targets.filter_map(|(target, _)| target.split('#').next());
+        for target in files.filter(|target| !target.is_empty() && !target.contains("://")) {
+            let file = path.parent().unwrap().join(target);
+            assert!(file.exists(), "{} links to {target}", path.display());
+        }
     }
 }
 
@@ -143,8 +167,8 @@ fn collect_keys(schema: &Json, prefix: &str, keys: &mut Vec<(String, Json)>) {
 /// Default and range of the table row for a key.
 fn row(name: &str) -> [&'static str; 2] {
     let start = format!("| `{name}` |");
-    let line = README.lines().find_map(|line| line.strip_prefix(&start));
-    let line = line.unwrap_or_else(|| panic!("README.md has no row for `{name}`"));
+    let line = KEYS.lines().find_map(|line| line.strip_prefix(&start));
+    let line = line.unwrap_or_else(|| panic!("docs/configuration.md has no row for `{name}`"));
     let mut cells = line.split('|').map(str::trim);
     [cells.next().unwrap(), cells.next().unwrap()]
 }
@@ -183,13 +207,15 @@ fn shown_range(key: &Json) -> Vec<String> {
     }
 }
 
-/// The contents of the fenced blocks of a language.
-fn blocks(language: &str) -> Vec<&'static str> {
+/// The contents of the fenced blocks of a language, in all pages.
+fn blocks(language: &str) -> Vec<String> {
     let fence = format!("\n```{language}\n");
-    let rests = README.split(fence.as_str()).skip(1);
-    rests
-        .map(|rest| &rest[..rest.find("```").unwrap()])
-        .collect()
+    let mut blocks = Vec::new();
+    for page in pages() {
+        let rests = page.text.split(fence.as_str()).skip(1);
+        blocks.extend(rests.map(|rest| rest[..rest.find("```").unwrap()].to_owned()));
+    }
+    blocks
 }
 
 /// The name in the comment on the first line.
@@ -200,7 +226,7 @@ fn file_name(block: &str) -> &str {
 fn example_files() -> TempDir {
     let directory = tempfile::tempdir().unwrap();
     for block in blocks("yaml") {
-        fs::write(directory.path().join(file_name(block)), block).unwrap();
+        fs::write(directory.path().join(file_name(&block)), &block).unwrap();
     }
     directory
 }
