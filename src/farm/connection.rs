@@ -232,7 +232,7 @@ fn names_version_2(head: &[u8]) -> bool {
             return false;
         };
         let digits = value.trim_ascii().split(|&byte| byte == b'.').next();
-        let major = digits.and_then(crate::wire::head::decimal);
+        let major = digits.and_then(crate::wire::decimal);
         name.eq_ignore_ascii_case(NAME) && major.is_some_and(|major| major >= 2)
     })
 }

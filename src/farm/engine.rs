@@ -1,6 +1,6 @@
 //! Runs the farm: threads, pace, beginning and end.
 
-use std::cell::{RefCell, RefMut};
+use std::cell::RefCell;
 use std::net::{SocketAddr, TcpStream};
 use std::rc::Rc;
 use std::sync::Arc;
@@ -11,14 +11,13 @@ use tokio::runtime::Builder;
 use tokio::task::{JoinHandle, LocalSet, spawn_local};
 
 use super::connection::{IDLE_TICK, Pool};
-use super::ledger::{Verdict, Violation};
 use super::options::{FarmOptions, OptionsError, RunEnd};
 use super::page::{Ended, WebRequest};
 use super::random::{Random, unpredictable_seed};
-use super::report::{Failure, FarmCounts, FarmReport, FarmStats, RunFacts, Sweep, Tally};
-use super::session::{Population, Session};
+use super::report::{FarmCounts, FarmReport, FarmStats, RunFacts, Sweep, Tally};
+use super::session::Population;
 use super::stop::Stop;
-use crate::wire::Operation;
+use super::web_server::{Farm, WebServer};
 
 /// Why there is no report.
 #[derive(Debug, thiserror::Error)]
@@ -86,100 +85,6 @@ pub fn run(
         tally.merge(in_runtime(&farm, sweep)?);
     }
     Ok(tally.report(&facts))
-}
-
-/// What all threads share.
-#[derive(Debug)]
-struct Farm {
-    options: FarmOptions,
-    seed: u64,
-    population: Population,
-    started: Instant,
-    stop: Stop,
-    stats: Arc<FarmStats>,
-    /// Pages begun.
-    tickets: AtomicU64,
-}
-
-/// One simulated web server: one thread, its connections and its counts.
-#[derive(Debug)]
-pub(crate) struct WebServer {
-    farm: Arc<Farm>,
-    pools: Vec<Pool>,
-    tally: RefCell<Tally>,
-}
-
-// What a web request needs of its server.
-impl WebServer {
-    pub(crate) fn options(&self) -> &FarmOptions {
-        &self.farm.options
-    }
-
-    pub(crate) fn population(&self) -> &Population {
-        &self.farm.population
-    }
-
-    /// Nanoseconds since shortly before the run began, never 0.
-    pub(crate) fn now_ns(&self) -> u64 {
-        self.farm.started.elapsed().as_nanos() as u64 + 1
-    }
-
-    pub(crate) fn pick_pool(&self, random: &mut Random) -> &Pool {
-        &self.pools[random.below(self.pools.len() as u64) as usize]
-    }
-
-    pub(crate) fn is_stopped(&self) -> bool {
-        self.farm.stop.is_stopped()
-    }
-
-    /// Waits, but not beyond the end of the run.
-    pub(crate) async fn pause(&self, duration: Duration) {
-        if duration.is_zero() {
-            return;
-        }
-        tokio::select! {
-            () = tokio::time::sleep(duration) => {}
-            () = self.farm.stop.stopped() => {}
-        }
-    }
-
-    /// The counts of this thread; not to be held over an await.
-    pub(crate) fn tally(&self) -> RefMut<'_, Tally> {
-        self.tally.borrow_mut()
-    }
-
-    pub(crate) fn answered(&self, operation: Operation, took_ns: u64) {
-        self.tally().operation(operation, took_ns);
-        self.farm.stats.add(FarmCounts {
-            operations: 1,
-            ..FarmCounts::default()
-        });
-    }
-
-    pub(crate) fn fail(&self, failure: Failure) {
-        self.tally().failure(failure);
-        self.farm.stats.add(FarmCounts {
-            failures: 1,
-            ..FarmCounts::default()
-        });
-    }
-
-    /// What an answer said about the life of its session.
-    pub(crate) fn met(&self, verdict: Verdict) {
-        let mut tally = self.tally();
-        tally.new_sessions += u64::from(verdict.new_session);
-        tally.session_starts += u64::from(verdict.session_start);
-    }
-
-    pub(crate) fn violation(&self, session: &Session, violation: Violation) {
-        let now_ns = self.now_ns();
-        self.tally()
-            .violation(now_ns, session.fingerprint(), violation);
-        self.farm.stats.add(FarmCounts {
-            violations: 1,
-            ..FarmCounts::default()
-        });
-    }
 }
 
 fn probe(options: &FarmOptions) -> Result<(), FarmError> {

@@ -9,6 +9,7 @@
 //! * `page`: one web request, page by page.
 //! * `body`: session bodies that tell which write they came from.
 //! * `connection`: the client's connection pool.
+//! * `web_server`: one thread of the farm with its connections and counts.
 //! * `engine`: threads, pace, beginning and end.
 //!
 //! Architecture invariant: a request without an answer is a failure, never a wrong answer; a wrong
@@ -24,6 +25,7 @@ mod random;
 mod report;
 mod session;
 mod stop;
+mod web_server;
 
 pub use body::MIN_BODY_BYTES;
 pub use engine::{FarmError, run};

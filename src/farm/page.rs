@@ -6,14 +6,14 @@ use std::time::{Duration, Instant};
 
 use super::body;
 use super::connection::AnswerBuffer;
-use super::engine::WebServer;
 use super::ledger::{
     Begun, Create, Holder, Leave, Outcome, Seen, SessionLedger, Verdict, Violation, Writing,
 };
 use super::random::Random;
 use super::report::Failure;
 use super::session::{Session, Visitor};
-use crate::wire::head::decimal;
+use super::web_server::WebServer;
+use crate::wire::decimal;
 use crate::wire::{Operation, Request, ResponseHead, encode_request};
 
 /// One of the web requests that run at the same time; it runs page after page.

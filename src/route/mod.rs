@@ -23,6 +23,7 @@
 
 mod hash;
 mod key;
+mod member;
 mod placement;
 mod plan;
 mod ring;
@@ -30,8 +31,7 @@ mod suggest;
 
 pub use hash::{Fingerprint, HashKey, Located, SLOT_COUNT, Slot};
 pub use key::{KeyBuffer, KeyError, SessionKey, extract};
-pub use placement::{
-    BackendIndex, MAX_CANDIDATES, MAX_MEMBERS, MAX_WEIGHT, Member, Placement, PlacementError, Share,
-};
+pub use member::{BackendIndex, MAX_WEIGHT, Member};
+pub use placement::{MAX_CANDIDATES, MAX_MEMBERS, Placement, PlacementError, Share};
 pub use plan::{Flow, Move, Plan, PlanError};
 pub use suggest::{Room, shares, suggest_more, suggest_weights};

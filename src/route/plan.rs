@@ -5,7 +5,8 @@ use std::collections::BTreeMap;
 use thiserror::Error;
 
 use super::hash::{SLOT_COUNT, Slot};
-use super::placement::{BackendIndex, Placement};
+use super::member::BackendIndex;
+use super::placement::Placement;
 
 /// Why two placements cannot be compared.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]

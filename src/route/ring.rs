@@ -21,7 +21,7 @@ use std::hash::{Hash, Hasher};
 use consistent_hash::{Node, RingHash, StaticHashRing};
 
 use super::hash::{HashKey, Slot};
-use super::placement::{BackendIndex, MAX_WEIGHT, Member};
+use super::member::{BackendIndex, MAX_WEIGHT, Member};
 
 /// Virtual nodes of a backend of weight 100.
 const VNODES_AT_WEIGHT_100: u32 = 512;

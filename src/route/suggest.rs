@@ -1,7 +1,8 @@
 //! Pools in which nobody has too much: other weights, or more backends.
 
 use super::hash::{HashKey, SLOT_COUNT};
-use super::placement::{BackendIndex, MAX_MEMBERS, MAX_WEIGHT, Member, Placement, PlacementError};
+use super::member::{BackendIndex, MAX_WEIGHT, Member};
+use super::placement::{MAX_MEMBERS, Placement, PlacementError};
 
 /// Rounds in which weights are brought closer to what they should be: the ring gives shares that
 /// are a few percent off.

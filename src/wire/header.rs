@@ -4,7 +4,7 @@
 //! other spelling is the slow way and means the same.
 
 use super::WireError;
-use super::head::{self, Line, Span};
+use super::span::{self, Line, Span};
 
 /// Which header a line holds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -145,7 +145,7 @@ pub(super) fn parse(bytes: &[u8], line: &Line) -> Result<Header, WireError> {
     Ok(Header {
         name: name.unwrap_or(Name::Other),
         value: Span::new(start, start + value.len()),
-        number: name.and_then(|_| head::decimal(value)),
+        number: name.and_then(|_| span::decimal(value)),
     })
 }
 

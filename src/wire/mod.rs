@@ -7,6 +7,7 @@
 //! * [`response`]: one response head, the same way.
 //! * [`head`]: the line and header scanner both share, strict about everything that smuggles.
 //! * `header`: header lines, quick for those that are spelt as stock peers do.
+//! * [`span`]: where things stand in a head.
 //! * `scan`: the colons and control bytes of a head, found 32 bytes at a time.
 //! * [`rewrite`]: replaces one header value in place, without touching the body behind it.
 //! * [`encode`]: the requests and answers staterouter makes up itself, in stock spelling.
@@ -20,13 +21,15 @@ pub mod request;
 pub mod response;
 pub mod rewrite;
 mod scan;
+pub mod span;
 
 pub use encode::{Answer, BAD_REQUEST, Digits, Request};
 pub use encode::{encode_answer, encode_request, encode_request_head};
-pub use head::{HeadLimits, Parsed, Span, decimal};
+pub use head::{HeadLimits, Parsed};
 pub use request::{Exclusive, Method, Operation, RequestHead};
 pub use response::ResponseHead;
 pub use rewrite::{NoRoom, remove_line, replace_value};
+pub use span::{Span, decimal};
 
 /// Why bytes cannot be framed. The text is fit for a log line: it never quotes the input.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]

@@ -3,8 +3,9 @@
 use memchr::{memchr, memrchr};
 
 use super::WireError;
-use super::head::{self, HeadLimits, Lines, Parsed, Span};
+use super::head::{self, HeadLimits, Lines, Parsed};
 use super::header::{self, Header, Name};
+use super::span::Span;
 
 /// The request method. Anything else is framed and forwarded; state servers answer it with 400.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -1,8 +1,9 @@
 //! Response heads (protocol 4).
 
 use super::WireError;
-use super::head::{self, Lines, Parsed, Span};
+use super::head::{self, Lines, Parsed};
 use super::header::{Header, Name};
+use super::span::{Span, decimal};
 
 /// How stock servers begin nearly every answer: the status line, and a header that says nothing.
 const STOCK_OK: &[u8] = b"200 OK\r\nX-AspNet-Version: 4.0.30319\r\n";
@@ -76,13 +77,13 @@ impl ResponseHead {
     /// the bytes it was parsed from.
     pub fn lock_taken(&self, head: &[u8]) -> Option<u32> {
         let cookie = self.lock_cookie.filter(|_| self.status == 200)?;
-        head::decimal(cookie.of(head)).and_then(|cookie| u32::try_from(cookie).ok())
+        decimal(cookie.of(head)).and_then(|cookie| u32::try_from(cookie).ok())
     }
 
     /// Whether the one-shot flag says that the item was never initialised.
     pub fn is_uninitialised(&self, head: &[u8]) -> bool {
         self.action_flags
-            .and_then(|flags| head::decimal(flags.of(head)))
+            .and_then(|flags| decimal(flags.of(head)))
             .is_some_and(|flags| flags & 1 == 1)
     }
 }
@@ -126,7 +127,7 @@ fn status_line(line: &[u8]) -> Result<u16, WireError> {
     if !phrase.is_empty() && phrase[0] != b' ' {
         return Err(WireError::BadStatusLine);
     }
-    match head::decimal(code) {
+    match decimal(code) {
         // 1xx would announce a second answer, which the protocol does not have.
         Some(status @ 200..=599) => Ok(status as u16),
         _ => Err(WireError::BadStatusLine),

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use staterouter::config::{BackendAddress, BackendState, Config, Faults, PartitionMap};
 use staterouter::route::{KeyBuffer, MAX_MEMBERS, MAX_WEIGHT, extract};
-use staterouter::wire::head::decimal;
+use staterouter::wire::decimal;
 use staterouter::wire::rewrite::HEADROOM_BYTES;
 use staterouter::wire::{
     HeadLimits, Operation, Parsed, Request, RequestHead, ResponseHead, Span, WireError,

@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use staterouter::wire::head::decimal;
+use staterouter::wire::decimal;
 use staterouter::wire::{Answer, HeadLimits, Operation, Parsed, RequestHead, Span, encode_answer};
 
 /// What the server does wrong, once unless it says otherwise, at the first occasion after [`WARM_UP_REQUESTS`].

@@ -3,7 +3,8 @@
 
 use crate::vectors;
 use proptest::prelude::*;
-use staterouter::wire::head::{MAX_HEADERS, decimal};
+use staterouter::wire::decimal;
+use staterouter::wire::head::MAX_HEADERS;
 use staterouter::wire::rewrite::HEADROOM_BYTES;
 use staterouter::wire::{
     Exclusive, HeadLimits, Method, Operation, Parsed, Request, RequestHead, Span, WireError,

@@ -3,7 +3,8 @@
 
 use crate::vectors;
 use proptest::prelude::*;
-use staterouter::wire::head::{MAX_HEADERS, decimal};
+use staterouter::wire::decimal;
+use staterouter::wire::head::MAX_HEADERS;
 use staterouter::wire::{
     Answer, BAD_REQUEST, HeadLimits, Parsed, ResponseHead, Span, WireError, encode_answer,
 };
