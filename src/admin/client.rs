@@ -5,12 +5,14 @@ use std::time::Duration;
 use http_body_util::{BodyExt, Full, LengthLimitError, Limited};
 use hyper::body::Bytes;
 use hyper::client::conn::http1;
-use hyper::header::{AUTHORIZATION, CONNECTION, HOST};
-use hyper::{Method, Request};
+use hyper::header::{AUTHORIZATION, CONNECTION, HOST, HeaderValue};
+use hyper::{Method, Request, StatusCode};
 use hyper_util::rt::TokioIo;
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 
+use super::access::OWN_HEADER;
+use super::refusals::TOKEN_PAUSE;
 use crate::backend::{ConnectError, Dialer};
 use crate::config::{AdminToken, BackendAddress};
 
@@ -84,7 +86,8 @@ impl AdminClient {
         self.ask(Method::GET, path, None, Vec::new()).await
     }
 
-    /// Asks for `path` with POST, with `token` where the server wants one.
+    /// Asks for `path` with POST, with `token` where the server wants one. A server to which a wrong
+    /// one was shown from here a moment ago is asked once more in a second.
     ///
     /// # Errors
     /// As for [`Self::get`].
@@ -94,6 +97,11 @@ impl AdminClient {
         token: Option<&AdminToken>,
         body: Vec<u8>,
     ) -> Result<Answer, AskError> {
+        let answer = self.ask(Method::POST, path, token, body.clone()).await?;
+        if answer.status != StatusCode::TOO_MANY_REQUESTS {
+            return Ok(answer);
+        }
+        tokio::time::sleep(TOKEN_PAUSE).await;
         self.ask(Method::POST, path, token, body).await
     }
 
@@ -108,7 +116,7 @@ impl AdminClient {
         let mut request = Request::builder()
             .method(method)
             .uri(path)
-            .header(HOST, &self.host)
+            .header(OWN_HEADER, "1")
             .header(CONNECTION, "close");
         if let Some(token) = token {
             request = request.header(AUTHORIZATION, token.header());
@@ -121,10 +129,16 @@ impl AdminClient {
 
 async fn exchange(
     dialer: &mut Dialer,
-    request: Request<Full<Bytes>>,
+    mut request: Request<Full<Bytes>>,
     limit: Duration,
 ) -> Result<Answer, AskError> {
     let stream = dialer.connect(Instant::now() + limit).await?;
+    // Every admin server is known by its address; the name may be ours alone.
+    if let Ok(address) = stream.peer_addr()
+        && let Ok(host) = HeaderValue::try_from(address.to_string())
+    {
+        request.headers_mut().insert(HOST, host);
+    }
     let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await?;
     // Ends with this function.
     let mut driver = JoinSet::new();

@@ -1,9 +1,10 @@
 //! What operators, monitoring and the other proxies ask over HTTP, on an address of its own.
 //!
 //! * [`server`]: the thread, its connections and their bounds.
-//! * `pages`: what is asked and what is answered; `page`: the one for people; `access`: who may
-//!   change something; `steer` and `query`: what the targets of requests mean; `plan`: what takes
-//!   longer.
+//! * `routes`: from a request to the row of a table; `pages`: the table of a proxy and its answers;
+//!   `page`: the one for people; `steer` and `query`: what the targets of requests mean; `plan`: what
+//!   takes longer.
+//! * `access`: who may ask for what; `refusals`: what becomes of those that may not.
 //! * [`site`]: what the server is about, a proxy or a state server, which has less to say.
 //! * [`client`]: asks an admin server.
 //! * `peers`: asks the other proxies, again and again.
@@ -18,6 +19,8 @@ mod pages;
 mod peers;
 mod plan;
 mod query;
+mod refusals;
+mod routes;
 pub mod server;
 pub mod site;
 mod steer;

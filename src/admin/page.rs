@@ -14,7 +14,7 @@ use hyper::header::{
 };
 use hyper::{Response, StatusCode};
 
-use super::pages::respond;
+use super::routes::respond;
 
 const HTML: &str = "text/html; charset=utf-8";
 

@@ -18,6 +18,8 @@ use tokio::task::JoinSet;
 use super::pages::ProxySite;
 use super::peers;
 use super::plan::Planner;
+use super::refusals::Refusals;
+use super::routes;
 use super::site::{Site, StoreSite};
 use crate::config::BackendAddress;
 use crate::control::handle::ControlHandle;
@@ -101,6 +103,7 @@ impl AdminServer {
         };
         let site = ProxySite {
             control,
+            refusals: Refusals::new(metrics.admin_refusals()),
             metrics,
             planner: Planner::new(),
         };
@@ -221,7 +224,7 @@ async fn serve(
 ) {
     let (site, options, peer) = (&site, &options, peer.ip());
     let answer = service_fn(|request| async move {
-        Ok::<_, Infallible>(site.answer(request, peer, options).await)
+        Ok::<_, Infallible>(routes::answer(site, request, peer, options).await)
     });
     let connection = http1::Builder::new()
         .timer(TokioTimer::new())

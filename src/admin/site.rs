@@ -1,34 +1,39 @@
 //! What an admin server can be about: a proxy, or a state server.
 
-use std::net::IpAddr;
 use std::sync::Arc;
 
-use http_body_util::Full;
-use hyper::body::{Bytes, Incoming};
-use hyper::{Method, Request, Response, StatusCode};
+use hyper::StatusCode;
 use serde::Serialize;
 
-use super::AdminOptions;
-use super::pages::{self, MAX_BODY_BYTES, json, read_body, text};
+use super::access::Guard;
+use super::refusals::Refusals;
+use super::routes::{Route, json, text};
+use crate::control::handle::AdminAccess;
 use crate::store::Store;
 
-/// Answers requests, which come from `peer`; cloned for each connection.
+/// What can be asked for, and what the answers come from; cloned for each connection.
 pub(super) trait Site: Clone + Send + Sync + 'static {
-    fn answer(
-        &self,
-        request: Request<Incoming>,
-        peer: IpAddr,
-        options: &AdminOptions,
-    ) -> impl Future<Output = Response<Full<Bytes>>> + Send;
+    /// Everything that can be asked for.
+    const ROUTES: &'static [Route<Self>];
+
+    /// Who may ask, as it is now.
+    fn access(&self) -> AdminAccess;
+
+    /// Where refused requests are counted.
+    fn refusals(&self) -> &Refusals;
 }
 
 /// An embedded state server.
 #[derive(Debug, Clone)]
 pub struct StoreSite {
     /// Its items.
-    pub store: Arc<Store>,
+    store: Arc<Store>,
     /// Its limit on their memory.
-    pub max_memory_bytes: Option<u64>,
+    max_memory_bytes: Option<u64>,
+    /// Names that its admin server is known under.
+    hosts: Vec<String>,
+    /// What was refused so far.
+    refusals: Refusals,
 }
 
 /// What a state server says about itself: `GET /status`. More fields may come, those that are here
@@ -52,32 +57,38 @@ struct StoreStatus {
 }
 
 impl Site for StoreSite {
-    async fn answer(
-        &self,
-        request: Request<Incoming>,
-        _peer: IpAddr,
-        options: &AdminOptions,
-    ) -> Response<Full<Bytes>> {
-        let is_status = match request.uri().path() {
-            "/status" => true,
-            "/healthz" => false,
-            _ => return text(StatusCode::NOT_FOUND, "there is no such page"),
-        };
-        if !matches!(*request.method(), Method::GET | Method::HEAD) {
-            return pages::wrong_method("GET, HEAD");
+    const ROUTES: &'static [Route<Self>] = &[
+        Route::get("/healthz", Guard::Open, |_, _| {
+            Box::pin(async { text(StatusCode::OK, "ok") })
+        }),
+        Route::get("/status", Guard::Read, |site, _| {
+            Box::pin(async { json(StatusCode::OK, &site.status()) })
+        }),
+    ];
+
+    fn access(&self) -> AdminAccess {
+        AdminAccess {
+            token: None,
+            hosts: self.hosts.clone(),
         }
-        if let Err(refusal) = read_body(request.into_body(), MAX_BODY_BYTES, options).await {
-            return refusal;
-        }
-        if is_status {
-            json(StatusCode::OK, &self.status())
-        } else {
-            text(StatusCode::OK, "ok")
-        }
+    }
+
+    fn refusals(&self) -> &Refusals {
+        &self.refusals
     }
 }
 
 impl StoreSite {
+    /// A state server with these items, whose admin server is known under these names.
+    pub fn new(store: Arc<Store>, max_memory_bytes: Option<u64>, hosts: Vec<String>) -> Self {
+        Self {
+            store,
+            max_memory_bytes,
+            hosts,
+            refusals: Refusals::default(),
+        }
+    }
+
     fn status(&self) -> StoreStatus {
         let stats = self.store.stats();
         StoreStatus {

@@ -8,7 +8,7 @@ use super::system::{self, Descriptors};
 use super::{StartError, worker_count};
 use crate::admin::{AdminOptions, AdminServer, StoreSite};
 use crate::config::AllowList;
-use crate::net::{ConnectionCap, Listeners, Running, ServeOptions, spawn_workers};
+use crate::net::{ConnectionCap, Listeners, Running, ServeOptions, own_host_name, spawn_workers};
 use crate::state_server::{BodyBudget, Clock, StateOptions, StateService};
 use crate::store::{Store, StoreOptions};
 use crate::wire::HeadLimits;
@@ -52,6 +52,9 @@ pub struct StateServerOptions {
     pub max_connections: usize,
     /// Where it says how much it holds; `None` for nowhere.
     pub admin: Option<SocketAddr>,
+    /// Host names that it is known under there beside IP addresses, `localhost` and the machine's
+    /// own name; in lower case.
+    pub admin_hosts: Vec<String>,
 }
 
 /// A running state server.
@@ -91,6 +94,7 @@ impl StateServerOptions {
             max_body_bytes: HeadLimits::default().max_body_bytes,
             max_connections: 10_000,
             admin: None,
+            admin_hosts: Vec::new(),
         }
     }
 }
@@ -140,10 +144,9 @@ pub fn start(options: &StateServerOptions) -> Result<StateServer, StartError> {
     })
     .map_err(StartError::Thread)?;
     let start_admin = |listeners| {
-        let site = StoreSite {
-            store: Arc::clone(&store),
-            max_memory_bytes: options.max_memory_bytes,
-        };
+        let mut hosts = options.admin_hosts.clone();
+        hosts.push(own_host_name());
+        let site = StoreSite::new(Arc::clone(&store), options.max_memory_bytes, hosts);
         AdminServer::start_for_store(listeners, site, admin_options)
     };
     let admin = admin.map(start_admin).transpose();

@@ -31,6 +31,10 @@ pub(super) struct StateServerArgs {
     /// Where to answer GET /status over HTTP with how many sessions it holds and how many bytes
     #[arg(long, value_name = "ADDR")]
     admin: Option<SocketAddr>,
+    /// Host name under which monitoring asks there, beside IP addresses, localhost and this machine's
+    /// own name; may be given several times
+    #[arg(long, value_name = "NAME", requires = "admin", value_parser = config::parse_host_name)]
+    admin_host: Vec<String>,
     /// Threads; 0 is one per core
     #[arg(long, value_name = "N", default_value_t = 0, value_parser = clap::value_parser!(u16).range(..=256))]
     workers: u16,
@@ -58,6 +62,7 @@ pub(super) fn run(args: &StateServerArgs) -> Exit {
         max_body_bytes: args.max_body,
         max_connections: args.max_connections,
         admin: args.admin,
+        admin_hosts: args.admin_host.clone(),
         ..StateServerOptions::new(args.listen)
     };
     let mut signals = match StopSignals::new() {

@@ -98,7 +98,7 @@ impl fmt::Display for BackendAddress {
 }
 
 impl BackendHost {
-    fn parse(text: &str) -> Result<Self, AddressError> {
+    pub(super) fn parse(text: &str) -> Result<Self, AddressError> {
         if let Some(bracketed) = text.strip_prefix('[') {
             let inner = bracketed.strip_suffix(']').ok_or(AddressError::BadIpv6)?;
             let address: Ipv6Addr = inner.parse().map_err(|_| AddressError::BadIpv6)?;

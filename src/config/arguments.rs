@@ -8,7 +8,7 @@ use super::address::BackendAddress;
 use super::allow::NETWORK;
 use super::kinds::{Mistake, Text};
 use super::partition_map::NAME;
-use super::sections::PEER;
+use super::sections::{HOST_NAME, PEER};
 use super::units::{self, SIZE, TIME};
 
 /// Reads a size with its unit, such as `512MiB`, into bytes.
@@ -48,6 +48,14 @@ pub fn parse_network(text: &str) -> Result<Network, String> {
 /// A text for the person who wrote the argument.
 pub fn parse_admin(text: &str) -> Result<BackendAddress, String> {
     parse(&PEER, text)
+}
+
+/// Reads the name of a host, such as `proxy-a.example`, into lower case.
+///
+/// # Errors
+/// A text for the person who wrote the argument.
+pub fn parse_host_name(text: &str) -> Result<String, String> {
+    parse(&HOST_NAME, text)
 }
 
 /// Reads the name of a backend, such as `state-a`.

@@ -30,8 +30,8 @@ mod units;
 pub use address::{AddressError, BackendAddress, BackendHost};
 pub use allow::AllowList;
 pub use arguments::{
-    Network, format_size, parse_admin, parse_backend_name, parse_duration, parse_network,
-    parse_size,
+    Network, format_size, parse_admin, parse_backend_name, parse_duration, parse_host_name,
+    parse_network, parse_size,
 };
 pub use fault::{Fault, Faults};
 pub use load::{LoadError, Loaded, load, load_partition_map, read_map_text};

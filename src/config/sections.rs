@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use super::address::{AddressError, BackendAddress};
+use super::address::{AddressError, BackendAddress, BackendHost};
 use super::kinds::{Choice, Durations, Integer, Mistake, Sizes, Text};
 use super::printable::quoted;
 use super::reader::{Field, MapReader};
@@ -133,6 +133,7 @@ pub(super) fn read_log(map: &mut MapReader<'_, '_>) -> LogConfig {
 pub(super) struct AdminDraft {
     pub(super) listen: Field<Option<SocketAddr>>,
     pub(super) token_file: Field<Option<PathBuf>>,
+    pub(super) hosts: Vec<String>,
 }
 
 /// The admin server.
@@ -154,6 +155,17 @@ pub(super) fn read_admin(map: &mut MapReader<'_, '_>) -> AdminDraft {
             &TOKEN_FILE,
             default.token_file,
         ),
+        hosts: map
+            .list(
+                "hosts",
+                "Host names under which browsers and the metrics collector ask the admin server, \
+                 beside IP addresses, `localhost`, the machine's own name and the names in `peers`. \
+                 A request for another host is refused: a web site can point a name of its own \
+                 here.",
+                &HOST_NAME,
+                MAX_HOSTS,
+            )
+            .value,
     }
 }
 
@@ -421,6 +433,25 @@ pub(super) const PEER: Text<BackendAddress> = Text {
     write: BackendAddress::to_string,
     secret: false,
 };
+
+/// A name under which the admin server is known.
+pub(super) const HOST_NAME: Text<String> = Text {
+    wanted: "a host name without a port, such as `proxy-a.example`",
+    pattern: Some("^[A-Za-z0-9._-]{1,254}$"),
+    parse: |text| match BackendHost::parse(text) {
+        Ok(BackendHost::Name(name)) => Ok(name),
+        Ok(BackendHost::Ip(_)) => {
+            let problem = format!("{} is an IP address, which is always known", quoted(text));
+            Err(Mistake::with_help(problem, "leave it out"))
+        }
+        Err(_) => Err(Mistake::new(format!("{} is not a host name", quoted(text)))),
+    },
+    write: String::clone,
+    secret: false,
+};
+
+/// Most entries of `admin.hosts`.
+const MAX_HOSTS: usize = 32;
 
 /// In place of an address to listen on.
 const NO_LISTENER: &str = "off";

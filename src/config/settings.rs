@@ -53,6 +53,9 @@ pub struct AdminConfig {
     pub token_file: Option<PathBuf>,
     /// What stands there; `None` for a config that was not read by [`load`](super::load), too.
     pub token: Option<AdminToken>,
+    /// Host names that the admin server is known under beside IP addresses, `localhost` and the
+    /// machine's own name; in lower case.
+    pub hosts: Vec<String>,
 }
 
 /// When a backend counts as down, and as up again.
@@ -171,6 +174,7 @@ impl Default for AdminConfig {
             listen: Some(SocketAddr::from((Ipv4Addr::LOCALHOST, PORT))),
             token_file: None,
             token: None,
+            hosts: Vec::new(),
         }
     }
 }

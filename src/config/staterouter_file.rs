@@ -201,9 +201,11 @@ fn read_sections(
     let AdminDraft {
         listen: admin,
         token_file,
+        hosts,
     } = map.section("admin", doc, sections::read_admin);
     config.admin.listen = admin.value;
     config.admin.token_file = token_file.value;
+    config.admin.hosts = hosts;
     let peers = map.list(
         "peers",
         "Admin addresses of the other proxies of the farm. They agree before other backends \

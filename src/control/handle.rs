@@ -52,8 +52,18 @@ pub struct Published {
     pub peer: PeerState,
     /// What `GET /metrics` answers beside what the workers count.
     pub metrics: Pool,
+    /// Who may ask the admin server.
+    pub access: AdminAccess,
+}
+
+/// Who may ask the admin server.
+#[derive(Debug, Clone, Default)]
+pub struct AdminAccess {
     /// What whoever changes something has to show; `None` where this machine alone may.
     pub token: Option<AdminToken>,
+    /// Host names that the admin server is known under beside its IP addresses and `localhost`, in
+    /// lower case.
+    pub hosts: Vec<String>,
 }
 
 /// Control does not answer: it has ended, or is overwhelmed.

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use super::accounting::Accounting;
 use super::clock::Clock;
 use super::engine::{Engine, Member};
-use super::handle::Published;
+use super::handle::{AdminAccess, Published};
 use super::history::History;
 use super::peer::PeerState;
 use super::status::{
@@ -16,10 +16,11 @@ use super::status::{
 };
 use super::steer::name_of;
 use super::under_way::under_way;
-use crate::config::BackendState;
+use crate::config::{BackendHost, BackendState, Config};
 use crate::handover::{Place, SlotState, Stage};
 use crate::health;
 use crate::metrics::{self, MapState, Pool, PoolBackend, Reloads};
+use crate::net::own_host_name;
 use crate::route::Slot;
 
 /// Why each backend counts as what it does, as far as that ever changed.
@@ -31,6 +32,8 @@ pub(super) struct About {
     pub(super) instance: String,
     started_ms: u64,
     clock: Clock,
+    /// The name that this machine gives itself.
+    own_host: String,
 }
 
 /// What control knows at one moment.
@@ -54,6 +57,7 @@ impl About {
             instance: format!("{:016x}", RandomState::new().hash_one(started_ms)),
             started_ms,
             clock,
+            own_host: own_host_name(),
         }
     }
 
@@ -102,7 +106,23 @@ impl About {
             history,
             peer,
             metrics,
-            token: engine.config().admin.token.clone(),
+            access: self.access(engine.config()),
+        }
+    }
+}
+
+impl About {
+    /// Peers may ask for this proxy by the name that it has in their `peers`, and one main file may
+    /// serve all of them.
+    fn access(&self, config: &Config) -> AdminAccess {
+        let peers = config.peers.iter().filter_map(|peer| match peer.host() {
+            BackendHost::Name(name) => Some(name.clone()),
+            BackendHost::Ip(_) => None,
+        });
+        let listed = config.admin.hosts.iter().cloned().chain(peers);
+        AdminAccess {
+            token: config.admin.token.clone(),
+            hosts: listed.chain([self.own_host.clone()]).collect(),
         }
     }
 }

@@ -167,6 +167,52 @@ impl ClientRefusal {
     }
 }
 
+/// Why a request to the admin server was refused.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum AdminRefusal {
+    /// It asked for a host that the admin server is not known as.
+    UnknownHost,
+    /// A page in a browser made it.
+    WebPage,
+    /// It lacked the header that belongs to what changes something or is work.
+    NoOwnHeader,
+    /// It came from another machine, and there is no token.
+    Remote,
+    /// It showed no token.
+    NoToken,
+    /// It showed a wrong token.
+    WrongToken,
+    /// A wrong token had come from the same address within the second before.
+    TooSoon,
+}
+
+impl AdminRefusal {
+    /// All of them, in order.
+    pub const ALL: [Self; 7] = [
+        Self::UnknownHost,
+        Self::WebPage,
+        Self::NoOwnHeader,
+        Self::Remote,
+        Self::NoToken,
+        Self::WrongToken,
+        Self::TooSoon,
+    ];
+
+    /// Its label.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::UnknownHost => "unknown_host",
+            Self::WebPage => "web_page",
+            Self::NoOwnHeader => "no_own_header",
+            Self::Remote => "remote",
+            Self::NoToken => "no_token",
+            Self::WrongToken => "wrong_token",
+            Self::TooSoon => "too_soon",
+        }
+    }
+}
+
 /// How far the move of a session had come.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum MoveStep {

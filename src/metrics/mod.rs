@@ -5,12 +5,14 @@
 //! * [`counter`]: numbers that one thread writes and any reads.
 //! * `durations`: what a histogram says of the time between two looks at it.
 //! * [`backend`], [`worker`]: what is counted per backend and per worker.
+//! * `admin`: what the admin server counts.
 //! * [`pool`]: what control knows, as plain numbers.
 //! * `scrape`: all of it, summed up and written down; `exposition` and `process` are parts of it.
 //!
 //! Every worker counts in memory of its own, with a load and a store: nothing is locked, allocated
 //! or looked up per request, and no two workers write to one cache line. Whoever asks adds up.
 
+mod admin;
 pub mod backend;
 pub mod counter;
 mod durations;
@@ -23,9 +25,10 @@ mod shards;
 pub mod table;
 pub mod worker;
 
+pub use admin::AdminRefusals;
 pub use backend::{BACKEND_BOUNDS_NS, BackendMetrics, BackendShard};
 pub use counter::{Counter, Durations, Histogram};
-pub use labels::{ClientRefusal, FailureReason, MapState, MoveStep, Outcome};
+pub use labels::{AdminRefusal, ClientRefusal, FailureReason, MapState, MoveStep, Outcome};
 pub use pool::{LastReload, Pool, PoolBackend, PoolLoad, Reloads};
 pub use scrape::{Metrics, ScrapeError};
 pub use worker::WorkerShard;

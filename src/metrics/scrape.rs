@@ -3,10 +3,13 @@
 use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
 
+use super::admin::AdminRefusals;
 use super::backend::{BACKEND_BOUNDS_NS, BackendShard, Outcomes};
 use super::counter::Durations;
 use super::exposition::Exposition;
-use super::labels::{self, BackendState, ClientRefusal, FailureReason, MoveStep, Outcome};
+use super::labels::{
+    self, AdminRefusal, BackendState, ClientRefusal, FailureReason, MoveStep, Outcome,
+};
 use super::pool::{Pool, PoolBackend};
 use super::process;
 use super::shards::Shards;
@@ -25,6 +28,7 @@ pub struct ScrapeError(#[from] prometheus::Error);
 #[derive(Debug)]
 pub struct Metrics {
     workers: Shards<WorkerShard>,
+    admin: Arc<AdminRefusals>,
     started_ms: u64,
 }
 
@@ -33,6 +37,7 @@ impl Default for Metrics {
         let started = SystemTime::now().duration_since(UNIX_EPOCH);
         Self {
             workers: Shards::default(),
+            admin: Arc::default(),
             started_ms: started.map_or(0, |started| started.as_millis() as u64),
         }
     }
@@ -42,6 +47,11 @@ impl Metrics {
     /// The part of the worker with this number.
     pub fn worker(&self, index: usize) -> Arc<WorkerShard> {
         self.workers.of_worker(index)
+    }
+
+    /// What the admin server counts.
+    pub fn admin_refusals(&self) -> Arc<AdminRefusals> {
+        Arc::clone(&self.admin)
     }
 
     /// Requests of clients that no backend answered or failed: all of them, and those without an
@@ -70,6 +80,10 @@ impl Metrics {
             expose_standing(&mut out, backend);
             expose_load(&mut out, backend);
             expose_moves(&mut out, backend, &pool.backends);
+        }
+        for reason in AdminRefusal::ALL {
+            let count = self.admin.get(reason);
+            out.count(&table::ADMIN_REFUSED, [reason.name()], count);
         }
         process::expose(&mut out, self.started_ms);
         Ok(out.encode()?)

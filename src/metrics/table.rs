@@ -145,6 +145,8 @@ families! {
 
     BUILD_INFO: Gauge "staterouter_build_info" ["version"]
         "1; version of the program.";
+    ADMIN_REFUSED: Counter "staterouter_admin_requests_refused_total" ["reason"]
+        "Requests to the admin server that were refused because of who sent them.";
     PROCESS_CPU: Counter "process_cpu_seconds_total" []
         "User and system CPU time of the process.";
     PROCESS_START: Gauge "process_start_time_seconds" []

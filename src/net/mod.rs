@@ -9,11 +9,13 @@
 //! * [`deadline`]: time limits without a timer per request.
 //! * [`buffer`]: recycled read buffers; an idle connection holds none.
 //! * [`request`]: the next request of a client, or the 400 that ends the connection.
+//! * `host_name`: the name that this machine gives itself.
 //! * [`stream`]: reading and writing one connection under a deadline.
 
 pub mod buffer;
 pub mod clock;
 pub mod deadline;
+mod host_name;
 pub mod listen;
 pub mod request;
 pub mod stream;
@@ -22,6 +24,7 @@ pub mod worker;
 pub use buffer::{Buffer, BufferPool};
 pub use clock::Moment;
 pub use deadline::{Deadline, Deadlines};
+pub use host_name::own_host_name;
 pub use listen::{ListenError, Listeners};
 pub use request::{
     MIN_PROGRESS_BYTES, RequestError, read_request_head, refuse_request, wait_for_request,

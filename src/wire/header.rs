@@ -15,6 +15,8 @@ pub(super) enum Name {
     ExtraFlags,
     LockAge,
     LockCookie,
+    /// `Origin`: browsers only.
+    Origin,
     /// `Lock-Cookie`: printed in the request examples of the published specification only.
     HyphenLockCookie,
     Timeout,
@@ -155,6 +157,7 @@ fn name_of(text: &[u8]) -> Option<Name> {
     let is = |name: &str| text.eq_ignore_ascii_case(name.as_bytes());
     Some(match text.len() {
         4 if is("Host") => Name::Other,
+        6 if is("Origin") => Name::Origin,
         7 if is("LockAge") => Name::LockAge,
         7 if is("Timeout") => Name::Timeout,
         9 if is("Exclusive") => Name::Exclusive,

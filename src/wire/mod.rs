@@ -71,6 +71,9 @@ pub enum WireError {
     /// `Transfer-Encoding` is never part of this protocol.
     #[error("the peer sent a Transfer-Encoding header")]
     TransferEncoding,
+    /// An `Origin` header: a page in a browser makes the request, and no web server.
+    #[error("the client sent an Origin header: a page in a browser makes the request")]
+    FromWebPage,
     /// The announced body is longer than the limit.
     #[error("the peer announced a body over the limit of {max_bytes} bytes")]
     BodyTooLarge {

@@ -184,6 +184,7 @@ impl Fields {
                 head::once(&mut self.content_length, length, "Content-Length")
             }
             Name::TransferEncoding => Err(WireError::TransferEncoding),
+            Name::Origin => Err(WireError::FromWebPage),
             Name::ActionFlags | Name::LockAge | Name::Other => Ok(()),
         }
     }

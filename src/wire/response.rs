@@ -111,7 +111,11 @@ impl Fields {
                 head::once(&mut self.content_length, length, "Content-Length")
             }
             Name::TransferEncoding => Err(WireError::TransferEncoding),
-            Name::Exclusive | Name::ExtraFlags | Name::HyphenLockCookie | Name::Other => Ok(()),
+            Name::Exclusive
+            | Name::ExtraFlags
+            | Name::HyphenLockCookie
+            | Name::Origin
+            | Name::Other => Ok(()),
         }
     }
 }

@@ -15,7 +15,7 @@ fn parse(below: &str) -> Config {
 #[test]
 fn every_key_of_the_pool_is_read() {
     let config = parse(
-        "admin: {listen: \"[::1]:8080\", token_file: token}
+        "admin: {listen: \"[::1]:8080\", token_file: token, hosts: [Proxy-A.example.]}
 peers: [Proxy-B.example:42480, \"[fd00::6]:1\"]
 health: {interval: 500ms, timeout: 2s, fall: 5, rise: 4, flap_window: 1m, max_rise: 4}
 handover:
@@ -36,7 +36,8 @@ handover:
         AdminConfig {
             listen,
             token_file,
-            token: None
+            token: None,
+            hosts: vec!["proxy-a.example".to_owned()],
         }
     );
     let peers: Vec<String> = config.peers.iter().map(ToString::to_string).collect();

@@ -234,6 +234,42 @@ fn the_token_is_read_again_with_the_files() {
 }
 
 #[test]
+fn wrong_tokens_are_one_log_line_and_the_right_one_waits_its_second() {
+    let files = ProxyFiles::new(
+        &nobody(),
+        "admin: {listen: \"127.0.0.1:0\", token_file: token}",
+    );
+    files.replace("token", "0123456789abcdef\n");
+    files.replace("wrong", "fedcba9876543210\n");
+    let proxy = files.start();
+    let admin = proxy.admin().to_string();
+    let drain = |token: &str| {
+        let token = files.path(token);
+        let args = ["backend", "state-1", "drain", "--admin", &admin];
+        run(&[&args[..], &["--token-file", &token]].concat())
+    };
+    for _ in 0..2 {
+        let (code, _, stderr) = drain("wrong");
+        assert_eq!(code, Some(3), "{stderr}");
+        assert!(
+            stderr.contains("this is not the token of admin.token_file"),
+            "{stderr}"
+        );
+    }
+    let (code, stdout, stderr) = drain("token");
+    assert_eq!(code, Some(0), "{stdout}{stderr}");
+    let log = proxy.stop();
+    let lines: Vec<_> = log
+        .lines()
+        .filter(|line| line.contains("wrong_token"))
+        .collect();
+    assert!(
+        matches!(lines[..], [line] if line.contains("this is not the token")),
+        "{lines:?}"
+    );
+}
+
+#[test]
 fn the_command_gives_an_order_to_all_or_to_none() {
     let files: Vec<_> = (0..2).map(|_| ProxyFiles::new(&nobody(), "")).collect();
     let [first, second] = [files[0].start(), files[1].start()];

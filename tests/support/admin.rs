@@ -71,7 +71,7 @@ fn exchange(admin: SocketAddr, method: &str, path: &str, body: &str) -> (String,
     stream.set_read_timeout(Some(PATIENCE)).unwrap();
     let length = body.len();
     let request = format!(
-        "{method} {path} HTTP/1.1\r\nHost: {admin}\r\nConnection: close\r\n\
+        "{method} {path} HTTP/1.1\r\nHost: {admin}\r\nStaterouter-Request: 1\r\nConnection: close\r\n\
          Content-Length: {length}\r\n\r\n{body}"
     );
     stream.write_all(request.as_bytes()).unwrap();

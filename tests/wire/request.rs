@@ -203,6 +203,8 @@ fn ambiguous_headers_are_refused() {
         ),
         ("Transfer-Encoding: chunked", WireError::TransferEncoding),
         ("transfer-encoding:identity", WireError::TransferEncoding),
+        ("Origin: http://attacker.example", WireError::FromWebPage),
+        ("origin:null", WireError::FromWebPage),
         ("Content-Length : 3", WireError::BadHeaderLine),
         ("Content-Length\t: 3", WireError::BadHeaderLine),
         (" Content-Length: 3", WireError::BadHeaderLine),
