@@ -15,8 +15,8 @@ use super::refusals::Refusals;
 use super::routes::{Asked, Route, json, respond, text};
 use super::site::Site;
 use super::steer::Steering;
-use crate::control::handle::{AdminAccess, ControlGone, ControlHandle};
-use crate::control::status::{BackendStatus, ReloadResult, SteerResult};
+use crate::control::handle::{AdminAccess, ControlHandle};
+use crate::control::status::{ReloadResult, SteerResult};
 use crate::metrics::Metrics;
 
 /// Prometheus' text format.
@@ -98,15 +98,13 @@ impl ProxySite {
     }
 }
 
+/// Whether a balancer should send web servers here, and what keeps it from that.
 fn readiness(control: &ControlHandle) -> Response<Full<Bytes>> {
-    if !control.is_running() {
-        return text(StatusCode::SERVICE_UNAVAILABLE, &ControlGone.to_string());
-    }
-    let status = &control.published().status;
-    if status.backends.iter().any(BackendStatus::serves) {
-        text(StatusCode::OK, "ready")
-    } else {
-        text(StatusCode::SERVICE_UNAVAILABLE, "no backend is up")
+    let published = control.published();
+    let mut findings = published.status.findings.iter();
+    match findings.find(|finding| finding.code.keeps_from_serving()) {
+        None => text(StatusCode::OK, "ready"),
+        Some(finding) => text(StatusCode::SERVICE_UNAVAILABLE, &finding.says),
     }
 }
 

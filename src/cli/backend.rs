@@ -152,9 +152,9 @@ fn describe(args: &BackendArgs, admin: &str, outcome: &Outcome) -> String {
 
 /// An order is for one proxy, and the farm may have more of them.
 fn remind_of_peers(asked: &[Asked]) {
-    let peers = asked.iter().filter_map(Asked::report);
+    let peers = asked.iter().filter_map(Asked::status);
     let farm = peers
-        .map(|report| report.peers.len() + 1)
+        .map(|status| status.peers.len() + 1)
         .max()
         .unwrap_or(1);
     if farm > asked.len() {

@@ -1,20 +1,20 @@
 //! `staterouter status`: how the proxies and their backends are.
 
-mod assess;
 mod page;
-mod report;
+mod verdict;
 
 use std::io::{self, IsTerminal, Write};
 use std::time::Duration;
 
+use serde::Deserialize;
 use serde_json::{Value, json};
+use verdict::Found;
 
 use super::admins::{AdminArgs, body_of};
 use super::{Exit, output};
 use crate::admin::client::AdminClient;
 use crate::app::signals::StopSignals;
-
-pub(super) use report::{Asked, Report};
+use crate::control::status::Status;
 
 /// How often `--watch` looks.
 const WATCH_INTERVAL: Duration = Duration::from_secs(2);
@@ -34,6 +34,21 @@ pub(super) struct StatusArgs {
     json: bool,
 }
 
+/// A proxy that was asked, and what it answered.
+#[derive(Debug)]
+pub(super) struct Asked {
+    admin: String,
+    /// What it says, as this version reads it and as it came, or why there is nothing.
+    answer: Result<(Box<Status>, Value), String>,
+}
+
+impl Asked {
+    /// What it says, if it does.
+    pub(super) fn status(&self) -> Option<&Status> {
+        self.answer.as_ref().ok().map(|(status, _)| status.as_ref())
+    }
+}
+
 pub(super) fn run(args: &StatusArgs) -> Exit {
     let mut signals = match StopSignals::new() {
         Ok(signals) => signals,
@@ -42,12 +57,12 @@ pub(super) fn run(args: &StatusArgs) -> Exit {
     let mut clients = args.admins.clients();
     let mut exit = Exit::Fine;
     while let Some(asked) = signals.wait_or(ask_all(&mut clients)) {
-        let problems = assess::problems(&asked);
-        exit = exit_of(&asked, &problems);
+        let found = verdict::findings(&asked);
+        exit = exit_of(&asked, &found);
         let text = if args.json {
-            as_json(&asked, &problems)
+            as_json(&asked, &found)
         } else {
-            as_text(&asked, &problems)
+            as_text(&asked, &found)
         };
         // Whoever read it may have left.
         if show(args.watch, &text).is_err() || !args.watch {
@@ -69,25 +84,36 @@ pub(super) async fn ask_all(clients: &mut [AdminClient]) -> Vec<Asked> {
         let body = body_of(client.get("/status").await);
         asked.push(Asked {
             admin: client.address().to_owned(),
-            report: body.and_then(|body| Report::read(&body)),
+            answer: body.and_then(|body| read(&body)),
         });
     }
     asked
 }
 
-fn exit_of(asked: &[Asked], problems: &[String]) -> Exit {
-    if asked.iter().all(|proxy| proxy.report.is_err()) {
+/// Reads the body of an answer.
+fn read(body: &[u8]) -> Result<(Box<Status>, Value), String> {
+    let read = |body| {
+        let value: Value = serde_json::from_slice(body)?;
+        Ok((Box::deserialize(&value)?, value))
+    };
+    read(body).map_err(|error: serde_json::Error| {
+        format!("it answered no status that this version of staterouter reads: {error}")
+    })
+}
+
+fn exit_of(asked: &[Asked], found: &[Found<'_>]) -> Exit {
+    if asked.iter().all(|proxy| proxy.answer.is_err()) {
         Exit::CouldNotRun
-    } else if problems.is_empty() {
-        Exit::Fine
-    } else {
+    } else if found.iter().any(Found::is_wrong) {
         Exit::Finding
+    } else {
+        Exit::Fine
     }
 }
 
-fn as_json(asked: &[Asked], problems: &[String]) -> String {
+fn as_json(asked: &[Asked], found: &[Found<'_>]) -> String {
     let proxy = |proxy: &Asked| {
-        let (status, failure) = match &proxy.report {
+        let (status, failure) = match &proxy.answer {
             Ok((_, status)) => (status, None),
             Err(failure) => (&Value::Null, Some(failure)),
         };
@@ -95,28 +121,19 @@ fn as_json(asked: &[Asked], problems: &[String]) -> String {
     };
     let proxies: Vec<Value> = asked.iter().map(proxy).collect();
     let all = json!({
-        "well": problems.is_empty(),
-        "problems": problems,
+        "well": !found.iter().any(Found::is_wrong),
+        "findings": found,
         "proxies": proxies,
     });
     format!("{all:#}")
 }
 
-fn as_text(asked: &[Asked], problems: &[String]) -> String {
-    let reports: Vec<&Report> = asked.iter().filter_map(Asked::report).collect();
-    let mut lines = match problems {
-        [] => vec![page::all_well(&reports)],
-        [only] => vec![format!("WRONG: {only}")],
-        several => {
-            let mut lines = vec![format!("WRONG: {} things", several.len())];
-            lines.extend(several.iter().map(|problem| format!("  {problem}")));
-            lines
-        }
-    };
+fn as_text(asked: &[Asked], found: &[Found<'_>]) -> String {
+    let mut lines = verdict::lines(asked, found);
     for proxy in asked {
-        if let Some(report) = proxy.report() {
+        if let Some(status) = proxy.status() {
             lines.push(String::new());
-            lines.extend(page::lines(&proxy.admin, report));
+            lines.extend(page::lines(&proxy.admin, status));
         }
     }
     lines.join("\n")

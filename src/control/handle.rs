@@ -6,6 +6,7 @@ use std::sync::Arc;
 use tokio::sync::{mpsc, oneshot, watch};
 
 use super::engine::{Engine, Order};
+use super::finding::{self, Finding};
 use super::history::History;
 use super::peer::PeerState;
 use super::status::{ReloadOutcome, Status, SteerOutcome};
@@ -42,7 +43,7 @@ pub struct PeerNews {
 }
 
 /// What control lets others see, written anew as a whole.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct Published {
     /// What `GET /status` answers.
     pub status: Status,
@@ -64,6 +65,18 @@ pub struct AdminAccess {
     /// Host names that the admin server is known under beside its IP addresses and `localhost`, in
     /// lower case.
     pub hosts: Vec<String>,
+}
+
+impl Published {
+    /// The same with one more finding: what control itself cannot say.
+    fn with(&self, finding: Finding) -> Self {
+        let mut published = self.clone();
+        let findings = &mut published.status.findings;
+        findings.push(finding);
+        findings.sort_by_key(|finding| (finding.level, finding.code));
+        published.metrics.findings = finding::counted(findings);
+        published
+    }
 }
 
 /// Control does not answer: it has ended, or is overwhelmed.
@@ -103,14 +116,14 @@ pub fn handle(first: Published) -> (ControlHandle, ControlEnd) {
 }
 
 impl ControlHandle {
-    /// What control has published last.
+    /// What control has published last, with a finding if it publishes nothing any more.
     pub fn published(&self) -> Arc<Published> {
-        Arc::clone(&self.published.borrow())
-    }
-
-    /// Whether control goes on.
-    pub fn is_running(&self) -> bool {
-        !self.commands.is_closed()
+        let last = Arc::clone(&self.published.borrow());
+        if self.commands.is_closed() {
+            let stopped = Finding::control_stopped().since(last.status.now_ms);
+            return Arc::new(last.with(stopped));
+        }
+        last
     }
 
     /// Has the files read again at once, whatever their content.

@@ -122,6 +122,15 @@ pub enum EventLevel {
 }
 
 impl History {
+    /// Requests that failed in the samples that came after `since_ms`, and all of these.
+    pub fn failed_since(&self, since_ms: u64) -> (u64, u64) {
+        let samples = self.samples.iter().rev();
+        let recent = samples.take_while(|sample| sample.at_ms > since_ms);
+        recent.fold((0, 0), |(failed, requests), sample| {
+            (failed + sample.failed, requests + sample.requests)
+        })
+    }
+
     /// Everything that there is, of samples only those that came after `since_ms`.
     pub fn page(&self, since_ms: u64) -> HistoryPage<'_> {
         let samples = self.samples.iter().map(AsRef::as_ref);

@@ -5,6 +5,7 @@
 //! * [`run`]: the control thread; `reload`, `steer`, `replay` and `peers` are parts of it.
 //! * [`handle`], [`status`], [`peer`]: what others may ask, and what they are told; `view` and
 //!   `under_way` write it down.
+//! * [`finding`]: what is wrong, in words; `diagnosis` reads it from what is published.
 //! * [`history`]: what has happened in the last minutes.
 //! * [`memory`], [`slot_groups`], [`state_file`], [`owed`]: what is remembered over a restart;
 //!   [`state_lock`]: by one proxy.
@@ -20,8 +21,10 @@
 mod accounting;
 mod burst;
 pub mod clock;
+mod diagnosis;
 pub mod engine;
 mod files;
+pub mod finding;
 pub mod handle;
 pub mod history;
 pub mod live;

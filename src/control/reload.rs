@@ -75,7 +75,8 @@ impl Control {
             return Ok(outcome(ReloadResult::Unchanged, Vec::new(), in_force));
         };
         let loaded = files.load()?;
-        let (config, needs_restart) = live::merge(self.engine.config(), loaded.config);
+        let (config, kept) = live::merge(self.engine.config(), loaded.config);
+        let needs_restart = kept.into_iter().map(str::to_owned).collect();
         let now_ms = self.clock.now_ms();
         self.forget_silent_peers(now_ms);
         let mut next = self.engine.clone();

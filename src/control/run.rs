@@ -19,6 +19,7 @@ use super::burst::Bursts;
 use super::clock::Clock;
 use super::engine::{Engine, Notice};
 use super::files::Files;
+use super::finding::{Finding, Findings};
 use super::handle::{Command, PeerNews, Published};
 use super::history::{Event, EventKind, EventLevel, Recorder};
 use super::owed::Owed;
@@ -77,12 +78,21 @@ pub struct Control {
     pub(super) last_reload: Option<LastReload>,
     pub(super) reloads: Reloads,
     pub(super) history: Recorder,
+    pub(super) findings: Findings,
     /// What the workers count.
     pub(super) metrics: Arc<Metrics>,
-    /// When it is said again that the state file cannot be written.
-    pub(super) complain_ms: u64,
+    /// Why the state file cannot be written, while that is so.
+    pub(super) unwritten: Option<Unwritten>,
     /// Lines about removals that are refused: as many as clients ask for.
     pub(super) refused_removals: LogLimit,
+}
+
+/// The state file cannot be written.
+#[derive(Debug)]
+pub(super) struct Unwritten {
+    error: String,
+    /// When the log says so again.
+    repeat_ms: u64,
 }
 
 /// What comes in.
@@ -236,14 +246,17 @@ impl Control {
 
     fn try_to_put_in_force(&mut self, next: Engine) -> bool {
         let Err(error) = self.put_in_force(next) else {
-            self.complain_ms = 0;
+            self.unwritten = None;
             return true;
         };
         let now_ms = self.clock.now_ms();
-        if now_ms >= self.complain_ms {
-            self.complain_ms = now_ms + REPEAT_MS;
-            tracing::error!("no slot goes on to its next stage: {error}");
+        let mut repeat_ms = self.unwritten.as_ref().map_or(0, |known| known.repeat_ms);
+        if now_ms >= repeat_ms {
+            repeat_ms = now_ms + REPEAT_MS;
+            tracing::error!("cannot write the state file; handovers are paused: {error}");
         }
+        let error = error.to_string();
+        self.unwritten = Some(Unwritten { error, repeat_ms });
         false
     }
 
@@ -263,11 +276,20 @@ impl Control {
     }
 
     /// Shows everybody else what is in force.
-    pub(super) fn publish(&self) {
-        self.published.send_replace(Arc::new(self.to_publish()));
+    pub(super) fn publish(&mut self) {
+        let published = Arc::new(self.next_published());
+        self.published.send_replace(published);
     }
 
-    fn to_publish(&self) -> Published {
+    /// What is wrong and shows in no field of the status. Whoever keeps such a fact has a method
+    /// that makes a finding of it, and a line here.
+    fn noticed(&self) -> Vec<Finding> {
+        let unwritten = self.unwritten.iter();
+        let unwritten = unwritten.map(|known| Finding::state_file_not_written(&known.error));
+        unwritten.collect()
+    }
+
+    fn next_published(&mut self) -> Published {
         self.about.publish(Known {
             engine: &self.engine,
             in_force: &self.in_force,
@@ -277,6 +299,8 @@ impl Control {
             reloads: self.reloads,
             peers: self.peers.status(&Said::from(&self.engine)),
             history: self.history.history(),
+            noticed: self.noticed(),
+            findings: &mut self.findings,
         })
     }
 

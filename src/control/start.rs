@@ -12,6 +12,7 @@ use super::burst::Bursts;
 use super::clock::Clock;
 use super::engine::{Engine, Refused, ResumeError};
 use super::files::Files;
+use super::finding::Findings;
 use super::handle::{ControlHandle, Published, handle};
 use super::history::Recorder;
 use super::owed::{Owed, OwedError};
@@ -117,7 +118,6 @@ pub fn prepare(options: ControlOptions) -> Result<Prepared, ControlError> {
     let owed = open_owed(&state_file, &mut engine)?;
     let about = About::new(clock);
     let in_force = engine.shared_slots();
-    let reasons = Reasons::new();
     let (reloads, history) = first_history(last_reload.as_ref(), clock);
     let accounting = Accounting::new(clock.now_ms());
     let peers = Peers::new(&engine.config().peers, clock.now_ms());
@@ -126,12 +126,14 @@ pub fn prepare(options: ControlOptions) -> Result<Prepared, ControlError> {
     let first = about.publish(Known {
         engine: &engine,
         in_force: &in_force,
-        reasons: &reasons,
+        reasons: &Reasons::new(),
         accounting: &accounting,
         last_reload: last_reload.clone(),
         reloads,
         peers: peers.status(&Said::from(&engine)),
         history: history.history(),
+        noticed: Vec::new(),
+        findings: &mut Findings::default(),
     });
     let Channels {
         ends,
@@ -157,14 +159,15 @@ pub fn prepare(options: ControlOptions) -> Result<Prepared, ControlError> {
         level: options.level,
         peers,
         first_meeting: has_to_ask.then_some(meeting),
-        reasons,
+        reasons: Reasons::new(),
         bursts: Bursts::default(),
         accounting,
         last_reload,
         reloads,
         history,
         metrics: Arc::clone(&ends.metrics),
-        complain_ms: 0,
+        findings: Findings::default(),
+        unwritten: None,
         refused_removals: LogLimit::default(),
     };
     Ok(Prepared {

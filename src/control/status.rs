@@ -1,24 +1,29 @@
-//! What the proxy says about itself: `GET /status`. Every field stands here; more may come, those
-//! that are here keep their meaning.
+//! What the proxy says about itself: `GET /status`, written by control and read by the terminal.
+//! Every field stands here and in docs/status.md; more may come, those that are here keep their
+//! meaning.
 
-use serde::Serialize;
+use std::fmt::{self, Display, Formatter};
 
+use serde::{Deserialize, Serialize};
+
+use super::finding::Finding;
 use super::slot_groups::StageName;
-use super::steer::name_of;
 use crate::config::BackendState;
 use crate::handover::Stage;
 
 /// The state of the proxy at one moment. Times are Unix time in milliseconds.
-#[derive(Debug, Clone, PartialEq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Status {
     /// Version of the program.
-    pub version: &'static str,
+    pub version: String,
     /// Drawn anew at every start.
     pub instance: String,
     /// When the program was started.
     pub started_ms: u64,
     /// When this was written down.
     pub now_ms: u64,
+    /// What is wrong or going on, the worst first.
+    pub findings: Vec<Finding>,
     /// Version of the partition map in force.
     pub map_version: u64,
     /// How the last look at the files ended that found something new or was asked for; none since
@@ -39,7 +44,7 @@ pub struct Status {
 }
 
 /// How a look at the files ended.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct LastReload {
     /// When it ended.
     pub at_ms: u64,
@@ -49,7 +54,7 @@ pub struct LastReload {
 }
 
 /// The result of reading both files again, whoever asked for it: also the answer of `POST /reload`.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ReloadOutcome {
     /// How it ended.
     pub result: ReloadResult,
@@ -59,11 +64,11 @@ pub struct ReloadOutcome {
     /// files were refused.
     pub faults: Vec<String>,
     /// Keys of the main file whose new value takes a restart.
-    pub needs_restart: Vec<&'static str>,
+    pub needs_restart: Vec<String>,
 }
 
 /// How reading both files again ended.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum ReloadResult {
     /// Something is new, and in force.
@@ -107,17 +112,52 @@ pub enum SteerResult {
     Refused,
 }
 
+/// What a backend is in the pool for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum ServiceState {
+    /// It serves its share.
+    Active,
+    /// It lets go of its sessions.
+    Drain,
+    /// It is given up.
+    Off,
+    /// It is not in the partition map any more, and lets go of its sessions.
+    Removed,
+}
+
+impl From<BackendState> for ServiceState {
+    fn from(state: BackendState) -> Self {
+        match state {
+            BackendState::Active => Self::Active,
+            BackendState::Drain => Self::Drain,
+            BackendState::Off => Self::Off,
+        }
+    }
+}
+
+impl Display for ServiceState {
+    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Active => "active",
+            Self::Drain => "drain",
+            Self::Off => "off",
+            Self::Removed => "removed",
+        })
+    }
+}
+
 /// A state that a backend has by an operator's order.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct OverrideStatus {
     /// What the partition map says: `active`, `drain`, `off`.
-    pub in_map: &'static str,
+    pub in_map: ServiceState,
     /// When the order came.
     pub since_ms: u64,
 }
 
 /// One backend.
-#[derive(Debug, Clone, PartialEq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct BackendStatus {
     /// Its name in the partition map.
     pub name: String,
@@ -126,7 +166,7 @@ pub struct BackendStatus {
     /// Its address.
     pub address: String,
     /// What is in force: `active`, `drain`, `off`; `removed` once it is not in the partition map.
-    pub state: &'static str,
+    pub state: ServiceState,
     /// Set if an operator's order and not the partition map has given it that state.
     #[serde(rename = "override")]
     pub overridden: Option<OverrideStatus>,
@@ -156,11 +196,18 @@ pub struct BackendStatus {
     pub load: BackendLoad,
 }
 
+impl Status {
+    /// For how long something lasts that began then.
+    pub fn lasts_ms(&self, since_ms: u64) -> u64 {
+        self.now_ms.saturating_sub(since_ms)
+    }
+}
+
 impl BackendStatus {
     /// Whether requests are sent to it. One that is off is never probed: its verdict is the last one
     /// that it had.
     pub fn serves(&self) -> bool {
-        self.state != name_of(BackendState::Off) && self.verdict != Verdict::Down
+        self.state != ServiceState::Off && self.verdict != Verdict::Down
     }
 }
 
@@ -169,7 +216,7 @@ impl BackendStatus {
 ///
 /// The standard errors are in percent of the figure: the truth is within one of them two times out
 /// of three, within two of them 19 times out of 20. They are 0 while every session is followed.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Serialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Serialize, Deserialize)]
 pub struct BackendLoad {
     /// Living sessions.
     pub sessions: Option<u64>,
@@ -196,7 +243,7 @@ pub struct BackendLoad {
 }
 
 /// What a backend can hold; `null` is without limit.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct CapacityStatus {
     /// Sessions.
     pub sessions: Option<u64>,
@@ -205,7 +252,7 @@ pub struct CapacityStatus {
 }
 
 /// How the sessions of the backends are counted.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct AccountingStatus {
     /// Whether they are.
     pub on: bool,
@@ -221,7 +268,7 @@ pub struct AccountingStatus {
 }
 
 /// What a backend's health says.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Verdict {
     /// It answers.
@@ -232,8 +279,18 @@ pub enum Verdict {
     Down,
 }
 
+impl Display for Verdict {
+    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Up => "up",
+            Self::Suspect => "suspect",
+            Self::Down => "down",
+        })
+    }
+}
+
 /// How many slots are in which stage.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct StageCounts {
     /// Everything is at one place.
     pub steady: usize,
@@ -254,7 +311,7 @@ pub struct StageCounts {
 }
 
 /// Slots with the same places in the same stage. `docs/handover.md` explains stages and places.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct UnderWay {
     /// The stage.
     #[serde(with = "StageName")]
@@ -276,7 +333,7 @@ pub struct UnderWay {
 }
 
 /// Another proxy of the farm.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct PeerStatus {
     /// Its admin address.
     pub address: String,
@@ -287,3 +344,9 @@ pub struct PeerStatus {
     /// Whether it is reachable and has other overrides than this proxy.
     pub overrides_differ: bool,
 }
+
+#[cfg(test)]
+pub(crate) mod example;
+
+#[cfg(test)]
+mod tests;

@@ -6,15 +6,16 @@ use std::sync::Arc;
 
 use super::accounting::Accounting;
 use super::clock::Clock;
+use super::diagnosis::diagnose;
 use super::engine::{Engine, Member};
+use super::finding::{self, Finding, Findings};
 use super::handle::{AdminAccess, Published};
 use super::history::History;
 use super::peer::PeerState;
 use super::status::{
-    BackendLoad, BackendStatus, LastReload, OverrideStatus, PeerStatus, ReloadResult, StageCounts,
-    Status, Verdict,
+    BackendLoad, BackendStatus, LastReload, OverrideStatus, PeerStatus, ReloadResult, ServiceState,
+    StageCounts, Status, Verdict,
 };
-use super::steer::name_of;
 use super::under_way::under_way;
 use crate::config::{BackendHost, BackendState, Config};
 use crate::handover::{Place, SlotState, Stage};
@@ -47,6 +48,10 @@ pub(super) struct Known<'a> {
     pub(super) reloads: Reloads,
     pub(super) peers: Vec<PeerStatus>,
     pub(super) history: Arc<History>,
+    /// What is wrong beside what the others show.
+    pub(super) noticed: Vec<Finding>,
+    /// Since when what is wrong has been so.
+    pub(super) findings: &'a mut Findings,
 }
 
 impl About {
@@ -72,14 +77,17 @@ impl About {
             reloads,
             peers,
             history,
+            noticed,
+            findings,
         } = pool;
         let members = engine.members().iter();
         let up = members.filter(|member| member.is_up() && !member.is_off());
-        let status = Status {
-            version: env!("CARGO_PKG_VERSION"),
+        let mut status = Status {
+            version: env!("CARGO_PKG_VERSION").to_owned(),
             instance: self.instance.clone(),
             started_ms: self.started_ms,
             now_ms: self.clock.now_ms(),
+            findings: Vec::new(),
             map_version: engine.map().version,
             last_reload,
             backends: backends(engine, reasons, accounting),
@@ -89,6 +97,9 @@ impl About {
             longest_session_timeout_minutes: engine.longest_timeout_minutes(),
             peers,
         };
+        let mut found = diagnose(&status, &history);
+        found.extend(noticed);
+        status.findings = findings.found(found, status.now_ms);
         let owing = engine.members().iter().filter(|member| member.owed > 0);
         let peer = PeerState {
             instance: self.instance.clone(),
@@ -152,6 +163,7 @@ fn figures(engine: &Engine, status: &Status, accounting: &Accounting, reloads: R
         reloads,
         last_reload: status.last_reload.as_ref().map(metrics::LastReload::from),
         slots: Stage::ALL.map(|stage| *slots.of(stage)),
+        findings: finding::counted(&status.findings),
         backends: engine
             .members()
             .iter()
@@ -205,7 +217,7 @@ fn override_of(engine: &Engine, backend: &str) -> Option<OverrideStatus> {
     let mut backends = engine.map().backends.iter();
     let in_map = backends.find(|spec| spec.name == backend)?;
     Some(OverrideStatus {
-        in_map: name_of(in_map.state),
+        in_map: in_map.state.into(),
         since_ms: known.since_ms,
     })
 }
@@ -223,9 +235,9 @@ fn backend(
         id: member.place.id(),
         address: member.spec.address.to_string(),
         state: if member.in_map {
-            name_of(member.spec.state)
+            member.spec.state.into()
         } else {
-            "removed"
+            ServiceState::Removed
         },
         overridden,
         weight: member.spec.weight,

@@ -29,6 +29,6 @@ pub use admin::AdminRefusals;
 pub use backend::{BACKEND_BOUNDS_NS, BackendMetrics, BackendShard};
 pub use counter::{Counter, Durations, Histogram};
 pub use labels::{AdminRefusal, ClientRefusal, FailureReason, MapState, MoveStep, Outcome};
-pub use pool::{LastReload, Pool, PoolBackend, PoolLoad, Reloads};
+pub use pool::{LastReload, Pool, PoolBackend, PoolFinding, PoolLoad, Reloads};
 pub use scrape::{Metrics, ScrapeError};
 pub use worker::WorkerShard;

@@ -21,6 +21,19 @@ pub struct Pool {
     pub slots: [usize; Stage::ALL.len()],
     /// The backends of the map, behind them those that left it and still hold slots.
     pub backends: Vec<PoolBackend>,
+    /// Every code, also those without a finding.
+    pub findings: Vec<PoolFinding>,
+}
+
+/// How many findings there are of one kind.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct PoolFinding {
+    /// The kind.
+    pub code: &'static str,
+    /// How much it matters.
+    pub level: &'static str,
+    /// How many.
+    pub count: usize,
 }
 
 /// One backend.

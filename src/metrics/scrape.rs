@@ -153,6 +153,10 @@ fn expose_map(out: &mut Exposition, pool: &Pool) {
         }
     }
     out.count(&table::HANDOVER_ACTIVE, [], (moving > 0).into());
+    for finding in &pool.findings {
+        let labels = [finding.code, finding.level];
+        out.count(&table::FINDINGS, labels, finding.count as u64);
+    }
 }
 
 fn expose_requests(out: &mut Exposition, backend: &PoolBackend) {

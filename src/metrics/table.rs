@@ -134,6 +134,9 @@ families! {
     SESSIONS_OUT_OF_REACH: Counter "staterouter_sessions_out_of_reach_total" ["backend"]
         "Reads and acquires answered 404 because another backend stands in for this one: if it held the session, a user has lost it.";
 
+    FINDINGS: Gauge "staterouter_findings" ["code", "level"]
+        "Findings of a kind now: what is wrong or going on, as in /status.";
+
     MAP_VERSION: Gauge "staterouter_map_version" []
         "Version of the partition map in force.";
     MAP_RELOADS: Counter "staterouter_map_reloads_total" ["result"]

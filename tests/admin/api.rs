@@ -17,11 +17,12 @@ use staterouter::admin::{AdminOptions, AdminServer};
 use staterouter::config::BackendAddress;
 use staterouter::control::clock::Clock;
 use staterouter::control::engine::PeerView;
+use staterouter::control::finding::Finding;
 use staterouter::control::handle::{AdminAccess, Command, ControlEnd, PeerNews, Published, handle};
 use staterouter::control::peer::{self, PeerState};
 use staterouter::control::status::{
     AccountingStatus, BackendLoad, BackendStatus, LastReload, ReloadOutcome, ReloadResult,
-    StageCounts, Status, Verdict,
+    ServiceState, StageCounts, Status, Verdict,
 };
 use staterouter::handover::{Place, SlotState};
 use staterouter::metrics::Pool;
@@ -127,7 +128,7 @@ pub(super) fn published(verdicts: [Verdict; 2]) -> Published {
         name: format!("state-{id}"),
         id,
         address: "127.0.0.1:1".to_owned(),
-        state: "active",
+        state: ServiceState::Active,
         overridden: None,
         weight: 100,
         verdict,
@@ -145,10 +146,11 @@ pub(super) fn published(verdicts: [Verdict; 2]) -> Published {
         },
     };
     let status = Status {
-        version: "0.0.0",
+        version: "0.0.0".to_owned(),
         instance: INSTANCE.to_owned(),
         started_ms: 1,
         now_ms: 9,
+        findings: Vec::new(),
         map_version: 3,
         last_reload: Some(LastReload {
             at_ms: 7,
@@ -236,25 +238,20 @@ fn probes_of_load_balancers_see_life_and_readiness() {
     let admin = Admin::start(UNHURRIED);
     let alive = admin.get("/healthz");
     assert_eq!((alive.status, &*alive.body), (200, "ok\n"));
-    for (verdicts, status) in [
-        ([Verdict::Up, Verdict::Down], 200),
-        ([Verdict::Suspect, Verdict::Down], 200),
-        ([Verdict::Down, Verdict::Down], 503),
+    assert_eq!(admin.get("/readyz").body, "ready\n");
+    // Another proxy would have the same backend: no reason to go around this one.
+    for (finding, status) in [
+        (Finding::backend_down("state-1", None), 200),
+        (Finding::no_backend(), 503),
     ] {
-        admin
-            .control
-            .published
-            .send_replace(published(verdicts).into());
+        let says = finding.says.clone();
+        let mut found = published([Verdict::Up, Verdict::Down]);
+        found.status.findings = vec![finding];
+        admin.control.published.send_replace(found.into());
         let ready = admin.get("/readyz");
-        assert_eq!(ready.status, status, "{verdicts:?}");
-        let reason = ready.body.contains("no backend is up");
-        assert_eq!(reason, status == 503, "{}", ready.body);
+        assert_eq!(ready.status, status, "{says}");
+        assert_eq!(ready.body.contains(&says), status == 503, "{}", ready.body);
     }
-    // Nobody asks a backend that is off, so it stays up.
-    let mut off = published([Verdict::Up, Verdict::Down]);
-    off.status.backends[0].state = "off";
-    admin.control.published.send_replace(off.into());
-    assert_eq!(admin.get("/readyz").status, 503);
 }
 
 #[test]
@@ -287,7 +284,7 @@ fn status_and_peer_report_are_what_control_has_published() {
 fn a_reload_is_answered_with_its_outcome() {
     let mut admin = Admin::start(UNHURRIED);
     let applied = admin.reload(ReloadOutcome {
-        needs_restart: vec!["listen"],
+        needs_restart: vec!["listen".to_owned()],
         ..outcome(ReloadResult::Applied, 4)
     });
     assert_eq!(applied.status, 200);
@@ -320,6 +317,11 @@ fn without_control_there_is_no_reload_and_no_readiness() {
     let request = b"GET /readyz HTTP/1.1\r\nhost: 127.0.0.1\r\nconnection: close\r\n\r\n";
     stream.write_all(request).unwrap();
     assert_eq!(Answer::read(stream).status, 503);
+    let mut stream = connect(server.address.unwrap());
+    let request = b"GET /status HTTP/1.1\r\nhost: 127.0.0.1\r\nconnection: close\r\n\r\n";
+    stream.write_all(request).unwrap();
+    let status = Answer::read(stream).json();
+    assert_eq!(status["findings"][0]["code"], "control_stopped");
 }
 
 #[test]

@@ -66,7 +66,7 @@ fn a_drain_a_kill_and_silence_show_on_the_open_page() {
     browser.wait_for(&says("events", "handover of"));
 
     third.kill();
-    browser.wait_for(&headline(".startsWith('state-3 is down since')"));
+    browser.wait_for(&headline(".startsWith('state-3 is down: ')"));
     browser.wait_for(&row(3, "down"));
     browser.wait_for(&says("events", "state-3 is down"));
     browser.wait_for("document.title.startsWith('state-3 is down')");
@@ -76,7 +76,7 @@ fn a_drain_a_kill_and_silence_show_on_the_open_page() {
     proxy.kill();
     browser.wait_for(&headline(".startsWith('The proxy does not answer since')"));
     proxy.restart();
-    browser.wait_for(&headline(".startsWith('state-3 is down since')"));
+    browser.wait_for(&headline(".startsWith('state-3 is down: ')"));
     assert_eq!(browser.evaluate("window.isStillTheSame"), true);
 }
 
@@ -285,6 +285,21 @@ fn status(real: &Value, backends: u64) -> Value {
             "w".repeat(if id % 5 == 2 { 53 } else { 2 })
         )
     };
+    let now_ms = real["now_ms"].as_u64().unwrap();
+    let finding = |id: u64| {
+        let levels = ["critical", "warning", "info"];
+        let codes = [
+            "backend_down",
+            "backend_suspect",
+            "moving",
+            "of_a_later_version",
+        ];
+        json!({
+            "level": levels[id as usize % levels.len()], "code": codes[id as usize % codes.len()],
+            "about": name(id), "says": format!("{} is down: {HOSTILE}", name(id)), "means": HOSTILE,
+            "action": HOSTILE, "since_ms": now_ms - 1_000, "until_ms": now_ms + id * 10_000,
+        })
+    };
     let backend = |id: u64| {
         let mut backend = template.clone();
         let is_up = id % 3 == 1;
@@ -304,7 +319,7 @@ fn status(real: &Value, backends: u64) -> Value {
         backend
     };
     status["backends"] = (1..=backends).map(backend).collect();
-    let now_ms = real["now_ms"].as_u64().unwrap();
+    status["findings"] = (1..=backends).map(finding).collect();
     let stages = [
         "settle", "move1", "move2", "suspect", "away", "back", "wait",
     ];

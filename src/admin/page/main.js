@@ -30,7 +30,7 @@ async function look() {
 function showAll() {
   const { status, samples, events } = memory;
   rankBackends(status.backends);
-  judge(status, samples);
+  judge(status);
   showTiles(status, samples);
   showRing(status);
   showCharts(samples, status.backends, status.now_ms);
@@ -51,9 +51,9 @@ function showSilence(error) {
   const since = clockFormat.format(memory.silentSince);
   const reason = error.name === 'TimeoutError' ? `no answer within ${PATIENCE_MS / 1000} s` : error.message;
   const seen = memory.status
-    ? [{ level: 'bad', says: `What is shown below is from ${moment(memory.status.now_ms)}` }]
+    ? [{ level: 'bad', says: `What is shown below is from ${moment(memory.status.now_ms)}`, times: '', advice: [] }]
     : [];
-  showVerdict('bad', `The proxy does not answer since ${since}`, [...seen, { level: 'bad', says: `Asked every ${POLL_MS / 1000} s: ${reason}` }]);
+  showVerdict('bad', `The proxy does not answer since ${since}`, [...seen, { level: 'bad', says: `Asked every ${POLL_MS / 1000} s: ${reason}`, times: '', advice: [] }]);
   text(byId('updated'), `silent since ${since}`);
   document.body.classList.add('silent');
 }
