@@ -366,7 +366,7 @@ impl Finding {
         let sessions = sessions(slots);
         Self::new(
             Code::Moving,
-            format!("a handover of {sessions} is under way"),
+            format!("a handover is under way: {sessions} move"),
             "Nothing: a session moves when it is used, or expires where it is.",
             "Wait. Leave the old backends running until it is over.",
         )
