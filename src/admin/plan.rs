@@ -107,11 +107,10 @@ pub(super) async fn route(
     let id = query.get("id").unwrap_or_default();
     let mut buffer = KeyBuffer::new();
     let Ok(key) = extract(id.as_bytes(), &mut buffer) else {
-        let problem = "ask with id= and a session id".to_owned();
+        let problem = "ask with id= and a session id, or a whole request target".to_owned();
         return Err(QuestionError::Query(problem));
     };
-    // An id is no path, whatever characters it has.
-    Ok(slot_view(&*control.pool().await?, key.key()))
+    Ok(slot_view(&*control.pool().await?, key.session_id()))
 }
 
 fn loads(control: &ControlHandle) -> Loads {

@@ -1,12 +1,14 @@
 //! Builds everything and decides what starts and stops in which order.
 //!
 //! * [`demo`]: three state servers and the proxy in one process.
+//! * [`names`]: what the host names in the files stand for.
 //! * [`proxy_server`]: the proxy from a checked configuration.
 //! * [`state_server`]: one embedded state server.
 //! * [`signals`]: what SIGTERM and Ctrl-C do.
 //! * `system`: limits of the process.
 
 pub mod demo;
+pub mod names;
 pub mod proxy_server;
 pub mod signals;
 pub mod state_server;

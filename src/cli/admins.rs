@@ -1,5 +1,6 @@
 //! The proxies that a command asks, and the token it shows them.
 
+use std::fmt::Display;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -53,6 +54,14 @@ impl TokenArgs {
             .map(Some)
             .map_err(|error| format!("no token in {}: {error}", path.display()))
     }
+}
+
+/// Which address was asked in vain, why, and what to do.
+pub(super) fn cannot_ask(admin: &str, failure: impl Display) -> String {
+    format!(
+        "{admin} does not answer as an admin server: {failure}; check the address: `staterouter \
+         serve` prints it as \"admin on\", and the main file has it as admin.listen"
+    )
 }
 
 /// The text of an answer of which no other form is known, for a message.

@@ -4,7 +4,8 @@ use std::path::PathBuf;
 
 use super::{Exit, output};
 use crate::account::Capacity;
-use crate::config::{self, BackendState, LoadError};
+use crate::app::names;
+use crate::config::{self, BackendState, Fault, LoadError};
 
 #[derive(Debug, clap::Args)]
 pub(super) struct CheckArgs {
@@ -22,7 +23,7 @@ pub(super) fn run(args: &CheckArgs) -> Exit {
         }
         Err(error) => return output::could_not_run(error),
     };
-    let (config, map) = (loaded.config, loaded.partition_map);
+    let (config, map) = (&loaded.config, &loaded.partition_map);
     output::line(format_args!("{}: fine", args.config.display()));
     let active = map
         .backends
@@ -45,6 +46,10 @@ pub(super) fn run(args: &CheckArgs) -> Exit {
             "note: backend {} has no id; {} is derived from its name",
             backend.name, backend.id
         ));
+    }
+    let in_files = loaded.warnings.iter().map(Fault::in_one_line);
+    for warning in in_files.chain(names::warnings(config, map)) {
+        output::line(format_args!("warning: {warning}"));
     }
     Exit::Fine
 }

@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use super::admins::{client, refusal};
+use super::admins::{cannot_ask, client, refusal};
 use super::human::{bytes, count, duration_ms, percent};
 use super::table::{Side, Table};
 use super::{Exit, output};
@@ -109,7 +109,7 @@ fn ask(admin: &BackendAddress, path: &str, map: Option<Vec<u8>>) -> Result<Vec<u
     match asked.ok_or_else(|| "interrupted".to_owned())? {
         Ok(answer) if matches!(answer.status, 200 | 422) => Ok(answer.body),
         Ok(answer) => Err(format!("{admin}: {}", refusal(&answer))),
-        Err(error) => Err(format!("{admin}: {error}")),
+        Err(error) => Err(cannot_ask(&admin.to_string(), error)),
     }
 }
 

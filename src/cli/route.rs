@@ -16,10 +16,11 @@ pub(super) struct RouteArgs {
     /// The configuration file
     #[arg(long, value_name = "FILE")]
     config: PathBuf,
-    /// The arguments are whole request targets as they go over the wire
+    /// The arguments are whole request targets as they go over the wire; those with a slash (or %2f)
+    /// are taken for targets anyway
     #[arg(long)]
     target: bool,
-    /// Session ids
+    /// Session ids, or whole request targets
     #[arg(required = true, value_name = "ID")]
     ids: Vec<String>,
 }
@@ -36,7 +37,7 @@ pub(super) fn run(args: &RouteArgs) -> Exit {
     let mut exit = Exit::Fine;
     let mut key_buffer = KeyBuffer::new();
     for id in &args.ids {
-        if !args.target && !id.is_empty() {
+        if !args.target && !is_target(id) && !id.is_empty() {
             output::line(describe(&map, &placement, id.as_bytes()));
             continue;
         }
@@ -49,6 +50,12 @@ pub(super) fn run(args: &RouteArgs) -> Exit {
         }
     }
     exit
+}
+
+/// Whether this is a whole request target, as logs and traces of the protocol show it. No session id
+/// has a slash.
+fn is_target(text: &str) -> bool {
+    text.contains('/') || text.to_ascii_lowercase().contains("%2f")
 }
 
 /// One line: whom, where, and who would take over.

@@ -1,10 +1,12 @@
 //! `staterouter serve`.
 
 use std::path::PathBuf;
+use std::thread;
 
 use super::{Exit, output};
-use crate::app::proxy_server;
 use crate::app::signals::StopSignals;
+use crate::app::{names, proxy_server};
+use crate::config::{Config, Loaded, PartitionMap};
 use crate::control::ControlOptions;
 use crate::{config, log};
 
@@ -16,11 +18,19 @@ pub(super) struct ServeArgs {
 }
 
 pub(super) fn run(args: &ServeArgs) -> Exit {
-    let (config, map) = match config::load(&args.config) {
-        Ok(loaded) => (loaded.config, loaded.partition_map),
+    let Loaded {
+        config,
+        partition_map: map,
+        warnings,
+    } = match config::load(&args.config) {
+        Ok(loaded) => loaded,
         Err(error) => return output::could_not_run(error),
     };
     let log = log::init(config.log);
+    for warning in &warnings {
+        tracing::warn!("{}", warning.in_one_line());
+    }
+    warn_of_names(&config, &map);
     for backend in map.backends.iter().filter(|backend| backend.id_is_derived) {
         tracing::info!(
             backend = backend.name,
@@ -55,4 +65,18 @@ pub(super) fn run(args: &ServeArgs) -> Exit {
     tracing::info!("stopping");
     signals.stop(|| running.stop());
     Exit::Fine
+}
+
+/// In a thread of its own: a name service that hangs holds up no start.
+fn warn_of_names(config: &Config, map: &PartitionMap) {
+    let (config, map) = (config.clone(), map.clone());
+    let look_up = move || {
+        for warning in names::warnings(&config, &map) {
+            tracing::warn!("{warning}");
+        }
+    };
+    // Without a thread for it nobody could be served either, and the start says so.
+    let _ = thread::Builder::new()
+        .name("names".to_owned())
+        .spawn(look_up);
 }

@@ -56,6 +56,12 @@ pub(super) fn run(args: &StateServerArgs) -> Exit {
         );
     }
     let _log = log::init(args.log.config());
+    for network in allow.for_everybody() {
+        tracing::warn!(
+            "--allow {network} lets every machine in: list the web servers and proxies, whoever can \
+             store a session can run code on the web servers"
+        );
+    }
     let options = StateServerOptions {
         allow,
         workers: usize::from(args.workers),

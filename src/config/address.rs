@@ -10,7 +10,7 @@ use thiserror::Error;
 pub enum BackendHost {
     /// An address; never an IPv4-mapped IPv6 address.
     Ip(IpAddr),
-    /// A host name by RFC 1123, in lower case, without a dot at its end.
+    /// A host name by RFC 1123, underscores allowed, in lower case, without a dot at its end.
     Name(String),
 }
 
@@ -37,9 +37,15 @@ pub enum AddressError {
     /// What stands in brackets is not an IPv6 address.
     #[error("what stands in brackets is not an IPv6 address")]
     BadIpv6,
-    /// Neither an IPv4 address nor a host name by RFC 1123.
+    /// Neither an IPv4 address nor a host name.
     #[error("its host is neither an IPv4 address nor a host name")]
     BadHost,
+    /// What stands in brackets has a zone.
+    #[error(
+        "an IPv6 address with a zone (`%` and an interface) is not supported here: write a host name \
+         or an address that is not link-local"
+    )]
+    Zone,
     /// An address nobody can connect to: unspecified, broadcast or multicast.
     #[error("no server can be reached at this IP address")]
     NotAHost,
@@ -72,6 +78,14 @@ impl BackendAddress {
         &self.host
     }
 
+    /// Whether its host can only be the machine that asks.
+    pub(super) fn is_on_this_machine(&self) -> bool {
+        match &self.host {
+            BackendHost::Ip(ip) => ip.is_loopback(),
+            BackendHost::Name(name) => name == "localhost" || name.ends_with(".localhost"),
+        }
+    }
+
     /// The TCP port.
     pub fn port(&self) -> u16 {
         self.port
@@ -101,6 +115,9 @@ impl BackendHost {
     pub(super) fn parse(text: &str) -> Result<Self, AddressError> {
         if let Some(bracketed) = text.strip_prefix('[') {
             let inner = bracketed.strip_suffix(']').ok_or(AddressError::BadIpv6)?;
+            if inner.contains('%') {
+                return Err(AddressError::Zone);
+            }
             let address: Ipv6Addr = inner.parse().map_err(|_| AddressError::BadIpv6)?;
             return BackendHost::reachable(IpAddr::V6(address).to_canonical());
         }
@@ -133,7 +150,8 @@ fn parse_port(text: &str) -> Result<u16, AddressError> {
         .ok_or(AddressError::BadPort)
 }
 
-/// RFC 1123 section 2.1. A last label of digits alone would be a mistyped IPv4 address.
+/// RFC 1123 section 2.1, and the underscores that Windows and container networks put into names. A
+/// last label of digits alone would be a mistyped IPv4 address.
 fn is_host_name(name: &str) -> bool {
     const MAX_NAME: usize = 253;
     const MAX_LABEL: usize = 63;
@@ -141,7 +159,7 @@ fn is_host_name(name: &str) -> bool {
         (1..=MAX_LABEL).contains(&label.len())
             && label
                 .bytes()
-                .all(|b| b.is_ascii_alphanumeric() || b == b'-')
+                .all(|b| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_'))
             && !label.starts_with('-')
             && !label.ends_with('-')
     };
@@ -169,6 +187,7 @@ mod tests {
             ("[FD00:0::1]:1", "[fd00::1]:1"),
             ("State-A.Example.COM.:65535", "state-a.example.com:65535"),
             ("tcpip=3com.example:00080", "3com.example:80"),
+            ("WEB_FARM_state-1:1", "web_farm_state-1:1"),
         ] {
             assert_eq!(shown(text).as_deref(), Ok(normal));
         }
@@ -185,7 +204,7 @@ mod tests {
             ("host:+80", AddressError::BadPort),
             ("host:8a", AddressError::BadPort),
             ("fd00::1:42424", AddressError::NoBrackets),
-            ("[fe80::1%eth0]:1", AddressError::BadIpv6),
+            ("[fe80::1%eth0]:1", AddressError::Zone),
             ("[10.0.0.1]:1", AddressError::BadIpv6),
             ("[::1:1", AddressError::BadIpv6),
             ("10.0.0.256:1", AddressError::BadHost),
@@ -193,7 +212,6 @@ mod tests {
             (":1", AddressError::BadHost),
             ("-a.b:1", AddressError::BadHost),
             ("a..b:1", AddressError::BadHost),
-            ("a_b:1", AddressError::BadHost),
             ("TCPIP=host:1", AddressError::BadHost),
             ("0.0.0.0:1", AddressError::NotAHost),
             ("[::]:1", AddressError::NotAHost),

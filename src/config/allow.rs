@@ -32,6 +32,11 @@ impl AllowList {
                 .any(|network| network.contains(&address))
     }
 
+    /// The networks that let every machine of their family in.
+    pub fn for_everybody(&self) -> impl Iterator<Item = &IpNet> {
+        self.networks.iter().filter(|network| is_everybody(network))
+    }
+
     /// Whether only loopback clients are allowed.
     pub fn is_loopback_only(&self) -> bool {
         self.networks.is_empty()
@@ -47,9 +52,20 @@ pub(crate) const NETWORK: Text<IpNet> = Text {
     secret: false,
 };
 
+/// Whether a network holds all addresses of its family.
+pub(super) fn is_everybody(network: &IpNet) -> bool {
+    network.prefix_len() == 0
+}
+
 fn parse_network(text: &str) -> Result<IpNet, Mistake> {
     if let Ok(address) = text.parse::<IpAddr>() {
         return Ok(IpNet::from(address.to_canonical()));
+    }
+    if text.contains('%') {
+        let problem = format!("{} has an IPv6 zone", quoted(text));
+        let help =
+            "write the address without `%` and what follows: it is compared without its zone";
+        return Err(Mistake::with_help(problem, help));
     }
     let Ok(network) = text.parse::<IpNet>() else {
         return Err(Mistake::new(format!(

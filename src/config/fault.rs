@@ -93,6 +93,18 @@ impl Fault {
     pub fn help(&self) -> &str {
         &self.help
     }
+
+    /// Position, problem and remedy in one line, without the lines of the file.
+    pub fn in_one_line(&self) -> String {
+        let Fault {
+            file,
+            place,
+            problem,
+            help,
+            ..
+        } = self;
+        format!("{file}:{}:{}: {problem}; {help}", place.line, place.column)
+    }
 }
 
 impl fmt::Display for Fault {
@@ -192,6 +204,7 @@ impl fmt::Display for Faults {
 pub(crate) struct Sink {
     found: Vec<Found>,
     total: usize,
+    warnings: Vec<Found>,
 }
 
 #[derive(Debug)]
@@ -235,6 +248,23 @@ impl Sink {
         });
     }
 
+    /// What is accepted at `place` and hardly meant.
+    pub(crate) fn warn(
+        &mut self,
+        place: Place,
+        problem: impl Into<String>,
+        help: impl Into<String>,
+    ) {
+        if self.warnings.len() < MAX_SHOWN {
+            self.warnings.push(Found {
+                place,
+                first: None,
+                problem: problem.into(),
+                help: help.into(),
+            });
+        }
+    }
+
     fn push(&mut self, found: Found) {
         self.total += 1;
         if self.found.len() < MAX_SHOWN {
@@ -254,33 +284,41 @@ pub(crate) struct Report<'t> {
 }
 
 impl Report<'_> {
-    /// `value` if the file has no fault.
-    pub(crate) fn finish<T>(self, value: Option<T>) -> Result<T, Faults> {
+    /// `value` and the warnings if the file has no fault.
+    pub(crate) fn finish<T>(self, value: Option<T>) -> Result<(T, Vec<Fault>), Faults> {
         match value {
-            Some(value) if self.sink.total == 0 => Ok(value),
+            Some(value) if self.sink.total == 0 => Ok((value, self.into_warnings())),
             _ => Err(self.into_faults()),
         }
     }
 
+    fn into_warnings(mut self) -> Vec<Fault> {
+        let found = std::mem::take(&mut self.sink.warnings);
+        self.shown(found)
+    }
+
     /// The faults found; there must be one.
-    pub(crate) fn into_faults(self) -> Faults {
-        let Report {
-            file,
-            text,
-            sink,
-            locate,
-        } = self;
-        let lines = Lines::of(&text);
+    pub(crate) fn into_faults(mut self) -> Faults {
+        let found = std::mem::take(&mut self.sink.found);
+        Faults {
+            shown: self.shown(found),
+            totals: vec![(self.file, self.sink.total)],
+        }
+    }
+
+    /// With what they show of the text, in its order.
+    fn shown(&self, found: Vec<Found>) -> Vec<Fault> {
+        let (text, locate) = (&*self.text, self.locate);
+        let lines = Lines::of(text);
         let snippet = |place| match place {
-            Place::Node(id) => lines.snippet(locate(&text, id), node_width),
-            Place::StartOf(id) => lines.snippet(locate(&text, id), |_| 1),
+            Place::Node(id) => lines.snippet(locate(text, id), node_width),
+            Place::StartOf(id) => lines.snippet(locate(text, id), |_| 1),
             Place::At(pos) => lines.snippet(pos, |_| 1),
         };
-        let mut shown: Vec<Fault> = sink
-            .found
+        let mut shown: Vec<Fault> = found
             .into_iter()
             .map(|found| Fault {
-                file: Arc::clone(&file),
+                file: Arc::clone(&self.file),
                 place: snippet(found.place),
                 first: found.first.map(snippet),
                 problem: found.problem,
@@ -288,10 +326,7 @@ impl Report<'_> {
             })
             .collect();
         shown.sort_by_key(|fault| (fault.line(), fault.column()));
-        Faults {
-            shown,
-            totals: vec![(file, sink.total)],
-        }
+        shown
     }
 }
 

@@ -6,8 +6,8 @@ use std::path::{Path, PathBuf};
 
 use thiserror::Error;
 
-use super::fault::Faults;
-use super::partition_map::PartitionMap;
+use super::fault::{Fault, Faults};
+use super::partition_map::{MapFile, PartitionMap};
 use super::raw::MAX_FILE_BYTES;
 use super::staterouter_file::{Config, MainFile};
 use super::token::AdminToken;
@@ -19,6 +19,8 @@ pub struct Loaded {
     pub config: Config,
     /// The partition map the main file names.
     pub partition_map: PartitionMap,
+    /// What is accepted in both and hardly meant.
+    pub warnings: Vec<Fault>,
 }
 
 /// Why the files could not be loaded.
@@ -70,7 +72,14 @@ pub fn load(path: &Path) -> Result<Loaded, LoadError> {
         return Err(report.into_faults().into());
     };
     let partition_map = match read_file(&map_path) {
-        Ok(bytes) => PartitionMap::parse(bytes, &map_path.to_string_lossy()),
+        Ok(bytes) => {
+            let mut map = MapFile::read(&bytes, &map_path.to_string_lossy());
+            // Nobody crowds a proxy that only this machine reaches.
+            if config.as_ref().is_some_and(Config::is_for_others) {
+                map.warn_of_known_key();
+            }
+            map.finish()
+        }
         Err(Unreadable {
             path,
             problem,
@@ -85,10 +94,14 @@ pub fn load(path: &Path) -> Result<Loaded, LoadError> {
         }
     };
     match (report.finish(config), partition_map) {
-        (Ok(config), Ok(partition_map)) => Ok(Loaded {
-            config,
-            partition_map,
-        }),
+        (Ok((config, mut warnings)), Ok((partition_map, more))) => {
+            warnings.extend(more);
+            Ok(Loaded {
+                config,
+                partition_map,
+                warnings,
+            })
+        }
         (Err(faults), Ok(_)) | (Ok(_), Err(faults)) => Err(faults.into()),
         (Err(faults), Err(more)) => Err(faults.followed_by(more).into()),
     }

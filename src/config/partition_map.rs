@@ -6,7 +6,7 @@ use crate::account::Capacity;
 use crate::route::HashKey;
 
 use super::address::BackendAddress;
-use super::fault::{Faults, Place};
+use super::fault::{Fault, Faults, Place, Pos, Report};
 use super::kinds::{Choice, Integer, Mistake, Sizes, Text};
 use super::outline::Outline;
 use super::printable::quoted;
@@ -68,11 +68,65 @@ impl PartitionMap {
     /// # Errors
     /// All faults of the text at once.
     pub fn parse(text: impl AsRef<[u8]>, file_name: &str) -> Result<PartitionMap, Faults> {
-        let (root, mut report) = raw::parse(text.as_ref(), file_name);
+        let MapFile { draft, report } = MapFile::read(text.as_ref(), file_name);
+        Ok(report.finish(draft.map)?.0)
+    }
+}
+
+/// The partition map as far as it could be read.
+pub(crate) struct MapFile<'t> {
+    draft: MapDraft,
+    report: Report<'t>,
+}
+
+#[derive(Default)]
+struct MapDraft {
+    map: Option<PartitionMap>,
+    /// The place of its name: the key itself is not shown.
+    hash_key: Option<Place>,
+}
+
+/// The key in the example of the docs.
+const EXAMPLE_KEY: [u8; 16] = [
+    0x00, 0x11, 0x22, 0x33, 0x44, 0x55, 0x66, 0x77, 0x88, 0x99, 0xaa, 0xbb, 0xcc, 0xdd, 0xee, 0xff,
+];
+
+impl<'t> MapFile<'t> {
+    pub(crate) fn read(bytes: &'t [u8], file_name: &str) -> Self {
+        let (root, mut report) = raw::parse(bytes, file_name);
         let what = "the partition map";
-        let map =
-            root.and_then(|root| read_map(&root, what, &mut report.sink, read_partition_map).0);
-        report.finish(map)
+        let draft = root.map(|root| read_map(&root, what, &mut report.sink, read_partition_map).0);
+        Self {
+            draft: draft.unwrap_or_default(),
+            report,
+        }
+    }
+
+    /// Warns of a key that everybody knows.
+    pub(crate) fn warn_of_known_key(&mut self) {
+        let Some(map) = &self.draft.map else {
+            return;
+        };
+        let what = if map.hash_key == HashKey::new(EXAMPLE_KEY) {
+            "`hash_key` is the example of the docs, which everybody knows"
+        } else if map.hash_key == HashKey::DEFAULT && self.draft.hash_key.is_some() {
+            "`hash_key` is the default, which everybody knows"
+        } else if map.hash_key == HashKey::DEFAULT {
+            "there is no `hash_key`, so the default counts, which everybody knows"
+        } else {
+            return;
+        };
+        let place = self.draft.hash_key.unwrap_or(Place::At(Pos::TOP));
+        let help = "strangers can choose session ids that crowd one backend: before the farm goes \
+                    live, write one of your own (`openssl rand -hex 16`); later, \
+                    docs/operations.md says how it can be changed";
+        self.report.sink.warn(place, what, help);
+    }
+
+    /// # Errors
+    /// All faults at once.
+    pub(crate) fn finish(self) -> Result<(PartitionMap, Vec<Fault>), Faults> {
+        self.report.finish(self.draft.map)
     }
 }
 
@@ -98,7 +152,7 @@ struct Draft {
     capacity: Capacity,
 }
 
-fn read_partition_map(map: &mut MapReader<'_, '_>) -> Option<PartitionMap> {
+fn read_partition_map(map: &mut MapReader<'_, '_>) -> MapDraft {
     let version = map.required(
         "version",
         "Counts the changes of this file. Raise it with every change: a proxy says which version \
@@ -131,17 +185,20 @@ fn read_partition_map(map: &mut MapReader<'_, '_>) -> Option<PartitionMap> {
         require_unique_addresses(map, drafts);
         require_active(map, drafts, place);
     }
-    let backends: Option<Vec<BackendSpec>> = backends
-        .value()?
-        .into_iter()
-        .map(Draft::into_spec)
-        .collect();
-    Some(PartitionMap {
-        version: version.value()?,
-        hash_key: hash_key.value,
-        accept_moved_percent: accept_moved_share.value().map(to_percent),
-        backends: backends?,
-    })
+    let specs = backends
+        .value()
+        .map(|drafts| drafts.into_iter().map(Draft::into_spec));
+    let backends: Option<Vec<BackendSpec>> = specs.and_then(|mut specs| specs.by_ref().collect());
+    let read = version.value().zip(backends);
+    MapDraft {
+        map: read.map(|(version, backends)| PartitionMap {
+            version,
+            hash_key: hash_key.value,
+            accept_moved_percent: accept_moved_share.value().map(to_percent),
+            backends,
+        }),
+        hash_key: map.name_place("hash_key"),
+    }
 }
 
 fn read_backend(map: &mut MapReader<'_, '_>) -> Draft {
@@ -343,7 +400,7 @@ pub(super) const NAME: Text<String> = Text {
 const ADDRESS: Text<BackendAddress> = Text {
     wanted: "host and port, such as `10.0.0.11:42424`, `state-a.example:42424` or \
              `\"[fd00::11]:42424\"`",
-    pattern: Some(r"^(tcpip=)?(\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9.-]+):[0-9]+$"),
+    pattern: Some(r"^(tcpip=)?(\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9._-]+):[0-9]+$"),
     parse: |text| {
         BackendAddress::parse(text)
             .map_err(|error| Mistake::new(format!("{} is not an address: {error}", quoted(text))))

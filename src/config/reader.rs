@@ -289,6 +289,21 @@ impl<'n> MapReader<'n, '_> {
         self.sink.add(place, problem, help);
     }
 
+    /// Says that what stands at `place` is accepted and hardly meant.
+    pub(crate) fn warn(
+        &mut self,
+        place: Place,
+        problem: impl Into<String>,
+        help: impl Into<String>,
+    ) {
+        self.sink.warn(place, problem, help);
+    }
+
+    /// Where the name of this key stands, if it is there.
+    pub(crate) fn name_place(&self, name: &str) -> Option<Place> {
+        self.values.get(name).map(|entry| entry.name_place)
+    }
+
     /// Reports that what stands at `place` clashes with what stands at `first`.
     pub(crate) fn clash(
         &mut self,

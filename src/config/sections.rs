@@ -421,7 +421,7 @@ const ADMIN_LISTEN: Text<Option<SocketAddr>> = Text {
 pub(super) const PEER: Text<BackendAddress> = Text {
     wanted: "host and port, such as `10.0.0.6:42480`, `proxy-b.example:42480` or \
              `\"[fd00::6]:42480\"`",
-    pattern: Some(r"^(\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9.-]+):[0-9]+$"),
+    pattern: Some(r"^(\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9._-]+):[0-9]+$"),
     parse: |text| {
         let address = match text.contains('=') {
             true => Err(AddressError::BadHost),
@@ -457,8 +457,17 @@ const MAX_HOSTS: usize = 32;
 const NO_LISTENER: &str = "off";
 
 fn parse_listen(text: &str) -> Result<SocketAddr, Mistake> {
-    text.parse()
-        .map_err(|_| Mistake::new(format!("{} is not an IP address and a port", quoted(text))))
+    text.parse().map_err(|_| {
+        let problem = format!("{} is not an IP address and a port", quoted(text));
+        match text.contains('%') {
+            true => Mistake::with_help(
+                problem,
+                "write the zone as the number of its interface (`ip link` shows it), as in \
+                 `\"[fe80::1%2]:42424\"`",
+            ),
+            false => Mistake::new(problem),
+        }
+    })
 }
 
 pub(super) const FILE_PATH: Text<PathBuf> = Text {

@@ -5,8 +5,10 @@ use std::net::{Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use ipnet::IpNet;
+
 use super::address::BackendAddress;
-use super::allow::{AllowList, NETWORK};
+use super::allow::{AllowList, NETWORK, is_everybody};
 use super::fault::{Faults, Place, Report};
 use super::kinds::Integer;
 use super::outline::Outline;
@@ -66,6 +68,11 @@ impl Config {
         }
     }
 
+    /// Whether other machines reach the proxy.
+    pub(crate) fn is_for_others(&self) -> bool {
+        !self.listen.ip().to_canonical().is_loopback()
+    }
+
     /// Reads the main file from memory. `file_name` is the name in messages, and its directory is
     /// what relative paths in the text are relative to.
     ///
@@ -73,7 +80,7 @@ impl Config {
     /// All faults of the text at once.
     pub fn parse(text: impl AsRef<[u8]>, file_name: &str) -> Result<Config, Faults> {
         let MainFile { config, report, .. } = MainFile::read(text.as_ref(), file_name);
-        report.finish(config)
+        Ok(report.finish(config)?.0)
     }
 }
 
@@ -169,6 +176,7 @@ fn read_config(map: &mut MapReader<'_, '_>) -> Draft {
         MAX_NETWORKS,
     );
     require_allow(map, &listen, &allow);
+    warn_of_everybody(map, &allow);
     config.listen = listen.value;
     config.allow = AllowList::new(allow.value);
     let workers = map.optional(
@@ -256,6 +264,20 @@ fn require_allow<T>(
     }
 }
 
+/// A list that lets every machine in is none.
+fn warn_of_everybody(map: &mut MapReader<'_, '_>, allow: &Field<Vec<IpNet>>) {
+    let Some(place) = allow.place else {
+        return;
+    };
+    for network in allow.value.iter().filter(|network| is_everybody(network)) {
+        map.warn(
+            place,
+            format!("`allow` lists {network}, which lets every machine in"),
+            "list the web servers: whoever can store a session can run code on them",
+        );
+    }
+}
+
 /// The admin address is free and, where there are peers, exists; no peer is there twice.
 fn require_askable(
     map: &mut MapReader<'_, '_>,
@@ -281,10 +303,36 @@ fn require_askable(
             "give `admin.listen` an address that they can reach",
         );
     }
+    warn_of_deaf_admin(map, admin, peers);
     let mut seen = HashSet::new();
     for peer in peers.value.iter().filter(|peer| !seen.insert(*peer)) {
         let problem = format!("`peers` lists `{peer}` twice");
         map.fault(place, problem, "write each of the other proxies once");
+    }
+}
+
+/// Peers on other machines cannot ask an admin server that listens on loopback.
+fn warn_of_deaf_admin(
+    map: &mut MapReader<'_, '_>,
+    admin: &Field<Option<SocketAddr>>,
+    peers: &Field<Vec<BackendAddress>>,
+) {
+    let Some(listen) = admin
+        .value
+        .filter(|listen| listen.ip().to_canonical().is_loopback())
+    else {
+        return;
+    };
+    let elsewhere = peers.value.iter().find(|peer| !peer.is_on_this_machine());
+    if let (Some(place), Some(peer)) = (admin.place.or(peers.place), elsewhere) {
+        map.warn(
+            place,
+            format!(
+                "`admin.listen` is {listen}, which only this machine reaches, but the peer {peer} \
+                 asks it: the peer takes this proxy for dead, and no backend is replaced"
+            ),
+            "give `admin.listen` an address that the peers reach",
+        );
     }
 }
 

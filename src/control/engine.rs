@@ -44,6 +44,8 @@ pub struct Engine {
     /// Shared with all who read them, and copied when one changes: together they are a megabyte.
     slots: Arc<[SlotState]>,
     peers: Vec<Option<Arc<PeerView>>>,
+    /// Where each peer of the main file is in `peers`; `None` for this proxy itself.
+    peer_positions: Vec<Option<usize>>,
     given_up: Vec<GivenUp>,
     longest_timeout_minutes: u32,
     handovers: Handovers,
@@ -185,6 +187,7 @@ impl Engine {
         }
         if config.peers != self.config.peers {
             self.peers = vec![None; config.peers.len()];
+            self.peer_positions = (0..config.peers.len()).map(Some).collect();
         }
         let max_body_bytes = config.limits.body_bytes;
         if max_body_bytes != self.moves.max_body_bytes() {
@@ -229,7 +232,8 @@ impl Engine {
 
     /// What the peer at this position of the main file says; `None` when it does not answer.
     pub fn set_peer(&mut self, index: usize, view: Option<PeerView>) {
-        let Some(peer) = self.peers.get_mut(index) else {
+        let position = self.peer_positions.get(index).copied().flatten();
+        let Some(peer) = position.and_then(|position| self.peers.get_mut(position)) else {
             return;
         };
         *peer = view.map(Arc::new);
@@ -238,7 +242,30 @@ impl Engine {
         self.saw_timeout(minutes);
     }
 
-    /// The peers, in the order of the main file.
+    /// Whether the peer at this position of the main file is this proxy itself: nothing has to be
+    /// agreed with it.
+    pub fn set_peer_is_itself(&mut self, index: usize, is_itself: bool) {
+        let Some(known) = self.peer_positions.get_mut(index) else {
+            return;
+        };
+        match *known {
+            Some(position) if is_itself => {
+                *known = None;
+                self.peers.remove(position);
+                let later = self.peer_positions.iter_mut().flatten();
+                later
+                    .filter(|other| **other > position)
+                    .for_each(|other| *other -= 1);
+            }
+            None if !is_itself => {
+                *known = Some(self.peers.len());
+                self.peers.push(None);
+            }
+            _ => {}
+        }
+    }
+
+    /// The peers that are other proxies.
     pub fn peers(&self) -> &[Option<Arc<PeerView>>] {
         &self.peers
     }

@@ -85,12 +85,8 @@ fn lines(error: &LoadError) -> Vec<String> {
     let LoadError::Faults(faults) = error else {
         return vec![error.to_string()];
     };
-    let line = |fault: &config::Fault| {
-        let (file, line, column) = (fault.file(), fault.line(), fault.column());
-        let (problem, help) = (fault.problem(), fault.help());
-        format!("{file}:{line}:{column}: {problem}; {help}")
-    };
-    let mut lines: Vec<_> = faults.iter().take(MAX_FAULTS).map(line).collect();
+    let shown = faults.iter().take(MAX_FAULTS);
+    let mut lines: Vec<_> = shown.map(config::Fault::in_one_line).collect();
     if faults.total() > MAX_FAULTS {
         lines.push(format!("and {} more", faults.total() - MAX_FAULTS));
     }

@@ -336,6 +336,18 @@ impl Finding {
         .about(address)
     }
 
+    /// Nobody answers where a command was told to ask.
+    pub fn nobody_asked(address: &str, failure: &str) -> Self {
+        Self::new(
+            Code::ProxySilent,
+            format!("the proxy at {address} does not answer: {failure}"),
+            "Not known: nothing was learned about this proxy.",
+            "Check the address: `staterouter serve` prints it as \"admin on\", and the main file has \
+             it as admin.listen. Name it with --admin. If it is right, start that proxy.",
+        )
+        .about(address)
+    }
+
     /// A proxy has another version of the partition map than this one.
     pub fn maps_differ(address: &str, version: u64, own: &str, own_version: u64) -> Self {
         Self::new(

@@ -74,7 +74,7 @@ pub enum PeerReportError {
     #[error("it sent no report of a proxy: {0}")]
     Slots(#[from] GroupError),
     /// The address in the main file is our own.
-    #[error("it is this proxy itself: take it out of the peers")]
+    #[error("it is this proxy itself")]
     Itself,
 }
 

@@ -35,6 +35,8 @@ struct Peer {
     differs_since_ms: Option<u64>,
     /// It has not had the time to answer yet.
     is_new: bool,
+    /// It is this proxy: one main file for all proxies lists each of them.
+    is_itself: bool,
     /// When a complaint about it is due again; `None` while there is nothing to complain about.
     repeat_ms: Option<u64>,
 }
@@ -83,6 +85,7 @@ impl Peers {
             heard_ms: now_ms,
             differs_since_ms: None,
             is_new: true,
+            is_itself: false,
             repeat_ms: None,
         };
         Self(addresses.iter().map(peer).collect())
@@ -92,6 +95,8 @@ impl Peers {
     /// asked.
     pub(super) fn heard(&mut self, index: usize, state: Result<Said, String>, asked_ms: u64) {
         if let Some(peer) = self.0.get_mut(index) {
+            // It stays itself until it is somebody else.
+            peer.is_itself &= state.is_err();
             let is_back = peer.state.is_err() && state.is_ok();
             peer.state = state;
             peer.heard_ms = asked_ms;
@@ -102,8 +107,23 @@ impl Peers {
         }
     }
 
+    /// The peer at this position is this proxy.
+    pub(super) fn heard_itself(&mut self, index: usize) {
+        if let Some(peer) = self.0.get_mut(index).filter(|peer| !peer.is_itself) {
+            peer.is_itself = true;
+            tracing::info!(
+                peer = peer.address,
+                "this peer is this proxy itself and is left out"
+            );
+        }
+    }
+
+    fn others(&self) -> impl Iterator<Item = &Peer> {
+        self.0.iter().filter(|peer| !peer.is_itself)
+    }
+
     fn all_answer(&self) -> bool {
-        self.0.iter().all(|peer| peer.state.is_ok())
+        self.others().all(|peer| peer.state.is_ok())
     }
 
     /// Those that have said nothing for too long, by position.
@@ -121,7 +141,7 @@ impl Peers {
 
     /// Logs what is wrong, at once and then again and again.
     pub(super) fn complain(&mut self, own: &Said, now_ms: u64) {
-        for peer in &mut self.0 {
+        for peer in self.0.iter_mut().filter(|peer| !peer.is_itself) {
             peer.compare(own, now_ms);
             let complaint = peer.complaint(own, now_ms);
             let Some(complaint) = complaint else {
@@ -142,7 +162,7 @@ impl Peers {
             map_version: peer.state.as_ref().ok().map(|said| said.map_version),
             overrides_differ: peer.differs(own),
         };
-        self.0.iter().map(status).collect()
+        self.others().map(status).collect()
     }
 }
 

@@ -90,6 +90,9 @@ impl Control {
         if is_same_config && accepted.is_none() {
             return Ok(outcome(ReloadResult::Unchanged, needs_restart, in_force));
         }
+        for warning in &loaded.warnings {
+            tracing::warn!("{}", warning.in_one_line());
+        }
         let notices = self.step(&mut next, now_ms);
         if let Err(error) = self.put_in_force(next) {
             // The disk may take it before anybody changes a file.

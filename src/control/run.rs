@@ -23,7 +23,7 @@ use super::finding::{Finding, Findings};
 use super::handle::{Command, PeerNews, Published};
 use super::history::{Event, EventKind, EventLevel, Recorder};
 use super::owed::Owed;
-use super::peer;
+use super::peer::{self, PeerReportError};
 use super::peers::{FirstMeeting, Peers, Said, is_old};
 use super::probes::{ProbeResult, Probes};
 use super::replay::{ReplayEvent, Replayed, Replays};
@@ -406,9 +406,19 @@ impl Control {
             return;
         }
         let own = &self.about.instance;
-        let read =
-            |body: Vec<u8>| peer::read(&body, own, now_ms).map_err(|error| error.to_string());
-        let view = answer.and_then(read);
+        let view = match answer.map(|body| peer::read(&body, own, now_ms)) {
+            Ok(Err(PeerReportError::Itself)) => {
+                self.peers.heard_itself(index);
+                self.engine.set_peer_is_itself(index, true);
+                return;
+            }
+            Ok(read) => read.map_err(|error| error.to_string()),
+            Err(failure) => Err(failure),
+        };
+        // Behind one address there may be another proxy later.
+        if view.is_ok() {
+            self.engine.set_peer_is_itself(index, false);
+        }
         let said = view.as_ref().map(Said::from);
         let said = said.map_err(Clone::clone);
         self.peers.heard(index, said, asked_ms);

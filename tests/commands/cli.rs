@@ -194,6 +194,49 @@ fn route_finds_the_session_in_a_whole_target() {
 }
 
 #[test]
+fn route_takes_whatever_has_a_slash_for_a_whole_target() {
+    let files = Files::new("partition_map: map.yaml\n", MAP);
+    let config = files.path("main.yaml");
+    let by_id = run(&["route", "--config", &config, ID]);
+    let escaped = target(ID).replace('/', "%2F");
+    for target in [target(ID), escaped] {
+        assert_eq!(
+            run(&["route", "--config", &config, &target]),
+            by_id,
+            "{target}"
+        );
+    }
+}
+
+#[test]
+fn check_and_serve_warn_of_what_is_accepted_and_hardly_meant() {
+    let map = "version: 1\nbackends:\n\
+               - {name: state-1, id: 1, address: '127.0.0.1:1'}\n\
+               - {name: state-2, id: 2, address: 'localhost:1'}\n\
+               - {name: state-3, id: 3, address: 'state-3.invalid:1'}\n";
+    let main = "listen: 0.0.0.0:0\nadmin: {listen: off}\nallow: [0.0.0.0/0]\n\
+                partition_map: map.yaml\n";
+    let files = Files::new(main, map);
+    let (code, stdout, stderr) = files.run("check");
+    assert_eq!((code, &*stderr), (Some(0), ""), "{stdout}");
+    let warned = [
+        "main.yaml:3:8: `allow` lists 0.0.0.0/0, which lets every machine in",
+        "map.yaml:1:1: there is no `hash_key`, so the default counts",
+        "state-1 (127.0.0.1:1) and state-2 (localhost:1) are one server, 127.0.0.1:1",
+        "the host name of backend state-3 (state-3.invalid:1) cannot be looked up",
+    ];
+    let warnings = stdout.lines().filter(|line| line.starts_with("warning: "));
+    assert_eq!(warnings.count(), warned.len(), "{stdout}");
+    for warning in warned {
+        assert!(stdout.contains(warning), "{warning}: {stdout}");
+    }
+    let proxy = Program::start(&["serve", "--config", &files.path("main.yaml")]);
+    for warning in warned {
+        proxy.wait_for_log(|line| line.contains("WARN") && line.contains(warning));
+    }
+}
+
+#[test]
 fn serve_says_in_one_line_that_the_port_is_taken() {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let running = Program::state_server();

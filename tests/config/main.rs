@@ -6,4 +6,5 @@ mod files;
 mod hostile;
 mod pool;
 mod report;
+mod warnings;
 mod yaml;

@@ -301,3 +301,35 @@ fn an_admin_address_that_is_taken_is_named() {
     assert_eq!(code, Some(3), "{stderr}");
     assert!(stderr.contains(&address.to_string()), "{stderr}");
 }
+
+/// As docs/operations.md says it.
+#[test]
+fn another_hash_key_takes_a_start_without_state_files() {
+    let files = ProxyFiles::new(&NOBODY, "");
+    let state = files.path("staterouter.state");
+    files.start().stop();
+    let key = "hash_key: 3f1d0c7a52c94be2a0c1b7f2f6b1c9d4";
+    files.replace("map.yaml", &map(2, 2, key));
+
+    let proxy = files.start();
+    let reload = admin::status(proxy.admin())["last_reload"].clone();
+    assert_eq!(
+        (&reload["result"], &reload["map_version"]),
+        (&"refused".into(), &1.into())
+    );
+    let fault = reload["faults"][0].as_str().unwrap();
+    assert!(
+        fault.contains("hash key") && fault.contains("docs/operations.md"),
+        "{fault}"
+    );
+    proxy.stop();
+
+    fs::remove_file(&state).unwrap();
+    fs::remove_file(state + ".owed").unwrap();
+    let proxy = files.start();
+    let status = admin::status(proxy.admin());
+    assert_eq!(
+        (&status["map_version"], &status["last_reload"]),
+        (&2.into(), &().into())
+    );
+}

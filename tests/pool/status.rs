@@ -1,10 +1,11 @@
 //! `staterouter status` against running proxies.
 
 use std::io::{BufRead, BufReader};
-use std::net::TcpListener;
+use std::net::{SocketAddr, TcpListener};
 use std::process::{Command, Stdio};
 
 use crate::support::admin::{backend, wait_for};
+use crate::support::system::hold_port;
 use crate::support::{Program, ProxyFiles, run};
 use serde_json::Value;
 
@@ -50,6 +51,9 @@ fn a_proxy_that_is_not_there_cannot_be_asked() {
     let (code, stdout, _) = run(&["status", "--admin", &nobody]);
     assert_eq!(code, Some(3), "{stdout}");
     assert!(stdout.contains("cannot connect"), "{stdout}");
+    for hint in [nobody.as_str(), "admin.listen", "--admin"] {
+        assert!(stdout.contains(hint), "{hint}: {stdout}");
+    }
     let proxy = ProxyFiles::new(&["127.0.0.1:1"], "").serve();
     let there = proxy.admin().to_string();
     let (code, stdout, _) = run(&["status", "--admin", &nobody, "--admin", &there]);
@@ -59,6 +63,34 @@ fn a_proxy_that_is_not_there_cannot_be_asked() {
         "{stdout}"
     );
     assert!(stdout.contains(&format!("proxy {there}")), "{stdout}");
+}
+
+#[test]
+fn one_main_file_lists_every_proxy_and_each_leaves_itself_out() {
+    let server = Program::state_server();
+    let ports = [(); 2].map(|()| hold_port());
+    let admins = ports.each_ref().map(|(_, admin)| *admin);
+    let [one, other] = admins;
+    let start = |own: SocketAddr| {
+        let extra = format!(
+            "{QUICK}\ntimeouts: {{connect: 1s, answer: 1s}}\nadmin: {{listen: \"{own}\"}}\n\
+             peers: [\"{one}\", \"{other}\"]"
+        );
+        ProxyFiles::new(&[server.address], &extra).serve()
+    };
+    let proxies = std::thread::scope(|scope| {
+        // Each waits for the other before it serves.
+        let second = scope.spawn(|| start(other));
+        [start(one), second.join().unwrap()]
+    });
+    for (proxy, peer) in proxies.iter().zip([other, one]) {
+        let status = wait_for(proxy.admin(), "the other is the only peer", |status| {
+            let peers = status["peers"].as_array().unwrap();
+            peers.len() == 1 && peers[0]["map_version"] == 1
+        });
+        assert_eq!(status["peers"][0]["address"], peer.to_string());
+        proxy.wait_for_log(|line| line.contains("this proxy itself and is left out"));
+    }
 }
 
 #[test]

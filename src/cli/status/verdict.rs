@@ -32,7 +32,7 @@ pub(super) fn findings(asked: &[Asked]) -> Vec<Found<'_>> {
             })),
             Err(failure) => found.push(Found {
                 admin,
-                finding: Finding::proxy_silent(admin, failure),
+                finding: Finding::nobody_asked(admin, failure),
                 now_ms: None,
             }),
         }

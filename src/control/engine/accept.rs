@@ -42,7 +42,7 @@ pub enum Refused {
     },
     /// Its hash key is another one, under which all slots hold other sessions.
     #[error(
-        "the hash key of the partition map cannot change while there are sessions: it would make every slot another one"
+        "the hash key of the partition map cannot change while there are sessions: it would make every slot another one; docs/operations.md says how to change it while there are none"
     )]
     HashKey,
     /// A backend has another id than before.

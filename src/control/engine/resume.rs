@@ -57,6 +57,7 @@ impl Engine {
             .collect();
         Ok(Self {
             peers: vec![None; config.peers.len()],
+            peer_positions: (0..config.peers.len()).map(Some).collect(),
             moves: MoveMemory::new(config.limits.body_bytes),
             config,
             map,

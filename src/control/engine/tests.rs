@@ -1,7 +1,9 @@
 use std::path::PathBuf;
 
 use super::*;
+use crate::config::BackendAddress;
 use crate::handover::Stage;
+use crate::route::SLOT_COUNT;
 
 const START_MS: u64 = 1_800_000_000_000;
 const TICK_MS: u64 = 5_000;
@@ -229,4 +231,45 @@ fn a_backend_that_was_off_gets_nothing_before_it_answers_again() {
     pool.answer();
     pool.pass(10);
     assert!(pool.slots_at(3) > 1000);
+}
+
+#[test]
+fn a_peer_that_is_the_proxy_itself_is_no_peer_until_it_is_another() {
+    let mut config = config();
+    config.peers = ["a:1", "b:1", "c:1"]
+        .map(|peer| BackendAddress::parse(peer).unwrap())
+        .to_vec();
+    let backends = ["a/100/active", "b/100/active", "c/100/active"];
+    let mut engine = Engine::new(config, map(1, backends), START_MS).unwrap();
+    let view = |map_version| PeerView {
+        map_version,
+        slots: engine_slots(),
+        up: Vec::new(),
+        owed: Vec::new(),
+        overrides: Vec::new(),
+        longest_timeout_minutes: 0,
+        heard_ms: START_MS,
+    };
+    let versions = |engine: &Engine| -> Vec<_> {
+        let peers = engine.peers().iter();
+        peers
+            .map(|peer| peer.as_ref().map(|peer| peer.map_version))
+            .collect()
+    };
+    engine.set_peer_is_itself(1, true);
+    for index in 0..3 {
+        engine.set_peer(index, Some(view(index as u64)));
+    }
+    assert_eq!(versions(&engine), [Some(0), Some(2)]);
+    engine.set_peer_is_itself(1, true);
+    engine.set_peer_is_itself(1, false);
+    assert_eq!(versions(&engine), [Some(0), Some(2), None]);
+    engine.set_peer(1, Some(view(1)));
+    engine.set_peer(2, None);
+    assert_eq!(versions(&engine), [Some(0), None, Some(1)]);
+}
+
+fn engine_slots() -> Vec<SlotState> {
+    let place = Place::new(1).unwrap();
+    vec![SlotState::steady(place, START_MS); SLOT_COUNT]
 }
