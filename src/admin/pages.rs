@@ -16,6 +16,7 @@ use super::routes::{Asked, Route, json, respond, text};
 use super::site::Site;
 use super::steer::Steering;
 use crate::control::handle::{AdminAccess, ControlHandle};
+use crate::control::plan::PlanReport;
 use crate::control::status::{ReloadResult, SteerResult};
 use crate::metrics::Metrics;
 
@@ -57,8 +58,8 @@ impl Site for ProxySite {
         Route::get("/route", Guard::Read, |site, asked| {
             Box::pin(async move { found(plan::route(&asked.query, &site.control).await) })
         }),
-        Route::get("/plan", Guard::Work, |site, asked| {
-            Box::pin(async move { found(site.planner.suggest(&asked.query, &site.control).await) })
+        Route::<Self>::get("/plan", Guard::Work, |site, asked| {
+            Box::pin(site.plan_without_map(asked))
         }),
         Route::<Self>::post("/plan", Guard::Work, |site, asked| {
             Box::pin(site.plan(asked))
@@ -89,12 +90,17 @@ impl ProxySite {
         }
     }
 
-    async fn plan(&self, asked: Asked<'_>) -> Response<Full<Bytes>> {
-        let planned = self.planner.plan(asked.body, &asked.query, &self.control);
-        match planned.await {
-            Ok(report) => json(plan::status_of(&report), &report),
-            Err(error) => text(error.status(), &error.to_string()),
+    async fn plan_without_map(&self, asked: Asked<'_>) -> Response<Full<Bytes>> {
+        let (planner, query, control) = (&self.planner, &asked.query, &self.control);
+        if query.get("backend").is_none() {
+            return found(planner.suggest(query, control).await);
         }
+        planned(planner.plan_order(query, control).await)
+    }
+
+    async fn plan(&self, asked: Asked<'_>) -> Response<Full<Bytes>> {
+        let (query, control) = (&asked.query, &self.control);
+        planned(self.planner.plan(asked.body, query, control).await)
     }
 }
 
@@ -156,6 +162,13 @@ fn history(query: &Query<'_>, control: &ControlHandle) -> Response<Full<Bytes>> 
             StatusCode::BAD_REQUEST,
             "since takes Unix time in milliseconds",
         ),
+    }
+}
+
+fn planned(report: Result<PlanReport, QuestionError>) -> Response<Full<Bytes>> {
+    match report {
+        Ok(report) => json(plan::status_of(&report), &report),
+        Err(error) => text(error.status(), &error.to_string()),
     }
 }
 

@@ -1,4 +1,4 @@
-//! `POST /plan`, `GET /plan?suggest=` and `GET /route?id=`: questions that take a copy of the pool,
+//! `POST /plan`, `GET /plan?suggest=`, `GET /plan?backend=` and `GET /route?id=`: questions that take a copy of the pool,
 //! or a placement that has yet to be built.
 
 use std::sync::Arc;
@@ -8,10 +8,11 @@ use hyper::body::Bytes;
 use tokio::sync::Semaphore;
 
 use super::query::Query;
+use super::steer;
 use crate::control::engine::Engine;
 use crate::control::handle::{ControlGone, ControlHandle};
 use crate::control::load::Loads;
-use crate::control::plan::{PlanReport, PlanResult, plan};
+use crate::control::plan::{PlanReport, PlanResult, plan, plan_order};
 use crate::control::slot_view::{SlotView, slot_view};
 use crate::control::suggest::{Suggestion, suggest};
 use crate::route::{KeyBuffer, extract};
@@ -61,6 +62,21 @@ impl Planner {
             .await
     }
 
+    /// What an order about one backend would do.
+    pub(super) async fn plan_order(
+        &self,
+        query: &Query<'_>,
+        control: &ControlHandle,
+    ) -> Result<PlanReport, QuestionError> {
+        let order = steer::order_of(query).map_err(QuestionError::Query)?;
+        let published = control.published();
+        let (loads, now_ms) = (loads(control), published.status.now_ms);
+        self.work(control, move |engine| {
+            plan_order(engine, &order, &loads, now_ms)
+        })
+        .await
+    }
+
     /// What would bring every backend under a share of its capacity.
     pub(super) async fn suggest(
         &self,
@@ -70,7 +86,7 @@ impl Planner {
         query.only(&["suggest"]).map_err(QuestionError::Query)?;
         let percent = query.get("suggest").and_then(|text| text.parse().ok());
         let Some(percent) = percent.filter(|percent| (1.0..=100.0).contains(percent)) else {
-            let problem = "ask with suggest= and a percentage from 1 to 100, or POST a map";
+            let problem = "ask with suggest= and a percentage from 1 to 100, with backend= and state=, or POST a map";
             return Err(QuestionError::Query(problem.to_owned()));
         };
         let loads = loads(control);

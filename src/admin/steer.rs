@@ -1,4 +1,4 @@
-//! `POST /backends/NAME/STATE`: from the path and its query to an order.
+//! `POST /backends/NAME/STATE` and `GET /plan?backend=NAME&state=STATE`: from a target to an order.
 
 use super::query::Query;
 use crate::config::BackendState;
@@ -15,12 +15,7 @@ impl<'p> Steering<'p> {
     /// The order in `path`, if it is one.
     pub(super) fn of(path: &'p str) -> Option<Self> {
         let (backend, state) = path.strip_prefix("/backends/")?.split_once('/')?;
-        let state = match state {
-            "activate" => BackendState::Active,
-            "drain" => BackendState::Drain,
-            "off" => BackendState::Off,
-            _ => return None,
-        };
+        let state = state_of(state)?;
         (!backend.is_empty()).then_some(Self { backend, state })
     }
 
@@ -41,16 +36,42 @@ impl<'p> Steering<'p> {
             Some("true") => true,
             Some(_) => return Err("dry_run takes nothing but true".to_owned()),
         };
-        let percent = |text: &str| match text.parse() {
-            Ok(percent @ 1..=100) => Ok(percent),
-            _ => Err("accept_moved_share is a percentage from 1 to 100".to_owned()),
-        };
-        let accept_moved_percent = query.get("accept_moved_share").map(percent).transpose()?;
-        let order = Order {
-            backend: self.backend.to_owned(),
-            state: self.state,
-            accept_moved_percent,
-        };
-        Ok((order, is_dry_run))
+        Ok((order(self.backend, self.state, query)?, is_dry_run))
     }
+}
+
+/// The order in a query that names the backend and its state, too.
+///
+/// # Errors
+/// What is wrong with the query, for people.
+pub(super) fn order_of(query: &Query<'_>) -> Result<Order, String> {
+    query.only(&["backend", "state", "accept_moved_share"])?;
+    let state = query.get("state").and_then(state_of);
+    let (Some(backend), Some(state)) = (query.get("backend"), state) else {
+        return Err("ask with backend= and state=drain, activate or off".to_owned());
+    };
+    order(backend, state, query)
+}
+
+/// A state by the word that orders it.
+fn state_of(word: &str) -> Option<BackendState> {
+    Some(match word {
+        "activate" => BackendState::Active,
+        "drain" => BackendState::Drain,
+        "off" => BackendState::Off,
+        _ => return None,
+    })
+}
+
+fn order(backend: &str, state: BackendState, query: &Query<'_>) -> Result<Order, String> {
+    let percent = |text: &str| match text.parse() {
+        Ok(percent @ 1..=100) => Ok(percent),
+        _ => Err("accept_moved_share is a percentage from 1 to 100".to_owned()),
+    };
+    let accept_moved_percent = query.get("accept_moved_share").map(percent).transpose()?;
+    Ok(Order {
+        backend: backend.to_owned(),
+        state,
+        accept_moved_percent,
+    })
 }

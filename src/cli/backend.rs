@@ -2,12 +2,14 @@
 
 use serde::Deserialize;
 
-use super::admins::{AdminArgs, TokenArgs, refusal};
+use super::admins::{AdminArgs, TokenArgs, cannot_ask, refusal};
+use super::plan;
 use super::status::{Asked, ask_all};
 use super::{Exit, output};
 use crate::admin::client::AdminClient;
 use crate::app::signals::StopSignals;
 use crate::config::{self, AdminToken};
+use crate::control::plan::{PlanReport, PlanResult};
 
 #[derive(Debug, clap::Args)]
 pub(super) struct BackendArgs {
@@ -24,6 +26,12 @@ pub(super) struct BackendArgs {
     /// Percent of the sessions that this may move, if that is more than handover.max_moved_share
     #[arg(long, value_name = "PERCENT", value_parser = clap::value_parser!(u8).range(1..=100))]
     accept_moved_share: Option<u8>,
+    /// Order it although users lose sessions by it or may be refused
+    #[arg(long, conflicts_with = "dry_run")]
+    yes: bool,
+    /// Show what it would do and whether every proxy would take it, and order nothing
+    #[arg(long)]
+    dry_run: bool,
 }
 
 #[derive(Debug, Clone, Copy, clap::ValueEnum)]
@@ -43,6 +51,15 @@ enum Step {
     Check,
     /// To follow it.
     Give,
+}
+
+/// What all proxies together say that an order would do.
+#[derive(Debug, Default)]
+struct Planned {
+    /// For people.
+    lines: Vec<String>,
+    /// Users would notice it, or would if one more server failed.
+    is_dangerous: bool,
 }
 
 /// What a proxy has answered, as far as it is shown.
@@ -72,9 +89,22 @@ pub(super) fn run(args: &BackendArgs) -> Exit {
 /// some follow is worse than none.
 async fn order(args: &BackendArgs, token: Option<&AdminToken>) -> Exit {
     let mut clients = args.admins.clients();
+    let planned = match plan_by_all(args, &mut clients).await {
+        Ok(planned) => planned,
+        Err(problem) => return output::could_not_run(problem + Step::Check.so_far()),
+    };
     let checked = tell_all(args, token, &mut clients, Step::Check).await;
     if checked != Exit::Fine {
         return checked;
+    }
+    planned.lines.iter().for_each(output::line);
+    if args.dry_run {
+        output::line("dry run: every proxy would take it, nothing was ordered");
+        return Exit::Fine;
+    }
+    if planned.is_dangerous && !args.yes {
+        output::line("nothing was ordered: see the warnings, and add --yes if it is meant");
+        return Exit::Finding;
     }
     let given = tell_all(args, token, &mut clients, Step::Give).await;
     if given != Exit::Fine && clients.len() > 1 {
@@ -82,6 +112,44 @@ async fn order(args: &BackendArgs, token: Option<&AdminToken>) -> Exit {
     }
     remind_of_peers(&ask_all(&mut clients).await);
     given
+}
+
+/// What the order would do by the first proxy, and what others warn of besides.
+async fn plan_by_all(args: &BackendArgs, clients: &mut [AdminClient]) -> Result<Planned, String> {
+    let what = format!("{} {}", args.name, args.state.word());
+    let mut planned = Planned::default();
+    let mut known = Vec::new();
+    for client in clients {
+        let plan = plan_by(args, client).await?;
+        // Why it is refused, or that there is nothing to do, is said with the order itself.
+        if plan.result != PlanResult::Accepted {
+            continue;
+        }
+        planned.is_dangerous |= plan.is_dangerous;
+        if planned.lines.is_empty() {
+            planned.lines = plan::details(&what, &plan);
+        } else {
+            let more = plan.warnings.iter();
+            let more = more.filter(|warning| !known.contains(*warning));
+            let line = |warning| format!("warning of {}: {warning}", client.address());
+            planned.lines.extend(more.map(line));
+        }
+        known.extend(plan.warnings);
+    }
+    Ok(planned)
+}
+
+async fn plan_by(args: &BackendArgs, client: &mut AdminClient) -> Result<PlanReport, String> {
+    let share = args.accept_moved_share;
+    let share = share.map(|percent| format!("&accept_moved_share={percent}"));
+    let (name, word, share) = (&args.name, args.state.word(), share.unwrap_or_default());
+    let path = format!("/plan?backend={name}&state={word}{share}");
+    let answer = client.get(&path).await;
+    let answer = answer.map_err(|error| cannot_ask(client.address(), error))?;
+    match serde_json::from_slice(&answer.body) {
+        Ok(plan) if matches!(answer.status, 200 | 422) => Ok(plan),
+        _ => Err(cannot_ask(client.address(), refusal(&answer))),
+    }
 }
 
 /// Tells one proxy after the other, and shows what there is to say.

@@ -147,11 +147,19 @@ fn describe(map: &Path, plan: &PlanReport) -> Vec<String> {
     if plan.result == PlanResult::Unchanged {
         lines.push(format!("version {} is in force already", plan.map_version));
     }
-    if plan.backends.is_empty() {
-        return lines;
+    if !plan.backends.is_empty() {
+        let version = plan.new_version.unwrap_or(plan.map_version);
+        lines.extend(details(
+            &format!("version {version} after {}", plan.map_version),
+            plan,
+        ));
     }
-    lines.push(headline(plan));
-    lines.push(String::new());
+    lines
+}
+
+/// What a change does, which is called `what`.
+pub(super) fn details(what: &str, plan: &PlanReport) -> Vec<String> {
+    let mut lines = vec![headline(what, plan), String::new()];
     lines.extend(backends(&plan.backends));
     if !plan.flows.is_empty() {
         lines.push(String::new());
@@ -172,18 +180,14 @@ fn describe(map: &Path, plan: &PlanReport) -> Vec<String> {
     lines
 }
 
-fn headline(plan: &PlanReport) -> String {
-    let version = plan.new_version.unwrap_or(plan.map_version);
+fn headline(what: &str, plan: &PlanReport) -> String {
     let slots = count(plan.moved_slots, "slot", "slots");
     let share = percent(plan.moved_percent);
     let sessions = match (plan.sessions, plan.bytes) {
         (Some(sessions), Some(size)) => format!(", {sessions} sessions, {}", bytes(size)),
         _ => String::new(),
     };
-    format!(
-        "version {version} after {}: {slots} ({share}) get another backend{sessions}",
-        plan.map_version
-    )
+    format!("{what}: {slots} ({share}) get another backend{sessions}")
 }
 
 fn backends(planned: &[PlannedBackend]) -> Vec<String> {

@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::engine::{BackendShift, Engine, Preview, Shift, SlotFlow};
+use super::engine::{BackendShift, Engine, Order, Preview, Shift, SlotFlow};
 use super::load::{Load, Loads};
 use super::steer::name_of;
 use crate::config::{BackendState, Faults, PartitionMap};
@@ -45,8 +45,11 @@ pub struct PlanReport {
     pub bytes: Option<u64>,
     /// How long the handover takes if nothing holds it up; `null` where nothing moves.
     pub handover: Option<HandoverTimes>,
-    /// What to think about before saving it, for people.
+    /// What to think about before it is done, for people.
     pub warnings: Vec<String>,
+    /// Whether users lose sessions by it or are refused, now or with the next server that fails. A
+    /// command does it only when it is told that this is meant.
+    pub is_dangerous: bool,
 }
 
 /// Whether a map would be put in force.
@@ -137,22 +140,35 @@ pub fn plan(engine: &Engine, text: &[u8], file_name: &str, loads: &Loads) -> Pla
         Err(faults) => return PlanReport::faulty(map_version, &faults),
     };
     let new_version = map.version;
-    let Preview { verdict, shift } = engine.preview(map);
-    let mut report = PlanReport::empty(map_version);
-    report.new_version = Some(new_version);
-    (report.result, report.refusal) = match verdict {
-        Ok(true) => (PlanResult::Accepted, None),
-        Ok(false) => (PlanResult::Unchanged, None),
-        Err(refused) => (PlanResult::Refused, Some(refused.to_string())),
-    };
-    if let Some(shift) = shift {
-        report.describe(engine, &shift, loads);
-        report.warnings = warnings(engine, &shift, &report);
-    }
-    report
+    let preview = engine.preview(map);
+    PlanReport::of(engine, preview, Some(new_version), loads)
+}
+
+/// What an order about one backend would do to the pool.
+pub fn plan_order(engine: &Engine, order: &Order, loads: &Loads, now_ms: u64) -> PlanReport {
+    let preview = engine.preview_order(order, now_ms);
+    PlanReport::of(engine, preview, None, loads)
 }
 
 impl PlanReport {
+    fn of(engine: &Engine, preview: Preview, new_version: Option<u64>, loads: &Loads) -> Self {
+        let Preview { verdict, shift } = preview;
+        let mut report = Self::empty(engine.map().version);
+        report.new_version = new_version;
+        (report.result, report.refusal) = match verdict {
+            Ok(true) => (PlanResult::Accepted, None),
+            Ok(false) => (PlanResult::Unchanged, None),
+            Err(refused) => (PlanResult::Refused, Some(refused.to_string())),
+        };
+        if let Some(shift) = shift {
+            report.describe(engine, &shift, loads);
+            report.warnings = dangers(&shift, &report);
+            report.is_dangerous = !report.warnings.is_empty();
+            report.warnings.extend(cautions(engine, &shift, &report));
+        }
+        report
+    }
+
     fn empty(map_version: u64) -> Self {
         Self {
             result: PlanResult::Refused,
@@ -168,6 +184,7 @@ impl PlanReport {
             bytes: None,
             handover: None,
             warnings: Vec::new(),
+            is_dangerous: false,
         }
     }
 
@@ -260,19 +277,15 @@ impl PlanReport {
     }
 }
 
-/// What somebody should know who is about to save the map.
-fn warnings(engine: &Engine, shift: &Shift, report: &PlanReport) -> Vec<String> {
-    let mut warnings = Vec::new();
+/// What users would notice, or would if one more server failed.
+fn dangers(shift: &Shift, report: &PlanReport) -> Vec<String> {
+    let mut warnings: Vec<_> = losses(report).collect();
     for backend in &report.backends {
         let name = &backend.name;
-        match backend.used_percent_after {
-            Some(used) if used > 100.0 => warnings.push(format!(
+        if let Some(used) = backend.used_percent_after.filter(|used| *used > 100.0) {
+            warnings.push(format!(
                 "{name} would need {used:.0} % of its capacity: new sessions there would be refused"
-            )),
-            Some(used) if used > NEARLY_FULL_PERCENT => {
-                warnings.push(format!("{name} would use {used:.0} % of its capacity"))
-            }
-            _ => {}
+            ));
         }
     }
     let serving: Vec<_> = shift
@@ -292,6 +305,19 @@ fn warnings(engine: &Engine, shift: &Shift, report: &PlanReport) -> Vec<String> 
             warnings.push(format!("{name} would serve {share:.0} % of all sessions"));
         }
     }
+    warnings
+}
+
+/// What somebody should know besides.
+fn cautions(engine: &Engine, shift: &Shift, report: &PlanReport) -> Vec<String> {
+    let mut warnings = Vec::new();
+    for backend in &report.backends {
+        let used = backend.used_percent_after;
+        if let Some(used) = used.filter(|used| (NEARLY_FULL_PERCENT..=100.0).contains(used)) {
+            let name = &backend.name;
+            warnings.push(format!("{name} would use {used:.0} % of its capacity"));
+        }
+    }
     warnings.extend(
         shift
             .backends
@@ -305,7 +331,6 @@ fn warnings(engine: &Engine, shift: &Shift, report: &PlanReport) -> Vec<String> 
              the handover before, are easier on the backends"
         ));
     }
-    warnings.extend(losses(report));
     let slots = engine.slots().iter();
     let busy = slots.filter(|slot| slot.second.is_some()).count();
     if busy > 0 && report.moved_slots > 0 {

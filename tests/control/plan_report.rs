@@ -9,7 +9,7 @@ use proptest::sample::subsequence;
 use staterouter::config::{BackendState, Config, PartitionMap};
 use staterouter::control::engine::{Engine, Order};
 use staterouter::control::load::{Load, Loads};
-use staterouter::control::plan::{PlanReport, PlanResult, PlannedBackend, plan};
+use staterouter::control::plan::{PlanReport, PlanResult, PlannedBackend, plan, plan_order};
 use staterouter::control::suggest::{SuggestError, suggest};
 use staterouter::handover::Place;
 use staterouter::health::Failure;
@@ -309,4 +309,51 @@ fn nothing_is_suggested_without_figures() {
     let half = suggest(&engine, 60.0, &loads(&[("a", 5)]));
     let backend = "a".to_owned();
     assert_eq!(half, Err(SuggestError::NoCapacity { backend }));
+}
+
+/// An order about one backend.
+fn ordered(engine: &Engine, backend: &str, state: BackendState, loads: &Loads) -> PlanReport {
+    let order = Order {
+        backend: backend.to_owned(),
+        state,
+        accept_moved_percent: Some(100),
+    };
+    plan_order(engine, &order, loads, NOW_MS)
+}
+
+#[test]
+fn an_order_is_planned_as_the_map_that_says_the_same() {
+    let engine = engine("a b c");
+    let loads = loads(&[("a", 600), ("b", 600), ("c", 600)]);
+    for (state, map) in [
+        (BackendState::Drain, "a b c/100/drain"),
+        (BackendState::Off, "a b c/100/off"),
+        (BackendState::Active, "a b c"),
+    ] {
+        let order = ordered(&engine, "c", state, &loads);
+        let by_map = planned(&engine, 2, map, &loads);
+        assert_eq!(order.backends, by_map.backends);
+        assert_eq!(order.flows, by_map.flows);
+        assert_eq!(order.warnings, by_map.warnings);
+        assert_eq!(order.is_dangerous, state == BackendState::Off);
+    }
+    let same = ordered(&engine, "c", BackendState::Active, &loads);
+    assert_eq!(same.result, PlanResult::Unchanged);
+    let unknown = ordered(&engine, "d", BackendState::Off, &loads);
+    assert_eq!(unknown.result, PlanResult::Refused);
+    assert!(unknown.refusal.unwrap().contains("no backend d"));
+}
+
+#[test]
+fn what_users_would_notice_is_dangerous() {
+    let pool = engine("a b c");
+    let light = loads(&[("a", 100), ("b", 100), ("c", 100)]);
+    let heavy = loads(&[("a", 800), ("b", 800), ("c", 800)]);
+    assert!(!ordered(&pool, "c", BackendState::Drain, &light).is_dangerous);
+    assert!(ordered(&pool, "c", BackendState::Drain, &heavy).is_dangerous);
+    assert!(ordered(&pool, "c", BackendState::Off, &light).is_dangerous);
+    let pair = engine("a b");
+    assert!(ordered(&pair, "b", BackendState::Drain, &light).is_dangerous);
+    let uneven = engine("a/1 b/100 c/100");
+    assert!(ordered(&uneven, "c", BackendState::Drain, &light).is_dangerous);
 }

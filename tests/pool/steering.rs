@@ -278,14 +278,15 @@ fn the_command_gives_an_order_to_all_or_to_none() {
     let give = |args: &[&str]| run(&[&["backend", "state-2"], args, &both[..]].concat());
     let (code, stdout, stderr) = give(&["drain"]);
     assert_eq!((code, &*stderr), (Some(0), ""), "{stdout}");
-    for (proxy, line) in [&first, &second].into_iter().zip(stdout.lines()) {
-        assert!(line.starts_with(&proxy.admin().to_string()), "{line}");
+    for proxy in [&first, &second] {
+        let line = format!("{}: state-2 drain: in force", proxy.admin());
+        assert!(stdout.contains(&line), "{stdout}");
         assert_eq!(
             backend(&admin::status(proxy.admin()), "state-2")["state"],
             "drain"
         );
     }
-    let (code, stdout, _) = give(&["off", "--accept-moved-share", "100"]);
+    let (code, stdout, _) = give(&["off", "--yes", "--accept-moved-share", "100"]);
     assert_eq!(code, Some(0), "{stdout}");
     second.kill();
     let (code, stdout, stderr) = give(&["activate"]);
@@ -300,6 +301,62 @@ fn the_command_gives_an_order_to_all_or_to_none() {
     let (code, stdout, _) = run(&[&["backend", "state-9", "off"], &only[..]].concat());
     assert_eq!(code, Some(3), "{stdout}");
     let (code, ..) = run(&[&["backend", "state/9", "off"], &only[..]].concat());
+    assert_eq!(code, Some(2));
+}
+
+#[test]
+fn the_command_shows_what_users_would_notice_and_asks_whether_it_is_meant() {
+    let server = Program::state_server();
+    let backends = [server.address, SocketAddr::from(([127, 0, 0, 1], 1))];
+    let files = ProxyFiles::new(&backends, "");
+    let proxy = files.start();
+    let admin = proxy.admin().to_string();
+    let give = |args: &[&str]| {
+        let all = ["--admin", &admin, "--accept-moved-share", "100"];
+        run(&[&["backend"], args, &all[..]].concat())
+    };
+    let is_untouched = || {
+        let status = admin::status(proxy.admin());
+        backend(&status, "state-1")["state"] == "active"
+    };
+    let lost = "warning: state-1 would be given up, with ";
+    let only = "warning: state-2 would be the only backend: nobody could stand in for it";
+    for (state, warnings) in [("off", &[lost, only][..]), ("drain", &[only])] {
+        let (code, stdout, stderr) = give(&["state-1", state]);
+        assert_eq!((code, &*stderr), (Some(1), ""), "{stdout}");
+        assert!(
+            stdout.starts_with(&format!("state-1 {state}: ")),
+            "{stdout}"
+        );
+        for wanted in warnings.iter().chain(&["nothing was ordered", "--yes"]) {
+            assert!(stdout.contains(wanted), "{wanted}: {stdout}");
+        }
+        assert!(is_untouched());
+
+        let (code, stdout, _) = give(&["state-1", state, "--dry-run"]);
+        assert_eq!(code, Some(0), "{stdout}");
+        for wanted in warnings
+            .iter()
+            .chain(&["dry run: every proxy would take it"])
+        {
+            assert!(stdout.contains(wanted), "{wanted}: {stdout}");
+        }
+        assert!(is_untouched());
+    }
+    let (code, stdout, _) = give(&["state-1", "off", "--yes"]);
+    assert_eq!(code, Some(0), "{stdout}");
+    for wanted in [lost, "state-1 off: in force, overrides the map"] {
+        assert!(stdout.contains(wanted), "{wanted}: {stdout}");
+    }
+    // What harms nobody asks nothing, but shows what moves.
+    let (code, stdout, _) = give(&["state-1", "activate"]);
+    assert_eq!(code, Some(0), "{stdout}");
+    assert!(stdout.contains("off -> active"), "{stdout}");
+    // Nothing to do is no reason to ask.
+    let (code, stdout, _) = give(&["state-1", "activate"]);
+    assert_eq!(code, Some(0), "{stdout}");
+    assert!(stdout.contains("nothing to change"), "{stdout}");
+    let (code, ..) = give(&["state-1", "off", "--yes", "--dry-run"]);
     assert_eq!(code, Some(2));
 }
 
@@ -357,7 +414,7 @@ fn an_order_that_one_proxy_would_not_take_is_given_to_none() {
     let give = |other: &Program| {
         let [first, second] = [&willing, other].map(|proxy| proxy.admin().to_string());
         run(&[
-            "backend", "state-1", "off", "--admin", &first, "--admin", &second,
+            "backend", "state-1", "off", "--yes", "--admin", &first, "--admin", &second,
         ])
     };
     let is_untouched = |proxy: &Program| {

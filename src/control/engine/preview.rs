@@ -3,13 +3,13 @@
 use std::collections::BTreeMap;
 
 use super::accept::MapChange;
-use super::steer::still_needed;
-use super::{Engine, Refused};
+use super::steer::{says_the_same, still_needed};
+use super::{Engine, Order, Refused};
 use crate::account::Capacity;
 use crate::config::{BackendSpec, BackendState, PartitionMap};
 use crate::route::{Placement, Plan};
 
-/// What [`Engine::accept`] would do with a map.
+/// What [`Engine::accept`] would do with a map, or [`Engine::steer`] with an order.
 #[derive(Debug)]
 pub struct Preview {
     /// Whether it would be put in force; `Ok(false)` for the one that is.
@@ -76,6 +76,27 @@ impl Engine {
                 verdict: checked
                     .and_then(|()| self.check_share(&change))
                     .map(|()| is_new),
+            },
+        }
+    }
+
+    /// What [`Self::steer`] would do with `order`.
+    pub fn preview_order(&self, order: &Order, now_ms: u64) -> Preview {
+        let overrides = self.overrides_with(order, now_ms);
+        let refused = |refused| Preview {
+            verdict: Err(refused),
+            shift: None,
+        };
+        let is_new = match &overrides {
+            Ok(overrides) => !says_the_same(overrides, &self.overrides),
+            Err(_) => false,
+        };
+        let change = overrides.and_then(|overrides| self.change(self.map.clone(), overrides));
+        match change {
+            Err(error) => refused(error),
+            Ok(change) => Preview {
+                shift: self.shift(&change),
+                verdict: self.check_share_of_order(order, &change).map(|()| is_new),
             },
         }
     }

@@ -1,6 +1,6 @@
 //! Overrides: what an operator decides about a backend without changing the partition map.
 
-use super::accept::Accepted;
+use super::accept::{Accepted, MapChange};
 use super::{Engine, Refused};
 use crate::config::{BackendState, PartitionMap};
 use crate::control::memory::Override;
@@ -29,6 +29,21 @@ impl Engine {
     /// # Errors
     /// [`Refused`], with nothing changed.
     pub fn steer(&mut self, order: &Order, now_ms: u64) -> Result<Option<Accepted>, Refused> {
+        let overrides = self.overrides_with(order, now_ms)?;
+        if says_the_same(&overrides, &self.overrides) {
+            return Ok(None);
+        }
+        let change = self.change(self.map.clone(), overrides)?;
+        self.check_share_of_order(order, &change)?;
+        Ok(Some(self.put(change, now_ms)))
+    }
+
+    /// The overrides that would be in force with `order`.
+    pub(super) fn overrides_with(
+        &self,
+        order: &Order,
+        now_ms: u64,
+    ) -> Result<Vec<Override>, Refused> {
         let backends = self.map.backends.iter();
         let in_map = backends
             .filter(|spec| spec.name == order.backend)
@@ -48,10 +63,14 @@ impl Engine {
             });
         }
         overrides.sort_unstable_by(|a, b| a.backend.cmp(&b.backend));
-        if says_the_same(&overrides, &self.overrides) {
-            return Ok(None);
-        }
-        let change = self.change(self.map.clone(), overrides)?;
+        Ok(overrides)
+    }
+
+    pub(super) fn check_share_of_order(
+        &self,
+        order: &Order,
+        change: &MapChange,
+    ) -> Result<(), Refused> {
         let max_percent = self.config.handover.max_moved_percent;
         let max_percent = max_percent.max(order.accept_moved_percent.unwrap_or(0));
         let percent = change.moved_percent();
@@ -62,12 +81,12 @@ impl Engine {
                 max_percent: max_percent.into(),
             });
         }
-        Ok(Some(self.put(change, now_ms)))
+        Ok(())
     }
 }
 
 /// Whether both leave every backend in the same state.
-fn says_the_same(some: &[Override], others: &[Override]) -> bool {
+pub(super) fn says_the_same(some: &[Override], others: &[Override]) -> bool {
     let content = |known: &Override| (known.backend.clone(), known.state);
     some.iter().map(content).eq(others.iter().map(content))
 }
