@@ -17,6 +17,7 @@ pub mod client;
 mod page;
 mod pages;
 mod peers;
+mod places;
 mod plan;
 mod query;
 mod refusals;
@@ -26,4 +27,4 @@ pub mod site;
 mod steer;
 
 pub use server::{AdminOptions, AdminServer};
-pub use site::{ReadStats, StoreSite};
+pub use site::StoreSite;

@@ -1,7 +1,6 @@
 //! Reading the files from disk.
 
-use std::fs::File;
-use std::io::{self, Read};
+use std::io;
 use std::path::{Path, PathBuf};
 
 use thiserror::Error;
@@ -9,6 +8,7 @@ use thiserror::Error;
 use super::fault::{Fault, Faults};
 use super::partition_map::{MapFile, PartitionMap};
 use super::raw::MAX_FILE_BYTES;
+use super::regular_file::read_regular;
 use super::staterouter_file::{Config, MainFile};
 use super::token::AdminToken;
 
@@ -149,7 +149,7 @@ impl From<Unreadable> for LoadError {
 
 /// The bytes of a file, at most one more than allowed: the parser refuses the longer file.
 fn read_file(path: &Path) -> Result<Vec<u8>, Unreadable> {
-    read_regular(path).map_err(|problem| {
+    read_regular(path, MAX_FILE_BYTES as u64).map_err(|problem| {
         let help = match problem.kind() {
             io::ErrorKind::NotFound => "create the file or correct the path",
             io::ErrorKind::PermissionDenied => "let the user that runs staterouter read it",
@@ -161,19 +161,4 @@ fn read_file(path: &Path) -> Result<Vec<u8>, Unreadable> {
             help,
         }
     })
-}
-
-pub(super) fn read_regular(path: &Path) -> io::Result<Vec<u8>> {
-    // Asked before opening: opening a pipe would wait for its other end.
-    if !std::fs::metadata(path)?.is_file() {
-        return Err(io::Error::new(
-            io::ErrorKind::InvalidInput,
-            "it is not a regular file",
-        ));
-    }
-    let mut bytes = Vec::new();
-    File::open(path)?
-        .take(MAX_FILE_BYTES as u64 + 1)
-        .read_to_end(&mut bytes)?;
-    Ok(bytes)
 }

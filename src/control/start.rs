@@ -5,24 +5,26 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use tokio::sync::{oneshot, watch};
+use tokio::sync::{mpsc, oneshot, watch};
 
 use super::accounting::Accounting;
 use super::burst::Bursts;
 use super::clock::Clock;
 use super::engine::{Engine, Refused, ResumeError};
-use super::files::Files;
+use super::files::{FileReader, Files, FilesRead};
 use super::finding::Findings;
 use super::handle::{ControlHandle, Published, handle};
 use super::history::Recorder;
 use super::owed::{Owed, OwedError};
 use super::peers::{FirstMeeting, Peers, Said};
 use super::probes::Probes;
+use super::pulse::Pulse;
 use super::reload;
 use super::replay::Replays;
 use super::run::{Control, Inbox};
 use super::state_file::{self, StateFileError};
 use super::state_lock::{StateLock, StateLockError};
+use super::state_writer::StateWriter;
 use super::status::{LastReload, ReloadOutcome, ReloadResult};
 use super::steer;
 use super::view::{About, Known, Reasons};
@@ -60,7 +62,7 @@ pub enum ControlError {
     #[error(transparent)]
     Resume(#[from] ResumeError),
     /// The system gives no thread or event queue.
-    #[error("cannot start the control thread: {0}")]
+    #[error("cannot start the threads of control: {0}")]
     Thread(#[source] io::Error),
 }
 
@@ -114,7 +116,8 @@ pub fn prepare(options: ControlOptions) -> Result<Prepared, ControlError> {
     let begun = resume(options.config, options.map, clock)?;
     let (mut engine, last_reload) = (begun.engine, begun.last_reload);
     // Also shows that it can be written.
-    state_file::write(&state_file, &engine.memory())?;
+    let mut state = StateWriter::start(&state_file).map_err(ControlError::Thread)?;
+    state.write(engine.memory())?;
     let owed = open_owed(&state_file, &mut engine)?;
     let about = About::new(clock);
     let in_force = engine.shared_slots();
@@ -135,19 +138,22 @@ pub fn prepare(options: ControlOptions) -> Result<Prepared, ControlError> {
         noticed: Vec::new(),
         findings: &mut Findings::default(),
     });
+    let (files, files_read) = read_on_a_thread(files)?;
     let Channels {
         ends,
         inbox,
         probes,
         replays,
         published,
-    } = open_channels(&engine, first);
+        pulse,
+    } = open_channels(&engine, first, files_read);
     let control = Control {
         clock,
+        pulse,
         about,
         engine,
         in_force,
-        state_file,
+        state,
         _state_lock: state_lock,
         owed,
         replays,
@@ -185,9 +191,20 @@ struct Channels {
     probes: Probes,
     replays: Replays,
     published: watch::Sender<Arc<Published>>,
+    pulse: Pulse,
 }
 
-fn open_channels(engine: &Engine, first: Published) -> Channels {
+fn read_on_a_thread(
+    files: Option<Files>,
+) -> Result<(Option<FileReader>, mpsc::Receiver<FilesRead>), ControlError> {
+    let Some(files) = files else {
+        return Ok((None, mpsc::channel(1).1));
+    };
+    let (reader, read) = FileReader::start(files).map_err(ControlError::Thread)?;
+    Ok((Some(reader), read))
+}
+
+fn open_channels(engine: &Engine, first: Published, files: mpsc::Receiver<FilesRead>) -> Channels {
     let (handle, end) = handle(first);
     let (feedback, reports) = Feedback::channel();
     let (probes, probed) = Probes::new(&engine.config().health);
@@ -204,10 +221,12 @@ fn open_channels(engine: &Engine, first: Published) -> Channels {
             reports,
             probed,
             replayed,
+            files,
         },
         probes,
         replays,
         published: end.published,
+        pulse: end.pulse,
     }
 }
 

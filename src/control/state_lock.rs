@@ -9,6 +9,8 @@ use std::path::{Path, PathBuf};
 use rustix::fs::{FlockOperation, flock};
 use rustix::io::Errno;
 
+use crate::config::open_regular;
+
 /// The right to a state file and what is kept beside it. The kernel takes it back with the process,
 /// however that ends.
 #[derive(Debug)]
@@ -55,7 +57,7 @@ impl StateLock {
         // The state file itself cannot be locked: every write replaces it.
         let mut options = OpenOptions::new();
         let options = options.write(true).create(true).truncate(false).mode(0o600);
-        let file = options.open(lock).map_err(failed)?;
+        let file = open_regular(lock, options).map_err(failed)?;
         match flock(&file, FlockOperation::NonBlockingLockExclusive) {
             Ok(()) => Ok(Self { _file: file }),
             Err(Errno::WOULDBLOCK) => Err(StateLockError::InUse {

@@ -13,7 +13,7 @@ use crate::log::LogLimit;
 use crate::net::request::MIN_PROGRESS_BYTES;
 use crate::net::{self, Buffer, Conn, Deadline, IoError, RequestError, Service, Worker};
 use crate::route::{self, KeyBuffer, KeyError};
-use crate::store::{BadHeader, Body, Outcome, SessionCommand, SessionStore};
+use crate::store::{self, Body, Outcome, Store};
 use crate::wire::{self, Answer, HeadLimits, RequestHead};
 
 /// Items one sweep looks at, at most; it runs every tick, so this bounds its share of a core.
@@ -27,9 +27,10 @@ const OFFSET_REFRESH_MS: u64 = 60_000;
 const ANSWER_SLICE_BYTES: usize = 256 * 1024;
 
 /// What all workers of a state server share.
-pub struct StateOptions<S> {
+#[derive(Debug, Clone)]
+pub struct StateOptions {
     /// The items.
-    pub store: Arc<S>,
+    pub store: Arc<Store>,
     /// Memory for bodies that are still arriving.
     pub body_budget: Arc<BodyBudget>,
     /// Time.
@@ -45,24 +46,11 @@ pub struct StateOptions<S> {
     pub stall: Duration,
 }
 
-impl<S> Clone for StateOptions<S> {
-    fn clone(&self) -> Self {
-        Self {
-            store: Arc::clone(&self.store),
-            body_budget: Arc::clone(&self.body_budget),
-            clock: Arc::clone(&self.clock),
-            allow: self.allow.clone(),
-            head_limits: self.head_limits,
-            idle: self.idle,
-            stall: self.stall,
-        }
-    }
-}
-
 /// The state server as it runs on one worker.
-pub struct StateService<S> {
+#[derive(Debug)]
+pub struct StateService {
     worker: Rc<Worker>,
-    options: StateOptions<S>,
+    options: StateOptions,
     key_buffer: RefCell<KeyBuffer>,
     /// Recycled memory for the head of an answer.
     head_buffer: RefCell<Vec<u8>>,
@@ -81,10 +69,6 @@ enum ServeError {
     NoMemory(#[from] BudgetExceeded),
     #[error("client: {0}")]
     Io(#[from] IoError),
-    #[error("the store cannot say what became of a request")]
-    StoreUnsure,
-    #[error("the store has not answered in time")]
-    StoreLate,
 }
 
 impl ServeError {
@@ -95,16 +79,11 @@ impl ServeError {
             Self::Request(RequestError::Malformed(_)) | Self::BadTarget(_) | Self::NoMemory(_)
         )
     }
-
-    /// Whether the store is to blame.
-    fn is_of_the_store(&self) -> bool {
-        matches!(self, Self::StoreUnsure | Self::StoreLate)
-    }
 }
 
-impl<S: SessionStore> StateService<S> {
+impl StateService {
     /// The state server on `worker`.
-    pub fn new(worker: Rc<Worker>, options: StateOptions<S>) -> Self {
+    pub fn new(worker: Rc<Worker>, options: StateOptions) -> Self {
         Self {
             worker,
             options,
@@ -126,8 +105,7 @@ impl<S: SessionStore> StateService<S> {
         let request_bytes = head.head_bytes as u64 + head.body_bytes;
         let outcome = if request_bytes <= received.len() as u64 {
             let body = &received.filled()[head.head_bytes..request_bytes as usize];
-            let body = || Body::from(body);
-            let outcome = self.apply(&head, received.filled(), body, deadline).await?;
+            let outcome = self.apply(&head, received.filled(), || Body::from(body))?;
             received.consume(request_bytes as usize);
             outcome
         } else {
@@ -155,18 +133,14 @@ impl<S: SessionStore> StateService<S> {
             let behind = self
                 .read_body(conn, deadline, missing_bytes, |_part| Ok(()))
                 .await?;
-            let outcome = self
-                .apply(head, received.filled(), Body::default, deadline)
-                .await?;
-            return Ok((outcome, behind));
+            return Ok((self.apply(head, received.filled(), Body::default)?, behind));
         }
         let mut body = ArrivingBody::new(&self.options.body_budget, head.body_bytes as usize);
         body.append(part)?;
         let behind = self
             .read_body(conn, deadline, missing_bytes, |part| body.append(part))
             .await?;
-        let whole = || Body::from(body.take_bytes());
-        let outcome = self.apply(head, received.filled(), whole, deadline).await?;
+        let outcome = self.apply(head, received.filled(), || Body::from(body.take_bytes()))?;
         Ok((outcome, behind))
     }
 
@@ -196,33 +170,36 @@ impl<S: SessionStore> StateService<S> {
         Ok(more)
     }
 
-    /// Carries out a request. `None` for one that is none of the protocol's operations.
-    async fn apply(
+    /// `None` for a request that is none of the protocol's operations.
+    fn apply(
         &self,
         head: &RequestHead,
         bytes: &[u8],
         body: impl FnOnce() -> Body,
-        deadline: &Deadline,
-    ) -> Result<Option<Outcome>, ServeError> {
-        let Some(command) = command(head, bytes, body) else {
-            return Ok(None);
+    ) -> Result<Option<Outcome>, KeyError> {
+        let value = |span: Option<wire::Span>| span.map(|span| span.of(bytes));
+        let cookie = value(head.lock_cookie);
+        let operation = match head.operation() {
+            wire::Operation::Get => store::Operation::Get,
+            wire::Operation::Acquire => store::Operation::Acquire,
+            wire::Operation::Release => store::Operation::Release { cookie },
+            wire::Operation::Put => store::Operation::Put {
+                timeout: value(head.timeout),
+                extra_flags: value(head.extra_flags),
+                cookie,
+                body: body(),
+            },
+            wire::Operation::Remove => store::Operation::Remove { cookie },
+            wire::Operation::Touch => store::Operation::Touch,
+            wire::Operation::Unknown => return Ok(None),
         };
-        let answered = {
-            let mut key_buffer = self.key_buffer.borrow_mut();
-            let key = route::extract(head.target.of(bytes), &mut key_buffer)?;
-            let command = match command {
-                Ok(command) => command,
-                Err(bad) => return Ok(Some(Outcome::Invalid(bad))),
-            };
-            let now = self.options.clock.now();
-            self.options.store.apply(key.key(), command, now)
-        };
-        deadline.arm(self.options.stall);
-        match deadline.guard(answered).await {
-            Ok(Outcome::Unknown) => Err(ServeError::StoreUnsure),
-            Ok(outcome) => Ok(Some(outcome)),
-            Err(_expired) => Err(ServeError::StoreLate),
-        }
+        let mut key_buffer = self.key_buffer.borrow_mut();
+        let key = route::extract(head.target.of(bytes), &mut key_buffer)?;
+        Ok(Some(self.options.store.apply(
+            key.key(),
+            operation,
+            self.options.clock.now(),
+        )))
     }
 
     async fn write(
@@ -298,12 +275,11 @@ impl<S: SessionStore> StateService<S> {
                 lock_age_s,
                 lock_cookie: cookie,
             },
-            Some(Outcome::Refused(refusal)) => {
-                self.warn(&refusal.to_string());
+            Some(Outcome::Invalid(_)) | None => Answer::Invalid,
+            Some(Outcome::Refused) => {
+                self.warn("memory limit reached: a new session was refused, live ones stay");
                 Answer::Invalid
             }
-            // What is not known has ended the connection before.
-            Some(Outcome::Invalid(_) | Outcome::Unknown) | None => Answer::Invalid,
         };
         wire::encode_answer(head, &answer);
         answer_body
@@ -316,29 +292,7 @@ impl<S: SessionStore> StateService<S> {
     }
 }
 
-/// What the store is asked. `None` for a request that is none of the protocol's operations.
-fn command(
-    head: &RequestHead,
-    bytes: &[u8],
-    body: impl FnOnce() -> Body,
-) -> Option<Result<SessionCommand, BadHeader>> {
-    let value = |span: Option<wire::Span>| span.map(|span| span.of(bytes));
-    let cookie = value(head.lock_cookie);
-    Some(Ok(match head.operation() {
-        wire::Operation::Get => SessionCommand::Get,
-        wire::Operation::Acquire => SessionCommand::Acquire,
-        wire::Operation::Release => SessionCommand::release(cookie),
-        wire::Operation::Put => {
-            let (timeout, extra_flags) = (value(head.timeout), value(head.extra_flags));
-            return Some(SessionCommand::put(timeout, extra_flags, cookie, body()));
-        }
-        wire::Operation::Remove => SessionCommand::remove(cookie),
-        wire::Operation::Touch => SessionCommand::Touch,
-        wire::Operation::Unknown => return None,
-    }))
-}
-
-impl<S: SessionStore> Service for StateService<S> {
+impl Service for StateService {
     async fn serve(self: Rc<Self>, mut conn: Conn, peer: SocketAddr) {
         let deadline = self.worker.deadlines.register();
         let idle = self.options.idle;
@@ -347,12 +301,9 @@ impl<S: SessionStore> Service for StateService<S> {
         {
             loop {
                 if let Err(error) = self.answer(&mut conn, &mut received, &deadline).await {
-                    let peer = peer.ip();
                     if error.is_refusal() {
-                        self.warn(&format!("connection of {peer} refused: {error}"));
+                        self.warn(&format!("connection of {} refused: {error}", peer.ip()));
                         net::refuse_request(conn, received, &deadline).await;
-                    } else if error.is_of_the_store() {
-                        self.warn(&format!("connection of {peer} closed unanswered: {error}"));
                     }
                     return;
                 }

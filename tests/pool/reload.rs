@@ -1,7 +1,8 @@
 //! Files that change, backends that fail and proxies that start again, while a proxy serves.
 
-use std::fmt::Write;
+use std::fmt::Write as _;
 use std::fs;
+use std::io::Write as _;
 use std::net::{SocketAddr, TcpListener};
 use std::path::Path;
 
@@ -124,6 +125,54 @@ fn whoever_asks_for_a_reload_is_told_how_it_ended() {
         fault.contains("version 1") && fault.contains("version 2"),
         "{fault}"
     );
+}
+
+/// The kernel's log stands in for a disk that does not answer: a regular file whose reader waits.
+#[test]
+fn a_map_that_cannot_be_read_holds_up_nothing() {
+    let kernel_log = Path::new("/proc/kmsg");
+    if fs::File::open(kernel_log).is_err() {
+        // Only root may: the tests of `control::files` go on without.
+        return;
+    }
+    let server = Program::state_server();
+    let files = ProxyFiles::new(&[server.address], QUICK);
+    let proxy = files.start();
+    let admin = proxy.admin();
+    wait_for(admin, "the backend is up", |status| {
+        backend(status, "state-1")["verdict"] == "up"
+    });
+    let map = Path::new(&files.config()).with_file_name("map.yaml");
+    fs::remove_file(&map).unwrap();
+    std::os::unix::fs::symlink(kernel_log, &map).unwrap();
+    let (code, outcome) = admin::reload(admin);
+    assert_eq!((code, &outcome["result"]), (422, &"refused".into()));
+    server.stop();
+    wait_for(admin, "the dead backend is down", |status| {
+        backend(status, "state-1")["verdict"] == "down"
+    });
+    proxy.stop();
+}
+
+/// A map that is written in place and stops in the middle for a while.
+#[test]
+fn half_a_map_does_not_come_into_force() {
+    let files = ProxyFiles::new(&NOBODY, "");
+    let proxy = files.start();
+    let admin = proxy.admin();
+    let whole = map(2, 3, "");
+    let path = Path::new(&files.config()).with_file_name("map.yaml");
+    let half = whole.find("  - {name: state-3").unwrap();
+    let mut file = fs::File::create(&path).unwrap();
+    file.write_all(&whole.as_bytes()[..half]).unwrap();
+    // Longer than the proxy once waited; that it is half cannot be told from the content.
+    std::thread::sleep(std::time::Duration::from_millis(250));
+    file.write_all(&whole.as_bytes()[half..]).unwrap();
+    drop(file);
+    let status = wait_for(admin, "the map is in force", |status| {
+        status["map_version"] == 2
+    });
+    assert_eq!(status["backends"].as_array().unwrap().len(), 3);
 }
 
 #[test]

@@ -1,9 +1,6 @@
-//! The rules of protocol 5 against every store: the state table, limits, the vectors and a model.
+//! The embedded state server's items: the state table, limits, and a model of it.
 
-#[path = "../support/faulty_store.rs"]
-mod faulty_store;
 mod limits;
 mod model;
-mod stores;
 mod table;
 mod vectors;

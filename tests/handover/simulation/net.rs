@@ -1,9 +1,7 @@
 //! Servers, and messages on their way.
 
 use staterouter::handover::{NO_LOCK, Place, Seen};
-use staterouter::store::{
-    Body, ItemChange, MemoryStore, Now, Outcome, SessionCommand, StoreOptions,
-};
+use staterouter::store::{Body, Now, Operation, Outcome, Store, StoreOptions};
 
 use super::plan::{Class, SERVERS};
 use super::random::Random;
@@ -70,7 +68,7 @@ pub(crate) enum Power {
 /// One state server.
 #[derive(Debug)]
 pub(crate) struct Server {
-    store: MemoryStore,
+    store: Store,
     pub(crate) power: Power,
     /// What has arrived while it stood still.
     pub(crate) buffered: Vec<Message>,
@@ -81,7 +79,7 @@ impl Server {
         let mut options = StoreOptions::new([7; 16]);
         options.shards = 1;
         Self {
-            store: MemoryStore::new(&options),
+            store: Store::new(&options),
             power: Power::On,
             buffered: Vec::new(),
         }
@@ -129,28 +127,22 @@ impl Server {
             Op::Read | Op::Touch | Op::Acquire => {}
         }
         let cookie = Some(digits.as_bytes());
-        let put = |version: u64, extra_flags| {
-            let body = Body::from(version.to_le_bytes().as_slice());
-            SessionCommand::put(
-                Some(SESSION_TIMEOUT_MINUTES),
-                Some(extra_flags),
-                cookie,
-                body,
-            )
+        let put = |version: u64, extra_flags| Operation::Put {
+            timeout: Some(SESSION_TIMEOUT_MINUTES),
+            extra_flags: Some(extra_flags),
+            cookie,
+            body: Body::from(version.to_le_bytes().as_slice()),
         };
-        let command = match op {
-            Op::Read => Ok(SessionCommand::Get),
-            Op::Touch => Ok(SessionCommand::Touch),
-            Op::Acquire => Ok(SessionCommand::Acquire),
-            Op::Release(_) => Ok(SessionCommand::release(cookie)),
+        let operation = match op {
+            Op::Read => Operation::Get,
+            Op::Touch => Operation::Touch,
+            Op::Acquire => Operation::Acquire,
+            Op::Release(_) => Operation::Release { cookie },
             Op::Put { version, .. } => put(version, b"0".as_slice()),
             Op::Insert { version } => put(version, b"1".as_slice()),
-            Op::Remove(_) => Ok(SessionCommand::remove(cookie)),
+            Op::Remove(_) => Operation::Remove { cookie },
         };
-        let now = time(now_ms);
-        let observe = |_change: ItemChange<'_>| ();
-        let apply = |command| self.store.apply_observed(key, command, now, observe);
-        Reply::new(&command.map_or_else(Outcome::Invalid, apply))
+        Reply::new(&self.store.apply(key, operation, time(now_ms)))
     }
 }
 
@@ -183,7 +175,7 @@ impl Reply {
                 reply.counter = *cookie;
                 reply.age_s = u64::from(*lock_age_s);
             }
-            Outcome::Invalid(_) | Outcome::Refused(_) | Outcome::Unknown => reply.status = 400,
+            Outcome::Invalid(_) | Outcome::Refused => reply.status = 400,
         }
         reply
     }
@@ -211,7 +203,7 @@ fn version(body: &Body) -> u64 {
 
 fn time(now_ms: u64) -> Now {
     Now {
-        unix_ms: now_ms,
+        monotonic_ms: now_ms,
         local_ticks: 0,
     }
 }
