@@ -41,6 +41,17 @@ pub enum LoadError {
     Faults(#[from] Faults),
 }
 
+/// Reads the main file at `path` and the token that it names, and not the partition map: the file
+/// and what is accepted in it and hardly meant.
+///
+/// # Errors
+/// [`LoadError::Io`] if it cannot be read, else all its faults.
+pub fn load_main(path: &Path) -> Result<(Config, Vec<Fault>), LoadError> {
+    let bytes = read_file(path)?;
+    let MainFile { config, report, .. } = parse_main(&bytes, path);
+    Ok(report.finish(config)?)
+}
+
 /// Reads the main file at `path`, the partition map and the token it names.
 ///
 /// # Errors
@@ -50,24 +61,11 @@ pub enum LoadError {
 pub fn load(path: &Path) -> Result<Loaded, LoadError> {
     let bytes = read_file(path)?;
     let MainFile {
-        mut config,
+        config,
         partition_map,
-        token_file,
         mut report,
-    } = MainFile::read(&bytes, &path.to_string_lossy());
-    if let Some((path, place)) = token_file {
-        match AdminToken::read(&path) {
-            Ok(token) => config
-                .iter_mut()
-                .for_each(|config| config.admin.token = Some(token.clone())),
-            Err(problem) => {
-                let problem = format!("no token in {}: {problem}", path.display());
-                report
-                    .sink
-                    .add(place, problem, "write one with `openssl rand -hex 32`");
-            }
-        }
-    }
+        ..
+    } = parse_main(&bytes, path);
     let Some((map_path, place)) = partition_map else {
         return Err(report.into_faults().into());
     };
@@ -105,6 +103,26 @@ pub fn load(path: &Path) -> Result<Loaded, LoadError> {
         (Err(faults), Ok(_)) | (Ok(_), Err(faults)) => Err(faults.into()),
         (Err(faults), Err(more)) => Err(faults.followed_by(more).into()),
     }
+}
+
+/// The main file, of which `bytes` were read at `path`, with the token that it names.
+fn parse_main<'t>(bytes: &'t [u8], path: &Path) -> MainFile<'t> {
+    let mut main = MainFile::read(bytes, &path.to_string_lossy());
+    if let Some((path, place)) = main.token_file.take() {
+        match AdminToken::read(&path) {
+            Ok(token) => {
+                if let Some(config) = &mut main.config {
+                    config.admin.token = Some(token);
+                }
+            }
+            Err(problem) => {
+                let problem = format!("no token in {}: {problem}", path.display());
+                let help = "write one with `openssl rand -hex 32`";
+                main.report.sink.add(place, problem, help);
+            }
+        }
+    }
+    main
 }
 
 /// Reads the partition map at `path`.

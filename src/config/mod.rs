@@ -35,7 +35,7 @@ pub use arguments::{
     parse_network, parse_size,
 };
 pub use fault::{Fault, Faults};
-pub use load::{LoadError, Loaded, load, load_partition_map, read_map_text};
+pub use load::{LoadError, Loaded, load, load_main, load_partition_map, read_map_text};
 pub use partition_map::{
     BackendSpec, BackendState, MAX_BACKEND_ID, PartitionMap, derived_backend_id,
 };

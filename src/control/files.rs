@@ -168,6 +168,7 @@ pub(super) struct Files {
     contents: [ContentOf; 2],
     /// They say something else than what was in force at the start.
     are_news: bool,
+    faults_at_start: Vec<String>,
 }
 
 impl Files {
@@ -179,12 +180,21 @@ impl Files {
             map,
             main,
             are_news: false,
+            faults_at_start: Vec::new(),
         };
         // Only now: what changes from here on is seen in the contents.
-        files.are_news = !files
-            .load()
-            .is_ok_and(|loaded| loaded.config == *config && loaded.partition_map == *partition_map);
+        match files.load() {
+            Ok(loaded) => {
+                files.are_news = loaded.config != *config || loaded.partition_map != *partition_map;
+            }
+            Err(faults) => (files.are_news, files.faults_at_start) = (true, faults),
+        }
         files
+    }
+
+    /// What was wrong with them at the start, one line each.
+    pub(super) fn faults_at_start(&self) -> Vec<String> {
+        self.faults_at_start.clone()
     }
 
     /// Reads them when they change and when that is ordered, until nobody orders any more.
@@ -198,7 +208,7 @@ impl Files {
         let files = [self.main.clone(), self.map.clone()];
         let mut watcher = Watcher::new(files, WatchOptions::default());
         // Whatever changed between the start and the watching.
-        let mut next = self.have_changed().then_some(Why::Changed);
+        let mut next = self.have_changed().then_some(Why::Again);
         let mut beats = interval(BEAT);
         loop {
             if let Some(why) = next.take() {

@@ -56,4 +56,4 @@ mod view;
 pub mod watch;
 
 pub use run::{Control, RunningControl};
-pub use start::{ControlEnds, ControlError, ControlOptions, Prepared, prepare};
+pub use start::{ControlEnds, ControlError, ControlOptions, Prepared, last_map, prepare};

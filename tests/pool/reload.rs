@@ -321,6 +321,59 @@ fn without_its_memory_or_a_place_for_it_no_proxy_starts() {
 }
 
 #[test]
+fn a_faulty_map_does_not_keep_a_proxy_from_starting_again() {
+    let files = ProxyFiles::new(&NOBODY, "");
+    let faulty = map(2, 3, "weigth: 3");
+    // There is no earlier map to go on with.
+    files.replace("map.yaml", &faulty);
+    let (code, _, stderr) = run(&["serve", "--config", &files.config()]);
+    assert_eq!(code, Some(3), "{stderr}");
+    files.replace("map.yaml", &map(1, 2, ""));
+    files.start().stop();
+    for faulty in [Some(faulty), None] {
+        match faulty {
+            Some(faulty) => files.replace("map.yaml", &faulty),
+            None => fs::remove_file(files.path("map.yaml")).unwrap(),
+        }
+        let proxy = files.start();
+        let status = wait_for(proxy.admin(), "the fault is shown", |status| {
+            status["last_reload"]["result"] == "refused"
+        });
+        assert_eq!(status["map_version"], 1);
+        let code = |finding: &serde_json::Value| finding["code"] == "reload_refused";
+        assert!(status["findings"].as_array().unwrap().iter().any(code));
+        let log = proxy.stop();
+        assert!(log.contains("ERROR") && log.contains("map.yaml"), "{log}");
+    }
+    files.replace("map.yaml", &map(3, 3, ""));
+    wait_for(files.start().admin(), "the map is in force", |status| {
+        status["map_version"] == 3
+    });
+}
+
+/// To open a pipe is to wait for its other end.
+#[test]
+fn a_pipe_in_the_place_of_a_file_is_refused_at_once() {
+    for file in [
+        "staterouter.state",
+        "staterouter.state.lock",
+        "staterouter.state.owed",
+        "map.yaml",
+        "staterouter.yaml",
+    ] {
+        let files = ProxyFiles::new(&NOBODY, "");
+        let path = files.path(file);
+        let _ = fs::remove_file(&path);
+        let made = std::process::Command::new("mkfifo").arg(&path).status();
+        assert!(made.unwrap().success());
+        let (code, _, stderr) = run(&["serve", "--config", &files.config()]);
+        assert_eq!(code, Some(3), "{stderr}");
+        assert!(stderr.contains(file), "{stderr}");
+        assert!(stderr.contains("not a regular file"), "{stderr}");
+    }
+}
+
+#[test]
 fn what_cannot_be_written_down_does_not_come_into_force() {
     let directory = tempfile::tempdir().unwrap();
     let state = directory.path().join("state");
