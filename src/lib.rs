@@ -20,7 +20,7 @@
 //!       v
 //!   state servers: aspnet_state.exe, or the embedded one:
 //!       state_server  the protocol over sockets                  state_server/service.rs
-//!       store         its rules, items, expiry, memory budget    store/mod.rs
+//!       store         its rules, items, expiry, memory budget    store/memory.rs
 //! ```
 //!
 //! What it goes by is one immutable snapshot (`proxy/snapshot.rs`), swapped by [`control`]: the

@@ -9,7 +9,8 @@ use super::access::Guard;
 use super::refusals::Refusals;
 use super::routes::{Route, json, text};
 use crate::control::handle::AdminAccess;
-use crate::store::Store;
+use crate::metrics;
+use crate::store::StoreStats;
 
 /// What can be asked for, and what the answers come from; cloned for each connection.
 pub(super) trait Site: Clone + Send + Sync + 'static {
@@ -23,11 +24,14 @@ pub(super) trait Site: Clone + Send + Sync + 'static {
     fn refusals(&self) -> &Refusals;
 }
 
+/// Asks a store for its counters.
+pub type ReadStats = Arc<dyn Fn() -> StoreStats + Send + Sync>;
+
 /// An embedded state server.
-#[derive(Debug, Clone)]
+#[derive(Clone)]
 pub struct StoreSite {
-    /// Its items.
-    store: Arc<Store>,
+    /// What its store counts.
+    stats: ReadStats,
     /// Its limit on their memory.
     max_memory_bytes: Option<u64>,
     /// Names that its admin server is known under.
@@ -50,6 +54,8 @@ struct StoreStatus {
     memory_bytes: u64,
     /// The limit; `null` for none.
     max_memory_bytes: Option<u64>,
+    /// Memory that the process holds, for whatever; `null` where the system does not say.
+    process_bytes: Option<u64>,
     /// New sessions refused since the start because of the limit.
     refused_new: u64,
     /// Sessions expired since the start.
@@ -79,10 +85,10 @@ impl Site for StoreSite {
 }
 
 impl StoreSite {
-    /// A state server with these items, whose admin server is known under these names.
-    pub fn new(store: Arc<Store>, max_memory_bytes: Option<u64>, hosts: Vec<String>) -> Self {
+    /// A state server whose store counts this, and whose admin server is known under these names.
+    pub fn new(stats: ReadStats, max_memory_bytes: Option<u64>, hosts: Vec<String>) -> Self {
         Self {
-            store,
+            stats,
             max_memory_bytes,
             hosts,
             refusals: Refusals::default(),
@@ -90,13 +96,14 @@ impl StoreSite {
     }
 
     fn status(&self) -> StoreStatus {
-        let stats = self.store.stats();
+        let stats = (self.stats)();
         StoreStatus {
             version: env!("CARGO_PKG_VERSION"),
             sessions: stats.items,
             session_bytes: stats.body_bytes,
             memory_bytes: stats.bytes,
             max_memory_bytes: self.max_memory_bytes,
+            process_bytes: metrics::resident_bytes(),
             refused_new: stats.refused_new,
             expired: stats.expired,
         }

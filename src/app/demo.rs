@@ -5,7 +5,6 @@ use std::hash::{BuildHasher, RandomState};
 use std::net::{Ipv4Addr, SocketAddr};
 use std::os::unix::fs::DirBuilderExt;
 use std::path::PathBuf;
-use std::sync::Arc;
 
 use super::StartError;
 use super::proxy_server::{self, ProxyServer};
@@ -15,7 +14,6 @@ use crate::config::{BackendAddress, BackendSpec, BackendState, Config, Partition
 use crate::control::ControlOptions;
 use crate::net::ListenError;
 use crate::route::HashKey;
-use crate::store::Store;
 
 /// Names of the state servers.
 const NAMES: [&str; 3] = ["state-a", "state-b", "state-c"];
@@ -79,8 +77,6 @@ impl Drop for TemporaryDirectory {
 pub struct DemoServer {
     /// Its name in the partition map.
     pub name: &'static str,
-    /// Its items.
-    pub store: Arc<Store>,
     /// The server.
     pub running: StateServer,
 }
@@ -97,11 +93,7 @@ pub fn start(listen: SocketAddr) -> Result<Demo, StartError> {
             ..StateServerOptions::new(ANY_PORT)
         };
         let running = state_server::start(&options)?;
-        Ok(DemoServer {
-            name,
-            store: Arc::clone(&running.store),
-            running,
-        })
+        Ok(DemoServer { name, running })
     };
     let servers = NAMES
         .into_iter()

@@ -1,16 +1,17 @@
 //! One embedded state server.
 
+use std::fmt;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
 use super::system::{self, Descriptors};
 use super::{StartError, worker_count};
-use crate::admin::{AdminOptions, AdminServer, StoreSite};
+use crate::admin::{AdminOptions, AdminServer, ReadStats, StoreSite};
 use crate::config::AllowList;
 use crate::net::{ConnectionCap, Listeners, Running, ServeOptions, own_host_name, spawn_workers};
 use crate::state_server::{BodyBudget, Clock, StateOptions, StateService};
-use crate::store::{Store, StoreOptions};
+use crate::store::{MemoryStore, SessionStore, StoreOptions, StoreStats};
 use crate::wire::HeadLimits;
 
 /// Capacity of one buffer.
@@ -58,17 +59,20 @@ pub struct StateServerOptions {
 }
 
 /// A running state server.
-#[derive(Debug)]
 pub struct StateServer {
     /// Where it listens.
     pub address: SocketAddr,
-    /// Its items.
-    pub store: Arc<Store>,
+    read_stats: ReadStats,
     workers: Running,
     admin: Option<AdminServer>,
 }
 
 impl StateServer {
+    /// What its store counts.
+    pub fn stats(&self) -> StoreStats {
+        (self.read_stats)()
+    }
+
     /// Where it says how much it holds, if it does.
     pub fn admin(&self) -> Option<SocketAddr> {
         self.admin.as_ref().and_then(|admin| admin.address)
@@ -80,6 +84,14 @@ impl StateServer {
         if let Some(admin) = self.admin {
             admin.stop();
         }
+    }
+}
+
+impl fmt::Debug for StateServer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("StateServer")
+            .field("address", &self.address)
+            .finish_non_exhaustive()
     }
 }
 
@@ -119,7 +131,7 @@ pub fn start(options: &StateServerOptions) -> Result<StateServer, StartError> {
     });
     let mut store_options = StoreOptions::new(random_key()?);
     store_options.max_memory_bytes = options.max_memory_bytes;
-    let store = Arc::new(Store::new(&store_options));
+    let store = Arc::new(MemoryStore::new(&store_options));
     let state = StateOptions {
         store: Arc::clone(&store),
         body_budget: BodyBudget::new(arriving_bodies_bytes(options)),
@@ -143,17 +155,18 @@ pub fn start(options: &StateServerOptions) -> Result<StateServer, StartError> {
         StateService::new(worker, state.clone())
     })
     .map_err(StartError::Thread)?;
+    let read_stats: ReadStats = Arc::new(move || store.stats());
     let start_admin = |listeners| {
         let mut hosts = options.admin_hosts.clone();
         hosts.push(own_host_name());
-        let site = StoreSite::new(Arc::clone(&store), options.max_memory_bytes, hosts);
+        let site = StoreSite::new(Arc::clone(&read_stats), options.max_memory_bytes, hosts);
         AdminServer::start_for_store(listeners, site, admin_options)
     };
     let admin = admin.map(start_admin).transpose();
     Ok(StateServer {
         address: workers.address,
         admin: admin.map_err(StartError::Thread)?,
-        store,
+        read_stats,
         workers,
     })
 }

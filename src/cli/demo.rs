@@ -166,7 +166,7 @@ fn conclude(demo: &Demo, report: &FarmReport) -> Exit {
 /// How many sessions live where.
 fn sessions(demo: &Demo) -> String {
     let server =
-        |server: &demo::DemoServer| format!("{} {}", server.name, server.store.stats().items);
+        |server: &demo::DemoServer| format!("{} {}", server.name, server.running.stats().items);
     demo.servers
         .iter()
         .map(server)

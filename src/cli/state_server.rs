@@ -11,6 +11,7 @@ use crate::app::signals::StopSignals;
 use crate::app::state_server::{self, StateServerOptions};
 use crate::config::{self, AllowList, Network};
 use crate::log;
+use crate::metrics;
 
 #[derive(Debug, clap::Args)]
 pub(super) struct StateServerArgs {
@@ -90,8 +91,14 @@ pub(super) fn run(args: &StateServerArgs) -> Exit {
     }
     tracing::info!(address = %server.address, "serving");
     signals.wait();
-    let stats = server.store.stats();
-    tracing::info!(sessions = stats.items, bytes = stats.bytes, "stopping");
+    let stats = server.stats();
+    let process_bytes = metrics::resident_bytes();
+    tracing::info!(
+        sessions = stats.items,
+        bytes = stats.bytes,
+        process_bytes,
+        "stopping"
+    );
     signals.stop(|| server.stop());
     Exit::Fine
 }

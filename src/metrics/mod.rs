@@ -30,5 +30,6 @@ pub use backend::{BACKEND_BOUNDS_NS, BackendMetrics, BackendShard};
 pub use counter::{Counter, Durations, Histogram};
 pub use labels::{AdminRefusal, ClientRefusal, FailureReason, MapState, MoveStep, Outcome};
 pub use pool::{LastReload, Pool, PoolBackend, PoolFinding, PoolLoad, Reloads};
+pub use process::resident_bytes;
 pub use scrape::{Metrics, ScrapeError};
 pub use worker::WorkerShard;

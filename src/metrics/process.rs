@@ -33,6 +33,12 @@ pub(super) fn expose(out: &mut Exposition, started_ms: u64) {
     }
 }
 
+/// Memory of this process that is in RAM, if the system says.
+pub fn resident_bytes() -> Option<u64> {
+    let status = fs::read_to_string("/proc/self/status").ok()?;
+    number_after(&status, "VmRSS:").map(|kib| kib * 1024)
+}
+
 /// User and system time, fields 14 and 15; the name of the program, field 2, may hold anything.
 fn cpu_ticks(stat: &str) -> Option<u64> {
     let (_, behind_name) = stat.rsplit_once(')')?;

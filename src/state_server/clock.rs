@@ -1,7 +1,7 @@
 //! The time a request is served at.
 
 use std::sync::atomic::{AtomicI64, Ordering};
-use std::time::{Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use jiff::tz::TimeZone;
 
@@ -17,6 +17,7 @@ const TICKS_PER_SECOND: i64 = 10_000_000;
 #[derive(Debug)]
 pub struct Clock {
     start: Instant,
+    start_unix_ms: u64,
     offset_ticks: AtomicI64,
 }
 
@@ -24,6 +25,7 @@ impl Default for Clock {
     fn default() -> Self {
         let clock = Self {
             start: Instant::now(),
+            start_unix_ms: since_1970().as_millis() as u64,
             offset_ticks: AtomicI64::new(0),
         };
         clock.refresh_offset();
@@ -34,13 +36,10 @@ impl Default for Clock {
 impl Clock {
     /// The time now, for one request.
     pub fn now(&self) -> Now {
-        let unix = SystemTime::now()
-            .duration_since(UNIX_EPOCH)
-            .unwrap_or_default();
-        let utc_ticks = UNIX_EPOCH_TICKS + (unix.as_nanos() / 100) as i64;
+        let utc_ticks = UNIX_EPOCH_TICKS + (since_1970().as_nanos() / 100) as i64;
         let local_ticks = utc_ticks + self.offset_ticks.load(Ordering::Relaxed);
         Now {
-            monotonic_ms: self.start.elapsed().as_millis() as u64,
+            unix_ms: self.start_unix_ms + self.start.elapsed().as_millis() as u64,
             local_ticks: u64::try_from(local_ticks).unwrap_or(0),
         }
     }
@@ -51,4 +50,11 @@ impl Clock {
         let ticks = i64::from(offset.seconds()) * TICKS_PER_SECOND;
         self.offset_ticks.store(ticks, Ordering::Relaxed);
     }
+}
+
+/// A clock that stands before 1970 counts as 1970.
+fn since_1970() -> Duration {
+    SystemTime::now()
+        .duration_since(UNIX_EPOCH)
+        .unwrap_or_default()
 }

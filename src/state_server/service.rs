@@ -13,7 +13,7 @@ use crate::log::LogLimit;
 use crate::net::request::MIN_PROGRESS_BYTES;
 use crate::net::{self, Buffer, Conn, Deadline, IoError, RequestError, Service, Worker};
 use crate::route::{self, KeyBuffer, KeyError};
-use crate::store::{self, Body, Outcome, Store};
+use crate::store::{BadHeader, Body, Outcome, SessionCommand, SessionStore};
 use crate::wire::{self, Answer, HeadLimits, RequestHead};
 
 /// Items one sweep looks at, at most; it runs every tick, so this bounds its share of a core.
@@ -27,10 +27,9 @@ const OFFSET_REFRESH_MS: u64 = 60_000;
 const ANSWER_SLICE_BYTES: usize = 256 * 1024;
 
 /// What all workers of a state server share.
-#[derive(Debug, Clone)]
-pub struct StateOptions {
+pub struct StateOptions<S> {
     /// The items.
-    pub store: Arc<Store>,
+    pub store: Arc<S>,
     /// Memory for bodies that are still arriving.
     pub body_budget: Arc<BodyBudget>,
     /// Time.
@@ -46,11 +45,24 @@ pub struct StateOptions {
     pub stall: Duration,
 }
 
+impl<S> Clone for StateOptions<S> {
+    fn clone(&self) -> Self {
+        Self {
+            store: Arc::clone(&self.store),
+            body_budget: Arc::clone(&self.body_budget),
+            clock: Arc::clone(&self.clock),
+            allow: self.allow.clone(),
+            head_limits: self.head_limits,
+            idle: self.idle,
+            stall: self.stall,
+        }
+    }
+}
+
 /// The state server as it runs on one worker.
-#[derive(Debug)]
-pub struct StateService {
+pub struct StateService<S> {
     worker: Rc<Worker>,
-    options: StateOptions,
+    options: StateOptions<S>,
     key_buffer: RefCell<KeyBuffer>,
     /// Recycled memory for the head of an answer.
     head_buffer: RefCell<Vec<u8>>,
@@ -69,6 +81,10 @@ enum ServeError {
     NoMemory(#[from] BudgetExceeded),
     #[error("client: {0}")]
     Io(#[from] IoError),
+    #[error("the store cannot say what became of a request")]
+    StoreUnsure,
+    #[error("the store has not answered in time")]
+    StoreLate,
 }
 
 impl ServeError {
@@ -79,11 +95,16 @@ impl ServeError {
             Self::Request(RequestError::Malformed(_)) | Self::BadTarget(_) | Self::NoMemory(_)
         )
     }
+
+    /// Whether the store is to blame.
+    fn is_of_the_store(&self) -> bool {
+        matches!(self, Self::StoreUnsure | Self::StoreLate)
+    }
 }
 
-impl StateService {
+impl<S: SessionStore> StateService<S> {
     /// The state server on `worker`.
-    pub fn new(worker: Rc<Worker>, options: StateOptions) -> Self {
+    pub fn new(worker: Rc<Worker>, options: StateOptions<S>) -> Self {
         Self {
             worker,
             options,
@@ -105,7 +126,8 @@ impl StateService {
         let request_bytes = head.head_bytes as u64 + head.body_bytes;
         let outcome = if request_bytes <= received.len() as u64 {
             let body = &received.filled()[head.head_bytes..request_bytes as usize];
-            let outcome = self.apply(&head, received.filled(), || Body::from(body))?;
+            let body = || Body::from(body);
+            let outcome = self.apply(&head, received.filled(), body, deadline).await?;
             received.consume(request_bytes as usize);
             outcome
         } else {
@@ -133,14 +155,18 @@ impl StateService {
             let behind = self
                 .read_body(conn, deadline, missing_bytes, |_part| Ok(()))
                 .await?;
-            return Ok((self.apply(head, received.filled(), Body::default)?, behind));
+            let outcome = self
+                .apply(head, received.filled(), Body::default, deadline)
+                .await?;
+            return Ok((outcome, behind));
         }
         let mut body = ArrivingBody::new(&self.options.body_budget, head.body_bytes as usize);
         body.append(part)?;
         let behind = self
             .read_body(conn, deadline, missing_bytes, |part| body.append(part))
             .await?;
-        let outcome = self.apply(head, received.filled(), || Body::from(body.take_bytes()))?;
+        let whole = || Body::from(body.take_bytes());
+        let outcome = self.apply(head, received.filled(), whole, deadline).await?;
         Ok((outcome, behind))
     }
 
@@ -170,36 +196,33 @@ impl StateService {
         Ok(more)
     }
 
-    /// `None` for a request that is none of the protocol's operations.
-    fn apply(
+    /// Carries out a request. `None` for one that is none of the protocol's operations.
+    async fn apply(
         &self,
         head: &RequestHead,
         bytes: &[u8],
         body: impl FnOnce() -> Body,
-    ) -> Result<Option<Outcome>, KeyError> {
-        let value = |span: Option<wire::Span>| span.map(|span| span.of(bytes));
-        let cookie = value(head.lock_cookie);
-        let operation = match head.operation() {
-            wire::Operation::Get => store::Operation::Get,
-            wire::Operation::Acquire => store::Operation::Acquire,
-            wire::Operation::Release => store::Operation::Release { cookie },
-            wire::Operation::Put => store::Operation::Put {
-                timeout: value(head.timeout),
-                extra_flags: value(head.extra_flags),
-                cookie,
-                body: body(),
-            },
-            wire::Operation::Remove => store::Operation::Remove { cookie },
-            wire::Operation::Touch => store::Operation::Touch,
-            wire::Operation::Unknown => return Ok(None),
+        deadline: &Deadline,
+    ) -> Result<Option<Outcome>, ServeError> {
+        let Some(command) = command(head, bytes, body) else {
+            return Ok(None);
         };
-        let mut key_buffer = self.key_buffer.borrow_mut();
-        let key = route::extract(head.target.of(bytes), &mut key_buffer)?;
-        Ok(Some(self.options.store.apply(
-            key.key(),
-            operation,
-            self.options.clock.now(),
-        )))
+        let answered = {
+            let mut key_buffer = self.key_buffer.borrow_mut();
+            let key = route::extract(head.target.of(bytes), &mut key_buffer)?;
+            let command = match command {
+                Ok(command) => command,
+                Err(bad) => return Ok(Some(Outcome::Invalid(bad))),
+            };
+            let now = self.options.clock.now();
+            self.options.store.apply(key.key(), command, now)
+        };
+        deadline.arm(self.options.stall);
+        match deadline.guard(answered).await {
+            Ok(Outcome::Unknown) => Err(ServeError::StoreUnsure),
+            Ok(outcome) => Ok(Some(outcome)),
+            Err(_expired) => Err(ServeError::StoreLate),
+        }
     }
 
     async fn write(
@@ -275,11 +298,12 @@ impl StateService {
                 lock_age_s,
                 lock_cookie: cookie,
             },
-            Some(Outcome::Invalid(_)) | None => Answer::Invalid,
-            Some(Outcome::Refused) => {
-                self.warn("memory limit reached: a new session was refused, live ones stay");
+            Some(Outcome::Refused(refusal)) => {
+                self.warn(&refusal.to_string());
                 Answer::Invalid
             }
+            // What is not known has ended the connection before.
+            Some(Outcome::Invalid(_) | Outcome::Unknown) | None => Answer::Invalid,
         };
         wire::encode_answer(head, &answer);
         answer_body
@@ -292,7 +316,29 @@ impl StateService {
     }
 }
 
-impl Service for StateService {
+/// What the store is asked. `None` for a request that is none of the protocol's operations.
+fn command(
+    head: &RequestHead,
+    bytes: &[u8],
+    body: impl FnOnce() -> Body,
+) -> Option<Result<SessionCommand, BadHeader>> {
+    let value = |span: Option<wire::Span>| span.map(|span| span.of(bytes));
+    let cookie = value(head.lock_cookie);
+    Some(Ok(match head.operation() {
+        wire::Operation::Get => SessionCommand::Get,
+        wire::Operation::Acquire => SessionCommand::Acquire,
+        wire::Operation::Release => SessionCommand::release(cookie),
+        wire::Operation::Put => {
+            let (timeout, extra_flags) = (value(head.timeout), value(head.extra_flags));
+            return Some(SessionCommand::put(timeout, extra_flags, cookie, body()));
+        }
+        wire::Operation::Remove => SessionCommand::remove(cookie),
+        wire::Operation::Touch => SessionCommand::Touch,
+        wire::Operation::Unknown => return None,
+    }))
+}
+
+impl<S: SessionStore> Service for StateService<S> {
     async fn serve(self: Rc<Self>, mut conn: Conn, peer: SocketAddr) {
         let deadline = self.worker.deadlines.register();
         let idle = self.options.idle;
@@ -301,9 +347,12 @@ impl Service for StateService {
         {
             loop {
                 if let Err(error) = self.answer(&mut conn, &mut received, &deadline).await {
+                    let peer = peer.ip();
                     if error.is_refusal() {
-                        self.warn(&format!("connection of {} refused: {error}", peer.ip()));
+                        self.warn(&format!("connection of {peer} refused: {error}"));
                         net::refuse_request(conn, received, &deadline).await;
+                    } else if error.is_of_the_store() {
+                        self.warn(&format!("connection of {peer} closed unanswered: {error}"));
                     }
                     return;
                 }

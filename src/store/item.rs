@@ -3,11 +3,11 @@
 //! The methods assume that the item was found, is not expired and has just been slid. They change
 //! the item alone; where items live and what they cost is the shard's business.
 
-use std::mem;
+use std::{fmt, mem};
 
 use super::body::Body;
-use super::operation::{Now, Outcome, Snapshot};
-use super::values::{self, BadHeader};
+use super::command::{BadHeader, LockCookie};
+use super::outcome::{ItemSnapshot, Now, Outcome};
 
 /// The lock counter of a new item: the first lock seen on the wire is one higher (protocol 5.1).
 const FIRST_COOKIE: u32 = 1;
@@ -26,7 +26,7 @@ const MAX_LOCK_AGE_S: u64 = 31_535_999;
 const MINUTE_MS: u64 = 60_000;
 
 /// An item as protocol 5.1 describes it.
-pub(super) struct Item {
+pub struct Item {
     body: Body,
     expires_ms: u64,
     locked_since_ms: u64,
@@ -35,6 +35,17 @@ pub(super) struct Item {
     timeout_minutes: u32,
     locked: bool,
     uninit: bool,
+}
+
+/// What of an item a use of it may change, but for the lock.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ItemMarks {
+    /// [`Now::unix_ms`] at which the item expires unless something touches it.
+    pub expires_ms: u64,
+    /// The lock counter: the cookie of the current or latest lock.
+    pub cookie: u32,
+    /// Whether the next GET reports `ActionFlags: 1`.
+    pub uninit: bool,
 }
 
 /// What became of a PUT to an existing item.
@@ -64,6 +75,25 @@ impl Item {
         item
     }
 
+    /// The stored bytes.
+    pub fn body(&self) -> &Body {
+        &self.body
+    }
+
+    /// The sliding timeout, 1 to 525600 minutes.
+    pub fn timeout_minutes(&self) -> u32 {
+        self.timeout_minutes
+    }
+
+    /// Expiry, counter and flag.
+    pub fn marks(&self) -> ItemMarks {
+        ItemMarks {
+            expires_ms: self.expires_ms,
+            cookie: self.cookie,
+            uninit: self.uninit,
+        }
+    }
+
     pub(super) fn expires_ms(&self) -> u64 {
         self.expires_ms
     }
@@ -79,7 +109,7 @@ impl Item {
     /// Every lookup that finds the item does this, whatever its answer will be (protocol 5.4).
     pub(super) fn slide(&mut self, now: Now) {
         let timeout_ms = u64::from(self.timeout_minutes) * MINUTE_MS;
-        self.expires_ms = now.monotonic_ms.saturating_add(timeout_ms);
+        self.expires_ms = now.unix_ms.saturating_add(timeout_ms);
     }
 
     pub(super) fn get(&mut self, now: Now) -> Outcome {
@@ -96,7 +126,7 @@ impl Item {
             return self.locked_outcome(now);
         }
         self.locked = true;
-        self.locked_since_ms = now.monotonic_ms;
+        self.locked_since_ms = now.unix_ms;
         self.lock_date_ticks = now.local_ticks;
         self.cookie = next_cookie(self.cookie);
         self.found(Some(self.cookie), action_flags)
@@ -104,9 +134,9 @@ impl Item {
 
     /// The uninitialised flag goes before the cookie is looked at, so even a release answered 400
     /// clears it (protocol 5.2).
-    pub(super) fn release(&mut self, cookie: Option<&[u8]>, now: Now) -> Outcome {
+    pub(super) fn release(&mut self, cookie: LockCookie, now: Now) -> Outcome {
         let action_flags = mem::take(&mut self.uninit);
-        let cookie = match values::lock_cookie(cookie) {
+        let cookie = match cookie.number() {
             Ok(Some(cookie)) => cookie,
             Ok(None) => return Outcome::Invalid(BadHeader::LockCookieMissing),
             Err(bad) => return Outcome::Invalid(bad),
@@ -126,10 +156,10 @@ impl Item {
         &mut self,
         body: &mut Body,
         timeout_minutes: u32,
-        cookie: Option<&[u8]>,
+        cookie: LockCookie,
         now: Now,
     ) -> Stored {
-        let cookie = match values::lock_cookie(cookie) {
+        let cookie = match cookie.number() {
             Ok(cookie) => cookie,
             Err(bad) => return Stored::No(Outcome::Invalid(bad)),
         };
@@ -147,16 +177,16 @@ impl Item {
     }
 
     /// Whether a DELETE may go ahead; if not, its answer.
-    pub(super) fn check_removal(&self, cookie: Option<&[u8]>, now: Now) -> Result<(), Outcome> {
-        let cookie = values::lock_cookie(cookie).map_err(Outcome::Invalid)?;
+    pub(super) fn check_removal(&self, cookie: LockCookie, now: Now) -> Result<(), Outcome> {
+        let cookie = cookie.number().map_err(Outcome::Invalid)?;
         if self.is_locked_against(cookie) {
             return Err(self.locked_outcome(now));
         }
         Ok(())
     }
 
-    pub(super) fn snapshot(&self) -> Snapshot {
-        Snapshot {
+    pub(super) fn snapshot(&self) -> ItemSnapshot {
+        ItemSnapshot {
             timeout_minutes: self.timeout_minutes,
             cookie: self.cookie,
             locked: self.locked,
@@ -190,12 +220,19 @@ impl Item {
     }
 
     fn locked_outcome(&self, now: Now) -> Outcome {
-        let age_s = now.monotonic_ms.saturating_sub(self.locked_since_ms) / 1000;
+        let age_s = now.unix_ms.saturating_sub(self.locked_since_ms) / 1000;
         Outcome::Locked {
             lock_date_ticks: self.lock_date_ticks,
             lock_age_s: age_s.min(MAX_LOCK_AGE_S) as u32,
             cookie: self.cookie,
         }
+    }
+}
+
+impl fmt::Debug for Item {
+    /// Without the contents.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.marks().fmt(f)
     }
 }
 

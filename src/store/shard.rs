@@ -10,9 +10,9 @@ use hashbrown::HashTable;
 
 use super::body::Body;
 use super::budget::{Budget, cost_bytes};
+use super::command::{LockCookie, Timeout};
 use super::item::{Item, Stored};
-use super::operation::{Now, Outcome, Snapshot};
-use super::values::Timeout;
+use super::outcome::{ItemChange, ItemSnapshot, Now, Outcome, Refusal};
 use super::wheel::{Links, Wheel};
 
 /// Below this many slots a shard's memory is not worth giving back.
@@ -32,29 +32,43 @@ pub(super) struct Slot {
     pub(super) links: Links,
 }
 
-/// [`Store::ITEM_OVERHEAD_BYTES`](super::Store::ITEM_OVERHEAD_BYTES) counts on it.
+/// [`MemoryStore::ITEM_OVERHEAD_BYTES`](super::MemoryStore::ITEM_OVERHEAD_BYTES) counts on it.
 const _: () = assert!(size_of::<Slot>() <= 88);
 
 impl Slot {
+    pub(super) fn key(&self) -> &[u8] {
+        &self.key
+    }
+
     fn cost_bytes(&self) -> u64 {
         cost_bytes(self.key.len(), self.item.body_bytes())
     }
 }
 
-/// A PUT whose `Timeout` and `ExtraFlags` have been found good.
-pub(super) struct Put<'a> {
+/// A PUT without its body.
+pub(super) struct Put {
     pub(super) timeout: Timeout,
     pub(super) insert_only: bool,
-    pub(super) cookie: Option<&'a [u8]>,
+    pub(super) cookie: LockCookie,
 }
 
 /// What one turn of [`Shard::sweep`] did.
 #[derive(Default)]
-pub(super) struct SweepTurn {
+pub(super) struct ShardSweep {
     /// Slots filed anew because their items are still alive.
     pub(super) kept: usize,
     /// Nothing more is due.
     pub(super) done: bool,
+}
+
+/// What a command touches besides the shard.
+pub(super) struct Around<'a, O> {
+    pub(super) now: Now,
+    pub(super) budget: &'a Budget,
+    /// What was taken out, to be freed after unlocking.
+    pub(super) retired: &'a mut Option<Slot>,
+    /// Told what changed.
+    pub(super) observe: O,
 }
 
 /// A part of the store under one lock.
@@ -102,46 +116,57 @@ impl Shard {
     }
 
     /// Finds a live item and slides its expiry; drops it if it is expired (protocol 5.4).
-    pub(super) fn lookup(
+    pub(super) fn visit(
         &mut self,
         at: &Address<'_>,
-        now: Now,
-        budget: &Budget,
-        retired: &mut Option<Slot>,
-    ) -> Option<&mut Item> {
-        let slot = self.lookup_slot(at, now, budget, retired)?;
-        Some(&mut self.slots[slot as usize].item)
+        around: &mut Around<'_, impl FnMut(ItemChange<'_>)>,
+        visit: impl FnOnce(&mut Item) -> Outcome,
+    ) -> Outcome {
+        let Some(slot) = self.lookup(at, around) else {
+            return Outcome::Absent;
+        };
+        let item = &mut self.slots[slot as usize].item;
+        let before = item.marks();
+        item.slide(around.now);
+        let outcome = visit(item);
+        (around.observe)(ItemChange::Used { before, item });
+        outcome
     }
 
     /// Stores `body`, or leaves it where it is; afterwards `body` is what has to be freed.
     pub(super) fn put(
         &mut self,
         at: &Address<'_>,
-        put: &Put<'_>,
+        put: &Put,
         body: &mut Body,
-        now: Now,
-        budget: &Budget,
-        retired: &mut Option<Slot>,
+        around: &mut Around<'_, impl FnMut(ItemChange<'_>)>,
     ) -> Outcome {
         let done = Outcome::Done {
             action_flags: false,
             zero_timeout: put.timeout.was_zero,
         };
-        let Some(slot) = self.lookup_slot(at, now, budget, retired) else {
-            return if self.insert(at, put, body, now, budget) {
-                done
-            } else {
-                Outcome::Refused
+        let Some(slot) = self.lookup(at, around) else {
+            let Some(item) = self.insert(at, put, body, around.now, around.budget) else {
+                return Outcome::Refused(Refusal::MemoryFull);
             };
+            (around.observe)(ItemChange::Stored(item));
+            return done;
         };
+        let item = &mut self.slots[slot as usize].item;
+        let before = item.marks();
+        item.slide(around.now);
         if put.insert_only {
+            (around.observe)(ItemChange::Used { before, item });
             return done;
         }
-        let item = &mut self.slots[slot as usize].item;
-        match item.store(body, put.timeout.minutes, put.cookie, now) {
-            Stored::No(outcome) => outcome,
+        match item.store(body, put.timeout.minutes, put.cookie, around.now) {
+            Stored::No(outcome) => {
+                (around.observe)(ItemChange::Used { before, item });
+                outcome
+            }
             Stored::Yes { timeout_changed } => {
-                budget.resize(body.len(), item.body_bytes());
+                (around.observe)(ItemChange::Stored(item));
+                around.budget.resize(body.len(), item.body_bytes());
                 self.body_bytes += item.body_bytes() as u64;
                 self.body_bytes -= body.len() as u64;
                 if timeout_changed && self.wheel.is_filed_late(&self.slots[slot as usize]) {
@@ -157,23 +182,26 @@ impl Shard {
     pub(super) fn remove(
         &mut self,
         at: &Address<'_>,
-        cookie: Option<&[u8]>,
-        now: Now,
-        budget: &Budget,
-        retired: &mut Option<Slot>,
+        cookie: LockCookie,
+        around: &mut Around<'_, impl FnMut(ItemChange<'_>)>,
     ) -> Outcome {
-        let Some(slot) = self.lookup_slot(at, now, budget, retired) else {
+        let Some(slot) = self.lookup(at, around) else {
             return Outcome::Absent;
         };
-        if let Err(outcome) = self.slots[slot as usize].item.check_removal(cookie, now) {
+        let item = &mut self.slots[slot as usize].item;
+        let before = item.marks();
+        item.slide(around.now);
+        if let Err(outcome) = item.check_removal(cookie, around.now) {
+            (around.observe)(ItemChange::Used { before, item });
             return outcome;
         }
-        *retired = Some(self.take(slot, budget));
+        (around.observe)(ItemChange::Removed);
+        *around.retired = Some(self.take(slot, around.budget));
         Outcome::DONE
     }
 
     /// A live item's state; touches nothing.
-    pub(super) fn inspect(&self, at: &Address<'_>, now_ms: u64) -> Option<Snapshot> {
+    pub(super) fn inspect(&self, at: &Address<'_>, now_ms: u64) -> Option<ItemSnapshot> {
         let item = &self.slots[self.find(at)? as usize].item;
         (!item.is_expired(now_ms)).then(|| item.snapshot())
     }
@@ -186,8 +214,8 @@ impl Shard {
         max_items: usize,
         budget: &Budget,
         retired: &mut Vec<Slot>,
-    ) -> SweepTurn {
-        let mut turn = SweepTurn::default();
+    ) -> ShardSweep {
+        let mut turn = ShardSweep::default();
         self.wheel.catch_up(now_ms);
         while let Some(slot) = self.wheel.next_due(now_ms) {
             if retired.len() + turn.kept == max_items {
@@ -207,21 +235,22 @@ impl Shard {
         turn
     }
 
-    fn lookup_slot(
+    /// The slot of a live item, which the caller slides; an expired one is dropped.
+    fn lookup(
         &mut self,
         at: &Address<'_>,
-        now: Now,
-        budget: &Budget,
-        retired: &mut Option<Slot>,
+        around: &mut Around<'_, impl FnMut(ItemChange<'_>)>,
     ) -> Option<u32> {
         let slot = self.find(at)?;
-        let item = &mut self.slots[slot as usize].item;
-        if item.is_expired(now.monotonic_ms) {
+        if self.slots[slot as usize]
+            .item
+            .is_expired(around.now.unix_ms)
+        {
             self.expired += 1;
-            *retired = Some(self.take(slot, budget));
+            *around.retired = Some(self.take(slot, around.budget));
+            (around.observe)(ItemChange::Expired);
             return None;
         }
-        item.slide(now);
         Some(slot)
     }
 
@@ -233,15 +262,15 @@ impl Shard {
         self.index.find(spread(at.hash), is_it).copied()
     }
 
-    /// False, and counted, if there is no room.
+    /// `None`, and counted, if there is no room.
     fn insert(
         &mut self,
         at: &Address<'_>,
-        put: &Put<'_>,
+        put: &Put,
         body: &mut Body,
         now: Now,
         budget: &Budget,
-    ) -> bool {
+    ) -> Option<&Item> {
         let slot = match u32::try_from(self.slots.len()) {
             Ok(slot)
                 if slot < Links::MAX_SLOTS
@@ -251,7 +280,7 @@ impl Shard {
             }
             _ => {
                 self.refused_new += 1;
-                return false;
+                return None;
             }
         };
         self.body_bytes += body.len() as u64;
@@ -271,7 +300,7 @@ impl Shard {
             spread(slots[slot as usize].hash)
         });
         self.wheel.file(&mut self.slots, slot);
-        true
+        Some(&self.slots[slot as usize].item)
     }
 
     /// Removes a slot and fills the hole with the last one.
@@ -322,13 +351,27 @@ fn spread(hash: u32) -> u64 {
 mod tests {
     use super::*;
 
+    fn around<'a>(
+        now: Now,
+        budget: &'a Budget,
+        retired: &'a mut Option<Slot>,
+    ) -> Around<'a, impl FnMut(ItemChange<'_>)> {
+        let observe = |_change: ItemChange<'_>| ();
+        Around {
+            now,
+            budget,
+            retired,
+            observe,
+        }
+    }
+
     #[test]
     fn slots_and_index_shrink_after_mass_expiry() {
         const ITEMS: u32 = 20_000;
         let budget = Budget::new(None);
         let mut shard = Shard::new();
-        let now = |monotonic_ms| Now {
-            monotonic_ms,
+        let now = |unix_ms| Now {
+            unix_ms,
             local_ticks: 0,
         };
         let minutes = |hash| if hash % 100 == 0 { 60 } else { 1 };
@@ -340,11 +383,13 @@ mod tests {
             let put = Put {
                 timeout,
                 insert_only: false,
-                cookie: None,
+                cookie: LockCookie::Missing,
             };
             let key = hash.to_le_bytes();
             let at = Address { key: &key, hash };
-            let _ = shard.put(&at, &put, &mut Body::default(), now(0), &budget, &mut None);
+            let mut retired = None;
+            let around = &mut around(now(0), &budget, &mut retired);
+            let _ = shard.put(&at, &put, &mut Body::default(), around);
         }
         assert_eq!(shard.items(), ITEMS as usize);
 
@@ -380,7 +425,7 @@ mod tests {
         let budget = Budget::new(None);
         let mut shard = Shard::new();
         let now = Now {
-            monotonic_ms: 0,
+            unix_ms: 0,
             local_ticks: 0,
         };
         let put = Put {
@@ -389,16 +434,18 @@ mod tests {
                 was_zero: false,
             },
             insert_only: false,
-            cookie: None,
+            cookie: LockCookie::Missing,
         };
+        let mut retired = None;
+        let around = &mut around(now, &budget, &mut retired);
         let keys: [&[u8]; 3] = [b"a", b"b", b"c"];
         for key in keys {
             let at = Address { key, hash: 7 };
-            let _ = shard.put(&at, &put, &mut Body::from(key), now, &budget, &mut None);
+            let _ = shard.put(&at, &put, &mut Body::from(key), around);
         }
         let first = Address { key: b"a", hash: 7 };
         assert_eq!(
-            shard.remove(&first, None, now, &budget, &mut None),
+            shard.remove(&first, LockCookie::Missing, around),
             Outcome::DONE
         );
         assert!(shard.inspect(&first, 0).is_none());

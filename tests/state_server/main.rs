@@ -3,5 +3,8 @@
 #[path = "../support/mod.rs"]
 mod support;
 
+#[path = "../support/faulty_store.rs"]
+mod faulty_store;
 mod server;
+mod stores;
 mod vectors;

@@ -17,7 +17,7 @@ use socket2::{Domain, Socket, Type};
 use staterouter::config::AllowList;
 use staterouter::net::{ConnectionCap, Listeners, Running, ServeOptions, spawn_workers};
 use staterouter::state_server::{BodyBudget, Clock, StateOptions, StateService};
-use staterouter::store::{Store, StoreOptions};
+use staterouter::store::{MemoryStore, SessionStore, StoreOptions};
 use staterouter::wire::HeadLimits;
 
 use crate::support::answers::{BAD_REQUEST, DONE, item};
@@ -106,8 +106,18 @@ fn impatient_server(stall: Duration) -> Running {
 }
 
 fn serve(listeners: Listeners, stall: Duration) -> Running {
+    let store = Arc::new(MemoryStore::new(&StoreOptions::new([0; 16])));
+    serve_from(store, listeners, stall)
+}
+
+/// The service over any store.
+pub(crate) fn serve_from<S: SessionStore>(
+    store: Arc<S>,
+    listeners: Listeners,
+    stall: Duration,
+) -> Running {
     let state = StateOptions {
-        store: Arc::new(Store::new(&StoreOptions::new([0; 16]))),
+        store,
         body_budget: BodyBudget::new(u64::MAX),
         clock: Arc::new(Clock::default()),
         allow: AllowList::default(),

@@ -4,7 +4,12 @@ use std::sync::Barrier;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread;
 
-use staterouter::store::{Body, Now, Operation, Outcome, Stats, Store, StoreOptions, Sweep};
+use staterouter::store::{
+    Body, MemoryStore, Now, Outcome, Refusal, SessionCommand, SessionStore, StoreOptions,
+    StoreStats, SweepTurn,
+};
+
+use crate::stores::Ask;
 
 const MINUTE_MS: u64 = 60_000;
 const YEAR_MS: u64 = 525_600 * MINUTE_MS;
@@ -21,9 +26,15 @@ fn a_full_budget_refuses_new_items_and_nothing_else() {
     assert_eq!(put(&store, "b", "20", 100, 0), DONE);
     assert_eq!(store.stats().bytes, 2 * item);
 
-    assert_eq!(put(&store, "c", "20", 0, 0), Outcome::Refused);
-    assert_eq!(insert_only(&store, "c", 0), Outcome::Refused);
-    assert_eq!(store.apply(b"c", Operation::Get, at(0)), Outcome::Absent);
+    assert_eq!(
+        put(&store, "c", "20", 0, 0),
+        Outcome::Refused(Refusal::MemoryFull)
+    );
+    assert_eq!(
+        insert_only(&store, "c", 0),
+        Outcome::Refused(Refusal::MemoryFull)
+    );
+    assert_eq!(store.ask(b"c", SessionCommand::Get, at(0)), Outcome::Absent);
     assert_eq!(store.stats().refused_new, 2);
 
     // Existing items may grow, and a full store still serves every other operation.
@@ -32,23 +43,26 @@ fn a_full_budget_refuses_new_items_and_nothing_else() {
     assert_eq!(store.stats().bytes, 2 * item + 4900);
     assert_eq!(store.stats().body_bytes, 200 + 4900);
     assert!(matches!(
-        store.apply(b"b", Operation::Acquire, at(0)),
+        store.ask(b"b", SessionCommand::Acquire, at(0)),
         Outcome::Found { .. }
     ));
-    assert_eq!(put(&store, "c", "20", 0, 0), Outcome::Refused);
+    assert_eq!(
+        put(&store, "c", "20", 0, 0),
+        Outcome::Refused(Refusal::MemoryFull)
+    );
 
     // Shrinking, removal and expiry give room back.
     assert_eq!(put(&store, "a", "20", 100, 0), DONE);
-    assert_eq!(
-        store.apply(b"a", Operation::Remove { cookie: None }, at(0)),
-        DONE
-    );
+    assert_eq!(store.ask(b"a", SessionCommand::remove(None), at(0)), DONE);
     assert_eq!(put(&store, "c", "20", 100, 0), DONE);
-    assert_eq!(put(&store, "a", "20", 100, 0), Outcome::Refused);
+    assert_eq!(
+        put(&store, "a", "20", 100, 0),
+        Outcome::Refused(Refusal::MemoryFull)
+    );
     assert_eq!(put(&store, "b", "20", 100, 20 * MINUTE_MS), DONE);
     assert_eq!(
         store.stats(),
-        Stats {
+        StoreStats {
             items: 2,
             body_bytes: 200,
             bytes: 2 * item,
@@ -62,7 +76,7 @@ fn a_full_budget_refuses_new_items_and_nothing_else() {
 fn a_write_refused_by_a_lock_costs_nothing() {
     let store = limited(10_000);
     let _ = put(&store, "a", "20", 10, 0);
-    let _ = store.apply(b"a", Operation::Acquire, at(0));
+    let _ = store.ask(b"a", SessionCommand::Acquire, at(0));
     let before = store.stats();
     assert!(matches!(
         put(&store, "a", "20", 5000, 0),
@@ -108,7 +122,7 @@ fn threads_together_never_exceed_the_budget() {
     });
     assert!(!exceeded.load(Ordering::Relaxed));
     let refused = (THREADS * PER_THREAD) as u64 - fitting;
-    let expected = Stats {
+    let expected = StoreStats {
         items: fitting,
         body_bytes: fitting * 50,
         bytes: max,
@@ -123,7 +137,7 @@ fn no_two_threads_hold_the_same_lock() {
     const THREADS: u64 = 6;
     const ROUNDS: u64 = 3000;
     const KEYS: [&str; 3] = ["x", "y", "z"];
-    let store = Store::new(&StoreOptions {
+    let store = MemoryStore::new(&StoreOptions {
         shards: 2,
         ..StoreOptions::new([5; 16])
     });
@@ -141,7 +155,7 @@ fn no_two_threads_hold_the_same_lock() {
                 for round in 0..ROUNDS {
                     let at_key = ((thread + round) % 3) as usize;
                     let key = KEYS[at_key].as_bytes();
-                    let outcome = store.apply(key, Operation::Acquire, at(round));
+                    let outcome = store.ask(key, SessionCommand::Acquire, at(round));
                     let Outcome::Found {
                         body,
                         cookie: Some(cookie),
@@ -159,13 +173,9 @@ fn no_two_threads_hold_the_same_lock() {
                     acquired[at_key].fetch_add(1, Ordering::SeqCst);
                     holders[at_key].fetch_sub(1, Ordering::SeqCst);
                     let cookie = cookie.to_string();
-                    let operation = Operation::Put {
-                        timeout: None,
-                        extra_flags: None,
-                        cookie: Some(cookie.as_bytes()),
-                        body: Body::from(grown),
-                    };
-                    assert_eq!(store.apply(key, operation, at(round)), DONE);
+                    let operation =
+                        SessionCommand::put(None, None, Some(cookie.as_bytes()), Body::from(grown));
+                    assert_eq!(store.ask(key, operation, at(round)), DONE);
                 }
             });
         }
@@ -186,17 +196,17 @@ fn a_sweep_frees_what_expired_and_keeps_what_slid() {
         assert_eq!(put(&store, &format!("s{item}"), "20", 10, item), DONE);
     }
     for item in 0..400 {
-        let _ = store.apply(
+        let _ = store.ask(
             format!("s{item}").as_bytes(),
-            Operation::Touch,
+            SessionCommand::Touch,
             at(10 * MINUTE_MS),
         );
     }
-    let end = 20 * MINUTE_MS + 1000 + Store::SWEEP_LAG_MS;
+    let end = 20 * MINUTE_MS + 1000 + MemoryStore::SWEEP_LAG_MS;
     assert_eq!(store.sweep(at(20 * MINUTE_MS - 1), usize::MAX).expired, 0);
     assert_eq!(
         store.sweep(at(end), usize::MAX),
-        Sweep {
+        SweepTurn {
             expired: 600,
             kept: 400,
             complete: true
@@ -225,7 +235,7 @@ fn an_item_with_a_year_to_live_outlives_every_round_of_the_wheel() {
     assert!(store.inspect(b"year", at(YEAR_MS - 1)).is_some());
     assert_eq!(
         store
-            .sweep(at(YEAR_MS + Store::SWEEP_LAG_MS), usize::MAX)
+            .sweep(at(YEAR_MS + MemoryStore::SWEEP_LAG_MS), usize::MAX)
             .expired,
         1
     );
@@ -242,7 +252,7 @@ fn one_sweep_after_a_very_long_pause_does_it_all() {
     assert!(store.inspect(b"year", at(YEAR_MS - 1)).is_some());
     assert_eq!(store.sweep(at(1000 * YEAR_MS), usize::MAX).expired, 1);
     assert_eq!(put(&store, "new", "1", 10, 1000 * YEAR_MS), DONE);
-    let end = 1000 * YEAR_MS + MINUTE_MS + Store::SWEEP_LAG_MS;
+    let end = 1000 * YEAR_MS + MINUTE_MS + MemoryStore::SWEEP_LAG_MS;
     assert_eq!(store.sweep(at(end), usize::MAX).expired, 1);
 }
 
@@ -253,7 +263,7 @@ fn a_shortened_timeout_is_swept_in_time() {
     let _ = put(&store, "a", "1", 10, 0);
     assert_eq!(
         store
-            .sweep(at(MINUTE_MS + Store::SWEEP_LAG_MS), usize::MAX)
+            .sweep(at(MINUTE_MS + MemoryStore::SWEEP_LAG_MS), usize::MAX)
             .expired,
         1
     );
@@ -264,7 +274,7 @@ fn an_item_stored_by_a_clock_behind_the_sweep_is_freed_by_the_next_one() {
     let store = store();
     assert!(store.sweep(at(10 * MINUTE_MS), usize::MAX).complete);
     let _ = put(&store, "a", "1", 10, 0);
-    let next = at(10 * MINUTE_MS + Store::SWEEP_LAG_MS);
+    let next = at(10 * MINUTE_MS + MemoryStore::SWEEP_LAG_MS);
     assert_eq!(store.sweep(next, usize::MAX).expired, 1);
 }
 
@@ -281,7 +291,7 @@ fn a_limited_sweep_goes_on_where_it_stopped() {
         let expired = left.min(7);
         assert_eq!(
             sweep,
-            Sweep {
+            SweepTurn {
                 expired: expired as usize,
                 kept: 0,
                 complete: left <= 6
@@ -298,13 +308,8 @@ fn keys_differ_by_any_byte_and_may_hold_any_byte() {
     let keys: [&[u8]; 5] = [b"/ROOT/a", b"/Root/a", b"/ROOT/a\0", b"\xff\xfe", b""];
     for (index, key) in keys.iter().enumerate() {
         let body = Body::from(vec![index as u8]);
-        let put = Operation::Put {
-            timeout: None,
-            extra_flags: None,
-            cookie: None,
-            body,
-        };
-        assert_eq!(store.apply(key, put, at(0)), DONE);
+        let put = SessionCommand::put(None, None, None, body);
+        assert_eq!(store.ask(key, put, at(0)), DONE);
     }
     assert_eq!(store.stats().items, 5);
     for (index, key) in keys.iter().enumerate() {
@@ -315,13 +320,13 @@ fn keys_differ_by_any_byte_and_may_hold_any_byte() {
 #[test]
 fn any_number_of_shards_works() {
     for (shards, used) in [(0, 1), (1, 1), (3, 4), (64, 64), (usize::MAX, 65_536)] {
-        let store = Store::new(&StoreOptions {
+        let store = MemoryStore::new(&StoreOptions {
             shards,
             ..StoreOptions::new([8; 16])
         });
         assert_eq!(
             format!("{store:?}"),
-            format!("Store {{ shards: {used}, .. }}")
+            format!("MemoryStore {{ shards: {used}, .. }}")
         );
         for item in 0..50 {
             assert_eq!(put(&store, &item.to_string(), "20", item, 0), DONE);
@@ -333,7 +338,7 @@ fn any_number_of_shards_works() {
 #[test]
 fn debug_output_holds_no_secret() {
     let options = StoreOptions::new([0xAB; 16]);
-    let store = Store::new(&options);
+    let store = MemoryStore::new(&options);
     let _ = put(&store, "secret-session-id", "20", 3, 0);
     let shown = format!("{options:?} {store:?}");
     assert!(
@@ -342,16 +347,16 @@ fn debug_output_holds_no_secret() {
     );
 }
 
-fn store() -> Store {
-    Store::new(&StoreOptions {
+fn store() -> MemoryStore {
+    MemoryStore::new(&StoreOptions {
         shards: 4,
         ..StoreOptions::new([4; 16])
     })
 }
 
-fn limited(max_memory_bytes: u64) -> Store {
+fn limited(max_memory_bytes: u64) -> MemoryStore {
     let max_memory_bytes = Some(max_memory_bytes);
-    Store::new(&StoreOptions {
+    MemoryStore::new(&StoreOptions {
         shards: 8,
         max_memory_bytes,
         hash_key: [6; 16],
@@ -359,33 +364,28 @@ fn limited(max_memory_bytes: u64) -> Store {
 }
 
 fn cost(key: &str, body_bytes: u64) -> u64 {
-    key.len() as u64 + body_bytes + Store::ITEM_OVERHEAD_BYTES
+    key.len() as u64 + body_bytes + MemoryStore::ITEM_OVERHEAD_BYTES
 }
 
-fn put(store: &Store, key: &str, timeout: &str, body_bytes: u64, ms: u64) -> Outcome {
-    let put = Operation::Put {
-        timeout: Some(timeout.as_bytes()),
-        extra_flags: None,
-        cookie: None,
-        body: Body::from(vec![1; body_bytes as usize]),
-    };
-    store.apply(key.as_bytes(), put, at(ms))
+fn put(store: &MemoryStore, key: &str, timeout: &str, body_bytes: u64, ms: u64) -> Outcome {
+    let put = SessionCommand::put(
+        Some(timeout.as_bytes()),
+        None,
+        None,
+        Body::from(vec![1; body_bytes as usize]),
+    );
+    store.ask(key.as_bytes(), put, at(ms))
 }
 
-fn insert_only(store: &Store, key: &str, ms: u64) -> Outcome {
+fn insert_only(store: &MemoryStore, key: &str, ms: u64) -> Outcome {
     let body = Body::default();
-    let put = Operation::Put {
-        timeout: None,
-        extra_flags: Some(b"1"),
-        cookie: None,
-        body,
-    };
-    store.apply(key.as_bytes(), put, at(ms))
+    let put = SessionCommand::put(None, Some(b"1"), None, body);
+    store.ask(key.as_bytes(), put, at(ms))
 }
 
 fn at(ms: u64) -> Now {
     Now {
-        monotonic_ms: ms,
+        unix_ms: ms,
         local_ticks: ms * 10_000,
     }
 }

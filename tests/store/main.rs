@@ -1,6 +1,9 @@
-//! The embedded state server's items: the state table, limits, and a model of it.
+//! The rules of protocol 5 against every store: the state table, limits, the vectors and a model.
 
+#[path = "../support/faulty_store.rs"]
+mod faulty_store;
 mod limits;
 mod model;
+mod stores;
 mod table;
 mod vectors;

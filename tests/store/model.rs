@@ -1,8 +1,15 @@
 //! The store against a naive model: a list of items and the rules written down one after another,
 //! over random operations, time jumps and sweeps.
 
+use std::collections::HashMap;
+
 use proptest::prelude::*;
-use staterouter::store::{BadHeader, Body, Now, Operation, Outcome, Snapshot, Store, StoreOptions};
+use staterouter::store::{
+    BadHeader, Body, ItemChange, ItemMarks, ItemSnapshot, MemoryStore, Now, Outcome,
+    SessionCommand, SessionStore, StoreOptions,
+};
+
+use crate::stores::{Ask, TestStore, for_every_store};
 
 const KEYS: usize = 7;
 const MINUTE_MS: u64 = 60_000;
@@ -59,54 +66,130 @@ enum Step {
     Sweep(usize),
 }
 
-proptest! {
-    #![proptest_config(ProptestConfig { cases: 400, ..ProptestConfig::default() })]
+for_every_store!(the_store_does_what_the_model_does);
 
-    #[test]
-    fn the_store_does_what_the_model_does(
-        shards in 1usize..5,
-        start_ms in prop_oneof![Just(0), 0u64..10_000, Just(10_000_000_000_000)],
-        steps in prop::collection::vec(step(), 1..150),
-    ) {
-        let store = Store::new(&StoreOptions { shards, ..StoreOptions::new([9; 16]) });
-        let mut model = Model::default();
-        let mut now = Now { monotonic_ms: start_ms, local_ticks: 1_000_000 };
-        for step in steps {
-            match step {
-                Step::Wait(ms) => {
-                    now.monotonic_ms += ms;
-                    now.local_ticks += ms * 10_000;
-                }
-                Step::Request(key, request) => {
-                    let (stored, expected) = both(&store, &mut model, key, &request, now);
-                    prop_assert_eq!(stored, expected, "{:?} on {}", request, key);
-                }
-                Step::Sweep(max_items) => {
-                    let sweep = store.sweep(now, max_items);
-                    prop_assert!(sweep.expired + sweep.kept <= max_items);
-                    if sweep.complete {
-                        model.items.retain(|item| item.freed_by_ms > now.monotonic_ms);
-                        let held = store.stats().items;
-                        prop_assert!(held <= model.items.len() as u64);
-                        prop_assert!(held >= model.live(now) as u64);
-                        prop_assert_eq!(store.sweep(now, 0).complete, true);
-                    }
-                }
+fn the_store_does_what_the_model_does<S: TestStore>() {
+    let config = ProptestConfig {
+        cases: S::MODEL_CASES,
+        ..ProptestConfig::default()
+    };
+    let start_ms = prop_oneof![Just(0), 0u64..10_000, Just(10_000_000_000_000)];
+    let steps = prop::collection::vec(step(), 1..150);
+    proptest!(config, |(shards in 1usize..5, start_ms in start_ms, steps in steps)| {
+        play::<S>(shards, start_ms, steps)?;
+    });
+}
+
+fn play<S: TestStore>(shards: usize, start_ms: u64, steps: Vec<Step>) -> Result<(), TestCaseError> {
+    let store = S::build(&StoreOptions {
+        shards,
+        ..StoreOptions::new([9; 16])
+    });
+    let mut model = Model::default();
+    let mut now = Now {
+        unix_ms: start_ms,
+        local_ticks: 1_000_000,
+    };
+    for step in steps {
+        match step {
+            Step::Wait(ms) => {
+                now.unix_ms += ms;
+                now.local_ticks += ms * 10_000;
             }
-            for key in 0..KEYS {
-                prop_assert_eq!(store.inspect(&key_bytes(key), now), model.snapshot(key, now));
+            Step::Request(key, request) => {
+                let (stored, expected) = both(&store, &mut model, key, &request, now);
+                prop_assert_eq!(stored, expected, "{:?} on {}", request, key);
+            }
+            Step::Sweep(max_items) => {
+                let sweep = store.sweep(now, max_items);
+                prop_assert!(sweep.expired + sweep.kept <= max_items);
+                if sweep.complete {
+                    model.items.retain(|item| item.freed_by_ms > now.unix_ms);
+                    let held = store.stats().items;
+                    prop_assert!(held <= model.items.len() as u64);
+                    prop_assert!(held >= model.live(now) as u64);
+                    prop_assert_eq!(store.sweep(now, 0).complete, true);
+                }
             }
         }
-        drain(&store, now)?;
+        for key in 0..KEYS {
+            prop_assert_eq!(store.look(&key_bytes(key), now), model.snapshot(key, now));
+        }
     }
+    drain(&store, now)
+}
+
+/// Whoever keeps a second record of the items, told of every change, keeps the same items.
+#[test]
+fn what_is_told_of_changes_is_all_that_changes() {
+    let config = ProptestConfig {
+        cases: MemoryStore::MODEL_CASES,
+        ..ProptestConfig::default()
+    };
+    proptest!(config, |(steps in prop::collection::vec(step(), 1..150))| {
+        let store = MemoryStore::build(&StoreOptions::new([9; 16]));
+        let mut record: HashMap<Vec<u8>, (ItemMarks, Body)> = HashMap::new();
+        let mut now = Now { unix_ms: 0, local_ticks: 0 };
+        for step in steps {
+            match step {
+                Step::Wait(ms) => now.unix_ms += ms,
+                Step::Request(key, request) => note(&store, &mut record, key, &request, now)?,
+                Step::Sweep(max_items) => {
+                    store.sweep_observed(now, max_items, |key| {
+                        record.remove(key);
+                    });
+                }
+            }
+            for key in (0..KEYS).map(key_bytes) {
+                let held = store.inspect(&key, now).map(|item| {
+                    let (expires_ms, cookie, uninit) = (item.expires_ms, item.cookie, item.uninit);
+                    (ItemMarks { expires_ms, cookie, uninit }, item.body)
+                });
+                let live = |(marks, _): &&(ItemMarks, Body)| marks.expires_ms > now.unix_ms;
+                prop_assert_eq!(held.as_ref(), record.get(&key).filter(live));
+            }
+            prop_assert_eq!(record.len() as u64, store.stats().items);
+        }
+    });
+}
+
+fn note(
+    store: &MemoryStore,
+    record: &mut HashMap<Vec<u8>, (ItemMarks, Body)>,
+    key: usize,
+    request: &Request,
+    now: Now,
+) -> Result<(), TestCaseError> {
+    let right = record
+        .get(&key_bytes(key))
+        .map_or(1, |(marks, _)| marks.cookie);
+    let Ok(command) = request.command(right) else {
+        return Ok(());
+    };
+    let name = key_bytes(key);
+    let mut wrong = None;
+    let _ = store.apply_observed(&name, command, now, |change| match change {
+        ItemChange::Stored(item) => {
+            record.insert(name.clone(), (item.marks(), item.body().clone()));
+        }
+        ItemChange::Used { before, item } => match record.get_mut(&name) {
+            Some((marks, _)) if *marks == before => *marks = item.marks(),
+            known => wrong = Some(format!("{before:?} is told, {known:?} is known")),
+        },
+        ItemChange::Removed | ItemChange::Expired => {
+            record.remove(&name);
+        }
+    });
+    prop_assert_eq!(wrong, None);
+    Ok(())
 }
 
 /// A year later a complete sweep leaves nothing, and nothing is still accounted for.
-fn drain(store: &Store, now: Now) -> Result<(), TestCaseError> {
-    let end_ms = now.monotonic_ms + 525_600 * MINUTE_MS + Store::SWEEP_LAG_MS;
+fn drain<S: TestStore>(store: &S, now: Now) -> Result<(), TestCaseError> {
+    let end_ms = now.unix_ms + 525_600 * MINUTE_MS + MemoryStore::SWEEP_LAG_MS;
     let sweep = store.sweep(
         Now {
-            monotonic_ms: end_ms,
+            unix_ms: end_ms,
             ..now
         },
         usize::MAX,
@@ -117,84 +200,88 @@ fn drain(store: &Store, now: Now) -> Result<(), TestCaseError> {
     Ok(())
 }
 
-fn both(
-    store: &Store,
+fn both<S: TestStore>(
+    store: &S,
     model: &mut Model,
     key: usize,
     request: &Request,
     now: Now,
 ) -> (Outcome, Outcome) {
-    let right = model
-        .items
-        .iter()
-        .find(|item| item.key == key)
-        .map_or(1, |item| item.cookie);
-    let raw = |value: &Value| match value {
-        Value::Missing => None,
-        Value::Number(number) => Some(number.to_string()),
-        Value::Right => Some(right.to_string()),
-        Value::Text(text) => Some((*text).to_owned()),
-    };
-    let name = key_bytes(key);
-    match request {
-        Request::Get => (
-            store.apply(&name, Operation::Get, now),
-            model.get(key, false, now),
-        ),
-        Request::Acquire => (
-            store.apply(&name, Operation::Acquire, now),
-            model.get(key, true, now),
-        ),
-        Request::Touch => (
-            store.apply(&name, Operation::Touch, now),
-            model.touch(key, now),
-        ),
-        Request::Release(cookie) => {
-            let cookie = raw(cookie);
-            let operation = Operation::Release {
-                cookie: cookie.as_ref().map(String::as_bytes),
-            };
-            (
-                store.apply(&name, operation, now),
-                model.release(key, cookie.as_deref(), now),
-            )
-        }
-        Request::Remove(cookie) => {
-            let cookie = raw(cookie);
-            let operation = Operation::Remove {
-                cookie: cookie.as_ref().map(String::as_bytes),
-            };
-            (
-                store.apply(&name, operation, now),
-                model.remove(key, cookie.as_deref(), now),
-            )
-        }
+    let item = model.items.iter().find(|item| item.key == key);
+    let right = item.map_or(1, |item| item.cookie);
+    let stored = store.ask(&key_bytes(key), request.command(right), now);
+    let text = |value: &Value| value.text(right);
+    let expected = match request {
+        Request::Get => model.get(key, false, now),
+        Request::Acquire => model.get(key, true, now),
+        Request::Touch => model.touch(key, now),
+        Request::Release(cookie) => model.release(key, text(cookie).as_deref(), now),
+        Request::Remove(cookie) => model.remove(key, text(cookie).as_deref(), now),
         Request::Put {
             timeout,
             flags,
             cookie,
             body_bytes,
         } => {
-            let (timeout, flags, cookie) = (raw(timeout), raw(flags), raw(cookie));
-            let body = vec![*body_bytes as u8; *body_bytes];
-            let operation = Operation::Put {
-                timeout: timeout.as_ref().map(String::as_bytes),
-                extra_flags: flags.as_ref().map(String::as_bytes),
-                cookie: cookie.as_ref().map(String::as_bytes),
-                body: Body::from(body.clone()),
-            };
-            let stored = store.apply(&name, operation, now);
+            let (timeout, flags, cookie) = (text(timeout), text(flags), text(cookie));
             let headers = [timeout.as_deref(), flags.as_deref(), cookie.as_deref()];
-            (stored, model.put(key, headers, body, now))
+            model.put(key, headers, put_body(*body_bytes), now)
+        }
+    };
+    (stored, expected)
+}
+
+impl Value {
+    /// `right` is the cookie of the item.
+    fn text(&self, right: u32) -> Option<String> {
+        match self {
+            Self::Missing => None,
+            Self::Number(number) => Some(number.to_string()),
+            Self::Right => Some(right.to_string()),
+            Self::Text(text) => Some((*text).to_owned()),
         }
     }
+}
+
+impl Request {
+    fn command(&self, right: u32) -> Result<SessionCommand, BadHeader> {
+        let text = |value: &Value| value.text(right);
+        Ok(match self {
+            Self::Get => SessionCommand::Get,
+            Self::Acquire => SessionCommand::Acquire,
+            Self::Touch => SessionCommand::Touch,
+            Self::Release(cookie) => {
+                SessionCommand::release(text(cookie).as_ref().map(String::as_bytes))
+            }
+            Self::Remove(cookie) => {
+                SessionCommand::remove(text(cookie).as_ref().map(String::as_bytes))
+            }
+            Self::Put {
+                timeout,
+                flags,
+                cookie,
+                body_bytes,
+            } => {
+                let values = [timeout, flags, cookie].map(text);
+                let [timeout, flags, cookie] = values
+                    .each_ref()
+                    .map(|text| text.as_ref().map(String::as_bytes));
+                let body = Body::from(put_body(*body_bytes));
+                return SessionCommand::put(timeout, flags, cookie, body);
+            }
+        })
+    }
+}
+
+fn put_body(length: usize) -> Vec<u8> {
+    vec![length as u8; length]
 }
 
 impl Model {
     /// Protocol 5.4: expired is absent, and finding slides.
     fn find(&mut self, key: usize, now: Now) -> Option<usize> {
         self.items
-            .retain(|item| item.key != key || item.expires_ms > now.monotonic_ms);
+            .retain(|item| item.key != key || item.expires_ms > now.unix_ms);
         let index = self.items.iter().position(|item| item.key == key)?;
         self.items[index].slide(now);
         Some(index)
@@ -332,13 +419,13 @@ impl Model {
     fn live(&self, now: Now) -> usize {
         self.items
             .iter()
-            .filter(|item| item.expires_ms > now.monotonic_ms)
+            .filter(|item| item.expires_ms > now.unix_ms)
             .count()
     }
 
-    fn snapshot(&self, key: usize, now: Now) -> Option<Snapshot> {
-        let alive = |item: &&Item| item.key == key && item.expires_ms > now.monotonic_ms;
-        self.items.iter().find(alive).map(|item| Snapshot {
+    fn snapshot(&self, key: usize, now: Now) -> Option<ItemSnapshot> {
+        let alive = |item: &&Item| item.key == key && item.expires_ms > now.unix_ms;
+        self.items.iter().find(alive).map(|item| ItemSnapshot {
             timeout_minutes: item.minutes,
             cookie: item.cookie,
             locked: item.lock.is_some(),
@@ -351,8 +438,10 @@ impl Model {
 
 impl Item {
     fn slide(&mut self, now: Now) {
-        self.expires_ms = now.monotonic_ms + u64::from(self.minutes) * MINUTE_MS;
-        self.freed_by_ms = self.freed_by_ms.max(self.expires_ms + Store::SWEEP_LAG_MS);
+        self.expires_ms = now.unix_ms + u64::from(self.minutes) * MINUTE_MS;
+        self.freed_by_ms = self
+            .freed_by_ms
+            .max(self.expires_ms + MemoryStore::SWEEP_LAG_MS);
     }
 
     /// The cookie, if the item is unlocked or it is the lock's.
@@ -371,7 +460,7 @@ impl Item {
 
     fn locked(&self, now: Now) -> Outcome {
         let since = self.lock.unwrap_or(now);
-        let age_s = (now.monotonic_ms - since.monotonic_ms) / 1000;
+        let age_s = (now.unix_ms - since.unix_ms) / 1000;
         Outcome::Locked {
             lock_date_ticks: since.local_ticks,
             lock_age_s: age_s.min(31_535_999) as u32,

@@ -1,19 +1,25 @@
 //! The golden wire vectors and scenarios at store level: a tiny request reader and answer writer
-//! (protocol 2.2, 3 and 4) around `Store::apply`, compared byte for byte.
+//! (protocol 2.2, 3 and 4) around `SessionStore::apply`, compared byte for byte.
 
 #![expect(clippy::expect_used, reason = "a broken fixture must stop the test")]
 
 use serde_json::Value;
-use staterouter::store::{Body, Now, Operation, Outcome, Store, StoreOptions};
+use staterouter::store::{Body, Now, Outcome, SessionCommand, StoreOptions};
+
+use crate::stores::{Ask, TestStore, for_every_store};
+
+for_every_store! {
+    every_wire_vector_gives_its_answer_and_its_state,
+    every_scenario_gives_its_answers,
+}
 
 const LOCAL_TICKS: u64 = 638_000_000_000_000_000;
 
-#[test]
-fn every_wire_vector_gives_its_answer_and_its_state() {
+fn every_wire_vector_gives_its_answer_and_its_state<S: TestStore>() {
     let vectors = lines("wire.jsonl");
     assert_eq!(vectors.len(), 42);
     for vector in vectors {
-        let store = Store::new(&StoreOptions::new([1; 16]));
+        let store = S::build(&StoreOptions::new([1; 16]));
         let name = format!("vector {} {}", vector["n"], vector["name"]);
         for item in array(&vector["given"]) {
             put_into_state(&store, item);
@@ -35,15 +41,14 @@ fn every_wire_vector_gives_its_answer_and_its_state() {
     }
 }
 
-#[test]
-fn every_scenario_gives_its_answers() {
+fn every_scenario_gives_its_answers<S: TestStore>() {
     let target = text(&lines("targets.jsonl")[0]["raw"]);
     let other = target.replace("q3m1zt0xk4vdw2hn5sbyr0ac", "b5k2ye1tqz0mh3wdcx4nvs1g");
     assert_ne!(target, other);
     let scenarios = lines("scenarios.jsonl");
     assert_eq!(scenarios.len(), 6);
     for scenario in scenarios {
-        let store = Store::new(&StoreOptions::new([2; 16]));
+        let store = S::build(&StoreOptions::new([2; 16]));
         for (index, step) in array(&scenario["steps"]).iter().enumerate() {
             let request = text(&step["request"])
                 .replace("{T1}", &target)
@@ -56,35 +61,33 @@ fn every_scenario_gives_its_answers() {
 }
 
 /// Brings an item into a state with operations alone.
-fn put_into_state(store: &Store, item: &Value) {
+fn put_into_state<S: TestStore>(store: &S, item: &Value) {
     let key = bytes(&item["key"]);
     let timeout = item["timeout"].to_string();
     let flags: &[u8] = if item["uninit"] == true { b"1" } else { b"0" };
-    let put = Operation::Put {
-        timeout: Some(timeout.as_bytes()),
-        extra_flags: Some(flags),
-        cookie: Some(b"0"),
-        body: Body::from(bytes(&item["body"])),
-    };
-    let _ = store.apply(&key, put, now(0));
+    let put = SessionCommand::put(
+        Some(timeout.as_bytes()),
+        Some(flags),
+        Some(b"0"),
+        Body::from(bytes(&item["body"])),
+    );
+    let _ = store.ask(&key, put, now(0));
     let locks = item["cookie"].as_u64().expect("a cookie") - 1;
     for lock in 1..=locks {
-        let _ = store.apply(&key, Operation::Acquire, now(0));
+        let _ = store.ask(&key, SessionCommand::Acquire, now(0));
         if lock < locks || item["locked"] == false {
             let cookie = (lock + 1).to_string();
-            let _ = store.apply(
+            let _ = store.ask(
                 &key,
-                Operation::Release {
-                    cookie: Some(cookie.as_bytes()),
-                },
+                SessionCommand::release(Some(cookie.as_bytes())),
                 now(0),
             );
         }
     }
 }
 
-fn assert_state(store: &Store, item: &Value, name: &str, cookie: Option<u32>) {
-    let found = store.inspect(&bytes(&item["key"]), now(5000)).expect(name);
+fn assert_state<S: TestStore>(store: &S, item: &Value, name: &str, cookie: Option<u32>) {
+    let found = store.look(&bytes(&item["key"]), now(5000)).expect(name);
     assert_eq!(u64::from(found.timeout_minutes), item["timeout"], "{name}");
     match cookie {
         Some(cookie) => assert_eq!(found.cookie, cookie, "{name}"),
@@ -96,7 +99,7 @@ fn assert_state(store: &Store, item: &Value, name: &str, cookie: Option<u32>) {
 }
 
 /// Reads one request, applies it and writes the whole answer.
-fn answer(store: &Store, request: &[u8], now: Now) -> Vec<u8> {
+fn answer<S: TestStore>(store: &S, request: &[u8], now: Now) -> Vec<u8> {
     let end = request
         .windows(4)
         .position(|w| w == b"\r\n\r\n")
@@ -112,26 +115,26 @@ fn answer(store: &Store, request: &[u8], now: Now) -> Vec<u8> {
         .collect();
     let header = |name: &str| headers.iter().find(|h| h.0 == name).map(|h| h.1);
     let cookie = header("LockCookie");
-    let operation = match (
+    let command = match (
         method,
         header("Exclusive")
             .map(<[u8]>::to_ascii_lowercase)
             .as_deref(),
     ) {
-        ("GET", None) => Operation::Get,
-        ("GET", Some(b"acquire")) => Operation::Acquire,
-        ("GET", Some(b"release")) => Operation::Release { cookie },
-        ("PUT", None) => Operation::Put {
-            timeout: header("Timeout"),
-            extra_flags: header("ExtraFlags"),
+        ("GET", None) => Ok(SessionCommand::Get),
+        ("GET", Some(b"acquire")) => Ok(SessionCommand::Acquire),
+        ("GET", Some(b"release")) => Ok(SessionCommand::release(cookie)),
+        ("PUT", None) => SessionCommand::put(
+            header("Timeout"),
+            header("ExtraFlags"),
             cookie,
-            body: Body::from(&request[end + 4..]),
-        },
-        ("DELETE", None) => Operation::Remove { cookie },
-        ("HEAD", None) => Operation::Touch,
+            Body::from(&request[end + 4..]),
+        ),
+        ("DELETE", None) => Ok(SessionCommand::remove(cookie)),
+        ("HEAD", None) => Ok(SessionCommand::Touch),
         _ => return written("400 Bad Request", "", b""),
     };
-    render(&store.apply(&canonical_key(target), operation, now))
+    render(&store.ask(&canonical_key(target), command, now))
 }
 
 fn render(outcome: &Outcome) -> Vec<u8> {
@@ -165,7 +168,9 @@ fn render(outcome: &Outcome) -> Vec<u8> {
                 b"",
             )
         }
-        Outcome::Invalid(_) | Outcome::Refused => written("400 Bad Request", "", b""),
+        Outcome::Invalid(_) | Outcome::Refused(_) | Outcome::Unknown => {
+            written("400 Bad Request", "", b"")
+        }
     }
 }
 
@@ -232,7 +237,7 @@ fn canonical_key(target: &str) -> Vec<u8> {
 /// A time some milliseconds after the start of the test.
 fn now(ms: u64) -> Now {
     Now {
-        monotonic_ms: 1_000_000 + ms,
+        unix_ms: 1_000_000 + ms,
         local_ticks: LOCAL_TICKS + ms * 10_000,
     }
 }

@@ -1,7 +1,9 @@
 //! Servers, and messages on their way.
 
 use staterouter::handover::{NO_LOCK, Place, Seen};
-use staterouter::store::{Body, Now, Operation, Outcome, Store, StoreOptions};
+use staterouter::store::{
+    Body, ItemChange, MemoryStore, Now, Outcome, SessionCommand, StoreOptions,
+};
 
 use super::plan::{Class, SERVERS};
 use super::random::Random;
@@ -68,7 +70,7 @@ pub(crate) enum Power {
 /// One state server.
 #[derive(Debug)]
 pub(crate) struct Server {
-    store: Store,
+    store: MemoryStore,
     pub(crate) power: Power,
     /// What has arrived while it stood still.
     pub(crate) buffered: Vec<Message>,
@@ -79,7 +81,7 @@ impl Server {
         let mut options = StoreOptions::new([7; 16]);
         options.shards = 1;
         Self {
-            store: Store::new(&options),
+            store: MemoryStore::new(&options),
             power: Power::On,
             buffered: Vec::new(),
         }
@@ -127,22 +129,28 @@ impl Server {
             Op::Read | Op::Touch | Op::Acquire => {}
         }
         let cookie = Some(digits.as_bytes());
-        let put = |version: u64, extra_flags| Operation::Put {
-            timeout: Some(SESSION_TIMEOUT_MINUTES),
-            extra_flags: Some(extra_flags),
-            cookie,
-            body: Body::from(version.to_le_bytes().as_slice()),
+        let put = |version: u64, extra_flags| {
+            let body = Body::from(version.to_le_bytes().as_slice());
+            SessionCommand::put(
+                Some(SESSION_TIMEOUT_MINUTES),
+                Some(extra_flags),
+                cookie,
+                body,
+            )
         };
-        let operation = match op {
-            Op::Read => Operation::Get,
-            Op::Touch => Operation::Touch,
-            Op::Acquire => Operation::Acquire,
-            Op::Release(_) => Operation::Release { cookie },
+        let command = match op {
+            Op::Read => Ok(SessionCommand::Get),
+            Op::Touch => Ok(SessionCommand::Touch),
+            Op::Acquire => Ok(SessionCommand::Acquire),
+            Op::Release(_) => Ok(SessionCommand::release(cookie)),
             Op::Put { version, .. } => put(version, b"0".as_slice()),
             Op::Insert { version } => put(version, b"1".as_slice()),
-            Op::Remove(_) => Operation::Remove { cookie },
+            Op::Remove(_) => Ok(SessionCommand::remove(cookie)),
         };
-        Reply::new(&self.store.apply(key, operation, time(now_ms)))
+        let now = time(now_ms);
+        let observe = |_change: ItemChange<'_>| ();
+        let apply = |command| self.store.apply_observed(key, command, now, observe);
+        Reply::new(&command.map_or_else(Outcome::Invalid, apply))
     }
 }
 
@@ -175,7 +183,7 @@ impl Reply {
                 reply.counter = *cookie;
                 reply.age_s = u64::from(*lock_age_s);
             }
-            Outcome::Invalid(_) | Outcome::Refused => reply.status = 400,
+            Outcome::Invalid(_) | Outcome::Refused(_) | Outcome::Unknown => reply.status = 400,
         }
         reply
     }
@@ -203,7 +211,7 @@ fn version(body: &Body) -> u64 {
 
 fn time(now_ms: u64) -> Now {
     Now {
-        monotonic_ms: now_ms,
+        unix_ms: now_ms,
         local_ticks: 0,
     }
 }

@@ -1,55 +1,23 @@
-//! What can be asked of the store and what it answers.
+//! What a store answers, and what it changed.
 
 use super::body::Body;
-use super::values::BadHeader;
+use super::command::BadHeader;
+use super::item::{Item, ItemMarks};
 
 /// The time of a request, read once by the caller.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Now {
-    /// Milliseconds since an origin of the caller's choice that stays the same for the life of
-    /// the store. Must not run backwards by more than the skew between threads. Drives expiry
-    /// and lock ages.
-    pub monotonic_ms: u64,
+    /// Milliseconds since 1970-01-01 UTC, by a clock that is set once when the process starts and
+    /// from then on follows the monotonic one: it runs on through a restart, and a step of the
+    /// wall clock moves it at the next start only. Must not run backwards by more than the skew
+    /// between threads. Drives expiry and lock ages.
+    pub unix_ms: u64,
     /// 100 ns ticks since 0001-01-01 00:00 in local time: what `LockDate` reports (protocol 4).
     pub local_ticks: u64,
 }
 
-/// One request of the protocol, without its key (protocol 3).
-///
-/// Header values are the raw bytes of the request head, blanks around them removed; `None` means
-/// the header is missing. The store parses them, at the moment the protocol wants (5.2).
-#[derive(Debug)]
-pub enum Operation<'a> {
-    /// `GET`: shared read.
-    Get,
-    /// `GET` with `Exclusive: acquire`: read and lock.
-    Acquire,
-    /// `GET` with `Exclusive: release`: unlock.
-    Release {
-        /// `LockCookie`.
-        cookie: Option<&'a [u8]>,
-    },
-    /// `PUT`: store and unlock.
-    Put {
-        /// `Timeout`, minutes.
-        timeout: Option<&'a [u8]>,
-        /// `ExtraFlags`.
-        extra_flags: Option<&'a [u8]>,
-        /// `LockCookie`.
-        cookie: Option<&'a [u8]>,
-        /// The bytes to store; may be empty.
-        body: Body,
-    },
-    /// `DELETE`: remove.
-    Remove {
-        /// `LockCookie`.
-        cookie: Option<&'a [u8]>,
-    },
-    /// `HEAD`: keep the item alive.
-    Touch,
-}
-
-/// The answer to an [`Operation`]: just what the response head needs (protocol 4).
+/// The answer to a [`SessionCommand`](super::SessionCommand): just what the response head needs
+/// (protocol 4).
 #[must_use]
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Outcome {
@@ -84,9 +52,22 @@ pub enum Outcome {
     },
     /// 400: a header value is unusable.
     Invalid(BadHeader),
-    /// 400: a new item found no room in the memory budget (protocol 5.4). Worth a warning: the
-    /// operator has to act.
-    Refused,
+    /// 400: the store does not take this write. Worth a warning: the operator has to act.
+    Refused(Refusal),
+    /// No answer: the store cannot say what became of the command, which may have been carried
+    /// out. The connection is closed, because every status would claim to know (protocol 6).
+    Unknown,
+}
+
+/// Why a store does not take a write.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum Refusal {
+    /// A new item found no room in the memory budget (protocol 5.4).
+    #[error("memory limit reached: a new session was refused, live ones stay")]
+    MemoryFull,
+    /// What keeps the sessions takes no writes.
+    #[error("sessions cannot be stored now: a write was refused, reads go on")]
+    NotWritable,
 }
 
 impl Outcome {
@@ -97,9 +78,29 @@ impl Outcome {
     };
 }
 
+/// What a command or a sweep did to an item, told while no other command on its key can run: those
+/// who keep a second record of the items are told in the order of the changes.
+#[derive(Debug)]
+pub enum ItemChange<'a> {
+    /// A new item, or a new body for one that was there.
+    Stored(&'a Item),
+    /// The item was found and its body stays. Its expiry has moved; its lock, its counter and its
+    /// flag may have changed.
+    Used {
+        /// How it was.
+        before: ItemMarks,
+        /// How it is.
+        item: &'a Item,
+    },
+    /// A DELETE took it away.
+    Removed,
+    /// Its time was up.
+    Expired,
+}
+
 /// The state of one item, for inspection (protocol 5.1).
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Snapshot {
+pub struct ItemSnapshot {
     /// The sliding timeout, 1 to 525600 minutes.
     pub timeout_minutes: u32,
     /// The lock counter, 1 to 2147483647: the cookie of the current or latest lock.
@@ -110,6 +111,6 @@ pub struct Snapshot {
     pub uninit: bool,
     /// The stored bytes.
     pub body: Body,
-    /// [`Now::monotonic_ms`] at which the item expires unless something touches it.
+    /// [`Now::unix_ms`] at which the item expires unless something touches it.
     pub expires_ms: u64,
 }
