@@ -165,17 +165,20 @@ impl Timeout {
     }
 }
 
-/// Reads `ExtraFlags` and says whether the PUT is insert only; missing is 0 (protocol 3).
+/// Reads `ExtraFlags` and says whether the PUT is insert only; missing is 0, and so is -1, by which
+/// the stock server marks a header that is missing (protocol 3).
 fn insert_only(value: Option<&[u8]>) -> Result<bool, BadHeader> {
     let flags = match value {
-        None => 0,
+        None | Some(b"-1") => 0,
         Some(digits) => int32(digits).ok_or(BadHeader::ExtraFlags)?,
     };
     Ok(flags & INSERT_ONLY_BIT != 0)
 }
 
-/// A decimal number from 0 to `i32::MAX`. Signs, blanks and an empty text are no number.
-fn int32(digits: &[u8]) -> Option<u32> {
+/// A decimal number from 0 to `i32::MAX`, with or without a plus sign. Blanks, a text without digits
+/// and a minus sign are no number.
+fn int32(text: &[u8]) -> Option<u32> {
+    let digits = text.strip_prefix(b"+").unwrap_or(text);
     if digits.is_empty() {
         return None;
     }
@@ -242,9 +245,12 @@ mod tests {
     fn texts_that_are_no_int32_are_bad() {
         for bad in [
             "",
-            "-1",
+            "-2",
             "-4",
-            "+1",
+            "+",
+            "++1",
+            "+-1",
+            "+ 1",
             " 1",
             "1 ",
             "1.0",
@@ -259,10 +265,22 @@ mod tests {
         }
     }
 
+    #[test]
+    fn minus_one_is_no_flags_and_nothing_else() {
+        let minus_one = Some(&b"-1"[..]);
+        assert_eq!(insert_only(minus_one), Ok(false));
+        assert_eq!(Timeout::parse(minus_one), Err(BadHeader::Timeout));
+        assert_eq!(LockCookie::parse(minus_one), LockCookie::Unusable);
+    }
+
     proptest! {
         #[test]
-        fn every_int32_from_0_is_read_back(number in 0..=i32::MAX, zeros in 0usize..4) {
-            let text = format!("{}{number}", "0".repeat(zeros));
+        fn every_int32_from_0_is_read_back(
+            number in 0..=i32::MAX,
+            zeros in 0usize..4,
+            sign in "[+]?",
+        ) {
+            let text = format!("{sign}{}{number}", "0".repeat(zeros));
             prop_assert_eq!(
                 LockCookie::parse(Some(text.as_bytes())).number(),
                 Ok(u32::try_from(number).ok())
@@ -270,9 +288,10 @@ mod tests {
         }
 
         #[test]
-        fn any_bytes_are_read_as_the_standard_library_would(bytes in "[0-9]{1,12}|[ -~]{0,4}") {
-            let expected = bytes.bytes().all(|b| b.is_ascii_digit())
-                .then(|| bytes.parse::<i32>().ok()).flatten();
+        fn any_bytes_are_read_as_the_standard_library_would(
+            bytes in "[+-]?[0-9]{1,12}|[ -~]{0,4}",
+        ) {
+            let expected = bytes.parse::<i32>().ok().filter(|_| !bytes.starts_with('-'));
             prop_assert_eq!(
                 LockCookie::parse(Some(bytes.as_bytes())).number().ok().flatten(),
                 expected.and_then(|n| u32::try_from(n).ok())

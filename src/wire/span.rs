@@ -57,6 +57,11 @@ pub fn decimal(digits: &[u8]) -> Option<u64> {
     })
 }
 
+/// A number as state servers read it in a request: digits, with or without a plus sign.
+pub fn signed(text: &[u8]) -> Option<u64> {
+    decimal(text.strip_prefix(b"+").unwrap_or(text))
+}
+
 /// Digits of the largest number of 64 bits.
 const MAX_DIGITS: usize = 20;
 

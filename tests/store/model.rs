@@ -528,7 +528,7 @@ fn flags() -> impl Strategy<Value = Value> {
 fn unusable() -> impl Strategy<Value = Value> {
     prop_oneof![
         Just(Value::Text("")),
-        Just(Value::Text("-1")),
+        Just(Value::Text("-2")),
         Just(Value::Text("x")),
         Just(Value::Text("2147483648")),
     ]

@@ -353,7 +353,7 @@ fn a_bad_timeout_or_flag_is_noticed_before_the_item_is_looked_for<S: TestStore>(
         (Some("525601"), Some("x"), BadHeader::Timeout),
         (Some("-1"), None, BadHeader::Timeout),
         (Some(""), None, BadHeader::Timeout),
-        (Some("20"), Some("-1"), BadHeader::ExtraFlags),
+        (Some("20"), Some("-2"), BadHeader::ExtraFlags),
         (None, Some("2147483648"), BadHeader::ExtraFlags),
     ] {
         for before in [A, L(5)] {
