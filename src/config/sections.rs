@@ -55,7 +55,8 @@ pub(super) fn read_timeouts(map: &mut MapReader<'_, '_>) -> (Timeouts, Field<Dur
         backend_idle: duration(
             "backend_idle",
             "A pooled backend connection without a request is closed after this. Must lie below \
-             the idle limit of the state servers, or requests meet closed connections.",
+             the idle limit of the state servers: the stock one closes a connection after 10 s \
+             without traffic (its registry value SocketTimeout) and logs an error event each time.",
             default.backend_idle,
         ),
         accept_wait: duration(

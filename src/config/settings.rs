@@ -140,7 +140,7 @@ impl Default for Timeouts {
             answer: Duration::from_secs(8),
             client_idle: Duration::from_secs(60),
             client_stall: Duration::from_secs(10),
-            backend_idle: Duration::from_secs(15),
+            backend_idle: Duration::from_secs(5),
             accept_wait: Duration::from_secs(1),
             shutdown: Duration::from_secs(10),
         }
