@@ -86,11 +86,18 @@ fn answer_all(mut stream: TcpStream) {
         Content-Length: 0\r\n\r\n";
     const LOCKED: &[u8] = b"200 OK\r\nX-AspNet-Version: 4.0.30319\r\nLockCookie: 7\r\n\
         Timeout: 20\r\nCache-Control: private\r\nContent-Length: 0\r\n\r\n";
+    const ITEM: &[u8] = b"200 OK\r\nX-AspNet-Version: 4.0.30319\r\nTimeout: 20\r\n\
+        Cache-Control: private\r\nContent-Length: 0\r\n\r\n";
     let mut request = [0; 4096];
     // Nothing here is longer than a segment on loopback, so a read gets a whole request.
     while let Ok(1..) = stream.read(&mut request) {
         let is_acquire = request.windows(8).any(|part| part == b" acquire");
-        let sent = stream.write_all(if is_acquire { LOCKED } else { DONE });
+        let answer = match request.starts_with(b"GET ") {
+            true if is_acquire => LOCKED,
+            true => ITEM,
+            false => DONE,
+        };
+        let sent = stream.write_all(answer);
         request.fill(0);
         if sent.is_err() {
             return;

@@ -66,7 +66,7 @@ const MAY_NAME: &[(&str, &[&[&str]])] = &[
     ("memchr", &[&["wire", "route"]]),
     ("notify", &[&["control"]]),
     ("prometheus", &[&["metrics"]]),
-    ("rustix", &[&["app", "config", "control", "net"]]),
+    ("rustix", &[&["app", "control", "net"]]),
     ("serde", &[&["config", "control", "farm", "admin", "cli"]]),
     (
         "serde_json",

@@ -17,7 +17,6 @@ pub mod client;
 mod page;
 mod pages;
 mod peers;
-mod places;
 mod plan;
 mod query;
 mod refusals;

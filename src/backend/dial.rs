@@ -12,7 +12,8 @@ use super::ConnectError;
 use super::resolve::SLOW_LOOKUP;
 use crate::config::{BackendAddress, BackendHost};
 use crate::health::Failure;
-use crate::wire::{Parsed, ResponseHead, WireError};
+use crate::net;
+use crate::wire::{Parsed, ResponseHead, Unfit, WireError};
 
 /// A stock answer without an item has some 200 bytes.
 const MAX_HEAD_BYTES: usize = 4096;
@@ -32,9 +33,21 @@ pub enum AskError {
     /// The answer was not whole in time.
     #[error("no answer in time")]
     Late,
+    /// The backend took the connection and closed it without a byte.
+    #[error(
+        "the backend took the connection and closed it without an answer, as a state server does \
+         whose registry value AllowRemoteConnection is 0"
+    )]
+    ClosedAtOnce,
     /// What came cannot be an answer.
     #[error("garbage instead of an answer: {0}")]
-    Garbage(#[from] WireError),
+    Garbage(#[source] WireError),
+    /// What came is HTTP, and cannot be the answer of a state server.
+    #[error("a web server answered: {0}")]
+    WebServer(#[source] WireError),
+    /// What came is no answer to what was asked.
+    #[error("{0}")]
+    Unfit(#[from] Unfit),
 }
 
 /// The way to one server.
@@ -80,7 +93,7 @@ impl Dialer {
                 }
             }
         }
-        Err(ConnectError::Refused(refused))
+        Err(ConnectError::refused(refused))
     }
 
     async fn addresses(&mut self, due: Instant) -> Result<Vec<SocketAddr>, ConnectError> {
@@ -104,7 +117,7 @@ impl Dialer {
                         self.known = found;
                         return Ok(self.known.clone());
                     }
-                    Err(error) => ConnectError::Unresolved(error),
+                    Err(error) => ConnectError::unresolved(error),
                 }
             }
             Err(_elapsed) => ConnectError::TimedOut,
@@ -133,11 +146,18 @@ pub(super) async fn ask(
         stream.write_all(request).await.map_err(AskError::Broken)?;
         let mut bytes = Vec::new();
         loop {
-            let read = stream.read_buf(&mut bytes).await;
-            if read.map_err(AskError::Broken)? == 0 {
-                return Err(AskError::Closed);
+            match stream.read_buf(&mut bytes).await {
+                Ok(1..) => {}
+                // Closing with a request that was not read resets the connection.
+                Ok(0) | Err(_) if bytes.is_empty() => return Err(AskError::ClosedAtOnce),
+                Ok(0) => return Err(AskError::Closed),
+                Err(error) => return Err(AskError::Broken(error)),
             }
-            let parsed = ResponseHead::parse(&bytes, MAX_HEAD_BYTES, is_head)?;
+            let parsed = ResponseHead::parse(&bytes, MAX_HEAD_BYTES, is_head);
+            let parsed = parsed.map_err(|error| match bytes.starts_with(b"HTTP/") {
+                true => AskError::WebServer(error),
+                false => AskError::Garbage(error),
+            })?;
             if let Parsed::Complete(head) = parsed {
                 return Ok((head, bytes));
             }
@@ -152,10 +172,23 @@ impl AskError {
     pub fn failure(&self) -> Failure {
         match self {
             Self::Connect(error) => error.failure(),
+            Self::ClosedAtOnce => Failure::ClosedAtOnce,
+            Self::Broken(error) if net::is_shortage(error) => Failure::Shortage,
             Self::Closed | Self::Broken(_) => Failure::Broken,
             Self::Late => Failure::Late,
             Self::Garbage(_) => Failure::Garbage,
+            Self::WebServer(_) => Failure::WebServer,
+            Self::Unfit(unfit) => unfit_failure(*unfit),
         }
+    }
+}
+
+/// What an answer of no state server says about the backend.
+pub fn unfit_failure(unfit: Unfit) -> Failure {
+    match unfit {
+        Unfit::Status(_) => Failure::OtherStatus,
+        Unfit::Unversioned => Failure::NoVersion,
+        Unfit::NoLock | Unfit::Lock | Unfit::NoItem | Unfit::Body | Unfit::Two => Failure::Unfit,
     }
 }
 

@@ -13,7 +13,7 @@ pub mod probe;
 pub mod removal;
 mod resolve;
 
-pub use dial::{AskError, Dialer};
+pub use dial::{AskError, Dialer, unfit_failure};
 pub use pool::{ConnectError, Pool, PoolLimits};
 pub use probe::{ProbeError, Prober};
 pub use removal::{RemoveError, Remover};

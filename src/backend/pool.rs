@@ -9,7 +9,7 @@ use tokio::net::TcpStream;
 use super::resolve::Resolver;
 use crate::config::BackendAddress;
 use crate::health::Failure;
-use crate::net::{Conn, Deadline};
+use crate::net::{self, Conn, Deadline, Quiet};
 
 /// The backend could not be reached. No byte of a request has been sent.
 #[derive(Debug, thiserror::Error)]
@@ -20,17 +20,37 @@ pub enum ConnectError {
     /// The system or the backend refused.
     #[error("cannot connect: {0}")]
     Refused(#[source] io::Error),
+    /// The proxy itself has no port, file or buffer left for one more connection.
+    #[error("cannot connect, because this proxy is out of ports, open files or memory: {0}")]
+    Shortage(#[source] io::Error),
     /// Nobody answered in time.
     #[error("cannot connect in time")]
     TimedOut,
 }
 
 impl ConnectError {
+    /// The system or the backend refused a connection.
+    pub(super) fn refused(error: io::Error) -> Self {
+        match net::is_shortage(&error) {
+            true => Self::Shortage(error),
+            false => Self::Refused(error),
+        }
+    }
+
+    /// The name service gave no address.
+    pub(super) fn unresolved(error: io::Error) -> Self {
+        match net::is_shortage(&error) {
+            true => Self::Shortage(error),
+            false => Self::Unresolved(error),
+        }
+    }
+
     /// What it says about the backend.
     pub fn failure(&self) -> Failure {
         match self {
             Self::Unresolved(_) => Failure::Unresolved,
             Self::Refused(_) => Failure::Refused,
+            Self::Shortage(_) => Failure::Shortage,
             Self::TimedOut => Failure::ConnectTimedOut,
         }
     }
@@ -45,12 +65,28 @@ pub struct PoolLimits {
     pub max_idle_ms: u64,
 }
 
+/// How long a backend is distrusted that has sent an answer nobody has asked for, or one that does
+/// not fit, since it last did.
+const DISTRUST_MS: u64 = 60_000;
+
+/// How long a connection to such a backend stays unused after an answer, so that a second one shows.
+const QUARANTINE_MS: u64 = 300;
+
 /// The way to one backend. Idle connections are kept oldest first and taken newest first: that one
 /// is warm, and the others can grow old and be closed.
+///
+/// A backend, or something before it, that answers twice would have the second answer taken for the
+/// one to the next request on that connection. Once it was seen to, its connections rest after each
+/// answer before they are used again.
 #[derive(Debug)]
 pub struct Pool {
     resolver: Resolver,
     idle: RefCell<VecDeque<Idle>>,
+    /// Those that rest, the oldest first.
+    resting: RefCell<VecDeque<Idle>>,
+    distrusted_until_ms: Cell<u64>,
+    /// Idle connections on which something came that nobody has asked for, not yet asked for.
+    unasked: Cell<u64>,
     limits: Cell<PoolLimits>,
 }
 
@@ -65,7 +101,10 @@ impl Pool {
     pub fn new(address: BackendAddress, limits: PoolLimits) -> Self {
         Self {
             resolver: Resolver::new(address),
-            idle: RefCell::new(VecDeque::new()),
+            idle: RefCell::default(),
+            resting: RefCell::default(),
+            distrusted_until_ms: Cell::new(0),
+            unasked: Cell::new(0),
             limits: Cell::new(limits),
         }
     }
@@ -87,7 +126,7 @@ impl Pool {
                 }
             }
         }
-        Err(ConnectError::Refused(refused))
+        Err(ConnectError::refused(refused))
     }
 
     /// Changes the bounds of a pool in use.
@@ -98,46 +137,157 @@ impl Pool {
     /// Closes all idle connections.
     pub fn clear(&self) {
         self.idle.borrow_mut().clear();
+        self.resting.borrow_mut().clear();
     }
 
     /// The newest connection that is still good; dead ones found on the way are closed.
     pub fn take(&self) -> Option<Conn> {
         loop {
             let Idle { conn, .. } = self.idle.borrow_mut().pop_back()?;
-            if conn.is_quiet() {
-                return Some(conn);
+            match conn.quiet() {
+                Quiet::Yes => return Some(conn),
+                Quiet::Ended => {}
+                Quiet::Unasked => self.unasked.set(self.unasked.get() + 1),
             }
         }
     }
 
     /// Keeps a connection for the next request. It must have been answered completely.
     pub fn put(&self, conn: Conn, now_ms: u64) {
-        let mut idle = self.idle.borrow_mut();
-        if idle.len() < self.limits.get().max_idle {
-            idle.push_back(Idle {
+        let queue = match now_ms < self.distrusted_until_ms.get() {
+            false => &self.idle,
+            true => &self.resting,
+        };
+        let mut queue = queue.borrow_mut();
+        if queue.len() < self.limits.get().max_idle {
+            queue.push_back(Idle {
                 conn,
                 since_ms: now_ms,
             });
         }
     }
 
-    /// Closes what has been idle too long.
-    pub fn sweep(&self, now_ms: u64) {
+    /// The backend has sent an answer that nobody has asked for, or one that does not fit: from now
+    /// on each of its connections rests after an answer, those that are idle now as well.
+    pub fn distrust(&self, now_ms: u64) {
+        self.distrusted_until_ms.set(now_ms + DISTRUST_MS);
+        let mut resting = self.resting.borrow_mut();
+        let idle = self.idle.take().into_iter();
+        resting.extend(idle.map(|idle| Idle {
+            since_ms: now_ms,
+            ..idle
+        }));
+    }
+
+    /// Closes what has been idle too long, and lets connections that have rested long enough be used
+    /// again. Returns on how many something came since the last time that nobody has asked for.
+    pub fn sweep(&self, now_ms: u64) -> u64 {
+        self.end_rest(now_ms);
+        let unasked = self.unasked.take();
+        if unasked > 0 {
+            self.distrust(now_ms);
+        }
         let mut idle = self.idle.borrow_mut();
         let max_idle_ms = self.limits.get().max_idle_ms;
         let too_old = |idle: &Idle| now_ms.saturating_sub(idle.since_ms) >= max_idle_ms;
         while idle.front().is_some_and(too_old) {
             idle.pop_front();
         }
+        unasked
+    }
+
+    fn end_rest(&self, now_ms: u64) {
+        let mut resting = self.resting.borrow_mut();
+        let mut idle = self.idle.borrow_mut();
+        while resting
+            .front()
+            .is_some_and(|rests| now_ms.saturating_sub(rests.since_ms) >= QUARANTINE_MS)
+        {
+            let Some(rested) = resting.pop_front() else {
+                return;
+            };
+            match rested.conn.quiet() {
+                Quiet::Yes if idle.len() < self.limits.get().max_idle => idle.push_back(rested),
+                Quiet::Yes | Quiet::Ended => {}
+                Quiet::Unasked => self.unasked.set(self.unasked.get() + 1),
+            }
+        }
     }
 
     /// Number of idle connections.
     pub fn len(&self) -> usize {
-        self.idle.borrow().len()
+        self.idle.borrow().len() + self.resting.borrow().len()
     }
 
     /// Whether no connection is idle.
     pub fn is_empty(&self) -> bool {
         self.len() == 0
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::Write;
+    use std::net::TcpListener;
+
+    use tokio::net::TcpStream;
+
+    use super::*;
+
+    /// An idle connection, and its other end.
+    async fn connected() -> (Conn, std::net::TcpStream) {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let stream = TcpStream::connect(listener.local_addr().unwrap()).await;
+        (Conn::new(stream.unwrap()), listener.accept().unwrap().0)
+    }
+
+    fn pool() -> Pool {
+        let address = BackendAddress::parse("127.0.0.1:1").unwrap();
+        let limits = PoolLimits {
+            max_idle: 2,
+            max_idle_ms: 3_600_000,
+        };
+        Pool::new(address, limits)
+    }
+
+    #[tokio::test]
+    async fn connections_of_a_distrusted_backend_rest_before_they_are_used_again() {
+        let pool = pool();
+        let (before, _other) = connected().await;
+        pool.put(before, 0);
+        pool.distrust(100);
+        assert!(pool.take().is_none(), "used although it was idle already");
+        let (after, _another) = connected().await;
+        pool.put(after, 200);
+        assert_eq!(pool.sweep(100 + QUARANTINE_MS - 1), 0);
+        assert!(pool.take().is_none());
+        pool.sweep(100 + QUARANTINE_MS);
+        assert!(pool.take().is_some());
+        assert!(pool.take().is_none(), "the second has not rested yet");
+        pool.sweep(200 + QUARANTINE_MS);
+        assert!(pool.take().is_some());
+
+        let (trusted, _last) = connected().await;
+        pool.put(trusted, 100 + DISTRUST_MS);
+        assert!(pool.take().is_some(), "distrusted for ever");
+    }
+
+    #[tokio::test]
+    async fn a_stray_answer_ends_its_connection_and_the_trust_in_the_others() {
+        let pool = pool();
+        let (stray, mut other) = connected().await;
+        other.write_all(b"200 OK").unwrap();
+        while stray.quiet() == Quiet::Yes {
+            tokio::task::yield_now().await;
+        }
+        let (good, _another) = connected().await;
+        pool.put(good, 0);
+        pool.put(stray, 0);
+        assert!(pool.take().is_some(), "the good one lies below");
+        assert_eq!(pool.sweep(100), 1);
+        assert_eq!(pool.sweep(200), 0);
+        let (next, _last) = connected().await;
+        pool.put(next, 200);
+        assert!(pool.take().is_none());
     }
 }

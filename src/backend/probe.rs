@@ -7,7 +7,7 @@ use tokio::time::Instant;
 use super::dial::{AskError, Dialer, ask};
 use crate::config::BackendAddress;
 use crate::health::Failure;
-use crate::wire::{Operation, Request, encode_request};
+use crate::wire::{Operation, Request, ResponseHead, encode_request};
 
 /// A key that no session has, in stock spelling (protocol 2, 7): a web server that has taken the
 /// address refuses a target without a slash, where a state server finds nothing.
@@ -22,6 +22,18 @@ pub enum ProbeError {
     /// An answer that a state server does not give to a HEAD.
     #[error("status {0} instead of 200 or 404")]
     Status(u16),
+    /// A web server's answer.
+    #[error("a web server answered, with status {0}")]
+    WebServer(u16),
+    /// The answer of a proxy between web servers and clients.
+    #[error("an HTTP proxy or load balancer answered, with status {0}")]
+    HttpProxy(u16),
+    /// An answer without `X-AspNet-Version`.
+    #[error(
+        "status {0} without X-AspNet-Version: no state server, or one whose machine.config says \
+         enableVersionHeader=\"false\""
+    )]
+    NoVersion(u16),
 }
 
 /// The probes of one backend.
@@ -64,11 +76,8 @@ impl Prober {
     pub async fn probe(&mut self) -> Result<(), ProbeError> {
         let due = Instant::now() + self.timeout;
         let mut stream = self.dialer.connect(due).await.map_err(AskError::Connect)?;
-        let (answer, _) = ask(&mut stream, &self.request, due, true).await?;
-        match answer.status {
-            200 | 404 => Ok(()),
-            other => Err(ProbeError::Status(other)),
-        }
+        let (answer, bytes) = ask(&mut stream, &self.request, due, true).await?;
+        judge(&answer, &bytes[..answer.head_bytes])
     }
 }
 
@@ -77,7 +86,37 @@ impl ProbeError {
     pub fn failure(&self) -> Failure {
         match self {
             Self::Ask(error) => error.failure(),
-            Self::Status(_) => Failure::Garbage,
+            Self::Status(_) => Failure::OtherStatus,
+            Self::WebServer(_) => Failure::WebServer,
+            Self::HttpProxy(_) => Failure::HttpProxy,
+            Self::NoVersion(_) => Failure::NoVersion,
         }
+    }
+}
+
+/// Whether a state server has answered, and what else has if none did. Only a state server's answer
+/// has `X-AspNet-Version` beside a status that means something here.
+fn judge(answer: &ResponseHead, head: &[u8]) -> Result<(), ProbeError> {
+    let status = answer.status;
+    if answer.has_version {
+        return match status {
+            200 | 404 => Ok(()),
+            other => Err(ProbeError::Status(other)),
+        };
+    }
+    let has_header = |name: &str| {
+        let mut lines = head.split(|&byte| byte == b'\n');
+        lines.any(|line| {
+            let start = line.get(..name.len());
+            start.is_some_and(|start| start.eq_ignore_ascii_case(name.as_bytes()))
+        })
+    };
+    let is_http = head.starts_with(b"HTTP/");
+    if has_header("Via:") || is_http && matches!(status, 407 | 502..=504) {
+        Err(ProbeError::HttpProxy(status))
+    } else if is_http || has_header("Server:") {
+        Err(ProbeError::WebServer(status))
+    } else {
+        Err(ProbeError::NoVersion(status))
     }
 }

@@ -8,7 +8,7 @@ use tokio::time::Instant;
 use super::dial::{AskError, Dialer, ask};
 use crate::config::BackendAddress;
 use crate::handover::NO_LOCK;
-use crate::wire::{self, Operation, Request, ResponseHead, encode_request};
+use crate::wire::{self, Operation, Request, ResponseHead, Unfit, encode_request};
 
 /// How often a lock is asked for that somebody else opens and takes in between.
 const MAX_LOCKS: usize = 4;
@@ -99,6 +99,10 @@ impl Remover {
         due: Instant,
     ) -> Result<(ResponseHead, Vec<u8>), AskError> {
         let (answer, bytes) = ask(&mut stream, request, due, false).await?;
+        answer.fits(Operation::Remove)?;
+        if answer.is_one_of_two(&bytes) {
+            return Err(Unfit::Two.into());
+        }
         // Nothing may lie behind the answer: it would pass for the answer to the next request.
         if answer.body_bytes == 0 && bytes.len() == answer.head_bytes {
             self.idle = Some(stream);

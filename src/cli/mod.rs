@@ -89,5 +89,5 @@ pub fn run() -> ExitCode {
         Command::Backend(args) => backend::run(&args),
         Command::Bench(args) => bench::run(&args),
     };
-    output::end(exit).into()
+    exit.into()
 }

@@ -34,6 +34,8 @@ pub(super) fn diagnose(status: &Status, history: &History) -> Vec<Finding> {
     found.extend(used.filter_map(backend));
     found.extend(slots(status));
     found.extend(failures(status.now_ms, history));
+    found.extend(answers(status, history));
+    found.extend(shortage(status.now_ms, history));
     found.extend(reload(status));
     let version = status.map_version;
     found.extend(status.peers.iter().flat_map(|peer| proxy(peer, version)));
@@ -127,6 +129,27 @@ fn moving(status: &Status) -> Option<Finding> {
 fn failures(now_ms: u64, history: &History) -> Option<Finding> {
     let (failed, requests) = history.failed_since(now_ms.saturating_sub(RECENT_MS));
     (failed > 0).then(|| Finding::requests_failed(failed, requests))
+}
+
+fn shortage(now_ms: u64, history: &History) -> Option<Finding> {
+    let count = history.shortages_since(now_ms.saturating_sub(RECENT_MS));
+    (count > 0).then(|| Finding::proxy_shortage(count))
+}
+
+/// What backends answered lately instead of what they were asked for.
+fn answers(status: &Status, history: &History) -> Vec<Finding> {
+    let since_ms = status.now_ms.saturating_sub(RECENT_MS);
+    let mut found = Vec::new();
+    for backend in &status.backends {
+        let (refused, unfit) = history.refused_and_unfit_since(backend.id, since_ms);
+        if refused > 0 {
+            found.push(Finding::backend_refuses(&backend.name, refused));
+        }
+        if unfit > 0 {
+            found.push(Finding::answers_unfit(&backend.name, unfit));
+        }
+    }
+    found
 }
 
 fn reload(status: &Status) -> Option<Finding> {

@@ -5,7 +5,6 @@ use std::collections::HashMap;
 
 use serde::{Deserialize, Serialize};
 
-use super::pulse::Stuck;
 use crate::metrics::PoolFinding;
 use crate::route::SLOT_COUNT;
 
@@ -74,21 +73,25 @@ macro_rules! codes {
 codes! {
     /// The control thread has ended.
     ControlStopped "control_stopped" Critical;
-    /// The control thread hangs.
-    ControlStuck "control_stuck" Critical;
     /// No backend is up.
     NoBackend "no_backend" Critical;
     /// Requests are refused because a backend is down and no other stands in for it yet.
     RequestsRefused "requests_refused" Critical;
+    /// This machine has no port, open file or memory left for connections to backends.
+    ProxyShortage "proxy_shortage" Critical;
     /// A backend is down.
     BackendDown "backend_down" Critical;
     /// The capacity of a backend is used up.
     BackendFull "backend_full" Critical;
+    /// A backend refuses writes.
+    BackendRefuses "backend_refuses" Critical;
 
     /// Other backends stand in for one that failed.
     FailedOver "failed_over" Warning;
     /// A backend has returned, and what only it has is refused until every proxy knows.
     Returning "returning" Warning;
+    /// A backend, or something before it, gives answers that no state server gives.
+    AnswersUnfit "answers_unfit" Warning;
     /// A backend failed lately.
     BackendSuspect "backend_suspect" Warning;
     /// A backend is nearly full, or will be within the hour.
@@ -120,10 +123,7 @@ impl Code {
     /// Whether a proxy with such a finding can serve nobody: a balancer has to go around it.
     #[must_use]
     pub const fn keeps_from_serving(self) -> bool {
-        matches!(
-            self,
-            Self::ControlStopped | Self::ControlStuck | Self::NoBackend
-        )
+        matches!(self, Self::ControlStopped | Self::NoBackend)
     }
 }
 
@@ -160,16 +160,6 @@ impl Finding {
         )
     }
 
-    /// The control thread of this proxy hangs.
-    pub fn control_stuck(stuck: Stuck) -> Self {
-        Self::new(
-            Code::ControlStuck,
-            format!("control is {stuck}: this proxy does not watch its backends meanwhile"),
-            "Users are served as before until a backend fails or sessions move.",
-            "Look at the disk of the state file. If control does not go on, restart this proxy.",
-        )
-    }
-
     /// None of the backends is up.
     pub fn no_backend() -> Self {
         Self::new(
@@ -196,6 +186,22 @@ impl Finding {
             ),
         )
         .about(backend)
+    }
+
+    /// This machine had nothing left for so many connections to backends.
+    pub fn proxy_shortage(count: u64) -> Self {
+        Self::new(
+            Code::ProxyShortage,
+            format!(
+                "this proxy has no port, open file or memory left: {count} connections to backends \
+                 could not be opened in the last minute"
+            ),
+            "Pages that need a new connection are error pages. The backends may be well: nothing is \
+             concluded about them.",
+            "The log names the cause. Raise LimitNOFILE= in the unit, widen \
+             net.ipv4.ip_local_port_range, or stop what takes the ports of this machine; uploads that \
+             web servers break off leave a port in use for a minute each.",
+        )
     }
 
     /// A backend does not answer.
@@ -226,6 +232,19 @@ impl Finding {
         .about(backend)
     }
 
+    /// A backend answers writes and acquires with 400.
+    pub fn backend_refuses(backend: &str, count: u64) -> Self {
+        Self::new(
+            Code::BackendRefuses,
+            format!("{backend} refused {count} writes and reads that lock in the last minute"),
+            "Each of them is an error page. A session whose write is refused stays locked for up to \
+             110 s.",
+            "It is full, or its limit on one session is lower than the web farm needs: its log says \
+             which. Add a backend, give this one less weight, or raise the limit.",
+        )
+        .about(backend)
+    }
+
     /// Sessions of `backend` are served by `stand_ins`.
     pub fn failed_over(backend: &str, slots: usize, stand_ins: &[&str]) -> Self {
         let sessions = sessions(slots);
@@ -252,6 +271,24 @@ impl Finding {
              that it is back.",
             "Wait. If it lasts longer than a minute, look for a proxy that does not answer, and for \
              pending deletes that cannot be delivered.",
+        )
+        .about(backend)
+    }
+
+    /// A backend, or something before it, gave answers that no state server gives.
+    pub fn answers_unfit(backend: &str, count: u64) -> Self {
+        Self::new(
+            Code::AnswersUnfit,
+            format!(
+                "{backend} gave {count} answers in the last minute that no state server gives to what \
+                 was asked"
+            ),
+            "Each of them is an error page instead of a lost session or another user's. If answers \
+             are repeated on the way, single ones may still reach the wrong page.",
+            format!(
+                "The log says what they were. Look at the address of {backend} and at what stands \
+                 between it and this proxy: a load balancer, a web server, a device that repeats data."
+            ),
         )
         .about(backend)
     }

@@ -55,8 +55,10 @@ pub struct Sample {
     pub span_ms: u64,
     /// Requests of clients that ended, whichever backend they were for, if any.
     pub requests: u64,
-    /// Those of them that got no whole answer.
+    /// Those of them that got no whole answer, or a 400.
     pub failed: u64,
+    /// Connections that this machine had no port, file or buffer left for.
+    pub shortages: u64,
     /// Half of the answers of all backends came within this time.
     pub p50_us: Option<u64>,
     /// 99 of 100 did.
@@ -72,8 +74,12 @@ pub struct BackendSample {
     pub id: u8,
     /// Requests of clients that it answered or failed to.
     pub requests: u64,
-    /// Those of them that got no whole answer.
+    /// Those of them that got no whole answer, or a 400.
     pub failed: u64,
+    /// Writes and acquires that it refused with a 400.
+    pub refused: u64,
+    /// Answers that no state server gives to what was asked.
+    pub unfit: u64,
     /// Half of its answers came within this time.
     pub p50_us: Option<u64>,
     /// 99 of 100 did.
@@ -124,11 +130,30 @@ pub enum EventLevel {
 impl History {
     /// Requests that failed in the samples that came after `since_ms`, and all of these.
     pub fn failed_since(&self, since_ms: u64) -> (u64, u64) {
-        let samples = self.samples.iter().rev();
-        let recent = samples.take_while(|sample| sample.at_ms > since_ms);
-        recent.fold((0, 0), |(failed, requests), sample| {
-            (failed + sample.failed, requests + sample.requests)
+        self.since(since_ms)
+            .fold((0, 0), |(failed, requests), sample| {
+                (failed + sample.failed, requests + sample.requests)
+            })
+    }
+
+    /// How many connections this machine had nothing left for since then.
+    pub fn shortages_since(&self, since_ms: u64) -> u64 {
+        self.since(since_ms).map(|sample| sample.shortages).sum()
+    }
+
+    /// The writes and acquires that the backend with this id refused since then, and its answers that
+    /// did not fit.
+    pub fn refused_and_unfit_since(&self, id: u8, since_ms: u64) -> (u64, u64) {
+        let samples = self.since(since_ms).flat_map(|sample| &sample.backends);
+        let of_backend = samples.filter(|sample| sample.id == id);
+        of_backend.fold((0, 0), |(refused, unfit), sample| {
+            (refused + sample.refused, unfit + sample.unfit)
         })
+    }
+
+    fn since(&self, since_ms: u64) -> impl Iterator<Item = &Arc<Sample>> {
+        let samples = self.samples.iter().rev();
+        samples.take_while(move |sample| sample.at_ms > since_ms)
     }
 
     /// Everything that there is, of samples only those that came after `since_ms`.
@@ -162,6 +187,9 @@ struct Known {
 struct Counted {
     requests: u64,
     failed: u64,
+    refused: u64,
+    unfit: u64,
+    shortages: u64,
     durations: Durations,
 }
 
@@ -197,7 +225,7 @@ impl Recorder {
         let mut total = Counted {
             requests: unplaced.0.saturating_sub(self.unplaced.0),
             failed: unplaced.1.saturating_sub(self.unplaced.1),
-            durations: Durations::default(),
+            ..Counted::default()
         };
         let mut known = Vec::new();
         let mut samples = Vec::new();
@@ -218,6 +246,7 @@ impl Recorder {
             span_ms,
             requests: total.requests,
             failed: total.failed,
+            shortages: total.shortages,
             p50_us,
             p99_us,
             backends: samples,
@@ -294,6 +323,9 @@ impl Counted {
         Self {
             requests: metrics.sum(|shard| shard.requests.total()),
             failed: metrics.sum(|shard| shard.requests.failed()),
+            refused: metrics.refused(),
+            unfit: metrics.sum(|shard| shard.unfit.get()),
+            shortages: metrics.shortages(),
             durations: metrics.durations(),
         }
     }
@@ -305,6 +337,9 @@ impl Counted {
         Self {
             requests: self.requests.saturating_sub(before.requests),
             failed: self.failed.saturating_sub(before.failed),
+            refused: self.refused.saturating_sub(before.refused),
+            unfit: self.unfit.saturating_sub(before.unfit),
+            shortages: self.shortages.saturating_sub(before.shortages),
             durations: self.durations.since(&before.durations),
         }
     }
@@ -312,6 +347,7 @@ impl Counted {
     fn add(&mut self, other: &Self) {
         self.requests += other.requests;
         self.failed += other.failed;
+        self.shortages += other.shortages;
         self.durations.merge(&other.durations);
     }
 
@@ -325,6 +361,8 @@ impl Counted {
             id: place.id(),
             requests: self.requests,
             failed: self.failed,
+            refused: self.refused,
+            unfit: self.unfit,
             p50_us,
             p99_us,
         }

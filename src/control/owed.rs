@@ -11,13 +11,10 @@ use std::fs::{self, File, Metadata, OpenOptions};
 use std::io::{self, Write};
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
-use super::file_thread::FileThread;
 use super::state_file::replace;
-use crate::config::{open_regular, read_regular};
 use crate::handover::Place;
 
 /// Most removals that are owed at a time; more are refused.
@@ -30,11 +27,10 @@ const MAX_FILE_BYTES: u64 = 64 << 20;
 #[derive(Debug)]
 pub struct Owed {
     path: PathBuf,
-    thread: FileThread,
-    journal: Arc<File>,
+    journal: File,
     journal_bytes: u64,
-    /// A write has failed half-way and could not be undone, may still be going on, or `journal` is
-    /// no longer the file at `path`: nothing can be appended before it has been written anew.
+    /// A write has failed half-way and could not be undone, or `journal` is no longer the file at
+    /// `path`: nothing can be appended before it has been written anew.
     is_torn: bool,
     debts: Debts,
     count: usize,
@@ -108,13 +104,11 @@ impl Owed {
         path: &Path,
         name_of: impl Fn(Place) -> Option<&'m str>,
     ) -> Result<Self, OwedError> {
-        let failed = |problem| write_error(path, problem);
         let debts = read(path, name_of)?;
-        let journal = open(path).map_err(failed)?;
+        let journal = open(path).map_err(|problem| write_error(path, problem))?;
         let mut owed = Self {
             path: path.to_owned(),
-            thread: FileThread::start("journal").map_err(failed)?,
-            journal: Arc::new(journal),
+            journal,
             journal_bytes: 0,
             is_torn: false,
             count: debts.values().map(|debt| debt.targets.len()).sum(),
@@ -147,16 +141,9 @@ impl Owed {
         if self.count >= MAX_OWED || bytes > MAX_FILE_BYTES {
             return Err(OwedError::Full);
         }
-        let (journal, whole_bytes) = (Arc::clone(&self.journal), self.journal_bytes);
-        let written = self.thread.run(move || {
-            let written = (&*journal).write_all(&line);
+        if let Err(problem) = self.journal.write_all(&line) {
             // The next line must not begin where this one broke off.
-            written.map_err(|problem| (problem, journal.set_len(whole_bytes).is_err()))
-        });
-        // One that the disk has not answered for may come after the next.
-        let written = written.unwrap_or_else(|late| Err((late, true)));
-        if let Err((problem, is_torn)) = written {
-            self.is_torn = is_torn;
+            self.is_torn = self.journal.set_len(self.journal_bytes).is_err();
             return Err(self.write_error(problem));
         }
         self.journal_bytes = bytes;
@@ -236,25 +223,22 @@ impl Owed {
                 bytes.extend(line.map_err(|problem| self.write_error(problem))?);
             }
         }
-        let journal_bytes = bytes.len() as u64;
-        let (path, journal) = (self.path.clone(), Arc::clone(&self.journal));
-        let written = self.thread.run(move || {
-            let written = replace(&path, &bytes).and_then(|()| open(&path));
-            // What failed after the renaming leaves us a file that nobody will read again.
-            written.map_err(|problem| (problem, !is_in_place(&path, &journal)))
-        });
-        match written.unwrap_or_else(|late| Err((late, true))) {
-            Ok(journal) => {
-                self.journal = Arc::new(journal);
-                self.journal_bytes = journal_bytes;
-                self.is_torn = false;
-                Ok(())
-            }
-            Err((problem, is_torn)) => {
-                self.is_torn |= is_torn;
-                Err(self.write_error(problem))
-            }
-        }
+        let written = replace(&self.path, &bytes).and_then(|()| open(&self.path));
+        let written = written.map_err(|problem| self.write_error(problem));
+        // What failed after the renaming leaves us a file that nobody will read again.
+        self.is_torn |= written.is_err() && !self.is_in_place();
+        self.journal = written?;
+        self.journal_bytes = bytes.len() as u64;
+        self.is_torn = false;
+        Ok(())
+    }
+
+    /// Whether the journal is still the file that is read after a restart.
+    fn is_in_place(&self) -> bool {
+        let id = |found: Metadata| (found.dev(), found.ino());
+        let in_place = fs::metadata(&self.path).map(id);
+        let ours = self.journal.metadata().map(id);
+        matches!((in_place, ours), (Ok(in_place), Ok(ours)) if in_place == ours)
     }
 
     fn write_error(&self, problem: io::Error) -> OwedError {
@@ -271,14 +255,6 @@ impl Debt {
     }
 }
 
-/// Whether the journal is still the file that is read after a restart.
-fn is_in_place(path: &Path, journal: &File) -> bool {
-    let id = |found: Metadata| (found.dev(), found.ino());
-    let in_place = fs::metadata(path).map(id);
-    let ours = journal.metadata().map(id);
-    matches!((in_place, ours), (Ok(in_place), Ok(ours)) if in_place == ours)
-}
-
 fn write_error(path: &Path, problem: io::Error) -> OwedError {
     OwedError::Write {
         path: path.to_owned(),
@@ -288,7 +264,7 @@ fn write_error(path: &Path, problem: io::Error) -> OwedError {
 
 fn open(path: &Path) -> io::Result<File> {
     let mut options = OpenOptions::new();
-    open_regular(path, options.append(true).create(true).mode(0o600))
+    options.append(true).create(true).mode(0o600).open(path)
 }
 
 fn read<'m>(path: &Path, name_of: impl Fn(Place) -> Option<&'m str>) -> Result<Debts, OwedError> {
@@ -297,11 +273,11 @@ fn read<'m>(path: &Path, name_of: impl Fn(Place) -> Option<&'m str>) -> Result<D
         problem,
     };
     let mut debts = Debts::new();
-    let bytes = match read_regular(path, MAX_FILE_BYTES) {
-        Ok(bytes) if bytes.len() as u64 > MAX_FILE_BYTES => {
+    let bytes = match fs::metadata(path) {
+        Ok(found) if found.len() > MAX_FILE_BYTES => {
             return Err(failed(io::ErrorKind::FileTooLarge.into()));
         }
-        Ok(bytes) => bytes,
+        Ok(_) => fs::read(path).map_err(failed)?,
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(debts),
         Err(error) => return Err(failed(error)),
     };

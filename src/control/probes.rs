@@ -12,6 +12,7 @@ use crate::backend::Prober;
 use crate::config::{BackendAddress, HealthConfig};
 use crate::handover::Place;
 use crate::health::{self, Failure};
+use crate::log::LogLimit;
 
 /// Results that wait for control at most; a task with one more waits itself.
 const MAX_RESULTS: usize = 256;
@@ -34,6 +35,8 @@ pub struct Probes {
     tasks: JoinSet<()>,
     running: HashMap<(Place, BackendAddress), Running>,
     results: mpsc::Sender<ProbeResult>,
+    /// Lines about probes that this machine had nothing left for.
+    shortages: LogLimit,
 }
 
 /// One of the tasks.
@@ -58,6 +61,7 @@ impl Probes {
             tasks: JoinSet::new(),
             running: HashMap::new(),
             results,
+            shortages: LogLimit::default(),
         };
         (probes, received)
     }
@@ -99,6 +103,18 @@ impl Probes {
         Running {
             task: self.tasks.spawn(ask),
             is_suspect,
+        }
+    }
+
+    /// Logs that this machine had nothing left for a probe of `backend`.
+    pub(super) fn complain(&self, backend: &str, now_ms: u64) {
+        if let Some(suppressed) = self.shortages.allow(now_ms) {
+            let reason = Failure::Shortage;
+            tracing::warn!(
+                backend,
+                suppressed,
+                "cannot probe: {reason}; what is known of the backend stays"
+            );
         }
     }
 
@@ -207,7 +223,8 @@ mod tests {
     #[test]
     fn every_backend_is_asked_again_and_again() {
         run(async {
-            let good = answering(b"404 Not Found\r\nContent-Length: 0\r\n\r\n");
+            let good =
+                answering(b"404 Not Found\r\nX-AspNet-Version: 4.0\r\nContent-Length: 0\r\n\r\n");
             let bad = answering(b"SSH-2.0\r\n\r\n");
             let (mut probes, mut results) = Probes::new(&CONFIG);
             probes.follow(&CONFIG, [(place(1), good.clone()), (place(2), bad.clone())]);
@@ -227,7 +244,7 @@ mod tests {
     #[test]
     fn a_backend_that_left_or_moved_is_not_asked_there_any_more() {
         run(async {
-            let answer = b"404 Not Found\r\nContent-Length: 0\r\n\r\n";
+            let answer = b"404 Not Found\r\nX-AspNet-Version: 4.0\r\nContent-Length: 0\r\n\r\n";
             let (stays, leaves, moves, moved) = (
                 answering(answer),
                 answering(answer),
@@ -325,7 +342,8 @@ mod tests {
     #[test]
     fn other_times_hold_for_tasks_that_run() {
         run(async {
-            let address = answering(b"404 Not Found\r\nContent-Length: 0\r\n\r\n");
+            let address =
+                answering(b"404 Not Found\r\nX-AspNet-Version: 4.0\r\nContent-Length: 0\r\n\r\n");
             let slow = HealthConfig {
                 interval: Duration::from_secs(3600),
                 ..CONFIG

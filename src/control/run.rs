@@ -3,9 +3,11 @@
 //! Every step is tried on a copy of the engine. It counts once it is on disk, and only then the
 //! data path and the peers see it.
 
+use std::future::pending;
 use std::io;
+use std::path::PathBuf;
 use std::ptr;
-use std::sync::{Arc, mpsc as blocking};
+use std::sync::Arc;
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
@@ -16,7 +18,7 @@ use super::accounting::Accounting;
 use super::burst::Bursts;
 use super::clock::Clock;
 use super::engine::{Engine, Notice};
-use super::files::{FileReader, FilesRead};
+use super::files::Files;
 use super::finding::{Finding, Findings};
 use super::handle::{Command, PeerNews, Published};
 use super::history::{Event, EventKind, EventLevel, Recorder};
@@ -24,17 +26,16 @@ use super::owed::Owed;
 use super::peer::{self, PeerReportError};
 use super::peers::{FirstMeeting, Peers, Said, is_old};
 use super::probes::{ProbeResult, Probes};
-use super::pulse::Pulse;
 use super::replay::{ReplayEvent, Replayed, Replays};
-use super::state_file::StateFileError;
+use super::state_file::{self, StateFileError};
 use super::state_lock::StateLock;
-use super::state_writer::StateWriter;
 use super::status::LastReload;
 use super::view::{About, Known, Reasons};
+use super::watch::Watcher;
 use crate::backend::RemoveError;
 use crate::config::LogLevel;
 use crate::handover::{Place, SlotState};
-use crate::health::{Change, Verdict};
+use crate::health::{Change, Failure, Verdict};
 use crate::log::{LevelHandle, LogLimit};
 use crate::metrics::{Metrics, Reloads};
 use crate::proxy::{self, Feedback, Report, SharedSnapshot};
@@ -45,9 +46,6 @@ const TICK: Duration = Duration::from_millis(250);
 /// How often it is said again that the state file cannot be written.
 const REPEAT_MS: u64 = 60_000;
 
-/// How long the end of the program waits for control. What is in force is on disk at any time.
-const STOP_PATIENCE: Duration = Duration::from_secs(2);
-
 /// Threads for what cannot wait without one: looking up the names of backends.
 const MAX_BLOCKING_THREADS: usize = 8;
 
@@ -55,12 +53,11 @@ const MAX_BLOCKING_THREADS: usize = 8;
 #[derive(Debug)]
 pub struct Control {
     pub(super) clock: Clock,
-    pub(super) pulse: Pulse,
     pub(super) about: About,
     pub(super) engine: Engine,
     /// The slots of the engine as they are on disk, for the peers.
     pub(super) in_force: Arc<[SlotState]>,
-    pub(super) state: StateWriter,
+    pub(super) state_file: PathBuf,
     /// As long as this may write it.
     pub(super) _state_lock: StateLock,
     pub(super) owed: Owed,
@@ -70,7 +67,7 @@ pub struct Control {
     pub(super) feedback: Arc<Feedback>,
     pub(super) published: watch::Sender<Arc<Published>>,
     /// `None` when there are no files to read again.
-    pub(super) files: Option<FileReader>,
+    pub(super) files: Option<Files>,
     pub(super) level: Option<LevelHandle>,
     pub(super) peers: Peers,
     /// `None` once clients are served.
@@ -105,8 +102,6 @@ pub struct Inbox {
     pub(super) reports: mpsc::Receiver<Report>,
     pub(super) probed: mpsc::Receiver<ProbeResult>,
     pub(super) replayed: mpsc::Receiver<Replayed>,
-    /// Ends at once when there are no files to read again.
-    pub(super) files: mpsc::Receiver<FilesRead>,
 }
 
 /// The running control thread.
@@ -114,19 +109,12 @@ pub struct Inbox {
 pub struct RunningControl {
     stop: watch::Sender<bool>,
     thread: JoinHandle<()>,
-    /// Breaks off when the thread has ended.
-    ended: blocking::Receiver<()>,
 }
 
 impl RunningControl {
-    /// Ends the thread, or leaves it to the end of the process if it is stuck. What is in force
-    /// stays in force.
+    /// Ends the thread. What is in force stays in force.
     pub fn stop(self) {
         let _ = self.stop.send(true);
-        if self.ended.recv_timeout(STOP_PATIENCE) == Err(blocking::RecvTimeoutError::Timeout) {
-            tracing::warn!("control is stuck and has not ended; the program ends without it");
-            return;
-        }
         // If it panicked it has said so on stderr already.
         let _ = self.thread.join();
     }
@@ -144,10 +132,7 @@ impl Control {
             .max_blocking_threads(MAX_BLOCKING_THREADS)
             .build()?;
         let (stop, stopped) = watch::channel(false);
-        let (end, ended) = blocking::channel();
         let run = move || {
-            // Lost however this ends.
-            let _end: blocking::Sender<()> = end;
             runtime.block_on(self.run(inbox, stopped));
             // A name whose lookup hangs must not hold up the end.
             runtime.shutdown_background();
@@ -155,19 +140,19 @@ impl Control {
         let thread = thread::Builder::new()
             .name("control".to_owned())
             .spawn(run)?;
-        Ok(RunningControl {
-            stop,
-            thread,
-            ended,
-        })
+        Ok(RunningControl { stop, thread })
     }
 
     async fn run(mut self, mut inbox: Inbox, mut stopped: watch::Receiver<bool>) {
+        let mut watcher = self.files.as_ref().map(Files::watch);
+        // Whatever changed between the start and the watching.
+        if self.files.is_some() {
+            self.look_at_files();
+        }
         self.follow_backends();
         let mut ticks = interval(TICK);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
-            self.pulse.beat("deciding");
             tokio::select! {
                 _ = stopped.wait_for(|stop| *stop) => return,
                 _ = ticks.tick() => self.tick(),
@@ -175,7 +160,7 @@ impl Control {
                 Some(report) = inbox.reports.recv() => self.reported(report),
                 Some(command) = inbox.commands.recv() => self.obey(command),
                 Some(replayed) = inbox.replayed.recv() => self.replayed(replayed),
-                Some(read) = inbox.files.recv() => self.files_read(read),
+                () = changed(&mut watcher) => self.look_at_files(),
             }
         }
     }
@@ -193,10 +178,11 @@ impl Control {
         self.advance();
         self.accounting
             .follow(&self.feedback.account, &self.engine, now_ms);
-        self.mend();
+        // While it cannot be mended, each removal that is refused says so.
+        let _ = self.owed.mend();
         self.replay(now_ms);
         self.sample(now_ms);
-        self.follow_files(now_ms);
+        self.read_files_again(now_ms);
         let own = Said::from(&self.engine);
         self.peers.complain(&own, now_ms);
         self.publish();
@@ -204,19 +190,6 @@ impl Control {
         if let Some(meeting) = self.first_meeting.take_if(|_| may_serve) {
             meeting.end(&self.peers);
         }
-    }
-
-    /// Writes anew what a disk did not take.
-    fn mend(&mut self) {
-        self.pulse.beat("writing the journal of removals");
-        // While it cannot be mended, each removal that is refused says so.
-        let _ = self.owed.mend();
-        if self.state.is_unsure() {
-            self.pulse.beat("writing the state file");
-            // What cannot be put in force says so.
-            let _ = self.state.write(self.engine.memory());
-        }
-        self.pulse.beat("deciding");
     }
 
     /// Whether the first meeting is over and what it has shown in force.
@@ -289,8 +262,7 @@ impl Control {
 
     /// Writes the next state down, then shows it to the data path.
     pub(super) fn put_in_force(&mut self, next: Engine) -> Result<(), StateFileError> {
-        self.pulse.beat("writing the state file");
-        self.state.write(next.memory())?;
+        state_file::write(&self.state_file, &next.memory())?;
         self.engine = next;
         self.in_force = self.engine.shared_slots();
         self.show_data_path();
@@ -347,6 +319,9 @@ impl Control {
         if let Some(member) = current {
             member.metrics.count_probe(result.outcome);
             let now_ms = self.clock.now_ms();
+            if result.outcome == Err(Failure::Shortage) {
+                self.probes.complain(&member.spec.name, now_ms);
+            }
             let change = self.engine.probed(result.place, result.outcome, now_ms);
             self.health_changed(result.place, change);
         }
@@ -401,7 +376,14 @@ impl Control {
 
     fn obey(&mut self, command: Command) {
         match command {
-            Command::Reload(answer) => self.order_reload(answer),
+            Command::Reload(answer) => {
+                // What is read now is no news when the watcher reports it.
+                if let Some(files) = &mut self.files {
+                    files.have_changed();
+                }
+                // Whoever asked may not wait for the answer.
+                let _ = answer.send(self.reload());
+            }
             Command::Steer(order, answer) => {
                 let _ = answer.send(self.steer(&order));
             }
@@ -447,7 +429,6 @@ impl Control {
     }
 
     fn owe(&mut self, proxy::Owed { to, target, noted }: proxy::Owed) {
-        self.pulse.beat("writing the journal of removals");
         let mut members = self.engine.members().iter();
         let kept = match members.find(|member| member.place == to) {
             None => true,
@@ -538,6 +519,13 @@ impl Control {
                 LogLevel::Trace => tracing::trace!("{text}"),
             }
         }
+    }
+}
+
+async fn changed(watcher: &mut Option<Watcher>) {
+    match watcher {
+        Some(watcher) => watcher.changed().await,
+        None => pending().await,
     }
 }
 

@@ -167,12 +167,15 @@ impl Health {
     /// A probe failed. `answered` is the number of requests that the backend has answered in all:
     /// one that serves others is not down because it was too slow or too busy for the probe.
     pub fn probe_failed(&mut self, failure: Failure, answered: u64, now_ms: u64) -> Option<Change> {
+        if !failure.is_about_backend() {
+            return None;
+        }
         if let State::Down { good_probes } = &mut self.state {
             *good_probes = 0;
             return None;
         }
         // Whatever gives wrong answers to probes may give them to requests, too.
-        let is_refuted = answered != self.answered && failure != Failure::Garbage;
+        let is_refuted = answered != self.answered && !failure.is_wrong_answer();
         self.fail(failure, is_refuted, answered, now_ms)
     }
 
@@ -185,7 +188,7 @@ impl Health {
         now_ms: u64,
     ) -> Option<Change> {
         // A backend that is down is not asked: this request is from before.
-        if self.verdict() == Verdict::Down {
+        if self.verdict() == Verdict::Down || !failure.is_about_backend() {
             return None;
         }
         self.fail(failure, answered != self.answered, answered, now_ms)

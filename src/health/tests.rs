@@ -156,11 +156,29 @@ fn a_backend_that_answers_requests_is_not_down_because_it_is_slow() {
         }
         // Something else at its address must not be given sessions, whatever it answers.
         let expected = match failure {
-            Failure::Garbage => Verdict::Down,
+            Failure::Shortage => Verdict::Up,
+            failure if failure.is_wrong_answer() => Verdict::Down,
             _ => Verdict::Suspect,
         };
         assert_eq!(scene.health.verdict(), expected, "{failure}");
     }
+}
+
+#[test]
+fn what_the_proxy_is_short_of_says_nothing_about_a_backend() {
+    let mut scene = Scene::new();
+    for _ in 0..20 {
+        assert_eq!(scene.bad_because(Failure::Shortage), None);
+        let now_ms = scene.now_ms;
+        let change = scene.health.request_failed(Failure::Shortage, 0, now_ms);
+        assert_eq!(change, None);
+    }
+    assert!(!scene.health.is_known());
+    // Nor does it hold up the rise.
+    scene.fall();
+    assert_eq!(scene.good(), None);
+    scene.bad_because(Failure::Shortage);
+    assert_eq!(scene.good().map(|change| change.to), Some(Verdict::Up));
 }
 
 #[test]

@@ -51,9 +51,12 @@ impl Outcomes {
         self.0[operation as usize][outcome as usize].get()
     }
 
-    /// How many ended without an answer, whatever the operation.
+    /// How many ended without an answer or with a 400, whatever the operation: either makes the page
+    /// fail (protocol 6).
     pub fn failed(&self) -> u64 {
-        let of = |operation| self.get(operation, Outcome::Failed);
+        let of = |operation| {
+            self.get(operation, Outcome::Failed) + self.get(operation, Outcome::BadRequest)
+        };
         Operation::ALL.into_iter().map(of).sum()
     }
 
@@ -77,6 +80,11 @@ pub struct BackendShard {
     /// Exchanges that the client broke off before the backend had the whole request: they say nothing
     /// about the backend.
     pub broken_off: Counter,
+    /// Answers that no state server gives to what was asked, and connections on which something came
+    /// that nobody has asked for.
+    pub unfit: Counter,
+    /// Connections that could not be opened because this machine had nothing left for them.
+    pub shortages: Counter,
     /// Exchanges that were tried again on a fresh connection.
     pub retries: Counter,
     /// From the request going out to the head of its answer, connecting and a retry included.
@@ -108,6 +116,8 @@ impl Default for BackendShard {
             exchanges: Outcomes::default(),
             begun: Counter::default(),
             broken_off: Counter::default(),
+            unfit: Counter::default(),
+            shortages: Counter::default(),
             retries: Counter::default(),
             duration: Histogram::new(&BACKEND_BOUNDS_NS),
             received_bytes: Counter::default(),
@@ -221,6 +231,20 @@ impl BackendMetrics {
         self.sum(|shard| shard.duration.count())
     }
 
+    /// Writes and acquires that it has refused with a 400.
+    pub fn refused(&self) -> u64 {
+        self.sum(|shard| {
+            let of = |operation| shard.requests.get(operation, Outcome::BadRequest);
+            of(Operation::Put) + of(Operation::Acquire)
+        })
+    }
+
+    /// Connections to it, of requests and of probes, that this machine had nothing left for.
+    pub fn shortages(&self) -> u64 {
+        let of_requests = self.sum(|shard| shard.shortages.get());
+        of_requests + self.probes(Err(Failure::Shortage))
+    }
+
     /// Requests for its sessions that were answered "absent" while it was out of reach and another
     /// backend stood in.
     pub fn absent_while_away(&self) -> u64 {
@@ -269,6 +293,15 @@ mod tests {
         assert_eq!(metrics.sum(|shard| shard.sent_bytes.get()), 9);
         assert_eq!(metrics.shard(2).sent_bytes.get(), 5);
         assert_eq!(metrics.shard(1).sent_bytes.get(), 0);
+    }
+
+    #[test]
+    fn what_a_backend_refuses_with_400_has_failed() {
+        let outcomes = Outcomes::default();
+        for outcome in Outcome::ALL {
+            outcomes.count(Operation::Put, outcome);
+        }
+        assert_eq!((outcomes.failed(), outcomes.total()), (2, 5));
     }
 
     #[test]

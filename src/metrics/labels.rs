@@ -53,7 +53,7 @@ impl Outcome {
     }
 }
 
-/// Why a client got no answer, or our own 400.
+/// Why a client got no answer, or a 400.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum FailureReason {
     /// Bytes that cannot be framed: 400.
@@ -70,6 +70,8 @@ pub enum FailureReason {
     Crowded,
     /// The backend is known to be down.
     BackendDown,
+    /// The proxy had no port, file or buffer left to reach the backend.
+    Shortage,
     /// No connection to the backend.
     Connect,
     /// The backend did not take the whole request.
@@ -80,13 +82,17 @@ pub enum FailureReason {
     Late,
     /// The backend's answer cannot be framed, or its lock cookie not be tagged.
     Garbage,
+    /// The answer was none of a state server, or one to another request.
+    Unfit,
+    /// The backend answered 400: it refuses what it was asked, a full one a write.
+    RefusedByBackend,
     /// The rules of the handover allow no answer.
     Refused(Refusal),
 }
 
 impl FailureReason {
     /// All of them, in order.
-    pub const ALL: [Self; 19] = [
+    pub const ALL: [Self; 22] = [
         Self::Malformed,
         Self::BadTarget,
         Self::ClientLeft,
@@ -94,11 +100,14 @@ impl FailureReason {
         Self::Unrepeatable,
         Self::Crowded,
         Self::BackendDown,
+        Self::Shortage,
         Self::Connect,
         Self::Send,
         Self::Broken,
         Self::Late,
         Self::Garbage,
+        Self::Unfit,
+        Self::RefusedByBackend,
         Self::Refused(Refusal::Unknown),
         Self::Refused(Refusal::Suspect),
         Self::Refused(Refusal::Returning),
@@ -126,11 +135,14 @@ impl FailureReason {
             Self::Unrepeatable => "unrepeatable",
             Self::Crowded => "crowded",
             Self::BackendDown => "backend_down",
+            Self::Shortage => "proxy_shortage",
             Self::Connect => "connect",
             Self::Send => "send",
             Self::Broken => "broken",
             Self::Late => "late",
             Self::Garbage => "garbage",
+            Self::Unfit => "unfit",
+            Self::RefusedByBackend => "refused_by_backend",
             Self::Refused(refusal) => match refusal {
                 Refusal::Unknown => "unknown",
                 Refusal::Suspect => "suspect",
@@ -314,12 +326,19 @@ pub(super) const fn verdict_name(verdict: Verdict) -> &'static str {
 pub(super) const fn probe_name(result: Result<(), Failure>) -> &'static str {
     match result {
         Ok(()) => "ok",
+        Err(Failure::Shortage) => "proxy_shortage",
         Err(Failure::Unresolved) => "unresolved",
         Err(Failure::Refused) => "refused",
         Err(Failure::ConnectTimedOut) => "connect_timed_out",
+        Err(Failure::ClosedAtOnce) => "closed_at_once",
         Err(Failure::Broken) => "broken",
         Err(Failure::Late) => "late",
         Err(Failure::Garbage) => "garbage",
+        Err(Failure::WebServer) => "web_server",
+        Err(Failure::HttpProxy) => "http_proxy",
+        Err(Failure::NoVersion) => "no_version",
+        Err(Failure::OtherStatus) => "other_status",
+        Err(Failure::Unfit) => "unfit",
     }
 }
 

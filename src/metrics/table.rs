@@ -59,7 +59,7 @@ families! {
     REQUESTS: Counter "staterouter_requests_total" ["backend", "operation", "result"]
         "Requests of clients, each once; backend is the one that gave the final answer or failed to, empty when there was none.";
     FAILED_REQUESTS: Counter "staterouter_failed_requests_total" ["reason"]
-        "Requests of clients that got no whole answer, or a 400 made up by the proxy.";
+        "Requests of clients that got no whole answer, or a 400 from the proxy or a backend.";
     PROXY_OVERHEAD: Histogram "staterouter_proxy_overhead_seconds" []
         "Time from the whole head of a request to its answer being handed to the client's connection, without the time waiting for backends.";
     LOST_WRITES: Counter "staterouter_lost_writes_total" ["backend"]
@@ -84,6 +84,8 @@ families! {
         "Time from an exchange being ready to be sent to the head of its answer, connecting and a retry included, without the time in which the body is still coming from the client.";
     BACKEND_RETRIES: Counter "staterouter_backend_retries_total" ["backend"]
         "Exchanges that were sent again on a fresh connection because a pooled one was dead.";
+    BACKEND_UNFIT_ANSWERS: Counter "staterouter_backend_unfit_answers_total" ["backend"]
+        "Answers of a backend that no state server gives to what was asked, and connections on which something came that nobody had asked for. None is passed on.";
     BACKEND_CONNECTIONS: Gauge "staterouter_backend_connections" ["backend", "state"]
         "Connections to a backend: idle ones, exact to 100 ms, and busy ones, on which an answer is awaited.";
     BACKEND_CONNECTIONS_OPENED: Counter "staterouter_backend_connections_opened_total" ["backend"]

@@ -29,5 +29,5 @@ pub use listen::{ListenError, Listeners};
 pub use request::{
     MIN_PROGRESS_BYTES, RequestError, read_request_head, refuse_request, wait_for_request,
 };
-pub use stream::{Conn, IoError};
+pub use stream::{Conn, IoError, Quiet, is_shortage};
 pub use worker::{ConnectionCap, Running, ServeOptions, Service, Worker, spawn_workers};

@@ -8,6 +8,7 @@ use std::rc::Rc;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
+use rustix::io::Errno;
 use socket2::{SockRef, TcpKeepalive};
 use tokio::io::{AsyncRead, AsyncWrite, Interest, ReadBuf};
 use tokio::net::TcpStream;
@@ -34,6 +35,29 @@ pub enum IoError {
     /// The kernel reported an error, a reset by the peer for example.
     #[error("the connection broke: {0}")]
     Broken(#[source] io::Error),
+}
+
+/// Whether a socket could not be had or used because this machine or process has none left: no port,
+/// open file, buffer or memory. It says nothing about the peer.
+pub fn is_shortage(error: &io::Error) -> bool {
+    let errno = Errno::from_io_error(error);
+    errno.is_some_and(|errno| {
+        matches!(
+            errno,
+            Errno::ADDRNOTAVAIL | Errno::MFILE | Errno::NFILE | Errno::NOBUFS | Errno::NOMEM
+        )
+    })
+}
+
+/// What has arrived on an idle connection.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Quiet {
+    /// Nothing: it can be used.
+    Yes,
+    /// Its end.
+    Ended,
+    /// Bytes that nobody has asked for.
+    Unasked,
 }
 
 /// A TCP connection. The deadline belongs to whoever drives it: one task drives two connections
@@ -139,12 +163,15 @@ impl Conn {
         })
     }
 
-    /// Whether an idle connection can still be used: nothing has arrived on it, no end, no byte.
+    /// What has arrived on an idle connection.
     ///
     /// Costs a system call only when the event loop has seen something arrive.
-    pub fn is_quiet(&self) -> bool {
-        let nothing = self.stream.try_read(&mut [0u8; 1]);
-        nothing.is_err_and(|error| error.kind() == io::ErrorKind::WouldBlock)
+    pub fn quiet(&self) -> Quiet {
+        match self.stream.try_read(&mut [0u8; 1]) {
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => Quiet::Yes,
+            Ok(1..) => Quiet::Unasked,
+            Ok(0) | Err(_) => Quiet::Ended,
+        }
     }
 
     /// Whether the peer has ended the connection, as far as the event loop has seen. Bytes that

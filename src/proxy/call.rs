@@ -11,7 +11,7 @@ use crate::handover::{NO_LOCK, Seen};
 use crate::metrics::Outcome;
 use crate::net::{Buffer, Conn, Deadline, IoError, Moment};
 use crate::route::BackendIndex;
-use crate::wire::{self, Operation, Parsed, ResponseHead, Span, WireError};
+use crate::wire::{self, Operation, Parsed, ResponseHead, Span, Unfit, WireError};
 
 /// Ages of a year and more mean "just now": a server says so while it replaces an item
 /// (protocol 4).
@@ -76,12 +76,16 @@ impl Caller<'_> {
         let took = asked.elapsed();
         self.has_waited(took);
         let outcome = match &answered {
+            Err(failed) => {
+                let now_ms = self.deadline.now_ms();
+                self.view.note_unfit(to, &failed.error, now_ms);
+                Outcome::Failed
+            }
             Ok(answered) => {
                 shard.duration.observe(took);
                 shard.received_bytes.add(answered.bytes.len() as u64);
                 Outcome::of_status(answered.head.status)
             }
-            Err(_) => Outcome::Failed,
         };
         shard.exchanges.count(call.operation, outcome);
         answered
@@ -143,6 +147,13 @@ impl Caller<'_> {
             let parsed = ResponseHead::parse(bytes.filled(), max_head_bytes, is_head);
             match parsed.map_err(ProxyError::Garbage)? {
                 Parsed::Complete(head) => {
+                    if let Err(unfit) = check(&head, call.operation, bytes.filled()) {
+                        return Err(CallFailed {
+                            error: unfit.into(),
+                            late: Some(conn).filter(|_| is_whole(bytes.filled())),
+                            is_sent: true,
+                        });
+                    }
                     return Ok(Answered {
                         conn,
                         bytes,
@@ -187,6 +198,27 @@ pub(super) fn leaves_nothing_behind(
     let stored_or_locked = matches!(answer.status, 200 | 423);
     let is_read = request_body_bytes == 0 || operation == Operation::Put && stored_or_locked;
     is_read && answer.announced_bytes == answer.body_bytes
+}
+
+/// Whether this can be the answer to the request, alone.
+fn check(head: &ResponseHead, operation: Operation, bytes: &[u8]) -> Result<(), Unfit> {
+    head.fits(operation)?;
+    match head.is_one_of_two(bytes) {
+        true => Err(Unfit::Two),
+        false => Ok(()),
+    }
+}
+
+/// Whether `bytes` are one answer from end to end, so that another one may follow on its connection.
+pub(super) fn is_whole(bytes: &[u8]) -> bool {
+    let parsed = ResponseHead::parse(bytes, bytes.len().saturating_add(1), false);
+    match parsed {
+        Ok(Parsed::Complete(head)) => {
+            let whole = head.body_bytes.checked_add(head.head_bytes as u64);
+            whole == Some(bytes.len() as u64)
+        }
+        Ok(Parsed::Partial) | Err(_) => false,
+    }
 }
 
 impl Answered {

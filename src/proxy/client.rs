@@ -13,6 +13,7 @@ use super::sighting::sample_of;
 use super::trail::Subject;
 use crate::account::Sample;
 use crate::handover::{Refusal, Search, Stage, Step};
+use crate::metrics::Outcome;
 use crate::net::{self, Buffer, Conn, Deadline, Moment};
 use crate::route::BackendIndex;
 use crate::wire::{self, Operation, RequestHead};
@@ -136,6 +137,12 @@ impl Client {
                 shard.requests.count(operation, answered.outcome);
                 let now_ms = service.now_ms();
                 service.lines.answered(&view, &subject, &answered, now_ms);
+                if answered.outcome == Outcome::BadRequest {
+                    service.refused_by_backend();
+                    service
+                        .lines
+                        .refused_by_backend(&view, &subject, &answered, now_ms);
+                }
                 Ok(())
             }
             Err(failed) => {

@@ -3,9 +3,9 @@
 use crate::backend::ConnectError;
 use crate::handover::{CounterTooLarge, Refusal};
 use crate::metrics::FailureReason;
-use crate::net::{IoError, RequestError};
+use crate::net::{self, IoError, RequestError};
 use crate::route::{BackendIndex, KeyError};
-use crate::wire::WireError;
+use crate::wire::{Unfit, WireError};
 
 /// Why a request was not answered, and by that what becomes of the client's connection.
 #[derive(Debug, thiserror::Error)]
@@ -34,6 +34,9 @@ pub(crate) enum ProxyError {
     /// The backend's answer cannot be framed: close.
     #[error("backend, garbage instead of an answer: {0}")]
     Garbage(#[source] WireError),
+    /// What answered is no state server, or its answer belongs to another request: close.
+    #[error("backend: {0}")]
+    Unfit(#[from] Unfit),
     /// The backend's lock cookie leaves no room for its tag: close.
     #[error("backend: {0}")]
     Counter(#[from] CounterTooLarge),
@@ -99,11 +102,14 @@ impl ProxyError {
             Self::Unrepeatable => Reason::Unrepeatable,
             Self::Crowded => Reason::Crowded,
             Self::Down => Reason::BackendDown,
+            Self::Connect(ConnectError::Shortage(_)) => Reason::Shortage,
+            Self::Send(IoError::Broken(error)) if net::is_shortage(error) => Reason::Shortage,
             Self::Connect(_) => Reason::Connect,
             Self::Send(IoError::TimedOut) | Self::Answer(IoError::TimedOut) => Reason::Late,
             Self::Send(_) => Reason::Send,
             Self::Answer(_) => Reason::Broken,
             Self::Garbage(_) | Self::Counter(_) => Reason::Garbage,
+            Self::Unfit(_) => Reason::Unfit,
             Self::Refused(refusal) => Reason::Refused(*refusal),
         }
     }
@@ -115,7 +121,7 @@ impl ProxyError {
             Self::Down | Self::Refused(_) | Self::Unrepeatable | Self::Crowded => "route",
             Self::Connect(_) => "connect",
             Self::Send(_) => "send",
-            Self::Answer(_) | Self::Garbage(_) | Self::Counter(_) => "answer",
+            Self::Answer(_) | Self::Garbage(_) | Self::Unfit(_) | Self::Counter(_) => "answer",
             Self::Client(_) => "client",
         }
     }

@@ -15,8 +15,8 @@ use crate::handover::{Cookie, NO_LOCK, Place, Request};
 use crate::metrics::{BackendShard, Outcome};
 use crate::net::{Buffer, Conn, Deadline, IoError, MIN_PROGRESS_BYTES, Moment};
 use crate::route::BackendIndex;
-use crate::wire::WireError;
 use crate::wire::{self, Digits, Method, Operation, Parsed, RequestHead, ResponseHead, Span};
+use crate::wire::{Unfit, WireError};
 
 /// From here on the sessions that are being written would drive each other out of the caches.
 const LARGE_BYTES: u64 = 8 * 1024;
@@ -84,6 +84,8 @@ pub(super) struct Remaining {
     bytes: u64,
     /// Its connection may serve the next request.
     keeps_connection: bool,
+    /// Nothing that belongs to it can follow.
+    is_alone: bool,
     /// The lock that the client will hold once it has all of it.
     pub(super) lock: Option<u32>,
 }
@@ -104,8 +106,7 @@ impl Exchange<'_> {
     /// What the request at the start of `received` asks for, as far as the handover depends on it.
     /// One that is none of the six operations is answered alike everywhere, as a look is.
     pub(super) fn request(&mut self, received: &[u8]) -> Request {
-        let number =
-            |value: Option<Span>| value.and_then(|value| wire::decimal(value.of(received)));
+        let number = |value: Option<Span>| value.and_then(|value| wire::signed(value.of(received)));
         let cookie = || {
             let cookie =
                 number(self.head.lock_cookie).and_then(|cookie| u32::try_from(cookie).ok());
@@ -174,6 +175,8 @@ impl Exchange<'_> {
 
     /// The request that this exchange left unanswered.
     pub(super) fn unanswered(&mut self, error: ProxyError) -> Unanswered {
+        self.view
+            .note_unfit(self.backend, &error, self.deadline.now_ms());
         if self.progress.asked.take().is_some() {
             let operation = self.head.operation();
             match error {
@@ -199,7 +202,7 @@ impl Exchange<'_> {
         let (Some(counter), Some(value)) = (self.counter, self.head.lock_cookie) else {
             return request_bytes;
         };
-        if wire::decimal(value.of(received.filled())).is_none() {
+        if wire::signed(value.of(received.filled())).is_none() {
             return request_bytes;
         }
         let digits = Digits::of(counter.into());
@@ -332,8 +335,10 @@ impl Exchange<'_> {
             Ok(answer) => answer,
             Err(error) => return Err(self.nothing_came(error, conn, request)),
         };
-        let read = self.read_head(&mut conn, &mut answer, request).await;
-        let remaining = read.map_err(Failed::finally)?;
+        let remaining = match self.read_head(&mut conn, &mut answer, request).await {
+            Ok(remaining) => remaining,
+            Err(error) => return Err(self.no_answer(error, conn, &answer, request)),
+        };
         self.head_came();
         let mut conn = Some(conn);
         let passed_on = self.pass_on(&mut conn, &mut answer, remaining, due_ms);
@@ -362,6 +367,23 @@ impl Exchange<'_> {
         }
     }
 
+    /// What came is no answer to pass on. The one that an acquire should have had may still be on its
+    /// way behind it, with the lock.
+    #[cold]
+    fn no_answer(
+        &self,
+        error: ProxyError,
+        conn: Conn,
+        answer: &Buffer,
+        request: Option<&Buffer>,
+    ) -> Failed {
+        let is_acquire = self.head.operation() == Operation::Acquire;
+        if is_acquire && matches!(error, ProxyError::Unfit(_)) && call::is_whole(answer.filled()) {
+            self.tidy(Untidy::LateAnswer(conn), request);
+        }
+        Failed::finally(error)
+    }
+
     /// Passes the answer on, a buffer at a time; `answer` holds its head and what came with it.
     pub(super) async fn pass_on(
         &mut self,
@@ -373,10 +395,16 @@ impl Exchange<'_> {
         loop {
             let part = remaining.bytes.min(answer.len() as u64);
             remaining.bytes -= part;
-            if remaining.bytes == 0 && part == answer.len() as u64 {
-                // Whole and nothing behind it: free for the next request before the client has
-                // taken a byte.
-                self.keep(conn.take().filter(|_| remaining.keeps_connection));
+            if remaining.bytes == 0 {
+                if part == answer.len() as u64 {
+                    // Whole and nothing behind it: free for the next request before the client has
+                    // taken a byte.
+                    self.keep(conn.take().filter(|_| remaining.keeps_connection));
+                } else if remaining.is_alone
+                    && wire::begins_answer(&answer.filled()[part as usize..])
+                {
+                    return Err(Unfit::Two.into());
+                }
             }
             // ASP.NET never half-closes: who stopped sending has stopped listening, although the
             // kernel would still take the bytes.
@@ -449,6 +477,7 @@ impl Exchange<'_> {
             match parsed.map_err(ProxyError::Garbage)? {
                 Parsed::Complete(head) => {
                     self.shard().received_bytes.add(answer.len() as u64);
+                    head.fits(self.head.operation())?;
                     return self.remaining(&head, answer, request);
                 }
                 Parsed::Partial => {
@@ -487,6 +516,7 @@ impl Exchange<'_> {
         Ok(Remaining {
             bytes: head.head_bytes as u64 + head.body_bytes + after - before,
             keeps_connection,
+            is_alone: head.announced_bytes == head.body_bytes,
             lock,
         })
     }

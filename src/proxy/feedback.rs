@@ -8,9 +8,10 @@ use tokio::sync::{mpsc, oneshot};
 
 use super::error::ProxyError;
 use crate::account::Account;
+use crate::backend;
 use crate::handover::Place;
 use crate::health::Failure;
-use crate::net::IoError;
+use crate::net::{self, IoError};
 
 /// Reports under way at most. What does not fit is lost: the next failure says the same.
 const MAX_REPORTS: usize = 1024;
@@ -92,8 +93,12 @@ pub(super) fn failure_of(error: &ProxyError) -> Option<Failure> {
         ProxyError::Send(IoError::TimedOut) | ProxyError::Answer(IoError::TimedOut) => {
             Some(Failure::Late)
         }
+        ProxyError::Send(IoError::Broken(error)) if net::is_shortage(error) => {
+            Some(Failure::Shortage)
+        }
         ProxyError::Send(_) | ProxyError::Answer(_) => Some(Failure::Broken),
         ProxyError::Garbage(_) => Some(Failure::Garbage),
+        ProxyError::Unfit(unfit) => Some(backend::unfit_failure(*unfit)),
         _ => None,
     }
 }

@@ -16,7 +16,7 @@ use super::trail::Lines;
 use crate::account::Sample;
 use crate::backend::{ConnectError, Pool, PoolLimits};
 use crate::handover::Route;
-use crate::metrics::{BackendShard, ClientRefusal, Metrics, Outcome, WorkerShard};
+use crate::metrics::{BackendShard, ClientRefusal, FailureReason, Metrics, Outcome, WorkerShard};
 use crate::net::{Conn, Deadline, Service, Worker};
 use crate::route::{self, BackendIndex, Fingerprint, KeyBuffer, KeyError};
 use crate::wire::Operation;
@@ -113,9 +113,25 @@ impl View {
         let shard = self.shard(index);
         match &connected {
             Ok(_) => shard.connects.increment(),
-            Err(_) => shard.failed_connects.increment(),
+            Err(error) => {
+                shard.failed_connects.increment();
+                if matches!(error, ConnectError::Shortage(_)) {
+                    shard.shortages.increment();
+                }
+            }
         }
         connected
+    }
+
+    /// Counts an answer that does not fit, and has the backend distrusted if it may have been the
+    /// answer to another request.
+    pub(super) fn note_unfit(&self, index: BackendIndex, error: &ProxyError, now_ms: u64) {
+        if let ProxyError::Unfit(unfit) = error {
+            self.shard(index).unfit.increment();
+            if unfit.belongs_elsewhere() {
+                self.pool(index).distrust(now_ms);
+            }
+        }
     }
 
     fn pool_of(&self, backend: &Backend) -> Option<Rc<Pool>> {
@@ -207,6 +223,13 @@ impl ProxyService {
         self.report(view, failed);
     }
 
+    /// Counts a request that its backend has refused with a 400, which makes the page fail.
+    pub(super) fn refused_by_backend(&self) {
+        self.metrics
+            .failures(FailureReason::RefusedByBackend)
+            .increment();
+    }
+
     /// Counts a request that has nothing to do with any backend, and got no answer or a 400.
     pub(super) fn count_failure(&self, operation: Operation, error: &ProxyError) {
         self.metrics.failures(error.reason()).increment();
@@ -246,7 +269,7 @@ impl Service for ProxyService {
     fn tick(&self, now_ms: u64) {
         let view = self.view();
         for (pool, shard) in view.pools.iter().zip(&view.shards) {
-            pool.sweep(now_ms);
+            shard.unfit.add(pool.sweep(now_ms));
             shard.idle.set(pool.len() as u64);
         }
     }

@@ -14,9 +14,10 @@ pub(super) fn sample_of(sample: Sample, head: &RequestHead, received: &[u8]) -> 
     if !sample.is_followed() || head.operation() != Operation::Put {
         return sample;
     }
-    let flags = number(head.extra_flags, received);
+    let of_request = |value: Option<Span>| value.and_then(|value| wire::signed(value.of(received)));
+    let flags = of_request(head.extra_flags);
     let is_create = flags.is_some_and(|flags| flags & 1 == 1);
-    sample.of_put(minutes(number(head.timeout, received)), is_create)
+    sample.of_put(minutes(of_request(head.timeout)), is_create)
 }
 
 impl Exchange<'_> {

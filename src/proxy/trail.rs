@@ -91,6 +91,27 @@ impl Lines {
         }
     }
 
+    /// One line for a request that its backend has refused with a 400, unless lines come too fast.
+    pub(super) fn refused_by_backend(
+        &self,
+        view: &View,
+        subject: &Subject,
+        answered: &Answered,
+        now_ms: u64,
+    ) {
+        if let Some(suppressed) = self.failures.allow(now_ms) {
+            tracing::warn!(
+                operation = subject.operation.name(),
+                backend = view.backend(answered.backend).name,
+                session = %subject.session,
+                peer = %subject.peer,
+                suppressed,
+                "the backend refused the request with status 400, so the page fails; a write is \
+                 refused by a state server that is full"
+            );
+        }
+    }
+
     /// One line for what stays behind at a backend until its session's next request or its end.
     pub(super) fn untidy(&self, backend: &str, reason: &str, now_ms: u64) {
         if let Some(suppressed) = self.failures.allow(now_ms) {

@@ -21,6 +21,8 @@ pub(super) enum Name {
     HyphenLockCookie,
     Timeout,
     TransferEncoding,
+    /// `X-AspNet-Version`: what tells a state server's answer from a web server's.
+    Version,
     /// One that changes nothing.
     Other,
 }
@@ -68,7 +70,7 @@ pub(super) fn stock(bytes: &[u8], start: usize) -> Option<(Header, usize)> {
         EXTRA_FLAGS => number(b"ExtraFlags:", Name::ExtraFlags),
         ACTION_FLAGS => number(b"ActionFlags:", Name::ActionFlags),
         LOCK_AGE => number(b"LockAge:", Name::LockAge),
-        VERSION => return fixed(b"X-AspNet-Version: 4.0.30319\r\n", Name::Other),
+        VERSION => return fixed(b"X-AspNet-Version: 4.0.30319\r\n", Name::Version),
         CACHE_CONTROL => return fixed(b"Cache-Control: private\r\n", Name::Other),
         HOST => return fixed(b"Host: localhost\r\n", Name::Other),
         EXCLUSIVE => {
@@ -166,6 +168,7 @@ fn name_of(text: &[u8]) -> Option<Name> {
         11 if is("ActionFlags") => Name::ActionFlags,
         11 if is("Lock-Cookie") => Name::HyphenLockCookie,
         14 if is("Content-Length") => Name::ContentLength,
+        16 if is("X-AspNet-Version") => Name::Version,
         17 if is("Transfer-Encoding") => Name::TransferEncoding,
         _ => return None,
     })

@@ -27,9 +27,9 @@ pub use encode::{Answer, BAD_REQUEST, Digits, Request};
 pub use encode::{encode_answer, encode_request, encode_request_head};
 pub use head::{HeadLimits, Parsed};
 pub use request::{Exclusive, Method, Operation, RequestHead};
-pub use response::ResponseHead;
+pub use response::{ResponseHead, Unfit, begins_answer};
 pub use rewrite::{NoRoom, remove_line, replace_value};
-pub use span::{Span, decimal};
+pub use span::{Span, decimal, signed};
 
 /// Why bytes cannot be framed. The text is fit for a log line: it never quotes the input.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]

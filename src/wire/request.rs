@@ -185,7 +185,7 @@ impl Fields {
             }
             Name::TransferEncoding => Err(WireError::TransferEncoding),
             Name::Origin => Err(WireError::FromWebPage),
-            Name::ActionFlags | Name::LockAge | Name::Other => Ok(()),
+            Name::ActionFlags | Name::LockAge | Name::Version | Name::Other => Ok(()),
         }
     }
 }

@@ -158,6 +158,10 @@ fn every_request_counts_once_by_operation_and_result() {
             "staterouter_failed_requests_total{reason=\"bad_target\"}",
             1,
         ),
+        (
+            "staterouter_failed_requests_total{reason=\"refused_by_backend\"}",
+            1,
+        ),
         ("staterouter_lost_writes_total{backend=\"state-1\"}", 1),
         ("staterouter_proxy_overhead_seconds_count", 14),
         (
@@ -175,7 +179,7 @@ fn every_request_counts_once_by_operation_and_result() {
     ] {
         assert_eq!(scrape.value(series), value as f64, "{series}");
     }
-    assert_eq!(scrape.sum("staterouter_failed_requests_total"), 2.0);
+    assert_eq!(scrape.sum("staterouter_failed_requests_total"), 3.0);
     // The same bytes, but for the tags of lock cookies and what never reached it.
     let to_backend = scrape.value("staterouter_backend_sent_bytes_total{backend=\"state-1\"}");
     assert!(

@@ -10,7 +10,7 @@ use crate::support;
 use std::net::SocketAddr;
 use std::thread;
 
-use crate::support::answers::{BAD_REQUEST, DONE, item, locked_item};
+use crate::support::answers::{self, BAD_REQUEST, DONE, item, locked_item};
 use crate::support::backend::{ABSENT, Backend, BackendConnection};
 use crate::support::client::{Client, acquire, body, get, head, put, target};
 use crate::support::operations::Message;
@@ -130,7 +130,10 @@ fn send_cut(request: &Message, cuts: &[usize]) {
     }
     // None is answered before all have come: each has a backend connection of its own.
     let mut connections: Vec<_> = clients.iter().map(|_| backend.accept()).collect();
-    let answer = locked(3, ODD_BYTES);
+    let answer = match answers::brings_item(&request.client) {
+        true => locked(3, ODD_BYTES),
+        false => Message::plain(DONE.to_vec()),
+    };
     for connection in &mut connections {
         assert_eq!(connection.read(request.backend.len()), request.backend);
     }
@@ -178,7 +181,7 @@ fn send_answer_cut(answer: &Message, cuts: &[usize]) {
 fn a_request_and_an_answer_sent_byte_by_byte_arrive_whole() {
     let (proxy, backend) = one_backend("");
     let request = b"PUT /a/b HTTP/1.1\r\nContent-Length:4\r\n\r\n\r\n\r\n";
-    let answer = b"200 OK\r\nContent-Length: 4\r\n\r\n\r\n\r\n";
+    let answer = b"423 Locked\r\nContent-Length: 4\r\n\r\n\r\n\r\n";
     let mut client = Client::connect(proxy.address);
     // The kernel may join a few of them; the tests above hold every single cut.
     for byte in request {
@@ -218,9 +221,10 @@ fn requests_in_one_segment_are_answered_in_order_each_by_its_own_backend() {
             for later in &backends[number + 1..] {
                 later.assert_nobody_connected();
             }
-            let answer = item(format!("answer {number}").as_bytes());
+            let answer = format!("answer {number}");
+            let answer = answers::success(request, 2 + number as u32, answer.as_bytes());
             connection.write(&answer);
-            assert_eq!(client.answer_to(false), answer);
+            assert_eq!(client.answer_to(false), tagged(number as u8 + 1, &answer));
         }
     }
 }
@@ -271,16 +275,27 @@ fn odd_but_well_framed_messages_pass_as_they_are() {
         b"POST /a HTTP/1.1\r\nContent-Length: 2\r\n\r\n\r\n",
         b"get /a HTTP/1.1\r\n\r\n",
     ];
-    let answers: &[&[u8]] = &[
-        DONE,
+    let items: &[&[u8]] = &[
         b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\nServer: x\r\n\r\n\r\n",
         b"HTTP/1.0 200 caf\xe9\r\ncONTENT-length:1\t\r\nX-AspNet-Version:2.0.50727\r\n\r\n\0",
+    ];
+    let locked: &[&[u8]] = &[b"200\r\nLockCookie:\t02\r\ncontent-length:5\r\n\r\n500\r\n"];
+    let others: &[&[u8]] = &[
+        DONE,
+        b"HTTP/1.1 200 OK\r\nContent-Length:0\r\nTimeout:20\r\n\r\n",
+    ];
+    let any: &[&[u8]] = &[
         b"423 Locked\r\nLockDate: x\r\nLockAge: -1\r\nLockCookie:2\r\nContent-Length: 0\r\n\r\n",
-        b"500\r\nContent-Length:5\r\n\r\nouch!",
-        b"503 Service Unavailable\r\nConnection: close\r\nContent-Length: 0\r\n\r\n",
+        b"400\r\nContent-Length:5\r\n\r\nouch!",
+        b"404\r\nx-aspnet-version:\r\nConnection: close\r\nContent-Length: 0\r\n\r\n",
     ];
     for request in requests {
-        for answer in answers {
+        let successes = match answers::brings_item(request) {
+            true if request.ends_with(b"Acquire\r\n\r\n") => locked,
+            true => items,
+            false => others,
+        };
+        for answer in successes.iter().chain(any) {
             client.send(request);
             // After a body that the backend may not have read, its connection is not used again.
             if connection.is_given_up() {

@@ -12,4 +12,6 @@ mod probe;
 mod recovery;
 mod removal;
 mod retries;
+mod shortage;
 mod tags;
+mod unfit;

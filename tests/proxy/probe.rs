@@ -81,10 +81,10 @@ fn what_a_state_server_answers_is_good() {
     let answers: [&[u8]; 5] = [
         ABSENT,
         b"200 OK\r\nX-AspNet-Version: 4.0.30319\r\nContent-Length: 0\r\n\r\n",
-        b"HTTP/1.1 404 Not Found\r\nContent-Length: 0\r\n\r\n",
-        b"404 Not Found\r\n\r\n",
+        b"HTTP/1.1 404 Not Found\r\nServer: x\r\nx-aspnet-version: 2.0\r\n\r\n",
+        b"404 Not Found\r\nX-AspNet-Version:4.0.30319\r\n\r\n",
         // No body is awaited after a HEAD, whatever is announced.
-        b"200 OK\r\nContent-Length: 100\r\n\r\n",
+        b"200 OK\r\nContent-Length: 100\r\nX-AspNet-Version: 4.0.30319\r\n\r\n",
     ];
     for answer in answers {
         probe_answered(PATIENT, answer).unwrap();
@@ -104,15 +104,58 @@ fn an_answer_may_come_in_pieces() {
 }
 
 #[test]
-fn other_answers_are_not_those_of_a_state_server() {
+fn other_answers_say_what_was_met() {
+    let version = "X-AspNet-Version: 4.0.30319\r\n";
     for status in ["400 Bad Request", "423 Locked", "500 Error", "301 Moved"] {
+        let answer = format!("{status}\r\n{version}Content-Length: 0\r\n\r\n");
+        assert_fails(
+            probe_answered(PATIENT, answer.as_bytes()),
+            Failure::OtherStatus,
+        );
         let answer = format!("{status}\r\nContent-Length: 0\r\n\r\n");
-        assert_fails(probe_answered(PATIENT, answer.as_bytes()), Failure::Garbage);
+        assert_fails(
+            probe_answered(PATIENT, answer.as_bytes()),
+            Failure::NoVersion,
+        );
+    }
+    for (answer, failure) in [
+        // A state server whose machine.config says enableVersionHeader="false".
+        (
+            "404 Not Found\r\nCache-Control: private\r\nContent-Length: 0\r\n\r\n",
+            Failure::NoVersion,
+        ),
+        // python3 -m http.server
+        (
+            "HTTP/1.0 404 File not found\r\nServer: SimpleHTTP/0.6 Python/3.13.5\r\n\
+             Date: Sat, 28 Nov 2026 18:00:00 GMT\r\nConnection: close\r\n\
+             Content-Type: text/html;charset=utf-8\r\nContent-Length: 335\r\n\r\n",
+            Failure::WebServer,
+        ),
+        // nginx, and IIS before it hands anything to ASP.NET
+        (
+            "HTTP/1.1 400 Bad Request\r\nServer: nginx/1.26.3\r\nContent-Type: text/html\r\n\
+             Content-Length: 157\r\nConnection: close\r\n\r\n",
+            Failure::WebServer,
+        ),
+        (
+            "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n",
+            Failure::WebServer,
+        ),
+        ("HTTP/1.1 100 Continue\r\n\r\n", Failure::WebServer),
+        (
+            "HTTP/1.1 404 Not Found\r\nVia: 1.1 varnish\r\nContent-Length: 0\r\n\r\n",
+            Failure::HttpProxy,
+        ),
+        (
+            "HTTP/1.0 503 Service Unavailable\r\nCache-Control: no-cache\r\n\r\n",
+            Failure::HttpProxy,
+        ),
+    ] {
+        assert_fails(probe_answered(PATIENT, answer.as_bytes()), failure);
     }
     let endless = vec![b'4'; 5_000];
-    let garbage: [&[u8]; 4] = [
+    let garbage: [&[u8]; 3] = [
         b"SSH-2.0-OpenSSH_9.6\r\n",
-        b"HTTP/1.1 100 Continue\r\n\r\n",
         b"404 Not Found\n\n",
         &endless[..],
     ];
@@ -130,23 +173,36 @@ fn a_backend_that_says_nothing_or_half_an_answer_is_late() {
 
 #[test]
 fn a_connection_that_ends_before_the_answer_is_broken() {
-    let closed = probe(PATIENT, |connection| {
-        connection.close();
-        None
-    });
-    assert_fails(closed, Failure::Broken);
-    let reset = probe(PATIENT, |mut connection| {
-        connection.expect(PROBE, b"");
-        connection.reset();
-        None
-    });
-    assert_fails(reset, Failure::Broken);
     let halfway = probe(PATIENT, |mut connection| {
         connection.expect(PROBE, &ABSENT[..20]);
         connection.close();
         None
     });
     assert_fails(halfway, Failure::Broken);
+}
+
+/// A stock state server does that to clients of other machines while AllowRemoteConnection is 0.
+#[test]
+fn a_connection_that_is_taken_and_closed_at_once_says_so() {
+    let closed = probe(PATIENT, |connection| {
+        connection.close();
+        None
+    });
+    assert!(
+        closed
+            .as_ref()
+            .unwrap_err()
+            .to_string()
+            .contains("AllowRemoteConnection"),
+        "{closed:?}"
+    );
+    assert_fails(closed, Failure::ClosedAtOnce);
+    let reset = probe(PATIENT, |mut connection| {
+        connection.expect(PROBE, b"");
+        connection.reset();
+        None
+    });
+    assert_fails(reset, Failure::ClosedAtOnce);
 }
 
 #[test]

@@ -6,11 +6,12 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use crate::support::Program;
-use crate::support::answers::DONE;
+use crate::support::answers::{BAD_REQUEST, DONE};
 use crate::support::backend::{ABSENT, Backend, BackendConnection};
 use crate::support::client::{Client, acquire, delete, get, put, status, target};
 use staterouter::backend::{AskError, RemoveError, Remover};
 use staterouter::config::BackendAddress;
+use staterouter::wire::Unfit;
 
 const ID: &str = "q3m1zt0xk4vdw2hn5sbyr0ac";
 
@@ -107,12 +108,27 @@ fn a_connection_that_died_between_two_removals_is_replaced() {
 fn a_connection_with_bytes_behind_the_answer_is_not_used_again() {
     let results = remove_at(2, |backend| {
         let mut connection = backend.accept();
-        connection.expect(&delete(ID, NO_LOCK), &[DONE, ABSENT].concat());
+        connection.expect(&delete(ID, NO_LOCK), &[DONE, b"\r\n"].concat());
         let mut connection = backend.accept();
         connection.expect(&delete(ID, NO_LOCK), DONE);
         Some(connection)
     });
     assert!(results.iter().all(Result::is_ok), "{results:?}");
+}
+
+#[test]
+fn of_two_answers_none_says_that_the_item_is_gone() {
+    let results = remove_at(2, |backend| {
+        let mut connection = backend.accept();
+        connection.expect(&delete(ID, NO_LOCK), &[DONE, ABSENT].concat());
+        let mut connection = backend.accept();
+        connection.expect(&delete(ID, NO_LOCK), DONE);
+        Some(connection)
+    });
+    let is_two = |error| matches!(error, RemoveError::Ask(AskError::Unfit(Unfit::Two)));
+    let [first, second] = <[_; 2]>::try_from(results).unwrap();
+    assert!(is_two(first.unwrap_err()));
+    second.unwrap();
 }
 
 #[test]
@@ -126,7 +142,13 @@ fn whatever_else_a_backend_says_the_item_is_not_gone() {
         results.remove(0).unwrap_err()
     };
     let broken = failure(b"500 Internal Server Error\r\nContent-Length: 0\r\n\r\n");
-    assert!(matches!(broken, RemoveError::Status(500)), "{broken}");
+    let is_unfit =
+        |error, unfit| matches!(error, RemoveError::Ask(AskError::Unfit(found)) if found == unfit);
+    assert!(is_unfit(broken, Unfit::Status(500)));
+    let web_server = failure(b"404 Not Found\r\nContent-Length: 0\r\n\r\n");
+    assert!(is_unfit(web_server, Unfit::Unversioned));
+    let refused = failure(BAD_REQUEST);
+    assert!(matches!(refused, RemoveError::Status(400)), "{refused}");
     let unnamed = failure(&locked(""));
     assert!(matches!(unnamed, RemoveError::Locked), "{unnamed}");
     let garbage = failure(b"SSH-2.0\r\n\r\n");
@@ -140,10 +162,7 @@ fn whatever_else_a_backend_says_the_item_is_not_gone() {
         None
     });
     let closed = closed.remove(0).unwrap_err();
-    let is_closed = matches!(
-        closed,
-        RemoveError::Ask(AskError::Closed | AskError::Broken(_))
-    );
+    let is_closed = matches!(closed, RemoveError::Ask(AskError::ClosedAtOnce));
     assert!(is_closed, "{closed}");
 }
 

@@ -162,7 +162,7 @@ fn a_connection_with_unsolicited_bytes_is_not_used() {
 #[test]
 fn bytes_behind_an_answer_end_the_connection_and_not_the_answer() {
     let (mut scene, mut connection) = Scene::new("");
-    for extra in [&b"x"[..], b"\r\n", ABSENT] {
+    for extra in [&b"x"[..], b"\r\n", b"\x16\x03"] {
         for exchange in operations::all(ID) {
             scene.client.send(&exchange.request.client);
             let answer = [&exchange.answer.backend, extra].concat();

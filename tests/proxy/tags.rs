@@ -1,7 +1,7 @@
 //! Lock cookies on their way through the proxy: towards the client they get the id of the backend
 //! that issued them, towards a backend they lose it, and nothing else of a message changes.
 
-use crate::support::answers::{DONE, locked_item};
+use crate::support::answers::{DONE, item, locked_item, success};
 use crate::support::backend::{ABSENT, Backend, BackendConnection};
 use crate::support::client::{self, Client, acquire, delete, get, head, put, release, status};
 use crate::support::operations::{BODY, Message, ok};
@@ -95,18 +95,25 @@ fn a_cookie_gets_its_tag_and_loses_it() {
         for counter in COUNTERS.into_iter().chain([0, 1, 2]) {
             let with_lock =
                 |answer: &dyn Fn(u32) -> Vec<u8>| Message::with_lock(backend_id, counter, answer);
-            let answers = [
-                with_lock(&|cookie| refused(cookie, 7)),
+            let locked = [
                 with_lock(&|cookie| locked_item(cookie, BODY)),
                 with_lock(&|cookie| {
                     let lock = format!("ActionFlags: 1\r\nLockCookie: {cookie}\r\nTimeout: 20\r\n");
                     ok(&lock, BODY)
                 }),
-                Message::plain(ok("ActionFlags: 1\r\n", b"")),
-                Message::plain(DONE.to_vec()),
             ];
+            let done = [ok("ActionFlags: 1\r\n", b""), DONE.to_vec()].map(Message::plain);
+            let item = [Message::plain(item(BODY))];
             for request in requests(backend_id, counter) {
-                for answer in &answers {
+                scene.exchange(&request, &with_lock(&|cookie| refused(cookie, 7)));
+                let answers = if request.client == acquire(ID) {
+                    &locked[..]
+                } else if request.client == get(ID) {
+                    &item[..]
+                } else {
+                    &done[..]
+                };
+                for answer in answers {
                     scene.exchange(&request, answer);
                 }
             }
@@ -143,7 +150,7 @@ fn what_is_no_cookie_passes_both_ways_as_it_is() {
         "-1",
         "-4",
         "x",
-        "+16777218",
+        "++16777218",
         "0x1000002",
         "16777218.0",
         "1 6777218",
@@ -169,13 +176,35 @@ fn what_is_no_cookie_passes_both_ways_as_it_is() {
             format!("200 OK\r\nLockCookie: {value}\r\n{length}"),
             format!("423 Locked\r\nLockCookie: {value}\r\nLockAge: 1\r\n{length}"),
         ] {
-            scene.passes(&get(ID), answer.as_bytes());
+            scene.passes(&acquire(ID), answer.as_bytes());
         }
     }
-    for answer in ["200 OK\r\n", "423 Locked\r\nLockAge: 1\r\n"] {
-        let answer = format!("{answer}Content-Length: 0\r\n\r\n");
-        scene.passes(&acquire(ID), answer.as_bytes());
+    let answer = "423 Locked\r\nLockAge: 1\r\nContent-Length: 0\r\n\r\n";
+    scene.passes(&acquire(ID), answer.as_bytes());
+}
+
+/// State servers read a plus sign as what it is.
+#[test]
+fn a_cookie_with_a_plus_sign_loses_its_tag_as_well() {
+    let mut scene = Scene::new(1);
+    let with_sign = |request: Vec<u8>| {
+        let at = request.windows(11).position(|name| name == b"LockCookie:");
+        let (start, rest) = request.split_at(at.map_or(0, |at| at + 11));
+        [start, b" +", rest.trim_ascii_start()].concat()
+    };
+    for request in UNDER_LOCK {
+        let signed = Message {
+            client: with_sign(request(ID, tag(1, 42))),
+            backend: without_sign(with_sign(request(ID, 42))),
+        };
+        scene.exchange(&signed, &Message::plain(DONE.to_vec()));
     }
+}
+
+/// The sign is part of the number that is replaced.
+fn without_sign(mut request: Vec<u8>) -> Vec<u8> {
+    request.retain(|&byte| byte != b'+');
+    request
 }
 
 #[test]
@@ -214,9 +243,10 @@ fn a_counter_that_leaves_no_room_for_a_tag_costs_the_connection() {
     let backend = Backend::start();
     let proxy = proxy(&[backend.address], "");
     for counter in [0x100_0000, tag(1, 2), tag(127, 0xff_ffff), u32::MAX] {
-        let answers = [refused(counter, 7), locked_item(counter, BODY)];
         for request in requests(1, 2) {
-            for answer in &answers {
+            let locked = locked_item(counter, BODY);
+            let locked = Some(locked).filter(|_| request.client == acquire(ID));
+            for answer in &Vec::from_iter([refused(counter, 7)].into_iter().chain(locked)) {
                 let mut client = Client::connect(proxy.address);
                 client.send(&request.client);
                 let mut connection = backend.accept();
@@ -302,8 +332,10 @@ fn what_follows_a_read_that_went_out_twice_is_not_changed_twice() {
         let mut fresh = scene.backend.accept();
         fresh.expect(&get(ID), ABSENT);
         assert_eq!(scene.client.answer_to(false), ABSENT);
-        fresh.expect(&request.backend, DONE);
-        assert_eq!(scene.client.answer_to(false), DONE);
+        let answer = |cookie| success(&request.backend, cookie, BODY);
+        let answer = Message::with_lock(5, 2, answer);
+        fresh.expect(&request.backend, &answer.backend);
+        assert_text(&scene.client.answer_to(false), &answer.client);
     }
 }
 

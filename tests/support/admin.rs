@@ -55,6 +55,16 @@ pub fn wait_for(admin: SocketAddr, what: &str, wanted: impl Fn(&Value) -> bool) 
     }
 }
 
+/// Waits until a finding with this code is there.
+pub fn wait_for_finding(admin: SocketAddr, code: &str) -> Value {
+    let find = |status: &Value| {
+        let findings = status["findings"].as_array().unwrap();
+        findings.iter().find(|found| found["code"] == code).cloned()
+    };
+    let status = wait_for(admin, code, |status| find(status).is_some());
+    find(&status).unwrap()
+}
+
 /// Head, in lower case, and body of an answer.
 pub fn page(admin: SocketAddr, path: &str) -> (String, String) {
     exchange(admin, "GET", path, "")

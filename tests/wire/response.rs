@@ -6,7 +6,8 @@ use proptest::prelude::*;
 use staterouter::wire::decimal;
 use staterouter::wire::head::MAX_HEADERS;
 use staterouter::wire::{
-    Answer, BAD_REQUEST, HeadLimits, Parsed, ResponseHead, Span, WireError, encode_answer,
+    Answer, BAD_REQUEST, HeadLimits, Operation, Parsed, RequestHead, ResponseHead, Span, Unfit,
+    WireError, encode_answer,
 };
 
 type Outcome = Result<Parsed<ResponseHead>, WireError>;
@@ -53,6 +54,80 @@ fn spans_of_stock_answers_are_the_bytes_sent() {
                 vectors::header(&response, header),
                 "{name}"
             );
+        }
+    }
+}
+
+fn operation(request: &[u8]) -> Operation {
+    match RequestHead::parse(request, &HeadLimits::default()) {
+        Ok(Parsed::Complete(head)) => head.operation(),
+        other => panic!("{:?}: {other:?}", request.escape_ascii().to_string()),
+    }
+}
+
+#[test]
+fn every_stock_answer_fits_its_request() {
+    for vectors::Exchange {
+        name,
+        request,
+        response,
+        ..
+    } in vectors::exchanges()
+    {
+        let head = complete(&response);
+        assert!(head.has_version, "{name}");
+        assert_eq!(head.fits(operation(&request)), Ok(()), "{name}");
+        assert!(!head.is_one_of_two(&response), "{name}");
+    }
+}
+
+#[test]
+fn what_fits_only_another_request_is_told_apart() {
+    let item = "Timeout: 20\r\nContent-Length: 1\r\n";
+    let empty_item = "Timeout: 20\r\nContent-Length: 0\r\n";
+    let locked = "LockCookie: 2\r\nTimeout: 20\r\nContent-Length: 1\r\n";
+    let done = "Content-Length: 0\r\n";
+    use Operation::{Acquire, Get, Put, Release, Remove, Touch};
+    let cases = [
+        (item, [Ok(()), Err(Unfit::NoLock), Err(Unfit::Body)]),
+        (empty_item, [Ok(()), Err(Unfit::NoLock), Ok(())]),
+        (locked, [Err(Unfit::Lock), Ok(()), Err(Unfit::Lock)]),
+        (done, [Err(Unfit::NoItem), Err(Unfit::NoLock), Ok(())]),
+    ];
+    for (headers, [read, acquire, other]) in cases {
+        let head = complete(ok(headers));
+        assert_eq!(head.fits(Get), read, "{headers}");
+        assert_eq!(head.fits(Acquire), acquire, "{headers}");
+        for operation in [Put, Release, Remove] {
+            assert_eq!(head.fits(operation), other, "{headers}");
+        }
+    }
+    // Some servers announce what they would send to a GET.
+    assert_eq!(complete(ok(item)).fits(Touch), Ok(()));
+    assert_eq!(complete(ok(locked)).fits(Touch), Err(Unfit::Lock));
+}
+
+#[test]
+fn a_status_that_says_nothing_about_a_session_fits_nothing() {
+    for operation in Operation::ALL {
+        let fits =
+            |head: &str| complete(format!("{head}Content-Length: 0\r\n\r\n")).fits(operation);
+        for status in [201, 204, 302, 401, 410, 500, 501, 503, 599] {
+            let unfit = Err(Unfit::Status(status));
+            assert_eq!(
+                fits(&format!("{status} x\r\nX-AspNet-Version: 4.0\r\n")),
+                unfit
+            );
+        }
+        assert_eq!(fits("404 Not Found\r\n"), Err(Unfit::Unversioned));
+        for head in [
+            "404 Not Found\r\nX-AspNet-Version: 4.0\r\n",
+            "404 Not Found\r\nx-aspnet-version:\r\n",
+            // A native parser may refuse on its own account.
+            "400 Bad Request\r\n",
+            "423 Locked\r\n",
+        ] {
+            assert_eq!(fits(head), Ok(()), "{head}");
         }
     }
 }
