@@ -67,6 +67,7 @@ const MAY_NAME: &[(&str, &[&[&str]])] = &[
     ("notify", &[&["control"]]),
     ("prometheus", &[&["metrics"]]),
     ("rustix", &[&["app", "control", "net"]]),
+    ("saphyr-parser", &[&["config"]]),
     ("serde", &[&["config", "control", "farm", "admin", "cli"]]),
     (
         "serde_json",

@@ -4,34 +4,15 @@
 //! [`Faults`], which carry the lines they show and so outlive the text.
 
 use std::borrow::Cow;
+use std::cell::LazyCell;
 use std::fmt;
 use std::sync::Arc;
 
+use super::places::{Lines, Marks, NodeId, Paths, Pos};
 use super::printable;
 
 /// Faults shown per file; further ones are only counted.
 const MAX_SHOWN: usize = 100;
-
-/// A position in a file: line and column start at 1, columns count characters.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub(crate) struct Pos {
-    pub(crate) line: usize,
-    pub(crate) column: usize,
-}
-
-impl Pos {
-    /// The first character of a file.
-    pub(crate) const TOP: Pos = Pos { line: 1, column: 1 };
-}
-
-/// A key or value of a file: its number in the order of reading.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct NodeId(pub(crate) usize);
-
-impl NodeId {
-    /// The whole of the document.
-    pub(crate) const ROOT: NodeId = NodeId(0);
-}
 
 /// What a fault is about. Where a node stands is looked up only when the fault is shown.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -279,8 +260,8 @@ pub(crate) struct Report<'t> {
     pub(crate) file: Arc<str>,
     pub(crate) text: Cow<'t, str>,
     pub(crate) sink: Sink,
-    /// Finds a node of the text.
-    pub(crate) locate: fn(&str, NodeId) -> Pos,
+    /// How the nodes of the text are reached.
+    pub(crate) paths: Paths,
 }
 
 impl Report<'_> {
@@ -308,19 +289,20 @@ impl Report<'_> {
 
     /// With what they show of the text, in its order.
     fn shown(&self, found: Vec<Found>) -> Vec<Fault> {
-        let (text, locate) = (&*self.text, self.locate);
+        let text = &*self.text;
         let lines = Lines::of(text);
-        let snippet = |place| match place {
-            Place::Node(id) => lines.snippet(locate(text, id), node_width),
-            Place::StartOf(id) => lines.snippet(locate(text, id), |_| 1),
-            Place::At(pos) => lines.snippet(pos, |_| 1),
+        let marks = LazyCell::new(|| Marks::of(text, &lines));
+        let shown_at = |place| match place {
+            Place::Node(id) => snippet(&lines, marks.find(&self.paths, id), node_width),
+            Place::StartOf(id) => snippet(&lines, marks.find(&self.paths, id), |_| 1),
+            Place::At(pos) => snippet(&lines, pos, |_| 1),
         };
         let mut shown: Vec<Fault> = found
             .into_iter()
             .map(|found| Fault {
                 file: Arc::clone(&self.file),
-                place: snippet(found.place),
-                first: found.first.map(snippet),
+                place: shown_at(found.place),
+                first: found.first.map(shown_at),
                 problem: found.problem,
                 help: found.help,
             })
@@ -330,59 +312,20 @@ impl Report<'_> {
     }
 }
 
-/// The lines of a text, found by number.
-pub(crate) struct Lines<'t> {
-    text: &'t str,
-    starts: Vec<usize>,
-}
-
-impl<'t> Lines<'t> {
-    /// Breaks at LF, CR LF and CR, as YAML does. A break at the end begins no further line.
-    pub(crate) fn of(text: &'t str) -> Self {
-        let bytes = text.as_bytes();
-        let mut starts = vec![0];
-        for (index, byte) in bytes.iter().enumerate() {
-            let next = index + 1;
-            let breaks = match byte {
-                b'\n' => true,
-                b'\r' => bytes.get(next) != Some(&b'\n'),
-                _ => false,
-            };
-            if breaks && next < bytes.len() {
-                starts.push(next);
-            }
-        }
-        Lines { text, starts }
-    }
-
-    /// The number of lines, at least 1.
-    pub(crate) fn count(&self) -> usize {
-        self.starts.len()
-    }
-
-    /// The line of this number, without its break; the last one for any number beyond.
-    pub(crate) fn line(&self, number: usize) -> &'t str {
-        let number = number.clamp(1, self.count());
-        let start = self.starts[number - 1];
-        let end = self.starts.get(number).copied().unwrap_or(self.text.len());
-        self.text[start..end].trim_end_matches(['\n', '\r'])
-    }
-
-    /// The line at `pos` with a mark; `width` says how much of the rest of the line belongs to it.
-    /// A position outside the text is moved to its edge: the YAML parser reports the end of the
-    /// file one line below the last.
-    fn snippet(&self, pos: Pos, width: impl Fn(&str) -> usize) -> Snippet {
-        let line = pos.line.clamp(1, self.count());
-        let text = self.line(line);
-        let end = text.chars().count() + 1;
-        let column = match pos.line > line {
-            true => end,
-            false => pos.column.clamp(1, end),
-        };
-        let rest = text.char_indices().nth(column - 1);
-        let rest = rest.map_or("", |(at, _)| &text[at..]);
-        Snippet::cut(line, column, width(rest).max(1), text)
-    }
+/// The line at `pos` with a mark; `width` says how much of the rest of the line belongs to it. A
+/// position outside the text is moved to its edge: the YAML parser reports the end of the file one
+/// line below the last.
+fn snippet(lines: &Lines<'_>, pos: Pos, width: impl Fn(&str) -> usize) -> Snippet {
+    let line = pos.line.clamp(1, lines.count());
+    let text = lines.line(line);
+    let end = text.chars().count() + 1;
+    let column = match pos.line > line {
+        true => end,
+        false => pos.column.clamp(1, end),
+    };
+    let rest = text.char_indices().nth(column - 1);
+    let rest = rest.map_or("", |(at, _)| &text[at..]);
+    Snippet::cut(line, column, width(rest).max(1), text)
 }
 
 /// The number of characters at the start of `rest` that make up one node, as far as one line can

@@ -4,7 +4,7 @@
 //! [`PartitionMap::parse`] read from memory. Every fault carries its file, line and column, the
 //! line itself, and what would be right; nothing is guessed, and unknown keys are faults.
 //!
-//! Within: `raw` turns YAML into a tree with places, `reader` takes a map apart key by key,
+//! Within: `raw` turns YAML into a tree, `places` finds its nodes in the text, `reader` takes a map apart key by key,
 //! `kinds` says what a scalar may be, `outline` keeps what the reader asked for and turns it into
 //! the JSON Schemas, `fault` renders. `staterouter_file` with its `sections`, and `partition_map` say
 //! which keys there are; they are the only place where that stands.
@@ -18,6 +18,7 @@ mod load;
 mod outline;
 mod partition_map;
 mod placement;
+mod places;
 mod printable;
 mod raw;
 mod reader;

@@ -6,9 +6,10 @@ use crate::account::Capacity;
 use crate::route::HashKey;
 
 use super::address::BackendAddress;
-use super::fault::{Fault, Faults, Place, Pos, Report};
+use super::fault::{Fault, Faults, Place, Report};
 use super::kinds::{Choice, Integer, Mistake, Sizes, Text};
 use super::outline::Outline;
+use super::places::Pos;
 use super::printable::quoted;
 use super::raw;
 use super::reader::{MapReader, Read, read_map, read_nothing};

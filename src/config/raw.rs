@@ -1,9 +1,8 @@
 //! YAML text -> a tree whose nodes can be found again in the text. The only file that names the
-//! YAML parser.
+//! parser that reads the files.
 //!
-//! The parser says a position only in an error. So the tree is read without positions, its nodes
-//! are numbered in the order of reading, and [`locate`] finds one when a fault has to be shown: it
-//! reads the text again and refuses that node.
+//! That parser says a position only in an error. So the tree keeps how each node is reached, and
+//! `places` finds it in the text when a fault has to be shown.
 
 use std::borrow::Cow;
 use std::fmt;
@@ -14,7 +13,8 @@ use serde::de::{
 };
 use serde_yaml::Deserializer;
 
-use super::fault::{Lines, NodeId, Place, Pos, Report, Sink};
+use super::fault::{Place, Report, Sink};
+use super::places::{self, NodeId, Part, Paths, Pos};
 use super::printable::quoted;
 
 /// Largest file that is read, in bytes.
@@ -84,7 +84,7 @@ pub(crate) fn parse<'t>(bytes: &'t [u8], file: &str) -> (Option<Node>, Report<'t
         file: file.into(),
         text: Cow::Borrowed(""),
         sink: Sink::default(),
-        locate,
+        paths: Paths::default(),
     };
     let outcome = if bytes.len() > MAX_FILE_BYTES {
         let problem = format!("the file has {} bytes, more than 1 MiB", bytes.len());
@@ -92,7 +92,7 @@ pub(crate) fn parse<'t>(bytes: &'t [u8], file: &str) -> (Option<Node>, Report<'t
     } else if let Ok(text) = std::str::from_utf8(bytes) {
         let text = text.strip_prefix('\u{feff}').unwrap_or(text);
         report.text = Cow::Borrowed(text);
-        check_text(text).and_then(|()| read(text, &mut report.sink))
+        check_text(text).and_then(|()| read(text, &mut report.sink, &mut report.paths))
     } else {
         let (text, pos) = lossy(bytes);
         report.text = text;
@@ -194,12 +194,12 @@ fn is_supported(c: char) -> bool {
 }
 
 /// The tree of `text`; faults of single nodes go to `sink`.
-fn read(text: &str, sink: &mut Sink) -> Result<Node, Unusable> {
-    let mut builder = Builder::new(sink, None);
+fn read(text: &str, sink: &mut Sink, paths: &mut Paths) -> Result<Node, Unusable> {
+    let mut builder = Builder::new(sink, paths);
     let mut documents = Deserializer::from_str(text);
     let root = match documents.next() {
         Some(document) => match builder.deserialize(document) {
-            Ok(root) if builder.nodes > 0 => Some(root),
+            Ok(root) if builder.paths.count() > 0 => Some(root),
             Ok(_) => None,
             Err(error) => return Err(refusal(text, builder.limit, &error)),
         },
@@ -213,17 +213,6 @@ fn read(text: &str, sink: &mut Sink) -> Result<Node, Unusable> {
             Err(Unusable::new(Pos::TOP, "the file is empty", help))
         }
     }
-}
-
-/// The position of a node that was read from `text`.
-fn locate(text: &str, node: NodeId) -> Pos {
-    let mut scratch = Sink::default();
-    let mut builder = Builder::new(&mut scratch, Some(node));
-    let document = Deserializer::from_str(text).next();
-    let outcome = document.map(|document| builder.deserialize(document));
-    outcome
-        .and_then(Result::err)
-        .map_or(Pos::TOP, |error| pos_of(&error))
 }
 
 /// Why reading the first document ended: at a limit, in bad syntax, or at a value that the parser
@@ -260,22 +249,15 @@ fn syntax_error(error: &serde_yaml::Error) -> Unusable {
 }
 
 fn second_document(text: &str, document: Deserializer<'_>) -> Unusable {
-    let mut scratch = Sink::default();
-    let mut builder = Builder::new(&mut scratch, Some(NodeId::ROOT));
-    let root = match builder.deserialize(document) {
-        Err(error) if builder.nodes == 0 => return syntax_error(&error),
-        Err(error) => pos_of(&error).line,
-        Ok(_) => 1,
+    let pos = match places::second_document(text) {
+        Some(pos) => pos,
+        None => match IgnoredAny::deserialize(document) {
+            Err(error) => return syntax_error(&error),
+            Ok(_) => Pos::TOP,
+        },
     };
-    // Only comments stand between the mark of a document and its root.
-    let lines = Lines::of(text);
-    // The parser puts an empty root at the end of the file one line below the last.
-    let mut above = (1..=root.min(lines.count())).rev();
-    let mark = above.find(|line| lines.line(*line).starts_with("---"));
     let help = "keep one document per file: remove the line `---` and what follows it";
-    let problem = "a second YAML document begins here";
-    let line = mark.unwrap_or(root);
-    Unusable::new(Pos { line, column: 1 }, problem, help)
+    Unusable::new(pos, "a second YAML document begins here", help)
 }
 
 fn pos_of(error: &serde_yaml::Error) -> Pos {
@@ -288,9 +270,9 @@ fn pos_of(error: &serde_yaml::Error) -> Pos {
 /// Builds the tree from the parser's events, up to the limits.
 struct Builder<'s> {
     sink: &'s mut Sink,
-    /// The node at which to end with an error, for the error's position.
-    wanted: Option<NodeId>,
-    nodes: usize,
+    paths: &'s mut Paths,
+    /// Which part of what list or map is read next.
+    next: (NodeId, Part),
     scalar_bytes: usize,
     depth: usize,
     limit: Option<Limit>,
@@ -303,36 +285,33 @@ struct Limit {
 }
 
 impl<'s> Builder<'s> {
-    fn new(sink: &'s mut Sink, wanted: Option<NodeId>) -> Self {
+    fn new(sink: &'s mut Sink, paths: &'s mut Paths) -> Self {
         Builder {
             sink,
-            wanted,
-            nodes: 0,
+            paths,
+            next: (NodeId::ROOT, Part::Item(0)),
             scalar_bytes: 0,
             depth: 0,
             limit: None,
         }
     }
 
-    /// Numbers the node at which the parser stands.
-    fn node<E: de::Error>(&mut self) -> Result<Place, E> {
-        let id = NodeId(self.nodes);
-        self.nodes += 1;
-        if self.wanted == Some(id) {
-            return Err(E::custom("found"));
-        }
-        if self.nodes > MAX_NODES {
+    /// Takes note of the node at which the parser stands.
+    fn node<E: de::Error>(&mut self) -> Result<NodeId, E> {
+        let (parent, part) = self.next;
+        let id = self.paths.add(parent, part);
+        if self.paths.count() > MAX_NODES {
             let problem = format!("the file has more than {MAX_NODES} values");
             return Err(self.passed(problem, WRONG_FILE));
         }
-        Ok(Place::Node(id))
+        Ok(id)
     }
 
     fn scalar<E>(&mut self, resolved: Resolved, text: &str) -> Result<Node, E>
     where
         E: de::Error,
     {
-        let place = self.node()?;
+        let place = Place::Node(self.node()?);
         self.scalar_bytes += text.len();
         if self.scalar_bytes > MAX_SCALAR_BYTES {
             return Err(self.passed(TOO_MANY_ALIASES.to_owned(), WRITE_OUT));
@@ -342,18 +321,19 @@ impl<'s> Builder<'s> {
         Ok(Node { place, content })
     }
 
-    fn open<E: de::Error>(&mut self) -> Result<Place, E> {
-        let place = self.node()?;
+    fn open<E: de::Error>(&mut self) -> Result<NodeId, E> {
+        let id = self.node()?;
         if self.depth == MAX_DEPTH {
             let problem = format!("lists and maps are nested more than {MAX_DEPTH} deep");
             return Err(self.passed(problem, "the file needs no more than 3 levels"));
         }
         self.depth += 1;
-        Ok(place)
+        Ok(id)
     }
 
-    fn close(&mut self, place: Place, content: Content) -> Node {
+    fn close(&mut self, id: NodeId, content: Content) -> Node {
         self.depth -= 1;
+        let place = Place::Node(id);
         Node { place, content }
     }
 
@@ -424,18 +404,26 @@ impl<'de> Visitor<'de> for &mut Builder<'_> {
     }
 
     fn visit_seq<A: SeqAccess<'de>>(self, mut access: A) -> Result<Node, A::Error> {
-        let place = self.open()?;
+        let id = self.open()?;
         let mut items = Vec::new();
-        while let Some(item) = access.next_element_seed(&mut *self)? {
+        loop {
+            self.next = (id, Part::Item(items.len()));
+            let Some(item) = access.next_element_seed(&mut *self)? else {
+                return Ok(self.close(id, Content::List(items)));
+            };
             items.push(item);
         }
-        Ok(self.close(place, Content::List(items)))
     }
 
     fn visit_map<A: MapAccess<'de>>(self, mut access: A) -> Result<Node, A::Error> {
-        let place = self.open()?;
+        let id = self.open()?;
         let mut entries = Vec::new();
-        while let Some(name) = access.next_key_seed(&mut *self)? {
+        for index in 0.. {
+            self.next = (id, Part::Key(index));
+            let Some(name) = access.next_key_seed(&mut *self)? else {
+                break;
+            };
+            self.next = (id, Part::Value(index));
             let value = access.next_value_seed(&mut *self)?;
             match name.content {
                 Content::Scalar(Scalar { text, .. }) => entries.push(Entry {
@@ -451,13 +439,13 @@ impl<'de> Visitor<'de> for &mut Builder<'_> {
                 ),
             }
         }
-        Ok(self.close(place, Content::Map(entries)))
+        Ok(self.close(id, Content::Map(entries)))
     }
 
     /// A value with a tag of its own, `!name`. It must not be read as if it had none, but its
     /// nodes count.
     fn visit_enum<A: EnumAccess<'de>>(self, access: A) -> Result<Node, A::Error> {
-        let place = self.node()?;
+        let place = Place::Node(self.node()?);
         let (IgnoredAny, variant) = access.variant()?;
         variant.newtype_variant_seed(&mut *self)?;
         let problem = "YAML tags are not supported here";
@@ -473,7 +461,8 @@ mod tests {
     use super::*;
 
     fn scalar(text: &str) -> Scalar {
-        let node = read(text, &mut Sink::default()).map_err(|unusable| unusable.problem);
+        let node = read(text, &mut Sink::default(), &mut Paths::default())
+            .map_err(|unusable| unusable.problem);
         match node.unwrap().content {
             Content::Scalar(scalar) => scalar,
             content => panic!("{text} is {content:?}"),
