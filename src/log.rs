@@ -3,6 +3,7 @@
 
 use std::cell::Cell;
 use std::io::{self, IsTerminal, Write};
+use std::panic;
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -46,10 +47,15 @@ pub fn init(config: LogConfig) -> LogGuard {
         LogFormat::Json => lines.json().boxed(),
     };
     // Only a test process that starts two servers can have set a logger before.
-    let _ = tracing_subscriber::registry()
+    let is_first = tracing_subscriber::registry()
         .with(filter)
         .with(lines)
-        .try_init();
+        .try_init()
+        .is_ok();
+    if is_first && config.format == LogFormat::Json {
+        // Whoever reads the lines by machine can read all of them.
+        panic::set_hook(Box::new(|panic| tracing::error!("{panic}")));
+    }
     guard
 }
 

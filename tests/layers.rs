@@ -66,7 +66,7 @@ const MAY_NAME: &[(&str, &[&[&str]])] = &[
     ("memchr", &[&["wire", "route"]]),
     ("notify", &[&["control"]]),
     ("prometheus", &[&["metrics"]]),
-    ("rustix", &[&["app", "control", "net"]]),
+    ("rustix", &[&["app", "config", "control", "net"]]),
     ("saphyr-parser", &[&["config"]]),
     ("serde", &[&["config", "control", "farm", "admin", "cli"]]),
     (

@@ -17,6 +17,7 @@ pub mod client;
 mod page;
 mod pages;
 mod peers;
+mod places;
 mod plan;
 mod query;
 mod refusals;

@@ -44,7 +44,7 @@ impl Site for ProxySite {
             Box::pin(async { page::response() })
         }),
         Route::get("/peer", Guard::Read, |site, _| {
-            Box::pin(async { json(StatusCode::OK, &site.control.published().peer.report()) })
+            Box::pin(async { peer_report(&site.control) })
         }),
         Route::get("/status", Guard::Read, |site, _| {
             Box::pin(async { json(StatusCode::OK, &site.control.published().status) })
@@ -111,6 +111,15 @@ fn readiness(control: &ControlHandle) -> Response<Full<Bytes>> {
     match findings.find(|finding| finding.code.keeps_from_serving()) {
         None => text(StatusCode::OK, "ready"),
         Some(finding) => text(StatusCode::SERVICE_UNAVAILABLE, &finding.says),
+    }
+}
+
+/// What was published last may no longer be true when control is silent, and a peer would rely on
+/// it.
+fn peer_report(control: &ControlHandle) -> Response<Full<Bytes>> {
+    match control.silence() {
+        Some(silence) => text(StatusCode::SERVICE_UNAVAILABLE, &silence.to_string()),
+        None => json(StatusCode::OK, &control.published().peer.report()),
     }
 }
 

@@ -12,11 +12,12 @@ use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::{Semaphore, watch};
+use tokio::sync::watch;
 use tokio::task::JoinSet;
 
 use super::pages::ProxySite;
 use super::peers;
+use super::places::{Place, Places};
 use super::plan::Planner;
 use super::refusals::Refusals;
 use super::routes;
@@ -41,7 +42,8 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 /// Times and bounds of the admin server.
 #[derive(Debug, Clone, Copy)]
 pub struct AdminOptions {
-    /// Connections at a time; others wait in the kernel.
+    /// Connections at a time: whoever comes then gets the place of one that says nothing, or is
+    /// being answered for longest.
     pub max_connections: usize,
     /// How long the head of a request may take to arrive, counted from the end of the answer
     /// before it, and how long a body.
@@ -181,21 +183,22 @@ async fn accept(
     options: AdminOptions,
     stopped: watch::Receiver<bool>,
 ) {
-    let places = Arc::new(Semaphore::new(options.max_connections));
+    let places = Places::new(options.max_connections);
     let mut connections = JoinSet::new();
     let mut stop = stopped.clone();
     let accepting = async {
         loop {
-            // Never closed.
-            let Ok(place) = Arc::clone(&places).acquire_owned().await else {
-                return;
-            };
             match socket.accept().await {
                 Ok((stream, peer)) => {
-                    let serve = serve(stream, peer, site.clone(), options, stopped.clone());
+                    let Some(place) = places.take(peer.ip()).await else {
+                        return;
+                    };
+                    let (site, stopped) = (site.clone(), stopped.clone());
                     connections.spawn(async move {
-                        serve.await;
-                        drop(place);
+                        tokio::select! {
+                            () = serve(stream, peer, site, options, stopped, &place) => {}
+                            () = place.must_leave() => {}
+                        }
                     });
                 }
                 Err(error) => {
@@ -221,10 +224,14 @@ async fn serve(
     site: impl Site,
     options: AdminOptions,
     mut stopped: watch::Receiver<bool>,
+    place: &Place,
 ) {
     let (site, options, peer) = (&site, &options, peer.ip());
     let answer = service_fn(|request| async move {
-        Ok::<_, Infallible>(routes::answer(site, request, peer, options).await)
+        place.is_answering(true);
+        let answer = routes::answer(site, request, peer, options).await;
+        place.is_answering(false);
+        Ok::<_, Infallible>(answer)
     });
     let connection = http1::Builder::new()
         .timer(TokioTimer::new())

@@ -1,9 +1,12 @@
-//! What SIGTERM and Ctrl-C do: the first stops in good order, the second at once. SIGHUP asks for a
-//! reload where that is caught.
+//! What SIGTERM, SIGQUIT and Ctrl-C do: the first stops in good order, the second at once. SIGHUP
+//! asks for a reload where that is caught. SIGUSR1 and SIGUSR2, which others take for "open the log
+//! again" or "upgrade", do nothing.
 
 use std::io;
+use std::thread;
 
 use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::sync::oneshot;
 
 /// Watches for the signals that end the program.
 #[derive(Debug)]
@@ -11,6 +14,7 @@ pub struct StopSignals {
     runtime: tokio::runtime::Runtime,
     interrupt: Signal,
     terminate: Signal,
+    quit: Signal,
     hangup: Option<Signal>,
 }
 
@@ -24,14 +28,20 @@ impl StopSignals {
             .enable_all()
             .build()?;
         let _entered = runtime.enter();
-        let (interrupt, terminate) = (
+        let (interrupt, terminate, quit) = (
             signal(SignalKind::interrupt())?,
             signal(SignalKind::terminate())?,
+            signal(SignalKind::quit())?,
         );
+        // Without a handler they end the process. A handler stays when its signal is dropped.
+        for ignored in [SignalKind::user_defined1(), SignalKind::user_defined2()] {
+            drop(signal(ignored)?);
+        }
         Ok(Self {
             runtime,
             interrupt,
             terminate,
+            quit,
             hangup: None,
         })
     }
@@ -46,7 +56,7 @@ impl StopSignals {
         Ok(())
     }
 
-    /// Waits for either signal that ends the program; calls `on_hangup` for each SIGHUP, if that
+    /// Waits for a signal that ends the program; calls `on_hangup` for each SIGHUP, if that
     /// is caught.
     pub fn wait_through_hangups(&mut self, on_hangup: impl Fn()) {
         let mut caught = self.hangup.take();
@@ -61,19 +71,40 @@ impl StopSignals {
         self.hangup = caught;
     }
 
-    /// Waits for either signal, or for `other` to be done.
+    /// Waits for a signal that ends the program, or for `other` to be done.
     pub fn wait_or<T>(&mut self, other: impl Future<Output = T>) -> Option<T> {
         let (interrupt, terminate) = (&mut self.interrupt, &mut self.terminate);
+        let quit = &mut self.quit;
         self.runtime.block_on(async {
             tokio::select! {
                 _ = interrupt.recv() => None,
                 _ = terminate.recv() => None,
+                _ = quit.recv() => None,
                 done = other => Some(done),
             }
         })
     }
 
-    /// Waits for either signal.
+    /// What `work` returns; `None` when a signal comes first. It goes on then, on a thread that is
+    /// left to the end of the process.
+    pub fn wait_for<T: Send + 'static>(
+        &mut self,
+        work: impl FnOnce() -> T + Send + 'static,
+    ) -> Option<T> {
+        let (result, done) = oneshot::channel();
+        let begun = thread::Builder::new()
+            .name("start".to_owned())
+            .spawn(move || {
+                // Nobody waits for it after a signal.
+                let _ = result.send(work());
+            });
+        match begun {
+            Ok(_) => self.wait_or(done)?.ok(),
+            Err(_) => None,
+        }
+    }
+
+    /// Waits for a signal that ends the program.
     pub fn wait(&mut self) {
         self.wait_or(std::future::pending::<()>());
     }

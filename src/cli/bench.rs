@@ -5,7 +5,7 @@ use std::net::{SocketAddr, ToSocketAddrs};
 use std::sync::Arc;
 use std::sync::mpsc::{RecvTimeoutError, channel};
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use clap::Args;
 use indicatif::{ProgressBar, ProgressStyle};
@@ -83,6 +83,10 @@ pub(super) struct BenchArgs {
     /// Do not read every session once more at the end
     #[arg(long)]
     no_sweep: bool,
+    /// Sessions will be lost, as when a state server is stopped: count them, and exit 0 if nothing
+    /// else is wrong
+    #[arg(long)]
+    expect_loss: bool,
     /// Print the report as JSON
     #[arg(long)]
     json: bool,
@@ -90,6 +94,9 @@ pub(super) struct BenchArgs {
 
 /// How often the progress bar moves.
 const PROGRESS_INTERVAL: Duration = Duration::from_millis(200);
+
+/// How often there is a line in its place where nobody could see it move.
+const PROGRESS_LINE_INTERVAL: Duration = Duration::from_secs(5);
 
 /// Runs the farm until its end or Ctrl-C; report on stdout, errors and progress on stderr.
 pub(super) fn run(args: &BenchArgs) -> Exit {
@@ -105,13 +112,12 @@ pub(super) fn run(args: &BenchArgs) -> Exit {
         }
     };
     let mut out = io::stdout().lock();
-    // A reader that has gone away changes nothing about what was found.
-    let _ = if args.json {
+    output::printed(if args.json {
         print_json(&mut out, &report)
     } else {
-        print_table(&mut out, &report)
-    };
-    if report.is_clean() {
+        print_table(&mut out, &report, args.expect_loss)
+    });
+    if report.is_clean() || (args.expect_loss && report.is_clean_but_for_losses()) {
         Exit::Fine
     } else {
         Exit::Finding
@@ -156,6 +162,7 @@ fn run_with_progress(
     let (done, is_done) = channel::<()>();
     thread::scope(|scope| {
         scope.spawn(move || {
+            let mut told = Instant::now();
             // Ends when the sender is dropped.
             while is_done.recv_timeout(PROGRESS_INTERVAL) == Err(RecvTimeoutError::Timeout) {
                 let counts = stats.counts();
@@ -163,10 +170,16 @@ fn run_with_progress(
                     RunEnd::Pages(_) => counts.pages,
                     _ => bar.elapsed().as_millis() as u64,
                 });
-                bar.set_message(format!(
+                let so_far = format!(
                     "{} pages, {} wrong answers, {} failures",
                     counts.pages, counts.violations, counts.failures
-                ));
+                );
+                if bar.is_hidden() && told.elapsed() >= PROGRESS_LINE_INTERVAL {
+                    told = Instant::now();
+                    let seconds = bar.elapsed().as_secs();
+                    let _ = writeln!(io::stderr().lock(), "{seconds} s: {so_far}");
+                }
+                bar.set_message(so_far);
             }
             bar.finish_and_clear();
         });
@@ -176,7 +189,7 @@ fn run_with_progress(
     })
 }
 
-/// A bar that draws itself only when stderr is a terminal.
+/// A bar that draws itself only when stderr is a terminal, and is hidden otherwise.
 fn progress_bar(end: RunEnd) -> ProgressBar {
     let length = match end {
         RunEnd::Pages(pages) => Some(pages),
@@ -212,7 +225,7 @@ fn print_json(out: &mut impl Write, report: &FarmReport) -> io::Result<()> {
     writeln!(out)
 }
 
-fn print_table(out: &mut impl Write, report: &FarmReport) -> io::Result<()> {
+fn print_table(out: &mut impl Write, report: &FarmReport, expects_loss: bool) -> io::Result<()> {
     writeln!(
         out,
         "{} pages ({} failed) in {:.1} s: {:.0} pages/s, {:.0} requests/s (seed {})",
@@ -240,7 +253,7 @@ fn print_table(out: &mut impl Write, report: &FarmReport) -> io::Result<()> {
         )?;
     }
     print_failures(out, report)?;
-    print_violations(out, report)
+    print_violations(out, report, expects_loss)
 }
 
 fn print_latencies(out: &mut impl Write, report: &FarmReport) -> io::Result<()> {
@@ -293,9 +306,20 @@ fn print_failures(out: &mut impl Write, report: &FarmReport) -> io::Result<()> {
     )
 }
 
-fn print_violations(out: &mut impl Write, report: &FarmReport) -> io::Result<()> {
+fn print_violations(
+    out: &mut impl Write,
+    report: &FarmReport,
+    expects_loss: bool,
+) -> io::Result<()> {
     if report.is_clean() {
         return writeln!(out, "no wrong answers");
+    }
+    if expects_loss && report.is_clean_but_for_losses() {
+        let lost = report.lost();
+        return writeln!(
+            out,
+            "no wrong answers but for lost sessions, as expected: {lost}"
+        );
     }
     writeln!(out, "WRONG ANSWERS:")?;
     for (kind, finding) in &report.violations {

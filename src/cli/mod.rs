@@ -89,5 +89,5 @@ pub fn run() -> ExitCode {
         Command::Backend(args) => backend::run(&args),
         Command::Bench(args) => bench::run(&args),
     };
-    exit.into()
+    output::end(exit).into()
 }

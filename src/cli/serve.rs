@@ -1,13 +1,14 @@
 //! `staterouter serve`.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::thread;
 
+use super::output::ServerOutput;
 use super::{Exit, output};
 use crate::app::signals::StopSignals;
 use crate::app::{names, proxy_server};
-use crate::config::{Config, Loaded, PartitionMap};
-use crate::control::ControlOptions;
+use crate::config::{Config, LoadError, Loaded, PartitionMap};
+use crate::control::{self, ControlOptions};
 use crate::{config, log};
 
 #[derive(Debug, clap::Args)]
@@ -22,11 +23,12 @@ pub(super) fn run(args: &ServeArgs) -> Exit {
         config,
         partition_map: map,
         warnings,
-    } = match config::load(&args.config) {
+    } = match to_start_with(&args.config) {
         Ok(loaded) => loaded,
         Err(error) => return output::could_not_run(error),
     };
     let log = log::init(config.log);
+    let output = ServerOutput(config.log.format);
     for warning in &warnings {
         tracing::warn!("{}", warning.in_one_line());
     }
@@ -40,10 +42,10 @@ pub(super) fn run(args: &ServeArgs) -> Exit {
     }
     let mut signals = match StopSignals::new() {
         Ok(signals) => signals,
-        Err(error) => return output::could_not_run(error),
+        Err(error) => return output.could_not_run(error),
     };
     if let Err(error) = signals.catch_hangup() {
-        return output::could_not_run(error);
+        return output.could_not_run(error);
     }
     let backends = map.backends.len();
     let options = ControlOptions {
@@ -52,13 +54,18 @@ pub(super) fn run(args: &ServeArgs) -> Exit {
         main_file: Some(args.config.clone()),
         level: Some(log.level()),
     };
-    let running = match proxy_server::start(options) {
-        Ok(running) => running,
-        Err(error) => return output::could_not_run(error),
+    // A disk that hangs must not keep the program from ending.
+    let running = match signals.wait_for(move || proxy_server::start(options)) {
+        Some(Ok(running)) => running,
+        Some(Err(error)) => return output.could_not_run(error),
+        None => {
+            tracing::info!("stopped before the first request");
+            return Exit::Fine;
+        }
     };
-    output::line(format_args!("listening on {}", running.address));
+    output.line(format_args!("listening on {}", running.address));
     if let Some(address) = running.admin() {
-        output::line(format_args!("admin on {address}"));
+        output.line(format_args!("admin on {address}"));
     }
     tracing::info!(address = %running.address, backends, "serving");
     signals.wait_through_hangups(|| running.control.reload_soon());
@@ -79,4 +86,22 @@ fn warn_of_names(config: &Config, map: &PartitionMap) {
     let _ = thread::Builder::new()
         .name("names".to_owned())
         .spawn(look_up);
+}
+
+/// Both files. If the partition map is faulty, the one that was in force last stands in for it: the
+/// proxies that run go on with that, too.
+fn to_start_with(main: &Path) -> Result<Loaded, LoadError> {
+    let error = match config::load(main) {
+        Ok(loaded) => return Ok(loaded),
+        Err(error) => error,
+    };
+    let Ok((config, warnings)) = config::load_main(main) else {
+        return Err(error);
+    };
+    let partition_map = control::last_map(&config).ok_or(error)?;
+    Ok(Loaded {
+        config,
+        partition_map,
+        warnings,
+    })
 }

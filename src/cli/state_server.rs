@@ -5,6 +5,7 @@ use std::net::SocketAddr;
 use clap::builder::RangedU64ValueParser;
 
 use super::log_args::LogArgs;
+use super::output::ServerOutput;
 use super::{Exit, output};
 use crate::app::signals::StopSignals;
 use crate::app::state_server::{self, StateServerOptions};
@@ -56,6 +57,7 @@ pub(super) fn run(args: &StateServerArgs) -> Exit {
         );
     }
     let _log = log::init(args.log.config());
+    let output = ServerOutput(args.log.config().format);
     for network in allow.for_everybody() {
         tracing::warn!(
             "--allow {network} lets every machine in: list the web servers and proxies, whoever can \
@@ -74,18 +76,18 @@ pub(super) fn run(args: &StateServerArgs) -> Exit {
     };
     let mut signals = match StopSignals::new() {
         Ok(signals) => signals,
-        Err(error) => return output::could_not_run(error),
+        Err(error) => return output.could_not_run(error),
     };
     if let Err(error) = signals.catch_hangup() {
-        return output::could_not_run(error);
+        return output.could_not_run(error);
     }
     let server = match state_server::start(&options) {
         Ok(started) => started,
-        Err(error) => return output::could_not_run(error),
+        Err(error) => return output.could_not_run(error),
     };
-    output::line(format_args!("listening on {}", server.address));
+    output.line(format_args!("listening on {}", server.address));
     if let Some(admin) = server.admin() {
-        output::line(format_args!("admin on {admin}"));
+        output.line(format_args!("admin on {admin}"));
     }
     tracing::info!(address = %server.address, "serving");
     signals.wait();

@@ -64,8 +64,10 @@ pub(super) fn run(args: &StatusArgs) -> Exit {
         } else {
             as_text(&asked, &found)
         };
-        // Whoever read it may have left.
-        if show(args.watch, &text).is_err() || !args.watch {
+        let shown = show(args.watch, &text);
+        let is_last = shown.is_err() || !args.watch;
+        output::printed(shown);
+        if is_last {
             break;
         }
         // Made where there is a clock to sleep by.

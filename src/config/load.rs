@@ -1,7 +1,6 @@
 //! Reading the files from disk.
 
-use std::fs::File;
-use std::io::{self, Read};
+use std::io;
 use std::path::{Path, PathBuf};
 
 use thiserror::Error;
@@ -9,6 +8,7 @@ use thiserror::Error;
 use super::fault::{Fault, Faults};
 use super::partition_map::{MapFile, PartitionMap};
 use super::raw::MAX_FILE_BYTES;
+use super::regular_file::read_regular;
 use super::staterouter_file::{Config, MainFile};
 use super::token::AdminToken;
 
@@ -41,6 +41,17 @@ pub enum LoadError {
     Faults(#[from] Faults),
 }
 
+/// Reads the main file at `path` and the token that it names, and not the partition map: the file
+/// and what is accepted in it and hardly meant.
+///
+/// # Errors
+/// [`LoadError::Io`] if it cannot be read, else all its faults.
+pub fn load_main(path: &Path) -> Result<(Config, Vec<Fault>), LoadError> {
+    let bytes = read_file(path)?;
+    let MainFile { config, report, .. } = parse_main(&bytes, path);
+    Ok(report.finish(config)?)
+}
+
 /// Reads the main file at `path`, the partition map and the token it names.
 ///
 /// # Errors
@@ -50,24 +61,11 @@ pub enum LoadError {
 pub fn load(path: &Path) -> Result<Loaded, LoadError> {
     let bytes = read_file(path)?;
     let MainFile {
-        mut config,
+        config,
         partition_map,
-        token_file,
         mut report,
-    } = MainFile::read(&bytes, &path.to_string_lossy());
-    if let Some((path, place)) = token_file {
-        match AdminToken::read(&path) {
-            Ok(token) => config
-                .iter_mut()
-                .for_each(|config| config.admin.token = Some(token.clone())),
-            Err(problem) => {
-                let problem = format!("no token in {}: {problem}", path.display());
-                report
-                    .sink
-                    .add(place, problem, "write one with `openssl rand -hex 32`");
-            }
-        }
-    }
+        ..
+    } = parse_main(&bytes, path);
     let Some((map_path, place)) = partition_map else {
         return Err(report.into_faults().into());
     };
@@ -105,6 +103,26 @@ pub fn load(path: &Path) -> Result<Loaded, LoadError> {
         (Err(faults), Ok(_)) | (Ok(_), Err(faults)) => Err(faults.into()),
         (Err(faults), Err(more)) => Err(faults.followed_by(more).into()),
     }
+}
+
+/// The main file, of which `bytes` were read at `path`, with the token that it names.
+fn parse_main<'t>(bytes: &'t [u8], path: &Path) -> MainFile<'t> {
+    let mut main = MainFile::read(bytes, &path.to_string_lossy());
+    if let Some((path, place)) = main.token_file.take() {
+        match AdminToken::read(&path) {
+            Ok(token) => {
+                if let Some(config) = &mut main.config {
+                    config.admin.token = Some(token);
+                }
+            }
+            Err(problem) => {
+                let problem = format!("no token in {}: {problem}", path.display());
+                let help = "write one with `openssl rand -hex 32`";
+                main.report.sink.add(place, problem, help);
+            }
+        }
+    }
+    main
 }
 
 /// Reads the partition map at `path`.
@@ -149,7 +167,7 @@ impl From<Unreadable> for LoadError {
 
 /// The bytes of a file, at most one more than allowed: the parser refuses the longer file.
 fn read_file(path: &Path) -> Result<Vec<u8>, Unreadable> {
-    read_regular(path).map_err(|problem| {
+    read_regular(path, MAX_FILE_BYTES as u64).map_err(|problem| {
         let help = match problem.kind() {
             io::ErrorKind::NotFound => "create the file or correct the path",
             io::ErrorKind::PermissionDenied => "let the user that runs staterouter read it",
@@ -161,19 +179,4 @@ fn read_file(path: &Path) -> Result<Vec<u8>, Unreadable> {
             help,
         }
     })
-}
-
-pub(super) fn read_regular(path: &Path) -> io::Result<Vec<u8>> {
-    // Asked before opening: opening a pipe would wait for its other end.
-    if !std::fs::metadata(path)?.is_file() {
-        return Err(io::Error::new(
-            io::ErrorKind::InvalidInput,
-            "it is not a regular file",
-        ));
-    }
-    let mut bytes = Vec::new();
-    File::open(path)?
-        .take(MAX_FILE_BYTES as u64 + 1)
-        .read_to_end(&mut bytes)?;
-    Ok(bytes)
 }

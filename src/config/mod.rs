@@ -22,6 +22,7 @@ mod places;
 mod printable;
 mod raw;
 mod reader;
+mod regular_file;
 mod sections;
 mod settings;
 mod staterouter_file;
@@ -35,10 +36,11 @@ pub use arguments::{
     parse_network, parse_size,
 };
 pub use fault::{Fault, Faults};
-pub use load::{LoadError, Loaded, load, load_partition_map, read_map_text};
+pub use load::{LoadError, Loaded, load, load_main, load_partition_map, read_map_text};
 pub use partition_map::{
     BackendSpec, BackendState, MAX_BACKEND_ID, PartitionMap, derived_backend_id,
 };
+pub use regular_file::{open_regular, read_regular};
 pub use settings::{
     AdminConfig, HandoverConfig, HealthConfig, Limits, LogConfig, LogFormat, LogLevel,
     PEER_SILENCE, Timeouts,

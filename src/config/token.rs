@@ -8,7 +8,8 @@ use std::sync::Arc;
 
 use thiserror::Error;
 
-use super::load::read_regular;
+use super::raw::MAX_FILE_BYTES;
+use super::regular_file::read_regular;
 
 /// Shortest token: 16 characters that were drawn at random cannot be guessed.
 const MIN_BYTES: usize = 16;
@@ -46,7 +47,7 @@ impl AdminToken {
     /// # Errors
     /// [`TokenError`].
     pub fn read(path: &Path) -> Result<Self, TokenError> {
-        Self::parse(&read_regular(path)?)
+        Self::parse(&read_regular(path, MAX_FILE_BYTES as u64)?)
     }
 
     fn parse(bytes: &[u8]) -> Result<Self, TokenError> {

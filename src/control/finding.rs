@@ -5,6 +5,7 @@ use std::collections::HashMap;
 
 use serde::{Deserialize, Serialize};
 
+use super::pulse::Stuck;
 use crate::metrics::PoolFinding;
 use crate::route::SLOT_COUNT;
 
@@ -73,6 +74,8 @@ macro_rules! codes {
 codes! {
     /// The control thread has ended.
     ControlStopped "control_stopped" Critical;
+    /// The control thread hangs.
+    ControlStuck "control_stuck" Critical;
     /// No backend is up.
     NoBackend "no_backend" Critical;
     /// Requests are refused because a backend is down and no other stands in for it yet.
@@ -123,7 +126,10 @@ impl Code {
     /// Whether a proxy with such a finding can serve nobody: a balancer has to go around it.
     #[must_use]
     pub const fn keeps_from_serving(self) -> bool {
-        matches!(self, Self::ControlStopped | Self::NoBackend)
+        matches!(
+            self,
+            Self::ControlStopped | Self::ControlStuck | Self::NoBackend
+        )
     }
 }
 
@@ -157,6 +163,16 @@ impl Finding {
             "control does not answer: this proxy no longer watches its backends and files",
             "Users are served as before until a backend fails or sessions move.",
             "Restart this proxy; its log says why control ended.",
+        )
+    }
+
+    /// The control thread of this proxy hangs.
+    pub fn control_stuck(stuck: Stuck) -> Self {
+        Self::new(
+            Code::ControlStuck,
+            format!("control is {stuck}: this proxy does not watch its backends meanwhile"),
+            "Users are served as before until a backend fails or sessions move.",
+            "Look at the disk of the state file. If control does not go on, restart this proxy.",
         )
     }
 

@@ -2,6 +2,7 @@
 //! decides.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use tokio::sync::{mpsc, oneshot, watch};
 
@@ -9,12 +10,16 @@ use super::engine::{Engine, Order};
 use super::finding::{self, Finding};
 use super::history::History;
 use super::peer::PeerState;
+use super::pulse::{Pulse, Stuck};
 use super::status::{ReloadOutcome, Status, SteerOutcome};
 use crate::config::AdminToken;
 use crate::metrics::Pool;
 
 /// Requests that wait for control at most.
 const MAX_COMMANDS: usize = 64;
+
+/// How often whoever waits for an answer looks whether control still goes on.
+const LOOK: Duration = Duration::from_secs(1);
 
 /// What control is asked or told from outside.
 #[derive(Debug)]
@@ -79,16 +84,28 @@ impl Published {
     }
 }
 
-/// Control does not answer: it has ended, or is overwhelmed.
+/// Control does not answer: it has ended, or is stuck.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("control does not answer")]
 pub struct ControlGone;
+
+/// Why control says nothing any more.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum Silence {
+    /// Its thread has ended.
+    #[error("control has ended")]
+    Ended,
+    /// Its thread hangs.
+    #[error("control is {0}")]
+    Stuck(Stuck),
+}
 
 /// The way to control, for any thread.
 #[derive(Debug, Clone)]
 pub struct ControlHandle {
     commands: mpsc::Sender<Command>,
     published: watch::Receiver<Arc<Published>>,
+    pulse: Pulse,
 }
 
 /// Control's end of its handles.
@@ -98,19 +115,24 @@ pub struct ControlEnd {
     pub commands: mpsc::Receiver<Command>,
     /// Where it shows what others may see.
     pub published: watch::Sender<Arc<Published>>,
+    /// Where it says that it goes on.
+    pub pulse: Pulse,
 }
 
 /// A handle and control's end of it.
 pub fn handle(first: Published) -> (ControlHandle, ControlEnd) {
     let (send, commands) = mpsc::channel(MAX_COMMANDS);
     let (publish, published) = watch::channel(Arc::new(first));
+    let pulse = Pulse::default();
     let handle = ControlHandle {
         commands: send,
         published,
+        pulse: pulse.clone(),
     };
     let end = ControlEnd {
         commands,
         published: publish,
+        pulse,
     };
     (handle, end)
 }
@@ -119,11 +141,20 @@ impl ControlHandle {
     /// What control has published last, with a finding if it publishes nothing any more.
     pub fn published(&self) -> Arc<Published> {
         let last = Arc::clone(&self.published.borrow());
+        let found = match self.silence() {
+            None => return last,
+            Some(Silence::Ended) => Finding::control_stopped(),
+            Some(Silence::Stuck(stuck)) => Finding::control_stuck(stuck),
+        };
+        Arc::new(last.with(found.since(last.status.now_ms)))
+    }
+
+    /// Why what was published last may no longer be true; `None` while control goes on.
+    pub fn silence(&self) -> Option<Silence> {
         if self.commands.is_closed() {
-            let stopped = Finding::control_stopped().since(last.status.now_ms);
-            return Arc::new(last.with(stopped));
+            return Some(Silence::Ended);
         }
-        last
+        self.pulse.stuck().map(Silence::Stuck)
     }
 
     /// Has the files read again at once, whatever their content.
@@ -163,9 +194,21 @@ impl ControlHandle {
         command: impl FnOnce(oneshot::Sender<T>) -> Command,
     ) -> Result<T, ControlGone> {
         let (answer, answered) = oneshot::channel();
-        let sent = self.commands.send(command(answer)).await;
-        sent.map_err(|_ended| ControlGone)?;
-        answered.await.map_err(|_ended| ControlGone)
+        let ask = async {
+            let sent = self.commands.send(command(answer)).await;
+            sent.map_err(|_ended| ControlGone)?;
+            answered.await.map_err(|_ended| ControlGone)
+        };
+        tokio::select! {
+            answer = ask => answer,
+            () = self.falls_silent() => Err(ControlGone),
+        }
+    }
+
+    async fn falls_silent(&self) {
+        while self.silence().is_none() {
+            tokio::time::sleep(LOOK).await;
+        }
     }
 
     /// Has the files read again without waiting for the result, which is logged.

@@ -10,7 +10,9 @@
 //! * [`memory`], [`slot_groups`], [`state_file`], [`owed`]: what is remembered over a restart;
 //!   [`state_lock`]: by one proxy.
 //! * [`watch`], [`live`]: files that change, and which of their keys take effect at once; `files`
-//!   reads them.
+//!   reads them, on a thread of its own.
+//! * `file_thread`, `state_writer`: writing without waiting for a disk that hangs; [`pulse`]:
+//!   whether control goes on.
 //! * [`probes`]: one task per backend that asks whether it is there; `burst` tells which failed
 //!   requests count beside them.
 //! * `accounting`: how many sessions are where, and when a backend is full.
@@ -23,6 +25,7 @@ mod burst;
 pub mod clock;
 mod diagnosis;
 pub mod engine;
+mod file_thread;
 mod files;
 pub mod finding;
 pub mod handle;
@@ -35,6 +38,7 @@ pub mod peer;
 mod peers;
 pub mod plan;
 pub mod probes;
+pub mod pulse;
 mod reload;
 mod replay;
 pub mod run;
@@ -43,6 +47,7 @@ pub mod slot_view;
 pub mod start;
 pub mod state_file;
 pub mod state_lock;
+mod state_writer;
 pub mod status;
 mod steer;
 pub mod suggest;
@@ -51,4 +56,4 @@ mod view;
 pub mod watch;
 
 pub use run::{Control, RunningControl};
-pub use start::{ControlEnds, ControlError, ControlOptions, Prepared, prepare};
+pub use start::{ControlEnds, ControlError, ControlOptions, Prepared, last_map, prepare};

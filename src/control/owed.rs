@@ -11,10 +11,13 @@ use std::fs::{self, File, Metadata, OpenOptions};
 use std::io::{self, Write};
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
+use super::file_thread::FileThread;
 use super::state_file::replace;
+use crate::config::{open_regular, read_regular};
 use crate::handover::Place;
 
 /// Most removals that are owed at a time; more are refused.
@@ -27,10 +30,11 @@ const MAX_FILE_BYTES: u64 = 64 << 20;
 #[derive(Debug)]
 pub struct Owed {
     path: PathBuf,
-    journal: File,
+    thread: FileThread,
+    journal: Arc<File>,
     journal_bytes: u64,
-    /// A write has failed half-way and could not be undone, or `journal` is no longer the file at
-    /// `path`: nothing can be appended before it has been written anew.
+    /// A write has failed half-way and could not be undone, may still be going on, or `journal` is
+    /// no longer the file at `path`: nothing can be appended before it has been written anew.
     is_torn: bool,
     debts: Debts,
     count: usize,
@@ -104,11 +108,13 @@ impl Owed {
         path: &Path,
         name_of: impl Fn(Place) -> Option<&'m str>,
     ) -> Result<Self, OwedError> {
+        let failed = |problem| write_error(path, problem);
         let debts = read(path, name_of)?;
-        let journal = open(path).map_err(|problem| write_error(path, problem))?;
+        let journal = open(path).map_err(failed)?;
         let mut owed = Self {
             path: path.to_owned(),
-            journal,
+            thread: FileThread::start("journal").map_err(failed)?,
+            journal: Arc::new(journal),
             journal_bytes: 0,
             is_torn: false,
             count: debts.values().map(|debt| debt.targets.len()).sum(),
@@ -141,9 +147,16 @@ impl Owed {
         if self.count >= MAX_OWED || bytes > MAX_FILE_BYTES {
             return Err(OwedError::Full);
         }
-        if let Err(problem) = self.journal.write_all(&line) {
+        let (journal, whole_bytes) = (Arc::clone(&self.journal), self.journal_bytes);
+        let written = self.thread.run(move || {
+            let written = (&*journal).write_all(&line);
             // The next line must not begin where this one broke off.
-            self.is_torn = self.journal.set_len(self.journal_bytes).is_err();
+            written.map_err(|problem| (problem, journal.set_len(whole_bytes).is_err()))
+        });
+        // One that the disk has not answered for may come after the next.
+        let written = written.unwrap_or_else(|late| Err((late, true)));
+        if let Err((problem, is_torn)) = written {
+            self.is_torn = is_torn;
             return Err(self.write_error(problem));
         }
         self.journal_bytes = bytes;
@@ -223,22 +236,25 @@ impl Owed {
                 bytes.extend(line.map_err(|problem| self.write_error(problem))?);
             }
         }
-        let written = replace(&self.path, &bytes).and_then(|()| open(&self.path));
-        let written = written.map_err(|problem| self.write_error(problem));
-        // What failed after the renaming leaves us a file that nobody will read again.
-        self.is_torn |= written.is_err() && !self.is_in_place();
-        self.journal = written?;
-        self.journal_bytes = bytes.len() as u64;
-        self.is_torn = false;
-        Ok(())
-    }
-
-    /// Whether the journal is still the file that is read after a restart.
-    fn is_in_place(&self) -> bool {
-        let id = |found: Metadata| (found.dev(), found.ino());
-        let in_place = fs::metadata(&self.path).map(id);
-        let ours = self.journal.metadata().map(id);
-        matches!((in_place, ours), (Ok(in_place), Ok(ours)) if in_place == ours)
+        let journal_bytes = bytes.len() as u64;
+        let (path, journal) = (self.path.clone(), Arc::clone(&self.journal));
+        let written = self.thread.run(move || {
+            let written = replace(&path, &bytes).and_then(|()| open(&path));
+            // What failed after the renaming leaves us a file that nobody will read again.
+            written.map_err(|problem| (problem, !is_in_place(&path, &journal)))
+        });
+        match written.unwrap_or_else(|late| Err((late, true))) {
+            Ok(journal) => {
+                self.journal = Arc::new(journal);
+                self.journal_bytes = journal_bytes;
+                self.is_torn = false;
+                Ok(())
+            }
+            Err((problem, is_torn)) => {
+                self.is_torn |= is_torn;
+                Err(self.write_error(problem))
+            }
+        }
     }
 
     fn write_error(&self, problem: io::Error) -> OwedError {
@@ -255,6 +271,14 @@ impl Debt {
     }
 }
 
+/// Whether the journal is still the file that is read after a restart.
+fn is_in_place(path: &Path, journal: &File) -> bool {
+    let id = |found: Metadata| (found.dev(), found.ino());
+    let in_place = fs::metadata(path).map(id);
+    let ours = journal.metadata().map(id);
+    matches!((in_place, ours), (Ok(in_place), Ok(ours)) if in_place == ours)
+}
+
 fn write_error(path: &Path, problem: io::Error) -> OwedError {
     OwedError::Write {
         path: path.to_owned(),
@@ -264,7 +288,7 @@ fn write_error(path: &Path, problem: io::Error) -> OwedError {
 
 fn open(path: &Path) -> io::Result<File> {
     let mut options = OpenOptions::new();
-    options.append(true).create(true).mode(0o600).open(path)
+    open_regular(path, options.append(true).create(true).mode(0o600))
 }
 
 fn read<'m>(path: &Path, name_of: impl Fn(Place) -> Option<&'m str>) -> Result<Debts, OwedError> {
@@ -273,11 +297,11 @@ fn read<'m>(path: &Path, name_of: impl Fn(Place) -> Option<&'m str>) -> Result<D
         problem,
     };
     let mut debts = Debts::new();
-    let bytes = match fs::metadata(path) {
-        Ok(found) if found.len() > MAX_FILE_BYTES => {
+    let bytes = match read_regular(path, MAX_FILE_BYTES) {
+        Ok(bytes) if bytes.len() as u64 > MAX_FILE_BYTES => {
             return Err(failed(io::ErrorKind::FileTooLarge.into()));
         }
-        Ok(_) => fs::read(path).map_err(failed)?,
+        Ok(bytes) => bytes,
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(debts),
         Err(error) => return Err(failed(error)),
     };

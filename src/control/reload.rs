@@ -1,51 +1,69 @@
 //! Other files while the proxy runs: all of what they say comes into force, or nothing.
 
+use tokio::sync::oneshot;
+
+use super::files::{FilesRead, Reading, Why};
 use super::history::{Event, EventKind, EventLevel};
 use super::live;
 use super::run::Control;
 use super::status::{LastReload, ReloadOutcome, ReloadResult};
+use crate::config::Loaded;
 use crate::metrics::Reloads;
 
 impl Control {
-    /// Reads the files again if one of them holds something else.
-    pub(super) fn look_at_files(&mut self) {
-        if self
-            .files
-            .as_mut()
-            .is_some_and(|files| files.have_changed())
-        {
-            self.reload();
+    /// Has the files read; `answer` is told how that ended.
+    pub(super) fn order_reload(&mut self, answer: oneshot::Sender<ReloadOutcome>) {
+        let Some(files) = &mut self.files else {
+            let outcome = self.reload_outcome(ReloadResult::Unchanged, Vec::new());
+            self.tell_end(&outcome);
+            // Whoever asked may not wait for the answer.
+            let _ = answer.send(outcome);
+            return;
+        };
+        if let Err((answer, problem)) = files.ask(answer) {
+            let outcome = self.reload_outcome(ReloadResult::Refused, vec![problem]);
+            self.tell_end(&outcome);
+            let _ = answer.send(outcome);
         }
     }
 
-    /// Reads the files again if what they say could not be put in force although it may be.
-    pub(super) fn read_files_again(&mut self, now_ms: u64) {
-        let files = self.files.as_mut();
-        if !files.is_some_and(|files| files.are_due(now_ms)) {
+    /// Sees to it that the files are read again when they are due, and says when a disk that does
+    /// not answer keeps them from being read.
+    pub(super) fn follow_files(&mut self, now_ms: u64) {
+        let Some(files) = &mut self.files else {
             return;
+        };
+        if let Reading::Stuck(problem) = files.follow(now_ms) {
+            let outcome = self.reload_outcome(ReloadResult::Refused, vec![problem]);
+            self.tell_end(&outcome);
+            if let Some(files) = &mut self.files {
+                files.answer_all(&outcome);
+            }
         }
-        let outcome = self.read_files();
+    }
+
+    /// Puts in force what the files say.
+    pub(super) fn files_read(&mut self, FilesRead { why, loaded }: FilesRead) {
+        let taken = loaded.and_then(|loaded| self.take_over(loaded));
+        let outcome =
+            taken.unwrap_or_else(|faults| self.reload_outcome(ReloadResult::Refused, faults));
         let last = self.last_reload.as_ref();
         // What is still wrong was said the first time.
-        if last.is_none_or(|last| last.outcome != outcome) {
+        if why != Why::Again || last.is_none_or(|last| last.outcome != outcome) {
             self.tell_end(&outcome);
+        }
+        if let (Why::Asked(number), Some(files)) = (why, &mut self.files) {
+            files.answer(number, &outcome);
         }
     }
 
-    /// Reads the files again.
-    pub(super) fn reload(&mut self) -> ReloadOutcome {
-        let outcome = self.read_files();
-        self.tell_end(&outcome);
-        outcome
-    }
-
-    fn read_files(&mut self) -> ReloadOutcome {
-        self.try_reload().unwrap_or_else(|faults| ReloadOutcome {
-            result: ReloadResult::Refused,
+    fn reload_outcome(&self, result: ReloadResult, faults: Vec<String>) -> ReloadOutcome {
+        ReloadOutcome {
+            result,
             map_version: self.engine.map().version,
             faults,
             needs_restart: Vec::new(),
-        })
+        }
     }
 
     /// Everybody who wants to know how a reload has ended.
@@ -63,7 +81,7 @@ impl Control {
         self.publish();
     }
 
-    fn try_reload(&mut self) -> Result<ReloadOutcome, Vec<String>> {
+    fn take_over(&mut self, loaded: Loaded) -> Result<ReloadOutcome, Vec<String>> {
         let outcome = |result, needs_restart, map_version| ReloadOutcome {
             result,
             map_version,
@@ -71,10 +89,6 @@ impl Control {
             needs_restart,
         };
         let in_force = self.engine.map().version;
-        let Some(files) = &mut self.files else {
-            return Ok(outcome(ReloadResult::Unchanged, Vec::new(), in_force));
-        };
-        let loaded = files.load()?;
         let (config, kept) = live::merge(self.engine.config(), loaded.config);
         let needs_restart = kept.into_iter().map(str::to_owned).collect();
         let now_ms = self.clock.now_ms();

@@ -3,11 +3,9 @@
 //! Every step is tried on a copy of the engine. It counts once it is on disk, and only then the
 //! data path and the peers see it.
 
-use std::future::pending;
 use std::io;
-use std::path::PathBuf;
 use std::ptr;
-use std::sync::Arc;
+use std::sync::{Arc, mpsc as blocking};
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
@@ -18,7 +16,7 @@ use super::accounting::Accounting;
 use super::burst::Bursts;
 use super::clock::Clock;
 use super::engine::{Engine, Notice};
-use super::files::Files;
+use super::files::{FileReader, FilesRead};
 use super::finding::{Finding, Findings};
 use super::handle::{Command, PeerNews, Published};
 use super::history::{Event, EventKind, EventLevel, Recorder};
@@ -26,12 +24,13 @@ use super::owed::Owed;
 use super::peer::{self, PeerReportError};
 use super::peers::{FirstMeeting, Peers, Said, is_old};
 use super::probes::{ProbeResult, Probes};
+use super::pulse::Pulse;
 use super::replay::{ReplayEvent, Replayed, Replays};
-use super::state_file::{self, StateFileError};
+use super::state_file::StateFileError;
 use super::state_lock::StateLock;
+use super::state_writer::StateWriter;
 use super::status::LastReload;
 use super::view::{About, Known, Reasons};
-use super::watch::Watcher;
 use crate::backend::RemoveError;
 use crate::config::LogLevel;
 use crate::handover::{Place, SlotState};
@@ -46,6 +45,9 @@ const TICK: Duration = Duration::from_millis(250);
 /// How often it is said again that the state file cannot be written.
 const REPEAT_MS: u64 = 60_000;
 
+/// How long the end of the program waits for control. What is in force is on disk at any time.
+const STOP_PATIENCE: Duration = Duration::from_secs(2);
+
 /// Threads for what cannot wait without one: looking up the names of backends.
 const MAX_BLOCKING_THREADS: usize = 8;
 
@@ -53,11 +55,12 @@ const MAX_BLOCKING_THREADS: usize = 8;
 #[derive(Debug)]
 pub struct Control {
     pub(super) clock: Clock,
+    pub(super) pulse: Pulse,
     pub(super) about: About,
     pub(super) engine: Engine,
     /// The slots of the engine as they are on disk, for the peers.
     pub(super) in_force: Arc<[SlotState]>,
-    pub(super) state_file: PathBuf,
+    pub(super) state: StateWriter,
     /// As long as this may write it.
     pub(super) _state_lock: StateLock,
     pub(super) owed: Owed,
@@ -67,7 +70,7 @@ pub struct Control {
     pub(super) feedback: Arc<Feedback>,
     pub(super) published: watch::Sender<Arc<Published>>,
     /// `None` when there are no files to read again.
-    pub(super) files: Option<Files>,
+    pub(super) files: Option<FileReader>,
     pub(super) level: Option<LevelHandle>,
     pub(super) peers: Peers,
     /// `None` once clients are served.
@@ -102,6 +105,8 @@ pub struct Inbox {
     pub(super) reports: mpsc::Receiver<Report>,
     pub(super) probed: mpsc::Receiver<ProbeResult>,
     pub(super) replayed: mpsc::Receiver<Replayed>,
+    /// Ends at once when there are no files to read again.
+    pub(super) files: mpsc::Receiver<FilesRead>,
 }
 
 /// The running control thread.
@@ -109,12 +114,19 @@ pub struct Inbox {
 pub struct RunningControl {
     stop: watch::Sender<bool>,
     thread: JoinHandle<()>,
+    /// Breaks off when the thread has ended.
+    ended: blocking::Receiver<()>,
 }
 
 impl RunningControl {
-    /// Ends the thread. What is in force stays in force.
+    /// Ends the thread, or leaves it to the end of the process if it is stuck. What is in force
+    /// stays in force.
     pub fn stop(self) {
         let _ = self.stop.send(true);
+        if self.ended.recv_timeout(STOP_PATIENCE) == Err(blocking::RecvTimeoutError::Timeout) {
+            tracing::warn!("control is stuck and has not ended; the program ends without it");
+            return;
+        }
         // If it panicked it has said so on stderr already.
         let _ = self.thread.join();
     }
@@ -132,7 +144,10 @@ impl Control {
             .max_blocking_threads(MAX_BLOCKING_THREADS)
             .build()?;
         let (stop, stopped) = watch::channel(false);
+        let (end, ended) = blocking::channel();
         let run = move || {
+            // Lost however this ends.
+            let _end: blocking::Sender<()> = end;
             runtime.block_on(self.run(inbox, stopped));
             // A name whose lookup hangs must not hold up the end.
             runtime.shutdown_background();
@@ -140,19 +155,19 @@ impl Control {
         let thread = thread::Builder::new()
             .name("control".to_owned())
             .spawn(run)?;
-        Ok(RunningControl { stop, thread })
+        Ok(RunningControl {
+            stop,
+            thread,
+            ended,
+        })
     }
 
     async fn run(mut self, mut inbox: Inbox, mut stopped: watch::Receiver<bool>) {
-        let mut watcher = self.files.as_ref().map(Files::watch);
-        // Whatever changed between the start and the watching.
-        if self.files.is_some() {
-            self.look_at_files();
-        }
         self.follow_backends();
         let mut ticks = interval(TICK);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
+            self.pulse.beat("deciding");
             tokio::select! {
                 _ = stopped.wait_for(|stop| *stop) => return,
                 _ = ticks.tick() => self.tick(),
@@ -160,7 +175,7 @@ impl Control {
                 Some(report) = inbox.reports.recv() => self.reported(report),
                 Some(command) = inbox.commands.recv() => self.obey(command),
                 Some(replayed) = inbox.replayed.recv() => self.replayed(replayed),
-                () = changed(&mut watcher) => self.look_at_files(),
+                Some(read) = inbox.files.recv() => self.files_read(read),
             }
         }
     }
@@ -178,11 +193,10 @@ impl Control {
         self.advance();
         self.accounting
             .follow(&self.feedback.account, &self.engine, now_ms);
-        // While it cannot be mended, each removal that is refused says so.
-        let _ = self.owed.mend();
+        self.mend();
         self.replay(now_ms);
         self.sample(now_ms);
-        self.read_files_again(now_ms);
+        self.follow_files(now_ms);
         let own = Said::from(&self.engine);
         self.peers.complain(&own, now_ms);
         self.publish();
@@ -190,6 +204,19 @@ impl Control {
         if let Some(meeting) = self.first_meeting.take_if(|_| may_serve) {
             meeting.end(&self.peers);
         }
+    }
+
+    /// Writes anew what a disk did not take.
+    fn mend(&mut self) {
+        self.pulse.beat("writing the journal of removals");
+        // While it cannot be mended, each removal that is refused says so.
+        let _ = self.owed.mend();
+        if self.state.is_unsure() {
+            self.pulse.beat("writing the state file");
+            // What cannot be put in force says so.
+            let _ = self.state.write(self.engine.memory());
+        }
+        self.pulse.beat("deciding");
     }
 
     /// Whether the first meeting is over and what it has shown in force.
@@ -262,7 +289,8 @@ impl Control {
 
     /// Writes the next state down, then shows it to the data path.
     pub(super) fn put_in_force(&mut self, next: Engine) -> Result<(), StateFileError> {
-        state_file::write(&self.state_file, &next.memory())?;
+        self.pulse.beat("writing the state file");
+        self.state.write(next.memory())?;
         self.engine = next;
         self.in_force = self.engine.shared_slots();
         self.show_data_path();
@@ -376,14 +404,7 @@ impl Control {
 
     fn obey(&mut self, command: Command) {
         match command {
-            Command::Reload(answer) => {
-                // What is read now is no news when the watcher reports it.
-                if let Some(files) = &mut self.files {
-                    files.have_changed();
-                }
-                // Whoever asked may not wait for the answer.
-                let _ = answer.send(self.reload());
-            }
+            Command::Reload(answer) => self.order_reload(answer),
             Command::Steer(order, answer) => {
                 let _ = answer.send(self.steer(&order));
             }
@@ -429,6 +450,7 @@ impl Control {
     }
 
     fn owe(&mut self, proxy::Owed { to, target, noted }: proxy::Owed) {
+        self.pulse.beat("writing the journal of removals");
         let mut members = self.engine.members().iter();
         let kept = match members.find(|member| member.place == to) {
             None => true,
@@ -519,13 +541,6 @@ impl Control {
                 LogLevel::Trace => tracing::trace!("{text}"),
             }
         }
-    }
-}
-
-async fn changed(watcher: &mut Option<Watcher>) {
-    match watcher {
-        Some(watcher) => watcher.changed().await,
-        None => pending().await,
     }
 }
 

@@ -5,24 +5,26 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use tokio::sync::{oneshot, watch};
+use tokio::sync::{mpsc, oneshot, watch};
 
 use super::accounting::Accounting;
 use super::burst::Bursts;
 use super::clock::Clock;
-use super::engine::{Engine, Refused, ResumeError};
-use super::files::Files;
+use super::engine::{Engine, ResumeError};
+use super::files::{FileReader, Files, FilesRead};
 use super::finding::Findings;
 use super::handle::{ControlHandle, Published, handle};
 use super::history::Recorder;
 use super::owed::{Owed, OwedError};
 use super::peers::{FirstMeeting, Peers, Said};
 use super::probes::Probes;
+use super::pulse::Pulse;
 use super::reload;
 use super::replay::Replays;
 use super::run::{Control, Inbox};
 use super::state_file::{self, StateFileError};
 use super::state_lock::{StateLock, StateLockError};
+use super::state_writer::StateWriter;
 use super::status::{LastReload, ReloadOutcome, ReloadResult};
 use super::steer;
 use super::view::{About, Known, Reasons};
@@ -60,7 +62,7 @@ pub enum ControlError {
     #[error(transparent)]
     Resume(#[from] ResumeError),
     /// The system gives no thread or event queue.
-    #[error("cannot start the control thread: {0}")]
+    #[error("cannot start the threads of control: {0}")]
     Thread(#[source] io::Error),
 }
 
@@ -97,6 +99,9 @@ struct Begun {
     last_reload: Option<LastReload>,
     /// There was a state file.
     is_remembered: bool,
+    state: StateWriter,
+    state_lock: StateLock,
+    owed: Owed,
 }
 
 /// Reads what is on disk, and puts the first snapshot in force. If the partition map may not follow
@@ -108,14 +113,20 @@ pub fn prepare(options: ControlOptions) -> Result<Prepared, ControlError> {
     let files = options
         .main_file
         .map(|main| Files::new(main, &options.config, &options.map));
-    let state_file = options.config.handover.state_file.clone();
-    let state_lock = StateLock::take(&state_file, &beside(&state_file, ".lock"))?;
+    let faults = files.as_ref().map(Files::faults_at_start);
     let clock = Clock::start();
-    let begun = resume(options.config, options.map, clock)?;
-    let (mut engine, last_reload) = (begun.engine, begun.last_reload);
-    // Also shows that it can be written.
-    state_file::write(&state_file, &engine.memory())?;
-    let owed = open_owed(&state_file, &mut engine)?;
+    let faults = faults.unwrap_or_default();
+    let begun = begin(options.config, options.map, faults, clock)?;
+    assemble(begun, files, options.level, clock)
+}
+
+fn assemble(
+    begun: Begun,
+    files: Option<Files>,
+    level: Option<LevelHandle>,
+    clock: Clock,
+) -> Result<Prepared, ControlError> {
+    let (engine, last_reload) = (begun.engine, begun.last_reload);
     let about = About::new(clock);
     let in_force = engine.shared_slots();
     let (reloads, history) = first_history(last_reload.as_ref(), clock);
@@ -135,28 +146,25 @@ pub fn prepare(options: ControlOptions) -> Result<Prepared, ControlError> {
         noticed: Vec::new(),
         findings: &mut Findings::default(),
     });
-    let Channels {
-        ends,
-        inbox,
-        probes,
-        replays,
-        published,
-    } = open_channels(&engine, first);
+    let (files, files_read) = read_on_a_thread(files)?;
+    let channels = open_channels(&engine, first, files_read);
+    let ends = channels.ends;
     let control = Control {
         clock,
+        pulse: channels.pulse,
         about,
         engine,
         in_force,
-        state_file,
-        _state_lock: state_lock,
-        owed,
-        replays,
-        probes,
+        state: begun.state,
+        _state_lock: begun.state_lock,
+        owed: begun.owed,
+        replays: channels.replays,
+        probes: channels.probes,
         snapshot: Arc::clone(&ends.snapshot),
         feedback: Arc::clone(&ends.feedback),
-        published,
+        published: channels.published,
         files,
-        level: options.level,
+        level,
         peers,
         first_meeting: has_to_ask.then_some(meeting),
         reasons: Reasons::new(),
@@ -172,7 +180,7 @@ pub fn prepare(options: ControlOptions) -> Result<Prepared, ControlError> {
     };
     Ok(Prepared {
         control,
-        inbox,
+        inbox: channels.inbox,
         ends,
         may_serve,
     })
@@ -185,9 +193,20 @@ struct Channels {
     probes: Probes,
     replays: Replays,
     published: watch::Sender<Arc<Published>>,
+    pulse: Pulse,
 }
 
-fn open_channels(engine: &Engine, first: Published) -> Channels {
+fn read_on_a_thread(
+    files: Option<Files>,
+) -> Result<(Option<FileReader>, mpsc::Receiver<FilesRead>), ControlError> {
+    let Some(files) = files else {
+        return Ok((None, mpsc::channel(1).1));
+    };
+    let (reader, read) = FileReader::start(files).map_err(ControlError::Thread)?;
+    Ok((Some(reader), read))
+}
+
+fn open_channels(engine: &Engine, first: Published, files: mpsc::Receiver<FilesRead>) -> Channels {
     let (handle, end) = handle(first);
     let (feedback, reports) = Feedback::channel();
     let (probes, probed) = Probes::new(&engine.config().health);
@@ -204,10 +223,12 @@ fn open_channels(engine: &Engine, first: Published) -> Channels {
             reports,
             probed,
             replayed,
+            files,
         },
         probes,
         replays,
         published: end.published,
+        pulse: end.pulse,
     }
 }
 
@@ -221,33 +242,57 @@ fn first_history(last_reload: Option<&LastReload>, clock: Clock) -> (Reloads, Re
     (reload::counted(last_reload), history)
 }
 
-/// The pool as it was, under the map as it is, if that may follow.
-fn resume(config: Config, map: PartitionMap, clock: Clock) -> Result<Begun, ControlError> {
+/// The partition map that was in force last, for a proxy whose map on disk is faulty; `None` where
+/// there is no state file, or none that can be read.
+#[must_use]
+pub fn last_map(config: &Config) -> Option<PartitionMap> {
+    let memory = state_file::read(&config.handover.state_file);
+    memory.ok().flatten().map(|memory| memory.map)
+}
+
+/// The pool as it was, under the map as it is, if that may follow. `faults` are those of a map on
+/// disk that `map` stands in for.
+fn begin(
+    config: Config,
+    map: PartitionMap,
+    faults: Vec<String>,
+    clock: Clock,
+) -> Result<Begun, ControlError> {
     let now_ms = clock.now_ms();
-    let Some(memory) = state_file::read(&config.handover.state_file)? else {
-        return Ok(Begun {
-            engine: Engine::new(config, map, now_ms)?,
-            last_reload: None,
-            is_remembered: false,
-        });
+    let path = config.handover.state_file.clone();
+    let state_lock = StateLock::take(&path, &beside(&path, ".lock"))?;
+    let memory = state_file::read(&path)?;
+    let is_remembered = memory.is_some();
+    let (mut engine, faults) = match memory {
+        None => (Engine::new(config, map, now_ms)?, Vec::new()),
+        Some(memory) => {
+            let mut engine = Engine::resume(config, memory, now_ms)?;
+            let refused = engine.accept(map, now_ms).err();
+            steer::log_overrides(&[], engine.overrides());
+            let refused = refused.map(|refused| vec![refused.to_string()]);
+            (engine, refused.unwrap_or(faults))
+        }
     };
-    let mut engine = Engine::resume(config, memory, now_ms)?;
-    let accepted = engine.accept(map, now_ms);
-    steer::log_overrides(&[], engine.overrides());
-    let refused = accepted.err();
-    let last_reload = refused.map(|refused| refusal(&engine, &refused, clock));
+    let last_reload = (!faults.is_empty()).then(|| refusal(&engine, faults, clock));
+    // Also shows that it can be written.
+    let mut state = StateWriter::start(&path).map_err(ControlError::Thread)?;
+    state.write(engine.memory())?;
+    let owed = open_owed(&path, &mut engine)?;
     Ok(Begun {
         engine,
         last_reload,
-        is_remembered: true,
+        is_remembered,
+        state,
+        state_lock,
+        owed,
     })
 }
 
-fn refusal(engine: &Engine, refused: &Refused, clock: Clock) -> LastReload {
+fn refusal(engine: &Engine, faults: Vec<String>, clock: Clock) -> LastReload {
     let outcome = ReloadOutcome {
         result: ReloadResult::Refused,
         map_version: engine.map().version,
-        faults: vec![refused.to_string()],
+        faults,
         needs_restart: Vec::new(),
     };
     reload::log(&outcome);

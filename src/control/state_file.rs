@@ -4,7 +4,7 @@
 //! machine stops. It holds the map's hash key, so only its owner may read it.
 
 use std::fs::{self, File, OpenOptions};
-use std::io::{self, Read, Write};
+use std::io::{self, Write};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
@@ -16,7 +16,7 @@ use super::slot_groups::{GroupError, SlotGroup, group, ungroup};
 use crate::account::Capacity;
 use crate::config::{
     BackendAddress, BackendSpec, BackendState, Faults, PartitionMap, derived_backend_id,
-    format_size, parse_size,
+    format_size, parse_size, read_regular,
 };
 use crate::handover::{Place, SlotState};
 
@@ -262,24 +262,13 @@ pub(super) fn replace(path: &Path, bytes: &[u8]) -> io::Result<()> {
 }
 
 fn read_bytes(path: &Path) -> Result<Option<Vec<u8>>, StateFileError> {
-    let failed = |problem| StateFileError::Read {
-        path: path.to_owned(),
-        problem,
-    };
-    let file = match File::open(path) {
-        Ok(file) => file,
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
-        Err(error) => return Err(failed(error)),
-    };
-    let mut bytes = Vec::new();
-    let mut limited = file.take(MAX_FILE_BYTES + 1);
-    limited.read_to_end(&mut bytes).map_err(failed)?;
-    if bytes.len() as u64 > MAX_FILE_BYTES {
-        return Err(StateFileError::TooLong {
-            path: path.to_owned(),
-        });
+    let path = path.to_owned();
+    match read_regular(&path, MAX_FILE_BYTES) {
+        Ok(bytes) if bytes.len() as u64 > MAX_FILE_BYTES => Err(StateFileError::TooLong { path }),
+        Ok(bytes) => Ok(Some(bytes)),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(problem) => Err(StateFileError::Read { path, problem }),
     }
-    Ok(Some(bytes))
 }
 
 impl Document {

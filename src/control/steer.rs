@@ -4,7 +4,6 @@ use super::engine::{Engine, Order};
 use super::history::{Event, EventKind, EventLevel};
 use super::memory::Override;
 use super::run::Control;
-use super::state_file;
 use super::status::{SteerOutcome, SteerResult};
 use crate::config::BackendState;
 
@@ -43,7 +42,7 @@ impl Control {
     }
 
     /// What giving that order would do. Nobody sees anything of it, the log included.
-    pub(super) fn dry_run(&self, order: &Order) -> SteerOutcome {
+    pub(super) fn dry_run(&mut self, order: &Order) -> SteerOutcome {
         let mut next = self.engine.clone();
         let tried = self.try_dry_run(&mut next, order);
         let left_with = if tried.is_ok() { &next } else { &self.engine };
@@ -63,14 +62,14 @@ impl Control {
         }
     }
 
-    fn try_dry_run(&self, next: &mut Engine, order: &Order) -> Result<Option<usize>, String> {
+    fn try_dry_run(&mut self, next: &mut Engine, order: &Order) -> Result<Option<usize>, String> {
         let steered = next.steer(order, self.clock.now_ms());
         let Some(accepted) = steered.map_err(|refused| refused.to_string())? else {
             return Ok(None);
         };
         // A disk that is full would refuse the order, too: it gets what it has.
-        state_file::write(&self.state_file, &self.engine.memory())
-            .map_err(|error| error.to_string())?;
+        let written = self.state.write(self.engine.memory());
+        written.map_err(|error| error.to_string())?;
         Ok(Some(accepted.moved_slots))
     }
 

@@ -5,8 +5,8 @@
 //! place, Kubernetes swaps a symbolic link beside it, and a watch on the file would go on watching
 //! the old one. Whoever is told of a change reads the file and compares ([`ContentOf`]).
 
-use std::fs::{self, File};
-use std::io::{self, Read};
+use std::fs;
+use std::io;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -16,6 +16,8 @@ use notify::event::{AccessKind, AccessMode};
 use notify::{EventKind, RecommendedWatcher, RecursiveMode, Watcher as _};
 use tokio::sync::Notify;
 use tokio::time::{Instant, Interval, MissedTickBehavior, interval, sleep_until};
+
+use crate::config::read_regular;
 
 /// Bytes of a file that are compared; no file that can be loaded is longer.
 const MAX_COMPARED_BYTES: u64 = 4 << 20;
@@ -30,6 +32,9 @@ pub struct WatchOptions {
     /// How long nothing may happen before a change is reported: a file that is written in several
     /// steps is read once, at the end.
     pub quiet: Duration,
+    /// The same once the length of a file has changed again before that: whoever writes it in
+    /// steps may pause for longer.
+    pub quiet_growing: Duration,
     /// How long a change is held back at most when it never becomes quiet.
     pub longest_wait: Duration,
 }
@@ -39,8 +44,9 @@ impl Default for WatchOptions {
         Self {
             events: true,
             restat: Duration::from_secs(5),
-            quiet: Duration::from_millis(200),
-            longest_wait: Duration::from_secs(2),
+            quiet: Duration::from_secs(1),
+            quiet_growing: Duration::from_secs(3),
+            longest_wait: Duration::from_secs(15),
         }
     }
 }
@@ -63,6 +69,15 @@ pub struct Watcher {
 struct Unsettled {
     first: Instant,
     last: Instant,
+    /// The length of a file has changed more than once.
+    is_growing: bool,
+}
+
+/// What differs from the look before.
+#[derive(Debug, Clone, Copy, Default)]
+struct Seen {
+    is_changed: bool,
+    has_other_length: bool,
 }
 
 #[derive(Debug)]
@@ -146,14 +161,25 @@ impl Watcher {
                 // First, so that a flood of events cannot hold the report up.
                 biased;
                 () = sleep_until(due.unwrap_or_else(Instant::now)), if due.is_some() => {
-                    self.look();
+                    let seen = self.look();
+                    if seen.is_changed && !self.has_waited_longest() {
+                        self.note_change(seen);
+                        continue;
+                    }
                     self.unsettled = None;
                     return;
                 }
-                () = self.happened.notified() => self.note_change(),
+                () = self.happened.notified() => {
+                    let seen = self.look();
+                    // Other files of the directory prolong no wait.
+                    if seen.is_changed || self.unsettled.is_none() {
+                        self.note_change(seen);
+                    }
+                }
                 _ = self.restat.tick() => {
-                    if self.look() {
-                        self.note_change();
+                    let seen = self.look();
+                    if seen.is_changed {
+                        self.note_change(seen);
                     }
                 }
             }
@@ -161,31 +187,54 @@ impl Watcher {
     }
 
     fn due(&self, unsettled: Unsettled) -> Instant {
-        let quiet = unsettled.last + self.options.quiet;
-        quiet.min(unsettled.first + self.options.longest_wait)
+        let quiet = if unsettled.is_growing {
+            self.options.quiet_growing
+        } else {
+            self.options.quiet
+        };
+        (unsettled.last + quiet).min(unsettled.first + self.options.longest_wait)
     }
 
-    fn note_change(&mut self) {
+    fn has_waited_longest(&self) -> bool {
+        let longest = self.options.longest_wait;
+        self.unsettled
+            .is_some_and(|unsettled| unsettled.first.elapsed() >= longest)
+    }
+
+    fn note_change(&mut self, seen: Seen) {
         let now = Instant::now();
-        let first = self.unsettled.map_or(now, |unsettled| unsettled.first);
-        self.unsettled = Some(Unsettled { first, last: now });
+        self.unsettled = Some(match self.unsettled {
+            None => Unsettled {
+                first: now,
+                last: now,
+                is_growing: false,
+            },
+            Some(before) => Unsettled {
+                last: now,
+                is_growing: before.is_growing || seen.has_other_length,
+                ..before
+            },
+        });
     }
 
-    /// Sees to it that the directories now at their paths are watched, and tells whether a file is
-    /// another than at the last look.
-    fn look(&mut self) -> bool {
+    /// Sees to it that the directories now at their paths are watched, and tells what is another
+    /// than at the last look.
+    fn look(&mut self) -> Seen {
         // The directories first: what changes after the look at the files is an event.
         if let Some(events) = &mut self.events {
             for directory in &mut self.directories {
                 directory.watch(events);
             }
         }
-        let mut is_changed = false;
+        let mut seen = Seen::default();
         for file in &mut self.files {
             let found = stamp(&file.path);
-            is_changed |= std::mem::replace(&mut file.seen, found) != found;
+            let before = std::mem::replace(&mut file.seen, found);
+            seen.is_changed |= before != found;
+            let len = |stamp: Option<FileStamp>| stamp.map(|stamp| stamp.len);
+            seen.has_other_length |= len(before) != len(found);
         }
-        is_changed
+        seen
     }
 }
 
@@ -290,18 +339,7 @@ impl ContentOf {
 }
 
 fn read(path: &Path) -> Content {
-    let read = || {
-        // Asked before opening: opening a pipe would wait for its other end.
-        if !fs::metadata(path)?.is_file() {
-            return Err(io::ErrorKind::InvalidInput.into());
-        }
-        let mut bytes = Vec::new();
-        File::open(path)?
-            .take(MAX_COMPARED_BYTES)
-            .read_to_end(&mut bytes)?;
-        Ok(bytes)
-    };
-    read().map_err(|error: io::Error| error.kind())
+    read_regular(path, MAX_COMPARED_BYTES).map_err(|error| error.kind())
 }
 
 #[cfg(test)]

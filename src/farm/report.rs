@@ -200,6 +200,18 @@ impl FarmReport {
     pub fn is_clean(&self) -> bool {
         self.violations.values().all(|finding| finding.count == 0)
     }
+
+    /// The same when sessions may be lost.
+    pub fn is_clean_but_for_losses(&self) -> bool {
+        let mut wrong = self.violations.iter().filter(|(_, found)| found.count > 0);
+        wrong.all(|(kind, _)| *kind == Kind::Lost.name())
+    }
+
+    /// How often a session was found lost.
+    pub fn lost(&self) -> u64 {
+        let lost = self.violations.get(Kind::Lost.name());
+        lost.map_or(0, |finding| finding.count)
+    }
 }
 
 const MAX_EXAMPLES: usize = 10;

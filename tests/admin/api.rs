@@ -281,6 +281,46 @@ fn status_and_peer_report_are_what_control_has_published() {
 }
 
 #[test]
+fn connections_that_say_nothing_keep_nobody_out() {
+    let admin = Admin::start(AdminOptions {
+        max_connections: 4,
+        ..UNHURRIED
+    });
+    // A browser that keeps its connection, and many that send no head.
+    let mut kept = admin.connect();
+    kept.write_all(b"GET /healthz HTTP/1.1\r\nhost: localhost\r\n\r\n")
+        .unwrap();
+    let silent: Vec<_> = (0..20).map(|_| admin.connect()).collect();
+    for path in ["/healthz", "/metrics", "/peer", "/status"] {
+        assert_eq!(admin.get(path).status, 200, "{path}");
+    }
+    drop((kept, silent));
+}
+
+#[test]
+fn a_control_that_is_silent_is_told_to_everybody_who_would_rely_on_it() {
+    let Admin { server, control } = Admin::start(UNHURRIED);
+    let address = server.address.unwrap();
+    let get = |path: &str| {
+        let mut stream = connect(address);
+        let request =
+            format!("GET {path} HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n");
+        stream.write_all(request.as_bytes()).unwrap();
+        Answer::read(stream)
+    };
+    assert_eq!(get("/peer").status, 200);
+    drop(control);
+    for path in ["/readyz", "/peer"] {
+        let answer = get(path);
+        assert_eq!(answer.status, 503, "{path}");
+        assert!(answer.body.starts_with("control "), "{}", answer.body);
+    }
+    let code = &get("/status").json()["findings"][0]["code"];
+    assert_eq!(code, "control_stopped");
+    assert_eq!(get("/healthz").status, 200);
+}
+
+#[test]
 fn a_reload_is_answered_with_its_outcome() {
     let mut admin = Admin::start(UNHURRIED);
     let applied = admin.reload(ReloadOutcome {
@@ -404,34 +444,21 @@ fn a_connection_does_not_live_for_ever() {
 }
 
 #[test]
-fn connections_beyond_the_bound_wait_for_a_place() {
+fn whoever_comes_beyond_the_bound_gets_the_place_of_another() {
     let mut admin = Admin::start(AdminOptions {
         max_connections: 1,
         ..UNHURRIED
     });
     let mut first = admin.connect();
     first
-        .write_all(b"POST /reload HTTP/1.1\r\nstaterouter-request: 1\r\n\r\n")
+        .write_all(b"POST /reload HTTP/1.1\r\nhost: localhost\r\nstaterouter-request: 1\r\n\r\n")
         .unwrap();
-    let Some(Command::Reload(reload)) = admin.control.commands.blocking_recv() else {
+    let Some(Command::Reload(_reload)) = admin.control.commands.blocking_recv() else {
         unreachable!("nothing else was asked");
     };
-    let mut second = admin.connect();
-    second
-        .write_all(b"POST /reload HTTP/1.1\r\nstaterouter-request: 1\r\nconnection: close\r\n\r\n")
-        .unwrap();
-    assert!(admin.control.commands.try_recv().is_err());
-    reload.send(outcome(ReloadResult::Unchanged, 1)).unwrap();
-    let mut start = [0; 12];
-    first.read_exact(&mut start).unwrap();
-    assert_eq!(&start, b"HTTP/1.1 200");
-    assert!(admin.control.commands.try_recv().is_err());
-    drop(first);
-    let Some(Command::Reload(reload)) = admin.control.commands.blocking_recv() else {
-        unreachable!("nothing else was asked");
-    };
-    reload.send(outcome(ReloadResult::Unchanged, 2)).unwrap();
-    assert_eq!(Answer::read(second).json()["map_version"], 2);
+    assert_eq!(admin.get("/healthz").status, 200);
+    // It is closed without an answer that nobody has given.
+    assert_eq!(Answer::read(first).status, 0);
 }
 
 #[test]

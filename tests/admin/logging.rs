@@ -17,7 +17,7 @@ use crate::support::answers::DONE;
 use crate::support::backend::ABSENT;
 use crate::support::client::{Client, get, put};
 use crate::support::system::{has_ended, hold_port, wait_until};
-use crate::support::{Program, ProxyFiles, proxy, slots};
+use crate::support::{Program, ProxyFiles, proxy, run, slots};
 use serde_json::Value;
 use staterouter::handover::Stage;
 
@@ -238,6 +238,33 @@ fn a_request_can_be_followed_through_a_handover() {
         assert_eq!(answered[key], value, "{log}");
     }
     assert!(!log.contains(ID), "{log}");
+}
+
+/// stdout and stderr of a server often end in the same journal.
+#[test]
+fn with_a_json_log_every_line_of_a_server_is_json() {
+    let files = ProxyFiles::new(&[DEAD_BACKEND], "log: {format: json}");
+    let first = Command::new(env!("CARGO_BIN_EXE_staterouter"))
+        .args(["serve", "--config", &files.config()])
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn();
+    let mut first = first.unwrap();
+    let mut stdout = BufReader::new(first.stdout.take().unwrap());
+    let mut said = String::new();
+    stdout.read_line(&mut said).unwrap();
+    stdout.read_line(&mut said).unwrap();
+    // The state file is in use.
+    let (code, out, log) = run(&["serve", "--config", &files.config()]);
+    assert_eq!((code, &*out), (Some(3), ""), "{log}");
+    assert!(log.contains("another proxy"), "{log}");
+    first.kill().unwrap();
+    let output = first.wait_with_output().unwrap();
+    said += &String::from_utf8(output.stderr).unwrap();
+    said += &log;
+    for line in said.lines() {
+        assert!(serde_json::from_str::<Value>(line).is_ok(), "{line}");
+    }
 }
 
 /// The fields of the lines of a JSON log whose message begins so.

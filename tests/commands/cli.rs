@@ -6,8 +6,10 @@
 )]
 
 use std::collections::BTreeSet;
+use std::fs::OpenOptions;
 use std::io::ErrorKind;
 use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::process::Command;
 
 use crate::support::answers::{BAD_REQUEST, DONE};
 use crate::support::backend::{ABSENT, Backend};
@@ -411,4 +413,41 @@ fn a_hangup_changes_nothing() {
     client.send(&get(ID));
     connection.expect(&get(ID), ABSENT);
     assert_eq!(client.answer_to(false), ABSENT);
+}
+
+#[test]
+fn a_result_that_is_lost_is_no_success() {
+    let files = Files::new("partition_map: map.yaml\n", MAP);
+    let main = files.path("main.yaml");
+    for command in ["check", "route"] {
+        let full = OpenOptions::new().write(true).open("/dev/full").unwrap();
+        let mut lost = Command::new(env!("CARGO_BIN_EXE_staterouter"));
+        lost.args([command, "--config", &main]).stdout(full);
+        if command == "route" {
+            lost.arg(ID);
+        }
+        let output = lost.output().unwrap();
+        let stderr = String::from_utf8(output.stderr).unwrap();
+        assert_eq!(output.status.code(), Some(3), "{stderr}");
+        assert!(stderr.contains("cannot write the result"), "{stderr}");
+    }
+}
+
+#[test]
+fn signals_that_others_reopen_their_logs_with_do_no_harm() {
+    let server = Program::state_server();
+    let files = ProxyFiles::new(&[server.address], "");
+    let proxy = files.start();
+    for program in [&server, &proxy] {
+        program.signal("USR1");
+        program.signal("USR2");
+    }
+    let mut client = Client::connect(proxy.address);
+    assert_eq!(client.ask(&put(ID, 0, b"state")), DONE);
+    for program in [proxy, server] {
+        program.signal("QUIT");
+        let (status, log) = program.wait();
+        assert_eq!(status.code(), Some(0), "{log}");
+        assert!(log.contains("stopping"), "{log}");
+    }
 }

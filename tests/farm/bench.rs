@@ -151,6 +151,28 @@ fn the_printed_report_names_losses_and_failures_apart() {
 }
 
 #[test]
+fn losses_that_are_expected_are_no_failure() {
+    let (code, stdout) = bench_while_a_server_dies(&["--expect-loss"]);
+    assert_eq!(code, Some(0), "{stdout}");
+    let (_, lost) = stdout.split_once("as expected: ").unwrap();
+    assert!(lost.trim().parse::<u64>().unwrap() > 0, "{stdout}");
+}
+
+#[test]
+fn a_bench_says_how_far_it_is_where_no_bar_can_move() {
+    let server = Program::state_server();
+    let target = server.address.to_string();
+    let args = ["bench", "--target", &target, "--rate=20", "--sessions=10"];
+    let (code, _, stderr) = run(&[&args[..], &["--duration=6s"]].concat());
+    assert_eq!(code, Some(0), "{stderr}");
+    let line = stderr.lines().next().unwrap();
+    assert!(
+        line.contains(" s: ") && line.contains(" pages, 0 wrong answers"),
+        "{stderr}"
+    );
+}
+
+#[test]
 fn a_target_where_nothing_listens_is_reported_in_one_line() {
     // Bound, so that nobody else listens there, but not listening.
     let (_port, target) = hold_port();

@@ -1,7 +1,8 @@
 //! Files that change, backends that fail and proxies that start again, while a proxy serves.
 
-use std::fmt::Write;
+use std::fmt::Write as _;
 use std::fs;
+use std::io::Write as _;
 use std::net::{SocketAddr, TcpListener};
 use std::path::Path;
 
@@ -124,6 +125,54 @@ fn whoever_asks_for_a_reload_is_told_how_it_ended() {
         fault.contains("version 1") && fault.contains("version 2"),
         "{fault}"
     );
+}
+
+/// The kernel's log stands in for a disk that does not answer: a regular file whose reader waits.
+#[test]
+fn a_map_that_cannot_be_read_holds_up_nothing() {
+    let kernel_log = Path::new("/proc/kmsg");
+    if fs::File::open(kernel_log).is_err() {
+        // Only root may: the tests of `control::files` go on without.
+        return;
+    }
+    let server = Program::state_server();
+    let files = ProxyFiles::new(&[server.address], QUICK);
+    let proxy = files.start();
+    let admin = proxy.admin();
+    wait_for(admin, "the backend is up", |status| {
+        backend(status, "state-1")["verdict"] == "up"
+    });
+    let map = Path::new(&files.config()).with_file_name("map.yaml");
+    fs::remove_file(&map).unwrap();
+    std::os::unix::fs::symlink(kernel_log, &map).unwrap();
+    let (code, outcome) = admin::reload(admin);
+    assert_eq!((code, &outcome["result"]), (422, &"refused".into()));
+    server.stop();
+    wait_for(admin, "the dead backend is down", |status| {
+        backend(status, "state-1")["verdict"] == "down"
+    });
+    proxy.stop();
+}
+
+/// A map that is written in place and stops in the middle for a while.
+#[test]
+fn half_a_map_does_not_come_into_force() {
+    let files = ProxyFiles::new(&NOBODY, "");
+    let proxy = files.start();
+    let admin = proxy.admin();
+    let whole = map(2, 3, "");
+    let path = Path::new(&files.config()).with_file_name("map.yaml");
+    let half = whole.find("  - {name: state-3").unwrap();
+    let mut file = fs::File::create(&path).unwrap();
+    file.write_all(&whole.as_bytes()[..half]).unwrap();
+    // Longer than the proxy once waited; that it is half cannot be told from the content.
+    std::thread::sleep(std::time::Duration::from_millis(250));
+    file.write_all(&whole.as_bytes()[half..]).unwrap();
+    drop(file);
+    let status = wait_for(admin, "the map is in force", |status| {
+        status["map_version"] == 2
+    });
+    assert_eq!(status["backends"].as_array().unwrap().len(), 3);
 }
 
 #[test]
@@ -268,6 +317,59 @@ fn without_its_memory_or_a_place_for_it_no_proxy_starts() {
         let (code, stdout, stderr) = run(&["serve", "--config", &files.config()]);
         assert_eq!((code, &*stdout), (Some(3), ""), "{stderr}");
         assert!(stderr.contains(wanted), "{stderr}");
+    }
+}
+
+#[test]
+fn a_faulty_map_does_not_keep_a_proxy_from_starting_again() {
+    let files = ProxyFiles::new(&NOBODY, "");
+    let faulty = map(2, 3, "weigth: 3");
+    // There is no earlier map to go on with.
+    files.replace("map.yaml", &faulty);
+    let (code, _, stderr) = run(&["serve", "--config", &files.config()]);
+    assert_eq!(code, Some(3), "{stderr}");
+    files.replace("map.yaml", &map(1, 2, ""));
+    files.start().stop();
+    for faulty in [Some(faulty), None] {
+        match faulty {
+            Some(faulty) => files.replace("map.yaml", &faulty),
+            None => fs::remove_file(files.path("map.yaml")).unwrap(),
+        }
+        let proxy = files.start();
+        let status = wait_for(proxy.admin(), "the fault is shown", |status| {
+            status["last_reload"]["result"] == "refused"
+        });
+        assert_eq!(status["map_version"], 1);
+        let code = |finding: &serde_json::Value| finding["code"] == "reload_refused";
+        assert!(status["findings"].as_array().unwrap().iter().any(code));
+        let log = proxy.stop();
+        assert!(log.contains("ERROR") && log.contains("map.yaml"), "{log}");
+    }
+    files.replace("map.yaml", &map(3, 3, ""));
+    wait_for(files.start().admin(), "the map is in force", |status| {
+        status["map_version"] == 3
+    });
+}
+
+/// To open a pipe is to wait for its other end.
+#[test]
+fn a_pipe_in_the_place_of_a_file_is_refused_at_once() {
+    for file in [
+        "staterouter.state",
+        "staterouter.state.lock",
+        "staterouter.state.owed",
+        "map.yaml",
+        "staterouter.yaml",
+    ] {
+        let files = ProxyFiles::new(&NOBODY, "");
+        let path = files.path(file);
+        let _ = fs::remove_file(&path);
+        let made = std::process::Command::new("mkfifo").arg(&path).status();
+        assert!(made.unwrap().success());
+        let (code, _, stderr) = run(&["serve", "--config", &files.config()]);
+        assert_eq!(code, Some(3), "{stderr}");
+        assert!(stderr.contains(file), "{stderr}");
+        assert!(stderr.contains("not a regular file"), "{stderr}");
     }
 }
 

@@ -67,7 +67,8 @@ impl Program {
         let mut line = String::new();
         let mut stdout = BufReader::new(child.stdout.take().unwrap());
         stdout.read_line(&mut line).unwrap();
-        let Some(address) = line.trim().strip_prefix("listening on ") else {
+        let said = message_of(&line);
+        let Some(address) = said.strip_prefix("listening on ") else {
             let _ = child.kill();
             panic!(
                 "{args:?} said {line:?} instead of where it listens: {}",
@@ -96,7 +97,8 @@ impl Program {
         *self.admin.get_or_init(|| {
             let mut line = String::new();
             self.stdout.lock().unwrap().read_line(&mut line).unwrap();
-            let address = line.trim().strip_prefix("admin on ");
+            let line = message_of(&line);
+            let address = line.strip_prefix("admin on ");
             address
                 .unwrap_or_else(|| panic!("{line:?}"))
                 .parse()
@@ -147,6 +149,14 @@ impl Program {
     pub fn stop(self) -> String {
         self.signal("TERM");
         self.wait().1
+    }
+}
+
+/// What a server says on a line of stdout, in either format of its log.
+fn message_of(line: &str) -> String {
+    match serde_json::from_str::<serde_json::Value>(line) {
+        Ok(line) => line["fields"]["message"].as_str().unwrap().to_owned(),
+        Err(_) => line.trim().to_owned(),
     }
 }
 

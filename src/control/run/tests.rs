@@ -7,9 +7,11 @@ use tokio::sync::oneshot;
 
 use super::*;
 use crate::config::{BackendAddress, Config, PEER_SILENCE, PartitionMap};
+use crate::control::file_thread::FileThread;
 use crate::control::memory::Memory;
 use crate::control::owed::MAX_OWED;
 use crate::control::peer::PeerState;
+use crate::control::state_file;
 use crate::control::{ControlOptions, Prepared, prepare};
 use crate::health::Failure;
 use crate::route::SLOT_COUNT;
@@ -173,6 +175,73 @@ fn what_peers_said_while_control_was_held_up_is_as_old_as_the_question() {
         control.peers.heard(0, Ok(own), now_ms - SILENCE_MS);
         control.advance();
         assert!(control.engine.peers()[0].is_none());
+    });
+}
+
+/// A disk that takes nothing until it is told to.
+fn hanging_disk(control: &mut Control, directory: &Path) -> blocking::Sender<()> {
+    let mut thread = FileThread::with_patience("test", Duration::from_millis(1)).unwrap();
+    let (release, hang) = blocking::channel();
+    thread.run(move || hang.recv()).unwrap_err();
+    control.state = StateWriter::with(&directory.join("state"), thread);
+    release
+}
+
+#[test]
+fn a_disk_that_hangs_stops_changes_and_neither_control_nor_its_end() {
+    run(async {
+        let directory = tempfile::tempdir().unwrap();
+        let Prepared { mut control, .. } = prepared(directory.path(), map(1, &["a", "b"]));
+        let release = hanging_disk(&mut control, directory.path());
+        let before = control.engine.slots().to_vec();
+        let mut next = control.engine.clone();
+        let now_ms = control.clock.now_ms();
+        next.accept(map(2, &["a", "b", "c"]), now_ms).unwrap();
+        let refused = control.put_in_force(next.clone()).unwrap_err().to_string();
+        assert!(refused.contains("the disk has not answered"), "{refused}");
+        control.tick();
+        assert_eq!(control.engine.map().version, 1);
+        assert_eq!(control.engine.slots(), before);
+        assert!(control.state.is_unsure());
+        // Once it answers, the file says what is in force, and changes are taken again.
+        drop(release);
+        while control.state.is_unsure() {
+            control.tick();
+        }
+        let written = state_file::read(&directory.path().join("state")).unwrap();
+        assert_eq!(written.unwrap().map.version, 1);
+        // It may be slow for a while.
+        while control.put_in_force(next.clone()).is_err() {}
+        assert_eq!(control.engine.map().version, 2);
+    });
+}
+
+#[test]
+fn a_write_that_the_disk_takes_too_late_is_made_up_for() {
+    run(async {
+        let directory = tempfile::tempdir().unwrap();
+        let Prepared { mut control, .. } = prepared(directory.path(), map(1, &["a", "b"]));
+        let path = directory.path().join("state");
+        let mut thread = FileThread::with_patience("test", Duration::from_millis(1)).unwrap();
+        let mut next = control.engine.clone();
+        let now_ms = control.clock.now_ms();
+        next.accept(map(2, &["a", "b", "c"]), now_ms).unwrap();
+        // The disk takes it, and control no longer waits for that.
+        let (memory, to) = (next.memory(), path.clone());
+        let (release, hang) = blocking::channel::<()>();
+        let late = thread.run(move || {
+            let _ = hang.recv();
+            state_file::write(&to, &memory)
+        });
+        late.unwrap_err();
+        control.state = StateWriter::with(&path, thread);
+        control.put_in_force(next).unwrap_err();
+        drop(release);
+        while control.state.is_unsure() {
+            control.tick();
+        }
+        let written = state_file::read(&path).unwrap();
+        assert_eq!(written.unwrap().map.version, 1);
     });
 }
 

@@ -1,5 +1,6 @@
 //! Every way a file is changed in practice, seen through the real watcher.
 
+use std::future::pending;
 use std::os::unix::fs::symlink;
 
 use super::*;
@@ -15,6 +16,7 @@ const EVENTS_ONLY: WatchOptions = WatchOptions {
     events: true,
     restat: NEVER,
     quiet: Duration::from_millis(1),
+    quiet_growing: Duration::from_millis(1),
     longest_wait: Duration::from_millis(10),
 };
 
@@ -173,7 +175,7 @@ fn a_replaced_directory_is_watched_like_the_first() {
         let mut scene = Scene::new(EVENTS_ONLY, old_file);
         fs::remove_dir_all(scene.directory()).unwrap();
         fs::create_dir(scene.directory()).unwrap();
-        assert!(scene.watcher.look());
+        assert!(scene.watcher.look().is_changed);
         // Late events of the old directory may report the first of these, but not all.
         for content in ["1", "2", "3", "4", "5", "6", "7", "8"] {
             fs::write(scene.file(), content).unwrap();
@@ -187,6 +189,7 @@ fn a_change_that_never_ends_is_reported_all_the_same() {
     run(async {
         let options = WatchOptions {
             quiet: NEVER,
+            quiet_growing: NEVER,
             ..EVENTS_ONLY
         };
         let mut scene = Scene::new(options, old_file);
@@ -200,16 +203,54 @@ fn a_report_waits_until_it_is_quiet() {
     run(async {
         let watcher = Scene::new(EVENTS_ONLY, old_file).watcher;
         let first = Instant::now();
-        let after = |quiet_ms, last_ms| {
+        let after = |is_growing, last_ms| {
             let mut watcher = Watcher::new([], watcher.options);
-            watcher.options.quiet = Duration::from_millis(quiet_ms);
+            watcher.options.quiet = Duration::from_millis(200);
+            watcher.options.quiet_growing = Duration::from_millis(700);
             watcher.options.longest_wait = Duration::from_millis(2000);
-            let last = first + Duration::from_millis(last_ms);
-            (watcher.due(Unsettled { first, last }) - first).as_millis()
+            let unsettled = Unsettled {
+                first,
+                last: first + Duration::from_millis(last_ms),
+                is_growing,
+            };
+            (watcher.due(unsettled) - first).as_millis()
         };
-        assert_eq!(after(200, 0), 200);
-        assert_eq!(after(200, 1500), 1700);
-        assert_eq!(after(200, 1900), 2000);
+        assert_eq!(after(false, 0), 200);
+        assert_eq!(after(false, 1500), 1700);
+        assert_eq!(after(false, 1900), 2000);
+        assert_eq!(after(true, 0), 700);
+        assert_eq!(after(true, 1500), 2000);
+    });
+}
+
+/// A map that is written in place, with a pause between its backends.
+#[test]
+fn a_file_that_grows_in_steps_is_reported_whole() {
+    let mut runtime = tokio::runtime::Builder::new_current_thread();
+    let runtime = runtime.enable_time().start_paused(true).build().unwrap();
+    runtime.block_on(async {
+        const PAUSE: Duration = Duration::from_millis(900);
+        // Without events, which would need the real clock: the looks stand in for them.
+        let options = WatchOptions {
+            events: false,
+            restat: Duration::from_millis(50),
+            ..WatchOptions::default()
+        };
+        let mut scene = Scene::new(options, old_file);
+        let file = scene.file();
+        let write = async {
+            for lines in 0..=3 {
+                fs::write(&file, "line\n".repeat(lines)).unwrap();
+                // The second is longer than the time in which a file that does not grow is quiet.
+                tokio::time::sleep(PAUSE * if lines == 1 { 3 } else { 1 }).await;
+            }
+            pending::<()>().await;
+        };
+        tokio::select! {
+            () = scene.watcher.changed() => {}
+            () = write => {}
+        }
+        assert_eq!(fs::read_to_string(&file).unwrap(), "line\n".repeat(3));
     });
 }
 

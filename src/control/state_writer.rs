@@ -1,0 +1,58 @@
+//! Writes the state file without waiting for a disk that hangs.
+
+use std::io;
+use std::path::{Path, PathBuf};
+
+use super::file_thread::FileThread;
+use super::memory::Memory;
+use super::state_file::{self, StateFileError};
+
+/// The one writer of a state file.
+#[derive(Debug)]
+pub(super) struct StateWriter {
+    path: PathBuf,
+    thread: FileThread,
+    /// The file may hold a state that never came into force.
+    is_unsure: bool,
+}
+
+impl StateWriter {
+    /// For the file at `path`, which need not exist.
+    ///
+    /// # Errors
+    /// When the system gives no thread.
+    pub(super) fn start(path: &Path) -> io::Result<Self> {
+        Ok(Self::with(path, FileThread::start("state file")?))
+    }
+
+    pub(super) fn with(path: &Path, thread: FileThread) -> Self {
+        Self {
+            path: path.to_owned(),
+            thread,
+            is_unsure: false,
+        }
+    }
+
+    /// Writes `memory` down: when this returns, it survives the end of the machine.
+    ///
+    /// # Errors
+    /// Those of [`state_file::write`], and a disk that does not answer in time: it may still take
+    /// what was not put in force, so what is in force has to be written again.
+    pub(super) fn write(&mut self, memory: Memory) -> Result<(), StateFileError> {
+        let path = self.path.clone();
+        let written = self.thread.run(move || state_file::write(&path, &memory));
+        let written = written.unwrap_or_else(|problem| {
+            Err(StateFileError::Write {
+                path: self.path.clone(),
+                problem,
+            })
+        });
+        self.is_unsure = written.is_err();
+        written
+    }
+
+    /// Whether the last write has failed: nobody knows what the file holds.
+    pub(super) fn is_unsure(&self) -> bool {
+        self.is_unsure
+    }
+}
