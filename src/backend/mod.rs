@@ -5,6 +5,7 @@
 //!   ones within their time limit.
 //! * [`probe`]: asks a backend whether it answers as a state server does.
 //! * [`removal`]: removes items from a backend that missed their removal.
+//! * [`upstream`]: the one way to ask a server.
 //! * `resolve`: host names, one lookup at a time.
 
 pub mod dial;
@@ -12,8 +13,11 @@ pub mod pool;
 pub mod probe;
 pub mod removal;
 mod resolve;
+pub mod upstream;
 
 pub use dial::{AskError, Dialer, unfit_failure};
 pub use pool::{ConnectError, Pool, PoolLimits};
 pub use probe::{ProbeError, Prober};
 pub use removal::{RemoveError, Remover};
+pub use upstream::{AskFailed, AskLimits, BodyStream, Broken, BrokenReason, Content, Left};
+pub use upstream::{Outgoing, Reply, RetryPolicy, Unsent, Upstream};

@@ -143,7 +143,7 @@ impl Pool {
     /// The newest connection that is still good; dead ones found on the way are closed.
     pub fn take(&self) -> Option<Conn> {
         loop {
-            let Idle { conn, .. } = self.idle.borrow_mut().pop_back()?;
+            let Idle { mut conn, .. } = self.idle.borrow_mut().pop_back()?;
             match conn.quiet() {
                 Quiet::Yes => return Some(conn),
                 Quiet::Ended => {}
@@ -203,7 +203,7 @@ impl Pool {
             .front()
             .is_some_and(|rests| now_ms.saturating_sub(rests.since_ms) >= QUARANTINE_MS)
         {
-            let Some(rested) = resting.pop_front() else {
+            let Some(mut rested) = resting.pop_front() else {
                 return;
             };
             match rested.conn.quiet() {
@@ -275,7 +275,7 @@ mod tests {
     #[tokio::test]
     async fn a_stray_answer_ends_its_connection_and_the_trust_in_the_others() {
         let pool = pool();
-        let (stray, mut other) = connected().await;
+        let (mut stray, mut other) = connected().await;
         other.write_all(b"200 OK").unwrap();
         while stray.quiet() == Quiet::Yes {
             tokio::task::yield_now().await;

@@ -11,6 +11,7 @@
 //! * [`request`]: the next request of a client, or the 400 that ends the connection.
 //! * `host_name`: the name that this machine gives itself.
 //! * [`stream`]: reading and writing one connection under a deadline.
+//! * `transport`: what carries its bytes, a TCP socket or memory.
 
 pub mod buffer;
 pub mod clock;
@@ -19,6 +20,7 @@ mod host_name;
 pub mod listen;
 pub mod request;
 pub mod stream;
+mod transport;
 pub mod worker;
 
 pub use buffer::{Buffer, BufferPool};
@@ -29,5 +31,6 @@ pub use listen::{ListenError, Listeners};
 pub use request::{
     MIN_PROGRESS_BYTES, RequestError, read_request_head, refuse_request, wait_for_request,
 };
-pub use stream::{Conn, IoError, Quiet, is_shortage};
+pub use stream::{Conn, IoError, is_shortage};
+pub use transport::Quiet;
 pub use worker::{ConnectionCap, Running, ServeOptions, Service, Worker, spawn_workers};

@@ -2,23 +2,15 @@
 
 use std::future::poll_fn;
 use std::io;
-use std::mem::MaybeUninit;
-use std::pin::Pin;
 use std::rc::Rc;
 use std::task::{Context, Poll, ready};
-use std::time::Duration;
 
 use rustix::io::Errno;
-use socket2::{SockRef, TcpKeepalive};
-use tokio::io::{AsyncRead, AsyncWrite, Interest, ReadBuf};
+use tokio::io::ReadBuf;
 use tokio::net::TcpStream;
 
+use super::transport::{Quiet, Transport};
 use super::{Buffer, BufferPool, Deadline};
-
-/// Silence after which the kernel asks whether the peer is still there.
-const KEEPALIVE_IDLE: Duration = Duration::from_secs(30);
-/// Pause between two such questions.
-const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(10);
 
 /// Reading or writing failed.
 #[derive(Debug, thiserror::Error)]
@@ -49,37 +41,28 @@ pub fn is_shortage(error: &io::Error) -> bool {
     })
 }
 
-/// What has arrived on an idle connection.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Quiet {
-    /// Nothing: it can be used.
-    Yes,
-    /// Its end.
-    Ended,
-    /// Bytes that nobody has asked for.
-    Unasked,
-}
-
-/// A TCP connection. The deadline belongs to whoever drives it: one task drives two connections
+/// A connection, whatever carries its bytes. The deadline belongs to whoever drives it: one task drives two connections
 /// (client and backend) under one deadline.
 ///
 /// Its futures are closures and not `async fn`s: those keep every argument twice, and the size of
 /// the futures is what an idle connection costs.
 #[derive(Debug)]
 pub struct Conn {
-    stream: TcpStream,
+    transport: Transport,
 }
 
 impl Conn {
-    /// Takes over a connected stream: no delay for small writes, keep-alive on.
+    /// Takes over a connected socket: no delay for small writes, keep-alive on.
     pub fn new(stream: TcpStream) -> Self {
-        // Neither option can fail on a live TCP socket; on a dead one the first read tells.
-        let _ = stream.set_nodelay(true);
-        let keepalive = TcpKeepalive::new()
-            .with_time(KEEPALIVE_IDLE)
-            .with_interval(KEEPALIVE_INTERVAL);
-        let _ = SockRef::from(&stream).set_tcp_keepalive(&keepalive);
-        Self { stream }
+        let transport = Transport::tcp(stream);
+        Self { transport }
+    }
+
+    /// Both ends of a connection within this process. Each takes `max_bytes` that the other has not
+    /// read.
+    pub fn pair(max_bytes: usize) -> (Self, Self) {
+        let (one, other) = Transport::pair(max_bytes);
+        (Self { transport: one }, Self { transport: other })
     }
 
     /// Waits for the first bytes of a message without holding a buffer meanwhile.
@@ -147,7 +130,7 @@ impl Conn {
                     Some(done) => (&[] as &[u8], &body[done..]),
                     None => (&head[done..], body),
                 };
-                match self.poll_write(cx, head, body) {
+                match self.transport.poll_write(cx, head, body) {
                     Poll::Ready(Ok(0)) => {
                         return Poll::Ready(Err(IoError::Broken(io::ErrorKind::WriteZero.into())));
                     }
@@ -166,34 +149,24 @@ impl Conn {
     /// What has arrived on an idle connection.
     ///
     /// Costs a system call only when the event loop has seen something arrive.
-    pub fn quiet(&self) -> Quiet {
-        match self.stream.try_read(&mut [0u8; 1]) {
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock => Quiet::Yes,
-            Ok(1..) => Quiet::Unasked,
-            Ok(0) | Err(_) => Quiet::Ended,
-        }
+    pub fn quiet(&mut self) -> Quiet {
+        self.transport.quiet()
     }
 
-    /// Whether the peer has ended the connection, as far as the event loop has seen. Bytes that
-    /// came before the end, a request sent early, hide it and stay where they are.
+    /// Whether the peer has certainly ended the connection. Bytes that came before the end, a request
+    /// sent early, hide it; so does a transport that cannot tell.
     ///
     /// Costs a system call only when the event loop has seen something arrive.
     pub fn has_ended(&self) -> bool {
-        let peek = || SockRef::from(&self.stream).peek(&mut [MaybeUninit::uninit()]);
-        match self.stream.try_io(Interest::READABLE, peek) {
-            Ok(count) => count == 0,
-            Err(error) => error.kind() != io::ErrorKind::WouldBlock,
-        }
+        self.transport.has_ended().unwrap_or(false)
     }
 
     /// Ends the connection so that the peer can still read what was written last: stops sending,
     /// then throws away what the peer sends until it closes, `max_bytes` came or time is up.
     /// Closing at once would reset the connection and could take the answer with it.
     pub async fn linger(mut self, buffer: &mut Buffer, max_bytes: u64, deadline: &Deadline) {
-        if SockRef::from(&self.stream)
-            .shutdown(std::net::Shutdown::Write)
-            .is_err()
-        {
+        let ended = deadline.guard(poll_fn(|cx| self.transport.poll_shutdown(cx)));
+        if !matches!(ended.await, Ok(Ok(()))) {
             return;
         }
         let mut thrown_away = 0;
@@ -206,31 +179,10 @@ impl Conn {
         }
     }
 
-    /// Writes what the kernel takes of `head`, then `body`. It takes all of nearly every message
-    /// at once, so that it is asked before the runtime is.
-    fn poll_write(
-        &mut self,
-        cx: &mut Context<'_>,
-        head: &[u8],
-        body: &[u8],
-    ) -> Poll<io::Result<usize>> {
-        let both = [io::IoSlice::new(head), io::IoSlice::new(body)];
-        let tried = match (head, body) {
-            (one, []) | ([], one) => self.stream.try_write(one),
-            _ => self.stream.try_write_vectored(&both),
-        };
-        match tried {
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
-                Pin::new(&mut self.stream).poll_write_vectored(cx, &both)
-            }
-            done => Poll::Ready(done),
-        }
-    }
-
     /// How many bytes it has put into `room`; [`IoError::Closed`] instead of none.
     fn poll_read(&mut self, cx: &mut Context<'_>, room: &mut [u8]) -> Poll<Result<usize, IoError>> {
         let mut room = ReadBuf::new(room);
-        ready!(Pin::new(&mut self.stream).poll_read(cx, &mut room)).map_err(IoError::Broken)?;
+        ready!(self.transport.poll_read(cx, &mut room)).map_err(IoError::Broken)?;
         match room.filled().len() {
             0 => Poll::Ready(Err(IoError::Closed)),
             count => Poll::Ready(Ok(count)),

@@ -10,6 +10,7 @@ use super::exchange::{Answered, Exchange, Progress};
 use super::seek;
 use super::service::{ProxyService, View};
 use super::sighting::sample_of;
+use super::tagged::TaggedRequest;
 use super::trail::Subject;
 use crate::account::Sample;
 use crate::handover::{Refusal, Search, Stage, Step};
@@ -184,7 +185,7 @@ impl Client {
             head,
             subject,
             backend,
-            counter: None,
+            own: TaggedRequest::new(head, received.filled()),
             away: route.second.filter(|_| route.stage == Stage::Away),
             progress: Progress::default(),
             sample,
@@ -194,8 +195,7 @@ impl Client {
         match step {
             Step::Forward { at, counter } => {
                 exchange.backend = snapshot.backend_at(at).unwrap_or(backend);
-                exchange.counter = counter;
-                match exchange.run(received, due_ms).await {
+                match exchange.run(received, counter, due_ms).await {
                     Ok(()) => Ok(exchange.answered()),
                     Err(error) => Err(exchange.unanswered(error)),
                 }

@@ -1,6 +1,6 @@
 //! Why a request was not answered.
 
-use crate::backend::ConnectError;
+use crate::backend::{AskFailed, BrokenReason, ConnectError, Left, Unsent};
 use crate::handover::{CounterTooLarge, Refusal};
 use crate::metrics::FailureReason;
 use crate::net::{self, IoError, RequestError};
@@ -69,6 +69,24 @@ impl Unanswered {
 }
 
 impl ProxyError {
+    /// Why a backend gave no answer, and what an acquire may have left behind.
+    pub(super) fn of(failed: AskFailed) -> (Self, Option<Left>) {
+        match failed {
+            AskFailed::Unsent(Unsent::Connect(error)) => (Self::Connect(error), None),
+            AskFailed::Unsent(Unsent::Send(error)) => (Self::Send(error), None),
+            AskFailed::Broken(broken) => {
+                let error = match broken.reason {
+                    BrokenReason::Client(error) => Self::Client(error),
+                    BrokenReason::Send(error) => Self::Send(error),
+                    BrokenReason::Answer(error) => Self::Answer(error),
+                    BrokenReason::Garbage(error) => Self::Garbage(error),
+                    BrokenReason::Unfit(unfit) => Self::Unfit(unfit),
+                };
+                (error, broken.left)
+            }
+        }
+    }
+
     /// Whether the client deserves a 400 before its connection is closed.
     pub(crate) fn is_bad_request(&self) -> bool {
         matches!(

@@ -4,22 +4,18 @@ use std::cell::Cell;
 use std::rc::Rc;
 use std::time::Duration;
 
-use super::call;
 use super::error::{ProxyError, Unanswered};
 use super::service::{ProxyService, View};
+use super::tagged::TaggedRequest;
 use super::tidy::{self, Untidy};
 use super::trail::Subject;
 use crate::account::Sample;
-use crate::backend::ConnectError;
+use crate::backend::{AskFailed, BodyStream, Outgoing, Reply, RetryPolicy};
 use crate::handover::{Cookie, NO_LOCK, Place, Request};
 use crate::metrics::{BackendShard, Outcome};
-use crate::net::{Buffer, Conn, Deadline, IoError, MIN_PROGRESS_BYTES, Moment};
+use crate::net::{Buffer, Conn, Deadline, IoError};
 use crate::route::BackendIndex;
-use crate::wire::{self, Digits, Method, Operation, Parsed, RequestHead, ResponseHead, Span};
-use crate::wire::{Unfit, WireError};
-
-/// From here on the sessions that are being written would drive each other out of the caches.
-const LARGE_BYTES: u64 = 8 * 1024;
+use crate::wire::{self, Digits, Operation, RequestHead, ResponseHead, Span, Unfit, WireError};
 
 /// A request with a whole head, its route, and the connection that waits for the answer.
 pub(super) struct Exchange<'a> {
@@ -30,8 +26,7 @@ pub(super) struct Exchange<'a> {
     pub(super) head: &'a RequestHead,
     pub(super) subject: &'a Subject,
     pub(super) backend: BackendIndex,
-    /// The lock cookie to send in place of the client's tagged one.
-    pub(super) counter: Option<u32>,
+    pub(super) own: TaggedRequest,
     /// The server that `backend` stands in for.
     pub(super) away: Option<Place>,
     pub(super) progress: Progress,
@@ -46,8 +41,6 @@ pub(super) struct Progress {
     pub(super) waited: Cell<Duration>,
     /// Whether the time that was not is known.
     has_overhead: bool,
-    /// Since when the answer of the exchange under way is awaited.
-    asked: Option<Moment>,
     /// Of the answer that is passed on.
     outcome: Outcome,
     /// What a PUT asks for; 0 without a number that can be one.
@@ -59,23 +52,6 @@ pub(super) struct Answered {
     /// Who gave the answer.
     pub(super) backend: BackendIndex,
     pub(super) outcome: Outcome,
-}
-
-/// A failed attempt, and when the request may be sent again on a fresh connection.
-struct Failed {
-    error: ProxyError,
-    again: Again,
-}
-
-/// When a request may be sent again.
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Again {
-    /// No byte of it can have reached the backend: always.
-    NothingSent,
-    /// It was sent whole and no byte of an answer came: when a second one harms nobody.
-    NothingAnswered,
-    /// Never.
-    No,
 }
 
 /// What is left of an answer to pass on, and what follows from its head.
@@ -95,7 +71,6 @@ impl Default for Progress {
         Self {
             waited: Cell::default(),
             has_overhead: false,
-            asked: None,
             outcome: Outcome::Failed,
             timeout_minutes: 0,
         }
@@ -138,31 +113,75 @@ impl Exchange<'_> {
         }
     }
 
-    /// Forwards the request at the start of `received` and relays its answer, which is due at
-    /// `due_ms` of the worker's clock. On success `received` holds what came behind the request.
+    /// Forwards the client's request at the start of `received`, under the lock `counter` of the
+    /// backend if one is given, and relays its answer, which is due at `due_ms` of the worker's clock.
+    /// On success `received` holds what came behind the request.
     pub(super) async fn run(
         &mut self,
         received: &mut Buffer,
+        counter: Option<u32>,
         due_ms: u64,
     ) -> Result<(), ProxyError> {
         if !self.view.backend(self.backend).up {
             return Err(ProxyError::Down);
         }
-        let request_bytes = self.untag(received);
-        self.progress.asked = Some(Moment::now());
-        self.shard().begun.increment();
-        if let Some(pooled) = self.view.pool(self.backend).take() {
-            match self.attempt(pooled, received, request_bytes, due_ms).await {
-                Ok(()) => return Ok(()),
-                Err(failed) if self.may_try_again(&failed) => self.shard().retries.increment(),
-                Err(failed) => return Err(failed.error),
-            }
+        let asked = self.ask(received, counter, due_ms).await;
+        let reply = asked.map_err(|failed| self.failed(failed, received))?;
+        let (conn, mut answer, due_ms) = (reply.conn, reply.bytes, reply.due_ms);
+        let is_gone = reply.is_request_gone;
+        let request = Some(&*received).filter(|_| !is_gone);
+        let remaining =
+            self.remaining(&reply.head, reply.keeps_connection, &mut answer, request)?;
+        let mut conn = Some(conn);
+        let passed_on = self.pass_on(&mut conn, &mut answer, remaining, due_ms);
+        if let Err(error) = passed_on.await {
+            self.give_back(remaining.lock, Some(&*received).filter(|_| !is_gone));
+            return Err(error);
         }
-        // The state of the connection attempt is large and rarely needed: it lives on the heap.
-        let fresh = Box::pin(self.connect(due_ms)).await?;
-        self.attempt(fresh, received, request_bytes, due_ms)
-            .await
-            .map_err(|failed| failed.error)
+        if !is_gone {
+            received.consume(self.own.bytes() as usize);
+        }
+        Ok(())
+    }
+
+    async fn ask(
+        &mut self,
+        received: &mut Buffer,
+        counter: Option<u32>,
+        due_ms: u64,
+    ) -> Result<Reply, AskFailed> {
+        let operation = self.head.operation();
+        let upstream = self.view.upstream(
+            self.service,
+            self.backend,
+            self.deadline,
+            due_ms,
+            &self.progress.waited,
+        );
+        let mut request = self.own.untag(received, counter);
+        let body = BodyStream {
+            from: self.client,
+            rest: 0,
+            stall: self.view.snapshot.timeouts.client_stall,
+            received_bytes: &self.service.metrics.received_bytes,
+        };
+        let outgoing = Outgoing {
+            operation,
+            content: request.content(body),
+            body_bytes: self.head.body_bytes,
+            retry: RetryPolicy::of(operation),
+        };
+        upstream.ask(outgoing).await
+    }
+
+    /// Why there is no answer; the lock that nobody knows of is given back.
+    #[cold]
+    fn failed(&self, failed: AskFailed, received: &Buffer) -> ProxyError {
+        let (error, left) = ProxyError::of(failed);
+        if let Some(left) = left {
+            self.tidy(left.into(), Some(received));
+        }
+        error
     }
 
     /// The request whose answer was passed on.
@@ -174,16 +193,7 @@ impl Exchange<'_> {
     }
 
     /// The request that this exchange left unanswered.
-    pub(super) fn unanswered(&mut self, error: ProxyError) -> Unanswered {
-        self.view
-            .note_unfit(self.backend, &error, self.deadline.now_ms());
-        if self.progress.asked.take().is_some() {
-            let operation = self.head.operation();
-            match error {
-                ProxyError::Client(_) => self.shard().broken_off.increment(),
-                _ => self.shard().exchanges.count(operation, Outcome::Failed),
-            }
-        }
+    pub(super) fn unanswered(&self, error: ProxyError) -> Unanswered {
         Unanswered {
             error,
             backend: self.backend,
@@ -192,196 +202,6 @@ impl Exchange<'_> {
 
     pub(super) fn shard(&self) -> &BackendShard {
         self.view.shard(self.backend)
-    }
-
-    /// Puts the server's own lock cookie in place of the tagged one; the length of the request
-    /// afterwards. To be done once: afterwards the head's spans behind the cookie are outdated.
-    /// What is no number stays as it is, for the server to refuse.
-    pub(super) fn untag(&self, received: &mut Buffer) -> u64 {
-        let request_bytes = self.head.head_bytes as u64 + self.head.body_bytes;
-        let (Some(counter), Some(value)) = (self.counter, self.head.lock_cookie) else {
-            return request_bytes;
-        };
-        if wire::signed(value.of(received.filled())).is_none() {
-            return request_bytes;
-        }
-        let digits = Digits::of(counter.into());
-        let before = received.len();
-        match received.replace_value(value, digits.as_bytes()) {
-            Ok(()) => request_bytes + received.len() as u64 - before as u64,
-            Err(_no_room) => request_bytes,
-        }
-    }
-
-    fn may_try_again(&self, failed: &Failed) -> bool {
-        match failed.again {
-            Again::NothingSent => true,
-            Again::NothingAnswered => self.head.operation().is_repeatable(),
-            Again::No => false,
-        }
-    }
-
-    async fn connect(&self, due_ms: u64) -> Result<Conn, ConnectError> {
-        let connect_ms = self.deadline.after_ms(self.view.snapshot.timeouts.connect);
-        self.deadline.arm_at(connect_ms.min(due_ms));
-        self.view.connect(self.backend, self.deadline).await
-    }
-
-    async fn attempt(
-        &mut self,
-        mut conn: Conn,
-        received: &mut Buffer,
-        request_bytes: u64,
-        mut due_ms: u64,
-    ) -> Result<(), Failed> {
-        self.deadline.arm_at(due_ms);
-        let at_hand = request_bytes.min(received.len() as u64);
-        let mut sent = 0;
-        let sending = conn.write_all(
-            &received.filled()[..at_hand as usize],
-            &mut sent,
-            self.deadline,
-        );
-        if let Err(error) = sending.await {
-            let again = match error {
-                IoError::Broken(_) if sent == 0 => Again::NothingSent,
-                IoError::Broken(_) if at_hand == request_bytes => Again::NothingAnswered,
-                _ => Again::No,
-            };
-            return Err(Failed {
-                error: ProxyError::Send(error),
-                again,
-            });
-        }
-        self.shard().sent_bytes.add(at_hand);
-        if at_hand == request_bytes {
-            // What was written is never sent again, and needs no memory while its answer is awaited.
-            let is_over = request_bytes >= LARGE_BYTES
-                && received.len() as u64 == request_bytes
-                && self.head.operation() == Operation::Put;
-            if is_over {
-                received.release();
-            }
-            let request = Some(&*received).filter(|_| !is_over);
-            self.relay(conn, request, due_ms).await?;
-            received.consume(at_hand as usize);
-            return Ok(());
-        }
-        received.clear();
-        let rest = request_bytes - at_hand;
-        self.stream_body(&mut conn, received, rest)
-            .await
-            .map_err(Failed::finally)?;
-        if received.is_empty() {
-            received.release();
-        }
-        self.wait_anew();
-        // The answer's time starts when the whole request is out.
-        due_ms = self.deadline.after_ms(self.view.snapshot.timeouts.answer);
-        self.deadline.arm_at(due_ms);
-        // The request is no longer at hand: whatever happens now, it cannot be sent again.
-        let answered = self.relay(conn, None, due_ms).await;
-        answered.map_err(|failed| Failed::finally(failed.error))
-    }
-
-    /// Passes on the part of the body that has not been received yet, a buffer at a time.
-    async fn stream_body(
-        &mut self,
-        conn: &mut Conn,
-        received: &mut Buffer,
-        mut rest: u64,
-    ) -> Result<(), ProxyError> {
-        let timeouts = &self.view.snapshot.timeouts;
-        let mut due_ms = self.deadline.after_ms(timeouts.client_stall);
-        let mut since_armed = 0;
-        loop {
-            self.deadline.arm_at(due_ms);
-            let more = self.client.read_more(received, self.deadline).await;
-            more.map_err(ProxyError::Client)?;
-            let part = rest.min(received.len() as u64);
-            let written_from_ms = self.deadline.now_ms();
-            self.deadline.arm(timeouts.answer);
-            let bytes = &received.filled()[..part as usize];
-            let written = conn.write_all(bytes, &mut 0, self.deadline).await;
-            written.map_err(ProxyError::Send)?;
-            self.service.metrics.received_bytes.add(part);
-            self.shard().sent_bytes.add(part);
-            received.consume(part as usize);
-            rest -= part;
-            if rest == 0 {
-                return Ok(());
-            }
-            received.clear();
-            since_armed += part;
-            if since_armed >= MIN_PROGRESS_BYTES {
-                since_armed = 0;
-                due_ms = self.deadline.after_ms(timeouts.client_stall);
-            } else {
-                // The client's time does not run while the backend is the slow one.
-                due_ms += self.deadline.now_ms() - written_from_ms;
-            }
-        }
-    }
-
-    /// Reads the answer, for which the deadline is armed, and passes it on. `request` starts with
-    /// the request's head; it is gone when its body was streamed, or was a large session.
-    async fn relay(
-        &mut self,
-        mut conn: Conn,
-        request: Option<&Buffer>,
-        due_ms: u64,
-    ) -> Result<(), Failed> {
-        let mut answer = match self.read_first(&mut conn).await {
-            Ok(answer) => answer,
-            Err(error) => return Err(self.nothing_came(error, conn, request)),
-        };
-        let remaining = match self.read_head(&mut conn, &mut answer, request).await {
-            Ok(remaining) => remaining,
-            Err(error) => return Err(self.no_answer(error, conn, &answer, request)),
-        };
-        self.head_came();
-        let mut conn = Some(conn);
-        let passed_on = self.pass_on(&mut conn, &mut answer, remaining, due_ms);
-        passed_on.await.map_err(|error| {
-            self.give_back(remaining.lock, request);
-            Failed::finally(error)
-        })
-    }
-
-    fn read_first(&self, conn: &mut Conn) -> impl Future<Output = Result<Buffer, IoError>> {
-        conn.read_first(&self.service.worker.buffers, self.deadline, || false)
-    }
-
-    /// No byte of an answer came.
-    fn nothing_came(&self, error: IoError, conn: Conn, request: Option<&Buffer>) -> Failed {
-        let again = match error {
-            IoError::Closed | IoError::Broken(_) => Again::NothingAnswered,
-            IoError::TimedOut | IoError::Stopping => Again::No,
-        };
-        if matches!(error, IoError::TimedOut) && self.head.operation() == Operation::Acquire {
-            self.tidy(Untidy::LateAnswer(conn), request);
-        }
-        Failed {
-            error: ProxyError::Answer(error),
-            again,
-        }
-    }
-
-    /// What came is no answer to pass on. The one that an acquire should have had may still be on its
-    /// way behind it, with the lock.
-    #[cold]
-    fn no_answer(
-        &self,
-        error: ProxyError,
-        conn: Conn,
-        answer: &Buffer,
-        request: Option<&Buffer>,
-    ) -> Failed {
-        let is_acquire = self.head.operation() == Operation::Acquire;
-        if is_acquire && matches!(error, ProxyError::Unfit(_)) && call::is_whole(answer.filled()) {
-            self.tidy(Untidy::LateAnswer(conn), request);
-        }
-        Failed::finally(error)
     }
 
     /// Passes the answer on, a buffer at a time; `answer` holds its head and what came with it.
@@ -403,7 +223,7 @@ impl Exchange<'_> {
                 } else if remaining.is_alone
                     && wire::begins_answer(&answer.filled()[part as usize..])
                 {
-                    return Err(Unfit::Two.into());
+                    return Err(self.two_answers());
                 }
             }
             // ASP.NET never half-closes: who stopped sending has stopped listening, although the
@@ -431,25 +251,17 @@ impl Exchange<'_> {
         }
     }
 
-    /// Takes note of an answer, as far as it is known now.
-    fn head_came(&mut self) {
-        if let Some(asked) = self.progress.asked.take() {
-            let took = asked.elapsed();
-            let shard = self.view.shard(self.backend);
-            shard.duration.observe(took);
-            let outcome = self.progress.outcome;
-            shard.exchanges.count(self.head.operation(), outcome);
-            let waited = self.progress.waited.get_mut();
-            *waited += took;
-        }
-    }
-
-    /// The answer is awaited from now on only: the client was still sending.
-    fn wait_anew(&mut self) {
-        let now = Moment::now();
-        if let Some(asked) = self.progress.asked.replace(now) {
-            *self.progress.waited.get_mut() += now.since(asked);
-        }
+    #[cold]
+    fn two_answers(&self) -> ProxyError {
+        let upstream = self.view.upstream(
+            self.service,
+            self.backend,
+            self.deadline,
+            0,
+            &self.progress.waited,
+        );
+        upstream.note_unfit(Unfit::Two);
+        Unfit::Two.into()
     }
 
     /// Takes note of the time that was spent here, once per request.
@@ -461,39 +273,13 @@ impl Exchange<'_> {
         }
     }
 
-    /// Reads until the head at the start of `answer` is complete and makes it fit to pass on.
-    /// Returns plain numbers: what lives while the answer is passed on is paid for by every idle
-    /// connection.
-    async fn read_head(
-        &mut self,
-        conn: &mut Conn,
-        answer: &mut Buffer,
-        request: Option<&Buffer>,
-    ) -> Result<Remaining, ProxyError> {
-        let limits = &self.view.snapshot.head_limits;
-        let to_head = self.head.method == Method::Head;
-        loop {
-            let parsed = ResponseHead::parse(answer.filled(), limits.max_head_bytes, to_head);
-            match parsed.map_err(ProxyError::Garbage)? {
-                Parsed::Complete(head) => {
-                    self.shard().received_bytes.add(answer.len() as u64);
-                    head.fits(self.head.operation())?;
-                    return self.remaining(&head, answer, request);
-                }
-                Parsed::Partial => {
-                    let more = conn.read_more(answer, self.deadline).await;
-                    more.map_err(ProxyError::Answer)?;
-                }
-            }
-        }
-    }
-
     /// Tags the lock cookie of a whole head; the body it announces must be within the limit. The lock
     /// of an answer that cannot be passed on is given back. `request` starts with the request's head,
     /// if it is still there.
     pub(super) fn remaining(
         &mut self,
         head: &ResponseHead,
+        keeps_connection: bool,
         answer: &mut Buffer,
         request: Option<&Buffer>,
     ) -> Result<Remaining, ProxyError> {
@@ -507,8 +293,6 @@ impl Exchange<'_> {
         }
         self.observe(head, answer.filled());
         self.progress.outcome = Outcome::of_status(head.status);
-        let body_bytes = self.head.body_bytes;
-        let keeps_connection = call::leaves_nothing_behind(operation, body_bytes, head);
         let before = answer.len() as u64;
         self.tag(head, answer)
             .inspect_err(|_| self.give_back(lock, request))?;
@@ -556,15 +340,6 @@ impl Exchange<'_> {
         if let Some(request) = request {
             let target = self.head.target.of(request.filled());
             tidy::tidy(self.service, self.view, self.backend, target, untidy);
-        }
-    }
-}
-
-impl Failed {
-    fn finally(error: ProxyError) -> Self {
-        Self {
-            error,
-            again: Again::No,
         }
     }
 }

@@ -3,7 +3,8 @@
 //! * [`snapshot`]: everything a request needs to know, immutable, swapped as a whole.
 //! * [`service`]: one worker's side of it: the view with its pools, logging.
 //! * `client`: one client connection, request after request.
-//! * `exchange`: one request against one backend, with the retry rules.
+//! * `exchange`: one request against one backend: what it asks for, and its answer on the way back.
+//! * `tagged`: a client's request before and after its lock cookie has lost the tag.
 //! * `seek`: one request whose item may be at either of two places, as `handover` decides.
 //! * [`moves`]: how much of sessions that are being moved is held in memory.
 //! * `call`: one small request to one backend, for `seek` and `tidy`.
@@ -25,6 +26,7 @@ mod seek;
 pub mod service;
 mod sighting;
 pub mod snapshot;
+mod tagged;
 mod tidy;
 mod trail;
 

@@ -6,6 +6,7 @@ use super::call::{Answered, Call, CallFailed, Caller};
 use super::error::{ProxyError, Unanswered};
 use super::exchange::{self, Exchange};
 use super::tidy::{self, Untidy};
+use crate::backend::RetryPolicy;
 use crate::handover::{Ask, NO_LOCK, Place, Refusal, Search, Seen, Step};
 use crate::metrics::MoveStep;
 use crate::net::Buffer;
@@ -33,7 +34,6 @@ pub(super) async fn run(
     let mut seek = Seek {
         exchange,
         due_ms,
-        request_bytes: 0,
         held: None,
         failed: None,
         moving: None,
@@ -68,8 +68,6 @@ pub(super) async fn run(
 struct Seek<'a> {
     exchange: Exchange<'a>,
     due_ms: u64,
-    /// Length of the client's request as it was sent last.
-    request_bytes: usize,
     held: Option<Held>,
     /// The last question that was not answered.
     failed: Option<Unanswered>,
@@ -113,20 +111,19 @@ impl Seek<'_> {
     ) -> Result<Seen, Unanswered> {
         let backend = self.backend(at)?;
         self.release_held();
-        self.exchange.counter = counter;
-        self.request_bytes = self.exchange.untag(received) as usize;
         let unrepeatable = |error| Unanswered { error, backend };
-        let request = received.filled().get(..self.request_bytes);
-        let bytes = request.ok_or(unrepeatable(ProxyError::Unrepeatable))?;
+        let request = self.exchange.own.untag(received, counter);
+        let bytes = request.whole();
+        let bytes = bytes.ok_or(unrepeatable(ProxyError::Unrepeatable))?;
         let head = self.exchange.head;
         let call = Call {
             bytes,
             operation: head.operation(),
             body_bytes: head.body_bytes,
-            is_repeatable: head.operation().is_repeatable(),
+            retry: RetryPolicy::of(head.operation()),
         };
         let answered = self.caller().call(backend, call).await;
-        self.hold(answered, backend, head.operation(), received)
+        self.hold(answered, backend, received)
     }
 
     /// Sends a request of our own that has no body.
@@ -147,7 +144,10 @@ impl Seek<'_> {
             bytes: &bytes,
             operation,
             body_bytes: 0,
-            is_repeatable: matches!(operation, Operation::Touch | Operation::Release),
+            retry: match operation {
+                Operation::Touch | Operation::Release => RetryPolicy::Unanswered,
+                _ => RetryPolicy::Unsent,
+            },
         };
         self.send(backend, call).await
     }
@@ -165,10 +165,10 @@ impl Seek<'_> {
             bytes: &bytes,
             operation: Operation::Acquire,
             body_bytes: 0,
-            is_repeatable: false,
+            retry: RetryPolicy::Unsent,
         };
         let answered = self.caller().call(backend, call).await;
-        self.hold(answered, backend, Operation::Acquire, received)
+        self.hold(answered, backend, received)
     }
 
     /// Holds an answer that may be passed on. The lock of one that is late is given back.
@@ -176,12 +176,11 @@ impl Seek<'_> {
         &mut self,
         answered: Result<Answered, CallFailed>,
         backend: BackendIndex,
-        operation: Operation,
         received: &Buffer,
     ) -> Result<Seen, Unanswered> {
-        let answered = answered.map_err(|CallFailed { error, late, .. }| {
-            if let Some(conn) = late.filter(|_| operation == Operation::Acquire) {
-                self.tidy_at(backend, Untidy::LateAnswer(conn), received);
+        let answered = answered.map_err(|CallFailed { error, left }| {
+            if let Some(left) = left {
+                self.tidy_at(backend, left.into(), received);
             }
             Unanswered { error, backend }
         })?;
@@ -247,7 +246,7 @@ impl Seek<'_> {
             bytes: &bytes,
             operation: Operation::Put,
             body_bytes,
-            is_repeatable: false,
+            retry: RetryPolicy::Unsent,
         };
         let seen = self.send(backend, call).await?;
         if matches!(seen, Seen::Done { .. }) {
@@ -302,8 +301,7 @@ impl Seek<'_> {
         received: &mut Buffer,
     ) -> Result<exchange::Answered, Unanswered> {
         self.exchange.backend = self.backend(at)?;
-        self.exchange.counter = counter;
-        match self.exchange.run(received, self.due_ms).await {
+        match self.exchange.run(received, counter, self.due_ms).await {
             Ok(()) => Ok(self.exchange.answered()),
             Err(error) => Err(self.exchange.unanswered(error)),
         }
@@ -321,7 +319,7 @@ impl Seek<'_> {
         self.exchange.backend = backend;
         let passed = self.pass_answer(answered, clear_flag, received).await;
         passed.map_err(|error| Unanswered { error, backend })?;
-        received.consume(self.request_bytes);
+        received.consume(self.exchange.own.bytes() as usize);
         Ok(self.exchange.answered())
     }
 
@@ -335,6 +333,7 @@ impl Seek<'_> {
             conn,
             mut bytes,
             mut head,
+            keeps_connection,
             ..
         } = answered;
         if let Some(flags) = head.action_flags.filter(|_| clear_flag) {
@@ -343,7 +342,9 @@ impl Seek<'_> {
             head = self.parse_again(&bytes)?;
         }
         let request = Some(received);
-        let remaining = self.exchange.remaining(&head, &mut bytes, request)?;
+        let remaining = self
+            .exchange
+            .remaining(&head, keeps_connection, &mut bytes, request)?;
         let mut conn = Some(conn);
         let passed_on = self
             .exchange

@@ -4,6 +4,7 @@ use std::cell::{Cell, RefCell};
 use std::net::{IpAddr, SocketAddr};
 use std::rc::Rc;
 use std::sync::Arc;
+use std::time::Duration;
 
 use arc_swap::{ArcSwap, Cache};
 
@@ -14,7 +15,7 @@ use super::snapshot::{Backend, Snapshot};
 use super::tidy::Tidying;
 use super::trail::Lines;
 use crate::account::Sample;
-use crate::backend::{ConnectError, Pool, PoolLimits};
+use crate::backend::{AskLimits, Pool, PoolLimits, Upstream};
 use crate::handover::Route;
 use crate::metrics::{BackendShard, ClientRefusal, FailureReason, Metrics, Outcome, WorkerShard};
 use crate::net::{Conn, Deadline, Service, Worker};
@@ -103,34 +104,28 @@ impl View {
         &self.shards[index.index()]
     }
 
-    /// Opens a connection to a backend before `deadline` passes.
-    pub(super) async fn connect(
-        &self,
+    /// The way to a backend for one request.
+    pub(super) fn upstream<'a>(
+        &'a self,
+        service: &'a ProxyService,
         index: BackendIndex,
-        deadline: &Deadline,
-    ) -> Result<Conn, ConnectError> {
-        let connected = self.pool(index).connect(deadline).await;
-        let shard = self.shard(index);
-        match &connected {
-            Ok(_) => shard.connects.increment(),
-            Err(error) => {
-                shard.failed_connects.increment();
-                if matches!(error, ConnectError::Shortage(_)) {
-                    shard.shortages.increment();
-                }
-            }
-        }
-        connected
-    }
-
-    /// Counts an answer that does not fit, and has the backend distrusted if it may have been the
-    /// answer to another request.
-    pub(super) fn note_unfit(&self, index: BackendIndex, error: &ProxyError, now_ms: u64) {
-        if let ProxyError::Unfit(unfit) = error {
-            self.shard(index).unfit.increment();
-            if unfit.belongs_elsewhere() {
-                self.pool(index).distrust(now_ms);
-            }
+        deadline: &'a Deadline,
+        due_ms: u64,
+        waited: &'a Cell<Duration>,
+    ) -> Upstream<'a> {
+        let timeouts = &self.snapshot.timeouts;
+        Upstream {
+            pool: self.pool(index),
+            shard: self.shard(index),
+            buffers: &service.worker.buffers,
+            deadline,
+            limits: AskLimits {
+                connect: timeouts.connect,
+                answer: timeouts.answer,
+                max_head_bytes: self.snapshot.head_limits.max_head_bytes,
+            },
+            due_ms,
+            waited,
         }
     }
 

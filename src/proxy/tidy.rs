@@ -14,6 +14,7 @@ use std::time::Duration;
 
 use super::call::{Call, Caller};
 use super::service::{ProxyService, View};
+use crate::backend::{Left, RetryPolicy};
 use crate::net::{Conn, Deadline};
 use crate::route::BackendIndex;
 use crate::wire::{self, Operation, Parsed, ResponseHead};
@@ -36,6 +37,15 @@ pub(super) enum Untidy {
     LateAnswer(Conn),
     /// What a moved item left behind, under this lock.
     Moved(u32),
+}
+
+impl From<Left> for Untidy {
+    fn from(left: Left) -> Self {
+        match left {
+            Left::Late(conn) => Self::LateAnswer(conn),
+            Left::Lock(cookie) => Self::Lock(cookie),
+        }
+    }
 }
 
 /// Counts what is under way.
@@ -155,7 +165,10 @@ async fn send(
         bytes: &bytes,
         operation,
         body_bytes: 0,
-        is_repeatable: operation == Operation::Release,
+        retry: match operation {
+            Operation::Release => RetryPolicy::Unanswered,
+            _ => RetryPolicy::Unsent,
+        },
     };
     match caller.call(backend, call).await {
         Ok(answered) => {

@@ -1,0 +1,542 @@
+//! The one way to ask a server: a request goes out under a named retry policy, and the head of its
+//! reply comes back with what arrived behind it.
+//!
+//! | state of the attempt | on a pooled connection | on a fresh one |
+//! |---|---|---|
+//! | no byte of the request was sent ([`Unsent`]) | once more, on a fresh connection | failed |
+//! | sent whole, no byte of a reply ([`Broken`]) | once more under [`RetryPolicy::Unanswered`] | failed |
+//! | a part of the body was streamed, or a byte of the reply came, or time is up ([`Broken`]) | failed | failed |
+//!
+//! [`RetryPolicy::allows`] is this table. ARCHITECTURE.md has its reasons.
+
+use std::cell::Cell;
+use std::rc::Rc;
+use std::time::Duration;
+
+use super::pool::{ConnectError, Pool};
+use crate::metrics::{BackendShard, Counter, Outcome};
+use crate::net::{Buffer, BufferPool, Conn, Deadline, IoError, MIN_PROGRESS_BYTES, Moment};
+use crate::wire::{Operation, Parsed, ResponseHead, Unfit, WireError};
+
+/// Sessions this large evict each other from the cache, so their buffer is freed once they are sent.
+const LARGE_BYTES: usize = 8 * 1024;
+
+/// When a request may be sent a second time, on a fresh connection where a pooled one was dead.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum RetryPolicy {
+    /// If no byte of it can have reached the server. For what takes a lock, stores or removes.
+    Unsent,
+    /// Also if it was sent whole and no byte of a reply came. For what harms nobody when it is done
+    /// twice.
+    Unanswered,
+}
+
+impl RetryPolicy {
+    /// The policy for a client's own request (protocol 8).
+    pub fn of(operation: Operation) -> Self {
+        match operation.is_repeatable() {
+            true => Self::Unanswered,
+            false => Self::Unsent,
+        }
+    }
+
+    /// Whether what failed on a pooled connection may be tried on a fresh one.
+    fn allows(self, failed: &AskFailed) -> bool {
+        match failed {
+            AskFailed::Unsent(_) => true,
+            AskFailed::Broken(broken) => broken.is_unanswered && self == Self::Unanswered,
+        }
+    }
+}
+
+/// The way to one server, for one request.
+#[derive(Debug)]
+pub struct Upstream<'a> {
+    /// Its connections.
+    pub pool: &'a Pool,
+    /// What is counted of it.
+    pub shard: &'a BackendShard,
+    /// Memory for the reply.
+    pub buffers: &'a Rc<BufferPool>,
+    /// The time limit of whoever asks.
+    pub deadline: &'a Deadline,
+    /// Limits of one request.
+    pub limits: AskLimits,
+    /// When the reply is due, of the deadline's clock.
+    pub due_ms: u64,
+    /// Grows by the time that is spent waiting for the server.
+    pub waited: &'a Cell<Duration>,
+}
+
+/// Limits of one request.
+#[derive(Debug, Clone, Copy)]
+pub struct AskLimits {
+    /// For one connection attempt.
+    pub connect: Duration,
+    /// For the reply to a streamed body, from its last byte on.
+    pub answer: Duration,
+    /// Longest head of a reply in bytes.
+    pub max_head_bytes: usize,
+}
+
+/// A request, ready to go out.
+#[derive(Debug)]
+pub struct Outgoing<'r> {
+    /// What it asks for.
+    pub operation: Operation,
+    /// Head and body.
+    pub content: Content<'r>,
+    /// Length of its body.
+    pub body_bytes: u64,
+    /// When it may go out twice.
+    pub retry: RetryPolicy,
+}
+
+/// The bytes of a request.
+#[derive(Debug)]
+pub enum Content<'r> {
+    /// All of it.
+    Whole(&'r [u8]),
+    /// All of it at the start of the buffer that it was received in. If it is large and never sent
+    /// again, its memory is given back while the reply is awaited.
+    Received {
+        /// Holds what came behind the request, too.
+        buffer: &'r mut Buffer,
+        /// Length of the request.
+        bytes: usize,
+    },
+    /// What has been received of it, and the connection that brings the rest of its body.
+    Streamed {
+        /// Holds nothing else. Afterwards it holds what came behind the request.
+        buffer: &'r mut Buffer,
+        /// The rest.
+        body: BodyStream<'r>,
+    },
+}
+
+/// The part of a body that has not been received yet. It is passed on a buffer at a time.
+#[derive(Debug)]
+pub struct BodyStream<'r> {
+    /// Where it comes from.
+    pub from: &'r mut Conn,
+    /// How many bytes.
+    pub rest: u64,
+    /// How long [`MIN_PROGRESS_BYTES`] of it may take.
+    pub stall: Duration,
+    /// Counts them.
+    pub received_bytes: &'r Counter,
+}
+
+/// The head of a reply, what came with it, and the connection that brings the rest.
+#[derive(Debug)]
+pub struct Reply {
+    /// The connection.
+    pub conn: Conn,
+    /// Begins with the head.
+    pub bytes: Buffer,
+    /// The head.
+    pub head: ResponseHead,
+    /// Its connection may serve another request once the reply is read whole.
+    pub keeps_connection: bool,
+    /// Whether the request has left its buffer: it was streamed, or large.
+    pub is_request_gone: bool,
+    /// When the rest is due: later than the head if the body was streamed.
+    pub due_ms: u64,
+}
+
+/// No reply.
+#[derive(Debug)]
+pub enum AskFailed {
+    /// No byte of the request can have reached the server.
+    Unsent(Unsent),
+    /// The request was under way: it may have been executed.
+    Broken(Broken),
+}
+
+/// No byte of the request was sent.
+#[derive(Debug, thiserror::Error)]
+pub enum Unsent {
+    /// No connection.
+    #[error(transparent)]
+    Connect(#[from] ConnectError),
+    /// The connection took nothing.
+    #[error("while the request was sent: {0}")]
+    Send(#[source] IoError),
+}
+
+/// A request that broke while it was under way.
+#[derive(Debug)]
+pub struct Broken {
+    /// Why.
+    pub reason: BrokenReason,
+    /// What an acquire may have left behind.
+    pub left: Option<Left>,
+    /// It was sent whole, and the connection ended before a byte of a reply came.
+    is_unanswered: bool,
+}
+
+/// Why a request broke.
+#[derive(Debug, thiserror::Error)]
+pub enum BrokenReason {
+    /// Whoever sends the body left or stalled.
+    #[error("client: {0}")]
+    Client(#[source] IoError),
+    /// The server did not take the whole request.
+    #[error("while the request was sent: {0}")]
+    Send(#[source] IoError),
+    /// The server did not give a whole head.
+    #[error("while the answer was awaited: {0}")]
+    Answer(#[source] IoError),
+    /// The reply cannot be framed.
+    #[error("garbage instead of an answer: {0}")]
+    Garbage(#[source] WireError),
+    /// No state server gives this reply to the request.
+    #[error("{0}")]
+    Unfit(#[source] Unfit),
+}
+
+/// What an acquire without a usable reply may have left behind: a lock that nobody knows of.
+#[derive(Debug)]
+pub enum Left {
+    /// The reply that names it may still come here.
+    Late(Conn),
+    /// This one.
+    Lock(u32),
+}
+
+impl Upstream<'_> {
+    /// Sends a request and reads the head of its reply. A retry takes a fresh connection.
+    ///
+    /// # Errors
+    /// [`AskFailed`].
+    pub async fn ask(&self, mut request: Outgoing<'_>) -> Result<Reply, AskFailed> {
+        let asked = Cell::new(Moment::now());
+        self.shard.begun.increment();
+        let reply = self.exchange(&mut request, &asked).await;
+        let took = asked.get().elapsed();
+        self.waited.set(self.waited.get() + took);
+        match &reply {
+            Ok(reply) => {
+                self.shard.duration.observe(took);
+                self.shard.received_bytes.add(reply.bytes.len() as u64);
+                let outcome = Outcome::of_status(reply.head.status);
+                self.shard.exchanges.count(request.operation, outcome);
+            }
+            Err(failed) => self.count_failure(request.operation, failed),
+        }
+        reply
+    }
+
+    async fn exchange(
+        &self,
+        request: &mut Outgoing<'_>,
+        asked: &Cell<Moment>,
+    ) -> Result<Reply, AskFailed> {
+        if let Some(pooled) = self.pool.take() {
+            match self.attempt(pooled, request, asked).await {
+                Err(failed) if request.retry.allows(&failed) => self.shard.retries.increment(),
+                done => return done,
+            }
+        }
+        // The state of the connection attempt is large and rarely needed: it lives on the heap.
+        let fresh = Box::pin(self.connect()).await;
+        let fresh = fresh.map_err(|error| AskFailed::Unsent(error.into()))?;
+        self.attempt(fresh, request, asked).await
+    }
+
+    async fn connect(&self) -> Result<Conn, ConnectError> {
+        let connect_ms = self.deadline.after_ms(self.limits.connect);
+        self.deadline.arm_at(connect_ms.min(self.due_ms));
+        let connected = self.pool.connect(self.deadline).await;
+        match &connected {
+            Ok(_) => self.shard.connects.increment(),
+            Err(error) => {
+                self.shard.failed_connects.increment();
+                if matches!(error, ConnectError::Shortage(_)) {
+                    self.shard.shortages.increment();
+                }
+            }
+        }
+        connected
+    }
+
+    async fn attempt(
+        &self,
+        mut conn: Conn,
+        request: &mut Outgoing<'_>,
+        asked: &Cell<Moment>,
+    ) -> Result<Reply, AskFailed> {
+        self.deadline.arm_at(self.due_ms);
+        let mut sent_bytes = 0;
+        let at_hand = request.content.at_hand();
+        let sending = conn.write_all(at_hand, &mut sent_bytes, self.deadline);
+        if let Err(error) = sending.await {
+            return Err(request.content.not_sent(error, sent_bytes));
+        }
+        self.shard.sent_bytes.add(sent_bytes);
+        let is_streamed = if let Content::Streamed { buffer, body } = &mut request.content {
+            self.stream(&mut conn, buffer, body).await?;
+            // The reply is awaited from now on only: the client was still sending.
+            let now = Moment::now();
+            self.waited
+                .set(self.waited.get() + now.since(asked.replace(now)));
+            true
+        } else {
+            request.release_if_large();
+            false
+        };
+        let due_ms = match is_streamed {
+            true => self.deadline.after_ms(self.limits.answer),
+            false => self.due_ms,
+        };
+        self.deadline.arm_at(due_ms);
+        let mut reply = self.read_reply(conn, request, is_streamed).await?;
+        reply.due_ms = due_ms;
+        Ok(reply)
+    }
+
+    /// Passes on the part of the body that has not been received yet, a buffer at a time.
+    async fn stream(
+        &self,
+        conn: &mut Conn,
+        buffer: &mut Buffer,
+        body: &mut BodyStream<'_>,
+    ) -> Result<(), AskFailed> {
+        buffer.clear();
+        let mut due_ms = self.deadline.after_ms(body.stall);
+        let mut since_armed = 0;
+        loop {
+            self.deadline.arm_at(due_ms);
+            let more = body.from.read_more(buffer, self.deadline).await;
+            more.map_err(BrokenReason::Client)?;
+            let part = body.rest.min(buffer.len() as u64);
+            let written_from_ms = self.deadline.now_ms();
+            self.deadline.arm(self.limits.answer);
+            let bytes = &buffer.filled()[..part as usize];
+            let written = conn.write_all(bytes, &mut 0, self.deadline).await;
+            written.map_err(BrokenReason::Send)?;
+            body.received_bytes.add(part);
+            self.shard.sent_bytes.add(part);
+            buffer.consume(part as usize);
+            body.rest -= part;
+            if body.rest == 0 {
+                if buffer.is_empty() {
+                    buffer.release();
+                }
+                return Ok(());
+            }
+            buffer.clear();
+            since_armed += part;
+            if since_armed >= MIN_PROGRESS_BYTES {
+                since_armed = 0;
+                due_ms = self.deadline.after_ms(body.stall);
+            } else {
+                // The client's time does not run while the server is the slow one.
+                due_ms += self.deadline.now_ms() - written_from_ms;
+            }
+        }
+    }
+
+    /// Reads the head of the reply, for which the deadline is armed, and judges it.
+    async fn read_reply(
+        &self,
+        mut conn: Conn,
+        request: &Outgoing<'_>,
+        is_streamed: bool,
+    ) -> Result<Reply, AskFailed> {
+        let operation = request.operation;
+        let first = conn.read_first(self.buffers, self.deadline, || false);
+        let mut bytes = match first.await {
+            Ok(bytes) => bytes,
+            Err(error) => return Err(not_answered(error, conn, operation, is_streamed)),
+        };
+        let to_head = operation == Operation::Touch;
+        loop {
+            let parsed = ResponseHead::parse(bytes.filled(), self.limits.max_head_bytes, to_head);
+            match parsed.map_err(BrokenReason::Garbage)? {
+                Parsed::Complete(head) => {
+                    if let Err(unfit) = check(&head, operation, bytes.filled()) {
+                        let lock = head.lock_taken(bytes.filled());
+                        let is_acquire = operation == Operation::Acquire && !is_streamed;
+                        return Err(self.refuse(unfit, lock, conn, is_acquire, &bytes));
+                    }
+                    return Ok(Reply {
+                        keeps_connection: leaves_nothing_behind(
+                            operation,
+                            request.body_bytes,
+                            &head,
+                        ),
+                        conn,
+                        bytes,
+                        head,
+                        is_request_gone: is_streamed || request.is_large(),
+                        due_ms: 0,
+                    });
+                }
+                Parsed::Partial => {
+                    let more = conn.read_more(&mut bytes, self.deadline).await;
+                    more.map_err(BrokenReason::Answer)?;
+                }
+            }
+        }
+    }
+
+    /// What came is no reply to pass on. If the request was an acquire, the true one may still be on
+    /// its way behind it, with the lock.
+    #[cold]
+    fn refuse(
+        &self,
+        unfit: Unfit,
+        lock: Option<u32>,
+        conn: Conn,
+        is_acquire: bool,
+        bytes: &Buffer,
+    ) -> AskFailed {
+        self.note_unfit(unfit);
+        let left = match lock {
+            Some(lock) => Some(Left::Lock(lock)),
+            None if is_whole(bytes.filled()) => Some(Left::Late(conn)),
+            None => None,
+        };
+        AskFailed::Broken(Broken {
+            reason: BrokenReason::Unfit(unfit),
+            left: left.filter(|_| is_acquire),
+            is_unanswered: false,
+        })
+    }
+
+    /// Counts a reply that does not fit, and has the server distrusted if it may belong to another
+    /// request.
+    pub fn note_unfit(&self, unfit: Unfit) {
+        self.shard.unfit.increment();
+        if unfit.belongs_elsewhere() {
+            self.pool.distrust(self.deadline.now_ms());
+        }
+    }
+
+    fn count_failure(&self, operation: Operation, failed: &AskFailed) {
+        match failed {
+            AskFailed::Broken(Broken {
+                reason: BrokenReason::Client(_),
+                ..
+            }) => self.shard.broken_off.increment(),
+            _ => self.shard.exchanges.count(operation, Outcome::Failed),
+        }
+    }
+
+    /// Puts the connection of a reply back for the next request if the reply is there whole, read or
+    /// not; `unread_bytes` of it have not been taken out of `reply.bytes` and its connection.
+    pub fn keep(&self, reply: Reply, unread_bytes: u64) {
+        if reply.keeps_connection && reply.bytes.len() as u64 == unread_bytes {
+            self.pool.put(reply.conn, self.deadline.now_ms());
+        }
+    }
+}
+
+impl Outgoing<'_> {
+    /// What was written is never sent again, and needs no memory while its reply is awaited.
+    fn release_if_large(&mut self) {
+        let is_large = self.is_large();
+        if let Content::Received { buffer, .. } = &mut self.content
+            && is_large
+        {
+            buffer.release();
+        }
+    }
+
+    /// Whether its buffer is given back once it is sent.
+    fn is_large(&self) -> bool {
+        match &self.content {
+            Content::Received { buffer, bytes } => {
+                let is_alone = buffer.is_empty() || buffer.len() == *bytes;
+                *bytes >= LARGE_BYTES && is_alone && self.operation == Operation::Put
+            }
+            Content::Whole(_) | Content::Streamed { .. } => false,
+        }
+    }
+}
+
+impl Content<'_> {
+    /// What goes out first.
+    fn at_hand(&self) -> &[u8] {
+        match self {
+            Self::Whole(bytes) => bytes,
+            Self::Received { buffer, bytes } => &buffer.filled()[..*bytes],
+            Self::Streamed { buffer, .. } => buffer.filled(),
+        }
+    }
+
+    #[cold]
+    fn not_sent(&self, error: IoError, sent_bytes: u64) -> AskFailed {
+        let is_broken = matches!(error, IoError::Broken(_));
+        if is_broken && sent_bytes == 0 {
+            return AskFailed::Unsent(Unsent::Send(error));
+        }
+        AskFailed::Broken(Broken {
+            reason: BrokenReason::Send(error),
+            left: None,
+            is_unanswered: is_broken && !matches!(self, Self::Streamed { .. }),
+        })
+    }
+}
+
+/// No byte of a reply came.
+#[cold]
+fn not_answered(error: IoError, conn: Conn, operation: Operation, is_streamed: bool) -> AskFailed {
+    let is_late = matches!(error, IoError::TimedOut);
+    let is_ended = matches!(error, IoError::Closed | IoError::Broken(_));
+    AskFailed::Broken(Broken {
+        reason: BrokenReason::Answer(error),
+        // An acquire with a body is none that a web server sends, and its target is gone.
+        left: Some(Left::Late(conn))
+            .filter(|_| is_late && operation == Operation::Acquire && !is_streamed),
+        is_unanswered: is_ended && !is_streamed,
+    })
+}
+
+/// Whether this can be the reply to the request, alone.
+fn check(head: &ResponseHead, operation: Operation, bytes: &[u8]) -> Result<(), Unfit> {
+    head.fits(operation)?;
+    match head.is_one_of_two(bytes) {
+        true => Err(Unfit::Two),
+        false => Ok(()),
+    }
+}
+
+/// Whether a server has certainly read the whole request and sent all it will send once the reply is
+/// read, so that nothing of this exchange can pass for the reply to the next one. Every connection
+/// that is to serve another request has to pass this, whoever asked.
+///
+/// Stock servers always do. One that overlooks a body where the protocol has none would take it for
+/// a request; one that sends a body after a HEAD sends it late.
+fn leaves_nothing_behind(
+    operation: Operation,
+    request_body_bytes: u64,
+    reply: &ResponseHead,
+) -> bool {
+    let stored_or_locked = matches!(reply.status, 200 | 423);
+    let is_read = request_body_bytes == 0 || operation == Operation::Put && stored_or_locked;
+    is_read && reply.announced_bytes == reply.body_bytes
+}
+
+/// Whether `bytes` are one reply from end to end, so that another one may follow on its connection.
+fn is_whole(bytes: &[u8]) -> bool {
+    let parsed = ResponseHead::parse(bytes, bytes.len().saturating_add(1), false);
+    match parsed {
+        Ok(Parsed::Complete(head)) => {
+            let whole = head.body_bytes.checked_add(head.head_bytes as u64);
+            whole == Some(bytes.len() as u64)
+        }
+        Ok(Parsed::Partial) | Err(_) => false,
+    }
+}
+
+impl From<BrokenReason> for AskFailed {
+    fn from(reason: BrokenReason) -> Self {
+        Self::Broken(Broken {
+            reason,
+            left: None,
+            is_unanswered: false,
+        })
+    }
+}

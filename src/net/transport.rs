@@ -1,0 +1,144 @@
+//! What carries the bytes of a connection: a TCP socket, or memory.
+//!
+//! What only a socket can do is asked here. A transport may say that it cannot tell: an end that
+//! lies behind bytes shows only in a socket, whose bytes can be looked at and left where they are.
+
+use std::io;
+use std::mem::MaybeUninit;
+use std::pin::Pin;
+use std::task::{Context, Poll, Waker};
+use std::time::Duration;
+
+use socket2::{SockRef, TcpKeepalive};
+use tokio::io::{AsyncRead, AsyncWrite, DuplexStream, Interest, ReadBuf};
+use tokio::net::TcpStream;
+
+/// Silence after which the kernel asks whether the peer is still there.
+const KEEPALIVE_IDLE: Duration = Duration::from_secs(30);
+/// Pause between two such questions.
+const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(10);
+
+/// What has arrived on an idle connection.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Quiet {
+    /// Nothing: it can be used.
+    Yes,
+    /// Its end.
+    Ended,
+    /// Bytes that nobody has asked for.
+    Unasked,
+}
+
+/// What carries the bytes.
+#[derive(Debug)]
+pub(super) enum Transport {
+    /// A socket.
+    Tcp(TcpStream),
+    /// One end of a pair in this process.
+    Memory(DuplexStream),
+}
+
+impl Transport {
+    /// Takes over a connected socket: no delay for small writes, keep-alive on.
+    pub(super) fn tcp(stream: TcpStream) -> Self {
+        // Neither option can fail on a live TCP socket; on a dead one the first read tells.
+        let _ = stream.set_nodelay(true);
+        let keepalive = TcpKeepalive::new()
+            .with_time(KEEPALIVE_IDLE)
+            .with_interval(KEEPALIVE_INTERVAL);
+        let _ = SockRef::from(&stream).set_tcp_keepalive(&keepalive);
+        Self::Tcp(stream)
+    }
+
+    /// Two ends, each of which takes `max_bytes` that the other has not read.
+    pub(super) fn pair(max_bytes: usize) -> (Self, Self) {
+        let (one, other) = tokio::io::duplex(max_bytes);
+        (Self::Memory(one), Self::Memory(other))
+    }
+
+    /// Reads what is there; nothing means the end.
+    pub(super) fn poll_read(
+        &mut self,
+        cx: &mut Context<'_>,
+        room: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        match self {
+            Self::Tcp(stream) => Pin::new(stream).poll_read(cx, room),
+            Self::Memory(stream) => Pin::new(stream).poll_read(cx, room),
+        }
+    }
+
+    /// Writes what is taken of `head`, then `body`. A socket takes all of nearly every message at
+    /// once, so that it is asked before the runtime is.
+    pub(super) fn poll_write(
+        &mut self,
+        cx: &mut Context<'_>,
+        head: &[u8],
+        body: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        let both = [io::IoSlice::new(head), io::IoSlice::new(body)];
+        let stream = match self {
+            Self::Tcp(stream) => stream,
+            Self::Memory(stream) => return Pin::new(stream).poll_write_vectored(cx, &both),
+        };
+        let tried = match (head, body) {
+            (one, []) | ([], one) => stream.try_write(one),
+            _ => stream.try_write_vectored(&both),
+        };
+        match tried {
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                Pin::new(stream).poll_write_vectored(cx, &both)
+            }
+            done => Poll::Ready(done),
+        }
+    }
+
+    /// Stops sending; what was written still arrives.
+    pub(super) fn poll_shutdown(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match self {
+            Self::Tcp(stream) => Pin::new(stream).poll_shutdown(cx),
+            Self::Memory(stream) => Pin::new(stream).poll_shutdown(cx),
+        }
+    }
+
+    /// What has arrived while nobody was waiting. A byte that has may be lost.
+    ///
+    /// Costs a system call only when the event loop has seen something arrive.
+    pub(super) fn quiet(&mut self) -> Quiet {
+        let mut byte = [0; 1];
+        let read = match self {
+            Self::Tcp(stream) => match stream.try_read(&mut byte) {
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Quiet::Yes,
+                read => read,
+            },
+            Self::Memory(stream) => {
+                let mut room = ReadBuf::new(&mut byte);
+                let mut cx = Context::from_waker(Waker::noop());
+                match Pin::new(stream).poll_read(&mut cx, &mut room) {
+                    Poll::Pending => return Quiet::Yes,
+                    Poll::Ready(read) => read.map(|()| room.filled().len()),
+                }
+            }
+        };
+        match read {
+            Ok(1..) => Quiet::Unasked,
+            Ok(0) | Err(_) => Quiet::Ended,
+        }
+    }
+
+    /// Whether the peer has ended the connection, as far as the event loop has seen; `None` if this
+    /// transport cannot tell. Bytes that came before the end, a request sent early, hide it and stay
+    /// where they are.
+    ///
+    /// Costs a system call only when the event loop has seen something arrive.
+    pub(super) fn has_ended(&self) -> Option<bool> {
+        let Self::Tcp(stream) = self else {
+            return None;
+        };
+        let peek = || SockRef::from(stream).peek(&mut [MaybeUninit::uninit()]);
+        Some(match stream.try_io(Interest::READABLE, peek) {
+            Ok(count) => count == 0,
+            Err(error) => error.kind() != io::ErrorKind::WouldBlock,
+        })
+    }
+}
