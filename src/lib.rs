@@ -40,6 +40,7 @@ pub mod backend;
 pub mod cli;
 pub mod config;
 pub mod control;
+pub mod disk;
 pub mod farm;
 pub mod handover;
 pub mod health;

@@ -16,7 +16,7 @@ use scan::{Import, paths_of};
 const PURE: &[&str] = &["wire", "route", "handover", "store", "health", "account"];
 const BASE: &[&str] = &["config", "net", "metrics", "log"];
 const SERVING: &[&str] = &["backend", "proxy"];
-const SERVICES: &[&str] = &["state_server", "control", "farm"];
+const SERVICES: &[&str] = &["state_server", "disk", "control", "farm"];
 const ASSEMBLY: &[&str] = &["admin", "app", "demo"];
 const COMMANDS: &[&str] = &["cli", "main"];
 
@@ -36,6 +36,8 @@ const MAY_IMPORT: &[(&str, &[&[&str]])] = &[
     ("backend", &[PURE, BASE]),
     ("proxy", &[PURE, BASE, &["backend"]]),
     ("state_server", &[PURE, BASE, SERVING]),
+    // A store over files: the rules of `store`, and the runtime to wait with.
+    ("disk", &[&["store"]]),
     ("control", &[PURE, BASE, SERVING]),
     // The simulated web farm shares codec and sockets with the proxy and nothing else.
     ("farm", &[&["wire", "net"]]),
@@ -66,7 +68,7 @@ const MAY_NAME: &[(&str, &[&[&str]])] = &[
     ("memchr", &[&["wire", "route"]]),
     ("notify", &[&["control"]]),
     ("prometheus", &[&["metrics"]]),
-    ("rustix", &[&["app", "config", "control", "net"]]),
+    ("rustix", &[&["app", "config", "control", "disk", "net"]]),
     ("saphyr-parser", &[&["config"]]),
     ("serde", &[&["config", "control", "farm", "admin", "cli"]]),
     (
@@ -74,7 +76,7 @@ const MAY_NAME: &[(&str, &[&[&str]])] = &[
         &[&["config", "control", "farm", "admin", "cli"]],
     ),
     ("serde_yaml", &[&["config"]]),
-    ("siphasher", &[&["route", "store"]]),
+    ("siphasher", &[&["route", "store", "disk"]]),
     ("socket2", &[&["net"]]),
     ("thiserror", ANYWHERE),
     ("tokio", &[&["net"], SERVING, SERVICES, ASSEMBLY, COMMANDS]),

@@ -27,4 +27,4 @@ pub mod site;
 mod steer;
 
 pub use server::{AdminOptions, AdminServer};
-pub use site::{ReadStats, StoreSite};
+pub use site::{ReadDisk, ReadStats, StoreSite};

@@ -9,6 +9,7 @@ use super::access::Guard;
 use super::refusals::Refusals;
 use super::routes::{Route, json, text};
 use crate::control::handle::AdminAccess;
+use crate::disk::{DiskState, DiskStats};
 use crate::metrics;
 use crate::store::StoreStats;
 
@@ -27,11 +28,16 @@ pub(super) trait Site: Clone + Send + Sync + 'static {
 /// Asks a store for its counters.
 pub type ReadStats = Arc<dyn Fn() -> StoreStats + Send + Sync>;
 
+/// Asks a store what its disk is like.
+pub type ReadDisk = Arc<dyn Fn() -> DiskStats + Send + Sync>;
+
 /// An embedded state server.
 #[derive(Clone)]
 pub struct StoreSite {
     /// What its store counts.
     stats: ReadStats,
+    /// What its disk is like; `None` without one.
+    disk: Option<ReadDisk>,
     /// Its limit on their memory.
     max_memory_bytes: Option<u64>,
     /// Names that its admin server is known under.
@@ -60,12 +66,34 @@ struct StoreStatus {
     refused_new: u64,
     /// Sessions expired since the start.
     expired: u64,
+    /// The disk; `null` if sessions are in memory only.
+    disk: Option<DiskStatus>,
+}
+
+/// What a state server says about its disk.
+#[derive(Debug, Serialize)]
+struct DiskStatus {
+    /// `writable`; `paused`: it has refused a write, and is tried every second; `failed`: it is not
+    /// tried again before a restart. Writes are answered 400 in both.
+    state: &'static str,
+    /// Length of all files.
+    file_bytes: u64,
+    /// The part of it that sessions need.
+    live_bytes: u64,
 }
 
 impl Site for StoreSite {
     const ROUTES: &'static [Route<Self>] = &[
         Route::get("/healthz", Guard::Open, |_, _| {
             Box::pin(async { text(StatusCode::OK, "ok") })
+        }),
+        Route::get("/readyz", Guard::Open, |site, _| {
+            Box::pin(async {
+                match site.trouble() {
+                    None => text(StatusCode::OK, "ok"),
+                    Some(trouble) => text(StatusCode::SERVICE_UNAVAILABLE, trouble),
+                }
+            })
         }),
         Route::get("/status", Guard::Read, |site, _| {
             Box::pin(async { json(StatusCode::OK, &site.status()) })
@@ -86,9 +114,15 @@ impl Site for StoreSite {
 
 impl StoreSite {
     /// A state server whose store counts this, and whose admin server is known under these names.
-    pub fn new(stats: ReadStats, max_memory_bytes: Option<u64>, hosts: Vec<String>) -> Self {
+    pub fn new(
+        stats: ReadStats,
+        disk: Option<ReadDisk>,
+        max_memory_bytes: Option<u64>,
+        hosts: Vec<String>,
+    ) -> Self {
         Self {
             stats,
+            disk,
             max_memory_bytes,
             hosts,
             refusals: Refusals::default(),
@@ -106,6 +140,30 @@ impl StoreSite {
             process_bytes: metrics::resident_bytes(),
             refused_new: stats.refused_new,
             expired: stats.expired,
+            disk: self.disk.as_ref().map(|disk| DiskStatus::of(disk())),
+        }
+    }
+
+    /// Why users see errors.
+    fn trouble(&self) -> Option<&'static str> {
+        match self.disk.as_ref()?().state {
+            DiskState::Writable => None,
+            DiskState::Paused => Some("the disk refuses writes; the log says which"),
+            DiskState::Failed => Some("the disk has failed; the log says how. Restart it"),
+        }
+    }
+}
+
+impl DiskStatus {
+    fn of(disk: DiskStats) -> Self {
+        Self {
+            state: match disk.state {
+                DiskState::Writable => "writable",
+                DiskState::Paused => "paused",
+                DiskState::Failed => "failed",
+            },
+            file_bytes: disk.file_bytes,
+            live_bytes: disk.live_bytes,
         }
     }
 }

@@ -19,6 +19,7 @@ use std::num::NonZero;
 use std::path::PathBuf;
 
 use crate::control::ControlError;
+use crate::disk::DiskError;
 use crate::net::ListenError;
 
 /// A server could not be started.
@@ -41,6 +42,9 @@ pub enum StartError {
         /// What the system said.
         source: io::Error,
     },
+    /// The folder of the sessions cannot be used.
+    #[error(transparent)]
+    Disk(#[from] DiskError),
     /// The system gives no random numbers.
     #[error("cannot get random numbers from the system: {0}")]
     Random(#[source] io::Error),

@@ -2,13 +2,15 @@
 
 use std::fmt;
 use std::net::SocketAddr;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
 use super::system::{self, Descriptors};
 use super::{StartError, worker_count};
-use crate::admin::{AdminOptions, AdminServer, ReadStats, StoreSite};
+use crate::admin::{AdminOptions, AdminServer, ReadDisk, ReadStats, StoreSite};
 use crate::config::AllowList;
+use crate::disk::{DiskError, DiskOptions, DiskStore, Folder, SyncMode};
 use crate::net::{ConnectionCap, Listeners, Running, ServeOptions, own_host_name, spawn_workers};
 use crate::state_server::{BodyBudget, Clock, StateOptions, StateService};
 use crate::store::{MemoryStore, SessionStore, StoreOptions, StoreStats};
@@ -51,12 +53,26 @@ pub struct StateServerOptions {
     pub max_body_bytes: u64,
     /// Most connections at a time.
     pub max_connections: usize,
+    /// Where sessions are kept beyond the process; `None` for nowhere.
+    pub data: Option<DataOptions>,
     /// Where it says how much it holds; `None` for nowhere.
     pub admin: Option<SocketAddr>,
     /// Host names that it is known under there beside IP addresses, `localhost` and the machine's
     /// own name; in lower case.
     pub admin_hosts: Vec<String>,
 }
+
+/// Where sessions are kept beyond the process.
+#[derive(Debug, Clone)]
+pub struct DataOptions {
+    /// The folder, which is made if it is not there.
+    pub folder: PathBuf,
+    /// When a write is answered.
+    pub sync: SyncMode,
+}
+
+/// Writes what is still to be written.
+type Close = Box<dyn FnOnce() -> Result<(), DiskError> + Send>;
 
 /// A running state server.
 pub struct StateServer {
@@ -65,6 +81,7 @@ pub struct StateServer {
     read_stats: ReadStats,
     workers: Running,
     admin: Option<AdminServer>,
+    close: Close,
 }
 
 impl StateServer {
@@ -78,12 +95,16 @@ impl StateServer {
         self.admin.as_ref().and_then(|admin| admin.address)
     }
 
-    /// Lets requests in flight finish, then ends the rest.
-    pub fn stop(self) {
+    /// Lets requests in flight finish, ends the rest, and waits until the disk has everything.
+    ///
+    /// # Errors
+    /// What keeps the disk from having it.
+    pub fn stop(self) -> Result<(), DiskError> {
         self.workers.stop();
         if let Some(admin) = self.admin {
             admin.stop();
         }
+        (self.close)()
     }
 }
 
@@ -105,18 +126,49 @@ impl StateServerOptions {
             max_memory_bytes: None,
             max_body_bytes: HeadLimits::default().max_body_bytes,
             max_connections: 10_000,
+            data: None,
             admin: None,
             admin_hosts: Vec::new(),
         }
     }
 }
 
-/// Starts a state server with an empty store. It holds no more connections than the limit on open
-/// files allows.
+/// Starts a state server: with no sessions, or with those in its folder, once they are loaded. It
+/// holds no more connections than the limit on open files allows.
 ///
 /// # Errors
 /// [`StartError`].
 pub fn start(options: &StateServerOptions) -> Result<StateServer, StartError> {
+    let mut memory = StoreOptions::new(random_key()?);
+    memory.max_memory_bytes = options.max_memory_bytes;
+    let clock = Arc::new(Clock::default());
+    let Some(data) = &options.data else {
+        let store = Arc::new(MemoryStore::new(&memory));
+        return serve(options, store, clock, None, Box::new(|| Ok(())));
+    };
+    let folder = Folder::take(&data.folder)?;
+    let disk = DiskOptions::new(memory, data.sync);
+    let store = Arc::new(DiskStore::open(folder, &disk, clock.now())?);
+    let stats = store.stats();
+    tracing::info!(
+        folder = %data.folder.display(),
+        sessions = stats.items,
+        bytes = stats.bytes,
+        "sessions are loaded"
+    );
+    let (read, close) = (Arc::clone(&store), Arc::clone(&store));
+    let read_disk: ReadDisk = Arc::new(move || read.disk_stats());
+    let close = Box::new(move || close.close());
+    serve(options, store, clock, Some(read_disk), close)
+}
+
+fn serve<S: SessionStore>(
+    options: &StateServerOptions,
+    store: Arc<S>,
+    clock: Arc<Clock>,
+    read_disk: Option<ReadDisk>,
+    close: Close,
+) -> Result<StateServer, StartError> {
     let workers = worker_count(options.workers);
     let listeners = Listeners::bind(options.listen, workers)?;
     let admin = options.admin.map(|address| Listeners::bind(address, 1));
@@ -129,13 +181,10 @@ pub fn start(options: &StateServerOptions) -> Result<StateServer, StartError> {
         workers,
         own: admin.as_ref().map_or(0, |_| admin_options.max_connections),
     });
-    let mut store_options = StoreOptions::new(random_key()?);
-    store_options.max_memory_bytes = options.max_memory_bytes;
-    let store = Arc::new(MemoryStore::new(&store_options));
     let state = StateOptions {
         store: Arc::clone(&store),
         body_budget: BodyBudget::new(arriving_bodies_bytes(options)),
-        clock: Arc::new(Clock::default()),
+        clock,
         allow: options.allow.clone(),
         head_limits: HeadLimits {
             max_body_bytes: options.max_body_bytes,
@@ -159,7 +208,8 @@ pub fn start(options: &StateServerOptions) -> Result<StateServer, StartError> {
     let start_admin = |listeners| {
         let mut hosts = options.admin_hosts.clone();
         hosts.push(own_host_name());
-        let site = StoreSite::new(Arc::clone(&read_stats), options.max_memory_bytes, hosts);
+        let stats = Arc::clone(&read_stats);
+        let site = StoreSite::new(stats, read_disk, options.max_memory_bytes, hosts);
         AdminServer::start_for_store(listeners, site, admin_options)
     };
     let admin = admin.map(start_admin).transpose();
@@ -168,6 +218,7 @@ pub fn start(options: &StateServerOptions) -> Result<StateServer, StartError> {
         admin: admin.map_err(StartError::Thread)?,
         read_stats,
         workers,
+        close,
     })
 }
 

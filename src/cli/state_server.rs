@@ -1,6 +1,8 @@
 //! `staterouter state-server`.
 
 use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::sync::mpsc;
 
 use clap::builder::RangedU64ValueParser;
 
@@ -8,8 +10,9 @@ use super::log_args::LogArgs;
 use super::output::ServerOutput;
 use super::{Exit, output};
 use crate::app::signals::StopSignals;
-use crate::app::state_server::{self, StateServerOptions};
+use crate::app::state_server::{self, DataOptions, StateServerOptions};
 use crate::config::{self, AllowList, Network};
+use crate::disk::SyncMode;
 use crate::log;
 use crate::metrics;
 
@@ -24,6 +27,18 @@ pub(super) struct StateServerArgs {
     /// Memory for sessions, such as 512MiB or 4GiB; above it new ones are refused. No limit if absent
     #[arg(long, value_name = "SIZE", value_parser = config::parse_size)]
     max_memory: Option<u64>,
+    /// Keep sessions in this folder, so that a restart loses none. In memory only if absent
+    #[arg(long, value_name = "DIR")]
+    data: Option<PathBuf>,
+    /// When a write is answered and what a failure costs (docs/state-server.md)
+    #[arg(
+        long,
+        value_enum,
+        value_name = "MODE",
+        requires = "data",
+        default_value = "everysec"
+    )]
+    sync: Sync,
     /// Largest session that is accepted
     #[arg(long, value_name = "SIZE", value_parser = config::parse_size, default_value = "64MiB")]
     max_body: u64,
@@ -42,6 +57,32 @@ pub(super) struct StateServerArgs {
     workers: u16,
     #[command(flatten)]
     log: LogArgs,
+}
+
+/// `--sync`.
+#[derive(Debug, Clone, Copy, clap::ValueEnum)]
+#[value(rename_all = "lower")]
+enum Sync {
+    /// Once the file has it: a killed process loses nothing, a power cut what the system had not
+    /// written yet
+    Off,
+    /// At once: the file is written when the server stops in good order, and a crash loses all
+    Shutdown,
+    /// Once the file has it, synced every second: a power cut loses two seconds at most
+    EverySec,
+    /// Once the disk has it: nothing that was answered is lost
+    Always,
+}
+
+impl From<Sync> for SyncMode {
+    fn from(sync: Sync) -> Self {
+        match sync {
+            Sync::Off => Self::Off,
+            Sync::Shutdown => Self::Shutdown,
+            Sync::EverySec => Self::EverySec,
+            Sync::Always => Self::Always,
+        }
+    }
 }
 
 fn at_least_one() -> RangedU64ValueParser<usize> {
@@ -70,6 +111,10 @@ pub(super) fn run(args: &StateServerArgs) -> Exit {
         max_memory_bytes: args.max_memory,
         max_body_bytes: args.max_body,
         max_connections: args.max_connections,
+        data: args.data.as_ref().map(|folder| DataOptions {
+            folder: folder.clone(),
+            sync: args.sync.into(),
+        }),
         admin: args.admin,
         admin_hosts: args.admin_host.clone(),
         ..StateServerOptions::new(args.listen)
@@ -99,6 +144,19 @@ pub(super) fn run(args: &StateServerArgs) -> Exit {
         process_bytes,
         "stopping"
     );
-    signals.stop(|| server.stop());
-    Exit::Fine
+    let (sender, stopped) = mpsc::channel();
+    signals.stop(move || {
+        // Nobody waits for it any more after a second signal.
+        let _ = sender.send(server.stop());
+    });
+    match stopped.try_recv() {
+        Ok(Err(error)) => {
+            output::could_not_run(format_args!("{error}; what was stored last may be lost"))
+        }
+        Ok(Ok(())) => Exit::Fine,
+        Err(_) if args.data.is_some() => {
+            output::could_not_run("stopped before the disk had everything")
+        }
+        Err(_) => Exit::Fine,
+    }
 }

@@ -47,6 +47,11 @@ impl Budget {
             .is_ok()
     }
 
+    /// Takes room for an item that was accepted before, limit or no limit.
+    pub(super) fn charge(&self, bytes: u64) {
+        self.used_bytes.fetch_add(bytes, Ordering::Relaxed);
+    }
+
     /// Accounts for an existing item whose body changed length. Never refused: the write of a
     /// live session must not be lost (protocol 5.4).
     pub(super) fn resize(&self, old_body_bytes: usize, new_body_bytes: usize) {

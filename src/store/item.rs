@@ -48,6 +48,28 @@ pub struct ItemMarks {
     pub uninit: bool,
 }
 
+/// What is worth keeping of an item beyond this process.
+#[derive(Debug, Clone)]
+pub struct KeptItem {
+    /// Expiry, counter and flag.
+    pub marks: ItemMarks,
+    /// The sliding timeout, 1 to 525600 minutes.
+    pub timeout_minutes: u32,
+    /// The stored bytes; shared.
+    pub body: Body,
+}
+
+/// An item that was kept elsewhere. It comes back unlocked.
+#[derive(Debug, Clone, Copy)]
+pub struct RestoredItem<'a> {
+    /// Expiry, counter and flag.
+    pub marks: ItemMarks,
+    /// The sliding timeout, 1 to 525600 minutes.
+    pub timeout_minutes: u32,
+    /// The stored bytes.
+    pub body: &'a [u8],
+}
+
 /// What became of a PUT to an existing item.
 pub(super) enum Stored {
     /// The body was exchanged.
@@ -57,6 +79,17 @@ pub(super) enum Stored {
     },
     /// Nothing was stored.
     No(Outcome),
+}
+
+impl KeptItem {
+    /// The same, with the bytes borrowed.
+    pub fn borrowed(&self) -> RestoredItem<'_> {
+        RestoredItem {
+            marks: self.marks,
+            timeout_minutes: self.timeout_minutes,
+            body: &self.body,
+        }
+    }
 }
 
 impl Item {
@@ -73,6 +106,34 @@ impl Item {
         };
         item.slide(now);
         item
+    }
+
+    /// What is worth keeping beyond this process.
+    pub fn kept(&self) -> KeptItem {
+        KeptItem {
+            marks: self.marks(),
+            timeout_minutes: self.timeout_minutes,
+            body: self.body.clone(),
+        }
+    }
+
+    pub(super) fn restored(item: &RestoredItem<'_>) -> Self {
+        Self {
+            body: Body::from(item.body),
+            expires_ms: item.marks.expires_ms,
+            locked_since_ms: 0,
+            lock_date_ticks: 0,
+            cookie: item.marks.cookie,
+            timeout_minutes: item.timeout_minutes,
+            locked: false,
+            uninit: item.marks.uninit,
+        }
+    }
+
+    pub(super) fn restore_marks(&mut self, marks: &ItemMarks) {
+        self.expires_ms = marks.expires_ms;
+        self.cookie = marks.cookie;
+        self.uninit = marks.uninit;
     }
 
     /// The stored bytes.

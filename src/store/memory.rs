@@ -18,6 +18,7 @@ use siphasher::sip::SipHasher13;
 
 use super::budget::{self, Budget};
 use super::command::SessionCommand;
+use super::item::{Item, ItemMarks, KeptItem, RestoredItem};
 use super::outcome::{ItemChange, ItemSnapshot, Now, Outcome};
 use super::session_store::{SessionStore, StoreStats, SweepTurn};
 use super::shard::{Address, Around, Put, Shard};
@@ -184,6 +185,48 @@ impl MemoryStore {
     pub fn inspect(&self, key: &[u8], now: Now) -> Option<ItemSnapshot> {
         let (at, shard) = self.locate(key);
         lock(shard).inspect(&at, now.unix_ms)
+    }
+
+    /// Puts back an item that was kept elsewhere, in the place of one that is there. It is not
+    /// refused for lack of memory: it was accepted before.
+    pub fn restore(&self, key: &[u8], item: &RestoredItem<'_>) {
+        let (at, shard) = self.locate(key);
+        let item = Item::restored(item);
+        let mut shard = lock(shard);
+        shard.forget(&at, &self.budget);
+        shard.restore(&at, item, &self.budget);
+    }
+
+    /// Changes expiry, counter and flag of an item that was put back, if it is there.
+    pub fn restore_marks(&self, key: &[u8], marks: impl FnOnce(&Item) -> ItemMarks) {
+        let (at, shard) = self.locate(key);
+        lock(shard).restore_marks(&at, marks);
+    }
+
+    /// Takes away an item that was put back, if it is there.
+    pub fn forget(&self, key: &[u8]) {
+        let (at, shard) = self.locate(key);
+        lock(shard).forget(&at, &self.budget);
+    }
+
+    /// An item as it is, whether its time is up or not, for whoever keeps a second record.
+    pub fn peek(&self, key: &[u8]) -> Option<KeptItem> {
+        let (at, shard) = self.locate(key);
+        lock(shard).peek(&at)
+    }
+
+    /// Shows every item to `see`, under the lock of its shard, until one is too much.
+    ///
+    /// # Errors
+    /// The first of `see`.
+    pub fn try_for_each<E>(
+        &self,
+        mut see: impl FnMut(&[u8], &Item) -> Result<(), E>,
+    ) -> Result<(), E> {
+        for shard in &self.shards {
+            lock(shard).try_for_each(&mut see)?;
+        }
+        Ok(())
     }
 
     /// The high half of the hash picks the shard, the low half the place in it.

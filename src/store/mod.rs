@@ -25,7 +25,7 @@ mod wheel;
 
 pub use body::Body;
 pub use command::{BadHeader, LockCookie, SessionCommand, Timeout};
-pub use item::{Item, ItemMarks};
+pub use item::{Item, ItemMarks, KeptItem, RestoredItem};
 pub use memory::{MemoryStore, StoreOptions};
 pub use outcome::{ItemChange, ItemSnapshot, Now, Outcome, Refusal};
 pub use session_store::{SessionStore, StoreStats, SweepTurn};

@@ -11,7 +11,7 @@ use hashbrown::HashTable;
 use super::body::Body;
 use super::budget::{Budget, cost_bytes};
 use super::command::{LockCookie, Timeout};
-use super::item::{Item, Stored};
+use super::item::{Item, ItemMarks, KeptItem, Stored};
 use super::outcome::{ItemChange, ItemSnapshot, Now, Outcome, Refusal};
 use super::wheel::{Links, Wheel};
 
@@ -283,14 +283,21 @@ impl Shard {
                 return None;
             }
         };
-        self.body_bytes += body.len() as u64;
+        let item = Item::new(mem::take(body), put.timeout.minutes, put.insert_only, now);
+        self.push(at, item, slot);
+        Some(&self.slots[slot as usize].item)
+    }
+
+    /// Adds an item at `slot`, the first that is free.
+    fn push(&mut self, at: &Address<'_>, item: Item, slot: u32) {
+        self.body_bytes += item.body_bytes() as u64;
         // By an eighth and not by doubling: with millions of items the spare slots add up.
         if self.slots.len() == self.slots.capacity() {
             self.slots
                 .reserve_exact((self.slots.len() / 8).max(MIN_SLOTS_KEPT / 4));
         }
         self.slots.push(Slot {
-            item: Item::new(mem::take(body), put.timeout.minutes, put.insert_only, now),
+            item,
             key: Box::from(at.key),
             hash: at.hash,
             links: Links::UNFILED,
@@ -300,7 +307,52 @@ impl Shard {
             spread(slots[slot as usize].hash)
         });
         self.wheel.file(&mut self.slots, slot);
-        Some(&self.slots[slot as usize].item)
+    }
+
+    /// Adds an item that is not there, whatever the budget says.
+    pub(super) fn restore(&mut self, at: &Address<'_>, item: Item, budget: &Budget) {
+        if let Ok(slot) = u32::try_from(self.slots.len())
+            && slot < Links::MAX_SLOTS
+        {
+            budget.charge(cost_bytes(at.key.len(), item.body_bytes()));
+            self.push(at, item, slot);
+        }
+    }
+
+    /// Changes an item as it was restored, if it is there.
+    pub(super) fn restore_marks(
+        &mut self,
+        at: &Address<'_>,
+        marks: impl FnOnce(&Item) -> ItemMarks,
+    ) {
+        if let Some(slot) = self.find(at) {
+            self.wheel.unfile(&mut self.slots, slot);
+            let item = &mut self.slots[slot as usize].item;
+            let marks = marks(item);
+            item.restore_marks(&marks);
+            self.wheel.file(&mut self.slots, slot);
+        }
+    }
+
+    /// Takes an item away, if it is there.
+    pub(super) fn forget(&mut self, at: &Address<'_>, budget: &Budget) {
+        if let Some(slot) = self.find(at) {
+            self.take(slot, budget);
+        }
+    }
+
+    /// An item as it is.
+    pub(super) fn peek(&self, at: &Address<'_>) -> Option<KeptItem> {
+        Some(self.slots[self.find(at)? as usize].item.kept())
+    }
+
+    /// Shows all items, until one is too much.
+    pub(super) fn try_for_each<E>(
+        &self,
+        see: &mut impl FnMut(&[u8], &Item) -> Result<(), E>,
+    ) -> Result<(), E> {
+        let mut slots = self.slots.iter();
+        slots.try_for_each(|slot| see(&slot.key, &slot.item))
     }
 
     /// Removes a slot and fills the hole with the last one.

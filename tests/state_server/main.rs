@@ -3,6 +3,7 @@
 #[path = "../support/mod.rs"]
 mod support;
 
+mod disk;
 #[path = "../support/faulty_store.rs"]
 mod faulty_store;
 mod server;

@@ -64,6 +64,7 @@ enum Step {
     Request(usize, Request),
     Wait(u64),
     Sweep(usize),
+    Restart,
 }
 
 for_every_store!(the_store_does_what_the_model_does);
@@ -81,7 +82,7 @@ fn the_store_does_what_the_model_does<S: TestStore>() {
 }
 
 fn play<S: TestStore>(shards: usize, start_ms: u64, steps: Vec<Step>) -> Result<(), TestCaseError> {
-    let store = S::build(&StoreOptions {
+    let mut store = S::build(&StoreOptions {
         shards,
         ..StoreOptions::new([9; 16])
     });
@@ -99,6 +100,11 @@ fn play<S: TestStore>(shards: usize, start_ms: u64, steps: Vec<Step>) -> Result<
             Step::Request(key, request) => {
                 let (stored, expected) = both(&store, &mut model, key, &request, now);
                 prop_assert_eq!(stored, expected, "{:?} on {}", request, key);
+            }
+            Step::Restart => {
+                if store.restart(now).is_some() {
+                    model.restarted(&store, now)?;
+                }
             }
             Step::Sweep(max_items) => {
                 let sweep = store.sweep(now, max_items);
@@ -133,6 +139,7 @@ fn what_is_told_of_changes_is_all_that_changes() {
         for step in steps {
             match step {
                 Step::Wait(ms) => now.unix_ms += ms,
+                Step::Restart => {}
                 Step::Request(key, request) => note(&store, &mut record, key, &request, now)?,
                 Step::Sweep(max_items) => {
                     store.sweep_observed(now, max_items, |key| {
@@ -416,6 +423,31 @@ impl Model {
         done
     }
 
+    /// All sessions are there and unlocked. What is not noted at every use, expiry and counter, is
+    /// not less than it was, and the expiry no more than an eighth of the timeout later.
+    fn restarted<S: TestStore>(&mut self, store: &S, now: Now) -> Result<(), TestCaseError> {
+        let mut left = Vec::new();
+        for mut item in self.items.drain(..) {
+            let Some(found) = store.look(&key_bytes(item.key), now) else {
+                prop_assert!(item.expires_ms <= now.unix_ms, "a live session is lost");
+                continue;
+            };
+            let late_ms = u64::from(item.minutes) * MINUTE_MS / 8;
+            prop_assert!(item.expires_ms <= found.expires_ms);
+            prop_assert!(found.expires_ms <= item.expires_ms + late_ms);
+            // A counter that leaves the range of the proxy begins anew.
+            let in_range = item.cookie < (14 << 20) - 3 * 4096;
+            prop_assert!(item.cookie < found.cookie || !in_range);
+            prop_assert!(!found.locked);
+            prop_assert_eq!(item.uninit, found.uninit);
+            (item.expires_ms, item.cookie, item.lock) = (found.expires_ms, found.cookie, None);
+            item.freed_by_ms = found.expires_ms + MemoryStore::SWEEP_LAG_MS;
+            left.push(item);
+        }
+        self.items = left;
+        Ok(())
+    }
+
     fn live(&self, now: Now) -> usize {
         self.items
             .iter()
@@ -481,6 +513,7 @@ fn step() -> impl Strategy<Value = Step> {
         1 => (0..2 * 525_600 * MINUTE_MS).prop_map(Step::Wait),
         2 => (0usize..4).prop_map(Step::Sweep),
         2 => Just(Step::Sweep(usize::MAX)),
+        1 => Just(Step::Restart),
     ]
 }
 

@@ -1,13 +1,21 @@
 //! Every implementation of `SessionStore`, under the same tests.
 
+#![expect(
+    clippy::expect_used,
+    reason = "a store that does not open fails the test"
+)]
+
 use std::sync::Arc;
 use std::task::{Context, Poll, Wake, Waker};
 use std::thread::{self, Thread};
 
+use staterouter::disk::{DiskOptions, DiskStore, SyncMode};
 use staterouter::store::{
     BadHeader, ItemSnapshot, MemoryStore, Now, Outcome, SessionCommand, SessionStore, StoreOptions,
+    StoreStats, SweepTurn,
 };
 
+use crate::fake_disk::FakeDisk;
 use crate::faulty_store::{Fault, FaultyStore};
 
 /// A store that a test can build and look into.
@@ -19,6 +27,11 @@ pub(crate) trait TestStore: SessionStore {
 
     /// The state of a live item, with nothing touched.
     fn look(&self, key: &[u8], now: Now) -> Option<ItemSnapshot>;
+
+    /// Stops and starts anew, with the same sessions; `None` for a store that loses them.
+    fn restart(&mut self, _now: Now) -> Option<()> {
+        None
+    }
 }
 
 impl TestStore for MemoryStore {
@@ -46,6 +59,65 @@ impl TestStore for FaultyStore<MemoryStore> {
     }
 }
 
+/// A store over a disk in memory.
+pub(crate) struct OnDisk {
+    store: DiskStore,
+    disk: FakeDisk,
+    options: DiskOptions,
+}
+
+impl SessionStore for OnDisk {
+    fn apply(
+        &self,
+        key: &[u8],
+        command: SessionCommand,
+        now: Now,
+    ) -> impl Future<Output = Outcome> + use<'_> {
+        self.store.apply(key, command, now)
+    }
+
+    fn sweep(&self, now: Now, max_items: usize) -> SweepTurn {
+        self.store.sweep(now, max_items)
+    }
+
+    fn stats(&self) -> StoreStats {
+        self.store.stats()
+    }
+}
+
+impl TestStore for OnDisk {
+    const MODEL_CASES: u32 = 100;
+
+    fn build(options: &StoreOptions) -> Self {
+        let disk = FakeDisk::default();
+        let options = DiskOptions {
+            segment_bytes: 4000,
+            ..DiskOptions::new(options.clone(), SyncMode::EverySec)
+        };
+        let now = Now {
+            unix_ms: 0,
+            local_ticks: 0,
+        };
+        let store = DiskStore::open(disk.clone(), &options, now).expect("an empty disk");
+        Self {
+            store,
+            disk,
+            options,
+        }
+    }
+
+    fn look(&self, key: &[u8], now: Now) -> Option<ItemSnapshot> {
+        self.store.inspect(key, now)
+    }
+
+    fn restart(&mut self, now: Now) -> Option<()> {
+        self.store.close().expect("a good disk");
+        let store = DiskStore::open(self.disk.clone(), &self.options, now);
+        self.store = store.expect("what was written");
+        Some(())
+    }
+}
+
 /// Runs each named function, which is generic over the store, once for every store.
 macro_rules! for_every_store {
     ($($(#[$attribute:meta])* $name:ident),* $(,)?) => {
@@ -55,6 +127,9 @@ macro_rules! for_every_store {
         mod slow {
             type Slow = crate::faulty_store::FaultyStore<staterouter::store::MemoryStore>;
             $(#[test] $(#[$attribute])* fn $name() { super::$name::<Slow>(); })*
+        }
+        mod disk {
+            $(#[test] $(#[$attribute])* fn $name() { super::$name::<crate::stores::OnDisk>(); })*
         }
     };
 }

@@ -1,0 +1,274 @@
+//! Between the workers, who change items, and the thread that writes the changes down.
+
+use std::collections::VecDeque;
+use std::hash::{BuildHasher, RandomState};
+use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
+use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use tokio::sync::watch;
+
+use super::load::{COOKIE_BLOCK, NOTES_PER_TIMEOUT};
+use super::record::Record;
+use crate::store::{Item, ItemChange, ItemMarks, KeptItem};
+
+/// Writes are remembered by the hash of their key in a table of so many places.
+const PLACES: usize = 4096;
+
+/// Beyond so many waiting entries, uses of items are no longer noted.
+const MAX_WAITING_NOTES: usize = 100_000;
+
+/// A batch is taken up to about so many bytes.
+const BATCH_BYTES: usize = 8 << 20;
+
+/// Whether the disk takes writes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[repr(u8)]
+pub enum DiskState {
+    /// It does.
+    Writable,
+    /// It has refused one, and is asked again every second: it may be full.
+    Paused,
+    /// It has failed in a way after which nothing is certain. Only a new start looks again.
+    Failed,
+}
+
+/// A change that has not been written yet.
+pub(super) enum Entry {
+    Stored { key: Box<[u8]>, item: KeptItem },
+    Used { key: Box<[u8]>, marks: ItemMarks },
+    Gone { key: Box<[u8]> },
+}
+
+impl Entry {
+    pub(super) fn record(&self) -> Record<'_> {
+        match self {
+            Self::Stored { key, item } => {
+                let item = item.borrowed();
+                Record::Stored { key, item }
+            }
+            Self::Used { key, marks } => Record::Used { key, marks: *marks },
+            Self::Gone { key } => Record::Gone { key },
+        }
+    }
+
+    fn bytes(&self) -> usize {
+        match self {
+            Self::Stored { key, item } => key.len() + item.body.len(),
+            Self::Used { key, .. } | Self::Gone { key } => key.len(),
+        }
+    }
+}
+
+/// Changes up to a ticket, in the order in which they were made.
+pub(super) struct Batch {
+    pub(super) entries: Vec<Entry>,
+    pub(super) last_ticket: u64,
+}
+
+/// How far the writer is.
+#[derive(Debug, Clone, Copy, Default)]
+struct Progress {
+    /// What was promised for tickets up to here holds.
+    committed: u64,
+    /// Tickets from there up to here were refused.
+    refused: u64,
+}
+
+#[derive(Default)]
+struct Queue {
+    entries: VecDeque<Entry>,
+    /// The ticket of the last entry that was added.
+    last_ticket: u64,
+    /// Set once, at the end.
+    closed: bool,
+}
+
+/// What workers and writer share.
+pub(super) struct Journal {
+    queue: Mutex<Queue>,
+    wake: Condvar,
+    state: AtomicU8,
+    committed: AtomicU64,
+    progress: watch::Sender<Progress>,
+    /// The ticket of the latest write to any key with this hash: whoever reads what is not
+    /// committed yet has to wait for it.
+    latest: Box<[AtomicU64]>,
+    hasher: RandomState,
+}
+
+impl Journal {
+    pub(super) fn new() -> Self {
+        Self {
+            queue: Mutex::default(),
+            wake: Condvar::new(),
+            state: AtomicU8::new(DiskState::Writable as u8),
+            committed: AtomicU64::new(0),
+            progress: watch::Sender::new(Progress::default()),
+            latest: (0..PLACES).map(|_| AtomicU64::new(0)).collect(),
+            hasher: RandomState::new(),
+        }
+    }
+
+    pub(super) fn state(&self) -> DiskState {
+        match self.state.load(Ordering::Relaxed) {
+            0 => DiskState::Writable,
+            1 => DiskState::Paused,
+            _ => DiskState::Failed,
+        }
+    }
+
+    /// Takes note of a change. Returns the ticket of a write, 0 for anything nobody waits for.
+    pub(super) fn note(&self, key: &[u8], change: ItemChange<'_>) -> u64 {
+        match change {
+            ItemChange::Stored(item) => {
+                let item = item.kept();
+                let key_bytes = Box::from(key);
+                self.write(
+                    key,
+                    Entry::Stored {
+                        key: key_bytes,
+                        item,
+                    },
+                )
+            }
+            ItemChange::Removed => {
+                let key_bytes = Box::from(key);
+                self.write(key, Entry::Gone { key: key_bytes })
+            }
+            ItemChange::Used { before, item } => {
+                self.use_of(key, &before, item);
+                0
+            }
+            ItemChange::Expired => {
+                self.expired(key);
+                0
+            }
+        }
+    }
+
+    /// Takes note that an item is gone because its time was up.
+    pub(super) fn expired(&self, key: &[u8]) {
+        if self.state() != DiskState::Failed {
+            let key = Box::from(key);
+            self.push(Entry::Gone { key }, usize::MAX);
+        }
+    }
+
+    fn use_of(&self, key: &[u8], before: &ItemMarks, item: &Item) {
+        let marks = item.marks();
+        let part_ms = u64::from(item.timeout_minutes()) * 60_000 / NOTES_PER_TIMEOUT;
+        let is_worth_a_note = before.uninit != marks.uninit
+            || before.cookie / COOKIE_BLOCK != marks.cookie / COOKIE_BLOCK
+            || before.expires_ms / part_ms != marks.expires_ms / part_ms;
+        if is_worth_a_note && self.state() != DiskState::Failed {
+            let key = Box::from(key);
+            self.push(Entry::Used { key, marks }, MAX_WAITING_NOTES);
+        }
+    }
+
+    fn write(&self, key: &[u8], entry: Entry) -> u64 {
+        let ticket = self.push(entry, usize::MAX);
+        self.place_of(key).fetch_max(ticket, Ordering::AcqRel);
+        ticket
+    }
+
+    /// Adds an entry unless more than `most` wait. Returns its ticket, 0 if it was not added.
+    fn push(&self, entry: Entry, most: usize) -> u64 {
+        let mut queue = self.queue();
+        if queue.entries.len() >= most {
+            return 0;
+        }
+        queue.last_ticket += 1;
+        queue.entries.push_back(entry);
+        let (ticket, is_first) = (queue.last_ticket, queue.entries.len() == 1);
+        drop(queue);
+        if is_first {
+            self.wake.notify_one();
+        }
+        ticket
+    }
+
+    /// The ticket that an answer about this key has to wait for.
+    pub(super) fn latest_write(&self, key: &[u8]) -> u64 {
+        let ticket = self.place_of(key).load(Ordering::Acquire);
+        if ticket <= self.committed.load(Ordering::Acquire) {
+            return 0;
+        }
+        ticket
+    }
+
+    fn place_of(&self, key: &[u8]) -> &AtomicU64 {
+        &self.latest[self.hasher.hash_one(key) as usize % PLACES]
+    }
+
+    /// Waits until a ticket is committed or refused. False if it was refused.
+    pub(super) async fn settled(&self, ticket: u64) -> bool {
+        let mut progress = self.progress.subscribe();
+        let is_settled = |progress: &Progress| progress.committed.max(progress.refused) >= ticket;
+        // The sender lives as long as this.
+        let settled = progress.wait_for(is_settled).await;
+        settled.is_ok_and(|progress| progress.committed >= ticket)
+    }
+
+    /// Waits for entries, for the end, or for `patience`, and takes what there is. `None` at the
+    /// end, once all is taken.
+    pub(super) fn take(&self, patience: Duration) -> Option<Batch> {
+        let mut queue = self.queue();
+        if queue.entries.is_empty() && !queue.closed {
+            let waited = self.wake.wait_timeout(queue, patience);
+            queue = waited.unwrap_or_else(PoisonError::into_inner).0;
+        }
+        if queue.entries.is_empty() && queue.closed {
+            return None;
+        }
+        let mut bytes = 0;
+        let mut count = 0;
+        for entry in &queue.entries {
+            count += 1;
+            bytes += entry.bytes();
+            if bytes >= BATCH_BYTES {
+                break;
+            }
+        }
+        let left = queue.entries.len() - count;
+        let last_ticket = queue.last_ticket - left as u64;
+        let entries = queue.entries.drain(..count).collect();
+        Some(Batch {
+            entries,
+            last_ticket,
+        })
+    }
+
+    /// From here on the promise for tickets up to this one holds.
+    pub(super) fn commit(&self, ticket: u64) {
+        self.committed.store(ticket, Ordering::Release);
+        self.state
+            .store(DiskState::Writable as u8, Ordering::Relaxed);
+        self.progress
+            .send_modify(|progress| progress.committed = ticket);
+    }
+
+    /// Refuses all tickets that have been given and are not committed.
+    pub(super) fn refuse(&self, state: DiskState) {
+        self.state.store(state as u8, Ordering::Relaxed);
+        let last_ticket = self.queue().last_ticket;
+        self.progress
+            .send_modify(|progress| progress.refused = last_ticket);
+    }
+
+    /// Lets the writer end once it has taken everything.
+    pub(super) fn close(&self) {
+        self.queue().closed = true;
+        self.wake.notify_one();
+    }
+
+    /// Whether [`Self::close`] was called.
+    pub(super) fn is_closed(&self) -> bool {
+        self.queue().closed
+    }
+
+    fn queue(&self) -> MutexGuard<'_, Queue> {
+        self.queue.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}

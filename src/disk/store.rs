@@ -1,0 +1,227 @@
+//! The store whose sessions outlive the process.
+
+use std::fmt;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use super::directory::Directory;
+use super::error::DiskError;
+use super::journal::{DiskState, Journal};
+use super::load::load;
+use super::log::LogError;
+use super::writer::Writer;
+use crate::store::{
+    ItemSnapshot, MemoryStore, Now, Outcome, Refusal, SessionCommand, SessionStore, StoreOptions,
+    StoreStats, SweepTurn,
+};
+
+/// When a write is answered, and what a failure costs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum SyncMode {
+    /// Once the file has it; when the disk gets it is the system's business.
+    Off,
+    /// At once. The file is written when the server stops in good order, and not before.
+    Shutdown,
+    /// Once the file has it; the disk gets it every second.
+    EverySec,
+    /// Once the disk has it.
+    Always,
+}
+
+/// How to open a [`DiskStore`].
+#[derive(Debug, Clone)]
+pub struct DiskOptions {
+    /// How items are kept in memory.
+    pub memory: StoreOptions,
+    /// When a write is answered.
+    pub sync: SyncMode,
+    /// A segment of the log is complete at so many bytes.
+    pub segment_bytes: u64,
+    /// How often [`SyncMode::EverySec`] syncs.
+    pub sync_every: Duration,
+}
+
+impl DiskOptions {
+    /// Segments of 32 MiB and a second between syncs.
+    pub fn new(memory: StoreOptions, sync: SyncMode) -> Self {
+        Self {
+            memory,
+            sync,
+            segment_bytes: 32 << 20,
+            sync_every: Duration::from_secs(1),
+        }
+    }
+}
+
+/// What the disk of a store is like.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct DiskStats {
+    /// Whether it takes writes.
+    pub state: DiskState,
+    /// Length of all files.
+    pub file_bytes: u64,
+    /// The part of it that is in use.
+    pub live_bytes: u64,
+}
+
+/// What the writer tells of the log.
+#[derive(Debug, Default)]
+pub(super) struct Figures {
+    file_bytes: AtomicU64,
+    live_bytes: AtomicU64,
+}
+
+impl Figures {
+    pub(super) fn log(&self, (file_bytes, live_bytes): (u64, u64)) {
+        self.file_bytes.store(file_bytes, Ordering::Relaxed);
+        self.live_bytes.store(live_bytes, Ordering::Relaxed);
+    }
+}
+
+/// Sessions in memory, and on disk.
+pub struct DiskStore {
+    memory: Arc<MemoryStore>,
+    journal: Arc<Journal>,
+    figures: Arc<Figures>,
+    sync: SyncMode,
+    writer: Mutex<Option<JoinHandle<Result<(), LogError>>>>,
+}
+
+impl DiskStore {
+    /// Loads what is in `directory`, unlocked, and goes on from there. Takes as long as it takes to
+    /// read it.
+    ///
+    /// # Errors
+    /// [`DiskError`].
+    pub fn open<D: Directory>(
+        directory: D,
+        options: &DiskOptions,
+        now: Now,
+    ) -> Result<Self, DiskError> {
+        let memory = Arc::new(MemoryStore::new(&options.memory));
+        let loaded = load(directory, &memory, now, options.segment_bytes)?;
+        let mut log = loaded.log;
+        if loaded.cut_bytes > 0 {
+            tracing::warn!(
+                bytes = loaded.cut_bytes,
+                "the end of the last file was cut off: it was being written when the state server \
+                 or its machine stopped"
+            );
+        }
+        let begun = match options.sync {
+            // What is loaded must not come back after a crash, when it has long been overtaken.
+            SyncMode::Shutdown => log.remove_all(),
+            _ => log.begin_segment(),
+        };
+        begun.map_err(LogError::into_disk_error)?;
+        let figures = Arc::new(Figures::default());
+        figures.log(log.bytes());
+        let journal = Arc::new(Journal::new());
+        let writer = Writer {
+            log,
+            memory: Arc::clone(&memory),
+            journal: Arc::clone(&journal),
+            figures: Arc::clone(&figures),
+            sync: options.sync,
+            sync_every: options.sync_every,
+        };
+        let writer = writer.spawn()?;
+        Ok(Self {
+            memory,
+            journal,
+            figures,
+            sync: options.sync,
+            writer: Mutex::new(Some(writer)),
+        })
+    }
+
+    /// What the disk is like.
+    pub fn disk_stats(&self) -> DiskStats {
+        DiskStats {
+            state: self.journal.state(),
+            file_bytes: self.figures.file_bytes.load(Ordering::Relaxed),
+            live_bytes: self.figures.live_bytes.load(Ordering::Relaxed),
+        }
+    }
+
+    /// The state of a live item, as [`MemoryStore::inspect`].
+    pub fn inspect(&self, key: &[u8], now: Now) -> Option<ItemSnapshot> {
+        self.memory.inspect(key, now)
+    }
+
+    /// Writes what is still to be written. Commands after this are refused or lost.
+    ///
+    /// # Errors
+    /// What keeps the disk from having it all.
+    pub fn close(&self) -> Result<(), DiskError> {
+        self.journal.close();
+        let writer = self.writer.lock();
+        let writer = writer.unwrap_or_else(PoisonError::into_inner).take();
+        match writer.map(JoinHandle::join) {
+            Some(Ok(Err(error))) => Err(error.into_disk_error()),
+            Some(Err(_panic)) => Err(DiskError::Writer),
+            Some(Ok(Ok(()))) | None => Ok(()),
+        }
+    }
+}
+
+impl SessionStore for DiskStore {
+    fn apply(
+        &self,
+        key: &[u8],
+        command: SessionCommand,
+        now: Now,
+    ) -> impl Future<Output = Outcome> + use<'_> {
+        let (mut own, mut latest) = (0, 0);
+        let outcome = if command.is_write() && self.journal.state() != DiskState::Writable {
+            Outcome::Refused(Refusal::NotWritable)
+        } else if self.sync == SyncMode::Shutdown {
+            self.memory.apply_observed(key, command, now, |_change| ())
+        } else {
+            let outcome = self.memory.apply_observed(key, command, now, |change| {
+                own = self.journal.note(key, change).max(own);
+            });
+            latest = self.journal.latest_write(key);
+            outcome
+        };
+        async move {
+            // Also who only reads waits: what an answer has shown must not be gone after a crash.
+            if latest == 0 || self.journal.settled(latest).await || own == 0 {
+                outcome
+            } else {
+                Outcome::Refused(Refusal::NotWritable)
+            }
+        }
+    }
+
+    fn sweep(&self, now: Now, max_items: usize) -> SweepTurn {
+        match self.sync {
+            SyncMode::Shutdown => self.memory.sweep(now, max_items),
+            _ => self
+                .memory
+                .sweep_observed(now, max_items, |key| self.journal.expired(key)),
+        }
+    }
+
+    fn stats(&self) -> StoreStats {
+        self.memory.stats()
+    }
+}
+
+impl Drop for DiskStore {
+    fn drop(&mut self) {
+        // Whoever wants to know whether it worked has called it before.
+        let _ = self.close();
+    }
+}
+
+impl fmt::Debug for DiskStore {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("DiskStore")
+            .field("sync", &self.sync)
+            .field("disk", &self.disk_stats())
+            .finish_non_exhaustive()
+    }
+}
