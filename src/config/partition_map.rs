@@ -13,7 +13,7 @@ use super::places::Pos;
 use super::printable::quoted;
 use super::raw;
 use super::reader::{MapReader, Read, read_map, read_nothing};
-use super::sections::{PERCENT, to_percent};
+use super::sections::{PERCENT, SWITCH, to_percent};
 
 /// Largest id of a backend: lock cookies have 7 bits for it, and 0 means none.
 pub const MAX_BACKEND_ID: u8 = 127;
@@ -174,6 +174,13 @@ fn read_partition_map(map: &mut MapReader<'_, '_>) -> MapDraft {
          of the main file counts. Remove it with the next change.",
         &PERCENT,
     );
+    let check_end = map.optional(
+        "check_end",
+        "With `on`, the file counts only with `end: on` behind the last backend: half a file, as a \
+         slow copy leaves it, is refused.",
+        &SWITCH,
+        false,
+    );
     let backends = map.maps(
         "backends",
         "The state servers. The order does not matter.",
@@ -185,6 +192,15 @@ fn read_partition_map(map: &mut MapReader<'_, '_>) -> MapDraft {
         require_unique_ids(map, drafts);
         require_unique_addresses(map, drafts);
         require_active(map, drafts, place);
+    }
+    let end = map.optional(
+        "end",
+        "`on` ends a file that has `check_end: on`. Write it last.",
+        &SWITCH,
+        false,
+    );
+    if check_end.value && !end.value {
+        require_end(map);
     }
     let specs = backends
         .value()
@@ -376,6 +392,15 @@ fn require_active(map: &mut MapReader<'_, '_>, drafts: &[Draft], place: Place) {
             "set `state: active` for at least one backend",
         );
     }
+}
+
+fn require_end(map: &mut MapReader<'_, '_>) {
+    let place = map.name_place("check_end").unwrap_or(Place::At(Pos::TOP));
+    map.fault(
+        place.start(),
+        "the file ends before its last line: it has `check_end: on` and no `end: on`",
+        "write the whole file; `end: on` is its last line",
+    );
 }
 
 const STATES: Choice<BackendState> = Choice(&[

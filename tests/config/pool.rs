@@ -317,3 +317,18 @@ fn a_map_may_say_how_much_it_moves() {
         );
     }
 }
+
+/// A copy that was cut off anywhere behind its first lines.
+#[test]
+fn a_map_that_says_where_it_ends_is_not_taken_half() {
+    let whole = "version: 2\ncheck_end: on\nbackends:\n  - {name: a, address: 10.0.0.1:42424}\n  \
+                 - {name: b, address: 10.0.0.2:42424}\nend: on\n";
+    assert!(PartitionMap::parse(whole, "map.yaml").is_ok());
+    let without_end = whole.strip_suffix("end: on\n").unwrap();
+    let first_backend = whole.find("  - {name: b").unwrap();
+    for half in [without_end, &whole[..first_backend]] {
+        map_faults(half, &[(2, 1, "no `end: on`", "write the whole file")]);
+        let unchecked = half.replace("check_end: on\n", "");
+        assert!(PartitionMap::parse(&unchecked, "map.yaml").is_ok());
+    }
+}
