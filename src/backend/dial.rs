@@ -5,12 +5,11 @@ use std::net::SocketAddr;
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
-use tokio::task::JoinHandle;
 use tokio::time::{Instant, timeout_at};
 
 use super::ConnectError;
-use super::resolve::SLOW_LOOKUP;
-use crate::config::{BackendAddress, BackendHost};
+use super::resolve::Resolver;
+use crate::config::BackendAddress;
 use crate::health::Failure;
 use crate::net;
 use crate::wire::{Parsed, ResponseHead, Unfit, WireError};
@@ -50,15 +49,10 @@ pub enum AskError {
     Unfit(#[from] Unfit),
 }
 
-/// The way to one server.
+/// The way to one server that may have a name, and several addresses behind it.
 #[derive(Debug)]
 pub struct Dialer {
-    address: BackendAddress,
-    /// The lookup of the host name, when the last caller did not live to see its end. There is one
-    /// at most: each that hangs keeps a thread.
-    looking_up: Option<JoinHandle<io::Result<Vec<SocketAddr>>>>,
-    /// The last good answer, used when the next one fails or is slow.
-    known: Vec<SocketAddr>,
+    resolver: Resolver,
     /// Kept the last connection attempt waiting in vain; it is tried last.
     hanging: Option<SocketAddr>,
 }
@@ -67,9 +61,7 @@ impl Dialer {
     /// To the server at `address`.
     pub fn new(address: BackendAddress) -> Self {
         Self {
-            address,
-            looking_up: None,
-            known: Vec::new(),
+            resolver: Resolver::new(address),
             hanging: None,
         }
     }
@@ -80,59 +72,29 @@ impl Dialer {
     /// # Errors
     /// [`ConnectError`].
     pub async fn connect(&mut self, due: Instant) -> Result<TcpStream, ConnectError> {
-        let mut addresses = self.addresses(due).await?;
+        let mut addresses = self.resolver.addresses(due).await?.to_vec();
         addresses.sort_by_key(|address| Some(*address) == self.hanging);
-        let mut refused = io::ErrorKind::AddrNotAvailable.into();
+        let mut refused = ConnectError::Refused(io::ErrorKind::AddrNotAvailable.into());
         for address in addresses {
-            match timeout_at(due, TcpStream::connect(address)).await {
-                Ok(Ok(stream)) => return Ok(stream),
-                Ok(Err(error)) => refused = error,
-                Err(_elapsed) => {
+            match connect(address, due).await {
+                Ok(stream) => return Ok(stream),
+                Err(ConnectError::TimedOut) => {
                     self.hanging = Some(address);
                     return Err(ConnectError::TimedOut);
                 }
+                Err(error) => refused = error,
             }
         }
-        Err(ConnectError::refused(refused))
-    }
-
-    async fn addresses(&mut self, due: Instant) -> Result<Vec<SocketAddr>, ConnectError> {
-        let port = self.address.port();
-        let name = match self.address.host() {
-            BackendHost::Ip(ip) => return Ok(vec![SocketAddr::new(*ip, port)]),
-            BackendHost::Name(name) => name,
-        };
-        let lookup = self
-            .looking_up
-            .get_or_insert_with(|| tokio::spawn(look_up(name.clone(), port)));
-        let wait_until = match self.known.is_empty() {
-            true => due,
-            false => due.min(Instant::now() + SLOW_LOOKUP),
-        };
-        let failed = match timeout_at(wait_until, lookup).await {
-            Ok(ended) => {
-                self.looking_up = None;
-                match ended.unwrap_or_else(|panicked| Err(panicked.into())) {
-                    Ok(found) => {
-                        self.known = found;
-                        return Ok(self.known.clone());
-                    }
-                    Err(error) => ConnectError::unresolved(error),
-                }
-            }
-            Err(_elapsed) => ConnectError::TimedOut,
-        };
-        match self.known.is_empty() {
-            true => Err(failed),
-            false => Ok(self.known.clone()),
-        }
+        Err(refused)
     }
 }
 
-/// The addresses that the system knows for a host name.
-pub(super) async fn look_up(name: String, port: u16) -> io::Result<Vec<SocketAddr>> {
-    let found = tokio::net::lookup_host((name, port)).await?;
-    Ok(found.collect())
+/// Opens a connection to one address before `due`. Needs a runtime with timers and sockets.
+pub(super) async fn connect(address: SocketAddr, due: Instant) -> Result<TcpStream, ConnectError> {
+    match timeout_at(due, TcpStream::connect(address)).await {
+        Ok(connected) => connected.map_err(ConnectError::refused),
+        Err(_elapsed) => Err(ConnectError::TimedOut),
+    }
 }
 
 /// Sends `request`, and reads what comes until the head of its answer is whole.
@@ -204,10 +166,6 @@ mod tests {
     const SHORT: Duration = Duration::from_millis(100);
     const PATIENT: Duration = Duration::from_secs(30);
 
-    fn named() -> Dialer {
-        Dialer::new(BackendAddress::parse("state-a.invalid:42424").unwrap())
-    }
-
     /// A listener that nobody accepts from, with as many connections waiting as it takes.
     fn full_listener() -> (Socket, Vec<std::net::TcpStream>, SocketAddr) {
         let listener = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
@@ -220,59 +178,17 @@ mod tests {
         (listener, waiting, address)
     }
 
-    async fn failure(dialer: &mut Dialer, within: Duration) -> Option<Failure> {
-        let connected = dialer.connect(Instant::now() + within).await;
-        connected.err().map(|error| error.failure())
-    }
-
     #[tokio::test]
     async fn an_address_that_hangs_is_tried_last_from_then_on() {
         let (_listener, _waiting, hanging) = full_listener();
         let good = TcpListener::bind("127.0.0.1:0").unwrap();
-        let found = vec![hanging, good.local_addr().unwrap()];
-        let mut dialer = named();
+        let found = [hanging, good.local_addr().unwrap()];
+        let name = BackendAddress::parse("state-a.invalid:42424").unwrap();
+        let mut dialer = Dialer::new(name);
         for (within, expected) in [(SHORT, Some(Failure::ConnectTimedOut)), (PATIENT, None)] {
-            let found = found.clone();
-            dialer.looking_up = Some(tokio::spawn(async { Ok(found) }));
-            assert_eq!(failure(&mut dialer, within).await, expected);
+            dialer.resolver.will_find(found.to_vec());
+            let connected = dialer.connect(Instant::now() + within).await;
+            assert_eq!(connected.err().map(|error| error.failure()), expected);
         }
-    }
-
-    #[tokio::test]
-    async fn a_lookup_that_hangs_is_waited_for_again_and_not_repeated() {
-        let mut dialer = named();
-        let hanging = tokio::spawn(std::future::pending());
-        let id = hanging.id();
-        dialer.looking_up = Some(hanging);
-        for _ in 0..3 {
-            let failure = failure(&mut dialer, SHORT).await;
-            assert_eq!(failure, Some(Failure::ConnectTimedOut));
-            assert_eq!(dialer.looking_up.as_ref().map(JoinHandle::id), Some(id));
-        }
-    }
-
-    #[tokio::test]
-    async fn the_last_good_answer_outlives_a_name_service_that_fails_or_hangs() {
-        let good = TcpListener::bind("127.0.0.1:0").unwrap();
-        let found = vec![good.local_addr().unwrap()];
-        let mut dialer = named();
-        for lookup in [
-            tokio::spawn(async { Ok(found) }),
-            tokio::spawn(async { Err(io::ErrorKind::NotFound.into()) }),
-            tokio::spawn(std::future::pending()),
-        ] {
-            dialer.looking_up = Some(lookup);
-            assert_eq!(failure(&mut dialer, PATIENT).await, None);
-        }
-    }
-
-    #[tokio::test]
-    async fn a_lookup_that_fails_is_repeated_with_the_next_connection() {
-        let mut dialer = named();
-        let failing = tokio::spawn(async { Err(io::ErrorKind::NotFound.into()) });
-        dialer.looking_up = Some(failing);
-        let failure = failure(&mut dialer, PATIENT).await;
-        assert_eq!(failure, Some(Failure::Unresolved));
-        assert!(dialer.looking_up.is_none());
     }
 }

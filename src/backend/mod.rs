@@ -6,18 +6,19 @@
 //! * [`probe`]: asks a backend whether it answers as a state server does.
 //! * [`removal`]: removes items from a backend that missed their removal.
 //! * [`upstream`]: the one way to ask a server.
-//! * `resolve`: host names, one lookup at a time.
+//! * [`resolve`]: host names, one lookup at a time.
 
 pub mod dial;
 pub mod pool;
 pub mod probe;
 pub mod removal;
-mod resolve;
+pub mod resolve;
 pub mod upstream;
 
 pub use dial::{AskError, Dialer, unfit_failure};
 pub use pool::{ConnectError, Pool, PoolLimits};
-pub use probe::{ProbeError, Prober};
+pub use probe::{PROBE_TARGET, PROXY_ANSWER, ProbeError, Prober};
 pub use removal::{RemoveError, Remover};
+pub use resolve::Resolver;
 pub use upstream::{AskFailed, AskLimits, BodyStream, Broken, BrokenReason, Content, Left};
 pub use upstream::{Outgoing, Reply, RetryPolicy, Unsent, Upstream};

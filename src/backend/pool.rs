@@ -3,11 +3,10 @@
 use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
 use std::io;
+use std::net::SocketAddr;
 
 use tokio::net::TcpStream;
 
-use super::resolve::Resolver;
-use crate::config::BackendAddress;
 use crate::health::Failure;
 use crate::net::{self, Conn, Deadline, Quiet};
 
@@ -72,7 +71,7 @@ const DISTRUST_MS: u64 = 60_000;
 /// How long a connection to such a backend stays unused after an answer, so that a second one shows.
 const QUARANTINE_MS: u64 = 300;
 
-/// The way to one backend. Idle connections are kept oldest first and taken newest first: that one
+/// The way to one server. Idle connections are kept oldest first and taken newest first: that one
 /// is warm, and the others can grow old and be closed.
 ///
 /// A backend, or something before it, that answers twice would have the second answer taken for the
@@ -80,7 +79,7 @@ const QUARANTINE_MS: u64 = 300;
 /// answer before they are used again.
 #[derive(Debug)]
 pub struct Pool {
-    resolver: Resolver,
+    address: Option<SocketAddr>,
     idle: RefCell<VecDeque<Idle>>,
     /// Those that rest, the oldest first.
     resting: RefCell<VecDeque<Idle>>,
@@ -97,10 +96,11 @@ struct Idle {
 }
 
 impl Pool {
-    /// An empty pool for the backend at `address`.
-    pub fn new(address: BackendAddress, limits: PoolLimits) -> Self {
+    /// An empty pool for the server at `address`: one server for as long as the pool lives. Without
+    /// an address every connection fails.
+    pub fn new(address: Option<SocketAddr>, limits: PoolLimits) -> Self {
         Self {
-            resolver: Resolver::new(address),
+            address,
             idle: RefCell::default(),
             resting: RefCell::default(),
             distrusted_until_ms: Cell::new(0),
@@ -109,24 +109,20 @@ impl Pool {
         }
     }
 
-    /// Opens a connection before `deadline` passes, to whichever of the backend's addresses
-    /// answers first in their order.
+    /// Opens a connection before `deadline` passes.
     ///
     /// # Errors
     /// [`ConnectError`].
     pub async fn connect(&self, deadline: &Deadline) -> Result<Conn, ConnectError> {
-        let mut refused = io::ErrorKind::AddrNotAvailable.into();
-        for address in self.resolver.addresses(deadline).await? {
-            match deadline.guard(TcpStream::connect(address)).await {
-                Ok(Ok(stream)) => return Ok(Conn::new(stream)),
-                Ok(Err(error)) => refused = error,
-                Err(_expired) => {
-                    self.resolver.put_last(address);
-                    return Err(ConnectError::TimedOut);
-                }
-            }
+        let Some(address) = self.address else {
+            let nowhere = io::ErrorKind::AddrNotAvailable.into();
+            return Err(ConnectError::Unresolved(nowhere));
+        };
+        match deadline.guard(TcpStream::connect(address)).await {
+            Ok(Ok(stream)) => Ok(Conn::new(stream)),
+            Ok(Err(error)) => Err(ConnectError::refused(error)),
+            Err(_expired) => Err(ConnectError::TimedOut),
         }
-        Err(ConnectError::refused(refused))
     }
 
     /// Changes the bounds of a pool in use.
@@ -242,12 +238,11 @@ mod tests {
     }
 
     fn pool() -> Pool {
-        let address = BackendAddress::parse("127.0.0.1:1").unwrap();
         let limits = PoolLimits {
             max_idle: 2,
             max_idle_ms: 3_600_000,
         };
-        Pool::new(address, limits)
+        Pool::new(None, limits)
     }
 
     #[tokio::test]

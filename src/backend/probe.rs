@@ -1,17 +1,25 @@
 //! Asks a backend whether it answers as a state server does.
 
+use std::net::SocketAddr;
 use std::time::Duration;
 
 use tokio::time::Instant;
 
-use super::dial::{AskError, Dialer, ask};
-use crate::config::BackendAddress;
+use super::dial::{AskError, ask, connect};
 use crate::health::Failure;
 use crate::wire::{Operation, Request, ResponseHead, encode_request};
 
 /// A key that no session has, in stock spelling (protocol 2, 7): a web server that has taken the
 /// address refuses a target without a slash, where a state server finds nothing.
-const TARGET: &[u8] = b"%2fstaterouter-probe(AAAAAAAAAAAAAAAAAAAAAAAAAAA%3d)%2fprobe";
+pub const PROBE_TARGET: &[u8] = b"%2fstaterouter-probe(AAAAAAAAAAAAAAAAAAAAAAAAAAA%3d)%2fprobe";
+
+/// What a staterouter proxy answers to a probe, which it never forwards: so that nobody takes it for
+/// a state server, and no probe goes round in circles.
+pub const PROXY_ANSWER: &[u8] = b"421 Misdirected Request\r\nX-Staterouter: proxy\r\n\
+Cache-Control: private\r\nContent-Length: 0\r\n\r\n";
+
+/// What tells that answer from others.
+const PROXY_HEADER: &[u8] = b"\r\nX-Staterouter: proxy\r\n";
 
 /// A probe that failed.
 #[derive(Debug, thiserror::Error)]
@@ -34,6 +42,9 @@ pub enum ProbeError {
          enableVersionHeader=\"false\""
     )]
     NoVersion(u16),
+    /// A proxy of this program has answered.
+    #[error("a staterouter proxy answered, not a state server")]
+    Proxy,
 }
 
 /// The probes of one backend.
@@ -42,20 +53,20 @@ pub enum ProbeError {
 /// next request without a pooled connection would meet.
 #[derive(Debug)]
 pub struct Prober {
-    dialer: Dialer,
+    address: SocketAddr,
     timeout: Duration,
     request: Vec<u8>,
 }
 
 impl Prober {
-    /// For the backend at `address`; a probe takes `timeout` at most, connecting included.
-    pub fn new(address: BackendAddress, timeout: Duration) -> Self {
+    /// For the server at `address`; a probe takes `timeout` at most, connecting included.
+    pub fn new(address: SocketAddr, timeout: Duration) -> Self {
         let mut request = Vec::new();
         encode_request(
             &mut request,
             &Request {
                 operation: Operation::Touch,
-                target: TARGET,
+                target: PROBE_TARGET,
                 lock_cookie: 0,
                 timeout_minutes: 0,
                 extra_flags: 0,
@@ -63,7 +74,7 @@ impl Prober {
             },
         );
         Self {
-            dialer: Dialer::new(address),
+            address,
             timeout,
             request,
         }
@@ -75,7 +86,9 @@ impl Prober {
     /// [`ProbeError`], unless the backend answers in time and as a state server does.
     pub async fn probe(&mut self) -> Result<(), ProbeError> {
         let due = Instant::now() + self.timeout;
-        let mut stream = self.dialer.connect(due).await.map_err(AskError::Connect)?;
+        let mut stream = connect(self.address, due)
+            .await
+            .map_err(AskError::Connect)?;
         let (answer, bytes) = ask(&mut stream, &self.request, due, true).await?;
         judge(&answer, &bytes[..answer.head_bytes])
     }
@@ -90,6 +103,7 @@ impl ProbeError {
             Self::WebServer(_) => Failure::WebServer,
             Self::HttpProxy(_) => Failure::HttpProxy,
             Self::NoVersion(_) => Failure::NoVersion,
+            Self::Proxy => Failure::Staterouter,
         }
     }
 }
@@ -98,6 +112,9 @@ impl ProbeError {
 /// has `X-AspNet-Version` beside a status that means something here.
 fn judge(answer: &ResponseHead, head: &[u8]) -> Result<(), ProbeError> {
     let status = answer.status;
+    if is_from_proxy(head) {
+        return Err(ProbeError::Proxy);
+    }
     if answer.has_version {
         return match status {
             200 | 404 => Ok(()),
@@ -119,4 +136,9 @@ fn judge(answer: &ResponseHead, head: &[u8]) -> Result<(), ProbeError> {
     } else {
         Err(ProbeError::NoVersion(status))
     }
+}
+
+fn is_from_proxy(head: &[u8]) -> bool {
+    let mut places = head.windows(PROXY_HEADER.len());
+    places.any(|place| place == PROXY_HEADER)
 }

@@ -1,12 +1,12 @@
 //! Removes items from a backend that was out of reach when their clients removed them.
 
+use std::net::SocketAddr;
 use std::time::Duration;
 
 use tokio::net::TcpStream;
 use tokio::time::Instant;
 
-use super::dial::{AskError, Dialer, ask};
-use crate::config::BackendAddress;
+use super::dial::{AskError, ask, connect};
 use crate::handover::NO_LOCK;
 use crate::wire::{self, Operation, Request, ResponseHead, Unfit, encode_request};
 
@@ -30,17 +30,17 @@ pub enum RemoveError {
 /// Removals at one backend, one after the other over one connection.
 #[derive(Debug)]
 pub struct Remover {
-    dialer: Dialer,
+    address: SocketAddr,
     timeout: Duration,
     /// Nothing is under way on it.
     idle: Option<TcpStream>,
 }
 
 impl Remover {
-    /// For the backend at `address`; each request takes `timeout` at most, connecting included.
-    pub fn new(address: BackendAddress, timeout: Duration) -> Self {
+    /// For the server at `address`; each request takes `timeout` at most, connecting included.
+    pub fn new(address: SocketAddr, timeout: Duration) -> Self {
         Self {
-            dialer: Dialer::new(address),
+            address,
             timeout,
             idle: None,
         }
@@ -88,7 +88,7 @@ impl Remover {
         {
             return Ok(answered);
         }
-        let stream = self.dialer.connect(due).await?;
+        let stream = connect(self.address, due).await?;
         self.ask_on(stream, &request, due).await
     }
 

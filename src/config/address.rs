@@ -86,6 +86,18 @@ impl BackendAddress {
         }
     }
 
+    /// Whether connections to it reach who listens on `listen`, as far as the address alone tells.
+    pub fn reaches(&self, listen: SocketAddr) -> bool {
+        let own = listen.ip().to_canonical();
+        let is_host = match &self.host {
+            BackendHost::Ip(ip) => *ip == own || (ip.is_loopback() && own.is_unspecified()),
+            BackendHost::Name(name) => {
+                name == "localhost" && (own.is_loopback() || own.is_unspecified())
+            }
+        };
+        is_host && self.port == listen.port()
+    }
+
     /// The TCP port.
     pub fn port(&self) -> u16 {
         self.port
@@ -228,6 +240,29 @@ mod tests {
             shown(&format!("{}b:1", "a.".repeat(127))),
             Err(AddressError::BadHost)
         );
+    }
+
+    #[test]
+    fn who_listens_is_reached_at_its_address_and_over_loopback() {
+        for (address, listen, reaches) in [
+            ("10.0.0.5:1", "10.0.0.5:1", true),
+            ("10.0.0.5:1", "10.0.0.5:2", false),
+            ("10.0.0.6:1", "10.0.0.5:1", false),
+            ("127.0.0.7:1", "0.0.0.0:1", true),
+            ("[::1]:1", "[::]:1", true),
+            ("10.0.0.5:1", "0.0.0.0:1", false),
+            ("127.0.0.7:1", "127.0.0.1:1", false),
+            ("localhost:1", "127.0.0.1:1", true),
+            ("localhost:1", "10.0.0.5:1", false),
+            ("state-a.example:1", "127.0.0.1:1", false),
+        ] {
+            let address = BackendAddress::parse(address).unwrap();
+            assert_eq!(
+                address.reaches(listen.parse().unwrap()),
+                reaches,
+                "{address} {listen}"
+            );
+        }
     }
 
     proptest! {

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use thiserror::Error;
 
 use super::fault::{Fault, Faults};
-use super::partition_map::{MapFile, PartitionMap};
+use super::partition_map::{BackendSpec, MapFile, PartitionMap};
 use super::raw::MAX_FILE_BYTES;
 use super::regular_file::read_regular;
 use super::staterouter_file::{Config, MainFile};
@@ -91,6 +91,19 @@ pub fn load(path: &Path) -> Result<Loaded, LoadError> {
             return Err(report.into_faults().into());
         }
     };
+    if let (Some(config), Ok((map, _))) = (&config, &partition_map) {
+        let is_itself = |backend: &&BackendSpec| backend.address.reaches(config.listen);
+        for backend in map.backends.iter().filter(is_itself) {
+            let BackendSpec { name, address, .. } = backend;
+            let problem = format!(
+                "backend {name} in {} has address {address}, where this proxy itself listens",
+                map_path.display()
+            );
+            let help =
+                "put the state server's own address there, or let the proxy listen elsewhere";
+            report.sink.add(place, problem, help);
+        }
+    }
     match (report.finish(config), partition_map) {
         (Ok((config, mut warnings)), Ok((partition_map, more))) => {
             warnings.extend(more);

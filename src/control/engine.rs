@@ -9,6 +9,9 @@ mod join;
 mod notice;
 mod preview;
 mod resume;
+mod server;
+mod server_fault;
+mod servers;
 mod steer;
 
 use std::sync::Arc;
@@ -16,7 +19,7 @@ use std::time::Duration;
 
 use handovers::Handovers;
 
-use super::memory::{GivenUp, Memory, Override};
+use super::memory::{GivenUp, Memory, Override, ServerMemory};
 use crate::config::{BackendSpec, BackendState, Config, HandoverConfig, PartitionMap};
 use crate::handover::schedule::{PeerSlot, Standing, Standings, Surroundings, Times, advance};
 use crate::handover::{Place, SlotState, SlotTable};
@@ -29,6 +32,9 @@ pub use accept::{Accepted, Refused};
 pub use notice::Notice;
 pub use preview::{BackendShift, Preview, Shift, SlotFlow};
 pub use resume::ResumeError;
+pub use server::{InUse, Server};
+pub use server_fault::{ServerFault, Wait};
+pub use servers::PeerServer;
 pub use steer::Order;
 
 /// The pool. A copy costs little: a step is tried on one, and kept once it is on disk.
@@ -61,7 +67,9 @@ pub struct Member {
     pub place: Place,
     /// Whether it is in the map.
     pub in_map: bool,
-    /// Whether it answers.
+    /// Where it is asked.
+    pub server: Server,
+    /// Whether it answers there.
     pub health: Health,
     /// Removals that it has missed and has to be told of.
     pub owed: usize,
@@ -90,6 +98,8 @@ pub struct PeerView {
     pub overrides: Vec<(String, BackendState)>,
     /// The longest session timeout it knows of, in minutes; 0 for none.
     pub longest_timeout_minutes: u32,
+    /// Where it asks its backends; `None` if it does not say.
+    pub servers: Option<Vec<PeerServer>>,
     /// When it said so, by this proxy's clock.
     pub heard_ms: u64,
 }
@@ -157,8 +167,20 @@ impl Engine {
             retired: retired.map(|member| member.spec.clone()).collect(),
             given_up: self.given_up.clone(),
             longest_timeout_minutes: self.longest_timeout_minutes,
+            servers: self.server_memories(),
             slots: self.shared_slots(),
         }
+    }
+
+    fn server_memories(&self) -> Vec<ServerMemory> {
+        let members = self.members.iter();
+        members
+            .filter_map(|member| {
+                member
+                    .server
+                    .memory(&member.spec.name, &member.spec.address)
+            })
+            .collect()
     }
 
     /// What the data path goes by.
@@ -166,7 +188,7 @@ impl Engine {
         let backend = |member: &Member| Backend {
             name: member.spec.name.clone(),
             place: member.place,
-            address: member.spec.address.clone(),
+            address: member.address(),
             up: member.is_up(),
             metrics: Arc::clone(&member.metrics),
         };
@@ -204,6 +226,7 @@ impl Engine {
         now_ms: u64,
     ) -> Option<Change> {
         let member = self.member_mut(place)?;
+        member.server.probed(outcome);
         match outcome {
             Ok(()) => member.health.probe_ok(now_ms),
             Err(failure) => {
@@ -283,6 +306,7 @@ impl Engine {
         let times = self.times();
         self.given_up
             .retain(|server| now_ms.saturating_sub(server.since_ms) < times.lifetime_ms);
+        let mut notices = self.settle_servers(now_ms);
         let standings = self.standings();
         self.give_up(&standings, now_ms);
         let fit = self.fit_to_stand_in();
@@ -317,7 +341,7 @@ impl Engine {
                     .changed(&before, &after, &self.members, now_ms);
             }
         }
-        let mut notices = changes.notices(&self.members);
+        notices.extend(changes.notices(&self.members));
         let ended = self.handovers.ended(&self.slots, &self.members, now_ms);
         notices.extend(ended);
         self.hold_back(&times, now_ms, &mut notices);
@@ -354,7 +378,7 @@ impl Engine {
         let members = self.members.iter();
         for member in members.filter(|member| standings.get(member.place).gone) {
             if is_needed[usize::from(member.place.id())] {
-                let address = member.spec.address.clone();
+                let address = member.identity();
                 self.given_up.retain(|server| server.address != address);
                 self.given_up.push(GivenUp { address, since_ms });
             }
@@ -363,7 +387,7 @@ impl Engine {
 
     fn is_given_up(&self, member: &Member) -> bool {
         let mut given_up = self.given_up.iter();
-        given_up.any(|server| server.address == member.spec.address)
+        given_up.any(|server| server.address == member.identity())
     }
 
     /// Says once why a backend that the map gives slots to gets none, although it may answer.
@@ -372,7 +396,7 @@ impl Engine {
             let is_wanted = member.in_map && member.spec.state == BackendState::Active;
             let mut given_up = self.given_up.iter();
             let given_up = given_up
-                .find(|server| server.address == member.spec.address)
+                .find(|server| server.address == member.identity())
                 .filter(|_| is_wanted);
             if let Some(server) = given_up.filter(|_| !member.is_held_back) {
                 let end_ms = server.since_ms + times.lifetime_ms;
@@ -470,6 +494,7 @@ impl Member {
     fn new(spec: BackendSpec, config: &Config, now_ms: u64) -> Option<Self> {
         Some(Self {
             place: Place::new(spec.id)?,
+            server: Server::at(&spec.address, now_ms),
             spec,
             in_map: true,
             health: Health::new(config.health.thresholds(), now_ms),
@@ -481,9 +506,17 @@ impl Member {
         })
     }
 
+    /// How it is: what its health says, and down without an address.
+    pub fn verdict(&self) -> Verdict {
+        match self.address() {
+            Some(_) => self.health.verdict(),
+            None => Verdict::Down,
+        }
+    }
+
     /// Whether it is asked at all.
     pub fn is_up(&self) -> bool {
-        self.health.verdict() != Verdict::Down
+        self.verdict() != Verdict::Down
     }
 
     /// Whether the operator has given it up.

@@ -5,6 +5,7 @@ use std::collections::HashMap;
 
 use serde::{Deserialize, Serialize};
 
+use super::engine::ServerFault;
 use super::pulse::Stuck;
 use crate::metrics::PoolFinding;
 use crate::route::SLOT_COUNT;
@@ -97,6 +98,9 @@ codes! {
     AnswersUnfit "answers_unfit" Warning;
     /// A backend failed lately.
     BackendSuspect "backend_suspect" Warning;
+    /// The address of a backend is not as it should be: it has several, a changed one waits, or no
+    /// state server is there.
+    BackendAddress "backend_address" Warning;
     /// A backend is nearly full, or will be within the hour.
     BackendFillsUp "backend_fills_up" Warning;
     /// Requests failed within the last minute.
@@ -234,6 +238,12 @@ impl Finding {
             ),
         )
         .about(backend)
+    }
+
+    /// The address of a backend is not as it should be.
+    pub fn backend_address(backend: &str, fault: &ServerFault) -> Self {
+        let says = format!("{backend}: {}", fault.says());
+        Self::new(Code::BackendAddress, says, fault.means(), fault.action()).about(backend)
     }
 
     /// A backend holds as much as the partition map says it can.

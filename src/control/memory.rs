@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use super::engine::InUse;
 use crate::config::{BackendAddress, BackendSpec, BackendState, PartitionMap};
 use crate::handover::SlotState;
 
@@ -18,6 +19,8 @@ pub struct Memory {
     pub given_up: Vec<GivenUp>,
     /// The longest session timeout seen, 0 for none.
     pub longest_timeout_minutes: u32,
+    /// Where backends are asked, if that is not what the map says.
+    pub servers: Vec<ServerMemory>,
     /// Every slot, in order.
     pub slots: Arc<[SlotState]>,
 }
@@ -31,6 +34,17 @@ pub struct Override {
     pub state: BackendState,
     /// When the order came, Unix time in milliseconds.
     pub since_ms: u64,
+}
+
+/// The address at which a backend is asked.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ServerMemory {
+    /// The backend's name.
+    pub backend: String,
+    /// The address.
+    pub in_use: InUse,
+    /// The operator wants another one, also while this one answers.
+    pub is_ordered: bool,
 }
 
 /// A server whose slots went to others at once: what it held is lost, and must not come back.

@@ -33,6 +33,7 @@ pub mod history;
 pub mod live;
 pub mod load;
 pub mod memory;
+mod names;
 pub mod owed;
 pub mod peer;
 mod peers;

@@ -3,16 +3,17 @@
 //! Nobody goes on alone: a proxy takes a slot to its next stage only when every peer says that it
 //! has followed so far.
 
+use std::net::SocketAddr;
 use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
 use super::clock::Clock;
-use super::engine::PeerView;
+use super::engine::{InUse, PeerServer, PeerView};
 use super::memory::Override;
 use super::slot_groups::{GroupError, SlotGroup, group, ungroup};
 use super::state_file::StateName;
-use crate::config::BackendState;
+use crate::config::{BackendAddress, BackendState};
 use crate::handover::{Before, Place, SlotState};
 
 /// What a proxy tells of itself, as it is in force.
@@ -30,6 +31,8 @@ pub struct PeerState {
     pub owed: Vec<Place>,
     /// The longest session timeout it knows of, in minutes; 0 for none.
     pub longest_timeout_minutes: u32,
+    /// Where it asks its backends.
+    pub servers: Vec<PeerServer>,
     /// Every slot, in order.
     pub slots: Arc<[SlotState]>,
     /// The clock that their times are of.
@@ -50,7 +53,28 @@ pub struct PeerReport {
     /// Ids of the backends that have removals to be told of.
     owed: Vec<u8>,
     longest_session_timeout_minutes: u32,
+    /// `None` from a version that does not say.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    servers: Option<Vec<ServerReport>>,
     slots: Vec<SlotGroup>,
+}
+
+/// Where a backend is asked.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+struct ServerReport {
+    id: u8,
+    /// The address in the partition map.
+    address: String,
+    in_use: Option<InUseReport>,
+    /// Where it would be asked as soon as all proxies would.
+    ready: Vec<SocketAddr>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+struct InUseReport {
+    address: SocketAddr,
+    since_ms: u64,
+    is_change: bool,
 }
 
 /// A state that a backend has by order and not by the partition map.
@@ -97,6 +121,7 @@ impl PeerState {
             up: ids(&self.up),
             owed: ids(&self.owed),
             longest_session_timeout_minutes: self.longest_timeout_minutes,
+            servers: Some(self.servers.iter().map(ServerReport::from).collect()),
             slots: group(&self.slots),
         }
     }
@@ -108,6 +133,38 @@ impl From<&Override> for PeerOverride {
             backend: known.backend.clone(),
             state: known.state,
         }
+    }
+}
+
+impl From<&PeerServer> for ServerReport {
+    fn from(server: &PeerServer) -> Self {
+        let in_use = server.in_use.map(|in_use| InUseReport {
+            address: in_use.address,
+            since_ms: in_use.since_ms,
+            is_change: in_use.is_change,
+        });
+        Self {
+            id: server.place.id(),
+            address: server.in_map.to_string(),
+            in_use,
+            ready: server.ready.clone(),
+        }
+    }
+}
+
+impl ServerReport {
+    /// `None` for a backend or an address that cannot be. `here` gives times of this proxy's clock.
+    fn into_server(self, here: impl Fn(u64) -> u64) -> Option<PeerServer> {
+        Some(PeerServer {
+            place: Place::new(self.id)?,
+            in_map: BackendAddress::parse(&self.address).ok()?,
+            in_use: self.in_use.map(|in_use| InUse {
+                address: in_use.address,
+                since_ms: here(in_use.since_ms),
+                is_change: in_use.is_change,
+            }),
+            ready: self.ready,
+        })
     }
 }
 
@@ -151,6 +208,12 @@ pub fn read(body: &[u8], own_instance: &str, now_ms: u64) -> Result<PeerView, Pe
             .map(|known| (known.backend, known.state))
             .collect(),
         longest_timeout_minutes: report.longest_session_timeout_minutes,
+        servers: report.servers.map(|servers| {
+            let servers = servers.into_iter();
+            servers
+                .filter_map(|server| server.into_server(here))
+                .collect()
+        }),
         heard_ms: now_ms,
     })
 }
@@ -169,6 +232,16 @@ mod tests {
             up: vec![Place::new(1).unwrap(), Place::new(127).unwrap()],
             owed: vec![Place::new(127).unwrap()],
             longest_timeout_minutes: 60,
+            servers: vec![PeerServer {
+                place: Place::new(1).unwrap(),
+                in_map: BackendAddress::parse("state-1.example:42424").unwrap(),
+                in_use: Some(InUse {
+                    address: SocketAddr::from(([192, 0, 2, 1], 42424)),
+                    since_ms: 400,
+                    is_change: true,
+                }),
+                ready: vec![SocketAddr::from(([192, 0, 2, 2], 42424))],
+            }],
             slots: slots.into(),
             clock: Clock::start(),
         }
@@ -221,6 +294,9 @@ mod tests {
         assert_eq!(view.longest_timeout_minutes, 60);
         assert_eq!(view.slots[3], suspect(49_900));
         assert_eq!(view.slots[4].since_ms, 50_000 - 995);
+        let mut servers = state(Vec::new()).servers;
+        servers[0].in_use.as_mut().unwrap().since_ms = 49_400;
+        assert_eq!(view.servers, Some(servers));
     }
 
     #[test]

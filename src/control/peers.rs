@@ -41,11 +41,14 @@ struct Peer {
     repeat_ms: Option<u64>,
 }
 
-/// A proxy that remembers nothing asks first what the others have under way.
+/// What a proxy has to learn before it serves: one that remembers nothing asks first what the others
+/// have under way, and every one asks where the names of its backends lead.
 #[derive(Debug)]
 pub(super) struct FirstMeeting {
     /// Nobody is waited for any longer.
     until_ms: u64,
+    /// What the peers say counts for more than what this proxy knows.
+    asks_peers: bool,
     over: oneshot::Sender<()>,
 }
 
@@ -56,20 +59,31 @@ pub(super) const fn is_old(asked_ms: u64, now_ms: u64) -> bool {
 
 impl FirstMeeting {
     /// A meeting that begins now, and who is told, or finds it dropped, when it is over.
-    pub(super) fn new(now_ms: u64) -> (Self, oneshot::Receiver<()>) {
+    pub(super) fn new(asks_peers: bool, now_ms: u64) -> (Self, oneshot::Receiver<()>) {
         let (over, is_over) = oneshot::channel();
         let until_ms = now_ms + SILENCE_MS;
-        (Self { until_ms, over }, is_over)
+        let meeting = Self {
+            until_ms,
+            asks_peers,
+            over,
+        };
+        (meeting, is_over)
     }
 
     /// Whether all have said what there is to say, or have had their time.
-    pub(super) fn is_over(&self, peers: &Peers, now_ms: u64) -> bool {
-        peers.all_answer() || now_ms >= self.until_ms
+    pub(super) fn is_over(&self, peers: &Peers, awaits_address: bool, now_ms: u64) -> bool {
+        let have_peers_said = !self.asks_peers || peers.all_answer();
+        have_peers_said && !awaits_address || now_ms >= self.until_ms
+    }
+
+    /// Whether the slots are where the peers have them.
+    pub(super) fn asks_peers(&self) -> bool {
+        self.asks_peers
     }
 
     /// Lets the clients in.
     pub(super) fn end(self, peers: &Peers) {
-        if !peers.all_answer() {
+        if self.asks_peers && !peers.all_answer() {
             tracing::warn!("clients are served before every peer has said what it has under way");
         }
         // Whoever waits for it may have been stopped.

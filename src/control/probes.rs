@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 use std::hash::{BuildHasher, RandomState};
+use std::net::SocketAddr;
 use std::time::Duration;
 
 use tokio::sync::{mpsc, watch};
@@ -9,7 +10,7 @@ use tokio::task::{AbortHandle, JoinSet};
 use tokio::time::{Instant, sleep_until};
 
 use crate::backend::Prober;
-use crate::config::{BackendAddress, HealthConfig};
+use crate::config::HealthConfig;
 use crate::handover::Place;
 use crate::health::{self, Failure};
 use crate::log::LogLimit;
@@ -23,7 +24,7 @@ pub struct ProbeResult {
     /// The backend.
     pub place: Place,
     /// Where it was asked.
-    pub address: BackendAddress,
+    pub address: SocketAddr,
     /// Whether it answered as a state server does.
     pub outcome: Result<(), Failure>,
 }
@@ -33,7 +34,7 @@ pub struct ProbeResult {
 pub struct Probes {
     times: Times,
     tasks: JoinSet<()>,
-    running: HashMap<(Place, BackendAddress), Running>,
+    running: HashMap<(Place, SocketAddr), Running>,
     results: mpsc::Sender<ProbeResult>,
     /// Lines about probes that this machine had nothing left for.
     shortages: LogLimit,
@@ -71,7 +72,7 @@ impl Probes {
     pub fn follow(
         &mut self,
         config: &HealthConfig,
-        backends: impl IntoIterator<Item = (Place, BackendAddress)>,
+        backends: impl IntoIterator<Item = (Place, SocketAddr)>,
     ) {
         let times = Times::of(config);
         let mut before = std::mem::take(&mut self.running);
@@ -96,10 +97,10 @@ impl Probes {
         while self.tasks.try_join_next().is_some() {}
     }
 
-    fn begin(&mut self, (place, address): &(Place, BackendAddress), is_suspect: bool) -> Running {
+    fn begin(&mut self, (place, address): &(Place, SocketAddr), is_suspect: bool) -> Running {
         let (is_suspect, suspected) = watch::channel(is_suspect);
         let results = self.results.clone();
-        let ask = ask_for_ever(*place, address.clone(), self.times, suspected, results);
+        let ask = ask_for_ever(*place, *address, self.times, suspected, results);
         Running {
             task: self.tasks.spawn(ask),
             is_suspect,
@@ -120,8 +121,8 @@ impl Probes {
 
     /// From now on the backend at `place` is suspect or not, which says how often it is asked.
     pub fn suspect(&self, place: Place, is_suspect: bool) {
-        let mut running = self.running.iter();
-        if let Some((_, running)) = running.find(|((running, _), _)| *running == place) {
+        let running = self.running.iter();
+        for (_, running) in running.filter(|((running, _), _)| *running == place) {
             running.is_suspect.send_replace(is_suspect);
         }
     }
@@ -138,17 +139,17 @@ impl Times {
 
 async fn ask_for_ever(
     place: Place,
-    address: BackendAddress,
+    address: SocketAddr,
     times: Times,
     mut suspected: watch::Receiver<bool>,
     results: mpsc::Sender<ProbeResult>,
 ) {
-    let mut prober = Prober::new(address.clone(), times.timeout);
+    let mut prober = Prober::new(address, times.timeout);
     loop {
         let outcome = prober.probe().await.map_err(|error| error.failure());
         let result = ProbeResult {
             place,
-            address: address.clone(),
+            address,
             outcome,
         };
         if results.send(result).await.is_err() {
@@ -196,7 +197,7 @@ mod tests {
     };
 
     /// A backend that answers every probe with these bytes.
-    fn answering(answer: &'static [u8]) -> BackendAddress {
+    fn answering(answer: &'static [u8]) -> SocketAddr {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let address = listener.local_addr().unwrap();
         thread::spawn(move || {
@@ -208,7 +209,7 @@ mod tests {
                 let _ = stream.read(&mut [0; 1024]);
             }
         });
-        address.into()
+        address
     }
 
     fn place(id: u8) -> Place {
@@ -227,7 +228,7 @@ mod tests {
                 answering(b"404 Not Found\r\nX-AspNet-Version: 4.0\r\nContent-Length: 0\r\n\r\n");
             let bad = answering(b"SSH-2.0\r\n\r\n");
             let (mut probes, mut results) = Probes::new(&CONFIG);
-            probes.follow(&CONFIG, [(place(1), good.clone()), (place(2), bad.clone())]);
+            probes.follow(&CONFIG, [(place(1), good), (place(2), bad)]);
             let mut seen = [0; 2];
             while seen.iter().any(|seen| *seen < 2) {
                 let result = results.recv().await.unwrap();
@@ -252,18 +253,14 @@ mod tests {
                 answering(answer),
             );
             let (mut probes, mut results) = Probes::new(&CONFIG);
-            let first = [
-                (place(1), stays.clone()),
-                (place(2), leaves),
-                (place(3), moves),
-            ];
+            let first = [(place(1), stays), (place(2), leaves), (place(3), moves)];
             probes.follow(&CONFIG, first);
             let mut asked = [false; 3];
             while asked.contains(&false) {
                 let result = results.recv().await.unwrap();
                 asked[usize::from(result.place.id() - 1)] = true;
             }
-            let second = [(place(1), stays.clone()), (place(3), moved.clone())];
+            let second = [(place(1), stays), (place(3), moved)];
             probes.follow(&CONFIG, second);
             // Results under way from before may still arrive.
             while !results.is_empty() {
@@ -322,7 +319,7 @@ mod tests {
                 timeout: Duration::from_millis(1),
                 ..CONFIG
             };
-            let nobody = || BackendAddress::parse("127.0.0.1:1").unwrap();
+            let nobody = || SocketAddr::from(([127, 0, 0, 1], 1));
             let (mut probes, mut results) = Probes::new(&every(10));
             probes.follow(&every(10), [1, 2].map(|id| (place(id), nobody())));
             probes.suspect(place(2), true);
@@ -349,7 +346,7 @@ mod tests {
                 ..CONFIG
             };
             let (mut probes, mut results) = Probes::new(&slow);
-            probes.follow(&slow, [(place(1), address.clone())]);
+            probes.follow(&slow, [(place(1), address)]);
             assert!(results.recv().await.is_some());
             probes.follow(&CONFIG, [(place(1), address)]);
             for _ in 0..3 {

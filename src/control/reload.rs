@@ -13,6 +13,8 @@ use crate::metrics::Reloads;
 impl Control {
     /// Has the files read; `answer` is told how that ended.
     pub(super) fn order_reload(&mut self, answer: oneshot::Sender<ReloadOutcome>) {
+        self.engine.follow_names();
+        self.names.hurry();
         let Some(files) = &mut self.files else {
             let outcome = self.reload_outcome(ReloadResult::Unchanged, Vec::new());
             self.tell_end(&outcome);

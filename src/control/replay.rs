@@ -1,6 +1,7 @@
 //! Tells backends that have come back what they missed.
 
 use std::collections::{HashMap, HashSet};
+use std::net::SocketAddr;
 use std::time::Duration;
 
 use tokio::sync::mpsc;
@@ -8,7 +9,6 @@ use tokio::task::JoinSet;
 
 use super::owed::Owed;
 use crate::backend::{RemoveError, Remover};
-use crate::config::BackendAddress;
 use crate::handover::Place;
 
 /// Results that wait for control at most; a task with one more waits itself.
@@ -60,7 +60,7 @@ impl Replays {
     pub(super) fn begin(
         &mut self,
         place: Place,
-        address: &BackendAddress,
+        address: SocketAddr,
         timeout: Duration,
         owed: &Owed,
         now_ms: u64,
@@ -70,7 +70,7 @@ impl Replays {
         }
         self.next_ms.insert(place, u64::MAX);
         let targets = owed.of(place).map(<[u8]>::to_vec).collect();
-        let remover = Remover::new(address.clone(), timeout);
+        let remover = Remover::new(address, timeout);
         self.tasks
             .spawn(replay(place, remover, targets, self.results.clone()));
         while self.tasks.try_join_next().is_some() {}

@@ -20,6 +20,7 @@ use super::files::{FileReader, FilesRead};
 use super::finding::{Finding, Findings};
 use super::handle::{Command, PeerNews, Published};
 use super::history::{Event, EventKind, EventLevel, Recorder};
+use super::names::{LookedUp, Names};
 use super::owed::Owed;
 use super::peer::{self, PeerReportError};
 use super::peers::{FirstMeeting, Peers, Said, is_old};
@@ -66,6 +67,7 @@ pub struct Control {
     pub(super) owed: Owed,
     pub(super) replays: Replays,
     pub(super) probes: Probes,
+    pub(super) names: Names,
     pub(super) snapshot: SharedSnapshot,
     pub(super) feedback: Arc<Feedback>,
     pub(super) published: watch::Sender<Arc<Published>>,
@@ -104,6 +106,7 @@ pub struct Inbox {
     pub(super) commands: mpsc::Receiver<Command>,
     pub(super) reports: mpsc::Receiver<Report>,
     pub(super) probed: mpsc::Receiver<ProbeResult>,
+    pub(super) looked_up: mpsc::Receiver<LookedUp>,
     pub(super) replayed: mpsc::Receiver<Replayed>,
     /// Ends at once when there are no files to read again.
     pub(super) files: mpsc::Receiver<FilesRead>,
@@ -172,6 +175,7 @@ impl Control {
                 _ = stopped.wait_for(|stop| *stop) => return,
                 _ = ticks.tick() => self.tick(),
                 Some(result) = inbox.probed.recv() => self.probed(&result),
+                Some(looked_up) = inbox.looked_up.recv() => self.looked_up(looked_up),
                 Some(report) = inbox.reports.recv() => self.reported(report),
                 Some(command) = inbox.commands.recv() => self.obey(command),
                 Some(replayed) = inbox.replayed.recv() => self.replayed(replayed),
@@ -191,8 +195,7 @@ impl Control {
         }
         let may_serve = self.has_met(now_ms);
         self.advance();
-        self.accounting
-            .follow(&self.feedback.account, &self.engine, now_ms);
+        self.count_sessions(now_ms);
         self.mend();
         self.replay(now_ms);
         self.sample(now_ms);
@@ -221,18 +224,40 @@ impl Control {
 
     /// Whether the first meeting is over and what it has shown in force.
     fn has_met(&mut self, now_ms: u64) -> bool {
-        let meeting = self.first_meeting.as_ref();
-        if !meeting.is_some_and(|meeting| meeting.is_over(&self.peers, now_ms)) {
+        let Some(meeting) = self.first_meeting.as_ref() else {
+            return false;
+        };
+        if !meeting.is_over(&self.peers, self.engine.awaits_address(), now_ms) {
             return false;
         }
         let mut next = self.engine.clone();
-        let mut notices = Vec::from_iter(next.join_peers(now_ms));
+        let mut notices = match meeting.asks_peers() {
+            true => next.join_peers(now_ms),
+            false => Vec::new(),
+        };
         notices.extend(next.tick(now_ms));
         let is_in_force = self.try_to_put_in_force(next);
         if is_in_force {
             self.tell(&notices);
         }
         is_in_force
+    }
+
+    fn count_sessions(&mut self, now_ms: u64) {
+        self.accounting
+            .follow(&self.feedback.account, &self.engine, now_ms);
+        let members = self.engine.members().iter();
+        let counted: Vec<_> = members
+            .map(|member| {
+                (
+                    member.place,
+                    self.accounting.load(member.place, member.spec.capacity),
+                )
+            })
+            .collect();
+        for (place, load) in counted {
+            self.engine.set_sessions(place, load.sessions);
+        }
     }
 
     fn sample(&mut self, now_ms: u64) {
@@ -257,7 +282,10 @@ impl Control {
         let notices = self.step(&mut next, now_ms);
         // They are copied when one changes.
         let is_new = !notices.is_empty() || !ptr::eq(next.slots(), self.engine.slots());
-        if is_new && self.try_to_put_in_force(next) {
+        if !is_new {
+            // What has been said of it may be over, and is news when it comes again.
+            self.engine = next;
+        } else if self.try_to_put_in_force(next) {
             self.tell(&notices);
         }
     }
@@ -314,7 +342,10 @@ impl Control {
     fn noticed(&self) -> Vec<Finding> {
         let unwritten = self.unwritten.iter();
         let unwritten = unwritten.map(|known| Finding::state_file_not_written(&known.error));
-        unwritten.collect()
+        let faults = self.engine.server_faults(self.clock.now_ms()).into_iter();
+        let addresses = faults
+            .map(|(place, fault)| Finding::backend_address(self.engine.name_of(place), &fault));
+        unwritten.chain(addresses).collect()
     }
 
     fn next_published(&mut self) -> Published {
@@ -332,19 +363,32 @@ impl Control {
         })
     }
 
-    /// Probes the backends that are in use.
+    /// Looks up the names of the backends, and probes those that are in use.
     fn follow_backends(&mut self) {
-        let members = self.engine.members().iter();
-        let used = members.filter(|member| !member.is_off());
-        let targets = used.map(|member| (member.place, member.spec.address.clone()));
+        self.names.follow(self.engine.names());
+        let targets = self.engine.probe_targets();
         self.probes.follow(&self.engine.config().health, targets);
+    }
+
+    fn looked_up(&mut self, looked_up: LookedUp) {
+        let LookedUp {
+            place,
+            in_map,
+            found,
+        } = looked_up;
+        let now_ms = self.clock.now_ms();
+        self.engine.looked_up(place, &in_map, found, now_ms);
+        self.advance();
+        // Another address may have to be probed now.
+        self.follow_backends();
     }
 
     fn probed(&mut self, result: &ProbeResult) {
         let mut members = self.engine.members().iter();
-        let current = members
-            .find(|member| member.place == result.place && member.spec.address == result.address);
-        if let Some(member) = current {
+        let Some(member) = members.find(|member| member.place == result.place) else {
+            return;
+        };
+        if member.address() == Some(result.address) {
             member.metrics.count_probe(result.outcome);
             let now_ms = self.clock.now_ms();
             if result.outcome == Err(Failure::Shortage) {
@@ -352,6 +396,14 @@ impl Control {
             }
             let change = self.engine.probed(result.place, result.outcome, now_ms);
             self.health_changed(result.place, change);
+        } else {
+            let ProbeResult {
+                place,
+                address,
+                outcome,
+            } = *result;
+            self.engine.probed_other(place, address, outcome);
+            self.advance();
         }
     }
 
@@ -378,9 +430,13 @@ impl Control {
             member.metrics.count_health_change(to);
         }
         let backend = member.map_or("", |member| &member.spec.name);
+        let address = member.and_then(|member| member.address());
+        let address = address.map(tracing::field::display);
         match to {
-            Verdict::Down => tracing::warn!(backend, "backend is {to}: {reason}"),
-            Verdict::Up | Verdict::Suspect => tracing::info!(backend, "backend is {to}: {reason}"),
+            Verdict::Down => tracing::warn!(backend, address, "backend is {to}: {reason}"),
+            Verdict::Up | Verdict::Suspect => {
+                tracing::info!(backend, address, "backend is {to}: {reason}");
+            }
         }
         self.history.note(Event {
             at_ms: self.clock.now_ms(),
@@ -398,6 +454,7 @@ impl Control {
         if from == Verdict::Down || to == Verdict::Down {
             self.advance();
             self.show_data_path();
+            self.follow_backends();
         }
         self.publish();
     }
@@ -473,8 +530,10 @@ impl Control {
     fn replay(&mut self, now_ms: u64) {
         let timeout = self.engine.config().timeouts.answer;
         for member in self.engine.members() {
-            if member.owed > 0 && member.is_up() {
-                let address = &member.spec.address;
+            if member.owed > 0
+                && member.is_up()
+                && let Some(address) = member.address()
+            {
                 self.replays
                     .begin(member.place, address, timeout, &self.owed, now_ms);
             }

@@ -15,6 +15,7 @@ use super::files::{FileReader, Files, FilesRead};
 use super::finding::Findings;
 use super::handle::{ControlHandle, Published, handle};
 use super::history::Recorder;
+use super::names::Names;
 use super::owed::{Owed, OwedError};
 use super::peers::{FirstMeeting, Peers, Said};
 use super::probes::Probes;
@@ -89,7 +90,8 @@ pub struct Prepared {
     /// For everybody else.
     pub ends: ControlEnds,
     /// Ends, one way or the other, when clients may be served: a proxy without a state file first
-    /// hears its peers, or waits 3 s for them. They must be asked meanwhile, and answered.
+    /// hears its peers, and every proxy looks up its backends' names, or waits 3 s for that. Peers
+    /// must be asked meanwhile, and answered.
     pub may_serve: oneshot::Receiver<()>,
 }
 
@@ -128,15 +130,13 @@ fn assemble(
 ) -> Result<Prepared, ControlError> {
     let (engine, last_reload) = (begun.engine, begun.last_reload);
     let about = About::new(clock);
-    let in_force = engine.shared_slots();
     let (reloads, history) = first_history(last_reload.as_ref(), clock);
     let accounting = Accounting::new(clock.now_ms());
     let peers = Peers::new(&engine.config().peers, clock.now_ms());
-    let (meeting, may_serve) = FirstMeeting::new(clock.now_ms());
-    let has_to_ask = !begun.is_remembered && !engine.config().peers.is_empty();
+    let (first_meeting, may_serve) = first_meeting(&engine, begun.is_remembered, clock);
     let first = about.publish(Known {
         engine: &engine,
-        in_force: &in_force,
+        in_force: &engine.shared_slots(),
         reasons: &Reasons::new(),
         accounting: &accounting,
         last_reload: last_reload.clone(),
@@ -153,20 +153,21 @@ fn assemble(
         clock,
         pulse: channels.pulse,
         about,
+        in_force: engine.shared_slots(),
         engine,
-        in_force,
         state: begun.state,
         _state_lock: begun.state_lock,
         owed: begun.owed,
         replays: channels.replays,
         probes: channels.probes,
+        names: channels.names,
         snapshot: Arc::clone(&ends.snapshot),
         feedback: Arc::clone(&ends.feedback),
         published: channels.published,
         files,
         level,
         peers,
-        first_meeting: has_to_ask.then_some(meeting),
+        first_meeting,
         reasons: Reasons::new(),
         bursts: Bursts::default(),
         accounting,
@@ -186,11 +187,24 @@ fn assemble(
     })
 }
 
+/// What there is to learn before clients are served, if anything.
+fn first_meeting(
+    engine: &Engine,
+    is_remembered: bool,
+    clock: Clock,
+) -> (Option<FirstMeeting>, oneshot::Receiver<()>) {
+    let asks_peers = !is_remembered && !engine.config().peers.is_empty();
+    let (meeting, may_serve) = FirstMeeting::new(asks_peers, clock.now_ms());
+    let has_to_ask = asks_peers || engine.awaits_address();
+    (has_to_ask.then_some(meeting), may_serve)
+}
+
 /// How control and everybody else hear of each other.
 struct Channels {
     ends: ControlEnds,
     inbox: Inbox,
     probes: Probes,
+    names: Names,
     replays: Replays,
     published: watch::Sender<Arc<Published>>,
     pulse: Pulse,
@@ -210,6 +224,7 @@ fn open_channels(engine: &Engine, first: Published, files: mpsc::Receiver<FilesR
     let (handle, end) = handle(first);
     let (feedback, reports) = Feedback::channel();
     let (probes, probed) = Probes::new(&engine.config().health);
+    let (names, looked_up) = Names::new();
     let (replays, replayed) = Replays::new();
     Channels {
         ends: ControlEnds {
@@ -222,10 +237,12 @@ fn open_channels(engine: &Engine, first: Published, files: mpsc::Receiver<FilesR
             commands: end.commands,
             reports,
             probed,
+            looked_up,
             replayed,
             files,
         },
         probes,
+        names,
         replays,
         published: end.published,
         pulse: end.pulse,

@@ -5,13 +5,15 @@
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write};
+use std::net::SocketAddr;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
-use super::memory::{GivenUp, Memory, Override};
+use super::engine::InUse;
+use super::memory::{GivenUp, Memory, Override, ServerMemory};
 use super::slot_groups::{GroupError, SlotGroup, group, ungroup};
 use crate::account::Capacity;
 use crate::config::{
@@ -132,6 +134,8 @@ struct Document {
     retired: Vec<BackendDocument>,
     given_up: Vec<GivenUpDocument>,
     longest_timeout_minutes: u32,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    servers: Vec<ServerDocument>,
     slots: Vec<SlotGroup>,
 }
 
@@ -168,6 +172,17 @@ struct OverrideDocument {
     #[serde(with = "StateName")]
     state: BackendState,
     since_ms: u64,
+}
+
+/// Where a backend is asked.
+#[derive(Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct ServerDocument {
+    backend: String,
+    address: SocketAddr,
+    since_ms: u64,
+    is_change: bool,
+    is_ordered: bool,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -280,6 +295,7 @@ impl Document {
             retired: memory.retired.iter().map(BackendDocument::new).collect(),
             given_up: memory.given_up.iter().map(GivenUpDocument::new).collect(),
             longest_timeout_minutes: memory.longest_timeout_minutes,
+            servers: memory.servers.iter().map(ServerDocument::new).collect(),
             slots: group(&memory.slots),
         }
     }
@@ -295,6 +311,7 @@ impl Document {
         let overrides = self.overrides.into_iter();
         let overrides = overrides.map(|known| known.into_override(&map));
         let overrides = overrides.collect::<Result<Vec<_>, _>>()?;
+        let servers = self.servers.into_iter().map(ServerDocument::into_memory);
         let slots = ungroup(&self.slots)?;
         check_places(&map, &retired, &slots)?;
         Ok(Memory {
@@ -303,6 +320,7 @@ impl Document {
             retired,
             given_up,
             longest_timeout_minutes: self.longest_timeout_minutes,
+            servers: servers.collect(),
             slots: slots.into(),
         })
     }
@@ -378,6 +396,30 @@ impl OverrideDocument {
             state,
             since_ms,
         })
+    }
+}
+
+impl ServerDocument {
+    fn new(known: &ServerMemory) -> Self {
+        Self {
+            backend: known.backend.clone(),
+            address: known.in_use.address,
+            since_ms: known.in_use.since_ms,
+            is_change: known.in_use.is_change,
+            is_ordered: known.is_ordered,
+        }
+    }
+
+    fn into_memory(self) -> ServerMemory {
+        ServerMemory {
+            backend: self.backend,
+            in_use: InUse {
+                address: self.address,
+                since_ms: self.since_ms,
+                is_change: self.is_change,
+            },
+            is_ordered: self.is_ordered,
+        }
     }
 }
 

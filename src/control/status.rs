@@ -163,8 +163,11 @@ pub struct BackendStatus {
     pub name: String,
     /// Its id in the partition map.
     pub id: u8,
-    /// Its address.
+    /// Its address in the partition map.
     pub address: String,
+    /// Where it is asked: that address, one that its host name leads to, or, while a changed one has
+    /// not answered, the one before; `null` while there is none.
+    pub address_in_use: Option<String>,
     /// What is in force: `active`, `drain`, `off`; `removed` once it is not in the partition map.
     pub state: ServiceState,
     /// Set if an operator's order and not the partition map has given it that state.

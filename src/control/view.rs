@@ -108,6 +108,7 @@ impl About {
             up: up.map(|member| member.place).collect(),
             owed: owing.map(|member| member.place).collect(),
             longest_timeout_minutes: engine.longest_timeout_minutes(),
+            servers: engine.servers(),
             slots: Arc::clone(in_force),
             clock: self.clock,
         };
@@ -149,7 +150,8 @@ fn figures(engine: &Engine, status: &Status, accounting: &Accounting, reloads: R
             BackendState::Drain => MapState::Draining,
             BackendState::Off => MapState::Off,
         },
-        verdict: member.health.verdict(),
+        verdict: member.verdict(),
+        address: shown.address_in_use.clone(),
         slots_owned: shown.slots_owned,
         slots_first: shown.slots_first,
         owed_removals: member.owed,
@@ -229,11 +231,12 @@ fn backend(
     reason: Option<&String>,
     load: BackendLoad,
 ) -> BackendStatus {
-    let verdict = Verdict::from(member.health.verdict());
+    let verdict = Verdict::from(member.verdict());
     BackendStatus {
         name: member.spec.name.clone(),
         id: member.place.id(),
         address: member.spec.address.to_string(),
+        address_in_use: member.address().map(|address| address.to_string()),
         state: if member.in_map {
             member.spec.state.into()
         } else {
@@ -257,6 +260,7 @@ fn backend(
 /// Why a backend is not up, or may not be. `told` is why its verdict changed last.
 fn reason_of(member: &Member, counts: Counts, told: Option<&String>) -> Option<String> {
     let words = match (member.health.verdict(), told) {
+        _ if member.address().is_none() => "its host name leads to no address that can be used",
         (health::Verdict::Up, _) if member.health.has_answered() => return None,
         (health::Verdict::Up, _) => "it has not been asked yet",
         (_, Some(told)) => told,

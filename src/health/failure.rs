@@ -32,11 +32,13 @@ pub enum Failure {
     OtherStatus,
     /// The answer belongs to another request.
     Unfit,
+    /// A staterouter proxy answered.
+    Staterouter,
 }
 
 impl Failure {
     /// All of them, in order.
-    pub const ALL: [Self; 13] = [
+    pub const ALL: [Self; 14] = [
         Self::Shortage,
         Self::Unresolved,
         Self::Refused,
@@ -50,6 +52,7 @@ impl Failure {
         Self::NoVersion,
         Self::OtherStatus,
         Self::Unfit,
+        Self::Staterouter,
     ];
 
     /// Whether it says that something other than a healthy state server answers there, however many
@@ -58,7 +61,12 @@ impl Failure {
     pub const fn is_wrong_answer(self) -> bool {
         matches!(
             self,
-            Self::Garbage | Self::WebServer | Self::HttpProxy | Self::NoVersion | Self::Unfit
+            Self::Garbage
+                | Self::WebServer
+                | Self::HttpProxy
+                | Self::NoVersion
+                | Self::Unfit
+                | Self::Staterouter
         )
     }
 
@@ -94,6 +102,7 @@ impl fmt::Display for Failure {
             }
             Self::OtherStatus => "an answer with a status that says nothing about a session",
             Self::Unfit => "the answer to another request",
+            Self::Staterouter => "the answer of a staterouter proxy, not of a state server",
         })
     }
 }

@@ -209,7 +209,9 @@ impl Health {
         self.answered = answered;
         self.has_answered |= is_refuted;
         let count = before.saturating_add(1);
-        let state = if count >= self.thresholds.fall {
+        // Its connections lead in circles: nobody waits for more of them.
+        let is_certain = failure == Failure::Staterouter;
+        let state = if is_certain || count >= self.thresholds.fall {
             State::Down { good_probes: 0 }
         } else {
             State::Suspect { failures: count }

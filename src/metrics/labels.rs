@@ -339,6 +339,7 @@ pub(super) const fn probe_name(result: Result<(), Failure>) -> &'static str {
         Err(Failure::NoVersion) => "no_version",
         Err(Failure::OtherStatus) => "other_status",
         Err(Failure::Unfit) => "unfit",
+        Err(Failure::Staterouter) => "staterouter",
     }
 }
 

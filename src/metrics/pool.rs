@@ -43,6 +43,8 @@ pub struct PoolBackend {
     pub name: String,
     /// Its place.
     pub place: Place,
+    /// Where it is asked; `None` while there is no address.
+    pub address: Option<String>,
     /// What the map says of it.
     pub state: MapState,
     /// What its health says.

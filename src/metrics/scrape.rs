@@ -223,6 +223,9 @@ fn expose_standing(out: &mut Exposition, backend: &PoolBackend) {
     let name = backend.name.as_str();
     let is_up = backend.verdict != Verdict::Down;
     out.count(&table::BACKEND_UP, [name], is_up.into());
+    if let Some(address) = &backend.address {
+        out.count(&table::BACKEND_ADDRESS, [name, address.as_str()], 1);
+    }
     let current = BackendState::of(backend.state, backend.verdict);
     for state in BackendState::ALL {
         let is_current = state == current;
@@ -305,6 +308,7 @@ mod tests {
     fn gauge(load: Option<PoolLoad>, family: &Family) -> Option<f64> {
         let backend = PoolBackend {
             name: "a".to_owned(),
+            address: Some("10.0.0.1:42424".to_owned()),
             place: Place::new(1).unwrap(),
             state: MapState::Active,
             verdict: Verdict::Up,

@@ -99,6 +99,8 @@ families! {
 
     BACKEND_UP: Gauge "staterouter_backend_up" ["backend"]
         "1 unless the backend's health says down.";
+    BACKEND_ADDRESS: Gauge "staterouter_backend_address_info" ["backend", "address"]
+        "1 for the IP address and port where the backend is asked; no series while there is none.";
     BACKEND_STATE: Gauge "staterouter_backend_state" ["backend", "state"]
         "1 for the state the backend is in, 0 for the others: off if the map says so, else down or suspect if its health does, else draining or up.";
     BACKEND_HEALTH_CHANGES: Counter "staterouter_backend_health_changes_total" ["backend", "to"]

@@ -13,6 +13,7 @@ use super::sighting::sample_of;
 use super::tagged::TaggedRequest;
 use super::trail::Subject;
 use crate::account::Sample;
+use crate::backend::{PROBE_TARGET, PROXY_ANSWER};
 use crate::handover::{Refusal, Search, Stage, Step};
 use crate::metrics::Outcome;
 use crate::net::{self, Buffer, Conn, Deadline, Moment};
@@ -112,6 +113,10 @@ impl Client {
         let started = Moment::now();
         let operation = head.operation();
         let target = head.target.of(received.filled());
+        if operation == Operation::Touch && target == PROBE_TARGET {
+            self.deadline.arm(stall);
+            return self.answer_probe(&head, received).await;
+        }
         let located = self.service.locate(&view, target).map_err(|error| {
             let error = ProxyError::from(error);
             self.service.count_failure(operation, &error);
@@ -153,6 +158,18 @@ impl Client {
                 Err(failed.error)
             }
         }
+    }
+
+    /// Another proxy, or this one, takes this address for that of a state server.
+    async fn answer_probe(
+        &mut self,
+        head: &RequestHead,
+        received: &mut Buffer,
+    ) -> Result<(), ProxyError> {
+        received.consume(head.head_bytes);
+        let mut sent = 0;
+        let writing = self.conn.write_all(PROXY_ANSWER, &mut sent, &self.deadline);
+        writing.await.map_err(ProxyError::Client)
     }
 
     /// Bytes that are no request are about to be answered 400.

@@ -65,7 +65,8 @@ pub(super) struct Located {
 }
 
 impl View {
-    /// Pools of backends that were there before keep their connections.
+    /// Pools of backends that were there before keep their connections, unless they are asked at
+    /// another address now: what is idle or under way at the one before is used no more.
     fn new(snapshot: Arc<Snapshot>, previous: Option<&Self>, worker: usize) -> Self {
         let limits = PoolLimits {
             max_idle: snapshot.max_idle_backend_connections,
@@ -73,7 +74,7 @@ impl View {
         };
         let pool = |backend: &Backend| {
             let kept = previous.and_then(|previous| previous.pool_of(backend));
-            let pool = kept.unwrap_or_else(|| Rc::new(Pool::new(backend.address.clone(), limits)));
+            let pool = kept.unwrap_or_else(|| Rc::new(Pool::new(backend.address, limits)));
             pool.set_limits(limits);
             if !backend.up {
                 // A stopped server must not find requests in its buffers when it goes on.

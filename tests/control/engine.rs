@@ -592,5 +592,8 @@ fn health_survives_a_new_map_and_starts_anew_at_a_new_address() {
     let mut moved = map(3, "a b/50 c");
     moved.backends[2].address = BackendAddress::parse("10.0.9.9:1").unwrap();
     pool.engine.accept(moved, pool.now_ms).unwrap();
+    let moved = "10.0.9.9:1".parse().unwrap();
+    pool.engine.probed_other(place("c"), moved, Ok(()));
+    pool.engine.tick(pool.now_ms);
     assert!(pool.engine.members()[2].is_up());
 }

@@ -88,6 +88,7 @@ impl Farm {
                 .collect(),
             overrides: Vec::new(),
             longest_timeout_minutes: engine.longest_timeout_minutes(),
+            servers: None,
             heard_ms: self.now_ms,
         })
     }

@@ -3,5 +3,6 @@
 mod account;
 mod engine;
 mod engine_peers;
+mod engine_servers;
 mod plan_report;
 mod status;

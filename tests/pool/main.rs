@@ -4,6 +4,7 @@
 mod support;
 
 mod accounting_end_to_end;
+mod addresses;
 mod failover;
 mod failover_end_to_end;
 mod handover_end_to_end;

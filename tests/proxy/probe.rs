@@ -5,10 +5,10 @@
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use crate::support::Program;
 use crate::support::backend::{ABSENT, Backend, BackendConnection};
-use staterouter::backend::{ProbeError, Prober};
-use staterouter::config::BackendAddress;
+use crate::support::client::Client;
+use crate::support::{Program, ProxyFiles};
+use staterouter::backend::{PROXY_ANSWER, ProbeError, Prober};
 use staterouter::health::Failure;
 
 /// What a probe is on the wire, as a web server would spell it.
@@ -30,7 +30,7 @@ fn run(prober: &mut Prober) -> Result<(), ProbeError> {
 }
 
 fn prober(address: SocketAddr, timeout: Duration) -> Prober {
-    Prober::new(BackendAddress::from(address), timeout)
+    Prober::new(address, timeout)
 }
 
 /// Probes `backend`, which does with the connection what `script` says and holds it open until the
@@ -216,15 +216,6 @@ fn every_probe_has_a_connection_of_its_own() {
 }
 
 #[test]
-fn host_names_are_resolved() {
-    let backend = Backend::start();
-    let name = format!("localhost:{}", backend.address.port());
-    let mut prober = Prober::new(BackendAddress::parse(&name).unwrap(), PATIENT);
-    let answer = |connection| answered(connection, ABSENT);
-    probe_with(&mut prober, &backend, answer).unwrap();
-}
-
-#[test]
 fn a_state_server_is_good_until_it_is_gone() {
     let server = Program::state_server();
     let mut prober = prober(server.address, PATIENT);
@@ -233,4 +224,25 @@ fn a_state_server_is_good_until_it_is_gone() {
     }
     server.kill();
     assert_fails(run(&mut prober), Failure::Refused);
+}
+
+/// Whoever takes a proxy for a state server learns that it is none, and nothing goes round in
+/// circles: the proxy answers a probe by itself.
+#[test]
+fn a_proxy_says_what_it_is_and_passes_no_probe_on() {
+    let backend = Backend::start();
+    let proxy = ProxyFiles::new(&[backend.address], "").serve();
+    // Its own probe has come, and may be answered.
+    let own = backend.accept_any();
+    let mut prober = prober(proxy.address, PATIENT);
+    for _ in 0..3 {
+        assert_fails(run(&mut prober), Failure::Staterouter);
+    }
+    let mut client = Client::connect(proxy.address);
+    for _ in 0..2 {
+        client.send(PROBE);
+        assert_eq!(client.answer_to(true), PROXY_ANSWER);
+    }
+    drop(own);
+    backend.assert_nobody_connected();
 }

@@ -10,7 +10,6 @@ use crate::support::answers::{BAD_REQUEST, DONE};
 use crate::support::backend::{ABSENT, Backend, BackendConnection};
 use crate::support::client::{Client, acquire, delete, get, put, status, target};
 use staterouter::backend::{AskError, RemoveError, Remover};
-use staterouter::config::BackendAddress;
 use staterouter::wire::Unfit;
 
 const ID: &str = "q3m1zt0xk4vdw2hn5sbyr0ac";
@@ -35,7 +34,7 @@ fn remove(address: SocketAddr, times: usize) -> Vec<Result<(), RemoveError>> {
         .enable_all()
         .build()
         .unwrap();
-    let mut remover = Remover::new(BackendAddress::from(address), PATIENT);
+    let mut remover = Remover::new(address, PATIENT);
     runtime.block_on(async {
         let mut results = Vec::new();
         for _ in 0..times {

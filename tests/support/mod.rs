@@ -19,6 +19,7 @@ pub mod answers;
 pub mod backend;
 pub mod browser;
 pub mod client;
+pub mod hosts;
 pub mod metrics;
 pub mod operations;
 pub mod scene;
@@ -35,6 +36,7 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
+use hosts::Hosts;
 use tempfile::TempDir;
 
 /// No sign of it after this long is a failure of the test.
@@ -59,7 +61,11 @@ impl Program {
     }
 
     fn start_with(args: &[&str], files: Option<TempDir>) -> Self {
-        let mut child = spawn(args);
+        Self::start_as(Command::new(PROGRAM), args, files)
+    }
+
+    fn start_as(command: Command, args: &[&str], files: Option<TempDir>) -> Self {
+        let mut child = spawn(command, args);
         let stderr = BufReader::new(child.stderr.take().unwrap());
         let log = Arc::new(Log::default());
         let follow = Arc::clone(&log);
@@ -270,6 +276,12 @@ impl ProxyFiles {
         Program::start(&["serve", "--config", &self.config()])
     }
 
+    /// The same with host names of its own.
+    pub fn start_knowing(&self, hosts: &Hosts) -> Program {
+        let args = ["serve", "--config", &self.config()];
+        Program::start_as(hosts.command(PROGRAM), &args, None)
+    }
+
     /// Starts the proxy.
     pub fn serve(self) -> Program {
         let config = self.config();
@@ -297,8 +309,9 @@ pub fn start(command: &mut Command) -> Child {
     command.spawn().unwrap()
 }
 
-fn spawn(args: &[&str]) -> Child {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_staterouter"));
+const PROGRAM: &str = env!("CARGO_BIN_EXE_staterouter");
+
+fn spawn(mut command: Command, args: &[&str]) -> Child {
     start(
         command
             .args(args)
@@ -309,7 +322,9 @@ fn spawn(args: &[&str]) -> Child {
 
 /// Runs `staterouter ARGS` to its end: exit code, stdout, stderr.
 pub fn run(args: &[&str]) -> (Option<i32>, String, String) {
-    let output = spawn(args).wait_with_output().unwrap();
+    let output = spawn(Command::new(PROGRAM), args)
+        .wait_with_output()
+        .unwrap();
     let text = |bytes| String::from_utf8(bytes).unwrap();
     (
         output.status.code(),

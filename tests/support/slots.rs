@@ -36,6 +36,7 @@ pub fn put_all(files: &ProxyFiles, stage: Stage, first: u8, second: u8) {
         retired: Vec::new(),
         given_up: Vec::new(),
         longest_timeout_minutes: 0,
+        servers: Vec::new(),
         slots: vec![slot; SLOT_COUNT].into(),
     };
     state_file::write(&directory.join("staterouter.state"), &memory).unwrap();

@@ -7,7 +7,6 @@ use super::{Engine, Member, places_known};
 use crate::config::{BackendAddress, BackendSpec, BackendState, PartitionMap};
 use crate::control::memory::Override;
 use crate::handover::Place;
-use crate::health::Health;
 use crate::route::{Placement, PlacementError, SLOT_COUNT, Slot};
 
 /// A map was put in force.
@@ -217,7 +216,9 @@ impl Engine {
                     return Err(Refused::IdTaken { id, name, holder });
                 }
                 // A handover between both would move every item to itself.
-                if !is_same && member.spec.address == backend.address && self.is_needed(member) {
+                let is_same_server =
+                    member.spec.address == backend.address || member.identity() == backend.address;
+                if !is_same && is_same_server && self.is_needed(member) {
                     let (address, holder) = (backend.address.clone(), member.spec.name.clone());
                     return Err(Refused::AddressTaken {
                         address,
@@ -230,7 +231,7 @@ impl Engine {
         Ok(())
     }
 
-    fn is_needed(&self, member: &Member) -> bool {
+    pub(super) fn is_needed(&self, member: &Member) -> bool {
         let mut places = self.slots.iter().flat_map(places_known);
         places.any(|place| place == member.place)
     }
@@ -263,7 +264,7 @@ impl Engine {
             };
             let mut member = before.swap_remove(known);
             if member.spec.address != spec.address {
-                member.health = Health::new(self.config.health.thresholds(), now_ms);
+                member.server.follow(&spec.address);
             }
             if member.is_off() {
                 member.health.ask_anew(member.metrics.answered());

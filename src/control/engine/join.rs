@@ -10,7 +10,8 @@ use crate::route::Slot;
 impl Engine {
     /// Takes over where the peers that are heard have the slots, before anybody is served; what
     /// there is to say of it. From there they go on as the map and the peers want it.
-    pub fn join_peers(&mut self, now_ms: u64) -> Option<Notice> {
+    pub fn join_peers(&mut self, now_ms: u64) -> Vec<Notice> {
+        let mut notices = self.join_servers(now_ms);
         let standings = self.standings();
         let is_known = |place| !standings.get(place).gone;
         let peers = self.peers_with_a_past();
@@ -30,7 +31,8 @@ impl Engine {
                 taken_over += 1;
             }
         }
-        (taken_over > 0).then(|| Notice::joined(taken_over))
+        notices.extend((taken_over > 0).then(|| Notice::joined(taken_over)));
+        notices
     }
 
     /// Those that knew where some slot was before this proxy began.

@@ -87,6 +87,12 @@ impl Engine {
                 ..member
             }));
         }
+        for server in &memory.servers {
+            let mut members = engine.members.iter_mut();
+            if let Some(member) = members.find(|member| member.spec.name == server.backend) {
+                member.server.resume(server, now_ms);
+            }
+        }
         let slots = memory.slots.len();
         if slots != SLOT_COUNT {
             return Err(ResumeError::SlotCount { slots });

@@ -248,6 +248,7 @@ fn a_peer_that_is_the_proxy_itself_is_no_peer_until_it_is_another() {
         owed: Vec::new(),
         overrides: Vec::new(),
         longest_timeout_minutes: 0,
+        servers: None,
         heard_ms: START_MS,
     };
     let versions = |engine: &Engine| -> Vec<_> {

@@ -58,6 +58,7 @@ fn leave_behind(directory: &Path, map: PartitionMap) {
         retired: Vec::new(),
         given_up: Vec::new(),
         longest_timeout_minutes: 0,
+        servers: Vec::new(),
         slots: vec![SlotState::steady(place(1), 0); SLOT_COUNT].into(),
     };
     state_file::write(&directory.join("state"), &memory).unwrap();
@@ -101,6 +102,7 @@ fn answer_of_peer(id: u8, asked_ms: u64) -> PeerNews {
         up: vec![place(1), place(2)],
         owed: Vec::new(),
         longest_timeout_minutes: 0,
+        servers: Vec::new(),
         slots: vec![SlotState::steady(place(id), 0); SLOT_COUNT].into(),
         clock: Clock::start(),
     };
@@ -138,9 +140,8 @@ fn no_slot_goes_on_before_the_first_meeting_is_over() {
         let probe = |control: &Control, id: u8, outcome| ProbeResult {
             place: place(id),
             address: control.engine.members()[usize::from(id) - 1]
-                .spec
-                .address
-                .clone(),
+                .address()
+                .unwrap(),
             outcome,
         };
         // The first one can stand in for the second.

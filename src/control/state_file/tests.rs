@@ -75,6 +75,15 @@ fn memory() -> Memory {
             since_ms: 9,
         }],
         longest_timeout_minutes: 45,
+        servers: vec![ServerMemory {
+            backend: "b".to_owned(),
+            in_use: InUse {
+                address: SocketAddr::from(([192, 0, 2, 1], 42424)),
+                since_ms: 7,
+                is_change: true,
+            },
+            is_ordered: true,
+        }],
         slots: Slot::all().map(state).collect(),
     }
 }

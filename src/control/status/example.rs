@@ -29,6 +29,7 @@ pub(crate) fn backend(name: &str, id: u8) -> BackendStatus {
         name: name.to_owned(),
         id,
         address: format!("10.0.0.{id}:42424"),
+        address_in_use: Some(format!("10.0.0.{id}:42424")),
         state: ServiceState::Active,
         overridden: None,
         weight: 100,

@@ -187,6 +187,7 @@ impl Brain for Whole {
             owed: view.owed,
             overrides: Vec::new(),
             longest_timeout_minutes: 0,
+            servers: None,
             heard_ms: view.heard_ms,
         });
         self.engine.set_peer(index, view);
