@@ -79,6 +79,7 @@ const MAY_NAME: &[(&str, &[&[&str]])] = &[
     ("siphasher", &[&["route", "store", "disk"]]),
     ("socket2", &[&["net"]]),
     ("thiserror", ANYWHERE),
+    ("tikv-jemallocator", &[&["main"]]),
     ("tokio", &[&["net"], SERVING, SERVICES, ASSEMBLY, COMMANDS]),
     ("tracing", ABOVE_PURE),
     ("tracing-appender", &[&["log"]]),

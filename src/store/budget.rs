@@ -6,9 +6,10 @@ use std::sync::atomic::{AtomicU64, Ordering};
 ///
 /// Derived from the 64-bit layout, with the worst case of each part: the slot (88 bytes, and an
 /// eighth more for spare capacity: 99), the index entry (5 bytes at a load down to 7/16: 12), the
-/// body's reference counters (16), and for each of the two heap blocks, key and body, an
-/// allocator header (8) and half of the usual rounding to 16 (8). A body kept in its own vector
-/// has one small block more, lost in the size of such a body.
+/// body's reference counters (16), and for each of the two heap blocks, key and body, the rounding
+/// up of a short one (16). A long body is rounded up by a tenth of its length on average, which is
+/// not counted. A body kept in its own vector has one small block more, lost in the size of such a
+/// body.
 pub(super) const ITEM_OVERHEAD_BYTES: u64 = 160;
 
 /// Counts what the items cost and refuses what would exceed the limit.

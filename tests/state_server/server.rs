@@ -22,8 +22,8 @@ use staterouter::wire::HeadLimits;
 
 use crate::support::answers::{BAD_REQUEST, DONE, item};
 use crate::support::backend::ABSENT;
-use crate::support::client::{Client, acquire, body, get, put, status, target};
-use crate::support::system::{peak_resident_bytes, wait_until, wait_until_read};
+use crate::support::client::{Client, acquire, body, delete, get, put, status, target};
+use crate::support::system::{peak_resident_bytes, resident_bytes, wait_until, wait_until_read};
 use crate::support::{Program, run};
 
 const ID: &str = "q3m1zt0xk4vdw2hn5sbyr0ac";
@@ -366,4 +366,33 @@ fn its_status_page_says_what_it_holds() {
         assert_eq!(support::admin::get(admin, path).0, code, "{path}");
     }
     assert_eq!(support::admin::post(admin, "/status", "").0, 405);
+}
+
+/// The C library's allocator would keep nearly all of it.
+#[test]
+fn memory_of_sessions_that_ended_is_given_back() {
+    const SESSIONS: usize = 12_000;
+    const PER_TURN: usize = 100;
+    let server = server(&[]);
+    let id = |number: usize| format!("{number:024}");
+    let mut clients: Vec<_> = (0..4).map(|_| Client::connect(server.address)).collect();
+    let count = clients.len();
+    let mut all = |request: &dyn Fn(usize) -> Vec<u8>| {
+        for first in (0..SESSIONS).step_by(PER_TURN) {
+            let client = &mut clients[first / PER_TURN % count];
+            let numbers = first..first + PER_TURN;
+            client.send(&numbers.flat_map(request).collect::<Vec<_>>());
+            for _ in 0..PER_TURN {
+                assert_eq!(client.answer_to(false), DONE);
+            }
+        }
+    };
+    let idle = resident_bytes(server.id());
+    all(&|number| put(&id(number), 0, &[b'x'; 4000]));
+    let full = resident_bytes(server.id()) - idle;
+    assert!(full > 4000 * SESSIONS as u64);
+    all(&|number| delete(&id(number), 0));
+    wait_until("most of the memory is given back", || {
+        resident_bytes(server.id()).saturating_sub(idle) < full / 3
+    });
 }
