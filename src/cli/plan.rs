@@ -168,11 +168,10 @@ pub(super) fn details(what: &str, plan: &PlanReport) -> Vec<String> {
     if let Some(times) = plan.handover {
         lines.push(String::new());
         lines.push(format!(
-            "the handover takes {}: {} settle, {} move 1, {} move 2",
+            "the handover takes {}: sessions stay for {}, then move when they are used, for {}",
             duration_ms(times.total_ms),
             duration_ms(times.settle_ms),
-            duration_ms(times.move1_ms),
-            duration_ms(times.move2_ms)
+            duration_ms(times.move1_ms + times.move2_ms)
         ));
     }
     let warnings = plan.warnings.iter();

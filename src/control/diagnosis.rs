@@ -30,10 +30,13 @@ pub(super) fn diagnose(status: &Status, history: &History) -> Vec<Finding> {
     if !status.backends.iter().any(BackendStatus::serves) {
         found.push(Finding::no_backend());
     }
-    let used = status.backends.iter();
-    found.extend(used.filter_map(backend));
+    for backend in &status.backends {
+        found.extend(health(backend));
+        found.extend(refusal(status, backend));
+    }
     found.extend(slots(status));
-    found.extend(failures(status.now_ms, history));
+    let recent_ms = status.now_ms.saturating_sub(RECENT_MS);
+    found.extend(failures(recent_ms, history));
     found.extend(answers(status, history));
     found.extend(shortage(status.now_ms, history));
     found.extend(reload(status));
@@ -43,19 +46,23 @@ pub(super) fn diagnose(status: &Status, history: &History) -> Vec<Finding> {
 }
 
 /// How one backend is, the worst only: of one that is down nobody asks how full it is.
-fn backend(backend: &BackendStatus) -> Option<Finding> {
+fn health(backend: &BackendStatus) -> Option<Finding> {
     if backend.state == ServiceState::Off {
         return None;
     }
-    let reason = backend.reason.as_deref();
-    match backend.verdict {
-        Verdict::Down => {
-            return Some(Finding::backend_down(&backend.name, reason).since(backend.since_ms));
-        }
-        Verdict::Suspect => {
-            return Some(Finding::backend_suspect(&backend.name, reason).since(backend.since_ms));
-        }
-        Verdict::Up => {}
+    let (name, reason) = (&backend.name, backend.reason.as_deref());
+    let is_down = backend.verdict == Verdict::Down;
+    let is_awaited = backend.slots_waiting > 0 && reason.is_some();
+    if backend.is_idle() && (is_down || is_awaited) {
+        // One that has let go of all its sessions may be stopped.
+        let is_wanted = backend.state == ServiceState::Active;
+        return is_wanted.then(|| Finding::backend_awaited(name, backend.slots_owned, reason));
+    }
+    if is_down {
+        return Some(Finding::backend_down(name, reason).since(backend.since_ms));
+    }
+    if backend.verdict == Verdict::Suspect {
+        return Some(Finding::backend_suspect(name, reason).since(backend.since_ms));
     }
     let load = &backend.load;
     let used = load.used_percent;
@@ -67,6 +74,28 @@ fn backend(backend: &BackendStatus) -> Option<Finding> {
         }
         _ => None,
     }
+}
+
+/// Whether requests are refused because of this backend, who would stand in, and when.
+fn refusal(status: &Status, backend: &BackendStatus) -> Option<Finding> {
+    if backend.slots_refused == 0 {
+        return None;
+    }
+    let name = backend.name.as_str();
+    let works = status.under_way.iter();
+    let works = works.filter(|work| work.stage == Stage::Suspect && work.second == name);
+    let works: Vec<_> = works
+        .filter(|work| {
+            let mut backends = status.backends.iter();
+            backends.any(|other| other.name == work.first && other.serves())
+        })
+        .collect();
+    let stand_ins: Vec<_> = works.iter().map(|work| work.first.as_str()).collect();
+    let finding = Finding::requests_refused(name, backend.slots_refused, &stand_ins);
+    // A peer that is silent holds it up, for however long.
+    let is_agreed = status.peers.iter().all(|peer| peer.failure.is_none());
+    let until_ms = works.iter().map(|work| work.stage_ends_ms).max();
+    Some(finding.until(until_ms.filter(|_| is_agreed)))
 }
 
 /// What goes on in the slots: one finding for each backend that failed or has returned, one for
@@ -102,11 +131,10 @@ fn failure(stage: Stage, backend: &str, works: &[&UnderWay]) -> Option<Finding> 
     let slots = works.iter().map(|work| work.slots).sum();
     let stand_ins: Vec<_> = works.iter().map(|work| work.first.as_str()).collect();
     let finding = match stage {
-        Stage::Suspect => Finding::requests_refused(backend, slots, &stand_ins),
         Stage::Away => Finding::failed_over(backend, slots, &stand_ins),
         Stage::Back => Finding::returning(backend, slots),
         Stage::Wait => Finding::returned(backend, slots),
-        Stage::Steady | Stage::Settle | Stage::Move1 | Stage::Move2 => return None,
+        _ => return None,
     };
     // One that is away stays so until it answers.
     let ends_ms = match stage {
@@ -126,8 +154,8 @@ fn moving(status: &Status) -> Option<Finding> {
     Some(finding.until(ends_ms))
 }
 
-fn failures(now_ms: u64, history: &History) -> Option<Finding> {
-    let (failed, requests) = history.failed_since(now_ms.saturating_sub(RECENT_MS));
+fn failures(since_ms: u64, history: &History) -> Option<Finding> {
+    let (failed, requests) = history.failed_since(since_ms);
     (failed > 0).then(|| Finding::requests_failed(failed, requests))
 }
 

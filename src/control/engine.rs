@@ -148,6 +148,18 @@ impl Engine {
         member.map_or("?", |member| &member.spec.name)
     }
 
+    /// The backends that the map gives slots to and that get none before what they hold has died, and
+    /// when that is.
+    pub fn held_back(&self) -> impl Iterator<Item = (&str, u64)> {
+        let lifetime_ms = self.times().lifetime_ms;
+        let held_back = self.members.iter().filter(|member| member.is_held_back);
+        held_back.filter_map(move |member| {
+            let mut given_up = self.given_up.iter();
+            let server = given_up.find(|server| server.address == member.spec.address)?;
+            Some((member.spec.name.as_str(), server.since_ms + lifetime_ms))
+        })
+    }
+
     /// How long the stages of a slot last.
     pub fn times(&self) -> Times {
         Times::from_config(&self.config.handover, self)

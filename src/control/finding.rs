@@ -96,6 +96,8 @@ codes! {
     Returning "returning" Warning;
     /// A backend, or something before it, gives answers that no state server gives.
     AnswersUnfit "answers_unfit" Warning;
+    /// A backend that is to get sessions has not answered yet.
+    BackendAwaited "backend_awaited" Warning;
     /// A backend failed lately.
     BackendSuspect "backend_suspect" Warning;
     /// The address of a backend is not as it should be: it has several, a changed one waits, or no
@@ -118,6 +120,10 @@ codes! {
     /// Another proxy has other overrides.
     OverridesDiffer "overrides_differ" Warning;
 
+    /// A backend that was given up gets no sessions before those that it held have died.
+    BackendHeldBack "backend_held_back" Info;
+    /// Sessions were out of reach while a backend was away.
+    SessionsLost "sessions_lost" Info;
     /// A handover is under way.
     Moving "moving" Info;
     /// A backend has returned and serves again, beside the one that stood in.
@@ -191,18 +197,21 @@ impl Finding {
         )
     }
 
-    /// Requests for the slots of `backend` are refused until one of `stand_ins` serves them.
+    /// Requests for the slots of `backend` are refused until one of `stand_ins` serves them; there
+    /// may be none.
     pub fn requests_refused(backend: &str, slots: usize, stand_ins: &[&str]) -> Self {
         let sessions = sessions(slots);
-        let stand_ins = names(stand_ins);
+        let until = match stand_ins {
+            [] => format!("until {backend} answers: no other backend can stand in"),
+            _ => format!("until {backend} answers or {} stands in", names(stand_ins)),
+        };
         Self::new(
             Code::RequestsRefused,
             format!("requests for {sessions} are refused: {backend} is down"),
+            format!("Their users see error pages {until}."),
             format!(
-                "Their users see error pages until {backend} answers or {stand_ins} stands in."
-            ),
-            format!(
-                "Start the state server {backend}: if it still has its sessions, nobody loses one."
+                "Start the state server {backend}: if it still has its sessions, nobody loses one. \
+                 Proxies stand in together: every one of them has to answer."
             ),
         )
         .about(backend)
@@ -314,6 +323,21 @@ impl Finding {
             format!(
                 "The log says what they were. Look at the address of {backend} and at what stands \
                  between it and this proxy: a load balancer, a web server, a device that repeats data."
+            ),
+        )
+        .about(backend)
+    }
+
+    /// A backend that is to get sessions has not answered yet.
+    pub fn backend_awaited(backend: &str, slots: usize, reason: Option<&str>) -> Self {
+        let sessions = sessions(slots);
+        let reason = reason.unwrap_or("it has not been asked yet");
+        Self::new(
+            Code::BackendAwaited,
+            format!("{backend} is waited for: {sessions} move to it once it answers ({reason})"),
+            "Nothing: these sessions are served where they are.",
+            format!(
+                "Start the state server {backend}, or correct its address in the partition map."
             ),
         )
         .about(backend)
@@ -450,6 +474,28 @@ impl Finding {
             "Give each override to every proxy: staterouter backend takes --admin once for each.",
         )
         .about(address)
+    }
+
+    /// A backend that was given up holds outdated sessions.
+    pub fn backend_held_back(backend: &str) -> Self {
+        Self::new(
+            Code::BackendHeldBack,
+            format!("{backend} was given up and gets no sessions yet: what it holds is outdated"),
+            "Nothing: the other backends serve its share.",
+            "Wait. It gets its share by itself.",
+        )
+        .about(backend)
+    }
+
+    /// Requests found no session because a backend was away.
+    pub fn sessions_lost(backend: &str, requests: u64) -> Self {
+        Self::new(
+            Code::SessionsLost,
+            format!("sessions were out of reach while {backend} was away: {requests} requests"),
+            "Their users have started anew: what they had in their sessions is lost to them.",
+            "Nothing is left to do. This notice goes a day after the last of them.",
+        )
+        .about(backend)
     }
 
     /// Sessions move to where the partition map wants them.

@@ -55,7 +55,8 @@ pub struct Sample {
     pub span_ms: u64,
     /// Requests of clients that ended, whichever backend they were for, if any.
     pub requests: u64,
-    /// Those of them that got no whole answer, or a 400.
+    /// Those of them that users saw fail: without a whole answer, unless the client left, or refused
+    /// with 400.
     pub failed: u64,
     /// Connections that this machine had no port, file or buffer left for.
     pub shortages: u64,
@@ -74,7 +75,8 @@ pub struct BackendSample {
     pub id: u8,
     /// Requests of clients that it answered or failed to.
     pub requests: u64,
-    /// Those of them that got no whole answer, or a 400.
+    /// Those of them that users saw fail: without a whole answer, unless the client left, or refused
+    /// with 400.
     pub failed: u64,
     /// Writes and acquires that it refused with a 400.
     pub refused: u64,
@@ -322,7 +324,7 @@ impl Counted {
     fn of(metrics: &BackendMetrics) -> Self {
         Self {
             requests: metrics.sum(|shard| shard.requests.total()),
-            failed: metrics.sum(|shard| shard.requests.failed()),
+            failed: metrics.failed(),
             refused: metrics.refused(),
             unfit: metrics.sum(|shard| shard.unfit.get()),
             shortages: metrics.shortages(),
@@ -441,6 +443,31 @@ mod tests {
         assert_eq!((of_slow.id, of_slow.requests), (7, 1));
         assert!(of_slow.p50_us.unwrap() > 1_000_000);
         assert_eq!((of_fast.id, of_fast.requests), (9, 99));
+    }
+
+    #[test]
+    fn refused_requests_failed_and_those_whose_client_left_did_not() {
+        let metrics = Arc::<BackendMetrics>::default();
+        let shard = metrics.shard(0);
+        for (operation, outcome) in [
+            (Operation::Put, Outcome::BadRequest),
+            (Operation::Acquire, Outcome::BadRequest),
+            // What is no request of the protocol deserves it.
+            (Operation::Unknown, Outcome::BadRequest),
+            (Operation::Put, Outcome::Failed),
+            (Operation::Put, Outcome::Failed),
+            (Operation::Put, Outcome::Ok),
+        ] {
+            shard.requests.count(operation, outcome);
+        }
+        shard.left_by_client.increment();
+        let mut recorder = Recorder::new(START_MS);
+        sample(&mut recorder, START_MS + 5_000, &[(7, &metrics)]);
+        let history = recorder.history();
+        assert_eq!(last(&recorder).failed, 3);
+        assert_eq!(last(&recorder).backends[0].refused, 2);
+        assert_eq!(history.failed_since(START_MS), (3, 6));
+        assert_eq!(history.refused_and_unfit_since(7, START_MS), (2, 0));
     }
 
     #[test]

@@ -5,8 +5,9 @@
 //! * [`run`]: the control thread; `reload`, `steer`, `replay` and `peers` are parts of it.
 //! * [`handle`], [`status`], [`peer`]: what others may ask, and what they are told; `view` and
 //!   `under_way` write it down.
-//! * [`finding`]: what is wrong, in words; `diagnosis` reads it from what is published.
-//! * [`history`]: what has happened in the last minutes.
+//! * [`finding`]: what is wrong, in words; `diagnosis` reads it from what is published, `noticed`
+//!   has the rest.
+//! * [`history`]: what has happened in the last minutes; `lost`: which sessions users have lost.
 //! * [`memory`], [`slot_groups`], [`state_file`], [`owed`]: what is remembered over a restart;
 //!   [`state_lock`]: by one proxy.
 //! * [`watch`], [`live`]: files that change, and which of their keys take effect at once; `files`
@@ -32,8 +33,10 @@ pub mod handle;
 pub mod history;
 pub mod live;
 pub mod load;
+mod lost;
 pub mod memory;
 mod names;
+mod noticed;
 pub mod owed;
 pub mod peer;
 mod peers;

@@ -55,7 +55,7 @@ struct Debt {
 #[derive(Debug, thiserror::Error)]
 pub enum OwedError {
     /// The operating system does not give the journal.
-    #[error("cannot read the journal of removals {}: {problem}", path.display())]
+    #[error("cannot read the journal of pending deletes {}: {problem}", path.display())]
     Read {
         /// The file.
         path: PathBuf,
@@ -64,8 +64,8 @@ pub enum OwedError {
     },
     /// The journal is not what this program writes.
     #[error(
-        "line {line} of the journal of removals {} is damaged; without the file, sessions that were \
-         removed while their backend was down come back with it",
+        "line {line} of the journal of pending deletes {} is damaged; without the file, sessions that \
+         ended while their backend was down come back with it",
         path.display()
     )]
     Damaged {
@@ -75,7 +75,7 @@ pub enum OwedError {
         line: usize,
     },
     /// The operating system does not take a line.
-    #[error("cannot write the journal of removals {}: {problem}", path.display())]
+    #[error("cannot write the journal of pending deletes {}: {problem}", path.display())]
     Write {
         /// The file.
         path: PathBuf,
@@ -83,7 +83,7 @@ pub enum OwedError {
         problem: io::Error,
     },
     /// The clients have removed too much.
-    #[error("{MAX_OWED} removals are owed already")]
+    #[error("{MAX_OWED} deletes are pending already")]
     Full,
 }
 

@@ -17,10 +17,10 @@ use super::burst::Bursts;
 use super::clock::Clock;
 use super::engine::{Engine, Notice};
 use super::files::{FileReader, FilesRead};
-use super::finding::{Finding, Findings};
 use super::handle::{Command, PeerNews, Published};
 use super::history::{Event, EventKind, EventLevel, Recorder};
 use super::names::{LookedUp, Names};
+use super::noticed::{Noticed, Unwritten};
 use super::owed::Owed;
 use super::peer::{self, PeerReportError};
 use super::peers::{FirstMeeting, Peers, Said, is_old};
@@ -83,21 +83,11 @@ pub struct Control {
     pub(super) last_reload: Option<LastReload>,
     pub(super) reloads: Reloads,
     pub(super) history: Recorder,
-    pub(super) findings: Findings,
+    pub(super) noticed: Noticed,
     /// What the workers count.
     pub(super) metrics: Arc<Metrics>,
-    /// Why the state file cannot be written, while that is so.
-    pub(super) unwritten: Option<Unwritten>,
     /// Lines about removals that are refused: as many as clients ask for.
     pub(super) refused_removals: LogLimit,
-}
-
-/// The state file cannot be written.
-#[derive(Debug)]
-pub(super) struct Unwritten {
-    error: String,
-    /// When the log says so again.
-    repeat_ms: u64,
 }
 
 /// What comes in.
@@ -265,6 +255,9 @@ impl Control {
         let backends = members.map(|member| (member.place, &member.metrics));
         let unplaced = || self.metrics.unplaced();
         self.history.sample(now_ms, unplaced, backends);
+        let members = self.engine.members().iter();
+        let lost = members.map(|member| (member.place, member.metrics.absent_while_away()));
+        self.noticed.lost.follow(lost, now_ms);
     }
 
     /// Nothing is decided by what peers said too long ago, however long control was held up.
@@ -301,17 +294,21 @@ impl Control {
 
     fn try_to_put_in_force(&mut self, next: Engine) -> bool {
         let Err(error) = self.put_in_force(next) else {
-            self.unwritten = None;
+            self.noticed.unwritten = None;
             return true;
         };
         let now_ms = self.clock.now_ms();
-        let mut repeat_ms = self.unwritten.as_ref().map_or(0, |known| known.repeat_ms);
+        let mut repeat_ms = self
+            .noticed
+            .unwritten
+            .as_ref()
+            .map_or(0, |known| known.repeat_ms);
         if now_ms >= repeat_ms {
             repeat_ms = now_ms + REPEAT_MS;
             tracing::error!("cannot write the state file; handovers are paused: {error}");
         }
         let error = error.to_string();
-        self.unwritten = Some(Unwritten { error, repeat_ms });
+        self.noticed.unwritten = Some(Unwritten { error, repeat_ms });
         false
     }
 
@@ -337,17 +334,6 @@ impl Control {
         self.published.send_replace(published);
     }
 
-    /// What is wrong and shows in no field of the status. Whoever keeps such a fact has a method
-    /// that makes a finding of it, and a line here.
-    fn noticed(&self) -> Vec<Finding> {
-        let unwritten = self.unwritten.iter();
-        let unwritten = unwritten.map(|known| Finding::state_file_not_written(&known.error));
-        let faults = self.engine.server_faults(self.clock.now_ms()).into_iter();
-        let addresses = faults
-            .map(|(place, fault)| Finding::backend_address(self.engine.name_of(place), &fault));
-        unwritten.chain(addresses).collect()
-    }
-
     fn next_published(&mut self) -> Published {
         self.about.publish(Known {
             engine: &self.engine,
@@ -359,7 +345,7 @@ impl Control {
             peers: self.peers.status(&Said::from(&self.engine)),
             history: self.history.history(),
             noticed: self.noticed(),
-            findings: &mut self.findings,
+            since: &mut self.noticed.since,
         })
     }
 
@@ -515,7 +501,10 @@ impl Control {
                 Ok(()) => true,
                 Err(error) => {
                     if let Some(suppressed) = self.refused_removals.allow(self.clock.now_ms()) {
-                        tracing::error!(suppressed, "a removal is refused: {error}");
+                        tracing::error!(
+                            suppressed,
+                            "a request that ends a session is refused, the pending delete cannot be noted: {error}"
+                        );
                     }
                     false
                 }
@@ -564,11 +553,14 @@ impl Control {
         let backend = members.iter().find(|member| member.place == place);
         let backend = backend.map_or("", |member| &member.spec.name);
         match result {
-            Ok(()) => tracing::info!(backend, "backend was told of the removals that it missed"),
+            Ok(()) => tracing::info!(
+                backend,
+                "backend has got the pending deletes, which it had missed"
+            ),
             Err(error) => tracing::warn!(
                 backend,
                 left = self.owed.count(place),
-                "backend takes no removals that it missed: {error}"
+                "backend does not take the pending deletes, and is not served from before: {error}"
             ),
         }
     }

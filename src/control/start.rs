@@ -12,10 +12,10 @@ use super::burst::Bursts;
 use super::clock::Clock;
 use super::engine::{Engine, ResumeError};
 use super::files::{FileReader, Files, FilesRead};
-use super::finding::Findings;
 use super::handle::{ControlHandle, Published, handle};
 use super::history::Recorder;
 use super::names::Names;
+use super::noticed::Noticed;
 use super::owed::{Owed, OwedError};
 use super::peers::{FirstMeeting, Peers, Said};
 use super::probes::Probes;
@@ -134,6 +134,7 @@ fn assemble(
     let accounting = Accounting::new(clock.now_ms());
     let peers = Peers::new(&engine.config().peers, clock.now_ms());
     let (first_meeting, may_serve) = first_meeting(&engine, begun.is_remembered, clock);
+    let mut noticed = Noticed::default();
     let first = about.publish(Known {
         engine: &engine,
         in_force: &engine.shared_slots(),
@@ -144,7 +145,7 @@ fn assemble(
         peers: peers.status(&Said::from(&engine)),
         history: history.history(),
         noticed: Vec::new(),
-        findings: &mut Findings::default(),
+        since: &mut noticed.since,
     });
     let (files, files_read) = read_on_a_thread(files)?;
     let channels = open_channels(&engine, first, files_read);
@@ -175,8 +176,7 @@ fn assemble(
         reloads,
         history,
         metrics: Arc::clone(&ends.metrics),
-        findings: Findings::default(),
-        unwritten: None,
+        noticed,
         refused_removals: LogLimit::default(),
     };
     Ok(Prepared {

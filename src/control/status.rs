@@ -18,6 +18,10 @@ pub struct Status {
     pub version: String,
     /// Drawn anew at every start.
     pub instance: String,
+    /// Name of the machine that it runs on.
+    pub host: String,
+    /// Where it listens for web servers.
+    pub listen: String,
     /// When the program was started.
     pub started_ms: u64,
     /// When this was written down.
@@ -185,10 +189,15 @@ pub struct BackendStatus {
     pub slots_owned: usize,
     /// Slots whose items are all there, or that it serves before the other place.
     pub slots_first: usize,
+    /// Slots that the map gives it and that are to move to it, but stay where they are until it
+    /// answers and holds nothing outdated.
+    pub slots_waiting: usize,
+    /// Slots whose requests are refused because it is down and no other backend stands in.
+    pub slots_refused: usize,
     /// Slots with it at either place, by stage.
     pub slots_in: StageCounts,
     /// Removals that it has missed and still has to be told of.
-    pub owed_removals: usize,
+    pub pending_deletes: usize,
     /// Sessions moved to it since the start.
     pub moved_here: u64,
     /// Requests answered "no such session" since the start because it was out of reach and another
@@ -207,6 +216,11 @@ impl Status {
 }
 
 impl BackendStatus {
+    /// Whether no slot has it at one of its places: users do not notice how it is.
+    pub fn is_idle(&self) -> bool {
+        self.slots_in == StageCounts::default()
+    }
+
     /// Whether requests are sent to it. One that is off is never probed: its verdict is the last one
     /// that it had.
     pub fn serves(&self) -> bool {
@@ -319,6 +333,10 @@ pub struct UnderWay {
     /// The stage.
     #[serde(with = "StageName")]
     pub stage: Stage,
+    /// The stage in words for people.
+    pub label: String,
+    /// What that means for the sessions of these slots.
+    pub means: String,
     /// Name of the first place: where sessions move to, or who stands in.
     pub first: String,
     /// Name of the second place: where sessions move from, or who failed.

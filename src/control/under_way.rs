@@ -42,6 +42,8 @@ pub(super) fn under_way<'m>(
         let (first_ms, last_ms) = group.since_ms;
         UnderWay {
             stage,
+            label: stage.label().to_owned(),
+            means: means(stage, name(first), name(second)),
             first: name(first).to_owned(),
             second: name(second).to_owned(),
             slots: group.slots,
@@ -51,6 +53,32 @@ pub(super) fn under_way<'m>(
         }
     };
     groups.into_iter().map(line).collect()
+}
+
+/// What a stage means for the sessions of its slots.
+pub(super) fn means(stage: Stage, first: &str, second: &str) -> String {
+    match stage {
+        Stage::Steady => format!("{first} serves its sessions"),
+        Stage::Settle => {
+            format!("{second} serves its sessions until every proxy knows that they move")
+        }
+        Stage::Move1 => {
+            format!("sessions move to {first} when they are used, new ones begin at {second}")
+        }
+        Stage::Move2 => {
+            format!("sessions move to {first} when they are used, new ones begin there")
+        }
+        Stage::Suspect => {
+            format!("{second} is down: requests are refused until it answers or {first} stands in")
+        }
+        Stage::Away => format!("{first} stands in for {second}, whose users start new sessions"),
+        Stage::Back => format!(
+            "{second} answers again: sessions that only it has are refused until every proxy knows"
+        ),
+        Stage::Wait => {
+            format!("{second} and {first}, which stood in, serve the sessions that they have")
+        }
+    }
 }
 
 /// How long a stage lasts if nothing holds it up.

@@ -31,6 +31,7 @@ pub(super) type Reasons = HashMap<Place, String>;
 #[derive(Debug)]
 pub(super) struct About {
     pub(super) instance: String,
+    host: String,
     started_ms: u64,
     clock: Clock,
     /// The name that this machine gives itself.
@@ -51,7 +52,7 @@ pub(super) struct Known<'a> {
     /// What is wrong beside what the others show.
     pub(super) noticed: Vec<Finding>,
     /// Since when what is wrong has been so.
-    pub(super) findings: &'a mut Findings,
+    pub(super) since: &'a mut Findings,
 }
 
 impl About {
@@ -60,6 +61,10 @@ impl About {
         Self {
             // A hasher has random keys, which makes this as good as a random number.
             instance: format!("{:016x}", RandomState::new().hash_one(started_ms)),
+            host: rustix::system::uname()
+                .nodename()
+                .to_string_lossy()
+                .into_owned(),
             started_ms,
             clock,
             own_host: own_host_name(),
@@ -78,13 +83,15 @@ impl About {
             peers,
             history,
             noticed,
-            findings,
+            since,
         } = pool;
         let members = engine.members().iter();
         let up = members.filter(|member| member.is_up() && !member.is_off());
         let mut status = Status {
             version: env!("CARGO_PKG_VERSION").to_owned(),
             instance: self.instance.clone(),
+            host: self.host.clone(),
+            listen: engine.config().listen.to_string(),
             started_ms: self.started_ms,
             now_ms: self.clock.now_ms(),
             findings: Vec::new(),
@@ -99,7 +106,7 @@ impl About {
         };
         let mut found = diagnose(&status, &history);
         found.extend(noticed);
-        status.findings = findings.found(found, status.now_ms);
+        status.findings = since.found(found, status.now_ms);
         let owing = engine.members().iter().filter(|member| member.owed > 0);
         let peer = PeerState {
             instance: self.instance.clone(),
@@ -154,7 +161,7 @@ fn figures(engine: &Engine, status: &Status, accounting: &Accounting, reloads: R
         address: shown.address_in_use.clone(),
         slots_owned: shown.slots_owned,
         slots_first: shown.slots_first,
-        owed_removals: member.owed,
+        pending_deletes: member.owed,
         capacity: member.spec.capacity,
         load: accounting.pool_load(member.place, member.spec.capacity),
         metrics: Arc::clone(&member.metrics),
@@ -180,6 +187,8 @@ fn figures(engine: &Engine, status: &Status, accounting: &Accounting, reloads: R
 struct Counts {
     owned: usize,
     first: usize,
+    waiting: usize,
+    refused: usize,
     stages: StageCounts,
 }
 
@@ -195,9 +204,19 @@ fn stages(slots: &[SlotState]) -> StageCounts {
 /// All backends.
 fn backends(engine: &Engine, reasons: &Reasons, accounting: &Accounting) -> Vec<BackendStatus> {
     let mut counts = [Counts::default(); 128];
+    let mut serves = [false; 128];
+    for member in engine.members() {
+        serves[usize::from(member.place.id())] = member.is_up() && !member.is_off();
+    }
     for (slot, state) in Slot::all().zip(engine.slots()) {
-        counts[usize::from(engine.target(slot).id())].owned += 1;
+        let target = engine.target(slot);
+        counts[usize::from(target.id())].owned += 1;
         counts[usize::from(state.first.id())].first += 1;
+        if let Some(down) = refused_for(state, &serves) {
+            counts[usize::from(down.id())].refused += 1;
+        } else if state.second.is_none() && state.first != target {
+            counts[usize::from(target.id())].waiting += 1;
+        }
         for place in [Some(state.first), state.second].into_iter().flatten() {
             *counts[usize::from(place.id())].stages.of(state.stage) += 1;
         }
@@ -210,6 +229,15 @@ fn backends(engine: &Engine, reasons: &Reasons, accounting: &Accounting) -> Vec<
         backend(member, overridden, counts, reason, load)
     };
     engine.members().iter().map(status).collect()
+}
+
+/// The place that is down and because of which requests for this slot are refused, if they are.
+fn refused_for(slot: &SlotState, serves: &[bool; 128]) -> Option<Place> {
+    if slot.stage == Stage::Suspect {
+        return slot.second;
+    }
+    let is_refused = !serves[usize::from(slot.first.id())];
+    is_refused.then_some(slot.first)
 }
 
 /// The override that is in force for a backend.
@@ -245,12 +273,14 @@ fn backend(
         overridden,
         weight: member.spec.weight,
         verdict,
-        reason: reason_of(member, counts, reason),
+        reason: reason_of(member, reason),
         since_ms: member.health.since_ms(),
         slots_owned: counts.owned,
         slots_first: counts.first,
+        slots_waiting: counts.waiting,
+        slots_refused: counts.refused,
         slots_in: counts.stages,
-        owed_removals: member.owed,
+        pending_deletes: member.owed,
         moved_here: member.metrics.moved_here(),
         absent_while_away: member.metrics.absent_while_away(),
         load,
@@ -258,7 +288,7 @@ fn backend(
 }
 
 /// Why a backend is not up, or may not be. `told` is why its verdict changed last.
-fn reason_of(member: &Member, counts: Counts, told: Option<&String>) -> Option<String> {
+fn reason_of(member: &Member, told: Option<&String>) -> Option<String> {
     let words = match (member.health.verdict(), told) {
         _ if member.address().is_none() => "its host name leads to no address that can be used",
         (health::Verdict::Up, _) if member.health.has_answered() => return None,
@@ -266,12 +296,7 @@ fn reason_of(member: &Member, counts: Counts, told: Option<&String>) -> Option<S
         (_, Some(told)) => told,
         (_, None) => "it was down when this proxy was stopped, and has not come up since",
     };
-    let is_awaited = !member.health.has_answered() && counts.owned > 0 && counts.first == 0;
-    Some(if is_awaited {
-        format!("{words}; it gets its share of the sessions once it answers")
-    } else {
-        words.to_owned()
-    })
+    Some(words.to_owned())
 }
 
 impl StageCounts {

@@ -192,7 +192,7 @@ impl Stage {
         Self::Wait,
     ];
 
-    /// Lower-case name, as used in logs and reports.
+    /// Its name in metrics, reports and the documents: what `docs/handover.md` defines.
     #[must_use]
     pub const fn name(self) -> &'static str {
         match self {
@@ -204,6 +204,20 @@ impl Stage {
             Self::Away => "away",
             Self::Back => "back",
             Self::Wait => "wait",
+        }
+    }
+
+    /// What an operator reads in its place, in the log, at the terminal and on the page.
+    #[must_use]
+    pub const fn label(self) -> &'static str {
+        match self {
+            Self::Steady => "at rest",
+            Self::Settle => "about to move",
+            Self::Move1 | Self::Move2 => "moving",
+            Self::Suspect => "refused",
+            Self::Away => "failed over",
+            Self::Back => "returned, settling",
+            Self::Wait => "returned",
         }
     }
 

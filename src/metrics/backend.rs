@@ -51,11 +51,13 @@ impl Outcomes {
         self.0[operation as usize][outcome as usize].get()
     }
 
-    /// How many ended without an answer or with a 400, whatever the operation: either makes the page
-    /// fail (protocol 6).
+    /// How many ended without an answer, or with a 400 although they are requests of the protocol:
+    /// either makes the page fail (protocol 6).
     pub fn failed(&self) -> u64 {
         let of = |operation| {
-            self.get(operation, Outcome::Failed) + self.get(operation, Outcome::BadRequest)
+            let is_known = operation != Operation::Unknown;
+            let refused = self.get(operation, Outcome::BadRequest);
+            self.get(operation, Outcome::Failed) + if is_known { refused } else { 0 }
         };
         Operation::ALL.into_iter().map(of).sum()
     }
@@ -75,6 +77,8 @@ pub struct BackendShard {
     pub requests: Outcomes,
     /// Exchanges that ended, but for those that are broken off.
     pub exchanges: Outcomes,
+    /// Requests without an answer because their client left or stalled.
+    pub left_by_client: Counter,
     /// Exchanges that began.
     pub begun: Counter,
     /// Exchanges that the client broke off before the backend had the whole request: they say nothing
@@ -114,6 +118,7 @@ impl Default for BackendShard {
         Self {
             requests: Outcomes::default(),
             exchanges: Outcomes::default(),
+            left_by_client: Counter::default(),
             begun: Counter::default(),
             broken_off: Counter::default(),
             unfit: Counter::default(),
@@ -224,6 +229,14 @@ impl BackendMetrics {
             Err(failure) => &self.probes_failed[failure as usize],
         };
         counter.load(Ordering::Relaxed)
+    }
+
+    /// Requests of clients whose users saw a failure: not those whose client left.
+    pub fn failed(&self) -> u64 {
+        self.sum(|shard| {
+            let left = shard.left_by_client.get();
+            shard.requests.failed().saturating_sub(left)
+        })
     }
 
     /// Number of requests and questions that it has answered.

@@ -60,6 +60,8 @@ pub enum FailureReason {
     Malformed,
     /// A target that names no session: 400.
     BadTarget,
+    /// A body over `limits.body`: 400.
+    TooLarge,
     /// The client left or its connection broke.
     ClientLeft,
     /// The client neither sent nor read in time.
@@ -92,9 +94,10 @@ pub enum FailureReason {
 
 impl FailureReason {
     /// All of them, in order.
-    pub const ALL: [Self; 22] = [
+    pub const ALL: [Self; 23] = [
         Self::Malformed,
         Self::BadTarget,
+        Self::TooLarge,
         Self::ClientLeft,
         Self::ClientStalled,
         Self::Unrepeatable,
@@ -124,12 +127,22 @@ impl FailureReason {
         found.unwrap_or(0)
     }
 
+    /// Whether the client is to blame: it left, stalled, or sent what is no request.
+    #[must_use]
+    pub const fn is_of_client(self) -> bool {
+        matches!(
+            self,
+            Self::Malformed | Self::BadTarget | Self::ClientLeft | Self::ClientStalled
+        )
+    }
+
     /// Its label.
     #[must_use]
     pub const fn name(self) -> &'static str {
         match self {
             Self::Malformed => "malformed",
             Self::BadTarget => "bad_target",
+            Self::TooLarge => "too_large",
             Self::ClientLeft => "client_left",
             Self::ClientStalled => "client_stalled",
             Self::Unrepeatable => "unrepeatable",

@@ -54,7 +54,7 @@ pub struct PoolBackend {
     /// Slots that it serves, or serves first.
     pub slots_first: usize,
     /// Removals that it has missed.
-    pub owed_removals: usize,
+    pub pending_deletes: usize,
     /// What it can hold.
     pub capacity: Capacity,
     /// What lives there; `None` while nothing is counted.

@@ -54,14 +54,13 @@ impl Metrics {
         Arc::clone(&self.admin)
     }
 
-    /// Requests of clients that no backend answered or failed: all of them, and those without an
-    /// answer.
+    /// Requests of clients that no backend answered or failed: all of them, and those whose users
+    /// saw a failure.
     pub fn unplaced(&self) -> (u64, u64) {
         let workers = self.workers.all();
-        let sum = |number: fn(&Outcomes) -> u64| -> u64 {
-            workers.iter().map(|worker| number(&worker.unplaced)).sum()
-        };
-        (sum(Outcomes::total), sum(Outcomes::failed))
+        let all = workers.iter().map(|worker| worker.unplaced.total());
+        let failed = workers.iter().map(|worker| worker.unplaced_failed.get());
+        (all.sum(), failed.sum())
     }
 
     /// Everything as `GET /metrics` answers it, in Prometheus' text format.
@@ -245,7 +244,7 @@ fn expose_standing(out: &mut Exposition, backend: &PoolBackend) {
     for (family, count) in [
         (&table::BACKEND_SLOTS_OWNED, backend.slots_owned),
         (&table::BACKEND_SLOTS_SERVED, backend.slots_first),
-        (&table::BACKEND_OWED_REMOVALS, backend.owed_removals),
+        (&table::BACKEND_PENDING_DELETES, backend.pending_deletes),
     ] {
         out.count(family, [name], count as u64);
     }
@@ -314,7 +313,7 @@ mod tests {
             verdict: Verdict::Up,
             slots_owned: 0,
             slots_first: 0,
-            owed_removals: 0,
+            pending_deletes: 0,
             capacity: Capacity::default(),
             load,
             metrics: Arc::default(),

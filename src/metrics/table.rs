@@ -111,8 +111,8 @@ families! {
         "Slots that the partition map gives the backend.";
     BACKEND_SLOTS_SERVED: Gauge "staterouter_backend_slots_served" ["backend"]
         "Slots whose sessions are looked for at the backend first; more or fewer than it owns while it is failed over.";
-    BACKEND_OWED_REMOVALS: Gauge "staterouter_backend_owed_removals" ["backend"]
-        "Removals that the backend has missed and has to be told of before it is served from again.";
+    BACKEND_PENDING_DELETES: Gauge "staterouter_backend_pending_deletes" ["backend"]
+        "Deletes that the backend has missed and gets before it is served from again.";
 
     BACKEND_SESSIONS: Gauge "staterouter_backend_sessions" ["backend"]
         "Sessions that live at the backend, as far as this proxy has seen; an estimate once there are more than it can follow.";

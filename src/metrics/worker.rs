@@ -30,6 +30,8 @@ pub(super) const OVERHEAD_BOUNDS_NS: Bounds = [
 pub struct WorkerShard {
     /// Requests that no backend answered or failed.
     pub unplaced: Outcomes,
+    /// Those of them whose users saw a failure: not those whose client left, or sent no request.
+    pub unplaced_failed: Counter,
     /// Client connections taken.
     pub opened: Counter,
     /// Client connections that ended.
@@ -49,6 +51,7 @@ impl Default for WorkerShard {
     fn default() -> Self {
         Self {
             unplaced: Outcomes::default(),
+            unplaced_failed: Counter::default(),
             opened: Counter::default(),
             closed: Counter::default(),
             received_bytes: Counter::default(),

@@ -111,6 +111,9 @@ impl ProxyError {
     pub(crate) fn reason(&self) -> FailureReason {
         use FailureReason as Reason;
         match self {
+            Self::Request(RequestError::Malformed(WireError::BodyTooLarge { .. })) => {
+                Reason::TooLarge
+            }
             Self::Request(RequestError::Malformed(_)) => Reason::Malformed,
             Self::BadTarget(_) => Reason::BadTarget,
             Self::Client(error) | Self::Request(RequestError::Io(error)) => match error {

@@ -213,8 +213,12 @@ impl ProxyService {
         if !failed.error.has_backend() {
             return self.count_failure(operation, &failed.error);
         }
-        self.metrics.failures(failed.error.reason()).increment();
+        let reason = failed.error.reason();
+        self.metrics.failures(reason).increment();
         let shard = view.shard(failed.backend);
+        if reason.is_of_client() {
+            shard.left_by_client.increment();
+        }
         shard.requests.count(operation, Outcome::Failed);
         self.report(view, failed);
     }
@@ -228,7 +232,11 @@ impl ProxyService {
 
     /// Counts a request that has nothing to do with any backend, and got no answer or a 400.
     pub(super) fn count_failure(&self, operation: Operation, error: &ProxyError) {
-        self.metrics.failures(error.reason()).increment();
+        let reason = error.reason();
+        self.metrics.failures(reason).increment();
+        if !reason.is_of_client() {
+            self.metrics.unplaced_failed.increment();
+        }
         let outcome = match error.is_bad_request() {
             true => Outcome::BadRequest,
             false => Outcome::Failed,

@@ -75,7 +75,7 @@ impl Lines {
             operation = subject.operation.name(),
             backend = view.backend(backend).name,
             phase = error.phase(),
-            stage = subject.route.stage.name(),
+            sessions = subject.route.stage.label(),
             duration_ms = subject.duration_ms(),
             session = %subject.session,
             peer = %subject.peer,

@@ -137,8 +137,10 @@ pub(super) fn published(verdicts: [Verdict; 2]) -> Published {
         since_ms: 5,
         slots_owned: 8192,
         slots_first: 8192,
+        slots_waiting: 0,
+        slots_refused: 0,
         slots_in: StageCounts::default(),
-        owed_removals: 0,
+        pending_deletes: 0,
         moved_here: 0,
         absent_while_away: 0,
         load: BackendLoad {
@@ -149,6 +151,8 @@ pub(super) fn published(verdicts: [Verdict; 2]) -> Published {
     let status = Status {
         version: "0.0.0".to_owned(),
         instance: INSTANCE.to_owned(),
+        host: "web-1".to_owned(),
+        listen: "127.0.0.1:42424".to_owned(),
         started_ms: 1,
         now_ms: 9,
         findings: Vec::new(),

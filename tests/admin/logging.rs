@@ -165,7 +165,7 @@ fn json_is_one_object_per_line() {
         ("operation", "get"),
         ("backend", "state-1"),
         ("phase", "connect"),
-        ("stage", "steady"),
+        ("sessions", "at rest"),
         ("peer", "127.0.0.1"),
     ] {
         assert_eq!(failed[key], value, "{log}");
@@ -193,7 +193,7 @@ fn a_refused_request_names_the_backend_that_is_missed() {
     let failed = with_message(&log, "request failed").remove(0);
     assert_eq!(failed["backend"], "state-2", "{log}");
     assert_eq!(failed["phase"], "route", "{log}");
-    assert_eq!(failed["stage"], "suspect", "{log}");
+    assert_eq!(failed["sessions"], "refused", "{log}");
 }
 
 #[test]

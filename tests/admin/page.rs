@@ -80,6 +80,82 @@ fn a_drain_a_kill_and_silence_show_on_the_open_page() {
     assert_eq!(browser.evaluate("window.isStillTheSame"), true);
 }
 
+/// A minute until another backend stands in: an outage that one can look at.
+const PATIENT: &str = "
+timeouts: {connect: 500ms, answer: 1s}
+health: {interval: 500ms, timeout: 500ms, fall: 2, rise: 2, max_rise: 2}
+handover: {settle: 2s, session_timeout: 1s, max_session_timeout: 12s, takeover: 5s, failover_after: 60s}";
+
+#[test]
+fn an_outage_says_how_much_is_refused_and_until_when() {
+    let Some(mut browser) = Browser::start() else {
+        return;
+    };
+    let [mut first, second] = [(); 2].map(|()| Server::start());
+    let mut map = Map::of(&[&first, &second]);
+    map.lines[0].weight = 400;
+    map.lines[1].max_sessions = Some(1_000);
+    let proxy = Proxy::start(&map, PATIENT);
+    browser.resize(WIDE, "light");
+    browser.open(&format!("http://{}/", proxy.admin));
+    browser.wait_for(&headline("=== 'All well'"));
+    // Which proxy this is.
+    browser.wait_for(&says("facts", &proxy.address.to_string()));
+    browser.wait_for("document.getElementById('facts').textContent.includes('proxy ')");
+    browser.wait_for(&says("tiles", "no capacity given for state-1"));
+
+    first.kill();
+    browser.wait_for(&headline(".startsWith('Requests for ')"));
+    browser.wait_for(&headline(
+        ".includes('% of the sessions are refused: state-1 is down')",
+    ));
+    browser.wait_for(&says("findings", "or state-2 stands in"));
+    browser.wait_for("/over in \\d+ s/.test(document.getElementById('findings').textContent)");
+    browser.wait_for(&ring("refused"));
+    browser.wait_for(&row(1, "refused"));
+    browser.wait_for(&says("moves", "are refused"));
+    browser.wait_for(&says("moves", "refused"));
+    for word in ["suspect", "move 2", "away"] {
+        let is_there = browser.evaluate(&says("moves", word));
+        assert_eq!(is_there, false, "{word}");
+    }
+    assert_eq!(browser.complaints(), [""; 0]);
+}
+
+#[test]
+fn a_backend_that_others_wait_for_and_lost_sessions_stay_visible() {
+    let Some(mut browser) = Browser::start() else {
+        return;
+    };
+    let [mut first, second, mut third] = [(); 3].map(|()| Server::start());
+    let map = Map::of(&[&first, &second]);
+    let proxy = Proxy::start(&map, SHORT_TIMES);
+    let farm = Farm::start(&[&proxy]);
+    browser.resize(WIDE, "light");
+    browser.open(&format!("http://{}/", proxy.admin));
+    browser.wait_for(&headline("=== 'All well'"));
+    third.kill();
+    proxy.change(&map.changed(|map| map.add(&third)));
+    browser.wait_for(&headline(".startsWith('state-3 is waited for')"));
+    browser.wait_for(&says("moves", "of the sessions wait for state-3"));
+    browser.wait_for(&ring("waiting to move"));
+    browser.wait_for(&row(3, "waiting"));
+
+    first.kill();
+    browser.wait_for(&says(
+        "findings",
+        "sessions were out of reach while state-1 was away",
+    ));
+    drop(farm);
+    first.restart();
+    third.restart();
+    browser.wait_for("document.getElementById('backends-count').textContent === '3 of 3 up'");
+    browser.wait_for("!document.getElementById('findings').textContent.includes('stands in')");
+    let lost = "sessions were out of reach while state-1 was away";
+    assert_eq!(browser.evaluate(&says("findings", lost)), true);
+    assert_eq!(browser.complaints(), [""; 0]);
+}
+
 #[test]
 fn the_page_fits_and_reads_well_whatever_the_pool() {
     let Some(mut browser) = Browser::start() else {
@@ -315,7 +391,7 @@ fn status(real: &Value, backends: u64) -> Value {
         backend["used_percent"] = json!(id as f64 * 3.1);
         backend["seconds_to_full"] = (id * 5_000).into();
         backend["moved_here"] = 1_234_567_u64.into();
-        backend["owed_removals"] = 12_345_u64.into();
+        backend["pending_deletes"] = 12_345_u64.into();
         backend
     };
     status["backends"] = (1..=backends).map(backend).collect();
@@ -327,7 +403,7 @@ fn status(real: &Value, backends: u64) -> Value {
         let stage = stages[id as usize % stages.len()];
         let ends_ms = now_ms + 1_000_000;
         json!({
-            "stage": stage, "first": name(id), "second": name(id % backends + 1), "slots": slots / 2,
+            "stage": stage, "label": stage, "means": HOSTILE, "first": name(id), "second": name(id % backends + 1), "slots": slots / 2,
             "began_ms": now_ms - 500_000, "stage_ends_ms": now_ms - 100_000,
             "ends_ms": (id as usize % stages.len() < 3).then_some(ends_ms),
         })

@@ -6,6 +6,7 @@ use std::fs;
 use std::path::Path;
 
 use staterouter::config::{Config, PartitionMap};
+use staterouter::control::finding::Code;
 use staterouter::control::memory::Memory;
 use staterouter::control::state_file;
 use staterouter::control::status::{BackendStatus, Verdict};
@@ -54,14 +55,21 @@ fn leave_behind(path: &Path, slot: SlotState) {
 }
 
 #[test]
-fn a_backend_that_has_to_answer_to_get_its_share_says_so() {
+fn a_backend_that_has_to_answer_to_get_its_share_is_waited_for() {
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("state");
     leave_behind(&path, SlotState::steady(Place::new(1).unwrap(), 0));
-    let reasons = first_shown(&path).into_iter().map(|it| it.reason.unwrap());
-    let asked = "it has not been asked yet";
-    let waits = format!("{asked}; it gets its share of the sessions once it answers");
-    assert_eq!(reasons.collect::<Vec<_>>(), [asked.to_owned(), waits]);
+    let prepared = begin(&path, map()).unwrap();
+    let published = prepared.ends.handle.published();
+    let [first, second] = &published.status.backends[..] else {
+        unreachable!("{:?}", published.status.backends)
+    };
+    assert_eq!(first.slots_waiting, 0);
+    assert_eq!(second.slots_waiting, second.slots_owned);
+    let awaited = &published.status.findings[0];
+    assert_eq!(awaited.code, Code::BackendAwaited);
+    assert_eq!(awaited.about.as_deref(), Some("b"));
+    assert!(awaited.says.contains("not been asked yet"), "{awaited:?}");
 }
 
 #[test]

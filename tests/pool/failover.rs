@@ -57,7 +57,9 @@ fn a_backend_that_missed_a_removal_is_told_of_it_when_it_is_back() {
     assert_eq!(ask(&proxy, &delete(ID, 0)), "404");
     wait_for(admin, "a removal is owed", |status| {
         let backends = status["backends"].as_array().unwrap();
-        backends.iter().any(|backend| backend["owed_removals"] == 1)
+        backends
+            .iter()
+            .any(|backend| backend["pending_deletes"] == 1)
     });
 
     home.signal("CONT");
@@ -65,15 +67,12 @@ fn a_backend_that_missed_a_removal_is_told_of_it_when_it_is_back() {
         slots(status, "steady") == 16_384
             && (1..=2).all(|number| {
                 let backend = backend(status, &format!("state-{number}"));
-                backend["owed_removals"] == 0 && backend["slots_first"] == backend["slots_owned"]
+                backend["pending_deletes"] == 0 && backend["slots_first"] == backend["slots_owned"]
             })
     });
     assert!(!has_it(&home));
     let log = proxy.stop();
-    assert!(
-        log.contains("was told of the removals that it missed"),
-        "{log}"
-    );
+    assert!(log.contains("has got the pending deletes"), "{log}");
     assert!(!log.contains(ID), "{log}");
 }
 
@@ -98,12 +97,12 @@ fn a_removal_that_the_journal_cannot_forget_counts_as_told_once_it_can() {
     home.signal("CONT");
     let failures = RefCell::new(HashSet::new());
     let log = proxy.wait_for_log(|line| {
-        if line.contains("cannot write the journal of removals") {
+        if line.contains("cannot write the journal of pending deletes") {
             failures.borrow_mut().insert(line.to_owned());
         }
         failures.borrow().len() == 2
     });
-    let told = "was told of the removals that it missed";
+    let told = "has got the pending deletes";
     assert!(!log.contains(told), "{log}");
     std::fs::remove_dir(&in_the_way).unwrap();
     proxy.wait_for_log(|line| line.contains(told));

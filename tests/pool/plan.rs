@@ -179,7 +179,7 @@ fn a_plan_is_a_table_for_people() {
     for wanted in [
         "BACKEND  STATE        SLOTS  AFTER   SHARE   AFTER",
         "state-4  new, active      0",
-        "the handover takes 23m 20s: 30s settle, 1m move 1, 21m 50s move 2",
+        "the handover takes 23m 20s: sessions stay for 30s, then move when they are used, for 22m 50s",
     ] {
         assert!(stdout.contains(wanted), "{stdout}");
     }

@@ -4,8 +4,10 @@ use std::io::{BufRead, BufReader};
 use std::net::{SocketAddr, TcpListener};
 use std::process::{Command, Stdio};
 
-use crate::support::admin::{backend, wait_for};
-use crate::support::system::hold_port;
+use crate::support::admin::{self, backend, wait_for};
+use crate::support::client::{Client, put, status};
+use crate::support::metrics::Scrape;
+use crate::support::system::{ask_page, hold_port};
 use crate::support::{Program, ProxyFiles, run};
 use serde_json::Value;
 
@@ -121,4 +123,49 @@ fn a_watch_goes_on_until_it_is_ended_and_controls_no_terminal_that_is_none() {
             .success()
     );
     assert_eq!(watch.wait().unwrap().code(), Some(1));
+}
+
+#[test]
+fn a_full_state_server_is_a_failure_for_everybody_who_asks() {
+    let args = [
+        "--workers",
+        "1",
+        "--listen",
+        "127.0.0.1:0",
+        "--max-memory",
+        "1MiB",
+    ];
+    let server = Program::start(&[&["state-server"], &args[..]].concat());
+    let proxy = ProxyFiles::new(&[server.address], QUICK).serve();
+    let mut client = Client::connect(proxy.address);
+    let mut store = |number: u32| {
+        let id = format!("q3m1zt0xk4vdw2hn5sby{number:04}");
+        status(&client.ask(&put(&id, 0, &[7; 100_000]))).to_owned()
+    };
+    let answers: Vec<_> = (0..20).map(&mut store).collect();
+    assert_eq!(answers[0], "200");
+    let refused = answers.iter().filter(|answer| *answer == "400").count();
+    assert!(refused >= 5, "{answers:?}");
+
+    let found = wait_for(proxy.admin(), "it is found", |status| {
+        status["findings"][0]["code"] == "backend_refuses"
+    });
+    let finding = &found["findings"][0];
+    assert_eq!(finding["about"], "state-1");
+    assert_eq!(finding["level"], "critical");
+    let says = finding["says"].as_str().unwrap();
+    assert!(says.contains(&refused.to_string()), "{says}");
+    let (code, stdout, _) = run(&["status", "--admin", &proxy.admin().to_string()]);
+    assert_eq!(code, Some(1), "{stdout}");
+    let history: Value = serde_json::from_str(&ask_page(proxy.admin(), "/history")).unwrap();
+    let samples = history["samples"].as_array().unwrap().iter();
+    let failed: u64 = samples.filter_map(|sample| sample["failed"].as_u64()).sum();
+    assert_eq!(failed, refused as u64);
+    let metrics = Scrape::of(proxy.admin());
+    let series = "staterouter_findings{code=\"backend_refuses\",level=\"critical\"}";
+    assert_eq!(metrics.value(series), 1.0);
+    // Every proxy has this backend: going around this one would help nobody.
+    assert_eq!(admin::get(proxy.admin(), "/readyz").0, 200);
+    let log = proxy.stop();
+    assert!(log.contains("refused the request with status 400"), "{log}");
 }

@@ -15,7 +15,7 @@ const COLUMNS = [
   { title: 'Requests', draw: rateCell },
   { title: 'Latency', draw: latencyCell },
   { title: 'Moved here', draw: movedCell, isIdle: (backend) => backend.moved_here + backend.absent_while_away === 0 },
-  { title: 'Owed removals', draw: owedCell, isIdle: (backend) => backend.owed_removals === 0 },
+  { title: 'Pending deletes', draw: pendingCell, isIdle: (backend) => backend.pending_deletes === 0 },
 ];
 
 /** Bars of shares end here: an even share fills half of one. */
@@ -59,10 +59,13 @@ const meter = (percent, level, words) =>
 
 function shareCell({ backend, full }) {
   const { slots_owned: owned, slots_first: first } = backend;
+  const { slots_refused: refused, slots_waiting: waiting } = backend;
   const differs = owned !== first ? `serves ${share(first)} now` : undefined;
+  const isRefused = refused > 0 ? html('span', { class: 'more alarm' }, `${share(refused)} refused`) : undefined;
+  const waits = waiting > 0 ? `${share(waiting)} waiting` : undefined;
   const bar = html('span', { class: 'meter tint', ...tint(backend.id), 'aria-hidden': 'true' },
     html('i', { class: 'tinted', '--part': Math.min(1, owned / full) }));
-  return [...lines(share(owned)), bar, ...lines('', differs).slice(1)];
+  return [...lines(share(owned)), bar, ...lines('', differs, waits).slice(1), isRefused];
 }
 
 function sessionsCell({ backend }) {
@@ -85,7 +88,8 @@ function usedCell({ backend }) {
 function rateCell({ own, last, spark }) {
   const words = own ? [rate(perSecond(last, own.requests)), html('small', {}, ' /s')] : [NONE];
   const failed = own?.failed > 0 ? html('span', { class: 'more alarm' }, `${rate(perSecond(last, own.failed))} failed /s`) : undefined;
-  return [html('span', { class: 'with-spark' }, html('span', { class: 'main' }, ...words), spark()), failed];
+  const refused = own?.refused > 0 ? html('span', { class: 'more alarm' }, `${rate(perSecond(last, own.refused))} refused with 400 /s`) : undefined;
+  return [html('span', { class: 'with-spark' }, html('span', { class: 'main' }, ...words), spark()), failed, refused];
 }
 
 function latencyCell({ own }) {
@@ -95,11 +99,11 @@ function latencyCell({ own }) {
 
 function movedCell({ backend }) {
   const absent = backend.absent_while_away;
-  return lines(count(backend.moved_here), absent > 0 ? `${count(absent)} absent while away` : undefined);
+  return lines(count(backend.moved_here), absent > 0 ? `${count(absent)} lost while it was away` : undefined);
 }
 
-function owedCell({ backend }) {
-  return lines(count(backend.owed_removals));
+function pendingCell({ backend }) {
+  return lines(count(backend.pending_deletes));
 }
 
 function backendsTable(columns) {

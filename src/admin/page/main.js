@@ -39,8 +39,8 @@ function showAll() {
   showEvents(events);
   showReload(status.last_reload, status.map_version);
   showPeers(status.peers, status.map_version);
-  show(byId('facts'), [status.map_version, status.version, duration(status.now_ms - status.started_ms)], ([map, version, up]) => [
-    html('span', {}, `map version ${map}`), html('span', {}, `staterouter ${version}`), html('span', {}, `up ${up}`)]);
+  show(byId('facts'), [status.host, status.listen, status.map_version, status.version, duration(status.now_ms - status.started_ms)], ([host, listen, map, version, up]) => [
+    html('span', {}, 'proxy ', html('b', {}, host), ` at ${listen}`), html('span', {}, `map version ${map}`), html('span', {}, `staterouter ${version}`), html('span', {}, `up ${up}`)]);
   text(byId('updated'), `updated ${clockFormat.format(new Date())}`);
   document.body.classList.remove('silent');
 }

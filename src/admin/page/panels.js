@@ -6,27 +6,35 @@ function tiles(status, samples) {
   const last = samples.at(-1);
   const recent = samples.filter((sample) => sample.at_ms > status.now_ms - RECENT_MS);
   const { backends } = status;
+  const failed = sum(recent, (sample) => sample.failed);
   const figures = [
     ['Requests', last ? rate(perSecond(last, last.requests)) : NONE, '/s'],
     ['Latency, 99 of 100', last?.p99_us != null ? micros(last.p99_us) : NONE, ''],
-    ['Failed, last minute', samples.length > 0 ? count(sum(recent, (sample) => sample.failed)) : NONE, ''],
+    ['Failed, last minute', samples.length > 0 ? count(failed) : NONE, '', failed > 0],
   ];
   if (backends.some((backend) => typeof backend.sessions === 'number')) {
     figures.push(['Sessions', count(sum(backends, (backend) => backend.sessions ?? 0)), '']);
     figures.push(['Held by sessions', bytes(sum(backends, (backend) => backend.session_bytes ?? 0)), '']);
   }
-  const soonest = Math.min(...backends.map((backend) => backend.seconds_to_full ?? Infinity));
-  if (backends.some((backend) => typeof backend.used_percent === 'number')) {
-    figures.push(['First one full in', Number.isFinite(soonest) ? duration(soonest * 1000) : 'no time soon', '']);
-  }
+  if (backends.some((backend) => typeof backend.used_percent === 'number')) figures.push(firstFull(status));
   return figures;
 }
 
+/** When the first backend is full, or why nobody can say. */
+function firstFull({ backends, under_way: underWay }) {
+  const title = 'First one full in';
+  const soonest = Math.min(...backends.map((backend) => backend.seconds_to_full ?? Infinity));
+  if (Number.isFinite(soonest)) return [title, duration(soonest * 1000), ''];
+  if (underWay.some(isHandover)) return [title, 'unknown while sessions move', ''];
+  const without = backends.find((backend) => backend.state === 'active' && typeof backend.used_percent !== 'number');
+  return [title, without ? `unknown: no capacity given for ${without.name}` : 'no time soon', ''];
+}
+
 function showTiles(status, samples) {
-  show(byId('tiles'), tiles(status, samples), (figures) => figures.map(([title, value, unit]) => {
+  show(byId('tiles'), tiles(status, samples), (figures) => figures.map(([title, value, unit, isAlarm]) => {
     const [, digits, rest] = /^([\d,.]+|–)?(.*)$/.exec(value);
     return html('div', {}, html('dt', {}, title),
-      html('dd', {}, digits ?? '', html('small', {}, ` ${rest.trim()}${unit}`)));
+      html('dd', { class: isAlarm ? 'alarm' : undefined }, digits ?? '', html('small', {}, ` ${rest.trim()}${unit}`)));
   }));
 }
 
@@ -46,11 +54,11 @@ function drawMove({ work, first, second, part, ends }) {
   const bar = part === null ? html('span', { class: 'track none' })
     : html('span', { class: 'track tint', role: 'img', 'aria-label': `${count(part * 100)} % of the time`, ...tint(second.id) },
       html('i', { class: 'tint', '--part': part.toFixed(4), ...tint(first.id) }));
-  return html('li', { title: STAGES[stage].means(second.name, first.name) },
+  return html('li', { title: work.means },
     html('span', { class: 'from' }, chip(second)),
     svg('svg', { class: 'arrow', viewBox: '0 0 16 10', role: 'img', 'aria-label': 'to' }, svg('path', { d: 'M1 5h13M10 1l4 4-4 4' })),
     html('span', { class: 'to' }, chip(first)),
-    html('span', { class: 'stage', 'data-stage': stage }, STAGES[stage].label),
+    html('span', { class: 'stage', 'data-stage': stage }, work.label),
     bar,
     html('span', { class: 'slots' }, share(slots)),
     html('span', { class: 'ends' }, ends));
@@ -68,17 +76,27 @@ function drawMoves({ moves, summary }) {
   return nodes;
 }
 
-function movesSummary(underWay, nowMs) {
+/** Backends that are to get sessions and do not yet. */
+const waitingWords = (backends) => backends.filter((backend) => backend.slots_waiting > 0)
+  .map((backend) => `${share(backend.slots_waiting)} of the sessions wait for ${backend.name}`);
+
+function movesSummary({ backends, under_way: underWay, now_ms: nowMs }) {
   const handovers = underWay.filter(isHandover);
+  const refused = refusedSlots(backends);
+  const waiting = waitingWords(backends);
+  const others = [refused > 0 ? `Requests for ${share(refused)} of the sessions are refused.` : '',
+    waiting.length > 0 ? `${waiting.slice(0, MOVES_SHOWN).join(', ')}.` : ''].filter(Boolean);
+  if (handovers.length === 0 && others.length > 0) return `Nothing moves. ${others.join(' ')}`;
   if (underWay.length === 0) return 'Nothing. Every session is where the partition map wants it.';
-  if (handovers.length === 0) return 'No handover. A failure is being lived through:';
+  if (handovers.length === 0) return 'No handover. A backend has failed or returned:';
   const end = Math.max(...handovers.map((work) => work.ends_ms));
   const when = end > nowMs ? `expected to end in ${duration(end - nowMs)}, at about ${hourAndMinute(end)}` : 'about to end';
   const slots = sum(handovers, (work) => work.slots);
-  return `A handover of ${share(slots)} of the sessions, ${plural(slots, 'slot')}, ${when}.`;
+  return [`A handover of ${share(slots)} of the sessions, ${plural(slots, 'slot')}, ${when}.`, ...others].join(' ');
 }
 
-function showMoves({ backends, under_way: underWay, now_ms: nowMs }) {
+function showMoves(status) {
+  const { backends, under_way: underWay, now_ms: nowMs } = status;
   const byName = new Map(backends.map(({ id, name }) => [name, { id, name }]));
   const unknown = (name) => byName.get(name) ?? { id: 0, name };
   const moves = underWay.map((work) => ({
@@ -91,7 +109,7 @@ function showMoves({ backends, under_way: underWay, now_ms: nowMs }) {
   moves.sort((a, b) => b.work.slots - a.work.slots);
   const root = byId('moves');
   const isOpen = root.querySelector('details')?.open;
-  show(root, { moves, summary: movesSummary(underWay, nowMs) }, drawMoves);
+  show(root, { moves, summary: movesSummary(status) }, drawMoves);
   const details = root.querySelector('details');
   if (isOpen && details) details.open = true;
 }

@@ -10,7 +10,7 @@ function segments({ backends, under_way: underWay }) {
   const byName = new Map(backends.map((backend) => [backend.name, backend]));
   return backends.map((backend) => {
     const own = underWay.filter((work) => work.first === backend.name);
-    const parts = own.map(({ stage, second, slots }) => ({ stage, slots, second: byName.get(second) }));
+    const parts = own.map(({ stage, label, second, slots }) => ({ stage, label, slots, second: byName.get(second) }));
     const steady = backend.slots_first - sum(own, (work) => work.slots);
     return { backend, parts: [{ stage: 'steady', slots: Math.max(0, steady) }, ...parts] };
   });
@@ -40,8 +40,8 @@ const hatch = (id, size, turn, shapes) =>
 /** Textures in the colour of the card, laid over the colour of a backend. */
 const textures = () => svg('defs', {},
   hatch('settle', 4, 0, []),
-  hatch('move1', 6, 45, ['M0 0H6V2H0Z']),
-  hatch('move2', 6, 45, ['M0 0H6V3.6H0Z']),
+  hatch('move1', 6, 45, ['M0 0H6V2.8H0Z']),
+  hatch('move2', 6, 45, ['M0 0H6V2.8H0Z']),
   hatch('suspect', 5, 45, ['M0 0H5V1.5H0Z', 'M0 0V5H1.5V0Z']),
   hatch('away', 5, 0, ['M0 0H5V5H0ZM1.2 1.2V3.8H3.8V1.2Z']),
   hatch('back', 5, 0, ['M0 0H5V2H0Z']),
@@ -53,12 +53,12 @@ function arcs(list) {
   let turn = 0;
   for (const { backend, parts } of list) {
     const begin = turn;
-    for (const { stage, slots, second } of parts) {
+    for (const { stage, label, slots, second } of parts) {
       const from = turn;
       turn += slots / SLOTS;
       if (!second || slots === 0) continue;
       const d = sector(RING.middle - 4, RING.inner, from, turn);
-      const says = `${second.name} to ${backend.name}, ${STAGES[stage].label}: ${share(slots)}`;
+      const says = `${second.name} to ${backend.name}, ${label}: ${share(slots)}`;
       nodes.push(svg('g', {}, svg('title', {}, says),
         svg('path', { d, class: 'tint arc', 'fill-rule': 'evenodd', ...tint(second.id) }),
         svg('path', { d, fill: `url(#hatch-${stage})`, 'fill-rule': 'evenodd' })));
@@ -88,10 +88,12 @@ function ringLabel({ backend, slots, at }) {
 function heart({ backends, slots }) {
   const moving = sum(HANDOVER, (stage) => slots[stage]);
   if (backends.length === 0) return ['–', 'no backend'];
-  if (slots.suspect > 0) return [share(slots.suspect), 'refused'];
-  if (slots.away > 0) return [share(slots.away), 'stood in for'];
+  if (refusedSlots(backends) > 0) return [share(refusedSlots(backends)), 'refused'];
+  if (slots.away > 0) return [share(slots.away), 'failed over'];
   if (moving > 0) return [share(moving), 'on the move'];
   if (slots.back + slots.wait > 0) return [share(slots.back + slots.wait), 'returning'];
+  const waiting = sum(backends, (backend) => backend.slots_waiting);
+  if (waiting > 0) return [share(waiting), 'waiting to move'];
   const owners = backends.filter((backend) => backend.slots_first > 0).length;
   return [count(owners), owners === 1 ? 'backend, all at home' : 'backends, all at home'];
 }
@@ -111,24 +113,28 @@ function drawRing(status) {
     svg('text', { y: 22, 'text-anchor': 'middle', class: 'ring-small' }, small));
 }
 
-/** What the textures mean, of the stages that there are. */
-function drawKey(slots) {
-  const stages = Object.keys(STAGES).filter((stage) => slots[stage] > 0);
-  if (stages.length === 0) return [html('p', { class: 'quiet' }, 'Outside: who serves. Nothing is on the move.')];
+/** What the textures mean, of those that there are. */
+function drawKey(works) {
+  if (works.length === 0) return [html('p', { class: 'quiet' }, 'Outside: who serves.')];
+  const labels = new Map();
+  for (const { stage, label, slots } of works) {
+    const known = labels.get(label)?.slots ?? 0;
+    labels.set(label, { stage, slots: known + slots });
+  }
   const swatch = (stage) => svg('svg', { class: 'texture', viewBox: '0 0 22 12', 'aria-hidden': 'true' },
     svg('rect', { width: 22, height: 12, rx: 2, class: 'texture-base' }),
     svg('rect', { width: 22, height: 12, rx: 2, fill: `url(#hatch-${stage})` }));
   return [
     html('p', { class: 'quiet' }, 'Outside: who serves. Inside: where sessions may still be.'),
-    html('ul', {}, ...stages.map((stage) =>
-      html('li', {}, swatch(stage), html('span', {}, STAGES[stage].label), html('b', {}, count(slots[stage]))))),
+    html('ul', {}, ...[...labels].map(([label, { stage, slots }]) =>
+      html('li', {}, swatch(stage), html('span', {}, label), html('b', {}, share(slots))))),
   ];
 }
 
 function showRing(status) {
   const { slots, under_way: underWay } = status;
-  const backends = status.backends.map(({ id, name, slots_first }) => ({ id, name, slots_first }));
-  const places = underWay.map(({ stage, first, second, slots: n }) => [stage, first, second, n]);
-  show(byId('ring'), [backends, places, slots], () => drawRing(status));
-  show(byId('ring-key'), slots, drawKey);
+  const backends = status.backends.map(({ id, name, slots_first, slots_refused, slots_waiting }) => ({ id, name, slots_first, slots_refused, slots_waiting }));
+  const works = underWay.map(({ stage, label, first, second, slots: n }) => ({ stage, label, first, second, slots: n }));
+  show(byId('ring'), [backends, works, slots], () => drawRing(status));
+  show(byId('ring-key'), works, drawKey);
 }

@@ -1,19 +1,11 @@
 // What a person has to know first, in words.
 
-/** Stages of a handover in their order, then those of a failure, and what each means. */
-const STAGES = {
-  settle: { label: 'settle', means: (from) => `still served by ${from}, nothing moves yet` },
-  move1: { label: 'move 1', means: (from) => `sessions move when used, new ones begin at ${from}` },
-  move2: { label: 'move 2', means: (_, to) => `sessions move when used, new ones begin at ${to}` },
-  suspect: { label: 'suspect', means: (from) => `requests are refused: ${from} is down` },
-  away: { label: 'away', means: (from, to) => `${to} stands in for ${from}` },
-  back: { label: 'back', means: (from) => `${from} is back, what only it has is refused until every proxy knows` },
-  wait: { label: 'wait', means: (from) => `${from} is back, sessions are served where they are` },
-};
 const HANDOVER = ['settle', 'move1', 'move2'];
 
 const isHandover = (work) => HANDOVER.includes(work.stage);
 const sum = (list, of) => list.reduce((total, item) => total + of(item), 0);
+
+const refusedSlots = (backends) => sum(backends, (backend) => backend.slots_refused);
 
 const FULL_SOON_S = 3600;
 const NEARLY_FULL_PERCENT = 90;
@@ -71,7 +63,8 @@ function showVerdict(level, headline, others) {
     byId('icon').href = `data:image/svg+xml,${encodeURIComponent(icon)}`;
   }
   text(byId('headline'), headline);
-  document.title = `${headline} – staterouter`;
+  const host = memory.status ? `${memory.status.host} – ` : '';
+  document.title = `${headline} – ${host}staterouter`;
   byId('findings').hidden = others.length === 0;
   show(byId('findings'), others, (list) =>
     list.map(({ level: of, says, times: when, advice }) => html('li', { 'data-level': of }, says,

@@ -3,13 +3,13 @@
 use crate::cli::human::{bytes, duration_ms, duration_s, percent};
 use crate::cli::table::{Side, Table};
 use crate::control::status::{BackendStatus, ReloadResult, Status};
-use crate::handover::Stage;
 use crate::route::SLOT_COUNT;
 
 /// Everything but the verdict, line by line.
 pub(super) fn lines(admin: &str, status: &Status) -> Vec<String> {
     let mut lines = vec![format!(
-        "proxy {admin}  version {}, running for {}  map version {}  longest session timeout {}",
+        "proxy {admin} on {}  version {}, running for {}  map version {}  longest session timeout {}",
+        status.host,
         status.version,
         duration_ms(status.lasts_ms(status.started_ms)),
         status.map_version,
@@ -49,7 +49,7 @@ fn backends(status: &Status) -> Vec<String> {
         ("USED", Side::Right),
         ("FULL IN", Side::Right),
         ("MOVED HERE", Side::Right),
-        ("OWED", Side::Right),
+        ("PENDING DELETES", Side::Right),
         ("REASON", Side::Left),
     ]);
     for backend in &status.backends {
@@ -81,43 +81,35 @@ fn row(status: &Status, backend: &BackendStatus) -> Vec<String> {
         load.used_percent.map(percent).unwrap_or_default(),
         full,
         backend.moved_here.to_string(),
-        backend.owed_removals.to_string(),
+        backend.pending_deletes.to_string(),
         backend.reason.clone().unwrap_or_default(),
     ]
 }
 
 fn under_way(status: &Status) -> Vec<String> {
     let mut table = Table::new(&[
-        ("STAGE", Side::Left),
+        ("SESSIONS ARE", Side::Left),
         ("SLOTS", Side::Right),
         ("SHARE", Side::Right),
-        ("WHAT", Side::Left),
+        ("FROM -> TO", Side::Left),
         ("DONE", Side::Right),
         ("ENDS IN", Side::Right),
+        ("MEANING", Side::Left),
     ]);
     for work in &status.under_way {
-        let (first, second) = (&work.first, &work.second);
-        let what = match work.stage {
-            Stage::Suspect => {
-                format!("{second} is down, requests are refused until {first} stands in")
-            }
-            Stage::Away => format!("{first} stands in for {second}"),
-            Stage::Back => format!("{second} is back, {first} stood in"),
-            Stage::Wait => format!("{second} and {first}, which stood in, serve what they have"),
-            _ => format!("{second} -> {first}"),
-        };
         let done = work.ends_ms.map(|ends_ms| {
             let whole = ends_ms.saturating_sub(work.began_ms).max(1) as f64;
             percent((status.lasts_ms(work.began_ms) as f64 * 100.0 / whole).min(100.0))
         });
         let left = |ends_ms: u64| duration_ms(ends_ms.saturating_sub(status.now_ms));
         table.row(vec![
-            work.stage.name().to_owned(),
+            work.label.clone(),
             work.slots.to_string(),
             percent(work.slots as f64 * 100.0 / SLOT_COUNT as f64),
-            what,
+            format!("{} -> {}", work.second, work.first),
             done.unwrap_or_default(),
             work.ends_ms.map(left).unwrap_or_default(),
+            work.means.clone(),
         ]);
     }
     if status.under_way.is_empty() {

@@ -47,7 +47,8 @@ fn what_only_goes_on_is_well() {
     for wanted in [
         "all well: 1 backend up\n  going on: a handover is under way: 25.0 % of the sessions move \
          (for 8m 20s, over in 8m 20s)\n\n",
-        "4096  25.0 %  state-a -> state-b  50.0 %   8m 20s",
+        "  moving  ",
+        "4096  25.0 %  state-a -> state-b  50.0 %   8m 20s  state-a -> state-b",
         "  state-b: off for 1m, the map says active",
         "off (override)",
     ] {

@@ -1,7 +1,7 @@
 use super::*;
 use crate::control::finding::{Code, Level};
 use crate::control::status::example::{status, under_way};
-use crate::control::status::{LastReload, ReloadOutcome};
+use crate::control::status::{LastReload, ReloadOutcome, StageCounts};
 
 /// What is found in a status with one more field or another value here and there.
 fn found(change: impl FnOnce(&mut Status)) -> Vec<Finding> {
@@ -42,19 +42,40 @@ fn a_backend_that_is_down_is_one_finding_and_what_happens_to_its_sessions_anothe
     assert_eq!(finding.says, "state-a is down: 3 failures in a row");
     assert_eq!(finding.since_ms, Some(500_000));
 
-    let both = found(|status| {
+    let refuses = |status: &mut Status| {
         down(status);
+        status.backends[0].slots_refused = 4096;
         status.under_way = vec![under_way(Stage::Suspect, 990_000, 1_010_000, None)];
-    });
-    let refused = both.iter().find(|it| it.code == Code::RequestsRefused);
-    let refused = refused.unwrap();
+    };
+    let refusal = |change: &dyn Fn(&mut Status)| {
+        let found = found(|status| {
+            refuses(status);
+            change(status);
+        });
+        let refused = found.into_iter();
+        let refused = refused.filter(|it| it.code == Code::RequestsRefused);
+        refused.collect::<Vec<_>>().remove(0)
+    };
+    let refused = refusal(&|_| {});
     assert!(
         refused.says.contains("25.0 % of the sessions"),
         "{refused:?}"
     );
     assert!(refused.means.contains("state-b stands in"), "{refused:?}");
-    assert_eq!(refused.since_ms, Some(990_000));
     assert_eq!(refused.until_ms, Some(1_010_000));
+    // Nobody can say when, or nobody can stand in at all.
+    let silent = refusal(&|status| {
+        status.peers = vec![PeerStatus {
+            address: "peer:1".to_owned(),
+            failure: Some("gone".to_owned()),
+            map_version: None,
+            overrides_differ: false,
+        }];
+    });
+    assert_eq!(silent.until_ms, None);
+    let alone = refusal(&|status| status.backends[1].verdict = Verdict::Down);
+    assert!(alone.means.contains("no other backend"), "{alone:?}");
+    assert_eq!(alone.until_ms, None);
 
     let both = found(|status| {
         down(status);
@@ -169,4 +190,30 @@ fn a_handover_is_no_fault_until_it_is_held_up() {
     });
     assert_eq!(held_up[0].code, Code::HandoverHeldUp);
     assert_eq!(held_up[0].since_ms, Some(130_000));
+}
+
+#[test]
+fn a_backend_without_sessions_is_waited_for_or_may_be_stopped() {
+    let idle = |state| {
+        found(|status| {
+            let backend = &mut status.backends[1];
+            backend.state = state;
+            backend.verdict = Verdict::Down;
+            backend.slots_in = StageCounts::default();
+        })
+    };
+    let awaited = idle(ServiceState::Active);
+    assert_eq!(awaited.len(), 1, "{awaited:#?}");
+    assert_eq!(awaited[0].code, Code::BackendAwaited);
+    assert!(awaited[0].says.contains("50.0 % of the sessions"));
+    for state in [ServiceState::Drain, ServiceState::Removed] {
+        assert_eq!(idle(state), [], "{state}");
+    }
+    let unasked = only(|status| {
+        let backend = &mut status.backends[1];
+        backend.reason = Some("it has not been asked yet".to_owned());
+        backend.slots_in = StageCounts::default();
+        backend.slots_waiting = 8192;
+    });
+    assert_eq!(unasked.code, Code::BackendAwaited);
 }

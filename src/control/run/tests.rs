@@ -284,6 +284,6 @@ fn removals_that_are_refused_do_not_fill_the_log() {
         }
     });
     let logged = String::from_utf8(lines.0.lock().unwrap().clone()).unwrap();
-    let count = logged.matches("a removal is refused: 100000").count();
+    let count = logged.matches("cannot be noted: 100000").count();
     assert!((1..REFUSED / 10).contains(&count), "{count} lines");
 }

@@ -10,6 +10,8 @@ pub(crate) fn status() -> Status {
     Status {
         version: "0.1.0".to_owned(),
         instance: "a".to_owned(),
+        host: "web-1".to_owned(),
+        listen: "0.0.0.0:42424".to_owned(),
         started_ms: 400_000,
         now_ms: 1_000_000,
         findings: Vec::new(),
@@ -38,8 +40,13 @@ pub(crate) fn backend(name: &str, id: u8) -> BackendStatus {
         since_ms: 500_000,
         slots_owned: 8192,
         slots_first: 8192,
-        slots_in: StageCounts::default(),
-        owed_removals: 0,
+        slots_waiting: 0,
+        slots_refused: 0,
+        slots_in: StageCounts {
+            steady: 8192,
+            ..StageCounts::default()
+        },
+        pending_deletes: 0,
         moved_here: 0,
         absent_while_away: 0,
         load: BackendLoad::default(),
@@ -55,6 +62,8 @@ pub(crate) fn under_way(
 ) -> UnderWay {
     UnderWay {
         stage,
+        label: stage.label().to_owned(),
+        means: "state-a -> state-b".to_owned(),
         first: "state-b".to_owned(),
         second: "state-a".to_owned(),
         slots: 4096,
