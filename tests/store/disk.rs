@@ -8,15 +8,17 @@
 
 use std::cell::RefCell;
 use std::collections::BTreeMap;
+use std::pin::pin;
+use std::task::{Context, Waker};
 use std::time::Duration;
 
 use proptest::prelude::*;
 use proptest::test_runner::{TestRng, TestRunner};
 use staterouter::disk::{DiskError, DiskOptions, DiskState, DiskStore, Folder, SyncMode};
-use staterouter::store::{Body, Now, Outcome, Refusal, SessionCommand, StoreOptions};
+use staterouter::store::{Body, Now, Outcome, Refusal, SessionCommand, SessionStore, StoreOptions};
 
 use crate::fake_disk::{FakeDisk, Op, apply};
-use crate::stores::Ask;
+use crate::stores::{Ask, wait};
 
 const DONE: Outcome = Outcome::Done {
     action_flags: false,
@@ -455,6 +457,28 @@ fn two_processes_cannot_have_one_folder() {
     );
     drop(first);
     assert!(Folder::take(folder.path()).is_ok());
+}
+
+/// What an answer has shown must not be gone after a crash: a read waits for the write that it has
+/// seen. Nobody else does.
+#[test]
+fn a_read_waits_for_a_write_of_its_session_that_is_under_way() {
+    for sync in [SyncMode::Off, SyncMode::EverySec, SyncMode::Always] {
+        let disk = FakeDisk::default();
+        let store = open(&disk, sync).unwrap();
+        assert_eq!(store.ask(&key(1), put(b"other"), NOW), DONE);
+        let held = disk.hold();
+        let mut writing = pin!(store.apply(&key(2), put(b"new"), NOW));
+        let mut reading = pin!(store.apply(&key(2), SessionCommand::Get, NOW));
+        let mut locking = pin!(store.apply(&key(1), SessionCommand::Acquire, NOW));
+        let mut context = Context::from_waker(Waker::noop());
+        assert!(writing.as_mut().poll(&mut context).is_pending());
+        assert!(reading.as_mut().poll(&mut context).is_pending());
+        assert!(locking.as_mut().poll(&mut context).is_ready());
+        drop(held);
+        assert_eq!(wait(writing), DONE);
+        assert!(matches!(wait(reading), Outcome::Found { .. }));
+    }
 }
 
 /// The files as they are on a real file system.

@@ -3,7 +3,7 @@
 
 use std::collections::BTreeMap;
 use std::io;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 
 use staterouter::disk::{Directory, LogFile};
 
@@ -19,7 +19,7 @@ pub(crate) enum Op {
 }
 
 #[derive(Debug, Clone, Default)]
-pub(crate) struct FakeDisk(Arc<Mutex<State>>);
+pub(crate) struct FakeDisk(Arc<(Mutex<State>, Condvar)>);
 
 #[derive(Debug, Default)]
 struct State {
@@ -29,6 +29,18 @@ struct State {
     room: Option<usize>,
     read_only: bool,
     sync_fails: bool,
+    /// Writes wait until this is over.
+    held: bool,
+}
+
+/// See [`FakeDisk::hold`].
+pub(crate) struct Held(FakeDisk);
+
+impl Drop for Held {
+    fn drop(&mut self) {
+        self.0.state().held = false;
+        self.0.0.1.notify_all();
+    }
 }
 
 #[derive(Debug)]
@@ -70,12 +82,21 @@ impl FakeDisk {
         self.state().sync_fails = fails;
     }
 
+    /// Writes wait until what is returned is dropped.
+    pub(crate) fn hold(&self) -> Held {
+        self.state().held = true;
+        Held(self.clone())
+    }
+
     fn state(&self) -> MutexGuard<'_, State> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.0.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn done(&self, op: Op) -> io::Result<()> {
-        let mut state = self.state();
+        let (state, over) = (self.state(), &self.0.1);
+        let is_held = |state: &mut State| state.held && matches!(op, Op::Write(..));
+        let state = over.wait_while(state, is_held);
+        let mut state = state.unwrap_or_else(PoisonError::into_inner);
         if state.read_only {
             return Err(io::Error::from(io::ErrorKind::ReadOnlyFilesystem));
         }
