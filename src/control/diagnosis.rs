@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 use super::finding::Finding;
 use super::history::History;
 use super::status::{
-    BackendStatus, PeerStatus, ReloadResult, ServiceState, Status, UnderWay, Verdict,
+    BackendStatus, FailingStatus, PeerStatus, ReloadResult, ServiceState, Status, UnderWay, Verdict,
 };
 use crate::handover::Stage;
 
@@ -103,10 +103,15 @@ fn refusal(status: &Status, backend: &BackendStatus) -> Option<Finding> {
 fn slots(status: &Status) -> Vec<Finding> {
     let mut found = Vec::new();
     let mut failed = BTreeMap::<(Stage, &str), Vec<&UnderWay>>::new();
+    let mut refused = BTreeMap::<(&str, &str), &FailingStatus>::new();
     for work in &status.under_way {
         if !work.stage.is_handover() {
             let group = (work.stage, work.second.as_str());
             failed.entry(group).or_default().push(work);
+        } else if let Some(failing) = &work.failing {
+            refused
+                .entry((&work.second, &work.first))
+                .or_insert(failing);
         } else if status.now_ms > work.stage_ends_ms + OVERDUE_MS {
             let (from, to) = (&work.second, &work.first);
             found.push(Finding::handover_held_up(
@@ -117,6 +122,9 @@ fn slots(status: &Status) -> Vec<Finding> {
             ));
         }
     }
+    found.extend(refused.into_iter().map(|((from, to), failing)| {
+        Finding::moves_refused(from, to, &failing.reason).since(failing.since_ms)
+    }));
     found.extend(failed.into_iter().filter_map(|((stage, backend), works)| {
         let finding = failure(stage, backend, &works)?;
         let began_ms = works.iter().map(|work| work.began_ms).min();
@@ -150,8 +158,10 @@ fn moving(status: &Status) -> Option<Finding> {
     let works: Vec<_> = works.filter(|work| work.stage.is_handover()).collect();
     let began_ms = works.iter().map(|work| work.began_ms).min()?;
     let finding = Finding::moving(works.iter().map(|work| work.slots).sum()).since(began_ms);
-    let ends_ms = works.iter().filter_map(|work| work.ends_ms).max();
-    Some(finding.until(ends_ms))
+    // Nobody can say when one ends whose sessions cannot be moved.
+    let ends_ms = works.iter().map(|work| work.ends_ms);
+    let ends_ms = ends_ms.collect::<Option<Vec<_>>>();
+    Some(finding.until(ends_ms.and_then(|ends| ends.into_iter().max())))
 }
 
 fn failures(since_ms: u64, history: &History) -> Option<Finding> {

@@ -4,6 +4,7 @@
 //! new. The control thread (`control`) does the rest.
 
 mod accept;
+pub(super) mod failing;
 mod handovers;
 mod join;
 mod notice;
@@ -17,6 +18,7 @@ mod steer;
 use std::sync::Arc;
 use std::time::Duration;
 
+use failing::Failing;
 use handovers::Handovers;
 
 use super::memory::{GivenUp, Memory, Override, ServerMemory};
@@ -29,6 +31,7 @@ use crate::proxy::{Backend, MoveMemory, Snapshot};
 use crate::route::{MAX_CANDIDATES, Placement, Slot};
 
 pub use accept::{Accepted, Refused};
+pub use failing::FailingMoves;
 pub use notice::Notice;
 pub use preview::{BackendShift, Preview, Shift, SlotFlow};
 pub use resume::ResumeError;
@@ -55,6 +58,7 @@ pub struct Engine {
     given_up: Vec<GivenUp>,
     longest_timeout_minutes: u32,
     handovers: Handovers,
+    failing: Failing,
     moves: Arc<MoveMemory>,
 }
 
@@ -180,6 +184,7 @@ impl Engine {
             given_up: self.given_up.clone(),
             longest_timeout_minutes: self.longest_timeout_minutes,
             servers: self.server_memories(),
+            failing: self.failing_moves().copied().collect(),
             slots: self.shared_slots(),
         }
     }
@@ -343,6 +348,7 @@ impl Engine {
                 standings: &standings,
                 peers: &peers,
                 times: &times,
+                move_failed_ms: self.failing.last_ms(&before),
                 now_ms,
             };
             let after = advance(before, &around);
@@ -356,6 +362,7 @@ impl Engine {
         notices.extend(changes.notices(&self.members));
         let ended = self.handovers.ended(&self.slots, &self.members, now_ms);
         notices.extend(ended);
+        notices.extend(self.failing.notices(&self.slots, &self.members));
         self.hold_back(&times, now_ms, &mut notices);
         self.await_answers(&is_wanted, &mut notices);
         self.let_go(&mut notices);

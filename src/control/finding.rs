@@ -89,6 +89,8 @@ codes! {
     BackendFull "backend_full" Critical;
     /// A backend refuses writes.
     BackendRefuses "backend_refuses" Critical;
+    /// Sessions cannot be moved to a backend that is to have them.
+    MovesRefused "moves_refused" Critical;
 
     /// Other backends stand in for one that failed.
     FailedOver "failed_over" Warning;
@@ -278,6 +280,24 @@ impl Finding {
              which. Add a backend, give this one less weight, or raise the limit.",
         )
         .about(backend)
+    }
+
+    /// Sessions that are to go from one backend to another stay where they are.
+    pub fn moves_refused(from: &str, to: &str, reason: &str) -> Self {
+        Self::new(
+            Code::MovesRefused,
+            format!("sessions cannot be moved from {from} to {to}: {reason}"),
+            format!(
+                "Nothing as long as {from} runs: sessions that cannot be moved are served there, and \
+                 the handover does not end. Pages that begin a session at {to} may fail."
+            ),
+            format!(
+                "Leave {from} running. If {to} is full or takes only smaller sessions, let sessions \
+                 there expire or add another backend; a restart of {to} with other limits loses what \
+                 it holds."
+            ),
+        )
+        .about(to)
     }
 
     /// Sessions of `backend` are served by `stand_ins`.

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use super::engine::InUse;
+use super::engine::{FailingMoves, InUse};
 use crate::config::{BackendAddress, BackendSpec, BackendState, PartitionMap};
 use crate::handover::SlotState;
 
@@ -21,6 +21,8 @@ pub struct Memory {
     pub longest_timeout_minutes: u32,
     /// Where backends are asked, if that is not what the map says.
     pub servers: Vec<ServerMemory>,
+    /// Moves that fail, by where the sessions are and where they are to go.
+    pub failing: Vec<FailingMoves>,
     /// Every slot, in order.
     pub slots: Arc<[SlotState]>,
 }

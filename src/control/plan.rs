@@ -310,7 +310,7 @@ fn dangers(shift: &Shift, report: &PlanReport) -> Vec<String> {
 
 /// What somebody should know besides.
 fn cautions(engine: &Engine, shift: &Shift, report: &PlanReport) -> Vec<String> {
-    let mut warnings = Vec::new();
+    let mut warnings: Vec<_> = refusals(engine, shift).collect();
     for backend in &report.backends {
         let used = backend.used_percent_after;
         if let Some(used) = used.filter(|used| (NEARLY_FULL_PERCENT..=100.0).contains(used)) {
@@ -340,6 +340,23 @@ fn cautions(engine: &Engine, shift: &Shift, report: &PlanReport) -> Vec<String> 
         ));
     }
     warnings
+}
+
+/// What would stay where it is, because a backend that is to get more takes nothing now.
+fn refusals(engine: &Engine, shift: &Shift) -> impl Iterator<Item = String> {
+    engine.failing_moves().filter_map(|moves| {
+        let name = engine.name_of(moves.to);
+        let mut backends = shift.backends.iter();
+        let gets_more = backends
+            .any(|backend| backend.name == name && backend.slots_after > backend.slots_before);
+        let reason = super::engine::failing::reason(moves.status, name);
+        gets_more.then(|| {
+            format!(
+                "sessions cannot be moved to {name} now: {reason}; what this map sends there would \
+                 stay where it is as well"
+            )
+        })
+    })
 }
 
 /// What waits for a backend that does not answer, or that nobody has asked.

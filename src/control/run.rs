@@ -271,6 +271,7 @@ impl Control {
     fn advance(&mut self) {
         let now_ms = self.clock.now_ms();
         self.forget_silent_peers(now_ms);
+        self.engine.look_for_failed_moves(now_ms);
         let mut next = self.engine.clone();
         let notices = self.step(&mut next, now_ms);
         // They are copied when one changes.

@@ -12,7 +12,7 @@ use std::path::{Path, PathBuf};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
-use super::engine::InUse;
+use super::engine::{FailingMoves, InUse};
 use super::memory::{GivenUp, Memory, Override, ServerMemory};
 use super::slot_groups::{GroupError, SlotGroup, group, ungroup};
 use crate::account::Capacity;
@@ -108,6 +108,12 @@ pub enum Damage {
         /// What stands in its place.
         address: String,
     },
+    /// Moves are said to fail at a place that no backend can have.
+    #[error("moves fail at {id}, which is not the id of a backend")]
+    FailingMoves {
+        /// What stands in its place.
+        id: u8,
+    },
     /// A slot is at a backend that is not in the file.
     #[error("slot {slot} is at backend {id}, which the file does not know")]
     UnknownPlace {
@@ -136,6 +142,8 @@ struct Document {
     longest_timeout_minutes: u32,
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     servers: Vec<ServerDocument>,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    failing_moves: Vec<FailingDocument>,
     slots: Vec<SlotGroup>,
 }
 
@@ -189,6 +197,17 @@ struct ServerDocument {
 #[serde(deny_unknown_fields)]
 struct GivenUpDocument {
     address: String,
+    since_ms: u64,
+}
+
+/// Moves that fail, by ids of backends.
+#[derive(Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct FailingDocument {
+    from: u8,
+    to: u8,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    status: Option<u16>,
     since_ms: u64,
 }
 
@@ -296,6 +315,7 @@ impl Document {
             given_up: memory.given_up.iter().map(GivenUpDocument::new).collect(),
             longest_timeout_minutes: memory.longest_timeout_minutes,
             servers: memory.servers.iter().map(ServerDocument::new).collect(),
+            failing_moves: memory.failing.iter().map(FailingDocument::new).collect(),
             slots: group(&memory.slots),
         }
     }
@@ -312,6 +332,9 @@ impl Document {
         let overrides = overrides.map(|known| known.into_override(&map));
         let overrides = overrides.collect::<Result<Vec<_>, _>>()?;
         let servers = self.servers.into_iter().map(ServerDocument::into_memory);
+        let failing = self.failing_moves.into_iter();
+        let failing = failing.map(FailingDocument::into_moves);
+        let failing = failing.collect::<Result<Vec<_>, _>>()?;
         let slots = ungroup(&self.slots)?;
         check_places(&map, &retired, &slots)?;
         Ok(Memory {
@@ -321,7 +344,31 @@ impl Document {
             given_up,
             longest_timeout_minutes: self.longest_timeout_minutes,
             servers: servers.collect(),
+            failing,
             slots: slots.into(),
+        })
+    }
+}
+
+impl FailingDocument {
+    fn new(moves: &FailingMoves) -> Self {
+        Self {
+            from: moves.from.id(),
+            to: moves.to.id(),
+            status: moves.status,
+            since_ms: moves.since_ms,
+        }
+    }
+
+    fn into_moves(self) -> Result<FailingMoves, Damage> {
+        let place = |id| Place::new(id).ok_or(Damage::FailingMoves { id });
+        Ok(FailingMoves {
+            from: place(self.from)?,
+            to: place(self.to)?,
+            status: self.status,
+            since_ms: self.since_ms,
+            last_ms: self.since_ms,
+            moves: 0,
         })
     }
 }

@@ -194,6 +194,9 @@ pub struct BackendStatus {
     pub slots_waiting: usize,
     /// Slots whose requests are refused because it is down and no other backend stands in.
     pub slots_refused: usize,
+    /// When it should hold no sessions any more, if it is to have none: the end of all handovers
+    /// that this takes. `null` if it is to have some, and when nobody can say.
+    pub empty_ms: Option<u64>,
     /// Slots with it at either place, by stage.
     pub slots_in: StageCounts,
     /// Removals that it has missed and still has to be told of.
@@ -349,8 +352,24 @@ pub struct UnderWay {
     /// answers, too.
     pub stage_ends_ms: u64,
     /// When it ends in the last of them if nothing holds it up: the handover as a whole, of the
-    /// stages of a failure `wait`; `null` for the others.
+    /// stages of a failure `wait`; `null` for the others, and while sessions cannot be moved. Where
+    /// the slots are to go on from there, the next handover counts, too.
     pub ends_ms: Option<u64>,
+    /// Set while sessions stay at the second place because they cannot be moved.
+    pub failing: Option<FailingStatus>,
+}
+
+/// Sessions that cannot be moved: the handover does not end before they have moved or expired.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct FailingStatus {
+    /// Why, in words.
+    pub reason: String,
+    /// When the first move failed.
+    pub since_ms: u64,
+    /// When the last one did.
+    pub last_ms: u64,
+    /// Moves that failed at this proxy since its start.
+    pub moves: u64,
 }
 
 /// Another proxy of the farm.

@@ -2,9 +2,11 @@
 
 use std::collections::BTreeMap;
 
-use super::status::UnderWay;
+use super::engine::{Engine, failing};
+use super::status::{FailingStatus, UnderWay};
 use crate::handover::schedule::Times;
 use crate::handover::{Place, SlotState, Stage};
+use crate::route::Slot;
 
 /// Slots with the same places in the same stage.
 #[derive(Debug, Clone, Copy)]
@@ -12,27 +14,103 @@ struct Group {
     slots: usize,
     /// When the first and the last of them got into the stage.
     since_ms: (u64, u64),
+    /// Some of them are to go on to another place from where they are going.
+    goes_on: bool,
 }
 
-/// Everything that is not steady, by stage and places. `name` gives the name of a backend.
-pub(super) fn under_way<'m>(
-    slots: &[SlotState],
+/// Everything that is not steady, by stage and places.
+pub(super) fn under_way(engine: &Engine, slots: &[SlotState]) -> Vec<UnderWay> {
+    let failing = |first, second| {
+        let mut moves = engine.failing_moves();
+        moves.find(|moves| (moves.from, moves.to) == (second, first))
+    };
+    let targets = Slot::all().map(|slot| engine.target(slot));
+    let mut lines = lines(slots, targets, &engine.times(), |place| {
+        engine.name_of(place).to_owned()
+    });
+    for (line, (first, second)) in &mut lines {
+        let Some(moves) = failing(*first, *second).filter(|_| line.stage.is_handover()) else {
+            continue;
+        };
+        line.ends_ms = None;
+        line.means = format!(
+            "sessions stay at {}: {} does not take them",
+            line.second, line.first
+        );
+        line.failing = Some(FailingStatus {
+            reason: failing::reason(moves.status, &line.first),
+            since_ms: moves.since_ms,
+            last_ms: moves.last_ms,
+            moves: moves.moves,
+        });
+    }
+    lines.into_iter().map(|(line, _)| line).collect()
+}
+
+/// When each place holds nothing any more that is to hold nothing: by its id, `None` where nobody can
+/// say, or where nothing is.
+pub(super) fn empty_ms(engine: &Engine, slots: &[SlotState], now_ms: u64) -> [Option<u64>; 128] {
+    let times = engine.times();
+    let mut empty = [Some(0); 128];
+    for (slot, state) in Slot::all().zip(slots) {
+        let target = engine.target(slot);
+        for place in state.places().filter(|place| *place != target) {
+            let latest = &mut empty[usize::from(place.id())];
+            let left_ms = left_ms(engine, state, place, &times, now_ms);
+            *latest = latest.zip(left_ms).map(|(latest, left)| latest.max(left));
+        }
+    }
+    empty.map(|empty| empty.filter(|empty| *empty > 0))
+}
+
+/// When a slot that is to leave `place` has left it.
+fn left_ms(
+    engine: &Engine,
+    slot: &SlotState,
+    place: Place,
     times: &Times,
-    name: impl Fn(Place) -> &'m str,
-) -> Vec<UnderWay> {
+    now_ms: u64,
+) -> Option<u64> {
+    let handover_ms = handover_ms(times);
+    let mut failing = engine.failing_moves();
+    let way = (slot.second, slot.first);
+    if failing.any(|moves| (Some(moves.from), moves.to) == way) {
+        return None;
+    }
+    let end_ms = match slot.stage {
+        Stage::Steady => now_ms,
+        stage => slot.since_ms + lasts_ms(stage, times) + around(stage, times).1?,
+    };
+    let is_left_by_then = slot.stage.is_handover() && slot.first != place;
+    Some(if is_left_by_then {
+        end_ms
+    } else {
+        end_ms + handover_ms
+    })
+}
+
+fn lines(
+    slots: &[SlotState],
+    targets: impl Iterator<Item = Place>,
+    times: &Times,
+    name: impl Fn(Place) -> String,
+) -> Vec<(UnderWay, (Place, Place))> {
     let mut groups: BTreeMap<(Stage, Place, Place), Group> = BTreeMap::new();
-    for slot in slots {
+    for (slot, target) in slots.iter().zip(targets) {
         let Some(second) = slot.second else {
             continue;
         };
         let since_ms = slot.since_ms;
+        let goes_on = slot.stage.is_handover() && slot.first != target;
         let group = groups
             .entry((slot.stage, slot.first, second))
             .or_insert(Group {
                 slots: 0,
                 since_ms: (since_ms, since_ms),
+                goes_on: false,
             });
         group.slots += 1;
+        group.goes_on |= goes_on;
         let (first_ms, last_ms) = group.since_ms;
         group.since_ms = (first_ms.min(since_ms), last_ms.max(since_ms));
     }
@@ -40,17 +118,20 @@ pub(super) fn under_way<'m>(
         let lasts_ms = lasts_ms(stage, times);
         let (before_ms, behind_ms) = around(stage, times);
         let (first_ms, last_ms) = group.since_ms;
-        UnderWay {
+        let next_ms = if group.goes_on { handover_ms(times) } else { 0 };
+        let line = UnderWay {
             stage,
             label: stage.label().to_owned(),
-            means: means(stage, name(first), name(second)),
-            first: name(first).to_owned(),
-            second: name(second).to_owned(),
+            means: means(stage, &name(first), &name(second)),
+            first: name(first),
+            second: name(second),
             slots: group.slots,
             began_ms: first_ms.saturating_sub(before_ms),
             stage_ends_ms: first_ms + lasts_ms,
-            ends_ms: behind_ms.map(|behind_ms| last_ms + lasts_ms + behind_ms),
-        }
+            ends_ms: behind_ms.map(|behind_ms| last_ms + lasts_ms + behind_ms + next_ms),
+            failing: None,
+        };
+        (line, (first, second))
     };
     groups.into_iter().map(line).collect()
 }
@@ -79,6 +160,11 @@ pub(super) fn means(stage: Stage, first: &str, second: &str) -> String {
             format!("{second} and {first}, which stood in, serve the sessions that they have")
         }
     }
+}
+
+/// How long a whole handover takes.
+fn handover_ms(times: &Times) -> u64 {
+    3 * times.settle_ms + times.lifetime_ms
 }
 
 /// How long a stage lasts if nothing holds it up.
@@ -137,7 +223,9 @@ mod tests {
             (Stage::Move2, 10_090),
         ] {
             let slots = [slot(stage, 1, 2, since_ms)];
-            let line = &under_way(&slots, &TIMES, |_| "x")[0];
+            let targets = || slots.iter().map(|slot| slot.first);
+            let name = |_| "x".to_owned();
+            let line = &lines(&slots, targets(), &TIMES, name)[0].0;
             assert_eq!((line.began_ms, line.ends_ms), (10_000, Some(11_090)));
             assert!((since_ms + 30..=11_090).contains(&line.stage_ends_ms));
         }
@@ -153,7 +241,10 @@ mod tests {
             slot(Stage::Away, 1, 2, 300),
         ];
         let names = ["", "a", "b"];
-        let lines = under_way(&slots, &TIMES, |place| names[usize::from(place.id())]);
+        let targets = slots.iter().map(|slot| slot.first);
+        let name = |place: Place| names[usize::from(place.id())].to_owned();
+        let lines = lines(&slots, targets, &TIMES, name);
+        let lines: Vec<_> = lines.into_iter().map(|(line, _)| line).collect();
         let shown = |line: &UnderWay| (line.first.clone() + &line.second, line.slots, line.ends_ms);
         let shown: Vec<_> = lines.iter().map(shown).collect();
         let expected = [
@@ -166,5 +257,19 @@ mod tests {
             expected.map(|(ends, slots, ms)| (ends.to_owned(), slots, ms))
         );
         assert_eq!(lines[0].began_ms, 410);
+    }
+
+    /// The end that is told is the last one: nobody is told of an end that is put off then.
+    #[test]
+    fn slots_that_go_on_from_where_they_are_going_end_with_the_next_handover() {
+        let slots = [slot(Stage::Move2, 1, 2, 500), slot(Stage::Move2, 1, 2, 500)];
+        let ends = |targets: [u8; 2]| {
+            let targets = targets.into_iter().map(place);
+            lines(&slots, targets, &TIMES, |_| String::new())[0]
+                .0
+                .ends_ms
+        };
+        assert_eq!(ends([1, 1]), Some(1500));
+        assert_eq!(ends([1, 3]), Some(1500 + 1090));
     }
 }

@@ -16,7 +16,7 @@ use super::status::{
     BackendLoad, BackendStatus, LastReload, OverrideStatus, PeerStatus, ReloadResult, ServiceState,
     StageCounts, Status, Verdict,
 };
-use super::under_way::under_way;
+use super::under_way::{empty_ms, under_way};
 use crate::config::{BackendHost, BackendState, Config};
 use crate::handover::{Place, SlotState, Stage};
 use crate::health;
@@ -97,10 +97,10 @@ impl About {
             findings: Vec::new(),
             map_version: engine.map().version,
             last_reload,
-            backends: backends(engine, reasons, accounting),
+            backends: backends(engine, reasons, accounting, self.clock.now_ms()),
             accounting: accounting.status(),
             slots: stages(in_force),
-            under_way: under_way(in_force, &engine.times(), |place| engine.name_of(place)),
+            under_way: under_way(engine, in_force),
             longest_session_timeout_minutes: engine.longest_timeout_minutes(),
             peers,
         };
@@ -189,6 +189,8 @@ struct Counts {
     first: usize,
     waiting: usize,
     refused: usize,
+    /// When there should be none any more.
+    empty_ms: Option<u64>,
     stages: StageCounts,
 }
 
@@ -202,7 +204,12 @@ fn stages(slots: &[SlotState]) -> StageCounts {
 }
 
 /// All backends.
-fn backends(engine: &Engine, reasons: &Reasons, accounting: &Accounting) -> Vec<BackendStatus> {
+fn backends(
+    engine: &Engine,
+    reasons: &Reasons,
+    accounting: &Accounting,
+    now_ms: u64,
+) -> Vec<BackendStatus> {
     let mut counts = [Counts::default(); 128];
     let mut serves = [false; 128];
     for member in engine.members() {
@@ -220,6 +227,10 @@ fn backends(engine: &Engine, reasons: &Reasons, accounting: &Accounting) -> Vec<
         for place in [Some(state.first), state.second].into_iter().flatten() {
             *counts[usize::from(place.id())].stages.of(state.stage) += 1;
         }
+    }
+    let empty_ms = empty_ms(engine, engine.slots(), now_ms);
+    for (counts, empty_ms) in counts.iter_mut().zip(empty_ms) {
+        counts.empty_ms = empty_ms.filter(|_| counts.owned == 0);
     }
     let status = |member: &Member| {
         let counts = counts[usize::from(member.place.id())];
@@ -279,6 +290,7 @@ fn backend(
         slots_first: counts.first,
         slots_waiting: counts.waiting,
         slots_refused: counts.refused,
+        empty_ms: counts.empty_ms,
         slots_in: counts.stages,
         pending_deletes: member.owed,
         moved_here: member.metrics.moved_here(),

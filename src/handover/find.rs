@@ -22,6 +22,16 @@ pub(super) enum Find {
     Undo,
     /// The copy at the first place; `counter` locks the item at the second, `flag` is its flag.
     Insert { counter: u32, flag: bool },
+    /// Whether the first place has the item all the same, although it has refused the copy or none
+    /// was made; `counter` and `flag` as before.
+    Stay { counter: u32, flag: bool },
+    /// Giving back the lock at the second place, where the item stays, for a read: what the lock
+    /// came with is its answer.
+    Unlock,
+    /// The same for a request that is then put to the second place itself.
+    Reopen,
+    /// The client's own request at the second place, where the item stays.
+    Stays,
     /// The flag of the copy, taken off it: the item is not new, and a keep-alive takes none off.
     Unflag { counter: u32 },
     /// The client's own request, now that the first place has the copy.
@@ -29,6 +39,8 @@ pub(super) enum Find {
     /// What a flagged copy's second place says to a removal without a lock; `counter` is the lock
     /// just taken at the first.
     Check { counter: u32 },
+    /// Whether the second place has the item, although it removes nothing; `counter` as before.
+    Peek { counter: u32 },
     /// The removal of what a dead mover left behind.
     Clear,
 }
@@ -47,7 +59,7 @@ impl Find {
             Self::Second => second(search, seen),
             Self::Fetch => fetched(search, seen),
             Self::Held => match seen {
-                Seen::Unknown => Step::dropped(Refusal::Unknown),
+                Seen::Refused | Seen::Unknown => Step::dropped(Refusal::Unknown),
                 // Its holder has moved it meanwhile.
                 Seen::Absent => Self::Again.ask(search, search.first),
                 _ => Step::pass(),
@@ -58,21 +70,30 @@ impl Find {
             },
             Self::Confirm { counter } => confirmed(search, counter, seen),
             Self::Undo => search.restart(),
-            // Inserted or not: the first place has it now.
             Self::Insert { counter, flag } => match seen {
-                Seen::Done { .. } if search.is_touch() && !flag => {
-                    let at = search.first;
-                    let release = Ask::Release {
-                        at,
-                        counter: NO_LOCK,
-                    };
-                    search.ask_in_find(Self::Unflag { counter }, release)
+                Seen::Done { .. } => inserted(search, counter, flag),
+                // It may be stored yet, and would then cover what is written where it was.
+                Seen::Unknown => Step::dropped(Refusal::Unknown),
+                Seen::Absent | Seen::Locked { .. } | Seen::Refused => {
+                    let look = Ask::Look { at: search.first };
+                    search.ask_in_find(Self::Stay { counter, flag }, look)
                 }
-                Seen::Done { .. } => Self::Take { counter, flag }.ask(search, search.first),
-                _ => Step::dropped(Refusal::Unknown),
+            },
+            Self::Stay { counter, flag } => stays(search, counter, flag, seen),
+            Self::Unlock => Step::pass(),
+            Self::Reopen => Self::Stays.ask(search, search.second),
+            Self::Stays => match seen {
+                Seen::Done { counter, .. } if !search.is_touch() => {
+                    let look = Ask::Look { at: search.first };
+                    search.ask_in_find(Self::Confirm { counter }, look)
+                }
+                Seen::Done { .. } | Seen::Locked { .. } => Step::pass(),
+                // Another request has moved it meanwhile.
+                Seen::Absent => Self::Again.ask(search, search.first),
+                Seen::Refused | Seen::Unknown => Step::dropped(Refusal::Unknown),
             },
             Self::Unflag { counter } => match seen {
-                Seen::Unknown => Step::dropped(Refusal::Unknown),
+                Seen::Refused | Seen::Unknown => Step::dropped(Refusal::Unknown),
                 // Somebody has taken the copy, flag and all, and is told by what is behind that the
                 // item is not new: that is left to whoever it is.
                 Seen::Locked { .. } => Self::Held.ask(search, search.first),
@@ -83,10 +104,12 @@ impl Find {
             },
             Self::Take { counter, flag } => taken(search, counter, flag, seen),
             Self::Check { counter } => checked(search, counter, seen),
-            Self::Clear => Step::Pass {
-                clear_flag: true,
-                behind: None,
+            Self::Peek { counter } => match seen {
+                Seen::Absent => Step::pass(),
+                Seen::Done { .. } | Seen::Locked { .. } => WITHOUT_FLAG,
+                Seen::Refused | Seen::Unknown => unchecked(search, counter),
             },
+            Self::Clear => WITHOUT_FLAG,
         }
     }
 
@@ -117,10 +140,7 @@ fn found_at_first(search: &mut Search, seen: Seen) -> Step {
         // A read locks nothing, so the move may end between its answer and any look behind it:
         // it can never tell a new item from a copy that another request is just taking.
         Seen::Done { flag: true, .. } if search.may_meet_copies() && !search.is_acquire() => {
-            Step::Pass {
-                clear_flag: true,
-                behind: None,
-            }
+            WITHOUT_FLAG
         }
         Seen::Done {
             counter,
@@ -132,14 +152,14 @@ fn found_at_first(search: &mut Search, seen: Seen) -> Step {
             search.ask_in_find(check, Ask::Remove { at, counter })
         }
         Seen::Done { .. } | Seen::Locked { .. } => Step::pass(),
-        Seen::Absent | Seen::Unknown => Step::dropped(Refusal::Unknown),
+        Seen::Absent | Seen::Refused | Seen::Unknown => Step::dropped(Refusal::Unknown),
     }
 }
 
 fn second(search: &mut Search, seen: Seen) -> Step {
     match seen {
         Seen::Absent => Find::Again.ask(search, search.first),
-        Seen::Unknown => Step::dropped(Refusal::Unknown),
+        Seen::Refused | Seen::Unknown => Step::dropped(Refusal::Unknown),
         _ if search.stage == Stage::Back => Step::dropped(Refusal::Returning),
         Seen::Locked { .. } => Step::pass(),
         Seen::Done { counter, flag } => {
@@ -161,7 +181,7 @@ fn second(search: &mut Search, seen: Seen) -> Step {
 fn fetched(search: &mut Search, seen: Seen) -> Step {
     match seen {
         Seen::Absent => Find::Again.ask(search, search.first),
-        Seen::Unknown => Step::dropped(Refusal::Unknown),
+        Seen::Refused | Seen::Unknown => Step::dropped(Refusal::Unknown),
         Seen::Locked { .. } if search.is_touch() => Find::Held.ask(search, search.second),
         // A read gets the same refusal as an acquire.
         Seen::Locked { .. } => Step::pass(),
@@ -169,6 +189,36 @@ fn fetched(search: &mut Search, seen: Seen) -> Step {
             let at = search.first;
             search.ask_in_find(Find::Insert { counter, flag }, Ask::Insert { at })
         }
+    }
+}
+
+/// Inserted or not: the first place has the item now.
+fn inserted(search: &mut Search, counter: u32, flag: bool) -> Step {
+    if search.is_touch() && !flag {
+        let at = search.first;
+        let release = Ask::Release {
+            at,
+            counter: NO_LOCK,
+        };
+        return search.ask_in_find(Find::Unflag { counter }, release);
+    }
+    Find::Take { counter, flag }.ask(search, search.first)
+}
+
+/// The first place has refused the copy. If it has the item all the same, that one is the true one,
+/// as after every insert; else the item stays where it is, and is served there under its lock.
+fn stays(search: &mut Search, counter: u32, flag: bool, seen: Seen) -> Step {
+    let at = search.second;
+    let release = Ask::Release { at, counter };
+    match seen {
+        Seen::Done { .. } => inserted(search, counter, flag),
+        Seen::Absent if search.is_acquire() => Step::pass(),
+        Seen::Absent if search.is_touch() => search.ask_in_find(Find::Reopen, release),
+        Seen::Absent => search.ask_in_find(Find::Unlock, release),
+        Seen::Locked { .. } | Seen::Refused | Seen::Unknown => Step::Drop {
+            reason: Refusal::Unknown,
+            behind: Some(release),
+        },
     }
 }
 
@@ -188,7 +238,7 @@ fn confirmed(search: &mut Search, counter: u32, seen: Seen) -> Step {
     }
 }
 
-fn taken(search: &Search, counter: u32, flag: bool, seen: Seen) -> Step {
+fn taken(search: &mut Search, counter: u32, flag: bool, seen: Seen) -> Step {
     match seen {
         Seen::Done {
             flag: copy_flag, ..
@@ -203,32 +253,47 @@ fn taken(search: &Search, counter: u32, flag: bool, seen: Seen) -> Step {
         },
         // Somebody else took the copy: what is behind is left to whoever that is.
         Seen::Locked { .. } => Step::pass(),
-        // Removed meanwhile, or its server lost its memory. The item behind stays locked and
-        // whole until its lock is broken.
-        Seen::Absent | Seen::Unknown => Step::dropped(Refusal::Unknown),
+        // Its server has lost it, or has never stored it: what is behind is the item.
+        Seen::Absent => {
+            let at = search.second;
+            search.ask_in_find(Find::Reopen, Ask::Release { at, counter })
+        }
+        // The item behind stays locked and whole until its lock is broken.
+        Seen::Refused | Seen::Unknown => Step::dropped(Refusal::Unknown),
     }
 }
 
 /// A flagged item at the first place: a new session, or the copy of one that is being moved.
 fn checked(search: &mut Search, counter: u32, seen: Seen) -> Step {
-    let without_flag = Step::Pass {
-        clear_flag: true,
-        behind: None,
-    };
+    let at = search.second;
     match seen {
-        Seen::Done { .. } => without_flag,
+        // A mover would hold its lock: the session has begun anew while its server was away, and
+        // what that one had is outdated.
+        Seen::Done { .. } if matches!(search.stage, Stage::Back | Stage::Wait) => Step::pass(),
+        Seen::Done { .. } => WITHOUT_FLAG,
         Seen::Absent => Step::pass(),
-        Seen::Locked { age_s, .. } if search.may_be_mover(age_s) => without_flag,
+        Seen::Locked { age_s, .. } if search.may_be_mover(age_s) => WITHOUT_FLAG,
         Seen::Locked { counter, .. } => {
-            let at = search.second;
             search.ask_in_find(Find::Clear, Ask::Remove { at, counter })
         }
-        Seen::Unknown => Step::Drop {
-            reason: Refusal::Unknown,
-            behind: Some(Ask::Release {
-                at: search.first,
-                counter,
-            }),
-        },
+        Seen::Refused => search.ask_in_find(Find::Peek { counter }, Ask::Look { at }),
+        Seen::Unknown => unchecked(search, counter),
     }
 }
+
+/// Whether the flag is a copy's cannot be found out.
+const fn unchecked(search: &Search, counter: u32) -> Step {
+    Step::Drop {
+        reason: Refusal::Unknown,
+        behind: Some(Ask::Release {
+            at: search.first,
+            counter,
+        }),
+    }
+}
+
+/// The item is not new, its copy is.
+const WITHOUT_FLAG: Step = Step::Pass {
+    clear_flag: true,
+    behind: None,
+};

@@ -91,7 +91,7 @@ impl Remove {
     pub(super) fn next(self, search: &mut Search, seen: Seen) -> Step {
         match (self, seen) {
             (Self::Owed { counter }, Seen::Done { .. }) => Step::forward(search.first, counter),
-            (_, Seen::Unknown) => Step::dropped(Refusal::Unknown),
+            (_, Seen::Refused | Seen::Unknown) => Step::dropped(Refusal::Unknown),
             (Self::SeekBroken { .. }, Seen::Done { .. } | Seen::Locked { .. })
                 if search.stage == Stage::Wait =>
             {

@@ -27,6 +27,9 @@ pub struct Surroundings<'a> {
     pub peers: &'a [Option<PeerSlot>],
     /// How long things last.
     pub times: &'a Times,
+    /// When this proxy last saw that a session could not be moved from the slot's second place to
+    /// its first, Unix time in milliseconds.
+    pub move_failed_ms: Option<u64>,
     /// Unix time in milliseconds, never decreasing.
     pub now_ms: u64,
 }
@@ -201,6 +204,9 @@ impl Surroundings<'_> {
             // Both places may have items: the second may have stood in for the first.
             return self.pair(slot, second, slot.first, Stage::Wait);
         }
+        if let Some(again) = self.begun_again(slot) {
+            return again;
+        }
         let long_enough =
             self.has_lasted(slot, self.times.of_handover(slot.stage)) && self.peers_follow(slot);
         match slot.stage {
@@ -210,6 +216,18 @@ impl Surroundings<'_> {
             Stage::Move1 => self.pair(slot, slot.first, second, Stage::Move2),
             _ => self.pair(slot, slot.first, second, Stage::Move1),
         }
+    }
+
+    /// The slot in the same stage, which begins anew, because sessions stay behind: what was used at
+    /// the second place must move or die before the stage ends. In the first half nothing is lost
+    /// by waiting, so that sessions that never move change the slot twice a lifetime and not with
+    /// every request.
+    fn begun_again(&self, slot: SlotState) -> Option<SlotState> {
+        let since_ms = self.move_failed_ms?;
+        let half_ms = self.times.of_handover(slot.stage) / 2;
+        let is_moving = matches!(slot.stage, Stage::Move1 | Stage::Move2);
+        let is_due = is_moving && since_ms > slot.since_ms && self.has_lasted(slot, half_ms);
+        is_due.then_some(SlotState { since_ms, ..slot })
     }
 
     fn suspect(&self, slot: SlotState, failed: Place) -> SlotState {

@@ -110,7 +110,9 @@ pub enum Seen {
         /// How long it has been held, seconds.
         age_s: u64,
     },
-    /// Another status, a broken answer or none: whether it took effect is unknown.
+    /// A whole answer that refuses: it had no effect, and will have none.
+    Refused,
+    /// An answer that says neither, a broken one or none: whether it took effect is unknown.
     Unknown,
 }
 

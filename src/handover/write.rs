@@ -103,7 +103,9 @@ impl Write {
         let is_there = match seen {
             Seen::Done { .. } => true,
             Seen::Absent => false,
-            Seen::Locked { .. } | Seen::Unknown => return Step::dropped(Refusal::Unknown),
+            Seen::Locked { .. } | Seen::Refused | Seen::Unknown => {
+                return Step::dropped(Refusal::Unknown);
+            }
         };
         let (first, second) = (search.first, search.second);
         match (self, is_there) {

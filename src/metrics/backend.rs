@@ -145,29 +145,64 @@ impl Default for BackendShard {
 struct MovedFrom {
     serial: Counter,
     sessions: Counter,
+    /// Moves after which the session was still there.
+    failed: Counter,
+    /// The last answer to such a move, 0 for none.
+    last_status: Counter,
+}
+
+impl MovedFrom {
+    /// The counters of `from`, whatever was counted of another backend before.
+    fn of(&self, from: &BackendMetrics) -> &Self {
+        if self.serial.get() != from.serial {
+            self.sessions.set(0);
+            self.failed.set(0);
+            self.last_status.set(0);
+            self.serial.set(from.serial);
+        }
+        self
+    }
+}
+
+/// Moves from one backend to another after which the session was still where it was.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct FailedMoves {
+    /// How many.
+    pub moves: u64,
+    /// The status with which the last of them was refused; `None` if it was not answered.
+    pub last_status: Option<u16>,
 }
 
 impl BackendShard {
     /// A session was moved here from `from`, which is at `place`.
     pub fn count_move(&self, from: &BackendMetrics, place: Place) {
-        let moves = self
-            .moves
-            .get_or_init(|| Box::new(std::array::from_fn(|_| MovedFrom::default())));
-        let moved = &moves[usize::from(place.id())];
-        if moved.serial.get() != from.serial {
-            moved.sessions.set(0);
-            moved.serial.set(from.serial);
-        }
-        moved.sessions.increment();
+        self.moves_of(place).of(from).sessions.increment();
         self.moved_here.increment();
     }
 
+    /// A session was to be moved here from `from`, which is at `place`, and stays there. `status` is
+    /// the answer that refused it, if there was one.
+    pub fn count_failed_move(&self, from: &BackendMetrics, place: Place, status: Option<u16>) {
+        let moved = self.moves_of(place).of(from);
+        moved.last_status.set(status.unwrap_or(0).into());
+        moved.failed.increment();
+    }
+
+    fn moves_of(&self, place: Place) -> &MovedFrom {
+        let moves = self
+            .moves
+            .get_or_init(|| Box::new(std::array::from_fn(|_| MovedFrom::default())));
+        &moves[usize::from(place.id())]
+    }
+
+    fn known_moves(&self, from: &BackendMetrics, place: Place) -> Option<&MovedFrom> {
+        let moved = &self.moves.get()?[usize::from(place.id())];
+        (moved.serial.get() == from.serial).then_some(moved)
+    }
+
     fn moved_from(&self, from: &BackendMetrics, place: Place) -> u64 {
-        let moves = self.moves.get();
-        let moved = moves.map(|moves| &moves[usize::from(place.id())]);
-        moved
-            .filter(|moved| moved.serial.get() == from.serial)
-            .map_or(0, |moved| moved.sessions.get())
+        let moved = self.known_moves(from, place);
+        moved.map_or(0, |moved| moved.sessions.get())
     }
 }
 
@@ -274,6 +309,21 @@ impl BackendMetrics {
         self.sum(|shard| shard.moved_from(from, place))
     }
 
+    /// Sessions that were to be moved to it from `from`, which is at `place`, and are still there.
+    pub fn failed_moves_from(&self, from: &Self, place: Place) -> FailedMoves {
+        let shards = self.shards.all();
+        let known = shards
+            .iter()
+            .filter_map(|shard| shard.known_moves(from, place));
+        known.fold(FailedMoves::default(), |all, moved| FailedMoves {
+            moves: all.moves + moved.failed.get(),
+            last_status: u16::try_from(moved.last_status.get())
+                .ok()
+                .filter(|status| *status > 0)
+                .or(all.last_status),
+        })
+    }
+
     /// One number of all workers.
     pub fn sum(&self, number: impl Fn(&BackendShard) -> u64) -> u64 {
         self.shards.all().iter().map(|shard| number(shard)).sum()
@@ -332,5 +382,18 @@ mod tests {
         to.shard(0).count_move(&new, place(3));
         assert_eq!(to.moved_from(&new, place(3)), 1);
         assert_eq!(to.moved_here(), 4);
+    }
+
+    #[test]
+    fn failed_moves_are_counted_by_where_the_session_stays() {
+        let (to, old, new) = <(BackendMetrics, BackendMetrics, BackendMetrics)>::default();
+        let of = |from| to.failed_moves_from(from, place(3));
+        to.shard(0).count_failed_move(&old, place(3), Some(400));
+        to.shard(1).count_failed_move(&old, place(3), None);
+        assert_eq!((of(&old).moves, of(&old).last_status), (2, Some(400)));
+        assert_eq!(of(&new), FailedMoves::default());
+        to.shard(0).count_failed_move(&new, place(3), None);
+        assert_eq!((of(&new).moves, of(&new).last_status), (1, None));
+        assert_eq!(to.moved_here(), 0);
     }
 }

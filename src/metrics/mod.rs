@@ -26,7 +26,7 @@ pub mod table;
 pub mod worker;
 
 pub use admin::AdminRefusals;
-pub use backend::{BACKEND_BOUNDS_NS, BackendMetrics, BackendShard};
+pub use backend::{BACKEND_BOUNDS_NS, BackendMetrics, BackendShard, FailedMoves};
 pub use counter::{Counter, Durations, Histogram};
 pub use labels::{AdminRefusal, ClientRefusal, FailureReason, MapState, MoveStep, Outcome};
 pub use pool::{LastReload, Pool, PoolBackend, PoolFinding, PoolLoad, Reloads};

@@ -134,7 +134,7 @@ families! {
     SESSIONS_MOVED: Counter "staterouter_sessions_moved_total" ["from", "to"]
         "Sessions moved from one backend to another.";
     SESSION_MOVES_FAILED: Counter "staterouter_session_moves_failed_total" ["step"]
-        "Moves of a session that broke off: at insert the session is whole where it was, at take it is whole where it was to go.";
+        "Moves of a session that failed: at insert the session is whole where it was, and is served there if its new backend has refused it; at take it is whole where it was to go.";
     SESSIONS_OUT_OF_REACH: Counter "staterouter_sessions_out_of_reach_total" ["backend"]
         "Reads and acquires answered 404 because another backend stands in for this one: if it held the session, a user has lost it.";
 

@@ -135,8 +135,20 @@ impl Answered {
                     .filter(|&age_s| age_s < ABSURD_AGE_S)
                     .unwrap_or(0),
             },
+            400 => Seen::Refused,
             _ => Seen::Unknown,
         }
+    }
+
+    /// The head, to be kept while the rest goes elsewhere.
+    pub(super) fn copy_head(&self, caller: &Caller<'_>) -> Buffer {
+        let mut copy = caller.service.worker.buffers.take();
+        let head = &self.bytes.filled()[..self.head.head_bytes];
+        let room = copy.room_mut();
+        let count = head.len().min(room.len());
+        room[..count].copy_from_slice(&head[..count]);
+        copy.grow(count);
+        copy
     }
 
     /// `Timeout` in minutes, or what a server takes when there is none (protocol 3).

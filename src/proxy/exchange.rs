@@ -17,6 +17,9 @@ use crate::net::{Buffer, Conn, Deadline, IoError};
 use crate::route::BackendIndex;
 use crate::wire::{self, Digits, Operation, RequestHead, ResponseHead, Span, Unfit, WireError};
 
+/// A client that takes so much in its time is not stalled.
+const PART_BYTES: usize = 64 * 1024;
+
 /// A request with a whole head, its route, and the connection that waits for the answer.
 pub(super) struct Exchange<'a> {
     pub(super) service: &'a Rc<ProxyService>,
@@ -248,6 +251,35 @@ impl Exchange<'_> {
             let more = conn.read_more(answer, self.deadline).await;
             more.map_err(ProxyError::Answer)?;
             self.shard().received_bytes.add(answer.len() as u64);
+        }
+    }
+
+    /// Passes an answer on that is there whole.
+    pub(super) async fn pass_on_whole(
+        &mut self,
+        head: &Buffer,
+        body: &[u8],
+        remaining: Remaining,
+    ) -> Result<(), ProxyError> {
+        if remaining.lock.is_some() && self.client.has_ended() {
+            return Err(ProxyError::Client(IoError::Closed));
+        }
+        let mut head = head.filled();
+        let mut parts = body.chunks(PART_BYTES).peekable();
+        loop {
+            let part = parts.next().unwrap_or_default();
+            self.deadline.arm(self.view.snapshot.timeouts.client_stall);
+            let mut sent_bytes = 0;
+            let written = self
+                .client
+                .write_two(head, part, &mut sent_bytes, self.deadline);
+            written.await.map_err(ProxyError::Client)?;
+            self.service.metrics.sent_bytes.add(sent_bytes);
+            self.note_overhead();
+            if parts.peek().is_none() {
+                return Ok(());
+            }
+            head = &[];
         }
     }
 

@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use tokio::sync::SemaphorePermit;
+
 use super::call::{Answered, Call, CallFailed, Caller};
 use super::error::{ProxyError, Unanswered};
 use super::exchange::{self, Exchange};
@@ -11,7 +13,7 @@ use crate::handover::{Ask, NO_LOCK, Place, Refusal, Search, Seen, Step};
 use crate::metrics::MoveStep;
 use crate::net::Buffer;
 use crate::route::BackendIndex;
-use crate::wire::{self, Operation, Parsed, Request, ResponseHead, WireError};
+use crate::wire::{self, Operation, Parsed, Request, ResponseHead, Unfit, WireError};
 
 /// How often, and for how long at least, a removal waits for the end of a move.
 const MAX_MOVE_PAUSES: usize = 3;
@@ -35,6 +37,7 @@ pub(super) async fn run(
         exchange,
         due_ms,
         held: None,
+        kept: None,
         failed: None,
         moving: None,
     };
@@ -50,14 +53,12 @@ pub(super) async fn run(
             Step::Ask(next) => ask = next,
             Step::Forward { at, counter } => return seek.forward(at, counter, received).await,
             Step::Pass { clear_flag, behind } => {
+                seek.count_what_stays();
                 seek.tidy(behind, received);
                 return seek.pass(clear_flag, received).await;
             }
             Step::Drop { reason, behind } => {
-                if let Some((step, _)) = seek.moving {
-                    let metrics = &seek.exchange.service.metrics;
-                    metrics.failed_moves(step).increment();
-                }
+                seek.count_failed_move();
                 seek.tidy(behind, received);
                 return Err(seek.refused(reason));
             }
@@ -69,16 +70,38 @@ struct Seek<'a> {
     exchange: Exchange<'a>,
     due_ms: u64,
     held: Option<Held>,
+    /// What the held answer was before its item was to be stored elsewhere.
+    kept: Option<Kept<'a>>,
     /// The last question that was not answered.
     failed: Option<Unanswered>,
-    /// How far the move of the item has come, and where from.
-    moving: Option<(MoveStep, BackendIndex)>,
+    moving: Option<Moving>,
+}
+
+/// The move of the item.
+#[derive(Clone, Copy)]
+struct Moving {
+    /// How far it has come.
+    step: MoveStep,
+    from: BackendIndex,
+    to: BackendIndex,
+    /// The answer to its last question to the new place; `None` while there is no whole one.
+    status: Option<u16>,
 }
 
 /// An answer to the client's own request that may be passed on.
 struct Held {
     answered: Answered,
     backend: BackendIndex,
+}
+
+/// An answer whose item was to be stored elsewhere.
+struct Kept<'a> {
+    head: Buffer,
+    /// Ends with the item's body, of this length.
+    bytes: Vec<u8>,
+    body_bytes: usize,
+    backend: BackendIndex,
+    _memory: Option<SemaphorePermit<'a>>,
 }
 
 impl Seek<'_> {
@@ -96,10 +119,29 @@ impl Seek<'_> {
             Ask::Insert { at } => self.insert(at, received).await,
             Ask::Owe { to } => return self.owe(to, received).await,
         };
-        seen.unwrap_or_else(|failed| {
+        let seen = seen.unwrap_or_else(|failed| {
             self.failed = Some(failed);
             Seen::Unknown
-        })
+        });
+        self.follow_move(ask, seen);
+        seen
+    }
+
+    /// Whether the item is at its new place: it may be there although it was refused, and it may
+    /// not be although it was taken.
+    fn follow_move(&mut self, ask: Ask, seen: Seen) {
+        let Some(moving) = &mut self.moving else {
+            return;
+        };
+        match (ask, moving.step, seen) {
+            (Ask::Insert { .. } | Ask::Look { .. }, MoveStep::Insert, Seen::Done { .. }) => {
+                moving.step = MoveStep::Take;
+            }
+            (Ask::Client { .. }, MoveStep::Take, Seen::Absent) => {
+                (moving.step, moving.status) = (MoveStep::Insert, Some(404));
+            }
+            _ => {}
+        }
     }
 
     /// Sends the client's own request and holds the answer.
@@ -229,16 +271,22 @@ impl Seek<'_> {
         let body_bytes = held.answered.head.body_bytes;
         wire::encode_request_head(&mut bytes, &request, body_bytes as usize);
         let from = held.backend;
-        self.moving = Some((MoveStep::Insert, from));
+        self.moving = Some(Moving {
+            step: MoveStep::Insert,
+            from,
+            to: backend,
+            status: None,
+        });
         let head = &held.answered.head;
         let lock = head.lock_taken(held.answered.bytes.filled());
         let stays = |error| self.stays_behind(from, lock, error, received);
         let taking = self.exchange.view.snapshot.moves.take(body_bytes);
         self.exchange.deadline.arm_at(self.due_ms);
-        let Ok(_memory) = self.exchange.deadline.guard(taking).await else {
+        let Ok(memory) = self.exchange.deadline.guard(taking).await else {
             return Err(stays(ProxyError::Crowded));
         };
         let caller = self.caller();
+        let head = held.answered.copy_head(&caller);
         let read = held.answered.read_body(&caller, from, &mut bytes);
         read.await.map_err(stays)?;
         caller.finish(from, held.answered);
@@ -248,10 +296,21 @@ impl Seek<'_> {
             body_bytes,
             retry: RetryPolicy::Unsent,
         };
-        let seen = self.send(backend, call).await?;
-        if matches!(seen, Seen::Done { .. }) {
-            self.moving = Some((MoveStep::Take, from));
+        let sent = self.send_and_see(backend, call).await;
+        let (seen, status) = sent.or_else(|failed| {
+            let refusal = refusal(&failed.error).ok_or(failed)?;
+            Ok((Seen::Refused, refusal))
+        })?;
+        if let Some(moving) = &mut self.moving {
+            moving.status = Some(status);
         }
+        self.kept = Some(Kept {
+            head,
+            bytes,
+            body_bytes: body_bytes as usize,
+            backend: from,
+            _memory: memory,
+        });
         Ok(seen)
     }
 
@@ -271,13 +330,22 @@ impl Seek<'_> {
     }
 
     async fn send(&self, backend: BackendIndex, call: Call<'_>) -> Result<Seen, Unanswered> {
+        Ok(self.send_and_see(backend, call).await?.0)
+    }
+
+    /// What came of it, and the status that said so.
+    async fn send_and_see(
+        &self,
+        backend: BackendIndex,
+        call: Call<'_>,
+    ) -> Result<(Seen, u16), Unanswered> {
         let caller = self.caller();
         let answered = caller.call(backend, call).await;
         let answered =
             answered.map_err(|CallFailed { error, .. }| Unanswered { error, backend })?;
-        let seen = answered.seen();
+        let (seen, status) = (answered.seen(), answered.head.status);
         caller.finish(backend, answered);
-        Ok(seen)
+        Ok((seen, status))
     }
 
     async fn owe(&self, to: Place, received: &Buffer) -> Seen {
@@ -313,11 +381,20 @@ impl Seek<'_> {
         clear_flag: bool,
         received: &mut Buffer,
     ) -> Result<exchange::Answered, Unanswered> {
-        let Some(Held { answered, backend }) = self.held.take() else {
-            return Err(self.refused(Refusal::Unknown));
+        let (backend, passed) = match (self.held.take(), self.kept.take()) {
+            (Some(Held { answered, backend }), _) => {
+                self.exchange.backend = backend;
+                (
+                    backend,
+                    self.pass_answer(answered, clear_flag, received).await,
+                )
+            }
+            (None, Some(kept)) => {
+                self.exchange.backend = kept.backend;
+                (kept.backend, self.pass_kept(kept, received).await)
+            }
+            (None, None) => return Err(self.refused(Refusal::Unknown)),
         };
-        self.exchange.backend = backend;
-        let passed = self.pass_answer(answered, clear_flag, received).await;
         passed.map_err(|error| Unanswered { error, backend })?;
         received.consume(self.exchange.own.bytes() as usize);
         Ok(self.exchange.answered())
@@ -352,6 +429,29 @@ impl Seek<'_> {
         passed_on
             .await
             .inspect_err(|_| self.exchange.give_back(remaining.lock, request))
+    }
+
+    /// The answer with which the item was to be moved, as that of the place where it stays. The lock
+    /// that a read did not ask for is not its business.
+    async fn pass_kept(&mut self, kept: Kept<'_>, received: &Buffer) -> Result<(), ProxyError> {
+        let Kept {
+            mut head, bytes, ..
+        } = kept;
+        let mut parsed = self.parse_again(&head)?;
+        let is_acquire = self.exchange.head.operation() == Operation::Acquire;
+        if let Some(cookie) = parsed.lock_cookie.filter(|_| !is_acquire) {
+            head.remove_line(cookie);
+            parsed = self.parse_again(&head)?;
+        }
+        let request = Some(received);
+        // The connection that it came over is free already.
+        let keeps_connection = false;
+        let remaining = self
+            .exchange
+            .remaining(&parsed, keeps_connection, &mut head, request)?;
+        let body = &bytes[bytes.len() - kept.body_bytes..];
+        let passed_on = self.exchange.pass_on_whole(&head, body, remaining).await;
+        passed_on.inspect_err(|_| self.exchange.give_back(remaining.lock, request))
     }
 
     fn parse_again(&self, bytes: &Buffer) -> Result<ResponseHead, ProxyError> {
@@ -390,9 +490,36 @@ impl Seek<'_> {
         );
     }
 
+    /// The request is over, and its item is not where it was to go.
+    fn count_what_stays(&self) {
+        let is_left = |moving: &Moving| moving.step == MoveStep::Insert;
+        if self.moving.as_ref().is_some_and(is_left) {
+            self.count_failed_move();
+        }
+    }
+
+    fn count_failed_move(&self) {
+        let Some(Moving {
+            step,
+            from,
+            to,
+            status,
+        }) = self.moving
+        else {
+            return;
+        };
+        self.exchange.service.metrics.failed_moves(step).increment();
+        if step == MoveStep::Insert {
+            let view = self.exchange.view;
+            let from = view.backend(from);
+            let to = view.shard(to);
+            to.count_failed_move(&from.metrics, from.place, status);
+        }
+    }
+
     /// The held answer is the one of the place the item has just been moved to.
     fn count_move(&self) {
-        if let (Some(held), Some((_, from))) = (&self.held, self.moving) {
+        if let (Some(held), Some(Moving { from, .. })) = (&self.held, self.moving) {
             let view = self.exchange.view;
             let from = view.backend(from);
             view.shard(held.backend)
@@ -402,6 +529,7 @@ impl Seek<'_> {
 
     /// Lets go of an answer that will not be passed on.
     fn release_held(&mut self) {
+        self.kept = None;
         if let Some(Held { answered, backend }) = self.held.take() {
             self.caller().finish(backend, answered);
         }
@@ -445,5 +573,19 @@ impl Seek<'_> {
             extra_flags: 0,
             body: &[],
         }
+    }
+}
+
+/// The status with which no state server refuses to store the copy of a moved session, but something
+/// else does: nothing else is taken from that answer. Not those of something in between that does
+/// not know what has become of a request (408, 500, 502 to 504).
+fn refusal(error: &ProxyError) -> Option<u16> {
+    match error {
+        ProxyError::Unfit(Unfit::Unversioned) => Some(404),
+        ProxyError::Unfit(Unfit::Status(status)) => {
+            let is_refusal = matches!(status, 401..=407 | 409..=499 | 501 | 505 | 507);
+            is_refusal.then_some(*status)
+        }
+        _ => None,
     }
 }

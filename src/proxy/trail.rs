@@ -184,6 +184,7 @@ impl Trail {
             Seen::Done { .. } => "ok",
             Seen::Absent => "absent",
             Seen::Locked { .. } => "locked",
+            Seen::Refused => "refused",
             Seen::Unknown => "unknown",
         };
         self.line(view, ask, Some(at), seen);

@@ -139,6 +139,7 @@ pub(super) fn published(verdicts: [Verdict; 2]) -> Published {
         slots_first: 8192,
         slots_waiting: 0,
         slots_refused: 0,
+        empty_ms: None,
         slots_in: StageCounts::default(),
         pending_deletes: 0,
         moved_here: 0,

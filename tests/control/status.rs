@@ -47,6 +47,7 @@ fn leave_behind(path: &Path, slot: SlotState) {
         overrides: Vec::new(),
         retired: Vec::new(),
         given_up: Vec::new(),
+        failing: Vec::new(),
         longest_timeout_minutes: 0,
         servers: Vec::new(),
         slots: vec![slot; SLOT_COUNT].into(),

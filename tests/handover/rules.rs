@@ -39,7 +39,7 @@ const LOCK_IN_THE_WAY: u32 = 13;
 const MOVER_S: u64 = 10;
 
 /// Every answer by its name.
-const ANSWERS: [&str; 6] = ["200", "new", "404", "423", "old", "?"];
+const ANSWERS: [&str; 7] = ["200", "new", "404", "423", "old", "no", "lost"];
 
 fn place(name: &str) -> Place {
     let id = match name {
@@ -135,7 +135,8 @@ fn seen(name: &str, ask: Ask) -> Seen {
         "404" => Seen::Absent,
         "423" => locked(MOVER_S - 1),
         "old" => locked(MOVER_S),
-        "?" => Seen::Unknown,
+        "no" => Seen::Refused,
+        "lost" => Seen::Unknown,
         _ => panic!("{name} is no answer"),
     }
 }
@@ -209,7 +210,7 @@ impl Ways {
             self.add(way, end_text(step));
             return;
         };
-        if step == first && asked.is_some_and(is_last_before_again) {
+        if step == first && asked.is_some_and(|ask| is_last_before_again(ask, &way)) {
             self.add(way, "again".to_owned());
             return;
         }
@@ -230,13 +231,20 @@ impl Ways {
 
 /// A request begins anew when it has found, by a look at the first place, that its item has moved.
 /// An acquire gives back the lock of what it got from the second place before that.
-fn is_last_before_again(ask: Ask) -> bool {
+fn is_last_before_again(ask: Ask, way: &str) -> bool {
     matches!(ask, Ask::Release { at, .. } if at == place("A"))
-        || ask == Ask::Look { at: place("B") }
+        || ask == Ask::Look { at: place("B") } && !is_taken(way)
+}
+
+/// The first place has the item of a move although it did not take it: it is asked for that one.
+fn is_taken(way: &str) -> bool {
+    let mut questions = way.split(',').rev().skip(2);
+    let before = questions.next();
+    before.is_some_and(|question| question.trim().starts_with("insert"))
 }
 
 /// The rows of a table: cells between bars, comments and empty lines left out.
-fn rows(table: &str) -> impl Iterator<Item = Vec<&str>> {
+fn rows(table: &'static str) -> impl Iterator<Item = Vec<&'static str>> {
     let lines = table
         .lines()
         .filter(|line| !line.is_empty() && !line.starts_with('#'));
@@ -267,7 +275,8 @@ fn named_answers(cell: &str) -> Vec<&'static str> {
         match name {
             "ok" => vec!["200", "new"],
             "locked" => vec!["423", "old"],
-            "bad" => vec!["423", "old", "?"],
+            "?" => vec!["no", "lost"],
+            "bad" => vec!["423", "old", "no", "lost"],
             "any" => ANSWERS.to_vec(),
             name => ANSWERS.into_iter().filter(|known| *known == name).collect(),
         }
@@ -294,21 +303,75 @@ fn named_ways(cell: &str) -> Vec<String> {
     ways
 }
 
-fn written_down() -> Ways {
-    let mut ways = Ways::default();
-    for row in rows(RULES) {
-        let [stages, requests, questions, end] = row[..] else {
-            panic!("no row of four cells: {row:?}");
+/// One row of the rules.
+struct Row {
+    /// What other rows go on with, empty for a row that begins.
+    name: &'static str,
+    stages: &'static str,
+    requests: &'static str,
+    questions: &'static str,
+    end: &'static str,
+}
+
+impl Row {
+    fn new(cells: &[&'static str]) -> Self {
+        let [stages, requests, questions, end] = cells[..] else {
+            panic!("no row of four cells: {cells:?}");
         };
-        for stage_name in stages.split(' ') {
-            for request in named_requests(requests, stage(stage_name)) {
-                for way in named_ways(questions) {
-                    ways.add(format!("{stage_name} | {request} |{way}"), end.to_owned());
-                }
+        let (name, questions) = questions.split_once(':').unwrap_or(("", questions));
+        Self {
+            name,
+            stages,
+            requests,
+            questions,
+            end,
+        }
+    }
+
+    fn is_about(&self, stage_name: &str, request: &str) -> bool {
+        let is_of_stage = self.stages.split(' ').any(|known| known == stage_name);
+        is_of_stage
+            && named_requests(self.requests, stage(stage_name))
+                .iter()
+                .any(|known| known == request)
+    }
+}
+
+fn written_down() -> Ways {
+    let rows: Vec<Row> = rows(RULES).map(|cells| Row::new(&cells)).collect();
+    let mut ways = Ways::default();
+    for row in rows.iter().filter(|row| row.name.is_empty()) {
+        for stage_name in row.stages.split(' ') {
+            for request in named_requests(row.requests, stage(stage_name)) {
+                let begun = format!("{stage_name} | {request} |");
+                go_on_as_written(&rows, row, (stage_name, &request), &begun, &mut ways);
             }
         }
     }
     ways
+}
+
+/// Adds the ways that begin with `begun` and the questions of `row`.
+fn go_on_as_written(
+    rows: &[Row],
+    row: &Row,
+    (stage_name, request): (&str, &str),
+    begun: &str,
+    ways: &mut Ways,
+) {
+    for way in named_ways(row.questions) {
+        let way = format!("{begun}{way}");
+        let Some(name) = row.end.strip_prefix("then ") else {
+            ways.add(way, row.end.to_owned());
+            continue;
+        };
+        let next = rows
+            .iter()
+            .filter(|next| next.name == name && next.is_about(stage_name, request));
+        for next in next {
+            go_on_as_written(rows, next, (stage_name, request), &way, ways);
+        }
+    }
 }
 
 #[test]

@@ -132,6 +132,17 @@ const STAND_INS: Class = Class {
     ..MAPS
 };
 
+/// Where sessions are to go, there is no room for them.
+const FULL: Class = Class {
+    name: "full",
+    kinds: &[Kind::Map, Kind::Map, Kind::Full, Kind::Full, Kind::Kill],
+    max_faults: 4,
+    // What is removed cannot begin anew there, and nothing would be left to be moved.
+    removals: 0,
+    strict: false,
+    ..MAPS
+};
+
 /// Nobody tells anybody anything: only the times hold the proxies together.
 const STRANGERS: Class = Class {
     name: "strangers",
@@ -203,15 +214,21 @@ fn stand_ins_that_fail_lose_no_session() {
 }
 
 #[test]
+fn sessions_that_cannot_be_moved_are_not_left_behind() {
+    holds(FULL, 400);
+}
+
+#[test]
 fn whole_engines_decide_alike() {
-    for class in [KILLS, FAILURES, CRASHES, EVERYTHING] {
+    for class in [KILLS, FAILURES, CRASHES, FULL, EVERYTHING] {
         decide_alike(class, 1);
     }
 }
 
 /// Which worlds show that a rule is needed, and how many of them at most: about ten times as many as
 /// it takes on average, so that other worlds for the same seeds do not turn the test red.
-const NEEDED: [(Broken, Class, u64); 17] = [
+const NEEDED: [(Broken, Class, u64); 18] = [
+    (Broken::NoHold, FULL, 1000),
     (Broken::NoSecondLook, STARTS, 300),
     (Broken::NoConfirm, BAD_NETWORK, 8000),
     (Broken::NoFlagCheck, ALONE, 700),

@@ -9,6 +9,7 @@ mod failover;
 mod failover_end_to_end;
 mod handover_end_to_end;
 mod plan;
+mod refused_moves;
 mod reload;
 mod status;
 mod steering;

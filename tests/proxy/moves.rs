@@ -3,9 +3,9 @@
 
 use std::time::Duration;
 
-use crate::support::answers::{DONE, locked_item};
+use crate::support::answers::{BAD_REQUEST, DONE, item, locked_item};
 use crate::support::backend::{ABSENT, Backend, BackendConnection};
-use crate::support::client::{Client, acquire, delete, get, release};
+use crate::support::client::{Client, acquire, delete, get, head, release};
 use crate::support::metrics::Scrape;
 use crate::support::system::wait_until;
 use crate::support::tags::tag;
@@ -256,19 +256,140 @@ fn a_search_puts_no_connection_back_after_a_body_that_may_not_have_been_read() {
     }
 }
 
+fn refusal(status: &str) -> Vec<u8> {
+    format!("{status}\r\nX-AspNet-Version: 4.0.30319\r\nContent-Length: 0\r\n\r\n").into_bytes()
+}
+
+/// Up to the answer to the copy: the connections to the new backend and to the earlier one.
+fn answer_copy(
+    scene: &mut Scene,
+    request: &[u8],
+    body: &[u8],
+    answer: &[u8],
+) -> (BackendConnection, BackendConnection) {
+    scene.client.send(request);
+    let mut at_owner = scene.owner.accept();
+    at_owner.expect(request, ABSENT);
+    let mut at_earlier = scene.earlier.accept();
+    at_earlier.expect(&acquire(ID), &locked_item(2, body));
+    read_put(&mut at_owner, body.len());
+    at_owner.write(answer);
+    (at_owner, at_earlier)
+}
+
+fn failed_inserts(scene: &Scene) -> f64 {
+    let series = "staterouter_session_moves_failed_total{step=\"insert\"}";
+    Scrape::of(scene.proxy.admin()).value(series)
+}
+
+/// It is served where it is, with the lock it has there: nobody is locked out, and nothing is lost.
 #[test]
-fn an_insertion_that_was_refused_costs_its_connection() {
-    for status in ["400 Bad Request", "500 Oops", "503 Busy"] {
+fn a_session_that_its_new_backend_refuses_is_served_where_it_is() {
+    let large = vec![b'x'; 200_000];
+    for (status, body) in [
+        ("400 Bad Request", &b"body"[..]),
+        ("404 Not Found", b"body"),
+        ("423 Locked", b""),
+        ("413 Too Large", &large),
+        ("501 Unsupported method", b"body"),
+    ] {
         let mut scene = Scene::new();
-        scene.client.send(&acquire(ID));
-        let mut at_owner = scene.owner.accept();
-        at_owner.expect(&acquire(ID), ABSENT);
-        let mut at_earlier = scene.earlier.accept();
-        at_earlier.expect(&acquire(ID), &locked_item(2, b"body"));
-        read_put(&mut at_owner, 4);
-        let refusal = format!("{status}\r\nContent-Length: 0\r\n\r\n");
-        at_owner.write(refusal.as_bytes());
-        assert_eq!(scene.client.until_closed(), b"", "{status}");
-        assert!(at_owner.is_closed(), "{status}");
+        let (mut at_owner, _at_earlier) =
+            answer_copy(&mut scene, &acquire(ID), body, &refusal(status));
+        if !status.starts_with("423") {
+            // It may not have been read whole.
+            assert!(at_owner.is_closed(), "{status}");
+            at_owner = scene.owner.accept();
+        }
+        at_owner.expect(&head(ID), ABSENT);
+        let answer = scene.client.answer_to(false);
+        assert!(answer == locked_item(tag(1, 2), body), "{status}");
+        assert_eq!(failed_inserts(&scene), 1.0, "{status}");
     }
+}
+
+/// Nobody has asked for the lock under which it was to be moved.
+#[test]
+fn a_read_of_a_session_that_cannot_be_moved_leaves_no_lock() {
+    let mut scene = Scene::new();
+    let (_, mut at_earlier) = answer_copy(&mut scene, &get(ID), b"body", BAD_REQUEST);
+    let mut at_owner = scene.owner.accept();
+    at_owner.expect(&head(ID), ABSENT);
+    at_earlier.expect(&release(ID, 2), DONE);
+    assert_eq!(scene.client.answer_to(false), item(b"body"));
+    // A keep-alive is put to the old backend itself.
+    scene.client.send(&head(ID));
+    at_owner.expect(&head(ID), ABSENT);
+    at_earlier.expect(&acquire(ID), &locked_item(3, b"body"));
+    read_put(&mut at_owner, 4);
+    at_owner.write(BAD_REQUEST);
+    let mut at_owner = scene.owner.accept();
+    at_owner.expect(&head(ID), ABSENT);
+    at_earlier.expect(&release(ID, 3), DONE);
+    at_earlier.expect(&head(ID), DONE);
+    assert_eq!(scene.client.answer_to(true), DONE);
+    assert_eq!(failed_inserts(&scene), 2.0);
+}
+
+/// It has it already: that one is the true one.
+#[test]
+fn a_backend_that_refuses_what_it_has_is_asked_for_it() {
+    let mut scene = Scene::new();
+    let (_, mut at_earlier) = answer_copy(&mut scene, &acquire(ID), b"body", BAD_REQUEST);
+    let mut at_owner = scene.owner.accept();
+    at_owner.expect(&head(ID), DONE);
+    at_owner.expect(&acquire(ID), &locked_item(7, b"newer"));
+    let newer = locked_item(tag(2, 7), b"newer");
+    assert_eq!(scene.client.answer_to(false), newer);
+    at_earlier.expect(&delete(ID, 2), DONE);
+    assert_eq!(failed_inserts(&scene), 0.0);
+}
+
+/// It said that it has stored the session, and does not have it.
+#[test]
+fn a_backend_that_stores_nothing_gets_no_session() {
+    let mut scene = Scene::new();
+    let (mut at_owner, mut at_earlier) = answer_copy(&mut scene, &acquire(ID), b"body", DONE);
+    at_owner.expect(&acquire(ID), ABSENT);
+    at_earlier.expect(&release(ID, 2), DONE);
+    at_earlier.expect(&acquire(ID), &locked_item(3, b"body"));
+    at_owner.expect(&head(ID), ABSENT);
+    let stays = locked_item(tag(1, 3), b"body");
+    assert_eq!(scene.client.answer_to(false), stays);
+    assert_eq!(failed_inserts(&scene), 1.0);
+}
+
+/// What something in between says of a backend that may store it yet is no refusal: the copy would
+/// cover what is written where the session was.
+#[test]
+fn a_copy_that_may_be_stored_yet_is_waited_out() {
+    for status in ["500 Oops", "503 Busy", "504 Gateway Timeout", "408 Timeout"] {
+        let mut scene = Scene::new();
+        let _at_both = answer_copy(&mut scene, &acquire(ID), b"body", &refusal(status));
+        assert_eq!(scene.client.until_closed(), b"", "{status}");
+        assert_eq!(failed_inserts(&scene), 1.0, "{status}");
+    }
+}
+
+/// A backend that removes nothing keeps nobody from beginning a session.
+#[test]
+fn a_new_session_begins_although_its_old_backend_refuses_removals() {
+    let mut scene = Scene::new();
+    scene.client.send(&acquire(ID));
+    let mut at_owner = scene.owner.accept();
+    let new = new_item(7);
+    at_owner.expect(&acquire(ID), &new);
+    let mut at_earlier = scene.earlier.accept();
+    at_earlier.expect(&delete(ID, NO_LOCK), &refusal("400 Bad Request"));
+    at_earlier.expect(&head(ID), ABSENT);
+    assert_eq!(scene.client.answer_to(false), new_item(tag(2, 7)));
+}
+
+/// The answer to the first acquire of a session.
+fn new_item(cookie: u32) -> Vec<u8> {
+    format!(
+        "200 OK\r\nX-AspNet-Version: 4.0.30319\r\nActionFlags: 1\r\nLockCookie: {cookie}\r\n\
+         Timeout: 20\r\nCache-Control: private\r\nContent-Length: 4\r\n\r\nbody"
+    )
+    .into_bytes()
 }

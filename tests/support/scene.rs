@@ -41,15 +41,22 @@ handover: {settle: 2s, session_timeout: 1s, max_session_timeout: 12s, takeover: 
 /// One state server on a port of its own.
 pub struct Server {
     pub address: SocketAddr,
+    arguments: Vec<&'static str>,
     program: Option<Program>,
     _port: Socket,
 }
 
 impl Server {
     pub fn start() -> Self {
+        Self::start_with(&[])
+    }
+
+    /// One with more arguments.
+    pub fn start_with(arguments: &[&'static str]) -> Self {
         let (port, address) = hold_port();
         let mut server = Self {
             address,
+            arguments: arguments.to_vec(),
             program: None,
             _port: port,
         };
@@ -61,7 +68,7 @@ impl Server {
     pub fn restart(&mut self) {
         let listen = self.address.to_string();
         let args = ["state-server", "--workers", "1", "--listen", &listen];
-        self.program = Some(Program::start(&args));
+        self.program = Some(Program::start(&[&args, &*self.arguments].concat()));
     }
 
     /// SIGKILL.

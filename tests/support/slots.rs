@@ -35,6 +35,7 @@ pub fn put_all(files: &ProxyFiles, stage: Stage, first: u8, second: u8) {
         overrides: Vec::new(),
         retired: Vec::new(),
         given_up: Vec::new(),
+        failing: Vec::new(),
         longest_timeout_minutes: 0,
         servers: Vec::new(),
         slots: vec![slot; SLOT_COUNT].into(),

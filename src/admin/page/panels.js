@@ -89,8 +89,8 @@ function movesSummary({ backends, under_way: underWay, now_ms: nowMs }) {
   if (handovers.length === 0 && others.length > 0) return `Nothing moves. ${others.join(' ')}`;
   if (underWay.length === 0) return 'Nothing. Every session is where the partition map wants it.';
   if (handovers.length === 0) return 'No handover. A backend has failed or returned:';
-  const end = Math.max(...handovers.map((work) => work.ends_ms));
-  const when = end > nowMs ? `expected to end in ${duration(end - nowMs)}, at about ${hourAndMinute(end)}` : 'about to end';
+  const end = Math.max(...handovers.map((work) => work.ends_ms ?? Infinity));
+  const when = end === Infinity ? 'which does not end while sessions cannot be moved' : end > nowMs ? `expected to end in ${duration(end - nowMs)}, at about ${hourAndMinute(end)}` : 'about to end';
   const slots = sum(handovers, (work) => work.slots);
   return [`A handover of ${share(slots)} of the sessions, ${plural(slots, 'slot')}, ${when}.`, ...others].join(' ');
 }

@@ -21,6 +21,7 @@ pub(super) fn lines(admin: &str, status: &Status) -> Vec<String> {
     lines.push(String::new());
     lines.extend(backends(status));
     section(&mut lines, "under way", under_way(status));
+    section(&mut lines, "leaving", leaving(status));
     section(&mut lines, "overrides", overrides(status));
     section(&mut lines, "last reload", last_reload(status));
     section(&mut lines, "peers", peers(status));
@@ -116,6 +117,19 @@ fn under_way(status: &Status) -> Vec<String> {
         return Vec::new();
     }
     table.lines()
+}
+
+/// When those that are to hold no sessions any more can be stopped.
+fn leaving(status: &Status) -> Vec<String> {
+    let line = |backend: &BackendStatus| {
+        let left_ms = backend.empty_ms?.saturating_sub(status.now_ms);
+        Some(format!(
+            "{}: empty in {}",
+            backend.name,
+            duration_ms(left_ms)
+        ))
+    };
+    status.backends.iter().filter_map(line).collect()
 }
 
 fn overrides(status: &Status) -> Vec<String> {

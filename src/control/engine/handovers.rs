@@ -82,7 +82,7 @@ pub(super) fn has_arrived(before: &SlotState, after: &SlotState) -> bool {
 }
 
 /// The handover that a slot is in, also while it cannot go on.
-fn way(slot: &SlotState) -> Option<Way> {
+pub(super) fn way(slot: &SlotState) -> Option<Way> {
     let (stage, to, from) = match slot.before {
         Some(before) => (before.stage, before.first, before.second),
         None => (slot.stage, slot.first, slot.second),

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use super::failing::Failing;
 use super::handovers::Handovers;
 use super::steer::overridden;
 use super::{Engine, Member, places_known};
@@ -68,6 +69,7 @@ impl Engine {
             given_up: Vec::new(),
             longest_timeout_minutes: 0,
             handovers: Handovers::default(),
+            failing: Failing::default(),
         })
     }
 
@@ -79,6 +81,7 @@ impl Engine {
     pub fn resume(config: Config, memory: Memory, now_ms: u64) -> Result<Self, ResumeError> {
         let mut engine = Self::begin(config, memory.map, memory.overrides, now_ms)?;
         engine.given_up = memory.given_up;
+        engine.failing = Failing::resume(&memory.failing, now_ms);
         engine.longest_timeout_minutes = memory.longest_timeout_minutes;
         for spec in memory.retired {
             let retired = Member::new(spec, &engine.config, now_ms);
@@ -110,6 +113,10 @@ impl Engine {
         }
         engine.slots = memory.slots;
         for slot in Arc::make_mut(&mut engine.slots) {
+            // What could not be moved just before the end may not be written down.
+            if engine.failing.last_ms(slot).is_some() && slot.stage.is_handover() {
+                slot.since_ms = now_ms;
+            }
             // A clock that was set back must not hold a stage up.
             slot.since_ms = slot.since_ms.min(now_ms);
             if let Some(before) = &mut slot.before {

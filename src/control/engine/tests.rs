@@ -274,3 +274,41 @@ fn engine_slots() -> Vec<SlotState> {
     let place = Place::new(1).unwrap();
     vec![SlotState::steady(place, START_MS); SLOT_COUNT]
 }
+
+/// A restart must not end what it held up: what failed last may not be written down.
+#[test]
+fn a_handover_whose_moves_fail_goes_on_until_they_do_not_even_over_a_restart() {
+    let mut pool = Pool::new(["a/100/active", "b/1/active", "c/1/active"]);
+    pool.accept(2, ["a/100/active", "b/1/active", "c/50/active"]);
+    pool.pass(200);
+    let moving = |pool: &Pool| {
+        let mut slots = pool.engine.slots().iter();
+        slots.any(|slot| slot.stage.is_handover())
+    };
+    let fail_a_move = |pool: &Pool| {
+        let [from, _, to] = pool.engine.members() else {
+            panic!("three backends")
+        };
+        let shard = to.metrics.shard(0);
+        shard.count_failed_move(&from.metrics, from.place, Some(400));
+    };
+    let lifetime_s = pool.engine.times().lifetime_ms / 1000;
+    for _ in 0..4 {
+        fail_a_move(&pool);
+        pool.engine.look_for_failed_moves(pool.now_ms);
+        pool.pass(lifetime_s / 2 + 60);
+        assert!(moving(&pool));
+    }
+    let told = pool.lines("sessions cannot be moved from a to c: c answers 400");
+    assert_eq!(told.len(), 1, "{told:?}");
+
+    let (config, memory) = (pool.engine.config.clone(), pool.engine.memory());
+    pool.engine = Engine::resume(config, memory, pool.now_ms).unwrap();
+    pool.answer();
+    pool.pass(lifetime_s - 60);
+    assert!(moving(&pool), "what is used now lives for so long");
+    pool.pass(180);
+    assert!(!moving(&pool));
+    assert_eq!(pool.engine.failing_moves().count(), 0);
+    assert_eq!(pool.lines("from a to c has ended").len(), 1);
+}

@@ -59,6 +59,7 @@ fn leave_behind(directory: &Path, map: PartitionMap) {
         given_up: Vec::new(),
         longest_timeout_minutes: 0,
         servers: Vec::new(),
+        failing: Vec::new(),
         slots: vec![SlotState::steady(place(1), 0); SLOT_COUNT].into(),
     };
     state_file::write(&directory.join("state"), &memory).unwrap();

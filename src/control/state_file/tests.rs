@@ -84,6 +84,14 @@ fn memory() -> Memory {
             },
             is_ordered: true,
         }],
+        failing: vec![FailingMoves {
+            from: place(1),
+            to: place(2),
+            status: Some(400),
+            since_ms: 7,
+            last_ms: 7,
+            moves: 0,
+        }],
         slots: Slot::all().map(state).collect(),
     }
 }

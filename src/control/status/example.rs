@@ -42,6 +42,7 @@ pub(crate) fn backend(name: &str, id: u8) -> BackendStatus {
         slots_first: 8192,
         slots_waiting: 0,
         slots_refused: 0,
+        empty_ms: None,
         slots_in: StageCounts {
             steady: 8192,
             ..StageCounts::default()
@@ -70,5 +71,6 @@ pub(crate) fn under_way(
         began_ms,
         stage_ends_ms,
         ends_ms,
+        failing: None,
     }
 }

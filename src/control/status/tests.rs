@@ -43,6 +43,12 @@ fn full() -> Status {
         seconds_to_full: Some(1),
     };
     status.under_way = vec![example::under_way(Stage::Move2, 1, 2, Some(3))];
+    status.under_way[0].failing = Some(FailingStatus {
+        reason: String::new(),
+        since_ms: 1,
+        last_ms: 2,
+        moves: 3,
+    });
     status.peers = vec![PeerStatus {
         address: "10.0.0.6:42480".to_owned(),
         failure: Some("no".to_owned()),

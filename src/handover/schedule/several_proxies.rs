@@ -157,6 +157,7 @@ impl Farm {
                 standings: &standings,
                 peers: &peers,
                 times: &TIMES,
+                move_failed_ms: None,
                 now_ms: now,
             };
             proxy.slot = advance(proxy.slot, &around);

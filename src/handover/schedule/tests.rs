@@ -77,6 +77,7 @@ pub(super) struct Moment {
     standings: Standings,
     times: Times,
     peers: Vec<Option<PeerSlot>>,
+    move_failed_ms: Option<u64>,
 }
 
 impl Moment {
@@ -91,6 +92,7 @@ impl Moment {
             standings,
             times: TIMES,
             peers: Vec::new(),
+            move_failed_ms: None,
         }
     }
 
@@ -120,6 +122,7 @@ impl Moment {
             standings: &self.standings,
             peers: &self.peers,
             times: &self.times,
+            move_failed_ms: self.move_failed_ms,
             now_ms,
         }
     }
@@ -596,4 +599,64 @@ proptest! {
         prop_assert_eq!(world.slot.stage, Steady);
         prop_assert_eq!(world.slot.first, place(world.moment.target));
     }
+}
+
+/// What could not be moved is still where it was: no proxy ends the stage before that has died.
+#[test]
+fn a_stage_begins_anew_when_moves_fail_but_only_in_its_second_half() {
+    for (stage, lasts_ms) in [(Move1, 2 * TIMES.settle_ms), (Move2, TIMES.lifetime_ms)] {
+        let slot = pair(stage, 1, 2, 1_000);
+        let failed = |failed_ms, now_ms| {
+            let moment = Moment {
+                move_failed_ms: Some(failed_ms),
+                ..Moment::new(1)
+            };
+            moment.advance(slot, now_ms)
+        };
+        let half_ms = 1_000 + lasts_ms / 2;
+        assert_eq!(
+            failed(half_ms - 2, half_ms - 1),
+            slot,
+            "nothing is written down yet"
+        );
+        let again = SlotState {
+            since_ms: half_ms - 2,
+            ..slot
+        };
+        assert_eq!(failed(half_ms - 2, half_ms), again);
+        assert_eq!(
+            failed(half_ms - 2, 1_000 + lasts_ms),
+            again,
+            "the stage does not end"
+        );
+        let next = |slot: SlotState| slot.stage != stage;
+        assert!(next(failed(1_000, 1_000 + lasts_ms)), "before the stage");
+        assert!(
+            next(failed(half_ms, half_ms + lasts_ms)),
+            "and nothing has failed since"
+        );
+    }
+}
+
+#[test]
+fn a_stage_that_moves_nothing_does_not_wait_for_moves() {
+    let moment = Moment {
+        move_failed_ms: Some(TIMES.settle_ms),
+        ..Moment::new(1)
+    };
+    let next = moment.advance(pair(Settle, 1, 2, 0), TIMES.settle_ms);
+    assert_eq!(next, pair(Move1, 1, 2, TIMES.settle_ms));
+}
+
+/// The others hear of it as of everything: the stage is younger than they thought.
+#[test]
+fn a_peer_whose_moves_fail_holds_up_the_end() {
+    let now_ms = 10 * TIMES.lifetime_ms;
+    let slot = pair(Move2, 1, 2, 0);
+    let ends = |since_ms| {
+        let moment = Moment::new(1).peer(pair(Move2, 1, 2, since_ms), true);
+        moment.advance(slot, now_ms) != slot
+    };
+    assert!(ends(now_ms - TIMES.lifetime_ms));
+    assert!(!ends(now_ms - TIMES.lifetime_ms + 1));
 }

@@ -41,6 +41,8 @@ pub(crate) enum Status {
     Done,
     Absent,
     Locked,
+    /// It takes nothing that is to be stored.
+    Refused,
 }
 
 /// What a server says.
@@ -56,6 +58,18 @@ pub(crate) struct Answer {
 }
 
 impl Answer {
+    /// What a server says that takes nothing.
+    pub(crate) fn refused(at: u8) -> Self {
+        Self {
+            at,
+            status: Status::Refused,
+            counter: 0,
+            flag: false,
+            old: false,
+            version: NO_VERSION,
+        }
+    }
+
     pub(crate) fn seen(self) -> Seen {
         let counter = u32::from(self.counter);
         match self.status {
@@ -68,6 +82,7 @@ impl Answer {
                 counter,
                 age_s: if self.old { OLD_S } else { YOUNG_S },
             },
+            Status::Refused => Seen::Refused,
         }
     }
 }

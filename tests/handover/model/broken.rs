@@ -4,7 +4,7 @@ use staterouter::handover::Stage::*;
 
 use super::check::{breaks, holds};
 use super::config::{A, B, Broken, Config};
-use super::legs::{add, home, path};
+use super::legs::{add, failure, home, path};
 
 fn session(rounds: &[u8], broken: Broken) -> Config {
     Config::new(add(), rounds).session(A).broken(broken)
@@ -150,4 +150,23 @@ fn removals_are_owed_to_a_server_that_is_away() {
     };
     breaks("nothing owed", &config(Broken::NoOwed), "I4");
     breaks("own removals only", &config(Broken::OwnOwedOnly), "I4");
+}
+
+/// The first place may have the item although it refuses to store it: then that one is the true one.
+#[test]
+fn a_refusal_does_not_say_that_nothing_is_there() {
+    let legs = path(&[(B, Move1, A), (B, Move2, A)]);
+    let config = Config::new(legs, &[2, 1]).delayed(1).refused(1);
+    breaks(
+        "no look after a refusal",
+        &config.broken(Broken::NoConfirm(&[Move1, Move2])),
+        "I3",
+    );
+}
+
+#[test]
+fn what_a_stand_in_has_is_no_copy() {
+    let config = Config::new(failure(), &[1]).session(A).starts();
+    let broken = config.broken(Broken::OutdatedIsCopied);
+    breaks("outdated items pass for copied ones", &broken, "I8");
 }

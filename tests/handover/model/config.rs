@@ -50,6 +50,8 @@ pub(crate) struct Budget {
     pub(crate) crashes: u8,
     /// Items that expire although the session goes on elsewhere.
     pub(crate) expiries: u8,
+    /// Copies that their new place refuses.
+    pub(crate) refused: u8,
 }
 
 /// What the pages do.
@@ -93,6 +95,8 @@ pub(crate) enum Broken {
     ShortLifetime,
     /// A proxy waits for its own owed removals only.
     OwnOwedOnly,
+    /// What lies behind a new item is taken for what it was copied from, wherever that may be.
+    OutdatedIsCopied,
 }
 
 #[derive(Debug, Clone)]
@@ -106,6 +110,8 @@ pub(crate) struct Config {
     pub(crate) session: Option<u8>,
     pub(crate) budget: Budget,
     pub(crate) broken: Broken,
+    /// Whether a new session must be announced as new.
+    pub(crate) starts: bool,
 }
 
 impl Config {
@@ -124,6 +130,7 @@ impl Config {
             session: None,
             budget: Budget::default(),
             broken: Broken::Nothing,
+            starts: false,
         }
     }
 
@@ -144,6 +151,16 @@ impl Config {
 
     pub(crate) fn broken(mut self, broken: Broken) -> Self {
         self.broken = broken;
+        self
+    }
+
+    pub(crate) fn starts(mut self) -> Self {
+        self.starts = true;
+        self
+    }
+
+    pub(crate) fn refused(mut self, count: u8) -> Self {
+        self.budget.refused = count;
         self
     }
 

@@ -16,6 +16,8 @@ pub(crate) enum Fate {
     RequestLost,
     AnswerLost,
     Delayed,
+    /// The server answers that it does not do it.
+    Refused,
 }
 
 impl State {
@@ -99,6 +101,7 @@ impl State {
                 );
                 None
             }
+            Fate::Refused => Some(Answer::refused(message.to)),
             Fate::Arrives => Some(self.apply(config, leg, message, old)),
             Fate::AnswerLost => {
                 self.apply(config, leg, message, old);
@@ -528,6 +531,13 @@ fn break_step(
             };
             let clear_flag = false;
             (op.kind == Kind::Read).then_some(Step::Pass { clear_flag, behind })
+        }
+        Broken::OutdatedIsCopied => {
+            let is_check = message.verb == Verb::Delete(NO_LOCK) && op.kind == Kind::Acquire;
+            let was_there = matches!(seen, Seen::Done { .. });
+            let clear_flag = true;
+            let behind = None;
+            (is_check && was_there).then_some(Step::Pass { clear_flag, behind })
         }
         Broken::OldLock => {
             let moves = op.kind == Kind::Acquire && message.to == first;

@@ -92,6 +92,8 @@ impl State {
             && (!versions.created | versions.initialised) & found != 0
         {
             Some(Fault::I7)
+        } else if self.is_start_missed(request, op, answer) {
+            Some(Fault::I8)
         } else {
             None
         };
@@ -103,6 +105,15 @@ impl State {
         }
         self.versions.finished |= found;
         self.note_stored(answer.version, op.undisturbed);
+    }
+
+    /// A new session is found, nobody has been told that it is new, and nobody is about to.
+    fn is_start_missed(&self, request: usize, op: &Op, answer: Answer) -> bool {
+        let new = self.versions.created & !self.versions.initialised;
+        let mut others = (0..REQUESTS).filter(|&other| other != request);
+        let is_alone = others.all(|other| self.requests[other].op.is_none());
+        let is_told = answer.flag || bit(answer.version) & new == 0;
+        self.starts && op.kind == Kind::Acquire && is_alone && !is_told
     }
 
     /// The version has certainly been the session's. Then a create that has not reached its server

@@ -97,6 +97,37 @@ fn larger_add_two_faults() {
 
 #[test]
 #[ignore = "millions of states, minutes optimised"]
+fn larger_refusals() {
+    let session = || session(add, &[1, 1]).refused(2);
+    holds(
+        "add 1+1, session, reads, deletes, 2 refused",
+        &session().reads().deletes(),
+    );
+    holds(
+        "add 1+1, session, 1 takeover, 2 refused",
+        &session().takeovers(1),
+    );
+    holds("add 1+1, session, 1 lost, 2 refused", &session().lost(1));
+    holds(
+        "add 1+1, session, 1 crash, 2 refused",
+        &session().crashes(1),
+    );
+    holds(
+        "add 1+1, new, 2 refused",
+        &Config::new(add(), &[1, 1]).refused(2),
+    );
+    holds(
+        "add 1+1, new, 1 delayed, 1 refused",
+        &Config::new(add(), &[1, 1]).delayed(1).refused(1),
+    );
+    holds(
+        "emptied 1+1, session, 1 refused",
+        &Config::new(emptied(), &[1, 1]).session(A).refused(1),
+    );
+}
+
+#[test]
+#[ignore = "millions of states, minutes optimised"]
 fn larger_there_and_back() {
     holds(
         "there and back 2+1, session",

@@ -8,7 +8,7 @@ use super::backend::{Item, Status, Verb};
 use super::config::{Broken, Config, Gone, PLACES, PROXIES, REQUESTS};
 use super::driver::Fate;
 use super::state::{
-    Fault, Kind, LATE, Message, NO_LEG, Now, Op, Page, Sender, State, Versions, WebRequest,
+    Fault, Kind, LATE, Message, NO_LEG, Now, Op, Page, Role, Sender, State, Versions, WebRequest,
 };
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -61,6 +61,7 @@ impl Model for Config {
             used: false,
             budget: self.budget,
             crashed: false,
+            starts: self.starts,
             fault: None,
         };
         if let Some(place) = self.session {
@@ -111,6 +112,7 @@ impl Model for Config {
                     Fate::Arrives => {}
                     Fate::RequestLost | Fate::AnswerLost => state.budget.lost -= 1,
                     Fate::Delayed => state.budget.delayed -= 1,
+                    Fate::Refused => state.budget.refused -= 1,
                 }
                 state.deliver(self, request, fate, old);
             }
@@ -158,6 +160,7 @@ impl Model for Config {
             Property::always("I5", |_, state: &State| state.fault != Some(Fault::I5)),
             Property::always("I6", |_, state: &State| state.fault != Some(Fault::I6)),
             Property::always("I7", |_, state: &State| state.fault != Some(Fault::I7)),
+            Property::always("I8", |_, state: &State| state.fault != Some(Fault::I8)),
         ]
     }
 }
@@ -178,6 +181,11 @@ impl Config {
                             old: false,
                         });
                     }
+                }
+                let is_copy = message.role == Role::Proxy && message.verb == Verb::Insert;
+                if is_copy && state.budget.refused > 0 && self.may_refuse(state, op) {
+                    let (fate, old) = (Fate::Refused, false);
+                    actions.push(Action::Deliver { request, fate, old });
                 }
                 if state.budget.delayed > 0 {
                     let fate = Fate::Delayed;
@@ -316,8 +324,27 @@ impl Config {
                 }
             });
         let landed = state.late.iter().flatten().all(|late| recent(late.leg));
-        gone && (agreed || self.broken == Broken::NoAgreement)
+        gone && !self.is_held_up(state, next)
+            && (agreed || self.broken == Broken::NoAgreement)
             && (ended && landed || self.broken == Broken::ShortStages)
+    }
+
+    /// A new session whose copy is refused stays where it is while the next page of it, which was told
+    /// in move 1 that there is none, begins one elsewhere in move 2: cut off as a limit.
+    fn may_refuse(&self, state: &State, op: &Op) -> bool {
+        let is_new = op.held.is_some_and(|held| held.flag);
+        let legs = state.legs[..self.proxies].iter();
+        let mut stages = legs.map(|&leg| self.legs[usize::from(leg)].route.stage);
+        !is_new || stages.all(|stage| stage != Stage::Move2)
+    }
+
+    /// A copy was refused: move 1 begins anew, and so outlasts every start of a session that was under
+    /// way.
+    fn is_held_up(&self, state: &State, next: u8) -> bool {
+        let is_refused = state.budget.refused < self.budget.refused;
+        let creates_elsewhere = self.legs[usize::from(next)].route.stage == Stage::Move2;
+        let is_starting = state.requests.iter().any(|r| r.chain != NO_LEG);
+        is_refused && creates_elsewhere && is_starting
     }
 
     /// What is behind the session expires before it, but not in the middle of a move, and not before

@@ -1,10 +1,13 @@
 //! The real rules keep every invariant. Sizes are such that all runs take a minute or two
 //! unoptimised; `larger` has those that take longer.
 
-use super::check::holds;
-use super::config::{A, Config};
+use staterouter::handover::Stage::Move1;
+
+use super::check::{breaks, holds};
+use super::config::{A, B, Config};
 use super::legs::{
-    add, emptied, emptied_late, failure, home, old_owner_fails, owner_fails, stock, there_and_back,
+    add, emptied, emptied_late, failure, home, old_owner_fails, owner_fails, path, stock,
+    there_and_back,
 };
 
 /// What is asked of the proxies holds for one server alone: the invariants ask no more than that.
@@ -127,4 +130,56 @@ fn a_server_fails_in_a_handover() {
         "old owner fails 1+1, session",
         &Config::new(old_owner_fails(), &[1, 1]).session(A),
     );
+}
+
+/// What its new place does not take stays where it is, and is served there.
+#[test]
+fn a_session_stays_that_its_new_place_refuses() {
+    let session = || Config::new(add(), &[1, 1]).session(A).refused(1);
+    holds(
+        "add 1+1, session, reads, deletes, 1 refused",
+        &session().reads().deletes(),
+    );
+    holds(
+        "add 1+1, session, 1 takeover, 1 refused",
+        &session().takeovers(1),
+    );
+    holds("add 1+1, session, 1 lost, 1 refused", &session().lost(1));
+    holds(
+        "add 1+1, new, 1 refused",
+        &Config::new(add(), &[1, 1]).refused(1),
+    );
+}
+
+/// Whoever creates a session and then acquires it is told that it is new, wherever its slot is, and
+/// whatever a server that was away has of an earlier one.
+#[test]
+fn a_new_session_is_announced_as_new() {
+    for (name, legs) in [
+        ("failure", failure()),
+        ("home", home()),
+        ("emptied", emptied()),
+        ("emptied late", emptied_late()),
+        ("owner fails", owner_fails()),
+        ("old owner fails", old_owner_fails()),
+    ] {
+        for (what, config) in [
+            ("new", Config::new(legs.clone(), &[1])),
+            ("session", Config::new(legs, &[1]).session(A)),
+        ] {
+            holds(&format!("{name} 1, {what}, starts"), &config.starts());
+        }
+    }
+    holds("add 2, new, starts", &Config::new(add(), &[2]).starts());
+}
+
+/// The two ways in which it is not (docs/handover.md 7). Who takes a copy that another page's request
+/// is just making cannot know that it is of a new session; and an old lock at a returned server may
+/// be a dead mover's.
+#[test]
+fn a_new_session_may_not_be_announced_when_somebody_else_has_a_lock() {
+    let two_pages = Config::new(path(&[(B, Move1, A)]), &[1, 1]);
+    breaks("two first pages", &two_pages.starts(), "I8");
+    let outdated_lock = Config::new(failure(), &[2]);
+    breaks("a lock from before", &outdated_lock.starts(), "I8");
 }

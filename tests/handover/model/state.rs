@@ -30,6 +30,8 @@ pub(crate) struct State {
     pub(crate) budget: Budget,
     /// A server has lost its memory: a copy may have lost what told it from a new item.
     pub(crate) crashed: bool,
+    /// A new session that is not announced as new is a fault.
+    pub(crate) starts: bool,
     /// The invariant that does not hold.
     pub(crate) fault: Option<Fault>,
 }
@@ -50,6 +52,8 @@ pub(crate) enum Fault {
     I6,
     /// A session that is in use was handed out as new.
     I7,
+    /// A new session was handed out as one that is in use.
+    I8,
 }
 
 /// A worker of the web farm that serves one page after the other.

@@ -70,6 +70,8 @@ pub(crate) trait Brain: fmt::Debug {
     fn request_failed(&mut self, place: Place, failure: Failure, now_ms: u64);
     fn set_peer(&mut self, index: usize, view: Option<View>);
     fn set_owed(&mut self, place: Place, owed: usize);
+    /// A session could not be moved.
+    fn move_failed(&mut self, from: Place, to: Place, now_ms: u64);
     fn tick(&mut self, now_ms: u64);
     fn slots(&self) -> Vec<SlotState>;
     fn target(&self, index: usize) -> Place;
@@ -195,6 +197,20 @@ impl Brain for Whole {
 
     fn set_owed(&mut self, place: Place, owed: usize) {
         self.engine.set_owed(place, owed);
+    }
+
+    fn move_failed(&mut self, from: Place, to: Place, now_ms: u64) {
+        let members = self.engine.members();
+        let metrics = |place| {
+            let mut members = members.iter();
+            let member = members.find(|member| member.place == place);
+            member.map(|member| Arc::clone(&member.metrics))
+        };
+        if let (Some(from_metrics), Some(to)) = (metrics(from), metrics(to)) {
+            let shard = to.shard(0);
+            shard.count_failed_move(&from_metrics, from, Some(400));
+        }
+        self.engine.look_for_failed_moves(now_ms);
     }
 
     fn tick(&mut self, now_ms: u64) {

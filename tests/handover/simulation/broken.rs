@@ -45,6 +45,8 @@ pub(crate) enum Broken {
     NoOutdated,
     /// Each proxy decides alone whether a server is down.
     NoPeers,
+    /// A handover ends whether or not its sessions can be moved.
+    NoHold,
     /// Restarted proxies have forgotten where the slots are, and no peer tells them.
     NoMemory,
 }

@@ -357,6 +357,7 @@ impl World {
                 self.after(hold_ms, Event::Page(page));
             }
             (Doing::Acquire, 404) => self.call(page, Doing::Create, 0),
+            (Doing::Create, 400) => self.end_page(page),
             (Doing::Create, _) => self.call(page, Doing::Acquire, 0),
             (Doing::Acquire | Doing::Read, 423) if answer.age_s >= TAKEOVER_S => {
                 self.call(page, Doing::Takeover, answer.cookie);
@@ -364,6 +365,7 @@ impl World {
             (Doing::Acquire | Doing::Takeover | Doing::Read, 423) | (Doing::Takeover, _) => {
                 self.wait(page)
             }
+            (Doing::Fresh, 400) => self.end_page(page),
             (Doing::Fresh, _) => {
                 let session = self.farm.pages.get(&page).map(|page| page.session);
                 if let Some(session) = session {

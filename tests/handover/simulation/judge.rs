@@ -227,6 +227,8 @@ fn outcome(end: End) -> Outcome {
         End::Answered(answer) => match answer.status {
             200 => Outcome::Done,
             404 => Outcome::Absent,
+            // Nothing was done.
+            400 => Outcome::NotSent,
             status => Outcome::Refused(status),
         },
         End::NotSent => Outcome::NotSent,

@@ -72,6 +72,8 @@ pub(crate) enum Power {
 pub(crate) struct Server {
     store: MemoryStore,
     pub(crate) power: Power,
+    /// It is full: it refuses what would be a new item.
+    pub(crate) is_full: bool,
     /// What has arrived while it stood still.
     pub(crate) buffered: Vec<Message>,
 }
@@ -83,6 +85,7 @@ impl Server {
         Self {
             store: MemoryStore::new(&options),
             power: Power::On,
+            is_full: false,
             buffered: Vec::new(),
         }
     }
@@ -128,6 +131,10 @@ impl Server {
             Op::Insert { .. } => cookie(0),
             Op::Read | Op::Touch | Op::Acquire => {}
         }
+        let is_store = matches!(op, Op::Put { .. } | Op::Insert { .. });
+        if self.is_full && is_store && !self.has(key, now_ms) {
+            return Reply::refused();
+        }
         let cookie = Some(digits.as_bytes());
         let put = |version: u64, extra_flags| {
             let body = Body::from(version.to_le_bytes().as_slice());
@@ -155,6 +162,16 @@ impl Server {
 }
 
 impl Reply {
+    fn refused() -> Self {
+        Self {
+            status: 400,
+            counter: NO_LOCK,
+            flag: false,
+            age_s: 0,
+            version: 0,
+        }
+    }
+
     fn new(outcome: &Outcome) -> Self {
         let mut reply = Self {
             status: 200,
@@ -200,7 +217,7 @@ impl Reply {
                 counter: self.counter,
                 age_s: self.age_s,
             },
-            _ => Seen::Unknown,
+            _ => Seen::Refused,
         }
     }
 }

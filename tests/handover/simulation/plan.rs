@@ -37,6 +37,8 @@ pub(crate) enum Kind {
     Pause,
     /// A backend is killed and starts empty.
     Crash,
+    /// A backend has no room for what it does not have yet.
+    Full,
     /// A proxy is killed and goes on from its memory.
     Kill,
 }
@@ -84,6 +86,9 @@ pub(crate) enum What {
         server: u8,
     },
     Crash {
+        server: u8,
+    },
+    Full {
         server: u8,
     },
     Kill {
@@ -227,6 +232,8 @@ impl Plan {
         let proxy = random.below(self.proxies as u64) as usize;
         let server = match kind {
             Kind::IsolateNext => self.candidate(1, random)?,
+            // The one that sessions are to go to.
+            Kind::Full => self.newest_owner(random)?,
             _ => self.candidate(0, random)?,
         };
         Some(match kind {
@@ -242,8 +249,15 @@ impl Plan {
             // broken.
             Kind::Pause => (What::Pause { server }, 80_000),
             Kind::Crash => (What::Crash { server }, 120_000),
+            Kind::Full => (What::Full { server }, 1_000_000),
             Kind::Kill => (What::Kill { proxy }, 60_000),
         })
+    }
+
+    fn newest_owner(&self, random: &mut Random) -> Option<u8> {
+        let slot = random.pick(&self.slots);
+        let newest = self.maps.last()?;
+        Some(maps::owner(newest, slot).id())
     }
 
     /// The server that is so many places behind the owner of a slot, under any of the maps.

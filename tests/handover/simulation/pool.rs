@@ -3,6 +3,7 @@
 //! becomes of a slot are the real ones; what is around them repeats `control::engine`, and
 //! `whole_engines_decide_alike` holds the two together.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use staterouter::config::{BackendState, Config};
@@ -28,6 +29,8 @@ pub(crate) struct Pool {
     peers: Vec<Option<View>>,
     /// Servers that are gone with what they hold, and since when.
     given_up: Vec<(Place, u64)>,
+    /// When a session could not be moved last, by where it is and where it is to go.
+    failing: BTreeMap<(Place, Place), u64>,
 }
 
 #[derive(Debug, Clone)]
@@ -46,6 +49,7 @@ pub(crate) struct PoolMemory {
     retired: Vec<Entry>,
     slots: Vec<SlotState>,
     given_up: Vec<(Place, u64)>,
+    failing: Vec<(Place, Place)>,
 }
 
 impl Pool {
@@ -66,6 +70,7 @@ impl Pool {
             placement,
             members,
             given_up: Vec::new(),
+            failing: BTreeMap::new(),
         }
     }
 
@@ -90,7 +95,21 @@ impl Pool {
         }
         pool.slots = memory.slots;
         pool.given_up = memory.given_up;
+        for way in memory.failing {
+            pool.failing.insert(way, now_ms);
+        }
+        for index in 0..pool.slots.len() {
+            let slot = pool.slots[index];
+            if pool.move_failed_ms(&slot).is_some() && slot.stage.is_handover() {
+                pool.slots[index].since_ms = now_ms;
+            }
+        }
         pool
+    }
+
+    fn move_failed_ms(&self, slot: &SlotState) -> Option<u64> {
+        let known = self.failing.get(&(slot.second?, slot.first)).copied();
+        known.filter(|_| self.broken != Some(Broken::NoHold))
     }
 
     fn standings(&self) -> Standings {
@@ -186,6 +205,7 @@ impl Brain for Pool {
             retired: retired.map(|member| member.entry).collect(),
             slots: self.slots.clone(),
             given_up: self.given_up.clone(),
+            failing: self.failing.keys().copied().collect(),
         })
     }
 
@@ -242,6 +262,17 @@ impl Brain for Pool {
         }
     }
 
+    fn move_failed(&mut self, from: Place, to: Place, now_ms: u64) {
+        if self
+            .slots
+            .iter()
+            .filter_map(way)
+            .any(|way| way == (from, to))
+        {
+            self.failing.insert((from, to), now_ms);
+        }
+    }
+
     fn tick(&mut self, now_ms: u64) {
         let times = times(&self.config);
         let is_dead = |since_ms: u64| now_ms.saturating_sub(since_ms) >= times.lifetime_ms;
@@ -265,10 +296,13 @@ impl Brain for Pool {
                     standings: &standings,
                     peers: &peers,
                     times: &times,
+                    move_failed_ms: self.move_failed_ms(&before),
                     now_ms,
                 },
             );
         }
+        let ways: Vec<_> = self.slots.iter().filter_map(way).collect();
+        self.failing.retain(|known, _| ways.contains(known));
         self.let_go();
     }
 
@@ -298,6 +332,15 @@ impl Brain for Pool {
         let owed = owing.map(|member| member.place).collect();
         View::new(self.version(), self.slots.clone(), up, owed)
     }
+}
+
+/// The handover that a slot is in, also while it cannot go on: from where to where.
+fn way(slot: &SlotState) -> Option<(Place, Place)> {
+    let (stage, to, from) = match slot.before {
+        Some(before) => (before.stage, before.first, before.second),
+        None => (slot.stage, slot.first, slot.second),
+    };
+    Some((from.filter(|_| stage.is_handover())?, to))
 }
 
 /// Makes what a suspect slot was look as if its places had not been stood in for lately.

@@ -121,7 +121,7 @@ impl World {
                 let Some(mut job) = self.proxies[p].jobs.remove(&id) else {
                     return;
                 };
-                match job.held.take() {
+                match job.held.take().or(job.moved.take()) {
                     Some((place, reply)) => {
                         let is_believed =
                             self.is_broken(Broken::ReadsPassFlags) && job.op == Op::Read;
@@ -158,11 +158,11 @@ impl World {
         let session = job.session;
         let (at, op) = match ask {
             Ask::Client { at, counter } => {
-                job.held = None;
+                (job.held, job.moved) = (None, None);
                 (at, with_counter(job.op, counter))
             }
             Ask::Acquire { at } => {
-                job.held = None;
+                (job.held, job.moved) = (None, None);
                 (at, Op::Acquire)
             }
             Ask::Look { at } => (at, Op::Touch),
@@ -364,6 +364,8 @@ impl World {
             return;
         };
         let is_insert = matches!(job.asked, Some(Ask::Insert { .. }));
+        let is_done = matches!(seen, Seen::Done { .. });
+        let stays = (is_insert && !is_done).then_some(job.route);
         if is_old_lock && is_insert && seen == Seen::Unknown {
             let job = self.proxies[p].jobs.remove(&id);
             if let Some((job, (place, reply))) =
@@ -374,6 +376,15 @@ impl World {
             return;
         }
         let step = job.search.as_mut().map(|search| search.next(seen));
+        if let Some(Route {
+            first,
+            second: Some(second),
+            ..
+        }) = stays
+        {
+            let now_ms = self.now_ms;
+            self.proxies[p].brain.move_failed(second, first, now_ms);
+        }
         if let Some(step) = step {
             self.take_step(p, id, step);
         }

@@ -324,6 +324,9 @@ impl World {
             What::CutPeers { one, other } => self.links.cut_peers(one, other, begins),
             What::Pause { server } => self.pause(server, begins),
             What::Crash { server } => self.crash(server, begins),
+            What::Full { server } => {
+                self.servers[usize::from(server) - 1].is_full = begins;
+            }
             What::Kill { proxy } if begins => self.kill(proxy),
             What::Kill { proxy } => {
                 self.restart(proxy);
