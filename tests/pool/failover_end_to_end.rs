@@ -5,8 +5,8 @@
     reason = "a test that cannot set up its scene must fail"
 )]
 
-use crate::support;
 use crate::support::client::{Client, body, get, put, status};
+use crate::support::relay::Relay;
 use crate::support::scene::{
     Farm, Map, Proxy, SHORT_TIMES, SLOTS, Server, assert_no_wrong_answer, assert_only_lost,
     backend, number,
@@ -131,15 +131,13 @@ fn a_new_owner_that_dies_in_mid_handover_takes_only_what_it_had() {
 #[test]
 fn a_backend_that_one_proxy_cannot_reach_and_its_peer_can_is_not_stood_in_for() {
     let [first, second, third] = [(); 3].map(|()| Server::start());
-    let reachable = Map::of(&[&first, &second, &third]);
-    let [near, far] = Proxy::start_all(&reachable, SHORT_TIMES);
+    let relay = Relay::to(third.address);
+    let mut map = Map::of(&[&first, &second, &third]);
+    map.lines[2].address = relay.address;
+    let [near, far] = Proxy::start_all(&map, SHORT_TIMES);
     let farm = Farm::start(&[&near, &far]);
 
-    // The far proxy goes by another address, at which nobody listens.
-    let nowhere = support::system::hold_port();
-    let unreachable = reachable.changed(|map| map.lines[2].address = nowhere.1);
-    far.change(&unreachable);
-    near.change(&reachable.changed(|_| ()));
+    relay.cut_off(far.id());
     far.wait_for_stage("suspect");
     // Alone it would have left long ago.
     farm.go_on_for(8.0);
@@ -147,7 +145,7 @@ fn a_backend_that_one_proxy_cannot_reach_and_its_peer_can_is_not_stood_in_for() 
     assert_eq!(refusing["slots"]["away"], 0, "{refusing:#}");
     assert_eq!(near.status()["slots"]["steady"], SLOTS);
 
-    far.change(&unreachable.changed(|map| map.lines[2].address = third.address));
+    relay.mend();
     far.wait("the slots are served again", |status| {
         status["slots"]["steady"] == SLOTS
     });

@@ -22,6 +22,7 @@ pub mod client;
 pub mod hosts;
 pub mod metrics;
 pub mod operations;
+pub mod relay;
 pub mod scene;
 pub mod sessions;
 pub mod slots;

@@ -214,6 +214,11 @@ impl Proxy {
         fs::write(self.config(), main).unwrap();
     }
 
+    /// Its process id.
+    pub fn id(&self) -> u32 {
+        self.program.as_ref().unwrap().id()
+    }
+
     /// Path of the main file.
     pub fn config(&self) -> PathBuf {
         self.directory.path().join("staterouter.yaml")
