@@ -109,7 +109,9 @@ fn an_outage_says_how_much_is_refused_and_until_when() {
     browser.wait_for(&headline(
         ".includes('% of the sessions are refused: state-1 is down')",
     ));
+    browser.wait_for(&says("findings", "Users: Their users see error pages until"));
     browser.wait_for(&says("findings", "or state-2 stands in"));
+    browser.wait_for(&says("findings", "To do: Start the state server state-1"));
     browser.wait_for("/over in \\d+ s/.test(document.getElementById('findings').textContent)");
     browser.wait_for(&ring("refused"));
     browser.wait_for(&row(1, "refused"));
@@ -144,14 +146,14 @@ fn a_backend_that_others_wait_for_and_lost_sessions_stay_visible() {
     first.kill();
     browser.wait_for(&says(
         "findings",
-        "sessions were out of reach while state-1 was away",
+        "Sessions were out of reach while state-1 was away",
     ));
     drop(farm);
     first.restart();
     third.restart();
     browser.wait_for("document.getElementById('backends-count').textContent === '3 of 3 up'");
     browser.wait_for("!document.getElementById('findings').textContent.includes('stands in')");
-    let lost = "sessions were out of reach while state-1 was away";
+    let lost = "Sessions were out of reach while state-1 was away";
     assert_eq!(browser.evaluate(&says("findings", lost)), true);
     assert_eq!(browser.complaints(), [""; 0]);
 }

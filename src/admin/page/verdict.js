@@ -28,7 +28,7 @@ function times({ since_ms: since, until_ms: until }, nowMs) {
 /** One finding as it is listed: `{level, says, times, advice}`. */
 function listed(finding, nowMs) {
   const { says, means, action } = finding;
-  return { level: drawnAs(finding), says, times: times(finding, nowMs), advice: [means, action] };
+  return { level: drawnAs(finding), says, times: times(finding, nowMs), advice: [`Users: ${means}`, `To do: ${action}`] };
 }
 
 /** The findings as they are listed: of many alike the first ones, and how many more there are. */
@@ -67,7 +67,7 @@ function showVerdict(level, headline, others) {
   document.title = `${headline} – ${host}staterouter`;
   byId('findings').hidden = others.length === 0;
   show(byId('findings'), others, (list) =>
-    list.map(({ level: of, says, times: when, advice }) => html('li', { 'data-level': of }, says,
+    list.map(({ level: of, says, times: when, advice }) => html('li', { 'data-level': of }, sentence(says),
       when ? html('span', { class: 'quiet' }, ` ${when}`) : undefined,
       ...advice.map((line) => html('span', { class: 'advice' }, line)))));
 }
@@ -87,4 +87,4 @@ function judge({ findings, now_ms: nowMs }) {
 }
 
 /** Names of backends stay as they are written. */
-const sentence = (says) => (/^(the|requests|no|cannot|control|a) /.test(says) ? says[0].toUpperCase() + says.slice(1) : says);
+const sentence = (says) => (/^(the|requests|sessions|no|cannot|control|a) /.test(says) ? says[0].toUpperCase() + says.slice(1) : says);
