@@ -30,13 +30,22 @@ impl<'p> Steering<'p> {
     /// # Errors
     /// What is wrong with the query, for people.
     pub(super) fn order(self, query: &Query<'_>) -> Result<(Order, bool), String> {
-        query.only(&["accept_moved_share", "dry_run"])?;
-        let is_dry_run = match query.get("dry_run") {
-            None => false,
-            Some("true") => true,
-            Some(_) => return Err("dry_run takes nothing but true".to_owned()),
+        query.only(&["accept_moved_share", "dry_run", "only_here"])?;
+        let is_set = |key: &str| match query.get(key) {
+            None => Ok(false),
+            Some("true") => Ok(true),
+            Some(_) => Err(format!("{key} takes nothing but true")),
         };
-        Ok((order(self.backend, self.state, query)?, is_dry_run))
+        let is_dry_run = is_set("dry_run")?;
+        let is_only_here = is_set("only_here")?;
+        let order = order(self.backend, self.state, query)?;
+        Ok((
+            Order {
+                is_only_here,
+                ..order
+            },
+            is_dry_run,
+        ))
     }
 }
 
@@ -73,5 +82,6 @@ fn order(backend: &str, state: BackendState, query: &Query<'_>) -> Result<Order,
         backend: backend.to_owned(),
         state,
         accept_moved_percent,
+        is_only_here: false,
     })
 }

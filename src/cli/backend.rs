@@ -4,7 +4,6 @@ use serde::Deserialize;
 
 use super::admins::{AdminArgs, TokenArgs, cannot_ask, refusal};
 use super::plan;
-use super::status::{Asked, ask_all};
 use super::{Exit, output};
 use crate::admin::client::AdminClient;
 use crate::app::signals::StopSignals;
@@ -32,6 +31,10 @@ pub(super) struct BackendArgs {
     /// Show what it would do and whether every proxy would take it, and order nothing
     #[arg(long)]
     dry_run: bool,
+    /// Do not wait for the other proxies of the farm. Say so only of proxies that serve nobody: one
+    /// that goes on serving a backend that this one gives up serves outdated sessions
+    #[arg(long)]
+    only_here: bool,
 }
 
 #[derive(Debug, Clone, Copy, clap::ValueEnum)]
@@ -85,8 +88,8 @@ pub(super) fn run(args: &BackendArgs) -> Exit {
     ordered.unwrap_or(Exit::CouldNotRun)
 }
 
-/// Gives the order to all proxies, or to none if one of them would not take it: an order that only
-/// some follow is worse than none.
+/// Gives the order to all proxies that were named, or to none if one of them would not take it. Their
+/// peers take it over from them.
 async fn order(args: &BackendArgs, token: Option<&AdminToken>) -> Exit {
     let mut clients = args.admins.clients();
     let planned = match plan_by_all(args, &mut clients).await {
@@ -110,7 +113,6 @@ async fn order(args: &BackendArgs, token: Option<&AdminToken>) -> Exit {
     if given != Exit::Fine && clients.len() > 1 {
         output::line("note: not every proxy has the order; give it again");
     }
-    remind_of_peers(&ask_all(&mut clients).await);
     given
 }
 
@@ -191,7 +193,8 @@ async fn tell(
     let share = args.accept_moved_share;
     let share = share.map(|percent| format!("accept_moved_share={percent}"));
     let dry_run = (step == Step::Check).then(|| "dry_run=true".to_owned());
-    let query: Vec<_> = share.into_iter().chain(dry_run).collect();
+    let only_here = args.only_here.then(|| "only_here=true".to_owned());
+    let query: Vec<_> = share.into_iter().chain(dry_run).chain(only_here).collect();
     let query = query.join("&");
     let path = format!("/backends/{}/{}?{query}", args.name, args.state.word());
     let answer = client.post(&path, token, Vec::new()).await;
@@ -215,21 +218,6 @@ fn describe(args: &BackendArgs, admin: &str, outcome: &Outcome) -> String {
             let slots = outcome.moved_slots;
             format!("{admin}: {name} {word}: in force, {by}; slots that move: {slots}")
         }
-    }
-}
-
-/// An order is for one proxy, and the farm may have more of them.
-fn remind_of_peers(asked: &[Asked]) {
-    let peers = asked.iter().filter_map(Asked::status);
-    let farm = peers
-        .map(|status| status.peers.len() + 1)
-        .max()
-        .unwrap_or(1);
-    if farm > asked.len() {
-        output::line(format_args!(
-            "note: the farm has {farm} proxies; give the order to each (--admin once for each): the \
-             others go by the map until they have it"
-        ));
     }
 }
 

@@ -5,6 +5,7 @@
 
 mod accept;
 pub(super) mod failing;
+mod give_up;
 mod handovers;
 mod join;
 mod notice;
@@ -21,10 +22,11 @@ use std::time::Duration;
 use failing::Failing;
 use handovers::Handovers;
 
-use super::memory::{GivenUp, Memory, Override, ServerMemory};
+use super::memory::{Decision, GivenUp, Memory, ServerMemory};
+use super::timeouts::{SeenTimeout, SeenTimeouts};
 use crate::config::{BackendSpec, BackendState, Config, HandoverConfig, PartitionMap};
 use crate::handover::schedule::{PeerSlot, Standing, Standings, Surroundings, Times, advance};
-use crate::handover::{Place, SlotState, SlotTable};
+use crate::handover::{Place, Places, SlotState, SlotTable};
 use crate::health::{Change, Failure, Health, Verdict};
 use crate::metrics::BackendMetrics;
 use crate::proxy::{Backend, MoveMemory, Snapshot};
@@ -38,7 +40,7 @@ pub use resume::ResumeError;
 pub use server::{InUse, Server};
 pub use server_fault::{ServerFault, Wait};
 pub use servers::PeerServer;
-pub use steer::Order;
+pub use steer::{Order, Override};
 
 /// The pool. A copy costs little: a step is tried on one, and kept once it is on disk.
 #[derive(Debug, Clone)]
@@ -46,7 +48,7 @@ pub struct Engine {
     config: Config,
     /// As the file says it.
     map: PartitionMap,
-    overrides: Vec<Override>,
+    decisions: Vec<Decision>,
     placement: Arc<Placement>,
     /// The backends of the map in its order, behind them the retired ones.
     members: Vec<Member>,
@@ -56,7 +58,7 @@ pub struct Engine {
     /// Where each peer of the main file is in `peers`; `None` for this proxy itself.
     peer_positions: Vec<Option<usize>>,
     given_up: Vec<GivenUp>,
-    longest_timeout_minutes: u32,
+    timeouts: SeenTimeouts,
     handovers: Handovers,
     failing: Failing,
     moves: Arc<MoveMemory>,
@@ -96,14 +98,19 @@ pub struct PeerView {
     pub slots: Vec<SlotState>,
     /// The backends it reaches.
     pub up: Vec<Place>,
-    /// The backends that it still has to tell of removals they missed.
+    /// The backends that hold what must not be served: removals that they missed, or what was given
+    /// up with them.
     pub owed: Vec<Place>,
-    /// The states that its operator has given backends, whatever its map says, by name.
-    pub overrides: Vec<(String, BackendState)>,
-    /// The longest session timeout it knows of, in minutes; 0 for none.
-    pub longest_timeout_minutes: u32,
     /// Where it asks its backends; `None` if it does not say.
     pub servers: Option<Vec<PeerServer>>,
+    /// The backends that its map or its operators have given up, by name.
+    pub off: Vec<String>,
+    /// The backends that it serves from no more before what they held has died.
+    pub gone: Places,
+    /// What operators have decided about backends, whatever its map says, by name.
+    pub decisions: Vec<Decision>,
+    /// The session timeouts that it has seen, with times of this proxy's clock.
+    pub timeouts: SeenTimeouts,
     /// When it said so, by this proxy's clock.
     pub heard_ms: u64,
 }
@@ -127,6 +134,12 @@ impl Engine {
     /// Every slot, in order.
     pub fn slots(&self) -> &[SlotState] {
         &self.slots
+    }
+
+    /// Whether some slot waits for the end of a stage, or some server for the death of what it held.
+    pub fn is_under_way(&self) -> bool {
+        let waits = |slot: &SlotState| slot.second.is_some() || !slot.outdated.is_empty();
+        !self.given_up.is_empty() || self.slots.iter().any(waits)
     }
 
     /// The same, to be kept.
@@ -159,7 +172,7 @@ impl Engine {
         let held_back = self.members.iter().filter(|member| member.is_held_back);
         held_back.filter_map(move |member| {
             let mut given_up = self.given_up.iter();
-            let server = given_up.find(|server| server.address == member.spec.address)?;
+            let server = given_up.find(|server| server.may_be(&member.spec, &member.identity()))?;
             Some((member.spec.name.as_str(), server.since_ms + lifetime_ms))
         })
     }
@@ -171,7 +184,12 @@ impl Engine {
 
     /// The longest session timeout that this proxy or a peer has seen, in minutes; 0 for none.
     pub fn longest_timeout_minutes(&self) -> u32 {
-        self.longest_timeout_minutes
+        self.timeouts.longest_minutes()
+    }
+
+    /// The session timeouts that this proxy or a peer has seen lately.
+    pub fn timeouts(&self) -> &SeenTimeouts {
+        &self.timeouts
     }
 
     /// What to write down.
@@ -179,12 +197,12 @@ impl Engine {
         let retired = self.members.iter().filter(|member| !member.in_map);
         Memory {
             map: self.map.clone(),
-            overrides: self.overrides.clone(),
+            decisions: self.decisions.clone(),
             retired: retired.map(|member| member.spec.clone()).collect(),
             given_up: self.given_up.clone(),
-            longest_timeout_minutes: self.longest_timeout_minutes,
             servers: self.server_memories(),
             failing: self.failing_moves().copied().collect(),
+            timeouts: self.timeouts.clone(),
             slots: self.shared_slots(),
         }
     }
@@ -225,7 +243,13 @@ impl Engine {
             member.health.set_thresholds(config.health.thresholds());
         }
         if config.peers != self.config.peers {
-            self.peers = vec![None; config.peers.len()];
+            // Nothing goes on before those that are new have said where they are.
+            let known = |peer| {
+                let index = self.config.peers.iter().position(|known| known == peer)?;
+                let position = self.peer_positions.get(index).copied().flatten()?;
+                self.peers.get(position)?.clone()
+            };
+            self.peers = config.peers.iter().map(known).collect();
             self.peer_positions = (0..config.peers.len()).map(Some).collect();
         }
         let max_body_bytes = config.limits.body_bytes;
@@ -265,9 +289,22 @@ impl Engine {
         member.health.request_failed(failure, answered, now_ms)
     }
 
-    /// The longest session timeout that the data path has seen.
-    pub fn saw_timeout(&mut self, minutes: u32) {
-        self.longest_timeout_minutes = self.longest_timeout_minutes.max(minutes);
+    /// The data path has seen a session with this timeout.
+    pub fn saw_timeout(&mut self, minutes: u32, seen_ms: u64) {
+        self.timeouts.saw(SeenTimeout { minutes, seen_ms });
+    }
+
+    /// Whether a session with this timeout is to be remembered over a restart: it makes the times of
+    /// handovers longer, or will have been forgotten before it dies.
+    pub fn is_timeout_news(&self, minutes: u32, now_ms: u64) -> bool {
+        Duration::from_secs(60) * minutes > self.config.handover.session_timeout
+            && self.timeouts.is_news(minutes, now_ms)
+    }
+
+    /// Whether sessions live longer than handovers wait for them.
+    pub fn outlive_handovers(&self) -> bool {
+        let longest = Duration::from_secs(60) * self.timeouts.longest_minutes();
+        longest > self.config.handover.max_session_timeout
     }
 
     /// What the peer at this position of the main file says; `None` when it does not answer.
@@ -277,9 +314,17 @@ impl Engine {
             return;
         };
         *peer = view.map(Arc::new);
-        // Kept when the peer falls silent: the sessions are still there.
-        let minutes = peer.as_ref().map_or(0, |peer| peer.longest_timeout_minutes);
-        self.saw_timeout(minutes);
+        let Some(peer) = peer else {
+            return;
+        };
+        // Kept when the peer falls silent: the sessions are still there. What it claims has a bound.
+        let most = self.config.handover.max_session_timeout.as_secs() / 60;
+        let most = u32::try_from(most).unwrap_or(u32::MAX);
+        for seen in peer.timeouts.iter() {
+            let minutes = seen.minutes.min(most);
+            let seen_ms = seen.seen_ms.min(peer.heard_ms);
+            self.timeouts.saw(SeenTimeout { minutes, seen_ms });
+        }
     }
 
     /// Whether the peer at this position of the main file is this proxy itself: nothing has to be
@@ -320,12 +365,13 @@ impl Engine {
     /// Takes every slot on to where it is now; what is new for the log. Slots may have changed
     /// without it.
     pub fn tick(&mut self, now_ms: u64) -> Vec<Notice> {
+        self.timeouts.forget_dead(now_ms);
         let times = self.times();
         self.given_up
             .retain(|server| now_ms.saturating_sub(server.since_ms) < times.lifetime_ms);
         let mut notices = self.settle_servers(now_ms);
         let standings = self.standings();
-        self.give_up(&standings, now_ms);
+        self.give_up(now_ms);
         let fit = self.fit_to_stand_in();
         let mut changes = notice::Changes::default();
         let mut is_wanted = [false; 128];
@@ -371,15 +417,14 @@ impl Engine {
 
     fn standings(&self) -> Standings {
         let mut standings = Standings::new();
+        let bound = self.bound_to_leave();
         for member in &self.members {
             let up_since_ms = member.is_up().then(|| member.health.since_ms());
-            let is_off = member.is_off();
-            // Nobody would ever stand in for one that the operator has removed.
-            let is_lost = !member.in_map && !member.is_up() && !self.config.handover.failover;
             standings.set(
                 member.place,
                 Standing {
-                    gone: is_off || is_lost,
+                    gone: self.is_left(member) || bound.contains(member.place),
+                    insisted: self.is_insisted(member),
                     up_since_ms,
                     owed: member.owed > 0
                         || self.is_owed_by_peers(member)
@@ -391,31 +436,13 @@ impl Engine {
         standings
     }
 
-    /// Notes which servers are gone with what they hold.
-    fn give_up(&mut self, standings: &Standings, since_ms: u64) {
-        let is_needed = self.needed(|slot| slot.places());
-        let members = self.members.iter();
-        for member in members.filter(|member| standings.get(member.place).gone) {
-            if is_needed[usize::from(member.place.id())] {
-                let address = member.identity();
-                self.given_up.retain(|server| server.address != address);
-                self.given_up.push(GivenUp { address, since_ms });
-            }
-        }
-    }
-
-    fn is_given_up(&self, member: &Member) -> bool {
-        let mut given_up = self.given_up.iter();
-        given_up.any(|server| server.address == member.identity())
-    }
-
     /// Says once why a backend that the map gives slots to gets none, although it may answer.
     fn hold_back(&mut self, times: &Times, now_ms: u64, notices: &mut Vec<Notice>) {
         for member in &mut self.members {
             let is_wanted = member.in_map && member.spec.state == BackendState::Active;
             let mut given_up = self.given_up.iter();
             let given_up = given_up
-                .find(|server| server.address == member.identity())
+                .find(|server| server.may_be(&member.spec, &member.identity()))
                 .filter(|_| is_wanted);
             if let Some(server) = given_up.filter(|_| !member.is_held_back) {
                 let end_ms = server.since_ms + times.lifetime_ms;
@@ -474,6 +501,7 @@ impl Engine {
                 Some(PeerSlot {
                     slot: *peer.slots.get(slot.index())?,
                     second_up: state.second.is_some_and(|second| peer.up.contains(&second)),
+                    gone: peer.gone,
                     heard_ms: peer.heard_ms,
                 })
             });
@@ -483,8 +511,9 @@ impl Engine {
     /// Forgets retired backends that no slot needs, and says once that a drained one is free.
     fn let_go(&mut self, notices: &mut Vec<Notice>) {
         let is_needed = self.needed(places_known);
+        let is_served = self.needed(|slot| slot.places());
         for member in &mut self.members {
-            let is_free = !is_needed[usize::from(member.place.id())];
+            let is_free = !is_served[usize::from(member.place.id())];
             let is_leaving = !member.in_map || member.spec.state != BackendState::Active;
             if is_free && is_leaving && !member.is_let_go {
                 notices.push(Notice::let_go(&member.spec.name));
@@ -552,11 +581,13 @@ fn places_known(slot: &SlotState) -> impl Iterator<Item = Place> + use<> {
 impl Times {
     fn from_config(config: &HandoverConfig, engine: &Engine) -> Self {
         let timeouts = &engine.config.timeouts;
-        let seen = Duration::from_secs(60) * engine.longest_timeout_minutes;
-        let lifetime = seen.clamp(config.session_timeout, config.max_session_timeout);
+        let seen = Duration::from_secs(60) * engine.timeouts.longest_minutes();
+        let lifetime = seen.max(config.session_timeout);
+        let moving = lifetime.min(config.max_session_timeout);
         let ms = |duration: Duration| duration.as_millis() as u64;
         Self {
             settle_ms: ms(config.settle),
+            move_ms: ms(moving + config.takeover),
             lifetime_ms: ms(lifetime + config.takeover),
             failover_after_ms: ms(config.failover_after),
             overlap_ms: ms(timeouts.connect + timeouts.answer),

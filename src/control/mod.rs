@@ -55,6 +55,7 @@ mod state_writer;
 pub mod status;
 mod steer;
 pub mod suggest;
+pub mod timeouts;
 mod under_way;
 mod view;
 pub mod watch;

@@ -10,9 +10,10 @@ use serde::{Deserialize, Serialize};
 
 use super::clock::Clock;
 use super::engine::{InUse, PeerServer, PeerView};
-use super::memory::Override;
+use super::memory::Decision;
 use super::slot_groups::{GroupError, SlotGroup, group, ungroup};
 use super::state_file::StateName;
+use super::timeouts::{SeenTimeout, SeenTimeouts};
 use crate::config::{BackendAddress, BackendState};
 use crate::handover::{Before, Place, SlotState};
 
@@ -23,16 +24,21 @@ pub struct PeerState {
     pub instance: String,
     /// Version of the partition map.
     pub map_version: u64,
-    /// What its operator has decided besides, by name.
-    pub overrides: Vec<Override>,
+    /// What operators have decided besides, by name.
+    pub decisions: Vec<Decision>,
     /// The backends that answer.
     pub up: Vec<Place>,
-    /// The backends that it still has to tell of removals they missed.
+    /// The backends that hold what must not be served: removals that they missed, or what was given
+    /// up with them.
     pub owed: Vec<Place>,
-    /// The longest session timeout it knows of, in minutes; 0 for none.
-    pub longest_timeout_minutes: u32,
     /// Where it asks its backends.
     pub servers: Vec<PeerServer>,
+    /// The backends that its map or its operators have given up, by name.
+    pub off: Vec<String>,
+    /// The backends that it serves from no more before what they held has died.
+    pub gone: Vec<Place>,
+    /// The session timeouts seen lately.
+    pub timeouts: SeenTimeouts,
     /// Every slot, in order.
     pub slots: Arc<[SlotState]>,
     /// The clock that their times are of.
@@ -47,15 +53,23 @@ pub struct PeerReport {
     /// The sender's time, Unix time in milliseconds: the clocks of two machines need not agree.
     now_ms: u64,
     #[serde(default)]
-    overrides: Vec<PeerOverride>,
+    overrides: Vec<PeerDecision>,
     /// Ids of the backends that answer.
     up: Vec<u8>,
     /// Ids of the backends that have removals to be told of.
     owed: Vec<u8>,
+    /// Names of the backends that were given up.
+    #[serde(default)]
+    off: Vec<String>,
+    /// Ids of the backends that are served from no more.
+    #[serde(default)]
+    gone: Vec<u8>,
     longest_session_timeout_minutes: u32,
     /// `None` from a version that does not say.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     servers: Option<Vec<ServerReport>>,
+    #[serde(default)]
+    session_timeouts: Vec<PeerTimeout>,
     slots: Vec<SlotGroup>,
 }
 
@@ -79,11 +93,27 @@ struct InUseReport {
 
 /// A state that a backend has by order and not by the partition map.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-struct PeerOverride {
+struct PeerDecision {
     backend: String,
     #[serde(with = "StateName")]
     state: BackendState,
+    /// The map's own state counts again.
+    #[serde(default)]
+    withdrawn: bool,
+    #[serde(default)]
+    epoch: u64,
 }
+
+/// A session timeout, and when it was seen last, by the sender's clock.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+struct PeerTimeout {
+    minutes: u32,
+    seen_ms: u64,
+}
+
+/// Decisions and timeouts of a peer that are looked at: more than there can be backends, and more
+/// than a proxy tells.
+const MAX_LISTED: usize = 256;
 
 /// Characters that are told of what is wrong with a report: it quotes what the peer has sent.
 const MAX_TOLD_CHARS: usize = 200;
@@ -117,22 +147,46 @@ impl PeerState {
             instance: self.instance.clone(),
             map_version: self.map_version,
             now_ms: self.clock.now_ms(),
-            overrides: self.overrides.iter().map(PeerOverride::from).collect(),
+            overrides: self.decisions.iter().map(PeerDecision::from).collect(),
             up: ids(&self.up),
             owed: ids(&self.owed),
-            longest_session_timeout_minutes: self.longest_timeout_minutes,
             servers: Some(self.servers.iter().map(ServerReport::from).collect()),
+            off: self.off.clone(),
+            gone: ids(&self.gone),
+            longest_session_timeout_minutes: self.timeouts.longest_minutes(),
+            session_timeouts: self.timeouts.iter().map(PeerTimeout::from).collect(),
             slots: group(&self.slots),
         }
     }
 }
 
-impl From<&Override> for PeerOverride {
-    fn from(known: &Override) -> Self {
+impl From<&Decision> for PeerDecision {
+    fn from(known: &Decision) -> Self {
         Self {
             backend: known.backend.clone(),
             state: known.state,
+            withdrawn: known.is_withdrawn,
+            epoch: known.epoch,
         }
+    }
+}
+
+impl From<PeerDecision> for Decision {
+    fn from(heard: PeerDecision) -> Self {
+        Self {
+            backend: heard.backend,
+            state: heard.state,
+            is_withdrawn: heard.withdrawn,
+            epoch: heard.epoch,
+            since_ms: 0,
+            is_only_here: false,
+        }
+    }
+}
+
+impl From<SeenTimeout> for PeerTimeout {
+    fn from(SeenTimeout { minutes, seen_ms }: SeenTimeout) -> Self {
+        Self { minutes, seen_ms }
     }
 }
 
@@ -202,12 +256,23 @@ pub fn read(body: &[u8], own_instance: &str, now_ms: u64) -> Result<PeerView, Pe
         slots,
         up: places(report.up),
         owed: places(report.owed),
-        overrides: report
+        off: report.off,
+        gone: places(report.gone).into_iter().collect(),
+        decisions: report
             .overrides
             .into_iter()
-            .map(|known| (known.backend, known.state))
+            .take(MAX_LISTED)
+            .map(Decision::from)
             .collect(),
-        longest_timeout_minutes: report.longest_session_timeout_minutes,
+        timeouts: report
+            .session_timeouts
+            .into_iter()
+            .take(MAX_LISTED)
+            .map(|seen| SeenTimeout {
+                minutes: seen.minutes,
+                seen_ms: here(seen.seen_ms),
+            })
+            .collect(),
         servers: report.servers.map(|servers| {
             let servers = servers.into_iter();
             servers
@@ -228,10 +293,9 @@ mod tests {
         PeerState {
             instance: "them".to_owned(),
             map_version: 7,
-            overrides: Vec::new(),
+            decisions: Vec::new(),
             up: vec![Place::new(1).unwrap(), Place::new(127).unwrap()],
             owed: vec![Place::new(127).unwrap()],
-            longest_timeout_minutes: 60,
             servers: vec![PeerServer {
                 place: Place::new(1).unwrap(),
                 in_map: BackendAddress::parse("state-1.example:42424").unwrap(),
@@ -242,6 +306,14 @@ mod tests {
                 }),
                 ready: vec![SocketAddr::from(([192, 0, 2, 2], 42424))],
             }],
+            off: vec!["b".to_owned()],
+            gone: vec![Place::new(127).unwrap()],
+            timeouts: [SeenTimeout {
+                minutes: 60,
+                seen_ms: 990,
+            }]
+            .into_iter()
+            .collect(),
             slots: slots.into(),
             clock: Clock::start(),
         }
@@ -291,7 +363,10 @@ mod tests {
         let view = read(&body, "us", 50_000).unwrap();
         assert_eq!((view.map_version, view.heard_ms), (7, 50_000));
         assert_eq!(view.up, state(Vec::new()).up);
-        assert_eq!(view.longest_timeout_minutes, 60);
+        assert_eq!(view.timeouts.longest_minutes(), 60);
+        assert_eq!(view.timeouts.last_seen_ms(60), Some(49_990));
+        assert_eq!(view.off, ["b"]);
+        assert!(view.gone.contains(Place::new(127).unwrap()));
         assert_eq!(view.slots[3], suspect(49_900));
         assert_eq!(view.slots[4].since_ms, 50_000 - 995);
         let mut servers = state(Vec::new()).servers;

@@ -3,6 +3,7 @@
 use tokio::sync::oneshot;
 
 use super::engine::{Engine, PeerView};
+use super::memory::Decision;
 use super::status::PeerStatus;
 use crate::config::{BackendAddress, BackendState, PEER_SILENCE};
 
@@ -41,14 +42,16 @@ struct Peer {
     repeat_ms: Option<u64>,
 }
 
-/// What a proxy has to learn before it serves: one that remembers nothing asks first what the others
-/// have under way, and every one asks where the names of its backends lead.
+/// What a proxy has to learn before it serves: what the others have under way and what was decided
+/// meanwhile, and where the names of its backends lead.
 #[derive(Debug)]
 pub(super) struct FirstMeeting {
     /// Nobody is waited for any longer.
     until_ms: u64,
-    /// What the peers say counts for more than what this proxy knows.
+    /// There are peers.
     asks_peers: bool,
+    /// Where the slots were when this proxy ended.
+    is_remembered: bool,
     over: oneshot::Sender<()>,
 }
 
@@ -59,26 +62,30 @@ pub(super) const fn is_old(asked_ms: u64, now_ms: u64) -> bool {
 
 impl FirstMeeting {
     /// A meeting that begins now, and who is told, or finds it dropped, when it is over.
-    pub(super) fn new(asks_peers: bool, now_ms: u64) -> (Self, oneshot::Receiver<()>) {
+    pub(super) fn new(
+        asks_peers: bool,
+        is_remembered: bool,
+        now_ms: u64,
+    ) -> (Self, oneshot::Receiver<()>) {
         let (over, is_over) = oneshot::channel();
-        let until_ms = now_ms + SILENCE_MS;
         let meeting = Self {
-            until_ms,
+            until_ms: now_ms + SILENCE_MS,
             asks_peers,
+            is_remembered,
             over,
         };
         (meeting, is_over)
+    }
+
+    /// Whether this proxy knows itself where its slots were.
+    pub(super) fn is_remembered(&self) -> bool {
+        self.is_remembered
     }
 
     /// Whether all have said what there is to say, or have had their time.
     pub(super) fn is_over(&self, peers: &Peers, awaits_address: bool, now_ms: u64) -> bool {
         let have_peers_said = !self.asks_peers || peers.all_answer();
         have_peers_said && !awaits_address || now_ms >= self.until_ms
-    }
-
-    /// Whether the slots are where the peers have them.
-    pub(super) fn asks_peers(&self) -> bool {
-        self.asks_peers
     }
 
     /// Lets the clients in.
@@ -204,7 +211,9 @@ impl Peer {
         match &self.state {
             Err(_) if self.is_new => None,
             Err(failure) => Some(format!(
-                "peer does not answer, so no handover goes on and no backend is replaced: {failure}"
+                "peer does not answer, so no handover goes on, no backend is given up and none that is \
+                 down is replaced: {failure}. Start that proxy; if it is gone for good, take its \
+                 address out of `peers` in the main file of every other proxy and restart these"
             )),
             Ok(said) if said.map_version > own_version => Some(format!(
                 "peer has version {} of the partition map, this proxy still has \
@@ -213,8 +222,8 @@ impl Peer {
             )),
             // An order reaches one proxy after the other.
             Ok(_) if differs_ms.is_some_and(|lasts_ms| lasts_ms >= SILENCE_MS) => Some(
-                "peer has other overrides of the partition map than this proxy: give each of them \
-                 to every proxy"
+                "peer has other overrides of the partition map than this proxy and does not take \
+                 over the newer ones: give the order to that proxy, too"
                     .to_owned(),
             ),
             Ok(_) => None,
@@ -222,24 +231,27 @@ impl Peer {
     }
 }
 
-impl From<&Engine> for Said {
-    fn from(engine: &Engine) -> Self {
-        let overrides = engine.overrides().iter();
+impl Said {
+    fn new(map_version: u64, decisions: &[Decision]) -> Self {
+        let in_force = decisions.iter().filter(|known| !known.is_withdrawn);
         Self {
-            map_version: engine.map().version,
-            overrides: overrides
+            map_version,
+            overrides: in_force
                 .map(|known| (known.backend.clone(), known.state))
                 .collect(),
         }
     }
 }
 
+impl From<&Engine> for Said {
+    fn from(engine: &Engine) -> Self {
+        Self::new(engine.map().version, engine.decisions())
+    }
+}
+
 impl From<&PeerView> for Said {
     fn from(view: &PeerView) -> Self {
-        Self {
-            map_version: view.map_version,
-            overrides: view.overrides.clone(),
-        }
+        Self::new(view.map_version, &view.decisions)
     }
 }
 

@@ -96,7 +96,7 @@ impl Control {
         let now_ms = self.clock.now_ms();
         self.forget_silent_peers(now_ms);
         let mut next = self.engine.clone();
-        let overrides = next.overrides().to_vec();
+        let overrides = next.overrides();
         let is_same_config = config == *next.config();
         let level = config.log.level;
         next.set_config(config);

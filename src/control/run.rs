@@ -48,6 +48,8 @@ const REPEAT_MS: u64 = 60_000;
 
 /// How long the end of the program waits for control. What is in force is on disk at any time.
 const STOP_PATIENCE: Duration = Duration::from_secs(2);
+/// How often the state file is written while stages go on.
+const WRITE_EVERY_MS: u64 = 60_000;
 
 /// Threads for what cannot wait without one: looking up the names of backends.
 const MAX_BLOCKING_THREADS: usize = 8;
@@ -86,6 +88,8 @@ pub struct Control {
     pub(super) noticed: Noticed,
     /// What the workers count.
     pub(super) metrics: Arc<Metrics>,
+    /// When the state file was written.
+    pub(super) written_ms: u64,
     /// Lines about removals that are refused: as many as clients ask for.
     pub(super) refused_removals: LogLimit,
 }
@@ -177,12 +181,7 @@ impl Control {
     fn tick(&mut self) {
         let now_ms = self.clock.now_ms();
         self.forget_silent_peers(now_ms);
-        let minutes = self.feedback.longest_timeout_minutes();
-        if minutes > self.engine.longest_timeout_minutes() {
-            let mut next = self.engine.clone();
-            next.saw_timeout(minutes);
-            self.try_to_put_in_force(next);
-        }
+        self.look_at_timeouts(now_ms);
         let may_serve = self.has_met(now_ms);
         self.advance();
         self.count_sessions(now_ms);
@@ -207,9 +206,22 @@ impl Control {
         if self.state.is_unsure() {
             self.pulse.beat("writing the state file");
             // What cannot be put in force says so.
-            let _ = self.state.write(self.engine.memory());
+            let _ = self.state.write(self.engine.memory(), self.clock.moment());
         }
         self.pulse.beat("deciding");
+    }
+
+    /// What lives long makes handovers long, after a restart, too.
+    fn look_at_timeouts(&mut self, now_ms: u64) {
+        let minutes = self.feedback.take_longest_timeout();
+        let is_news = self.engine.is_timeout_news(minutes, now_ms);
+        let mut next = self.engine.clone();
+        next.saw_timeout(minutes, now_ms);
+        if is_news {
+            self.try_to_put_in_force(next);
+        } else {
+            self.engine = next;
+        }
     }
 
     /// Whether the first meeting is over and what it has shown in force.
@@ -219,15 +231,19 @@ impl Control {
         };
         if !meeting.is_over(&self.peers, self.engine.awaits_address(), now_ms) {
             return false;
-        }
-        let mut next = self.engine.clone();
-        let mut notices = match meeting.asks_peers() {
-            true => next.join_peers(now_ms),
-            false => Vec::new(),
         };
+        let is_remembered = meeting.is_remembered();
+        let before = self.engine.overrides();
+        let mut next = self.engine.clone();
+        next.adopt_decisions(now_ms);
+        let mut notices = Vec::new();
+        if !is_remembered {
+            notices.extend(next.join_peers(now_ms));
+        }
         notices.extend(next.tick(now_ms));
         let is_in_force = self.try_to_put_in_force(next);
         if is_in_force {
+            self.tell_overrides(&before);
             self.tell(&notices);
         }
         is_in_force
@@ -275,8 +291,10 @@ impl Control {
         let mut next = self.engine.clone();
         let notices = self.step(&mut next, now_ms);
         // They are copied when one changes.
-        let is_new = !notices.is_empty() || !ptr::eq(next.slots(), self.engine.slots());
-        if !is_new {
+        let is_changed = !notices.is_empty() || !ptr::eq(next.slots(), self.engine.slots());
+        // After the machine was down, what is not written down has taken no time.
+        let is_due = next.is_under_way() && now_ms >= self.written_ms + WRITE_EVERY_MS;
+        if !is_changed && !is_due {
             // What has been said of it may be over, and is news when it comes again.
             self.engine = next;
         } else if self.try_to_put_in_force(next) {
@@ -293,7 +311,7 @@ impl Control {
         }
     }
 
-    fn try_to_put_in_force(&mut self, next: Engine) -> bool {
+    pub(super) fn try_to_put_in_force(&mut self, next: Engine) -> bool {
         let Err(error) = self.put_in_force(next) else {
             self.noticed.unwritten = None;
             return true;
@@ -316,7 +334,8 @@ impl Control {
     /// Writes the next state down, then shows it to the data path.
     pub(super) fn put_in_force(&mut self, next: Engine) -> Result<(), StateFileError> {
         self.pulse.beat("writing the state file");
-        self.state.write(next.memory())?;
+        self.state.write(next.memory(), self.clock.moment())?;
+        self.written_ms = self.clock.now_ms();
         self.engine = next;
         self.in_force = self.engine.shared_slots();
         self.show_data_path();
@@ -491,6 +510,7 @@ impl Control {
         let said = said.map_err(Clone::clone);
         self.peers.heard(index, said, asked_ms);
         self.engine.set_peer(index, view.ok());
+        self.adopt_decisions();
     }
 
     fn owe(&mut self, proxy::Owed { to, target, noted }: proxy::Owed) {

@@ -89,9 +89,8 @@ pub struct Prepared {
     pub inbox: Inbox,
     /// For everybody else.
     pub ends: ControlEnds,
-    /// Ends, one way or the other, when clients may be served: a proxy without a state file first
-    /// hears its peers, and every proxy looks up its backends' names, or waits 3 s for that. Peers
-    /// must be asked meanwhile, and answered.
+    /// Ends, one way or the other, when clients may be served: a proxy first hears its peers and looks
+    /// up its backends' names, or waits 3 s for that. Peers must be asked meanwhile, and answered.
     pub may_serve: oneshot::Receiver<()>,
 }
 
@@ -177,6 +176,7 @@ fn assemble(
         history,
         metrics: Arc::clone(&ends.metrics),
         noticed,
+        written_ms: clock.now_ms(),
         refused_removals: LogLimit::default(),
     };
     Ok(Prepared {
@@ -193,8 +193,8 @@ fn first_meeting(
     is_remembered: bool,
     clock: Clock,
 ) -> (Option<FirstMeeting>, oneshot::Receiver<()>) {
-    let asks_peers = !is_remembered && !engine.config().peers.is_empty();
-    let (meeting, may_serve) = FirstMeeting::new(asks_peers, clock.now_ms());
+    let asks_peers = !engine.config().peers.is_empty();
+    let (meeting, may_serve) = FirstMeeting::new(asks_peers, is_remembered, clock.now_ms());
     let has_to_ask = asks_peers || engine.awaits_address();
     (has_to_ask.then_some(meeting), may_serve)
 }
@@ -263,8 +263,9 @@ fn first_history(last_reload: Option<&LastReload>, clock: Clock) -> (Reloads, Re
 /// there is no state file, or none that can be read.
 #[must_use]
 pub fn last_map(config: &Config) -> Option<PartitionMap> {
-    let memory = state_file::read(&config.handover.state_file);
-    memory.ok().flatten().map(|memory| memory.map)
+    let now = Clock::start().moment();
+    let read = state_file::read(&config.handover.state_file, &now);
+    read.ok().flatten().map(|read| read.memory.map)
 }
 
 /// The pool as it was, under the map as it is, if that may follow. `faults` are those of a map on
@@ -278,14 +279,17 @@ fn begin(
     let now_ms = clock.now_ms();
     let path = config.handover.state_file.clone();
     let state_lock = StateLock::take(&path, &beside(&path, ".lock"))?;
-    let memory = state_file::read(&path)?;
-    let is_remembered = memory.is_some();
-    let (mut engine, faults) = match memory {
+    let remembered = state_file::read(&path, &clock.moment())?;
+    let is_remembered = remembered.is_some();
+    let (mut engine, faults) = match remembered {
         None => (Engine::new(config, map, now_ms)?, Vec::new()),
-        Some(memory) => {
-            let mut engine = Engine::resume(config, memory, now_ms)?;
+        Some(remembered) => {
+            let mut engine = Engine::resume(config, remembered.memory, now_ms)?;
+            if remembered.is_time_unknown {
+                engine.doubt_suspicions();
+            }
             let refused = engine.accept(map, now_ms).err();
-            steer::log_overrides(&[], engine.overrides());
+            steer::log_overrides(&[], &engine.overrides());
             let refused = refused.map(|refused| vec![refused.to_string()]);
             (engine, refused.unwrap_or(faults))
         }
@@ -293,7 +297,7 @@ fn begin(
     let last_reload = (!faults.is_empty()).then(|| refusal(&engine, faults, clock));
     // Also shows that it can be written.
     let mut state = StateWriter::start(&path).map_err(ControlError::Thread)?;
-    state.write(engine.memory())?;
+    state.write(engine.memory(), clock.moment())?;
     let owed = open_owed(&path, &mut engine)?;
     Ok(Begun {
         engine,

@@ -12,9 +12,11 @@ use std::path::{Path, PathBuf};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
+use super::clock::Moment;
 use super::engine::{FailingMoves, InUse};
-use super::memory::{GivenUp, Memory, Override, ServerMemory};
+use super::memory::{Decision, GivenUp, Memory, ServerMemory};
 use super::slot_groups::{GroupError, SlotGroup, group, ungroup};
+use super::timeouts::SeenTimeout;
 use crate::account::Capacity;
 use crate::config::{
     BackendAddress, BackendSpec, BackendState, Faults, PartitionMap, derived_backend_id,
@@ -133,17 +135,24 @@ const IF_REMOVED: &str = "a proxy that starts without it takes every session to 
 #[serde(deny_unknown_fields)]
 struct Document {
     format: u64,
+    /// `None` in files of versions that trusted the wall clock.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    written: Option<MomentDocument>,
     /// With the keys of the partition map itself.
     map: Value,
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     overrides: Vec<OverrideDocument>,
     retired: Vec<BackendDocument>,
     given_up: Vec<GivenUpDocument>,
+    /// Of versions that did not know when it was seen.
+    #[serde(default, skip_serializing)]
     longest_timeout_minutes: u32,
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     servers: Vec<ServerDocument>,
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     failing_moves: Vec<FailingDocument>,
+    #[serde(default)]
+    session_timeouts: Vec<TimeoutDocument>,
     slots: Vec<SlotGroup>,
 }
 
@@ -180,6 +189,28 @@ struct OverrideDocument {
     #[serde(with = "StateName")]
     state: BackendState,
     since_ms: u64,
+    #[serde(default)]
+    epoch: u64,
+    #[serde(default, skip_serializing_if = "is_false")]
+    withdrawn: bool,
+    #[serde(default, skip_serializing_if = "is_false")]
+    only_here: bool,
+}
+
+/// When the file was written.
+#[derive(Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct MomentDocument {
+    now_ms: u64,
+    boot_id: String,
+    since_boot_ms: u64,
+}
+
+#[derive(Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct TimeoutDocument {
+    minutes: u32,
+    seen_ms: u64,
 }
 
 /// Where a backend is asked.
@@ -196,7 +227,15 @@ struct ServerDocument {
 #[derive(Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct GivenUpDocument {
-    address: String,
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    name: String,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    id: Option<u8>,
+    /// Of versions that knew one.
+    #[serde(default, skip_serializing)]
+    address: Option<String>,
+    #[serde(default)]
+    addresses: Vec<String>,
     since_ms: u64,
 }
 
@@ -211,6 +250,15 @@ struct FailingDocument {
     since_ms: u64,
 }
 
+/// What was written down, and whether all its times are certain.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Remembered {
+    /// With the times that they have by today's clock.
+    pub memory: Memory,
+    /// Nobody knows how long ago it was written: it counts as just now.
+    pub is_time_unknown: bool,
+}
+
 #[derive(Serialize, Deserialize)]
 #[serde(remote = "BackendState", rename_all = "lowercase")]
 pub(super) enum StateName {
@@ -219,11 +267,18 @@ pub(super) enum StateName {
     Off,
 }
 
-/// Reads the state; `None` if there is no file.
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde asks for it")]
+fn is_false(value: &bool) -> bool {
+    !value
+}
+
+/// Reads the state; `None` if there is no file. What happened while the machine was down or the file
+/// was elsewhere takes no time: everything waits longer, and nothing ends early because the wall clock
+/// is wrong.
 ///
 /// # Errors
 /// [`StateFileError`], for everything but a file that is whole: half of the truth loses sessions.
-pub fn read(path: &Path) -> Result<Option<Memory>, StateFileError> {
+pub fn read(path: &Path, now: &Moment) -> Result<Option<Remembered>, StateFileError> {
     let Some(bytes) = read_bytes(path)? else {
         return Ok(None);
     };
@@ -248,7 +303,7 @@ pub fn read(path: &Path) -> Result<Option<Memory>, StateFileError> {
     if serde_json::to_value(&document.slots).ok() != slots {
         return Err(damaged(Damage::UnknownFields));
     }
-    document.into_memory().map(Some).map_err(damaged)
+    document.into_memory(now).map(Some).map_err(damaged)
 }
 
 /// Writes the state: when this returns, it survives the end of the machine.
@@ -256,12 +311,13 @@ pub fn read(path: &Path) -> Result<Option<Memory>, StateFileError> {
 /// # Errors
 /// [`StateFileError::Write`]; the file is as it was, or, if only the directory could not be written
 /// to the disk, it is the new one until the machine ends, and one of both after.
-pub fn write(path: &Path, memory: &Memory) -> Result<(), StateFileError> {
+pub fn write(path: &Path, memory: &Memory, now: Moment) -> Result<(), StateFileError> {
     let failed = |problem: io::Error| StateFileError::Write {
         path: path.to_owned(),
         problem,
     };
-    let bytes = serde_json::to_vec(&Document::new(memory)).map_err(|error| failed(error.into()))?;
+    let bytes =
+        serde_json::to_vec(&Document::new(memory, now)).map_err(|error| failed(error.into()))?;
     replace(path, &bytes).map_err(failed)
 }
 
@@ -306,21 +362,24 @@ fn read_bytes(path: &Path) -> Result<Option<Vec<u8>>, StateFileError> {
 }
 
 impl Document {
-    fn new(memory: &Memory) -> Self {
+    fn new(memory: &Memory, now: Moment) -> Self {
+        let timeout = |SeenTimeout { minutes, seen_ms }| TimeoutDocument { minutes, seen_ms };
         Self {
             format: FORMAT,
+            written: Some(now.into()),
             map: write_map(&memory.map),
-            overrides: memory.overrides.iter().map(OverrideDocument::new).collect(),
+            overrides: memory.decisions.iter().map(OverrideDocument::new).collect(),
             retired: memory.retired.iter().map(BackendDocument::new).collect(),
             given_up: memory.given_up.iter().map(GivenUpDocument::new).collect(),
-            longest_timeout_minutes: memory.longest_timeout_minutes,
             servers: memory.servers.iter().map(ServerDocument::new).collect(),
             failing_moves: memory.failing.iter().map(FailingDocument::new).collect(),
+            longest_timeout_minutes: 0,
+            session_timeouts: memory.timeouts.iter().map(timeout).collect(),
             slots: group(&memory.slots),
         }
     }
 
-    fn into_memory(self) -> Result<Memory, Damage> {
+    fn into_memory(self, now: &Moment) -> Result<Remembered, Damage> {
         // JSON is YAML: the map is checked as the operator's own.
         let text = self.map.to_string();
         let map = PartitionMap::parse(text, "map").map_err(Damage::Map)?;
@@ -328,24 +387,45 @@ impl Document {
         let retired = retired.collect::<Result<Vec<_>, _>>()?;
         let given_up = self.given_up.into_iter().map(GivenUpDocument::into_server);
         let given_up = given_up.collect::<Result<Vec<_>, _>>()?;
-        let overrides = self.overrides.into_iter();
-        let overrides = overrides.map(|known| known.into_override(&map));
-        let overrides = overrides.collect::<Result<Vec<_>, _>>()?;
         let servers = self.servers.into_iter().map(ServerDocument::into_memory);
         let failing = self.failing_moves.into_iter();
         let failing = failing.map(FailingDocument::into_moves);
         let failing = failing.collect::<Result<Vec<_>, _>>()?;
+        let decisions = self.overrides.into_iter();
+        let decisions = decisions.map(|known| known.into_decision(&map));
+        let decisions = decisions.collect::<Result<Vec<_>, _>>()?;
         let slots = ungroup(&self.slots)?;
         check_places(&map, &retired, &slots)?;
-        Ok(Memory {
+        let timeouts = self.session_timeouts.into_iter();
+        let timeouts =
+            timeouts.map(|TimeoutDocument { minutes, seen_ms }| SeenTimeout { minutes, seen_ms });
+        let mut memory = Memory {
             map,
-            overrides,
+            decisions,
             retired,
             given_up,
-            longest_timeout_minutes: self.longest_timeout_minutes,
             servers: servers.collect(),
             failing,
+            timeouts: timeouts.collect(),
             slots: slots.into(),
+        };
+        let written = self.written.map(Moment::from);
+        let then_ms = written.as_ref().map_or(0, |written| written.now_ms);
+        let then_ms = then_ms.max(memory.latest_ms());
+        memory.timeouts.saw(SeenTimeout {
+            minutes: self.longest_timeout_minutes,
+            seen_ms: then_ms,
+        });
+        let elapsed_ms = written.and_then(|written| now.since(&written));
+        // Both clocks agree: times stay as they were, to the millisecond.
+        let by_wall_ms = now.now_ms.saturating_sub(then_ms);
+        let elapsed_ms = elapsed_ms.map(|ms| match by_wall_ms.abs_diff(ms) {
+            0..1000 => by_wall_ms,
+            _ => ms,
+        });
+        Ok(Remembered {
+            memory: memory.at(then_ms, now.now_ms, elapsed_ms.unwrap_or(0)),
+            is_time_unknown: elapsed_ms.is_none(),
         })
     }
 }
@@ -421,27 +501,29 @@ impl CapacityDocument {
 }
 
 impl OverrideDocument {
-    fn new(known: &Override) -> Self {
+    fn new(known: &Decision) -> Self {
         Self {
             backend: known.backend.clone(),
             state: known.state,
             since_ms: known.since_ms,
+            epoch: known.epoch,
+            withdrawn: known.is_withdrawn,
+            only_here: known.is_only_here,
         }
     }
 
-    fn into_override(self, map: &PartitionMap) -> Result<Override, Damage> {
-        let Self {
-            backend,
-            state,
-            since_ms,
-        } = self;
+    fn into_decision(self, map: &PartitionMap) -> Result<Decision, Damage> {
+        let backend = self.backend;
         if !map.backends.iter().any(|spec| spec.name == backend) {
             return Err(Damage::Override { backend });
         }
-        Ok(Override {
+        Ok(Decision {
             backend,
-            state,
-            since_ms,
+            state: self.state,
+            is_withdrawn: self.withdrawn,
+            epoch: self.epoch,
+            since_ms: self.since_ms,
+            is_only_here: self.only_here,
         })
     }
 }
@@ -473,20 +555,50 @@ impl ServerDocument {
 impl GivenUpDocument {
     fn new(server: &GivenUp) -> Self {
         Self {
-            address: server.address.to_string(),
+            name: server.name.clone(),
+            id: server.id,
+            address: None,
+            addresses: server.addresses.iter().map(ToString::to_string).collect(),
             since_ms: server.since_ms,
         }
     }
 
     fn into_server(self) -> Result<GivenUp, Damage> {
-        match BackendAddress::parse(&self.address) {
-            Ok(address) => Ok(GivenUp {
-                address,
-                since_ms: self.since_ms,
-            }),
-            Err(_) => Err(Damage::GivenUp {
-                address: self.address,
-            }),
+        let parse = |address: String| match BackendAddress::parse(&address) {
+            Ok(parsed) => Ok(parsed),
+            Err(_) => Err(Damage::GivenUp { address }),
+        };
+        let addresses = self.addresses.into_iter().chain(self.address).map(parse);
+        Ok(GivenUp {
+            name: self.name,
+            id: self.id,
+            addresses: addresses.collect::<Result<_, _>>()?,
+            since_ms: self.since_ms,
+        })
+    }
+}
+
+impl From<Moment> for MomentDocument {
+    fn from(moment: Moment) -> Self {
+        let Moment {
+            now_ms,
+            boot_id,
+            since_boot_ms,
+        } = moment;
+        Self {
+            now_ms,
+            boot_id,
+            since_boot_ms,
+        }
+    }
+}
+
+impl From<MomentDocument> for Moment {
+    fn from(document: MomentDocument) -> Self {
+        Self {
+            now_ms: document.now_ms,
+            boot_id: document.boot_id,
+            since_boot_ms: document.since_boot_ms,
         }
     }
 }

@@ -3,6 +3,7 @@
 use std::io;
 use std::path::{Path, PathBuf};
 
+use super::clock::Moment;
 use super::file_thread::FileThread;
 use super::memory::Memory;
 use super::state_file::{self, StateFileError};
@@ -38,9 +39,11 @@ impl StateWriter {
     /// # Errors
     /// Those of [`state_file::write`], and a disk that does not answer in time: it may still take
     /// what was not put in force, so what is in force has to be written again.
-    pub(super) fn write(&mut self, memory: Memory) -> Result<(), StateFileError> {
+    pub(super) fn write(&mut self, memory: Memory, now: Moment) -> Result<(), StateFileError> {
         let path = self.path.clone();
-        let written = self.thread.run(move || state_file::write(&path, &memory));
+        let written = self
+            .thread
+            .run(move || state_file::write(&path, &memory, now));
         let written = written.unwrap_or_else(|problem| {
             Err(StateFileError::Write {
                 path: self.path.clone(),

@@ -1,8 +1,7 @@
 //! Orders of an operator about one backend: in force at once, without a change of the files.
 
-use super::engine::{Engine, Order};
+use super::engine::{Engine, Order, Override};
 use super::history::{Event, EventKind, EventLevel};
-use super::memory::Override;
 use super::run::Control;
 use super::status::{SteerOutcome, SteerResult};
 use crate::config::BackendState;
@@ -10,7 +9,7 @@ use crate::config::BackendState;
 impl Control {
     /// Gives a backend the state that is ordered.
     pub(super) fn steer(&mut self, order: &Order) -> SteerOutcome {
-        let before = self.engine.overrides().to_vec();
+        let before = self.engine.overrides();
         let (result, moved_slots, reason) = match self.try_to_steer(order) {
             Ok(Some(moved_slots)) => (SteerResult::Applied, moved_slots, None),
             Ok(None) => (SteerResult::Unchanged, 0, None),
@@ -68,7 +67,7 @@ impl Control {
             return Ok(None);
         };
         // A disk that is full would refuse the order, too: it gets what it has.
-        let written = self.state.write(self.engine.memory());
+        let written = self.state.write(self.engine.memory(), self.clock.moment());
         written.map_err(|error| error.to_string())?;
         Ok(Some(accepted.moved_slots))
     }
@@ -81,16 +80,36 @@ impl Control {
         let Some(accepted) = steered.map_err(|refused| refused.to_string())? else {
             return Ok(None);
         };
-        let notices = next.tick(now_ms);
+        let notices = self.step(&mut next, now_ms);
         self.put_in_force(next).map_err(|error| error.to_string())?;
         self.tell(&notices);
         Ok(Some(accepted.moved_slots))
     }
 
+    /// Goes by what other proxies have been ordered. Until the first meeting is over they are still
+    /// being heard.
+    pub(super) fn adopt_decisions(&mut self) {
+        if self.first_meeting.is_some() {
+            return;
+        }
+        let now_ms = self.clock.now_ms();
+        let before = self.engine.overrides();
+        let mut next = self.engine.clone();
+        if next.adopt_decisions(now_ms).is_none() {
+            return;
+        }
+        let notices = self.step(&mut next, now_ms);
+        if self.try_to_put_in_force(next) {
+            self.tell_overrides(&before);
+            self.tell(&notices);
+            self.publish();
+        }
+    }
+
     /// Logs which overrides have begun and ended since `before`, and remembers it.
     pub(super) fn tell_overrides(&mut self, before: &[Override]) {
         let at_ms = self.clock.now_ms();
-        for (backend, level, text) in log_overrides(before, self.engine.overrides()) {
+        for (backend, level, text) in log_overrides(before, &self.engine.overrides()) {
             self.history.note(Event {
                 at_ms,
                 kind: EventKind::Orders,
@@ -104,7 +123,8 @@ impl Control {
 
 /// Whether an override of this backend is in force.
 fn overrides(engine: &Engine, backend: &str) -> bool {
-    let mut overrides = engine.overrides().iter();
+    let overrides = engine.overrides();
+    let mut overrides = overrides.iter();
     overrides.any(|known| known.backend == backend)
 }
 

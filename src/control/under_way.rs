@@ -173,7 +173,8 @@ fn lasts_ms(stage: Stage, times: &Times) -> u64 {
         Stage::Settle | Stage::Back => times.settle_ms,
         Stage::Move1 => 2 * times.settle_ms,
         Stage::Suspect => times.failover_after_ms.max(times.overlap_ms),
-        Stage::Move2 | Stage::Away | Stage::Wait => times.lifetime_ms,
+        Stage::Move2 => times.move_ms,
+        Stage::Away | Stage::Wait => times.lifetime_ms,
         Stage::Steady => 0,
     }
 }
@@ -183,8 +184,8 @@ fn lasts_ms(stage: Stage, times: &Times) -> u64 {
 fn around(stage: Stage, times: &Times) -> (u64, Option<u64>) {
     let settle_ms = times.settle_ms;
     match stage {
-        Stage::Settle => (0, Some(2 * settle_ms + times.lifetime_ms)),
-        Stage::Move1 => (settle_ms, Some(times.lifetime_ms)),
+        Stage::Settle => (0, Some(2 * settle_ms + times.move_ms)),
+        Stage::Move1 => (settle_ms, Some(times.move_ms)),
         Stage::Move2 => (3 * settle_ms, Some(0)),
         Stage::Wait => (0, Some(0)),
         Stage::Steady | Stage::Suspect | Stage::Away | Stage::Back => (0, None),
@@ -197,6 +198,7 @@ mod tests {
 
     const TIMES: Times = Times {
         settle_ms: 30,
+        move_ms: 1000,
         lifetime_ms: 1000,
         failover_after_ms: 15,
         overlap_ms: 10,

@@ -107,15 +107,19 @@ impl About {
         let mut found = diagnose(&status, &history);
         found.extend(noticed);
         status.findings = since.found(found, status.now_ms);
-        let owing = engine.members().iter().filter(|member| member.owed > 0);
+        let members = engine.members().iter();
+        let owing = members.filter(|member| member.owed > 0 || engine.is_given_up(member));
+        let off = engine.members().iter().filter(|member| member.is_off());
         let peer = PeerState {
             instance: self.instance.clone(),
             map_version: engine.map().version,
-            overrides: engine.overrides().to_vec(),
+            decisions: engine.decisions().to_vec(),
             up: up.map(|member| member.place).collect(),
             owed: owing.map(|member| member.place).collect(),
-            longest_timeout_minutes: engine.longest_timeout_minutes(),
             servers: engine.servers(),
+            off: off.map(|member| member.spec.name.clone()).collect(),
+            gone: engine.gone(),
+            timeouts: engine.timeouts().clone(),
             slots: Arc::clone(in_force),
             clock: self.clock,
         };
@@ -253,7 +257,8 @@ fn refused_for(slot: &SlotState, serves: &[bool; 128]) -> Option<Place> {
 
 /// The override that is in force for a backend.
 fn override_of(engine: &Engine, backend: &str) -> Option<OverrideStatus> {
-    let mut overrides = engine.overrides().iter();
+    let overrides = engine.overrides();
+    let mut overrides = overrides.iter();
     let known = overrides.find(|known| known.backend == backend)?;
     let mut backends = engine.map().backends.iter();
     let in_map = backends.find(|spec| spec.name == backend)?;

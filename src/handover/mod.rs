@@ -19,5 +19,5 @@ mod write;
 pub use place::{Cookie, CounterTooLarge, NO_LOCK, Place};
 pub use schedule::{PeerSlot, Standing, Standings, Surroundings, Times, advance};
 pub use search::{Ask, Refusal, Request, Route, Search, Seen, Step};
-pub use slot::{Before, Outdated, SlotState, Stage};
+pub use slot::{Before, Outdated, Places, SlotState, Stage};
 pub use table::SlotTable;

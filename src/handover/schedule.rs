@@ -5,6 +5,7 @@
 //! two proxies are never two stages apart. And whoever does not know what another proxy does
 //! stays where it is: refusing is safe, going on is not.
 
+mod give_up;
 mod peers;
 mod stand_in;
 
@@ -40,6 +41,9 @@ pub struct Times {
     /// Longer than the lag between proxies, the longest operation, and the pair of a 404 and the
     /// creation that follows it.
     pub settle_ms: u64,
+    /// How long items have to move: at most `lifetime_ms`. What nobody uses for so long may stay
+    /// behind and be lost.
+    pub move_ms: u64,
     /// After this long an item that nobody has touched is gone.
     pub lifetime_ms: u64,
     /// How long a backend is down before its slots go to the next.
@@ -55,6 +59,8 @@ pub struct Times {
 pub struct Standing {
     /// The operator has given it up: what it holds is lost.
     pub gone: bool,
+    /// The operator has said that no other proxy serves from it any more, whatever they say.
+    pub insisted: bool,
     /// Since when it has been up, Unix time in milliseconds; `None` while it is down.
     pub up_since_ms: Option<u64>,
     /// It holds items that must never be served: removals that it missed have not been replayed
@@ -91,6 +97,7 @@ impl Standing {
     pub const fn up(since_ms: u64) -> Self {
         Self {
             gone: false,
+            insisted: false,
             up_since_ms: Some(since_ms),
             owed: false,
             is_new: false,
@@ -102,6 +109,7 @@ impl Standing {
     pub const fn down() -> Self {
         Self {
             gone: false,
+            insisted: false,
             up_since_ms: None,
             owed: false,
             is_new: false,
@@ -113,6 +121,7 @@ impl Standing {
     pub const fn gone() -> Self {
         Self {
             gone: true,
+            insisted: false,
             up_since_ms: None,
             owed: false,
             is_new: false,
@@ -150,7 +159,7 @@ impl Times {
     fn of_handover(&self, stage: Stage) -> u64 {
         match stage {
             Stage::Move1 => 2 * self.settle_ms,
-            Stage::Move2 => self.lifetime_ms,
+            Stage::Move2 => self.move_ms,
             _ => self.settle_ms,
         }
     }
@@ -177,10 +186,13 @@ impl Surroundings<'_> {
 
     fn steady(&self, slot: SlotState) -> SlotState {
         let (place, target) = (slot.first, self.target);
-        let is_gone = self.standing(place).gone;
         let may_serve = target != place && self.may_get(&slot, target);
-        if is_gone && may_serve {
-            return self.at_rest(slot, target);
+        if self.standing(place).gone
+            && let Some(rest) = self.rest_without(&slot, place)
+            && self.may_get(&slot, rest)
+            && self.all_let_go(place, rest)
+        {
+            return self.at_rest(slot, rest);
         }
         if self.is_failed(place)
             && let Some(suspect) = self.suspicion(slot, place)
@@ -211,7 +223,7 @@ impl Surroundings<'_> {
             self.has_lasted(slot, self.times.of_handover(slot.stage)) && self.peers_follow(slot);
         match slot.stage {
             _ if !long_enough => slot,
-            Stage::Move2 => self.at_rest(slot, slot.first),
+            Stage::Move2 => self.arrived(slot, second),
             _ if !self.is_up(slot.first) => slot,
             Stage::Move1 => self.pair(slot, slot.first, second, Stage::Move2),
             _ => self.pair(slot, slot.first, second, Stage::Move1),
@@ -234,6 +246,11 @@ impl Surroundings<'_> {
         let before = restored(slot);
         if let Some(changed) = self.without_gone_before(slot, before, failed) {
             return changed;
+        }
+        if self.standing(failed).gone
+            && let Some(first) = self.rest_without(&slot, failed)
+        {
+            return SlotState { first, ..slot };
         }
         if let Some(up_since_ms) = self.up_since_ms(failed) {
             if let Some(there) = self.left_elsewhere(failed, slot.since_ms) {
@@ -264,22 +281,6 @@ impl Surroundings<'_> {
             return self.leave(slot, stand_in, Stage::Away);
         }
         slot
-    }
-
-    /// What becomes of a suspect slot one of whose places is gone; nothing has been done at a
-    /// stand-in yet.
-    fn without_gone_before(
-        &self,
-        slot: SlotState,
-        before: SlotState,
-        failed: Place,
-    ) -> Option<SlotState> {
-        if let Some(second) = before.second {
-            return self.without_gone(before, second);
-        }
-        let is_gone = self.standing(failed).gone && self.may_get(&slot, self.target);
-        let is_alone = self.standing(slot.first).gone && self.stand_in_for(&slot).is_none();
-        (is_gone || is_alone).then_some(before)
     }
 
     fn away(&self, slot: SlotState, failed: Place) -> SlotState {
@@ -357,13 +358,13 @@ impl Surroundings<'_> {
         failed.and_then(|(place, _)| self.suspicion(slot, place))
     }
 
-    /// The slot at the one of its places that is left, unless that one may have outdated items.
-    fn without_gone(&self, slot: SlotState, second: Place) -> Option<SlotState> {
-        if self.standing(second).gone {
-            return Some(self.at_rest(slot, slot.first));
-        }
-        let is_left = self.standing(slot.first).gone && !self.is_outdated(&slot, second);
-        is_left.then(|| self.at_rest(slot, second))
+    /// The slot at the end of a handover. What did not move in time stays at `left`, and must not
+    /// come back: its session has begun anew if it was used.
+    fn arrived(&self, slot: SlotState, left: Place) -> SlotState {
+        let stays = self.times.move_ms < self.times.lifetime_ms;
+        let since_ms = slot.since_ms.max(slot.outdated.since_ms());
+        let outdated = slot.outdated.with(stays.then_some(left), since_ms);
+        self.at_rest(SlotState { outdated, ..slot }, slot.first)
     }
 
     /// The slot with all its items at `place`.

@@ -179,6 +179,24 @@ const fn bit(place: Place) -> u128 {
     1 << place.id()
 }
 
+/// A set of places.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Places(u128);
+
+impl Places {
+    /// Whether this is one of them.
+    #[must_use]
+    pub const fn contains(self, place: Place) -> bool {
+        self.0 & bit(place) != 0
+    }
+}
+
+impl FromIterator<Place> for Places {
+    fn from_iter<T: IntoIterator<Item = Place>>(places: T) -> Self {
+        Self(places.into_iter().fold(0, |all, place| all | bit(place)))
+    }
+}
+
 impl Stage {
     /// All of them, in order.
     pub const ALL: [Self; 8] = [

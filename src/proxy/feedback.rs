@@ -62,14 +62,20 @@ impl Feedback {
         (Arc::new(feedback), received)
     }
 
-    /// The longest session timeout any worker has seen, in minutes; 0 before the first.
-    pub fn longest_timeout_minutes(&self) -> u32 {
-        self.longest_timeout_minutes.load(Ordering::Relaxed)
+    /// The longest session timeout any worker has seen since the last call, in minutes; 0 for none.
+    pub fn take_longest_timeout(&self) -> u32 {
+        match self.longest_timeout_minutes.load(Ordering::Relaxed) {
+            0 => 0,
+            _ => self.longest_timeout_minutes.swap(0, Ordering::Relaxed),
+        }
     }
 
+    /// Nearly always only looks: most sessions have the timeout of the others.
     pub(super) fn saw_timeout(&self, minutes: u32) {
-        self.longest_timeout_minutes
-            .fetch_max(minutes, Ordering::Relaxed);
+        if minutes > self.longest_timeout_minutes.load(Ordering::Relaxed) {
+            self.longest_timeout_minutes
+                .fetch_max(minutes, Ordering::Relaxed);
+        }
     }
 
     pub(super) fn failed(&self, place: Place, failure: Failure) {

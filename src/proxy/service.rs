@@ -40,7 +40,6 @@ pub struct ProxyService {
     pub(super) tidying: Tidying,
     pub(super) feedback: Arc<Feedback>,
     pub(super) metrics: Arc<WorkerShard>,
-    longest_timeout_minutes: Cell<u64>,
     current: RefCell<Cache<SharedSnapshot, Arc<Snapshot>>>,
     view: RefCell<Rc<View>>,
     key_buffer: RefCell<KeyBuffer>,
@@ -157,7 +156,6 @@ impl ProxyService {
             tidying: Tidying::default(),
             feedback,
             metrics,
-            longest_timeout_minutes: Cell::new(0),
             current: RefCell::new(current),
             view: RefCell::new(Rc::new(view)),
             key_buffer: RefCell::new(KeyBuffer::new()),
@@ -191,8 +189,7 @@ impl ProxyService {
 
     /// Takes note of the timeout of a session that lives: a handover lasts as long as the longest.
     pub(super) fn saw_timeout(&self, minutes: u64) {
-        if minutes > self.longest_timeout_minutes.get() && minutes <= MAX_TIMEOUT_MINUTES {
-            self.longest_timeout_minutes.set(minutes);
+        if minutes <= MAX_TIMEOUT_MINUTES {
             self.feedback.saw_timeout(minutes as u32);
         }
     }

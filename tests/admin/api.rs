@@ -24,6 +24,7 @@ use staterouter::control::status::{
     AccountingStatus, BackendLoad, BackendStatus, LastReload, ReloadOutcome, ReloadResult,
     ServiceState, StageCounts, Status, Verdict,
 };
+use staterouter::control::timeouts::SeenTimeouts;
 use staterouter::handover::{Place, SlotState};
 use staterouter::metrics::Pool;
 use staterouter::net::Listeners;
@@ -181,11 +182,13 @@ pub(super) fn published(verdicts: [Verdict; 2]) -> Published {
         peer: PeerState {
             instance: INSTANCE.to_owned(),
             map_version: 3,
-            overrides: Vec::new(),
+            decisions: Vec::new(),
             up: vec![place(1)],
             owed: Vec::new(),
-            longest_timeout_minutes: 20,
             servers: Vec::new(),
+            off: Vec::new(),
+            gone: Vec::new(),
+            timeouts: SeenTimeouts::default(),
             slots: vec![SlotState::steady(place(1), 1_000); SLOT_COUNT].into(),
             clock: Clock::start(),
         },

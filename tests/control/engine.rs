@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use staterouter::config::{BackendAddress, Config, PartitionMap};
+use staterouter::config::{BackendAddress, BackendSpec, Config, PartitionMap};
 use staterouter::control::engine::{Engine, Refused};
 use staterouter::handover::{Place, SlotState, Stage};
 use staterouter::health::Failure;
@@ -163,7 +163,7 @@ fn a_third_backend_gets_a_third_of_the_slots_and_no_other_slot_is_touched() {
 #[test]
 fn a_handover_lasts_as_long_as_the_longest_session_within_bounds() {
     let mut pool = Pool::new("a b");
-    pool.engine.saw_timeout(60);
+    pool.engine.saw_timeout(60, pool.now_ms);
     pool.accept(2, "a b c");
     pool.pass(HANDOVER_S);
     assert!(pool.labels().contains(&"move2 ca".to_owned()));
@@ -567,6 +567,150 @@ fn a_backend_that_was_given_up_gets_no_slots_while_what_it_held_may_live() {
     pool.recover("a");
     pool.pass(140);
     assert!(pool.share("settle da") > 0.1, "{:?}", pool.slots());
+}
+
+/// A map's backends, and what is to be changed in the last one.
+type NextMap = (&'static str, fn(&mut BackendSpec));
+
+/// What becomes of c after it was given up: other maps follow, each with what is to be changed in its
+/// last backend.
+fn given_up_and(then: &[NextMap]) -> Pool {
+    let mut pool = Pool::new("a b c");
+    pool.accept(2, "a b c/100/off");
+    pool.pass(60);
+    for ((backends, change), version) in then.iter().zip(3..) {
+        let mut map = map(version, backends);
+        change(map.backends.last_mut().unwrap());
+        pool.engine.accept(map, pool.now_ms).unwrap();
+        for (place, address) in pool.engine.probe_targets() {
+            pool.engine.probed_other(place, address, Ok(()));
+        }
+        pool.answer();
+        pool.pass(60);
+        pool.answer();
+    }
+    pool
+}
+
+#[test]
+fn what_was_given_up_stays_so_under_another_address_id_or_name() {
+    const ELSEWHERE: fn(&mut BackendSpec) = |spec| {
+        spec.address = BackendAddress::parse("10.0.0.33:42424").unwrap();
+    };
+    let same: fn(&mut BackendSpec) = |_| ();
+    let ways: [&[NextMap]; 5] = [
+        // Another address for the same server, while it is off or as it comes back.
+        &[("a b c/100/off", ELSEWHERE), ("a b c", ELSEWHERE)],
+        &[("a b c", ELSEWHERE)],
+        // Taken out, and back at another address.
+        &[("a b", same), ("a b c", ELSEWHERE)],
+        // Renamed after it has got another address.
+        &[
+            ("a b c/100/off", ELSEWHERE),
+            ("a b", same),
+            ("a b d", ELSEWHERE),
+        ],
+        // Another backend with its id.
+        &[("a b", same), ("a b d", |spec| spec.id = 3)],
+    ];
+    for way in ways {
+        let mut pool = given_up_and(way);
+        pool.pass(900);
+        assert_eq!(pool.labels(), ["steady a", "steady b"]);
+        pool.pass(LIFETIME_S);
+        assert_ne!(pool.labels(), ["steady a", "steady b"]);
+    }
+}
+
+#[test]
+fn a_server_that_nobody_can_take_for_the_one_that_was_given_up_gets_its_share() {
+    let pool = given_up_and(&[("a b", |_| ()), ("a b d", |_| ())]);
+    assert!(pool.share("settle da") + pool.share("move1 da") > 0.1);
+}
+
+#[test]
+fn one_server_is_told_by_localhost_too() {
+    let at = |text: &'static str, map: &mut PartitionMap| {
+        map.backends[2].address = BackendAddress::parse(text).unwrap();
+    };
+    let mut pool = Pool::new("a b c");
+    for (version, backends, address) in [
+        (2, "a b c", "127.0.0.1:42424"),
+        (3, "a b c/100/off", "127.0.0.1:42424"),
+        (4, "a b d", "localhost:42424"),
+    ] {
+        let mut map = map(version, backends);
+        at(address, &mut map);
+        pool.engine.accept(map, pool.now_ms).unwrap();
+        pool.answer();
+        pool.pass(60);
+    }
+    pool.pass(900);
+    assert_eq!(pool.labels(), ["steady a", "steady b"]);
+}
+
+/// A pool whose sessions live for two hours, and whose handovers last half an hour.
+fn with_long_sessions(backends: &str) -> Pool {
+    let mut pool = Pool::new(backends);
+    let mut config = config();
+    config.handover.max_session_timeout = Duration::from_secs(30 * 60);
+    pool.engine.set_config(config);
+    pool.engine.saw_timeout(120, pool.now_ms);
+    pool
+}
+
+#[test]
+fn outdated_sessions_are_not_served_however_short_handovers_are() {
+    let mut pool = with_long_sessions("a b");
+    pool.fail("a");
+    pool.pass(60);
+    assert!(pool.labels().contains(&"away ba".to_owned()));
+    pool.recover("a");
+    pool.pass(100 * 60);
+    assert!(
+        pool.labels().contains(&"wait ba".to_owned()),
+        "{:?}",
+        pool.slots()
+    );
+    pool.pass(25 * 60);
+    assert!(
+        !pool.labels().contains(&"wait ba".to_owned()),
+        "{:?}",
+        pool.slots()
+    );
+}
+
+#[test]
+fn what_a_short_handover_leaves_behind_does_not_come_back() {
+    let mut pool = with_long_sessions("a b c");
+    pool.accept(2, "a b c/100/drain");
+    pool.pass(HANDOVER_S + 10 * 60 + 20);
+    assert_eq!(
+        pool.labels(),
+        ["steady a", "steady b"],
+        "it does not last two hours"
+    );
+    pool.accept(3, "a b c");
+    pool.pass(60 * 60);
+    assert_eq!(
+        pool.labels(),
+        ["steady a", "steady b"],
+        "c has what began anew"
+    );
+    pool.pass(40 * 60);
+    assert_ne!(pool.labels(), ["steady a", "steady b"]);
+}
+
+#[test]
+fn one_session_that_lives_long_makes_no_handover_long_for_ever() {
+    let mut pool = Pool::new("a b");
+    pool.engine.saw_timeout(24 * 60, pool.now_ms);
+    assert_eq!(pool.engine.longest_timeout_minutes(), 24 * 60);
+    pool.restart_after(29 * 3600);
+    pool.pass(60);
+    assert_eq!(pool.engine.longest_timeout_minutes(), 24 * 60);
+    pool.pass(3600);
+    assert_eq!(pool.engine.longest_timeout_minutes(), 0);
 }
 
 #[test]

@@ -7,7 +7,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use staterouter::config::{BackendAddress, BackendState, Config, PartitionMap};
-use staterouter::control::engine::{Engine, Order, PeerView};
+use staterouter::control::engine::{Engine, Order, Override, PeerView};
 use staterouter::handover::{Place, SlotState, Stage};
 use staterouter::health::Failure;
 
@@ -86,9 +86,16 @@ impl Farm {
                 .filter(|member| member.owed > 0)
                 .map(|member| member.place)
                 .collect(),
-            overrides: Vec::new(),
-            longest_timeout_minutes: engine.longest_timeout_minutes(),
             servers: None,
+            off: engine
+                .members()
+                .iter()
+                .filter(|member| member.is_off())
+                .map(|member| member.spec.name.clone())
+                .collect(),
+            gone: engine.gone().into_iter().collect(),
+            decisions: engine.decisions().to_vec(),
+            timeouts: engine.timeouts().clone(),
             heard_ms: self.now_ms,
         })
     }
@@ -106,13 +113,18 @@ impl Farm {
                     }
                 }
                 proxy.set_peer(0, view);
+                proxy.adopt_decisions(self.now_ms);
                 proxy.tick(self.now_ms);
             }
         }
     }
 
     fn accept(&mut self, proxy: usize, version: u64, backends: &str) {
-        let accepted = self.proxies[proxy].accept(map(version, backends), self.now_ms);
+        self.accept_map(proxy, map(version, backends));
+    }
+
+    fn accept_map(&mut self, proxy: usize, map: PartitionMap) {
+        let accepted = self.proxies[proxy].accept(map, self.now_ms);
         assert!(accepted.unwrap().is_some());
         answer(&mut self.proxies[proxy], self.now_ms);
         self.proxies[proxy].tick(self.now_ms);
@@ -186,7 +198,7 @@ fn sessions_that_only_one_has_seen_make_a_handover_longer_for_both() {
     for proxy in 0..2 {
         farm.accept(proxy, 2, "abcd");
     }
-    farm.proxies[0].saw_timeout(60);
+    farm.proxies[0].saw_timeout(60, farm.now_ms);
     farm.pass(200);
     // Learned from the other, and not forgotten when that one loses its memory.
     farm.proxies[0] = begun(2, "abcd", farm.now_ms);
@@ -320,6 +332,7 @@ fn a_proxy_that_lost_its_memory_serves_from_where_the_other_has_come_to_rest() {
         backend: "c".to_owned(),
         state: BackendState::Drain,
         accept_moved_percent: None,
+        is_only_here: true,
     };
     for proxy in &mut farm.proxies {
         proxy.steer(&order, farm.now_ms).unwrap();
@@ -400,4 +413,206 @@ fn nobody_serves_a_returned_backend_while_another_proxy_owes_it_a_removal() {
     farm.proxies[1].set_owed(place('a'), 0);
     farm.pass(10);
     farm.assert_both(&["wait ba", "wait ca"]);
+}
+
+fn off(backend: &str, is_only_here: bool) -> Order {
+    Order {
+        backend: backend.to_owned(),
+        state: BackendState::Off,
+        accept_moved_percent: None,
+        is_only_here,
+    }
+}
+
+/// Whether a request may be sent to this backend.
+fn serves(proxy: &Engine, name: char) -> bool {
+    let place = Some(place(name));
+    proxy.slots().iter().any(|slot| match slot.stage {
+        Stage::Suspect => false,
+        Stage::Away => Some(slot.first) == place,
+        _ => Some(slot.first) == place || slot.second == place,
+    })
+}
+
+fn has(proxy: &Engine, name: char) -> bool {
+    let mut places = proxy.slots().iter().flat_map(SlotState::places);
+    places.any(|other| other == place(name))
+}
+
+impl Farm {
+    fn steer(&mut self, proxy: usize, order: &Order) -> Result<(), String> {
+        let engine = &mut self.proxies[proxy];
+        let steered = engine.steer(order, self.now_ms);
+        engine.tick(self.now_ms);
+        steered.map(|_| ()).map_err(|refused| refused.to_string())
+    }
+
+    /// Second by second, until nobody has this backend: none has gone on without it while another one
+    /// serves from it.
+    #[track_caller]
+    fn leave(&mut self, name: char, most_s: u64) {
+        for _ in 0..most_s {
+            self.pass(1);
+            for (one, other) in [(0, 1), (1, 0)] {
+                let [one, other] = [one, other].map(|proxy| &self.proxies[proxy]);
+                assert!(has(one, name) || !serves(other, name), "{:?}", self.now_ms);
+            }
+        }
+        assert!(self.proxies.iter().all(|proxy| !has(proxy, name)));
+        let [first, second] = self.proxies.each_ref().map(served_from);
+        assert_eq!(first, second);
+    }
+
+    /// The proxy ends, and goes on from what it has written down.
+    fn restart(&mut self, proxy: usize) {
+        let memory = self.proxies[proxy].memory();
+        let mut engine = Engine::resume(config(), memory, self.now_ms).unwrap();
+        answer(&mut engine, self.now_ms);
+        self.proxies[proxy] = engine;
+    }
+
+    /// What it hears before it serves.
+    fn meet(&mut self, proxy: usize) {
+        let view = self.view_of(1 - proxy);
+        self.proxies[proxy].set_peer(0, view);
+        self.proxies[proxy].adopt_decisions(self.now_ms);
+        self.proxies[proxy].tick(self.now_ms);
+    }
+}
+
+#[test]
+fn an_order_at_one_proxy_is_followed_by_both_at_once() {
+    let mut farm = Farm::new();
+    farm.pass(5);
+    farm.steer(0, &off("c", false)).unwrap();
+    assert!(!serves(&farm.proxies[0], 'c'), "it refuses");
+    assert!(has(&farm.proxies[0], 'c'), "it waits for the other");
+    farm.leave('c', 5);
+    // Taken back at the other one.
+    let back = Order {
+        state: BackendState::Active,
+        ..off("c", false)
+    };
+    farm.steer(1, &back).unwrap();
+    farm.pass(5);
+    for proxy in &farm.proxies {
+        assert_eq!(proxy.overrides(), []);
+        assert!(!has(proxy, 'c'), "what it has is outdated");
+    }
+}
+
+#[test]
+fn a_map_that_gives_a_backend_up_waits_for_the_proxy_that_gets_it_late() {
+    let mut farm = Farm::new();
+    let given_up = |version| {
+        let mut map = map(version, "abc");
+        map.backends[2].state = BackendState::Off;
+        map
+    };
+    farm.pass(5);
+    farm.accept_map(0, given_up(2));
+    farm.leave('c', 10);
+    farm.accept_map(1, given_up(2));
+    farm.pass(60);
+    farm.assert_both(&[]);
+}
+
+#[test]
+fn an_order_in_the_middle_of_a_handover_is_agreed_on_too() {
+    for late in [false, true] {
+        let mut farm = Farm::new();
+        for proxy in 0..2 {
+            farm.accept(proxy, 2, "abcd");
+            farm.pass(if late { 40 } else { 1 });
+        }
+        farm.pass(if late { 70 } else { 0 });
+        farm.steer(1, &off("d", false)).unwrap();
+        farm.leave('d', 5);
+    }
+}
+
+#[test]
+fn an_order_that_cannot_be_agreed_on_is_refused_unless_one_insists() {
+    let mut farm = Farm::new();
+    farm.pass(5);
+    // The other one is dead with its machine.
+    let dead = farm.proxies[1].clone();
+    farm.is_heard = [false; 2];
+    farm.pass(5);
+    let refused = farm.steer(0, &off("c", false)).unwrap_err();
+    for wanted in ["10.0.1.1:42480 does not answer", "--only-here"] {
+        assert!(refused.contains(wanted), "{refused}");
+    }
+    assert!(serves(&farm.proxies[0], 'c'));
+    farm.steer(0, &off("c", true)).unwrap();
+    farm.pass(1);
+    assert!(!has(&farm.proxies[0], 'c'));
+    farm.pass(300);
+    farm.proxies[1] = dead;
+    farm.restart(1);
+    farm.is_heard = [true; 2];
+    farm.meet(1);
+    assert!(!has(&farm.proxies[1], 'c'), "before it serves anybody");
+    farm.leave('c', 60);
+}
+
+#[test]
+fn a_proxy_that_has_agreed_does_not_serve_again_what_another_may_have_left() {
+    let mut farm = Farm::new();
+    farm.pass(5);
+    farm.steer(0, &off("c", false)).unwrap();
+    farm.meet(1);
+    assert!(!serves(&farm.proxies[1], 'c'));
+    farm.is_heard[0] = false;
+    // It is wanted again, over a restart, and the other one has gone on meanwhile.
+    let back = Order {
+        state: BackendState::Active,
+        ..off("c", true)
+    };
+    farm.steer(1, &back).unwrap();
+    farm.restart(1);
+    farm.pass(5);
+    assert!(!has(&farm.proxies[0], 'c'));
+    assert!(!serves(&farm.proxies[1], 'c'));
+    farm.is_heard[0] = true;
+    farm.leave('c', 3);
+}
+
+#[test]
+fn the_newest_order_counts_at_both_whoever_got_it() {
+    let mut farm = Farm::new();
+    farm.pass(2);
+    for (proxy, state) in [
+        (0, BackendState::Drain),
+        (1, BackendState::Active),
+        (0, BackendState::Drain),
+    ] {
+        let order = Order {
+            state,
+            ..off("b", false)
+        };
+        farm.steer(proxy, &order).unwrap();
+        farm.pass(2);
+        let [first, second] = farm.proxies.each_ref().map(Engine::overrides);
+        let states = |overrides: &[Override]| -> Vec<BackendState> {
+            overrides.iter().map(|known| known.state).collect()
+        };
+        let expected = Vec::from_iter((state != BackendState::Active).then_some(state));
+        assert_eq!(
+            [states(&first), states(&second)],
+            [expected.clone(), expected]
+        );
+    }
+}
+
+#[test]
+fn a_peer_makes_handovers_no_longer_than_they_may_be() {
+    let mut farm = Farm::new();
+    farm.proxies[1].saw_timeout(525_600, farm.now_ms);
+    farm.pass(2);
+    assert_eq!(farm.proxies[0].longest_timeout_minutes(), 24 * 60);
+    farm.is_heard[1] = false;
+    farm.now_ms += 31 * 3_600_000;
+    farm.pass(1);
+    assert_eq!(farm.proxies[0].longest_timeout_minutes(), 0);
 }

@@ -132,8 +132,10 @@ impl Pool {
             slots: self.engine.slots().to_vec(),
             up: up.map(|member| member.place).collect(),
             owed: Vec::new(),
-            overrides: Vec::new(),
-            longest_timeout_minutes: 0,
+            off: Vec::new(),
+            gone: Default::default(),
+            decisions: Vec::new(),
+            timeouts: Default::default(),
             servers: Some(self.engine.servers()),
             heard_ms: self.now_ms,
         }

@@ -254,6 +254,7 @@ fn a_plan_goes_by_the_overrides_that_stay() {
         backend: "c".to_owned(),
         state: BackendState::Drain,
         accept_moved_percent: None,
+        is_only_here: false,
     };
     assert!(engine.steer(&order, NOW_MS).unwrap().is_some());
     let plan = planned(&engine, 2, "a b c d", &Loads::default());
@@ -317,6 +318,7 @@ fn ordered(engine: &Engine, backend: &str, state: BackendState, loads: &Loads) -
         backend: backend.to_owned(),
         state,
         accept_moved_percent: Some(100),
+        is_only_here: false,
     };
     plan_order(engine, &order, loads, NOW_MS)
 }

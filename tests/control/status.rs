@@ -6,6 +6,7 @@ use std::fs;
 use std::path::Path;
 
 use staterouter::config::{Config, PartitionMap};
+use staterouter::control::clock::Clock;
 use staterouter::control::finding::Code;
 use staterouter::control::memory::Memory;
 use staterouter::control::state_file;
@@ -44,15 +45,15 @@ fn first_shown(state_file: &Path) -> Vec<BackendStatus> {
 fn leave_behind(path: &Path, slot: SlotState) {
     let memory = Memory {
         map: map(),
-        overrides: Vec::new(),
+        decisions: Vec::new(),
         retired: Vec::new(),
         given_up: Vec::new(),
         failing: Vec::new(),
-        longest_timeout_minutes: 0,
         servers: Vec::new(),
+        timeouts: Default::default(),
         slots: vec![slot; SLOT_COUNT].into(),
     };
-    state_file::write(path, &memory).unwrap();
+    state_file::write(path, &memory, Clock::start().moment()).unwrap();
 }
 
 #[test]

@@ -86,6 +86,16 @@ const CRASHES: Class = Class {
     ..MAPS
 };
 
+/// Backends are given up while maps are late and proxies die.
+const GIVEN_UP: Class = Class {
+    name: "given up",
+    proxies: (2, 3),
+    kinds: &[Kind::Off, Kind::Off, Kind::Map, Kind::Kill, Kind::CutPeers],
+    max_faults: 3,
+    strict: false,
+    ..MAPS
+};
+
 const ALONE: Class = Class {
     name: "alone",
     proxies: (1, 1),
@@ -199,6 +209,11 @@ fn servers_without_memory_and_given_up_lose_only_what_they_had() {
 }
 
 #[test]
+fn nobody_serves_what_another_proxy_has_given_up() {
+    holds(GIVEN_UP, 400);
+}
+
+#[test]
 fn a_proxy_alone_loses_no_session() {
     holds(ALONE, 400);
 }
@@ -220,14 +235,14 @@ fn sessions_that_cannot_be_moved_are_not_left_behind() {
 
 #[test]
 fn whole_engines_decide_alike() {
-    for class in [KILLS, FAILURES, CRASHES, FULL, EVERYTHING] {
+    for class in [KILLS, FAILURES, CRASHES, FULL, GIVEN_UP, EVERYTHING] {
         decide_alike(class, 1);
     }
 }
 
 /// Which worlds show that a rule is needed, and how many of them at most: about ten times as many as
 /// it takes on average, so that other worlds for the same seeds do not turn the test red.
-const NEEDED: [(Broken, Class, u64); 18] = [
+const NEEDED: [(Broken, Class, u64); 19] = [
     (Broken::NoHold, FULL, 1000),
     (Broken::NoSecondLook, STARTS, 300),
     (Broken::NoConfirm, BAD_NETWORK, 8000),
@@ -245,6 +260,7 @@ const NEEDED: [(Broken, Class, u64); 18] = [
     (Broken::NoLifetime, MAPS, 200),
     (Broken::NoOutdated, STAND_INS, 1000),
     (Broken::NoPeers, MAPS, 200),
+    (Broken::NoAgreement, GIVEN_UP, 100),
     (Broken::NoMemory, ALONE, 300),
 ];
 

@@ -6,6 +6,7 @@ use std::net::{Ipv4Addr, SocketAddr};
 use crate::support::admin::{self, backend, wait_for};
 use crate::support::{Program, ProxyFiles, run};
 use serde_json::{Value, json};
+use staterouter::handover::Stage;
 
 /// Three servers on this machine that nobody is at.
 fn nobody() -> [SocketAddr; 3] {
@@ -364,7 +365,11 @@ fn the_command_shows_what_users_would_notice_and_asks_whether_it_is_meant() {
 fn a_dry_run_says_what_an_order_would_do_and_does_nothing() {
     let files = ProxyFiles::new(&nobody(), "handover: {max_moved_share: 50}");
     let proxy = files.start();
-    let before = files.read("staterouter.state");
+    let decisions = || {
+        let state: Value = serde_json::from_str(&files.read("staterouter.state")).unwrap();
+        (state["overrides"].clone(), state["slots"].clone())
+    };
+    let before = decisions();
     let (code, would) = order(&proxy, "/backends/state-1/drain?dry_run=true");
     let moved = would["moved_slots"].as_u64().unwrap();
     assert!((3000..8000).contains(&moved), "{would}");
@@ -382,7 +387,7 @@ fn a_dry_run_says_what_an_order_would_do_and_does_nothing() {
     assert_eq!(same["result"], "unchanged");
     let status = admin::status(proxy.admin());
     assert_eq!(backend(&status, "state-1")["state"], "active");
-    assert_eq!(files.read("staterouter.state"), before);
+    assert_eq!(decisions(), before);
 
     assert_eq!(order(&proxy, "/backends/state-1/drain?dry_run=yes").0, 400);
     assert_eq!(order(&proxy, "/backends/state-4/drain?dry_run=true").0, 404);
@@ -435,37 +440,84 @@ fn an_order_that_one_proxy_would_not_take_is_given_to_none() {
     assert!(is_untouched(&willing) && is_untouched(&strict));
 }
 
-#[test]
-fn proxies_with_different_overrides_say_so() {
-    let server = Program::state_server();
-    let times = "timeouts: {connect: 1s, answer: 1s}\n";
+/// Two proxies of one farm, and their files.
+fn farm_of_two() -> [(ProxyFiles, Program); 2] {
     let ports = [(); 2].map(|()| support::system::hold_port());
     let [(_, one), (_, other)] = &ports;
-    let start = |own: &SocketAddr, peer: &SocketAddr| {
-        let extra = format!("{times}admin: {{listen: \"{own}\"}}\npeers: [\"{peer}\"]");
-        ProxyFiles::new(&[server.address, "127.0.0.1:1".parse().unwrap()], &extra).serve()
-    };
-    let second = std::thread::scope(|scope| {
+    let [first, second] = [(one, other), (other, one)].map(|(own, peer)| {
+        let extra = format!(
+            "timeouts: {{connect: 1s, answer: 1s}}\nadmin: {{listen: \"{own}\"}}\npeers: [\"{peer}\"]"
+        );
+        ProxyFiles::new(&nobody(), &extra)
+    });
+    let (one, other) = std::thread::scope(|scope| {
         // Each waits for the other before it serves.
-        let second = scope.spawn(|| start(other, one));
-        let first = start(one, other);
-        (first, second.join().unwrap())
+        let starting = scope.spawn(|| second.start());
+        let begun = first.start();
+        let other = starting.join();
+        (
+            begun,
+            other.unwrap_or_else(|panic| std::panic::resume_unwind(panic)),
+        )
     });
-    let (first, second) = second;
-    let (code, outcome) = order(&first, "/backends/state-2/drain");
+    [(first, one), (second, other)]
+}
+
+fn is_left(status: &Value) -> bool {
+    let known = backend(status, "state-2");
+    known["state"] == "off" && known["slots_first"] == 0
+}
+
+#[test]
+fn an_order_at_one_proxy_is_taken_over_by_the_other() {
+    let [(_first_files, first), (_second_files, second)] = farm_of_two();
+    let agreed = |status: &Value| status["peers"][0]["failure"].is_null();
+    wait_for(first.admin(), "the peer answers", agreed);
+    let (code, outcome) = order(&first, "/backends/state-2/off");
     assert_eq!(code, 200, "{outcome}");
-    wait_for(first.admin(), "the peer differs", |status| {
-        status["peers"][0]["overrides_differ"] == true
+    for proxy in [&first, &second] {
+        wait_for(proxy.admin(), "both have left it", is_left);
+    }
+    second.wait_for_log(|line| line.contains("off overrides the partition map"));
+    let status = admin::status(second.admin());
+    assert_eq!(backend(&status, "state-2")["override"]["in_map"], "active");
+}
+
+#[test]
+fn an_order_that_a_dead_proxy_misses_is_refused_or_insisted_on_and_met_at_its_start() {
+    let [(_first_files, first), (files, second)] = farm_of_two();
+    second.kill();
+    wait_for(first.admin(), "the peer is silent", |status| {
+        !status["peers"][0]["failure"].is_null()
     });
-    let admin = first.admin().to_string();
-    let (code, stdout, _) = run(&["status", "--admin", &admin]);
-    assert_eq!(code, Some(1));
-    assert!(stdout.contains("has other overrides"), "{stdout}");
-    let (_, stdout, _) = run(&["backend", "state-2", "drain", "--admin", &admin]);
-    assert!(stdout.contains("the farm has 2 proxies"), "{stdout}");
-    first.wait_for_log(|line| line.contains("peer has other overrides"));
-    assert_eq!(order(&second, "/backends/state-2/drain").0, 200);
-    wait_for(first.admin(), "the peer has it, too", |status| {
-        status["peers"][0]["overrides_differ"] == false
-    });
+    let (code, refused) = order(&first, "/backends/state-2/off");
+    assert_eq!((code, &refused["result"]), (422, &"refused".into()));
+    let reason = refused["reason"].as_str().unwrap();
+    for wanted in ["does not answer", "--only-here"] {
+        assert!(reason.contains(wanted), "{reason}");
+    }
+    let (code, outcome) = order(&first, "/backends/state-2/off?only_here=true");
+    assert_eq!(code, 200, "{outcome}");
+    wait_for(first.admin(), "it has left it", is_left);
+    // It has written down that the backend serves, and does not serve before it knows better.
+    let second = files.start();
+    assert!(is_left(&admin::status(second.admin())));
+}
+
+#[test]
+fn a_clock_that_is_an_hour_ahead_ends_no_handover() {
+    let files = ProxyFiles::new(&nobody(), "");
+    support::slots::put_all(&files, Stage::Move2, 1, 2);
+    // As of a machine that was booted since, an hour before what its clock shows now.
+    let path = files.path("staterouter.state");
+    let mut document: Value =
+        serde_json::from_str(&std::fs::read_to_string(&path).unwrap()).unwrap();
+    let ago = |time: &mut Value| *time = (time.as_u64().unwrap() - 3_600_000).into();
+    ago(&mut document["written"]["now_ms"]);
+    ago(&mut document["slots"][0]["since_ms"]);
+    document["written"]["boot_id"] = "another".into();
+    std::fs::write(&path, document.to_string()).unwrap();
+    let proxy = files.start();
+    let status = admin::status(proxy.admin());
+    assert_eq!(status["slots"]["move2"], 16_384, "{}", status["slots"]);
 }

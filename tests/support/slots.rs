@@ -6,6 +6,7 @@ use staterouter::config::load_partition_map;
 use staterouter::control::clock::Clock;
 use staterouter::control::memory::Memory;
 use staterouter::control::state_file;
+use staterouter::control::timeouts::SeenTimeouts;
 use staterouter::handover::{Before, Place, SlotState, Stage};
 use staterouter::route::SLOT_COUNT;
 
@@ -32,13 +33,14 @@ pub fn put_all(files: &ProxyFiles, stage: Stage, first: u8, second: u8) {
     };
     let memory = Memory {
         map: load_partition_map(&directory.join("map.yaml")).unwrap(),
-        overrides: Vec::new(),
+        decisions: Vec::new(),
         retired: Vec::new(),
         given_up: Vec::new(),
         failing: Vec::new(),
-        longest_timeout_minutes: 0,
         servers: Vec::new(),
+        timeouts: SeenTimeouts::default(),
         slots: vec![slot; SLOT_COUNT].into(),
     };
-    state_file::write(&directory.join("staterouter.state"), &memory).unwrap();
+    let path = directory.join("staterouter.state");
+    state_file::write(&path, &memory, Clock::start().moment()).unwrap();
 }

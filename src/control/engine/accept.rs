@@ -5,7 +5,7 @@ use std::sync::Arc;
 use super::steer::{overridden, still_needed};
 use super::{Engine, Member, places_known};
 use crate::config::{BackendAddress, BackendSpec, BackendState, PartitionMap};
-use crate::control::memory::Override;
+use crate::control::memory::Decision;
 use crate::handover::Place;
 use crate::route::{Placement, PlacementError, SLOT_COUNT, Slot};
 
@@ -102,6 +102,18 @@ pub enum Refused {
         /// How much it may.
         max_percent: usize,
     },
+    /// Not every proxy of the farm can be told.
+    #[error(
+        "the proxy at {peer} {problem}, and would go on as before: a backend that only some proxies \
+         give up serves outdated sessions. If that proxy serves nobody any more, insist with \
+         --only-here (only_here=true); it takes the order over when it starts again"
+    )]
+    NotAgreed {
+        /// The proxy.
+        peer: BackendAddress,
+        /// Why it cannot be told.
+        problem: String,
+    },
     /// With the overrides in force, no backend would be left.
     #[error(
         "the pool would be empty: no backend is active by both the partition map and the overrides"
@@ -122,7 +134,7 @@ pub enum Refused {
 #[derive(Debug)]
 pub(super) struct MapChange {
     map: PartitionMap,
-    pub(super) overrides: Vec<Override>,
+    pub(super) decisions: Vec<Decision>,
     /// The backends of the map with the states that they get.
     pub(super) specs: Vec<BackendSpec>,
     pub(super) placement: Placement,
@@ -147,8 +159,8 @@ impl Engine {
             return Ok(None);
         }
         self.check(&map)?;
-        let overrides = still_needed(&self.overrides, &map);
-        let change = self.change(map, overrides)?;
+        let decisions = still_needed(&self.decisions, &map);
+        let change = self.change(map, decisions)?;
         self.check_share(&change)?;
         Ok(Some(self.put(change, now_ms)))
     }
@@ -157,9 +169,9 @@ impl Engine {
     pub(super) fn change(
         &self,
         map: PartitionMap,
-        overrides: Vec<Override>,
+        decisions: Vec<Decision>,
     ) -> Result<MapChange, Refused> {
-        let in_force = overridden(&map, &overrides);
+        let in_force = overridden(&map, &decisions);
         let mut backends = in_force.backends.iter();
         if !backends.any(|spec| spec.state == BackendState::Active) {
             return Err(Refused::NobodyActive);
@@ -173,7 +185,7 @@ impl Engine {
             .count();
         Ok(MapChange {
             map,
-            overrides,
+            decisions,
             specs: in_force.backends,
             placement,
             moved_slots,
@@ -185,7 +197,7 @@ impl Engine {
         self.members = self.members_of(&change.specs, now_ms);
         self.placement = Arc::new(change.placement);
         self.map = change.map;
-        self.overrides = change.overrides;
+        self.decisions = change.decisions;
         Accepted {
             version: self.map.version,
             moved_slots: change.moved_slots,
@@ -264,6 +276,7 @@ impl Engine {
             };
             let mut member = before.swap_remove(known);
             if member.spec.address != spec.address {
+                self.readdress(&member, &spec.address);
                 member.server.follow(&spec.address);
             }
             if member.is_off() {

@@ -78,7 +78,7 @@ impl Handovers {
 
 /// Whether this is the end that a handover is meant to have.
 pub(super) fn has_arrived(before: &SlotState, after: &SlotState) -> bool {
-    before.stage == Stage::Move2 && *after == SlotState::steady(before.first, after.since_ms)
+    before.stage == Stage::Move2 && (after.stage, after.first) == (Stage::Steady, before.first)
 }
 
 /// The handover that a slot is in, also while it cannot go on.

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use super::accept::MapChange;
-use super::steer::{says_the_same, still_needed};
+use super::steer::still_needed;
 use super::{Engine, Order, Refused};
 use crate::account::Capacity;
 use crate::config::{BackendSpec, BackendState, PartitionMap};
@@ -65,8 +65,8 @@ impl Engine {
     pub fn preview(&self, map: PartitionMap) -> Preview {
         let is_new = map != self.map;
         let checked = if is_new { self.check(&map) } else { Ok(()) };
-        let overrides = still_needed(&self.overrides, &map);
-        match (self.change(map, overrides), checked) {
+        let decisions = still_needed(&self.decisions, &map);
+        match (self.change(map, decisions), checked) {
             (Err(refused), checked) => Preview {
                 verdict: Err(checked.err().unwrap_or(refused)),
                 shift: None,
@@ -82,16 +82,14 @@ impl Engine {
 
     /// What [`Self::steer`] would do with `order`.
     pub fn preview_order(&self, order: &Order, now_ms: u64) -> Preview {
-        let overrides = self.overrides_with(order, now_ms);
         let refused = |refused| Preview {
             verdict: Err(refused),
             shift: None,
         };
-        let is_new = match &overrides {
-            Ok(overrides) => !says_the_same(overrides, &self.overrides),
-            Err(_) => false,
-        };
-        let change = overrides.and_then(|overrides| self.change(self.map.clone(), overrides));
+        let decisions = self.decisions_with(order, now_ms);
+        let is_new = matches!(decisions, Ok(Some(_)));
+        let decisions = decisions.map(|new| new.unwrap_or_else(|| self.decisions.clone()));
+        let change = decisions.and_then(|decisions| self.change(self.map.clone(), decisions));
         match change {
             Err(error) => refused(error),
             Ok(change) => Preview {

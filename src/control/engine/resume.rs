@@ -7,7 +7,8 @@ use super::handovers::Handovers;
 use super::steer::overridden;
 use super::{Engine, Member, places_known};
 use crate::config::{BackendSpec, Config, PartitionMap};
-use crate::control::memory::{Memory, Override};
+use crate::control::memory::{Decision, Memory};
+use crate::control::timeouts::SeenTimeouts;
 use crate::handover::{Place, SlotState, Stage};
 use crate::health::Failure;
 use crate::proxy::MoveMemory;
@@ -45,10 +46,10 @@ impl Engine {
     fn begin(
         config: Config,
         map: PartitionMap,
-        overrides: Vec<Override>,
+        decisions: Vec<Decision>,
         now_ms: u64,
     ) -> Result<Self, ResumeError> {
-        let in_force = overridden(&map, &overrides);
+        let in_force = overridden(&map, &decisions);
         let placement = in_force.placement()?;
         let member = |spec: &BackendSpec| Member::new(spec.clone(), &config, now_ms);
         let members: Vec<Member> = in_force.backends.iter().filter_map(member).collect();
@@ -62,12 +63,12 @@ impl Engine {
             moves: MoveMemory::new(config.limits.body_bytes),
             config,
             map,
-            overrides,
+            decisions,
             placement: Arc::new(placement),
             members,
             slots,
             given_up: Vec::new(),
-            longest_timeout_minutes: 0,
+            timeouts: SeenTimeouts::default(),
             handovers: Handovers::default(),
             failing: Failing::default(),
         })
@@ -79,10 +80,10 @@ impl Engine {
     /// # Errors
     /// [`ResumeError`].
     pub fn resume(config: Config, memory: Memory, now_ms: u64) -> Result<Self, ResumeError> {
-        let mut engine = Self::begin(config, memory.map, memory.overrides, now_ms)?;
+        let mut engine = Self::begin(config, memory.map, memory.decisions, now_ms)?;
         engine.given_up = memory.given_up;
         engine.failing = Failing::resume(&memory.failing, now_ms);
-        engine.longest_timeout_minutes = memory.longest_timeout_minutes;
+        engine.timeouts = memory.timeouts;
         for spec in memory.retired {
             let retired = Member::new(spec, &engine.config, now_ms);
             engine.members.extend(retired.map(|member| Member {
@@ -128,6 +129,19 @@ impl Engine {
             server.since_ms = server.since_ms.min(now_ms);
         }
         Ok(engine)
+    }
+
+    /// Nobody knows how long ago this proxy refused what is suspect here, so that any peer may have
+    /// gone on without a failed backend since.
+    pub fn doubt_suspicions(&mut self) {
+        if self.peers.is_empty() {
+            return;
+        }
+        for slot in Arc::make_mut(&mut self.slots) {
+            if slot.stage == Stage::Suspect {
+                slot.since_ms = 0;
+            }
+        }
     }
 
     fn count_as_down(&mut self, place: Place, now_ms: u64) {

@@ -345,7 +345,7 @@ impl Engine {
     fn outdated_until(&self, address: SocketAddr) -> Option<u64> {
         let identity = BackendAddress::from(address);
         let mut given_up = self.given_up.iter();
-        let server = given_up.find(|server| server.address == identity)?;
+        let server = given_up.find(|server| server.addresses.contains(&identity))?;
         Some(server.since_ms + self.times().lifetime_ms)
     }
 
@@ -423,14 +423,19 @@ impl Engine {
     /// address. What a backend that was given up holds stays outdated if the new address is one of
     /// the same server.
     fn leave(&mut self, index: usize, left: Option<InUse>, next: SocketAddr, now_ms: u64) {
-        let identity = self.members[index].identity();
-        let mut given_up = self.given_up.iter();
-        let known = given_up.find(|server| server.address == identity);
-        let outdated = known.map(|server| (BackendAddress::from(next), server.since_ms));
-        let left = left.map(|left| (BackendAddress::from(left.address), now_ms));
-        for (address, since_ms) in outdated.into_iter().chain(left) {
-            self.given_up.retain(|server| server.address != address);
-            self.given_up.push(GivenUp { address, since_ms });
+        let member = &self.members[index];
+        let (spec, identity) = (&member.spec, member.identity());
+        let next = BackendAddress::from(next);
+        for known in &mut self.given_up {
+            if known.id.is_some() && known.may_be(spec, &identity) {
+                known.also_at(&next);
+            }
+        }
+        if let Some(left) = left.map(|left| BackendAddress::from(left.address)) {
+            let is_it = |known: &GivenUp| known.id.is_none() && known.addresses.contains(&left);
+            self.given_up.retain(|known| !is_it(known));
+            self.given_up
+                .push(GivenUp::server(&spec.name, left, now_ms));
         }
     }
 

@@ -246,9 +246,11 @@ fn a_peer_that_is_the_proxy_itself_is_no_peer_until_it_is_another() {
         slots: engine_slots(),
         up: Vec::new(),
         owed: Vec::new(),
-        overrides: Vec::new(),
-        longest_timeout_minutes: 0,
         servers: None,
+        off: Vec::new(),
+        gone: Places::default(),
+        decisions: Vec::new(),
+        timeouts: SeenTimeouts::default(),
         heard_ms: START_MS,
     };
     let versions = |engine: &Engine| -> Vec<_> {

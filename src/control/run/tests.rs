@@ -12,6 +12,7 @@ use crate::control::memory::Memory;
 use crate::control::owed::MAX_OWED;
 use crate::control::peer::PeerState;
 use crate::control::state_file;
+use crate::control::timeouts::SeenTimeouts;
 use crate::control::{ControlOptions, Prepared, prepare};
 use crate::health::Failure;
 use crate::route::SLOT_COUNT;
@@ -54,15 +55,15 @@ fn prepared_with_peers(directory: &Path, map: PartitionMap, peers: &[&str]) -> P
 fn leave_behind(directory: &Path, map: PartitionMap) {
     let memory = Memory {
         map,
-        overrides: Vec::new(),
+        decisions: Vec::new(),
         retired: Vec::new(),
         given_up: Vec::new(),
-        longest_timeout_minutes: 0,
         servers: Vec::new(),
         failing: Vec::new(),
+        timeouts: SeenTimeouts::default(),
         slots: vec![SlotState::steady(place(1), 0); SLOT_COUNT].into(),
     };
-    state_file::write(&directory.join("state"), &memory).unwrap();
+    state_file::write(&directory.join("state"), &memory, Clock::start().moment()).unwrap();
 }
 
 fn run(scene: impl Future<Output = ()>) {
@@ -99,11 +100,13 @@ fn answer_of_peer(id: u8, asked_ms: u64) -> PeerNews {
     let peer = PeerState {
         instance: "them".to_owned(),
         map_version: 1,
-        overrides: Vec::new(),
+        decisions: Vec::new(),
         up: vec![place(1), place(2)],
         owed: Vec::new(),
-        longest_timeout_minutes: 0,
         servers: Vec::new(),
+        off: Vec::new(),
+        gone: Vec::new(),
+        timeouts: SeenTimeouts::default(),
         slots: vec![SlotState::steady(place(id), 0); SLOT_COUNT].into(),
         clock: Clock::start(),
     };
@@ -210,8 +213,9 @@ fn a_disk_that_hangs_stops_changes_and_neither_control_nor_its_end() {
         while control.state.is_unsure() {
             control.tick();
         }
-        let written = state_file::read(&directory.path().join("state")).unwrap();
-        assert_eq!(written.unwrap().map.version, 1);
+        let written =
+            state_file::read(&directory.path().join("state"), &Clock::start().moment()).unwrap();
+        assert_eq!(written.unwrap().memory.map.version, 1);
         // It may be slow for a while.
         while control.put_in_force(next.clone()).is_err() {}
         assert_eq!(control.engine.map().version, 2);
@@ -233,7 +237,7 @@ fn a_write_that_the_disk_takes_too_late_is_made_up_for() {
         let (release, hang) = blocking::channel::<()>();
         let late = thread.run(move || {
             let _ = hang.recv();
-            state_file::write(&to, &memory)
+            state_file::write(&to, &memory, Clock::start().moment())
         });
         late.unwrap_err();
         control.state = StateWriter::with(&path, thread);
@@ -242,8 +246,8 @@ fn a_write_that_the_disk_takes_too_late_is_made_up_for() {
         while control.state.is_unsure() {
             control.tick();
         }
-        let written = state_file::read(&path).unwrap();
-        assert_eq!(written.unwrap().map.version, 1);
+        let written = state_file::read(&path, &Clock::start().moment()).unwrap();
+        assert_eq!(written.unwrap().memory.map.version, 1);
     });
 }
 

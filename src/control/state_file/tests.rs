@@ -33,6 +33,47 @@ fn retired(id: u8) -> BackendSpec {
     }
 }
 
+fn timeout(minutes: u32) -> SeenTimeout {
+    SeenTimeout {
+        minutes,
+        seen_ms: 1_700_000_000_000,
+    }
+}
+
+/// When the file is written, and read again.
+fn now() -> Moment {
+    Moment {
+        now_ms: 1_700_000_000_000,
+        boot_id: "a boot".to_owned(),
+        since_boot_ms: 77,
+    }
+}
+
+fn memory_in(path: &Path) -> Option<Memory> {
+    read(path, &now()).unwrap().map(|read| read.memory)
+}
+
+fn decisions() -> Vec<Decision> {
+    vec![
+        Decision {
+            backend: "a".to_owned(),
+            state: BackendState::Active,
+            is_withdrawn: true,
+            epoch: 7,
+            since_ms: 12,
+            is_only_here: false,
+        },
+        Decision {
+            backend: "b".to_owned(),
+            state: BackendState::Off,
+            is_withdrawn: false,
+            epoch: 6,
+            since_ms: 11,
+            is_only_here: true,
+        },
+    ]
+}
+
 /// A bit of everything.
 fn memory() -> Memory {
     let state = |slot: Slot| {
@@ -64,17 +105,16 @@ fn memory() -> Memory {
     };
     Memory {
         map: PartitionMap::parse(MAP, "map").unwrap(),
-        overrides: vec![Override {
-            backend: "b".to_owned(),
-            state: BackendState::Off,
-            since_ms: 11,
-        }],
+        decisions: decisions(),
         retired: vec![retired(5)],
         given_up: vec![GivenUp {
-            address: BackendAddress::parse("[fd00::9]:1").unwrap(),
+            name: "b".to_owned(),
+            id: Some(127),
+            addresses: ["[fd00::9]:1", "b.example:1"]
+                .map(|address| BackendAddress::parse(address).unwrap())
+                .to_vec(),
             since_ms: 9,
         }],
-        longest_timeout_minutes: 45,
         servers: vec![ServerMemory {
             backend: "b".to_owned(),
             in_use: InUse {
@@ -92,6 +132,7 @@ fn memory() -> Memory {
             last_ms: 7,
             moves: 0,
         }],
+        timeouts: [timeout(45)].into_iter().collect(),
         slots: Slot::all().map(state).collect(),
     }
 }
@@ -110,7 +151,7 @@ impl Scene {
 
     fn written(memory: &Memory) -> Self {
         let scene = Self::new();
-        write(&scene.path, memory).unwrap();
+        write(&scene.path, memory, now()).unwrap();
         scene
     }
 
@@ -124,7 +165,7 @@ impl Scene {
         let mut document = serde_json::from_slice(&fs::read(&scene.path).unwrap()).unwrap();
         change(&mut document);
         fs::write(&scene.path, document.to_string()).unwrap();
-        read(&scene.path).unwrap_err()
+        read(&scene.path, &now()).unwrap_err()
     }
 }
 
@@ -132,7 +173,7 @@ impl Scene {
 fn the_state_is_read_as_it_was_written() {
     let memory = memory();
     let scene = Scene::written(&memory);
-    assert_eq!(read(&scene.path).unwrap(), Some(memory));
+    assert_eq!(memory_in(&scene.path), Some(memory));
     let mode = fs::metadata(&scene.path).unwrap().permissions().mode();
     assert_eq!(mode & 0o777, 0o600);
     assert_eq!(fs::read_dir(&scene.directory).unwrap().count(), 1);
@@ -140,7 +181,7 @@ fn the_state_is_read_as_it_was_written() {
 
 #[test]
 fn without_a_file_there_is_no_state() {
-    assert_eq!(read(&Scene::new().path).unwrap(), None);
+    assert_eq!(memory_in(&Scene::new().path), None);
 }
 
 #[test]
@@ -151,10 +192,10 @@ fn what_a_crash_left_behind_is_in_nobodys_way() {
     let temporary = scene.directory.path().join("staterouter.state.new");
     fs::write(&temporary, "{\"format\":1,\"ma").unwrap();
     fs::set_permissions(&temporary, fs::Permissions::from_mode(0o666)).unwrap();
-    assert_eq!(read(&scene.path).unwrap().as_ref(), Some(&memory));
-    memory.longest_timeout_minutes = 46;
-    write(&scene.path, &memory).unwrap();
-    assert_eq!(read(&scene.path).unwrap(), Some(memory));
+    assert_eq!(memory_in(&scene.path).as_ref(), Some(&memory));
+    memory.timeouts.saw(timeout(46));
+    write(&scene.path, &memory, now()).unwrap();
+    assert_eq!(memory_in(&scene.path), Some(memory));
     let mode = fs::metadata(&scene.path).unwrap().permissions().mode();
     assert_eq!(mode & 0o777, 0o600);
     assert!(!temporary.exists());
@@ -166,7 +207,7 @@ fn half_a_file_is_damaged_wherever_it_ends() {
     let bytes = fs::read(&scene.path).unwrap();
     for len in [0, 1, 40, bytes.len() / 2, bytes.len() - 1] {
         fs::write(&scene.path, &bytes[..len]).unwrap();
-        let error = read(&scene.path).unwrap_err();
+        let error = read(&scene.path, &now()).unwrap_err();
         assert!(matches!(error, StateFileError::Damaged { .. }), "{error}");
         let says = error.to_string();
         assert!(
@@ -188,12 +229,14 @@ fn the_file_of_a_later_version_is_left_alone() {
 #[test]
 fn what_does_not_fit_together_is_damage() {
     type Change = fn(&mut Value);
-    let changes: [Change; 14] = [
+    let changes: [Change; 16] = [
         |document| document["format"] = "1".into(),
         |document| document["more"] = 1.into(),
         |document| document["retired"][0]["more"] = 1.into(),
         |document| document["retired"][0]["capacity"]["more"] = 1.into(),
         |document| document["given_up"][0]["more"] = 1.into(),
+        |document| document["given_up"][0]["addresses"][1] = "nowhere".into(),
+        |document| document["written"]["more"] = 1.into(),
         |document| document["slots"][0]["more"] = 1.into(),
         |document| document["slots"][2]["before"]["more"] = 1.into(),
         |document| document["slots"][2]["outdated"]["more"] = 1.into(),
@@ -216,7 +259,7 @@ fn a_file_that_never_ends_is_not_read_to_its_end() {
     let scene = Scene::new();
     let file = File::create(&scene.path).unwrap();
     file.set_len(MAX_FILE_BYTES + 1).unwrap();
-    let error = read(&scene.path).unwrap_err();
+    let error = read(&scene.path, &now()).unwrap_err();
     assert!(matches!(error, StateFileError::TooLong { .. }), "{error}");
 }
 
@@ -224,10 +267,10 @@ fn a_file_that_never_ends_is_not_read_to_its_end() {
 fn what_the_system_refuses_is_said() {
     let scene = Scene::new();
     let in_the_way = scene.directory.path();
-    let error = read(in_the_way).unwrap_err();
+    let error = read(in_the_way, &now()).unwrap_err();
     assert!(matches!(error, StateFileError::Read { .. }), "{error}");
     let nowhere = scene.directory.path().join("none").join("state");
-    let error = write(&nowhere, &memory()).unwrap_err();
+    let error = write(&nowhere, &memory(), now()).unwrap_err();
     assert!(matches!(error, StateFileError::Write { .. }), "{error}");
     assert!(error.to_string().contains("none/state"), "{error}");
 }
@@ -240,6 +283,53 @@ fn a_failed_write_leaves_the_old_state() {
     fs::create_dir(scene.directory.path().join("staterouter.state.new")).unwrap();
     let mut newer = memory.clone();
     newer.slots = vec![SlotState::steady(place(1), 0); SLOT_COUNT].into();
-    assert!(write(&scene.path, &newer).is_err());
-    assert_eq!(read(&scene.path).unwrap(), Some(memory));
+    assert!(write(&scene.path, &newer, now()).is_err());
+    assert_eq!(memory_in(&scene.path), Some(memory));
+}
+
+#[test]
+fn a_wall_clock_that_is_wrong_ends_nothing_early() {
+    const HOUR_MS: u64 = 3_600_000;
+    let scene = Scene::written(&memory());
+    let as_of = |boot_id: &str, since_boot_ms: u64| {
+        let later = Moment {
+            now_ms: now().now_ms + HOUR_MS,
+            boot_id: boot_id.to_owned(),
+            since_boot_ms,
+        };
+        let read = read(&scene.path, &later).unwrap().unwrap();
+        let ages = read.memory.slots[0..3]
+            .iter()
+            .map(|slot| later.now_ms - slot.since_ms);
+        (ages.collect::<Vec<_>>(), read.is_time_unknown)
+    };
+    let ages = [0, now().now_ms - 1, now().now_ms];
+    // The machine has run on, and knows for how long.
+    let later = [1000, ages[1] + 1000, now().now_ms + 1000];
+    let (seen, is_unknown) = as_of("a boot", 1077);
+    assert_eq!((&seen[..2], is_unknown), (&later[..2], false));
+    // It was down, or this is another one: what nobody knows has taken no time.
+    let (seen, is_unknown) = as_of("another", 1077);
+    assert_eq!((&seen[..2], is_unknown), (&ages[..2], true));
+}
+
+#[test]
+fn the_file_of_a_version_that_trusted_the_clock_counts_as_just_written() {
+    let scene = Scene::written(&memory());
+    let mut document: Value = serde_json::from_slice(&fs::read(&scene.path).unwrap()).unwrap();
+    let fields = document.as_object_mut().unwrap();
+    fields.remove("written");
+    fields.remove("session_timeouts");
+    fields.insert("longest_timeout_minutes".to_owned(), 45.into());
+    fields["given_up"] = json!([{"address": "10.0.0.9:1", "since_ms": 9}]);
+    fs::write(&scene.path, document.to_string()).unwrap();
+    let later = Moment {
+        now_ms: now().now_ms * 2,
+        ..now()
+    };
+    let read = read(&scene.path, &later).unwrap().unwrap();
+    assert!(read.is_time_unknown);
+    assert_eq!(read.memory.slots[0].since_ms, later.now_ms);
+    assert_eq!(read.memory.timeouts.last_seen_ms(45), Some(later.now_ms));
+    assert_eq!(read.memory.given_up.len(), 1);
 }

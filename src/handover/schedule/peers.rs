@@ -1,6 +1,6 @@
 //! What the other proxies do with the same slot, and what this one may conclude from it.
 
-use super::super::{Place, SlotState, Stage};
+use super::super::{Place, Places, SlotState, Stage};
 use super::{Surroundings, restored};
 
 /// The slot at another proxy.
@@ -10,6 +10,9 @@ pub struct PeerSlot {
     pub slot: SlotState,
     /// Whether that proxy sees the slot's second place up.
     pub second_up: bool,
+    /// The backends that proxy has given up: it serves from none of them again before what they
+    /// held has died.
+    pub gone: Places,
     /// When it said so: how long it has been in a stage counts up to here, as it may have left it
     /// since.
     pub heard_ms: u64,
@@ -57,7 +60,7 @@ impl Surroundings<'_> {
     pub(super) fn forgotten(&self, place: Place) -> Option<SlotState> {
         let handover = self.peers.iter().flatten().find(|peer| {
             let SlotState { first, stage, .. } = peer.slot;
-            let is_early = stage != Stage::Move2 || !peer.has_lasted(self.times.lifetime_ms);
+            let is_early = stage != Stage::Move2 || !peer.has_lasted(self.times.move_ms);
             first == place && stage.is_handover() && is_early
         });
         let mut peers = self.peers.iter().flatten();
@@ -117,7 +120,7 @@ impl Surroundings<'_> {
 
     /// The handover `later` can have begun because the move `earlier`, the other way, had ended.
     fn follows(&self, later: SlotState, earlier: SlotState) -> bool {
-        later.since_ms >= earlier.since_ms.saturating_add(self.times.lifetime_ms)
+        later.since_ms >= earlier.since_ms.saturating_add(self.times.move_ms)
     }
 
     /// Another proxy moves items from `second` to `first` already.

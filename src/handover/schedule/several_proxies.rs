@@ -12,6 +12,7 @@ use crate::handover::Stage::*;
 /// In ticks; an item dies sooner than a handover ends, by the time an operation takes.
 const TIMES: Times = Times {
     settle_ms: 30,
+    move_ms: 200,
     lifetime_ms: 200,
     failover_after_ms: 15,
     overlap_ms: OPERATION,
@@ -168,6 +169,7 @@ impl Farm {
             seen = Some(PeerSlot {
                 slot: proxy.slot,
                 second_up,
+                gone: crate::handover::Places::default(),
                 heard_ms: now,
             });
         }

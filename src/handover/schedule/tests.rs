@@ -9,6 +9,7 @@ use crate::handover::Stage::*;
 
 pub(super) const TIMES: Times = Times {
     settle_ms: 30_000,
+    move_ms: 1_310_000,
     lifetime_ms: 1_310_000,
     failover_after_ms: 15_000,
     overlap_ms: 10_000,
@@ -110,6 +111,7 @@ impl Moment {
         self.peers.push(Some(PeerSlot {
             slot,
             second_up,
+            gone: crate::handover::Places::default(),
             heard_ms: 0,
         }));
         self

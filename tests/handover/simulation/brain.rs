@@ -6,7 +6,8 @@ use std::sync::Arc;
 use staterouter::config::{BackendAddress, Config};
 use staterouter::control::engine::{Engine, PeerView};
 use staterouter::control::memory::Memory;
-use staterouter::handover::{Place, SlotState};
+use staterouter::control::timeouts::SeenTimeouts;
+use staterouter::handover::{Place, Places, SlotState};
 use staterouter::health::{Failure, Health, Verdict};
 use staterouter::route::Slot;
 
@@ -29,9 +30,13 @@ pub(crate) struct View {
     pub(crate) slots: Vec<SlotState>,
     pub(crate) up: Vec<Place>,
     pub(crate) owed: Vec<Place>,
+    /// What its map gives up.
+    pub(crate) off: Vec<Place>,
+    /// What it serves from no more.
+    pub(crate) gone: Places,
     pub(crate) heard_ms: u64,
     /// All slots, from a whole engine.
-    all: Option<Vec<SlotState>>,
+    pub(crate) all: Option<Vec<SlotState>>,
 }
 
 /// What survives a proxy.
@@ -130,6 +135,8 @@ impl View {
             slots,
             up,
             owed,
+            off: Vec::new(),
+            gone: Places::default(),
             heard_ms: 0,
             all: None,
         }
@@ -187,9 +194,15 @@ impl Brain for Whole {
             slots: view.all.unwrap_or_default(),
             up: view.up,
             owed: view.owed,
-            overrides: Vec::new(),
-            longest_timeout_minutes: 0,
             servers: None,
+            off: view
+                .off
+                .iter()
+                .map(|place| maps::name(place.id()))
+                .collect(),
+            gone: view.gone,
+            decisions: Vec::new(),
+            timeouts: SeenTimeouts::default(),
             heard_ms: view.heard_ms,
         });
         self.engine.set_peer(index, view);
@@ -241,8 +254,11 @@ impl Brain for Whole {
         let members = self.engine.members().iter();
         let up = members.clone();
         let up = up.filter(|member| member.is_up() && !member.is_off());
-        let owing = members.filter(|member| member.owed > 0);
+        let off = members.clone().filter(|member| member.is_off());
+        let owing = members.filter(|member| member.owed > 0 || self.engine.is_given_up(member));
         View {
+            off: off.map(|member| member.place).collect(),
+            gone: self.engine.gone().into_iter().collect(),
             all: Some(self.engine.slots().to_vec()),
             ..View::new(
                 self.version(),

@@ -47,6 +47,8 @@ pub(crate) enum Broken {
     NoPeers,
     /// A handover ends whether or not its sessions can be moved.
     NoHold,
+    /// A server that was given up is left without waiting for the other proxies.
+    NoAgreement,
     /// Restarted proxies have forgotten where the slots are, and no peer tells them.
     NoMemory,
 }

@@ -13,7 +13,7 @@ use super::plan::{SERVERS, START_MS};
 use super::pool;
 use super::proxy::{ANSWER_MS, InForce, Job};
 use super::trace::Scope;
-use super::world::{Event, World};
+use super::world::{Event, Finding, World};
 
 const PROBE_MS: u64 = 2_000;
 const PROBE_TIMEOUT_MS: u64 = 1_000;
@@ -138,6 +138,7 @@ impl World {
         if after.stage == Stage::Away && before.stage != Stage::Away {
             self.left(p, slot, before, after);
         }
+        self.look_at_given_up(p, slot, before, after);
         if before.stage == Stage::Move2 && after.stage == Stage::Steady {
             self.look_for_left_locks(slot, before);
         }
@@ -148,6 +149,34 @@ impl World {
             self.look_for_debris(slot, after.first);
         }
         self.hasten();
+    }
+
+    /// Once a proxy has gone on without a server that was given up, nobody serves from it.
+    fn look_at_given_up(&mut self, p: usize, slot: usize, before: SlotState, after: SlotState) {
+        for member in self.proxies[p].brain.members() {
+            let has = |slot: SlotState| slot.places().any(|place| place == member.place);
+            if member.is_off && has(before) && !has(after) {
+                self.given_up.push((slot, member.place, self.now_ms));
+            }
+        }
+        let lifetime_ms = pool::times(&self.maker.config).lifetime_ms;
+        let now_ms = self.now_ms;
+        self.given_up
+            .retain(|(_, _, left_ms)| now_ms < left_ms + lifetime_ms);
+        let serves = |proxy: &Proxy, slot: usize, place: Place| {
+            let at = proxy.slots[slot];
+            let is_second = at.second == Some(place) && at.stage != Stage::Away;
+            proxy.is_on && at.stage != Stage::Suspect && (at.first == place || is_second)
+        };
+        let served = self.given_up.iter().find(|(slot, place, _)| {
+            self.proxies
+                .iter()
+                .any(|proxy| serves(proxy, *slot, *place))
+        });
+        if let Some((slot, place, _)) = served.filter(|_| !self.is_torn()) {
+            let text = format!("slot {slot} is served by {place:?}, which was given up");
+            self.find(Finding::outdated(text));
+        }
     }
 
     /// A proxy goes on without a server.

@@ -87,7 +87,7 @@ pub(crate) fn moves(maps: &[Spec], slot: Slot) -> bool {
 /// The map as a proxy reads it.
 pub(crate) fn map(spec: &Spec, version: u64) -> PartitionMap {
     let backend = |&(id, weight, state): &Entry| BackendSpec {
-        name: format!("state-{id}"),
+        name: name(id),
         id,
         id_is_derived: false,
         address: BackendAddress::parse(&format!("10.0.0.{id}:42424")).unwrap(),
@@ -101,6 +101,11 @@ pub(crate) fn map(spec: &Spec, version: u64) -> PartitionMap {
         accept_moved_percent: Some(100),
         backends: spec.iter().map(backend).collect(),
     }
+}
+
+/// The name of a backend.
+pub(crate) fn name(id: u8) -> String {
+    format!("state-{id}")
 }
 
 /// The placement of a map, built once in the whole run.

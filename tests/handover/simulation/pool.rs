@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use staterouter::config::{BackendState, Config};
 use staterouter::handover::schedule::{PeerSlot, Standing, Standings, Surroundings, Times};
-use staterouter::handover::{Outdated, Place, SlotState, Stage, advance};
+use staterouter::handover::{Outdated, Place, Places, SlotState, Stage, advance};
 use staterouter::health::{Failure, Health, Verdict};
 use staterouter::route::Slot;
 
@@ -115,11 +115,11 @@ impl Pool {
     fn standings(&self) -> Standings {
         let mut standings = Standings::new();
         for member in &self.members {
-            let is_lost = !member.in_map && !member.is_up() && !self.config.handover.failover;
             standings.set(
                 member.place,
                 Standing {
-                    gone: member.is_off() || is_lost,
+                    gone: self.is_gone(member),
+                    insisted: self.broken == Some(Broken::NoAgreement),
                     up_since_ms: member.is_up().then(|| member.health.since_ms()),
                     owed: member.owed > 0
                         || self.is_owed_by_peers(member.place)
@@ -129,6 +129,20 @@ impl Pool {
             );
         }
         standings
+    }
+
+    fn is_left(&self, member: &Member) -> bool {
+        let is_lost = !member.in_map && !member.is_up() && !self.config.handover.failover;
+        let mut newer = self.peers.iter().flatten();
+        let is_off_elsewhere = newer
+            .any(|peer| peer.version > self.edition.version && peer.off.contains(&member.place));
+        member.is_off() || is_lost || is_off_elsewhere
+    }
+
+    fn is_gone(&self, member: &Member) -> bool {
+        let place = member.place;
+        let is_bound = !self.peers.is_empty() && self.is_given_up(place) && self.is_needed(place);
+        self.is_left(member) || is_bound
     }
 
     fn is_owed_by_peers(&self, place: Place) -> bool {
@@ -145,14 +159,10 @@ impl Pool {
         places.any(|served| served == place)
     }
 
-    fn give_up(&mut self, standings: &Standings, now_ms: u64) {
-        for place in self
-            .members
-            .iter()
-            .map(|member| member.place)
-            .collect::<Vec<_>>()
-        {
-            if standings.get(place).gone && self.is_needed(place) {
+    fn give_up(&mut self, now_ms: u64) {
+        let left = self.members.iter().filter(|member| self.is_left(member));
+        for place in left.map(|member| member.place).collect::<Vec<_>>() {
+            if self.is_needed(place) {
                 self.given_up.retain(|server| server.0 != place);
                 self.given_up.push((place, now_ms));
             }
@@ -178,6 +188,7 @@ impl Pool {
             peer.as_ref().map(|peer| PeerSlot {
                 slot: peer.slots[index],
                 second_up: state.second.is_some_and(|second| peer.up.contains(&second)),
+                gone: peer.gone,
                 heard_ms: peer.heard_ms,
             })
         };
@@ -278,7 +289,7 @@ impl Brain for Pool {
         let is_dead = |since_ms: u64| now_ms.saturating_sub(since_ms) >= times.lifetime_ms;
         self.given_up.retain(|server| !is_dead(server.1));
         let standings = self.standings();
-        self.give_up(&standings, now_ms);
+        self.give_up(now_ms);
         for index in 0..self.slots.len() {
             let mut before = self.slots[index];
             let mut peers = self.peer_slots(index, before);
@@ -328,9 +339,16 @@ impl Brain for Pool {
         let members = self.members.iter();
         let up = members.filter(|member| member.is_up() && !member.is_off());
         let up = up.map(|member| member.place).collect();
-        let owing = self.members.iter().filter(|member| member.owed > 0);
+        let owing = self.members.iter();
+        let owing = owing.filter(|member| member.owed > 0 || self.is_given_up(member.place));
         let owed = owing.map(|member| member.place).collect();
-        View::new(self.version(), self.slots.clone(), up, owed)
+        let off = self.members.iter().filter(|member| member.is_off());
+        let gone = self.members.iter().filter(|member| self.is_gone(member));
+        View {
+            off: off.map(|member| member.place).collect(),
+            gone: gone.map(|member| member.place).collect::<Places>(),
+            ..View::new(self.version(), self.slots.clone(), up, owed)
+        }
     }
 }
 
@@ -378,6 +396,7 @@ pub(crate) fn times(config: &Config) -> Times {
     let handover = &config.handover;
     Times {
         settle_ms: ms(handover.settle),
+        move_ms: ms(handover.session_timeout + handover.takeover),
         lifetime_ms: ms(handover.session_timeout + handover.takeover),
         failover_after_ms: ms(handover.failover_after),
         overlap_ms: ms(config.timeouts.connect + config.timeouts.answer),

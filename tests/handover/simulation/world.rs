@@ -81,6 +81,14 @@ impl Finding {
         !matches!(self.kind, "refused" | "stuck")
     }
 
+    pub(crate) fn outdated(text: String) -> Self {
+        Self {
+            kind: "given up",
+            text,
+            session: None,
+        }
+    }
+
     fn stuck(text: String) -> Self {
         Self {
             kind: "stuck",
@@ -127,6 +135,8 @@ pub(crate) struct World {
     pub(crate) farm: Farm,
     /// The page that took the lock of a session at a server last.
     pub(crate) takers: BTreeMap<(usize, Place), u64>,
+    /// Slots that have left a server that was given up, that server, and when.
+    pub(crate) given_up: Vec<(usize, Place, u64)>,
     /// Failovers so far, by slot.
     pub(crate) failovers: Vec<u64>,
     /// When something last changed that peers have to know.
@@ -170,6 +180,7 @@ impl World {
             links: Links::new(class, plan.proxies, plan.seed),
             farm: Farm::new(plan.slots.len(), plan.lanes, plan.seed),
             takers: BTreeMap::new(),
+            given_up: Vec::new(),
             failovers: vec![0; plan.slots.len()],
             plan: plan.clone(),
             broken: options.broken,
@@ -369,6 +380,10 @@ impl World {
     /// any more where a slot is.
     pub(crate) fn is_blurred(&self) -> bool {
         self.off_map.is_some() || self.now_ms < self.blurred_until_ms || self.is_torn
+    }
+
+    pub(crate) fn is_torn(&self) -> bool {
+        self.is_torn
     }
 
     /// Whether a proxy has the slot at a backend that another one has let go of, or never knew.
