@@ -109,7 +109,10 @@ fn an_outage_says_how_much_is_refused_and_until_when() {
     browser.wait_for(&headline(
         ".includes('% of the sessions are refused: state-1 is down')",
     ));
-    browser.wait_for(&says("findings", "Users: Their users see error pages until"));
+    browser.wait_for(&says(
+        "findings",
+        "Users: Their users see error pages until",
+    ));
     browser.wait_for(&says("findings", "or state-2 stands in"));
     browser.wait_for(&says("findings", "To do: Start the state server state-1"));
     browser.wait_for("/over in \\d+ s/.test(document.getElementById('findings').textContent)");

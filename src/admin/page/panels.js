@@ -92,7 +92,9 @@ function movesSummary({ backends, under_way: underWay, now_ms: nowMs }) {
   const end = Math.max(...handovers.map((work) => work.ends_ms ?? Infinity));
   const when = end === Infinity ? 'which does not end while sessions cannot be moved' : end > nowMs ? `expected to end in ${duration(end - nowMs)}, at about ${hourAndMinute(end)}` : 'about to end';
   const slots = sum(handovers, (work) => work.slots);
-  return [`A handover of ${share(slots)} of the sessions, ${plural(slots, 'slot')}, ${when}.`, ...others].join(' ');
+  const empty = backends.filter((backend) => backend.empty_ms)
+    .map(({ name, empty_ms: emptyMs }) => `${name} should be empty ${ending(emptyMs, nowMs)}.`);
+  return [`A handover of ${share(slots)} of the sessions, ${plural(slots, 'slot')}, ${when}.`, ...empty, ...others].join(' ');
 }
 
 function showMoves(status) {
