@@ -301,12 +301,6 @@ impl Engine {
             && self.timeouts.is_news(minutes, now_ms)
     }
 
-    /// Whether sessions live longer than handovers wait for them.
-    pub fn outlive_handovers(&self) -> bool {
-        let longest = Duration::from_secs(60) * self.timeouts.longest_minutes();
-        longest > self.config.handover.max_session_timeout
-    }
-
     /// What the peer at this position of the main file says; `None` when it does not answer.
     pub fn set_peer(&mut self, index: usize, view: Option<PeerView>) {
         let position = self.peer_positions.get(index).copied().flatten();

@@ -156,7 +156,7 @@ fn json_is_one_object_per_line() {
         line.unwrap_or_else(|| panic!("no {level} with {key} in {log}"))
     };
     assert_eq!(
-        of("INFO", "address")["fields"]["message"],
+        of("INFO", "backends")["fields"]["message"],
         "serving",
         "{log}"
     );
