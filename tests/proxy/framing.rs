@@ -337,7 +337,7 @@ fn bodies_of_every_critical_length_pass_both_ways() {
 #[test]
 fn a_body_of_50_mib_passes_both_ways_in_little_memory() {
     const BODY_BYTES: usize = 50 << 20;
-    const MAX_MEMORY_BYTES: u64 = 24 << 20;
+    const MAX_MEMORY_BYTES: u64 = 32 << 20;
     let (proxy, backend) = one_backend("");
     let body = ODD_BYTES.repeat(BODY_BYTES.div_ceil(ODD_BYTES.len()));
     let (store, stored) = (put(ID, 2, &body), item(&body));

@@ -208,7 +208,7 @@ fn a_body_that_trickles_costs_both_connections() {
 
 #[test]
 fn a_client_that_stops_reading_is_closed_and_holds_up_nobody() {
-    const MAX_MEMORY_BYTES: u64 = 24 << 20;
+    const MAX_MEMORY_BYTES: u64 = 32 << 20;
     let (proxy, backend) = one_backend("timeouts: {client_stall: 500ms}");
     let mut lazy = Client::connect(proxy.address);
     lazy.send(&get(ID));
