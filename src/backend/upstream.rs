@@ -7,7 +7,7 @@
 //! | sent whole, no byte of a reply ([`Broken`]) | once more under [`RetryPolicy::Unanswered`] | failed |
 //! | a part of the body was streamed, or a byte of the reply came, or time is up ([`Broken`]) | failed | failed |
 //!
-//! [`RetryPolicy::allows`] is this table. ARCHITECTURE.md has its reasons.
+//! `RetryPolicy::allows` is this table. ARCHITECTURE.md has its reasons.
 
 use std::cell::Cell;
 use std::rc::Rc;
