@@ -1,53 +1,14 @@
-//! Connections to one backend outside of any pool, for what is asked rarely and by one task.
+//! Connections to one server that may have a name, outside of any pool: for other proxies.
 
 use std::io;
 use std::net::SocketAddr;
 
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::time::{Instant, timeout_at};
 
-use super::ConnectError;
+use super::connector::ConnectError;
 use super::resolve::Resolver;
 use crate::config::BackendAddress;
-use crate::health::Failure;
-use crate::net;
-use crate::wire::{Parsed, ResponseHead, Unfit, WireError};
-
-/// A stock answer without an item has some 200 bytes.
-const MAX_HEAD_BYTES: usize = 4096;
-
-/// A question without an answer.
-#[derive(Debug, thiserror::Error)]
-pub enum AskError {
-    /// No connection.
-    #[error(transparent)]
-    Connect(#[from] ConnectError),
-    /// The backend closed the connection before its answer was whole.
-    #[error("the backend closed the connection without an answer")]
-    Closed,
-    /// The connection broke before the answer was whole.
-    #[error("the connection broke: {0}")]
-    Broken(#[source] io::Error),
-    /// The answer was not whole in time.
-    #[error("no answer in time")]
-    Late,
-    /// The backend took the connection and closed it without a byte.
-    #[error(
-        "the backend took the connection and closed it without an answer, as a state server does \
-         whose registry value AllowRemoteConnection is 0"
-    )]
-    ClosedAtOnce,
-    /// What came cannot be an answer.
-    #[error("garbage instead of an answer: {0}")]
-    Garbage(#[source] WireError),
-    /// What came is HTTP, and cannot be the answer of a state server.
-    #[error("a web server answered: {0}")]
-    WebServer(#[source] WireError),
-    /// What came is no answer to what was asked.
-    #[error("{0}")]
-    Unfit(#[from] Unfit),
-}
 
 /// The way to one server that may have a name, and several addresses behind it.
 #[derive(Debug)]
@@ -90,67 +51,10 @@ impl Dialer {
 }
 
 /// Opens a connection to one address before `due`. Needs a runtime with timers and sockets.
-pub(super) async fn connect(address: SocketAddr, due: Instant) -> Result<TcpStream, ConnectError> {
+async fn connect(address: SocketAddr, due: Instant) -> Result<TcpStream, ConnectError> {
     match timeout_at(due, TcpStream::connect(address)).await {
         Ok(connected) => connected.map_err(ConnectError::refused),
         Err(_elapsed) => Err(ConnectError::TimedOut),
-    }
-}
-
-/// Sends `request`, and reads what comes until the head of its answer is whole.
-pub(super) async fn ask(
-    stream: &mut TcpStream,
-    request: &[u8],
-    due: Instant,
-    is_head: bool,
-) -> Result<(ResponseHead, Vec<u8>), AskError> {
-    let asked = async {
-        stream.write_all(request).await.map_err(AskError::Broken)?;
-        let mut bytes = Vec::new();
-        loop {
-            match stream.read_buf(&mut bytes).await {
-                Ok(1..) => {}
-                // Closing with a request that was not read resets the connection.
-                Ok(0) | Err(_) if bytes.is_empty() => return Err(AskError::ClosedAtOnce),
-                Ok(0) => return Err(AskError::Closed),
-                Err(error) => return Err(AskError::Broken(error)),
-            }
-            let parsed = ResponseHead::parse(&bytes, MAX_HEAD_BYTES, is_head);
-            let parsed = parsed.map_err(|error| match bytes.starts_with(b"HTTP/") {
-                true => AskError::WebServer(error),
-                false => AskError::Garbage(error),
-            })?;
-            if let Parsed::Complete(head) = parsed {
-                return Ok((head, bytes));
-            }
-        }
-    };
-    let answered = timeout_at(due, asked).await;
-    answered.unwrap_or(Err(AskError::Late))
-}
-
-impl AskError {
-    /// What it says about the backend.
-    pub fn failure(&self) -> Failure {
-        match self {
-            Self::Connect(error) => error.failure(),
-            Self::ClosedAtOnce => Failure::ClosedAtOnce,
-            Self::Broken(error) if net::is_shortage(error) => Failure::Shortage,
-            Self::Closed | Self::Broken(_) => Failure::Broken,
-            Self::Late => Failure::Late,
-            Self::Garbage(_) => Failure::Garbage,
-            Self::WebServer(_) => Failure::WebServer,
-            Self::Unfit(unfit) => unfit_failure(*unfit),
-        }
-    }
-}
-
-/// What an answer of no state server says about the backend.
-pub fn unfit_failure(unfit: Unfit) -> Failure {
-    match unfit {
-        Unfit::Status(_) => Failure::OtherStatus,
-        Unfit::Unversioned => Failure::NoVersion,
-        Unfit::NoLock | Unfit::Lock | Unfit::NoItem | Unfit::Body | Unfit::Two => Failure::Unfit,
     }
 }
 
@@ -162,6 +66,7 @@ mod tests {
     use socket2::{Domain, Socket, Type};
 
     use super::*;
+    use crate::health::Failure;
 
     const SHORT: Duration = Duration::from_millis(100);
     const PATIENT: Duration = Duration::from_secs(30);

@@ -1,5 +1,7 @@
 //! Connections to the state servers.
 //!
+//! * `asker`: requests outside of the workers.
+//! * `connector`: the way to one server, a socket or memory.
 //! * [`dial`]: connections outside of any pool, for what is asked rarely.
 //! * [`pool`]: the connections of one worker to one backend: idle ones, last in first out, and new
 //!   ones within their time limit.
@@ -8,6 +10,8 @@
 //! * [`upstream`]: the one way to ask a server.
 //! * [`resolve`]: host names, one lookup at a time.
 
+mod asker;
+mod connector;
 pub mod dial;
 pub mod pool;
 pub mod probe;
@@ -15,8 +19,10 @@ pub mod removal;
 pub mod resolve;
 pub mod upstream;
 
-pub use dial::{AskError, Dialer, unfit_failure};
-pub use pool::{ConnectError, Pool, PoolLimits};
+pub use asker::{AskError, unfit_failure};
+pub use connector::{ConnectError, Connector, MemoryListener, MemoryServer};
+pub use dial::Dialer;
+pub use pool::{Pool, PoolLimits};
 pub use probe::{PROBE_TARGET, PROXY_ANSWER, ProbeError, Prober};
 pub use removal::{RemoveError, Remover};
 pub use resolve::Resolver;

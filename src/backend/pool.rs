@@ -2,58 +2,9 @@
 
 use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
-use std::io;
-use std::net::SocketAddr;
 
-use tokio::net::TcpStream;
-
-use crate::health::Failure;
-use crate::net::{self, Conn, Deadline, Quiet};
-
-/// The backend could not be reached. No byte of a request has been sent.
-#[derive(Debug, thiserror::Error)]
-pub enum ConnectError {
-    /// The name service gave no address.
-    #[error("cannot resolve its host name: {0}")]
-    Unresolved(#[source] io::Error),
-    /// The system or the backend refused.
-    #[error("cannot connect: {0}")]
-    Refused(#[source] io::Error),
-    /// The proxy itself has no port, file or buffer left for one more connection.
-    #[error("cannot connect, because this proxy is out of ports, open files or memory: {0}")]
-    Shortage(#[source] io::Error),
-    /// Nobody answered in time.
-    #[error("cannot connect in time")]
-    TimedOut,
-}
-
-impl ConnectError {
-    /// The system or the backend refused a connection.
-    pub(super) fn refused(error: io::Error) -> Self {
-        match net::is_shortage(&error) {
-            true => Self::Shortage(error),
-            false => Self::Refused(error),
-        }
-    }
-
-    /// The name service gave no address.
-    pub(super) fn unresolved(error: io::Error) -> Self {
-        match net::is_shortage(&error) {
-            true => Self::Shortage(error),
-            false => Self::Unresolved(error),
-        }
-    }
-
-    /// What it says about the backend.
-    pub fn failure(&self) -> Failure {
-        match self {
-            Self::Unresolved(_) => Failure::Unresolved,
-            Self::Refused(_) => Failure::Refused,
-            Self::Shortage(_) => Failure::Shortage,
-            Self::TimedOut => Failure::ConnectTimedOut,
-        }
-    }
-}
+use super::connector::{ConnectError, Connector};
+use crate::net::{Conn, Deadline, Quiet};
 
 /// Bounds of a pool.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -79,7 +30,7 @@ const QUARANTINE_MS: u64 = 300;
 /// answer before they are used again.
 #[derive(Debug)]
 pub struct Pool {
-    address: Option<SocketAddr>,
+    server: Connector,
     idle: RefCell<VecDeque<Idle>>,
     /// Those that rest, the oldest first.
     resting: RefCell<VecDeque<Idle>>,
@@ -96,11 +47,10 @@ struct Idle {
 }
 
 impl Pool {
-    /// An empty pool for the server at `address`: one server for as long as the pool lives. Without
-    /// an address every connection fails.
-    pub fn new(address: Option<SocketAddr>, limits: PoolLimits) -> Self {
+    /// An empty pool for one server, for as long as the pool lives.
+    pub fn new(server: Connector, limits: PoolLimits) -> Self {
         Self {
-            address,
+            server,
             idle: RefCell::default(),
             resting: RefCell::default(),
             distrusted_until_ms: Cell::new(0),
@@ -114,15 +64,7 @@ impl Pool {
     /// # Errors
     /// [`ConnectError`].
     pub async fn connect(&self, deadline: &Deadline) -> Result<Conn, ConnectError> {
-        let Some(address) = self.address else {
-            let nowhere = io::ErrorKind::AddrNotAvailable.into();
-            return Err(ConnectError::Unresolved(nowhere));
-        };
-        match deadline.guard(TcpStream::connect(address)).await {
-            Ok(Ok(stream)) => Ok(Conn::new(stream)),
-            Ok(Err(error)) => Err(ConnectError::refused(error)),
-            Err(_expired) => Err(ConnectError::TimedOut),
-        }
+        self.server.connect(deadline).await
     }
 
     /// Changes the bounds of a pool in use.
@@ -242,7 +184,7 @@ mod tests {
             max_idle: 2,
             max_idle_ms: 3_600_000,
         };
-        Pool::new(None, limits)
+        Pool::new(Connector::Nowhere, limits)
     }
 
     #[tokio::test]

@@ -1,13 +1,12 @@
 //! Asks a backend whether it answers as a state server does.
 
-use std::net::SocketAddr;
 use std::time::Duration;
 
-use tokio::time::Instant;
-
-use super::dial::{AskError, ask, connect};
+use super::asker::{AskError, Asker, MAX_HEAD_BYTES};
+use super::connector::Connector;
+use super::upstream::{AskFailed, Broken, BrokenReason, Content, Outgoing, RetryPolicy};
 use crate::health::Failure;
-use crate::wire::{Operation, Request, ResponseHead, encode_request};
+use crate::wire::{Operation, Parsed, Request, ResponseHead, WireError, encode_request};
 
 /// A key that no session has, in stock spelling (protocol 2, 7): a web server that has taken the
 /// address refuses a target without a slash, where a state server finds nothing.
@@ -53,14 +52,13 @@ pub enum ProbeError {
 /// next request without a pooled connection would meet.
 #[derive(Debug)]
 pub struct Prober {
-    address: SocketAddr,
-    timeout: Duration,
+    asker: Asker,
     request: Vec<u8>,
 }
 
 impl Prober {
-    /// For the server at `address`; a probe takes `timeout` at most, connecting included.
-    pub fn new(address: SocketAddr, timeout: Duration) -> Self {
+    /// For `server`; a probe takes `timeout` at most, connecting included.
+    pub fn new(server: Connector, timeout: Duration) -> Self {
         let mut request = Vec::new();
         encode_request(
             &mut request,
@@ -74,23 +72,38 @@ impl Prober {
             },
         );
         Self {
-            address,
-            timeout,
+            asker: Asker::new(server, timeout, 0),
             request,
         }
     }
 
-    /// Asks once. Needs a runtime with timers and sockets.
+    /// Asks once. Needs a runtime with timers and sockets, on the thread where it stays.
     ///
     /// # Errors
     /// [`ProbeError`], unless the backend answers in time and as a state server does.
     pub async fn probe(&mut self) -> Result<(), ProbeError> {
-        let due = Instant::now() + self.timeout;
-        let mut stream = connect(self.address, due)
-            .await
-            .map_err(AskError::Connect)?;
-        let (answer, bytes) = ask(&mut stream, &self.request, due, true).await?;
-        judge(&answer, &bytes[..answer.head_bytes])
+        let request = Outgoing {
+            operation: Operation::Touch,
+            content: Content::Whole(&self.request),
+            body_bytes: 0,
+            retry: RetryPolicy::Unsent,
+        };
+        let reply = match self.asker.ask(request).await {
+            Ok(reply) => reply.bytes,
+            // What else has answered shows in the bytes.
+            Err(AskFailed::Broken(Broken {
+                reason: BrokenReason::Unfit(_),
+                came: Some(came),
+                ..
+            })) => came,
+            Err(failed) => return Err(AskError::from(failed).into()),
+        };
+        match ResponseHead::parse(reply.filled(), MAX_HEAD_BYTES, true) {
+            Ok(Parsed::Complete(head)) => judge(&head, &reply.filled()[..head.head_bytes]),
+            // It was whole a moment ago.
+            Ok(Parsed::Partial) => Err(AskError::Garbage(WireError::BadStatusLine).into()),
+            Err(error) => Err(AskError::Garbage(error).into()),
+        }
     }
 }
 

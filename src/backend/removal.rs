@@ -1,14 +1,12 @@
 //! Removes items from a backend that was out of reach when their clients removed them.
 
-use std::net::SocketAddr;
 use std::time::Duration;
 
-use tokio::net::TcpStream;
-use tokio::time::Instant;
-
-use super::dial::{AskError, ask, connect};
+use super::asker::{AskError, Asker};
+use super::connector::Connector;
+use super::upstream::{Content, Outgoing, Reply, RetryPolicy};
 use crate::handover::NO_LOCK;
-use crate::wire::{self, Operation, Request, ResponseHead, Unfit, encode_request};
+use crate::wire::{self, Operation, Request, encode_request};
 
 /// How often a lock is asked for that somebody else opens and takes in between.
 const MAX_LOCKS: usize = 4;
@@ -30,34 +28,31 @@ pub enum RemoveError {
 /// Removals at one backend, one after the other over one connection.
 #[derive(Debug)]
 pub struct Remover {
-    address: SocketAddr,
-    timeout: Duration,
-    /// Nothing is under way on it.
-    idle: Option<TcpStream>,
+    asker: Asker,
 }
 
 impl Remover {
-    /// For the server at `address`; each request takes `timeout` at most, connecting included.
-    pub fn new(address: SocketAddr, timeout: Duration) -> Self {
-        Self {
-            address,
-            timeout,
-            idle: None,
-        }
+    /// For `server`; each request takes `timeout` at most, connecting included.
+    pub fn new(server: Connector, timeout: Duration) -> Self {
+        let asker = Asker::new(server, timeout, 1);
+        Self { asker }
     }
 
     /// Sees to it that there is no item at `target`, which is spelled as on the wire. A lock on it
-    /// is from before the backend was lost, and is broken. Needs a runtime with timers and sockets.
+    /// is from before the backend was lost, and is broken. Needs a runtime with timers and sockets,
+    /// on the thread where it stays.
     ///
     /// # Errors
     /// [`RemoveError`], unless the backend says that the item is gone.
     pub async fn remove(&mut self, target: &[u8]) -> Result<(), RemoveError> {
         let mut lock_cookie = NO_LOCK;
         for _ in 0..MAX_LOCKS {
-            let (answer, bytes) = self.ask(target, lock_cookie).await?;
-            match answer.status {
+            let reply = self.ask(target, lock_cookie).await?;
+            let (head, lock) = (reply.head, lock_in_the_way(&reply));
+            self.asker.keep(reply);
+            match head.status {
                 200 | 404 => return Ok(()),
-                423 => lock_cookie = lock_in_the_way(&answer, &bytes).ok_or(RemoveError::Locked)?,
+                423 => lock_cookie = lock.ok_or(RemoveError::Locked)?,
                 other => return Err(RemoveError::Status(other)),
             }
         }
@@ -65,14 +60,10 @@ impl Remover {
     }
 
     /// One removal. Repeating it is harmless, so a connection that has died meanwhile costs nothing.
-    async fn ask(
-        &mut self,
-        target: &[u8],
-        lock_cookie: u32,
-    ) -> Result<(ResponseHead, Vec<u8>), AskError> {
-        let mut request = Vec::new();
+    async fn ask(&self, target: &[u8], lock_cookie: u32) -> Result<Reply, AskError> {
+        let mut bytes = Vec::new();
         encode_request(
-            &mut request,
+            &mut bytes,
             &Request {
                 operation: Operation::Remove,
                 target,
@@ -82,36 +73,17 @@ impl Remover {
                 body: &[],
             },
         );
-        let due = Instant::now() + self.timeout;
-        if let Some(stream) = self.idle.take()
-            && let Ok(answered) = self.ask_on(stream, &request, due).await
-        {
-            return Ok(answered);
-        }
-        let stream = connect(self.address, due).await?;
-        self.ask_on(stream, &request, due).await
-    }
-
-    async fn ask_on(
-        &mut self,
-        mut stream: TcpStream,
-        request: &[u8],
-        due: Instant,
-    ) -> Result<(ResponseHead, Vec<u8>), AskError> {
-        let (answer, bytes) = ask(&mut stream, request, due, false).await?;
-        answer.fits(Operation::Remove)?;
-        if answer.is_one_of_two(&bytes) {
-            return Err(Unfit::Two.into());
-        }
-        // Nothing may lie behind the answer: it would pass for the answer to the next request.
-        if answer.body_bytes == 0 && bytes.len() == answer.head_bytes {
-            self.idle = Some(stream);
-        }
-        Ok((answer, bytes))
+        let request = Outgoing {
+            operation: Operation::Remove,
+            content: Content::Whole(&bytes),
+            body_bytes: 0,
+            retry: RetryPolicy::Unanswered,
+        };
+        Ok(self.asker.ask(request).await?)
     }
 }
 
-fn lock_in_the_way(answer: &ResponseHead, bytes: &[u8]) -> Option<u32> {
-    let cookie = wire::decimal(answer.lock_cookie?.of(bytes))?;
+fn lock_in_the_way(reply: &Reply) -> Option<u32> {
+    let cookie = wire::decimal(reply.head.lock_cookie?.of(reply.bytes.filled()))?;
     u32::try_from(cookie).ok()
 }

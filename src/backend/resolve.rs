@@ -7,7 +7,7 @@ use std::time::Duration;
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, timeout_at};
 
-use super::ConnectError;
+use super::connector::ConnectError;
 use crate::config::{BackendAddress, BackendHost};
 
 /// How long the next answer is waited for where there is an earlier one: a name service that hangs

@@ -13,7 +13,8 @@ use std::cell::Cell;
 use std::rc::Rc;
 use std::time::Duration;
 
-use super::pool::{ConnectError, Pool};
+use super::connector::ConnectError;
+use super::pool::Pool;
 use crate::metrics::{BackendShard, Counter, Outcome};
 use crate::net::{Buffer, BufferPool, Conn, Deadline, IoError, MIN_PROGRESS_BYTES, Moment};
 use crate::wire::{Operation, Parsed, ResponseHead, Unfit, WireError};
@@ -171,8 +172,10 @@ pub struct Broken {
     pub reason: BrokenReason,
     /// What an acquire may have left behind.
     pub left: Option<Left>,
+    /// What came instead of a reply that can be used, if anything did.
+    pub came: Option<Buffer>,
     /// It was sent whole, and the connection ended before a byte of a reply came.
-    is_unanswered: bool,
+    pub is_unanswered: bool,
 }
 
 /// Why a request broke.
@@ -207,41 +210,79 @@ pub enum Left {
 impl Upstream<'_> {
     /// Sends a request and reads the head of its reply. A retry takes a fresh connection.
     ///
+    /// One function and not several: every layer of futures would be paid for by every request.
+    ///
     /// # Errors
     /// [`AskFailed`].
     pub async fn ask(&self, mut request: Outgoing<'_>) -> Result<Reply, AskFailed> {
-        let asked = Cell::new(Moment::now());
+        let mut asked = Moment::now();
         self.shard.begun.increment();
-        let reply = self.exchange(&mut request, &asked).await;
-        let took = asked.get().elapsed();
-        self.waited.set(self.waited.get() + took);
-        match &reply {
-            Ok(reply) => {
-                self.shard.duration.observe(took);
-                self.shard.received_bytes.add(reply.bytes.len() as u64);
-                let outcome = Outcome::of_status(reply.head.status);
-                self.shard.exchanges.count(request.operation, outcome);
+        let mut pooled = self.pool.take();
+        let failed = loop {
+            let may_retry = pooled.is_some();
+            let mut conn = match pooled.take() {
+                Some(conn) => conn,
+                // The state of the connection attempt is large and rarely needed: it lives on the
+                // heap, as that of a body that is streamed does.
+                None => match Box::pin(self.connect()).await {
+                    Ok(conn) => conn,
+                    Err(error) => break AskFailed::Unsent(error.into()),
+                },
+            };
+            self.deadline.arm_at(self.due_ms);
+            let mut sent_bytes = 0;
+            let at_hand = request.content.at_hand();
+            let sending = conn.write_all(at_hand, &mut sent_bytes, self.deadline);
+            if let Err(error) = sending.await {
+                let failed = request.content.not_sent(error, sent_bytes);
+                if may_retry && request.retry.allows(&failed) {
+                    self.shard.retries.increment();
+                    continue;
+                }
+                break failed;
             }
-            Err(failed) => self.count_failure(request.operation, failed),
-        }
-        reply
-    }
-
-    async fn exchange(
-        &self,
-        request: &mut Outgoing<'_>,
-        asked: &Cell<Moment>,
-    ) -> Result<Reply, AskFailed> {
-        if let Some(pooled) = self.pool.take() {
-            match self.attempt(pooled, request, asked).await {
-                Err(failed) if request.retry.allows(&failed) => self.shard.retries.increment(),
-                done => return done,
+            self.shard.sent_bytes.add(sent_bytes);
+            let mut due_ms = self.due_ms;
+            if let Content::Streamed { buffer, body } = &mut request.content {
+                if let Err(failed) = Box::pin(self.stream(&mut conn, buffer, body)).await {
+                    break failed;
+                }
+                // The reply is awaited from now on only: the client was still sending.
+                asked = self.wait_anew(asked);
+                due_ms = self.deadline.after_ms(self.limits.answer);
+                self.deadline.arm_at(due_ms);
+            } else {
+                request.release_if_large();
             }
-        }
-        // The state of the connection attempt is large and rarely needed: it lives on the heap.
-        let fresh = Box::pin(self.connect()).await;
-        let fresh = fresh.map_err(|error| AskFailed::Unsent(error.into()))?;
-        self.attempt(fresh, request, asked).await
+            let first = conn.read_first(self.buffers, self.deadline, || false);
+            let mut bytes = match first.await {
+                Ok(bytes) => bytes,
+                Err(error) => {
+                    let failed = not_answered(error, conn, &request);
+                    if may_retry && request.retry.allows(&failed) {
+                        self.shard.retries.increment();
+                        continue;
+                    }
+                    break failed;
+                }
+            };
+            loop {
+                match self.judge(&bytes, request.operation) {
+                    Ok(Parsed::Complete(head)) => {
+                        self.answered(&head, &bytes, request.operation, asked);
+                        return Ok(request.replied(conn, bytes, head, due_ms));
+                    }
+                    Ok(Parsed::Partial) => {}
+                    Err(reason) => {
+                        return Err(self.refuse(reason, conn, bytes, &request, asked));
+                    }
+                }
+                if let Err(error) = conn.read_more(&mut bytes, self.deadline).await {
+                    return Err(self.failed(BrokenReason::Answer(error).into(), &request, asked));
+                }
+            }
+        };
+        Err(self.failed(failed, &request, asked))
     }
 
     async fn connect(&self) -> Result<Conn, ConnectError> {
@@ -258,41 +299,6 @@ impl Upstream<'_> {
             }
         }
         connected
-    }
-
-    async fn attempt(
-        &self,
-        mut conn: Conn,
-        request: &mut Outgoing<'_>,
-        asked: &Cell<Moment>,
-    ) -> Result<Reply, AskFailed> {
-        self.deadline.arm_at(self.due_ms);
-        let mut sent_bytes = 0;
-        let at_hand = request.content.at_hand();
-        let sending = conn.write_all(at_hand, &mut sent_bytes, self.deadline);
-        if let Err(error) = sending.await {
-            return Err(request.content.not_sent(error, sent_bytes));
-        }
-        self.shard.sent_bytes.add(sent_bytes);
-        let is_streamed = if let Content::Streamed { buffer, body } = &mut request.content {
-            self.stream(&mut conn, buffer, body).await?;
-            // The reply is awaited from now on only: the client was still sending.
-            let now = Moment::now();
-            self.waited
-                .set(self.waited.get() + now.since(asked.replace(now)));
-            true
-        } else {
-            request.release_if_large();
-            false
-        };
-        let due_ms = match is_streamed {
-            true => self.deadline.after_ms(self.limits.answer),
-            false => self.due_ms,
-        };
-        self.deadline.arm_at(due_ms);
-        let mut reply = self.read_reply(conn, request, is_streamed).await?;
-        reply.due_ms = due_ms;
-        Ok(reply)
     }
 
     /// Passes on the part of the body that has not been received yet, a buffer at a time.
@@ -337,48 +343,40 @@ impl Upstream<'_> {
         }
     }
 
-    /// Reads the head of the reply, for which the deadline is armed, and judges it.
-    async fn read_reply(
+    #[cold]
+    fn wait_anew(&self, asked: Moment) -> Moment {
+        let now = Moment::now();
+        self.waited.set(self.waited.get() + now.since(asked));
+        now
+    }
+
+    /// The head at the start of `bytes`, if it can be the reply to the operation, alone.
+    #[inline]
+    fn judge(
         &self,
-        mut conn: Conn,
-        request: &Outgoing<'_>,
-        is_streamed: bool,
-    ) -> Result<Reply, AskFailed> {
-        let operation = request.operation;
-        let first = conn.read_first(self.buffers, self.deadline, || false);
-        let mut bytes = match first.await {
-            Ok(bytes) => bytes,
-            Err(error) => return Err(not_answered(error, conn, operation, is_streamed)),
-        };
-        let to_head = operation == Operation::Touch;
-        loop {
-            let parsed = ResponseHead::parse(bytes.filled(), self.limits.max_head_bytes, to_head);
-            match parsed.map_err(BrokenReason::Garbage)? {
-                Parsed::Complete(head) => {
-                    if let Err(unfit) = check(&head, operation, bytes.filled()) {
-                        let lock = head.lock_taken(bytes.filled());
-                        let is_acquire = operation == Operation::Acquire && !is_streamed;
-                        return Err(self.refuse(unfit, lock, conn, is_acquire, &bytes));
-                    }
-                    return Ok(Reply {
-                        keeps_connection: leaves_nothing_behind(
-                            operation,
-                            request.body_bytes,
-                            &head,
-                        ),
-                        conn,
-                        bytes,
-                        head,
-                        is_request_gone: is_streamed || request.is_large(),
-                        due_ms: 0,
-                    });
-                }
-                Parsed::Partial => {
-                    let more = conn.read_more(&mut bytes, self.deadline).await;
-                    more.map_err(BrokenReason::Answer)?;
-                }
+        bytes: &Buffer,
+        operation: Operation,
+    ) -> Result<Parsed<ResponseHead>, BrokenReason> {
+        let (bytes, to_head) = (bytes.filled(), operation == Operation::Touch);
+        let parsed = ResponseHead::parse(bytes, self.limits.max_head_bytes, to_head);
+        let parsed = parsed.map_err(BrokenReason::Garbage)?;
+        if let Parsed::Complete(head) = &parsed {
+            head.fits(operation).map_err(BrokenReason::Unfit)?;
+            if head.is_one_of_two(bytes) {
+                return Err(BrokenReason::Unfit(Unfit::Two));
             }
         }
+        Ok(parsed)
+    }
+
+    #[inline]
+    fn answered(&self, head: &ResponseHead, bytes: &Buffer, operation: Operation, asked: Moment) {
+        let took = asked.elapsed();
+        self.waited.set(self.waited.get() + took);
+        self.shard.duration.observe(took);
+        self.shard.received_bytes.add(bytes.len() as u64);
+        let outcome = Outcome::of_status(head.status);
+        self.shard.exchanges.count(operation, outcome);
     }
 
     /// What came is no reply to pass on. If the request was an acquire, the true one may still be on
@@ -386,23 +384,43 @@ impl Upstream<'_> {
     #[cold]
     fn refuse(
         &self,
-        unfit: Unfit,
-        lock: Option<u32>,
+        reason: BrokenReason,
         conn: Conn,
-        is_acquire: bool,
-        bytes: &Buffer,
+        bytes: Buffer,
+        request: &Outgoing<'_>,
+        asked: Moment,
     ) -> AskFailed {
-        self.note_unfit(unfit);
-        let left = match lock {
-            Some(lock) => Some(Left::Lock(lock)),
-            None if is_whole(bytes.filled()) => Some(Left::Late(conn)),
-            None => None,
-        };
-        AskFailed::Broken(Broken {
-            reason: BrokenReason::Unfit(unfit),
-            left: left.filter(|_| is_acquire),
+        let mut left = None;
+        if let BrokenReason::Unfit(unfit) = &reason {
+            self.note_unfit(*unfit);
+            if request.may_leave_lock() {
+                left = left_behind(conn, bytes.filled(), self.limits.max_head_bytes);
+            }
+        }
+        let failed = AskFailed::Broken(Broken {
+            reason,
+            left,
+            came: Some(bytes),
             is_unanswered: false,
-        })
+        });
+        self.failed(failed, request, asked)
+    }
+
+    /// Counts a request without a reply.
+    #[cold]
+    fn failed(&self, failed: AskFailed, request: &Outgoing<'_>, asked: Moment) -> AskFailed {
+        self.waited.set(self.waited.get() + asked.elapsed());
+        let is_of_client = |broken: &Broken| matches!(broken.reason, BrokenReason::Client(_));
+        match &failed {
+            AskFailed::Broken(broken) if is_of_client(broken) => {
+                self.shard.broken_off.increment();
+            }
+            _ => {
+                let exchanges = &self.shard.exchanges;
+                exchanges.count(request.operation, Outcome::Failed);
+            }
+        }
+        failed
     }
 
     /// Counts a reply that does not fit, and has the server distrusted if it may belong to another
@@ -413,27 +431,43 @@ impl Upstream<'_> {
             self.pool.distrust(self.deadline.now_ms());
         }
     }
+}
 
-    fn count_failure(&self, operation: Operation, failed: &AskFailed) {
-        match failed {
-            AskFailed::Broken(Broken {
-                reason: BrokenReason::Client(_),
-                ..
-            }) => self.shard.broken_off.increment(),
-            _ => self.shard.exchanges.count(operation, Outcome::Failed),
-        }
-    }
-
-    /// Puts the connection of a reply back for the next request if the reply is there whole, read or
-    /// not; `unread_bytes` of it have not been taken out of `reply.bytes` and its connection.
-    pub fn keep(&self, reply: Reply, unread_bytes: u64) {
-        if reply.keeps_connection && reply.bytes.len() as u64 == unread_bytes {
-            self.pool.put(reply.conn, self.deadline.now_ms());
-        }
+impl Reply {
+    /// Whether all of it is in its buffer, and nothing else.
+    pub fn is_whole(&self) -> bool {
+        let whole = self
+            .head
+            .body_bytes
+            .checked_add(self.head.head_bytes as u64);
+        whole == Some(self.bytes.len() as u64)
     }
 }
 
 impl Outgoing<'_> {
+    /// The reply to it.
+    #[inline]
+    fn replied(&self, conn: Conn, bytes: Buffer, head: ResponseHead, due_ms: u64) -> Reply {
+        Reply {
+            keeps_connection: leaves_nothing_behind(self.operation, self.body_bytes, &head),
+            is_request_gone: self.is_streamed() || self.is_large(),
+            conn,
+            bytes,
+            head,
+            due_ms,
+        }
+    }
+
+    /// Whether it may have taken a lock. An acquire with a body is none that a web server sends, and
+    /// its target is gone.
+    fn may_leave_lock(&self) -> bool {
+        self.operation == Operation::Acquire && !self.is_streamed()
+    }
+
+    fn is_streamed(&self) -> bool {
+        matches!(self.content, Content::Streamed { .. })
+    }
+
     /// What was written is never sent again, and needs no memory while its reply is awaited.
     fn release_if_large(&mut self) {
         let is_large = self.is_large();
@@ -475,6 +509,7 @@ impl Content<'_> {
         AskFailed::Broken(Broken {
             reason: BrokenReason::Send(error),
             left: None,
+            came: None,
             is_unanswered: is_broken && !matches!(self, Self::Streamed { .. }),
         })
     }
@@ -482,24 +517,26 @@ impl Content<'_> {
 
 /// No byte of a reply came.
 #[cold]
-fn not_answered(error: IoError, conn: Conn, operation: Operation, is_streamed: bool) -> AskFailed {
+fn not_answered(error: IoError, conn: Conn, request: &Outgoing<'_>) -> AskFailed {
     let is_late = matches!(error, IoError::TimedOut);
     let is_ended = matches!(error, IoError::Closed | IoError::Broken(_));
     AskFailed::Broken(Broken {
         reason: BrokenReason::Answer(error),
-        // An acquire with a body is none that a web server sends, and its target is gone.
-        left: Some(Left::Late(conn))
-            .filter(|_| is_late && operation == Operation::Acquire && !is_streamed),
-        is_unanswered: is_ended && !is_streamed,
+        left: (is_late && request.may_leave_lock()).then_some(Left::Late(conn)),
+        came: None,
+        is_unanswered: is_ended && !request.is_streamed(),
     })
 }
 
-/// Whether this can be the reply to the request, alone.
-fn check(head: &ResponseHead, operation: Operation, bytes: &[u8]) -> Result<(), Unfit> {
-    head.fits(operation)?;
-    match head.is_one_of_two(bytes) {
-        true => Err(Unfit::Two),
-        false => Ok(()),
+/// What an acquire has left behind whose reply is `bytes`, which do not fit.
+fn left_behind(conn: Conn, bytes: &[u8], max_head_bytes: usize) -> Option<Left> {
+    let Ok(Parsed::Complete(head)) = ResponseHead::parse(bytes, max_head_bytes, false) else {
+        return None;
+    };
+    match head.lock_taken(bytes) {
+        Some(lock) => Some(Left::Lock(lock)),
+        // One reply from end to end: another one may follow.
+        None => is_whole(&head, bytes).then_some(Left::Late(conn)),
     }
 }
 
@@ -519,16 +556,9 @@ fn leaves_nothing_behind(
     is_read && reply.announced_bytes == reply.body_bytes
 }
 
-/// Whether `bytes` are one reply from end to end, so that another one may follow on its connection.
-fn is_whole(bytes: &[u8]) -> bool {
-    let parsed = ResponseHead::parse(bytes, bytes.len().saturating_add(1), false);
-    match parsed {
-        Ok(Parsed::Complete(head)) => {
-            let whole = head.body_bytes.checked_add(head.head_bytes as u64);
-            whole == Some(bytes.len() as u64)
-        }
-        Ok(Parsed::Partial) | Err(_) => false,
-    }
+fn is_whole(head: &ResponseHead, bytes: &[u8]) -> bool {
+    let whole = head.body_bytes.checked_add(head.head_bytes as u64);
+    whole == Some(bytes.len() as u64)
 }
 
 impl From<BrokenReason> for AskFailed {
@@ -536,6 +566,7 @@ impl From<BrokenReason> for AskFailed {
         Self::Broken(Broken {
             reason,
             left: None,
+            came: None,
             is_unanswered: false,
         })
     }

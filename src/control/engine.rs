@@ -223,7 +223,7 @@ impl Engine {
         let backend = |member: &Member| Backend {
             name: member.spec.name.clone(),
             place: member.place,
-            address: member.address(),
+            server: member.address().into(),
             up: member.is_up(),
             metrics: Arc::clone(&member.metrics),
         };

@@ -9,7 +9,7 @@ use tokio::sync::{mpsc, watch};
 use tokio::task::{AbortHandle, JoinSet};
 use tokio::time::{Instant, sleep_until};
 
-use crate::backend::Prober;
+use crate::backend::{Connector, Prober};
 use crate::config::HealthConfig;
 use crate::handover::Place;
 use crate::health::{self, Failure};
@@ -102,7 +102,7 @@ impl Probes {
         let results = self.results.clone();
         let ask = ask_for_ever(*place, *address, self.times, suspected, results);
         Running {
-            task: self.tasks.spawn(ask),
+            task: self.tasks.spawn_local(ask),
             is_suspect,
         }
     }
@@ -144,7 +144,7 @@ async fn ask_for_ever(
     mut suspected: watch::Receiver<bool>,
     results: mpsc::Sender<ProbeResult>,
 ) {
-    let mut prober = Prober::new(address, times.timeout);
+    let mut prober = Prober::new(Connector::Tcp(address), times.timeout);
     loop {
         let outcome = prober.probe().await.map_err(|error| error.failure());
         let result = ProbeResult {
@@ -185,6 +185,8 @@ mod tests {
     use std::net::TcpListener;
     use std::thread;
 
+    use tokio::runtime::{Builder, LocalOptions};
+
     use super::*;
 
     const CONFIG: HealthConfig = HealthConfig {
@@ -217,8 +219,9 @@ mod tests {
     }
 
     fn run(scene: impl Future<Output = ()>) {
-        let mut runtime = tokio::runtime::Builder::new_current_thread();
-        runtime.enable_all().build().unwrap().block_on(scene);
+        let mut runtime = Builder::new_current_thread();
+        let runtime = runtime.enable_all().build_local(LocalOptions::default());
+        runtime.unwrap().block_on(scene);
     }
 
     #[test]
@@ -276,9 +279,10 @@ mod tests {
 
     /// In virtual time, which goes on when nothing else does.
     fn run_virtually(scene: impl Future<Output = ()>) {
-        let mut runtime = tokio::runtime::Builder::new_current_thread();
-        let runtime = runtime.enable_all().start_paused(true).build().unwrap();
-        runtime.block_on(scene);
+        let mut runtime = Builder::new_current_thread();
+        let runtime = runtime.enable_all().start_paused(true);
+        let runtime = runtime.build_local(LocalOptions::default());
+        runtime.unwrap().block_on(scene);
     }
 
     #[test]

@@ -8,7 +8,7 @@ use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 
 use super::owed::Owed;
-use crate::backend::{RemoveError, Remover};
+use crate::backend::{Connector, RemoveError, Remover};
 use crate::handover::Place;
 
 /// Results that wait for control at most; a task with one more waits itself.
@@ -70,9 +70,9 @@ impl Replays {
         }
         self.next_ms.insert(place, u64::MAX);
         let targets = owed.of(place).map(<[u8]>::to_vec).collect();
-        let remover = Remover::new(address, timeout);
+        let remover = Remover::new(Connector::Tcp(address), timeout);
         self.tasks
-            .spawn(replay(place, remover, targets, self.results.clone()));
+            .spawn_local(replay(place, remover, targets, self.results.clone()));
         while self.tasks.try_join_next().is_some() {}
     }
 

@@ -9,7 +9,9 @@ use std::sync::{Arc, mpsc as blocking};
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
+use tokio::runtime::Builder;
 use tokio::sync::{mpsc, watch};
+use tokio::task::LocalSet;
 use tokio::time::{MissedTickBehavior, interval};
 
 use super::accounting::Accounting;
@@ -135,7 +137,7 @@ impl Control {
     /// # Errors
     /// When the system gives no thread or event queue.
     pub fn spawn(self, inbox: Inbox) -> io::Result<RunningControl> {
-        let runtime = tokio::runtime::Builder::new_current_thread()
+        let runtime = Builder::new_current_thread()
             .enable_io()
             .enable_time()
             .max_blocking_threads(MAX_BLOCKING_THREADS)
@@ -145,7 +147,7 @@ impl Control {
         let run = move || {
             // Lost however this ends.
             let _end: blocking::Sender<()> = end;
-            runtime.block_on(self.run(inbox, stopped));
+            LocalSet::new().block_on(&runtime, self.run(inbox, stopped));
             // A name whose lookup hangs must not hold up the end.
             runtime.shutdown_background();
         };

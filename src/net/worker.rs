@@ -60,6 +60,18 @@ pub struct Worker {
 }
 
 impl Worker {
+    /// One that nobody drives yet: whoever makes it lets its time pass ([`Deadlines::advance`]).
+    pub fn new(index: usize, buffer_bytes: usize) -> Rc<Self> {
+        Rc::new(Self {
+            index,
+            buffers: BufferPool::new(buffer_bytes),
+            deadlines: Deadlines::new(),
+            stopping: Cell::new(false),
+            busy: Cell::new(0),
+            all_done: Notify::new(),
+        })
+    }
+
     /// Whether the program is ending: finish the request at hand, then close.
     pub fn is_stopping(&self) -> bool {
         self.stopping.get()
@@ -242,14 +254,7 @@ fn run_worker<S: Service>(
 ) {
     let Signals { mut stopped, ticks } = signals;
     runtime.block_on(async {
-        let worker = Rc::new(Worker {
-            index,
-            buffers: BufferPool::new(options.buffer_bytes),
-            deadlines: Deadlines::new(),
-            stopping: Cell::new(false),
-            busy: Cell::new(0),
-            all_done: Notify::new(),
-        });
+        let worker = Worker::new(index, options.buffer_bytes);
         let service = Rc::new(make(Rc::clone(&worker)));
         let clock = tokio::task::spawn_local(tick(ticks, Rc::clone(&worker), Rc::clone(&service)));
         tokio::select! {

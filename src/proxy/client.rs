@@ -202,7 +202,7 @@ impl Client {
             head,
             subject,
             backend,
-            own: TaggedRequest::new(head, received.filled()),
+            own: TaggedRequest::new(head),
             away: route.second.filter(|_| route.stage == Stage::Away),
             progress: Progress::default(),
             sample,

@@ -10,7 +10,7 @@ use super::tagged::TaggedRequest;
 use super::tidy::{self, Untidy};
 use super::trail::Subject;
 use crate::account::Sample;
-use crate::backend::{AskFailed, BodyStream, Outgoing, Reply, RetryPolicy};
+use crate::backend::{AskFailed, BodyStream, Outgoing, RetryPolicy};
 use crate::handover::{Cookie, NO_LOCK, Place, Request};
 use crate::metrics::{BackendShard, Outcome};
 use crate::net::{Buffer, Conn, Deadline, IoError};
@@ -128,7 +128,28 @@ impl Exchange<'_> {
         if !self.view.backend(self.backend).up {
             return Err(ProxyError::Down);
         }
-        let asked = self.ask(received, counter, due_ms).await;
+        let operation = self.head.operation();
+        let mut request = self.own.untag(received, counter);
+        let body = BodyStream {
+            from: self.client,
+            rest: 0,
+            stall: self.view.snapshot.timeouts.client_stall,
+            received_bytes: &self.service.metrics.received_bytes,
+        };
+        let outgoing = Outgoing {
+            operation,
+            content: request.content(body),
+            body_bytes: self.head.body_bytes,
+            retry: RetryPolicy::of(operation),
+        };
+        let upstream = self.view.upstream(
+            self.service,
+            self.backend,
+            self.deadline,
+            due_ms,
+            &self.progress.waited,
+        );
+        let asked = upstream.ask(outgoing).await;
         let reply = asked.map_err(|failed| self.failed(failed, received))?;
         let (conn, mut answer, due_ms) = (reply.conn, reply.bytes, reply.due_ms);
         let is_gone = reply.is_request_gone;
@@ -145,36 +166,6 @@ impl Exchange<'_> {
             received.consume(self.own.bytes() as usize);
         }
         Ok(())
-    }
-
-    async fn ask(
-        &mut self,
-        received: &mut Buffer,
-        counter: Option<u32>,
-        due_ms: u64,
-    ) -> Result<Reply, AskFailed> {
-        let operation = self.head.operation();
-        let upstream = self.view.upstream(
-            self.service,
-            self.backend,
-            self.deadline,
-            due_ms,
-            &self.progress.waited,
-        );
-        let mut request = self.own.untag(received, counter);
-        let body = BodyStream {
-            from: self.client,
-            rest: 0,
-            stall: self.view.snapshot.timeouts.client_stall,
-            received_bytes: &self.service.metrics.received_bytes,
-        };
-        let outgoing = Outgoing {
-            operation,
-            content: request.content(body),
-            body_bytes: self.head.body_bytes,
-            retry: RetryPolicy::of(operation),
-        };
-        upstream.ask(outgoing).await
     }
 
     /// Why there is no answer; the lock that nobody knows of is given back.

@@ -73,7 +73,7 @@ impl View {
         };
         let pool = |backend: &Backend| {
             let kept = previous.and_then(|previous| previous.pool_of(backend));
-            let pool = kept.unwrap_or_else(|| Rc::new(Pool::new(backend.address, limits)));
+            let pool = kept.unwrap_or_else(|| Rc::new(Pool::new(backend.server.clone(), limits)));
             pool.set_limits(limits);
             if !backend.up {
                 // A stopped server must not find requests in its buffers when it goes on.
@@ -134,7 +134,7 @@ impl View {
             .snapshot
             .backends
             .iter()
-            .position(|known| known.name == backend.name && known.address == backend.address)?;
+            .position(|known| known.name == backend.name && known.server == backend.server)?;
         Some(Rc::clone(&self.pools[index]))
     }
 }

@@ -1,9 +1,9 @@
 //! What is in force: built as a whole, swapped as a whole, never changed.
 
-use std::net::SocketAddr;
 use std::sync::Arc;
 
 use super::moves::MoveMemory;
+use crate::backend::Connector;
 use crate::config::{AllowList, Config, Timeouts};
 use crate::handover::{Place, SlotTable};
 use crate::metrics::BackendMetrics;
@@ -24,8 +24,8 @@ pub struct Backend {
     pub name: String,
     /// Its number in lock cookies.
     pub place: Place,
-    /// Where to connect; `None` while its name leads nowhere. One server for all workers.
-    pub address: Option<SocketAddr>,
+    /// The way to it: one server for all workers.
+    pub server: Connector,
     /// Whether it is asked at all. Requests that need one that is down fail at once.
     pub up: bool,
     /// What is counted of it, kept over all snapshots.

@@ -8,7 +8,7 @@ use crate::wire::{self, Digits, RequestHead, Span};
 /// A client's request at the start of its buffer, as it came or as it was sent last.
 #[derive(Debug)]
 pub(super) struct TaggedRequest {
-    /// Where its lock cookie stands now; what is no number stays as it is, for the server to refuse.
+    /// Where its lock cookie stands now.
     cookie: Option<Span>,
     /// Its length now.
     bytes: u64,
@@ -23,11 +23,10 @@ pub(super) struct UntaggedRequest<'b> {
 }
 
 impl TaggedRequest {
-    /// The request whose head `received` begins with.
-    pub(super) fn new(head: &RequestHead, received: &[u8]) -> Self {
-        let is_number = |cookie: &Span| wire::signed(cookie.of(received)).is_some();
+    /// The request with this head, as it came.
+    pub(super) fn new(head: &RequestHead) -> Self {
         Self {
-            cookie: head.lock_cookie.filter(is_number),
+            cookie: head.lock_cookie,
             bytes: head.head_bytes as u64 + head.body_bytes,
         }
     }
@@ -37,14 +36,16 @@ impl TaggedRequest {
         self.bytes
     }
 
-    /// Puts the server's own lock cookie in place of the one that stands there; `None` leaves it. The
-    /// head's spans behind the cookie are outdated afterwards.
+    /// Puts the server's own lock cookie in place of the one that stands there; `None` leaves it,
+    /// and so does one that is no number, for the server to refuse. The head's spans behind the cookie are outdated afterwards.
     pub(super) fn untag<'b>(
         &mut self,
         received: &'b mut Buffer,
         counter: Option<u32>,
     ) -> UntaggedRequest<'b> {
-        if let (Some(counter), Some(cookie)) = (counter, self.cookie) {
+        if let (Some(counter), Some(cookie)) = (counter, self.cookie)
+            && wire::signed(cookie.of(received.filled())).is_some()
+        {
             let digits = Digits::of(counter.into());
             let digits = digits.as_bytes();
             let before = received.len() as u64;
@@ -105,7 +106,7 @@ mod tests {
         let Parsed::Complete(head) = parsed else {
             panic!("partial");
         };
-        let mut request = TaggedRequest::new(&head, received.filled());
+        let mut request = TaggedRequest::new(&head);
         for (counter, digits) in [(Some(2), "2"), (Some(1234), "1234"), (None, "1234")] {
             let expected =
                 format!("DELETE /a HTTP/1.1\r\nLockCookie: {digits}\r\nTimeout:20\r\n\r\n");

@@ -8,6 +8,7 @@ mod framing;
 mod limits;
 mod moves;
 mod names;
+mod one_thread;
 mod probe;
 mod recovery;
 mod removal;

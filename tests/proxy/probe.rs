@@ -8,7 +8,7 @@ use std::time::Duration;
 use crate::support::backend::{ABSENT, Backend, BackendConnection};
 use crate::support::client::Client;
 use crate::support::{Program, ProxyFiles};
-use staterouter::backend::{PROXY_ANSWER, ProbeError, Prober};
+use staterouter::backend::{Connector, PROXY_ANSWER, ProbeError, Prober};
 use staterouter::health::Failure;
 
 /// What a probe is on the wire, as a web server would spell it.
@@ -30,7 +30,7 @@ fn run(prober: &mut Prober) -> Result<(), ProbeError> {
 }
 
 fn prober(address: SocketAddr, timeout: Duration) -> Prober {
-    Prober::new(address, timeout)
+    Prober::new(Connector::Tcp(address), timeout)
 }
 
 /// Probes `backend`, which does with the connection what `script` says and holds it open until the

@@ -9,7 +9,7 @@ use crate::support::Program;
 use crate::support::answers::{BAD_REQUEST, DONE};
 use crate::support::backend::{ABSENT, Backend, BackendConnection};
 use crate::support::client::{Client, acquire, delete, get, put, status, target};
-use staterouter::backend::{AskError, RemoveError, Remover};
+use staterouter::backend::{AskError, Connector, RemoveError, Remover};
 use staterouter::wire::Unfit;
 
 const ID: &str = "q3m1zt0xk4vdw2hn5sbyr0ac";
@@ -34,7 +34,7 @@ fn remove(address: SocketAddr, times: usize) -> Vec<Result<(), RemoveError>> {
         .enable_all()
         .build()
         .unwrap();
-    let mut remover = Remover::new(address, PATIENT);
+    let mut remover = Remover::new(Connector::Tcp(address), PATIENT);
     runtime.block_on(async {
         let mut results = Vec::new();
         for _ in 0..times {

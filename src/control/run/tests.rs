@@ -68,7 +68,8 @@ fn leave_behind(directory: &Path, map: PartitionMap) {
 
 fn run(scene: impl Future<Output = ()>) {
     let mut runtime = tokio::runtime::Builder::new_current_thread();
-    runtime.enable_all().build().unwrap().block_on(scene);
+    let runtime = runtime.enable_all().build().unwrap();
+    LocalSet::new().block_on(&runtime, scene);
 }
 
 #[test]
