@@ -121,6 +121,15 @@ impl Pool {
     /// again. Returns on how many something came since the last time that nobody has asked for.
     pub fn sweep(&self, now_ms: u64) -> u64 {
         self.end_rest(now_ms);
+        if now_ms < self.distrusted_until_ms.get() {
+            self.idle.borrow_mut().retain_mut(|idle| {
+                let quiet = idle.conn.quiet();
+                if quiet == Quiet::Unasked {
+                    self.unasked.set(self.unasked.get() + 1);
+                }
+                quiet == Quiet::Yes
+            });
+        }
         let unasked = self.unasked.take();
         if unasked > 0 {
             self.distrust(now_ms);
