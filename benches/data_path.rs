@@ -17,8 +17,8 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode, Stdio};
 use std::{env, fs};
 
-use staterouter::account::Account;
 use staterouter::route::{HashKey, KeyBuffer, extract};
+use staterouter::usage::Account;
 use staterouter::wire::{
     Answer, Digits, HeadLimits, Operation, Parsed, Request, RequestHead, ResponseHead,
     encode_answer, encode_request, replace_value,

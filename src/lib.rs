@@ -10,10 +10,10 @@
 //!       |
 //!   route    target -> session id -> slot                        route/key.rs, route/hash.rs
 //!       |
-//!   handover slot -> where its items can be; what to ask there   handover/table.rs, handover/search.rs
+//!   handover slot -> where its items can be; what to ask there   handover/request_machine.rs
 //!       |
-//!   proxy    one place: one attempt, at most one retry, never    proxy/client.rs, proxy/exchange.rs
-//!       |    a made-up answer; two places: question by question  proxy/seek.rs
+//!   proxy    one place: one attempt, at most one retry, never    proxy/connection.rs, proxy/forward.rs
+//!       |    a made-up answer; two places: question by question  proxy/two_places.rs
 //!       |
 //!   backend  idle connections, last in first out                 backend/pool.rs
 //!       |
@@ -27,13 +27,13 @@
 //! thread that follows the files, the [`health`] of the backends and the stages of the slots.
 //!
 //! Around it: [`config`] (two YAML files, all faults at once), [`admin`] (status, metrics and reload
-//! over HTTP), [`metrics`] (what is counted), [`log`], [`app`] (what starts and stops when), [`farm`] (a simulated web farm that counts
-//! wrong answers), [`cli`] (the commands).
+//! over HTTP), [`metrics`] (what is counted), [`usage`] (how many sessions are where), [`log`],
+//! [`app`] (what starts and stops when), [`farm`] (a simulated web farm that counts wrong answers),
+//! [`cli`] (the commands).
 //!
 //! A module imports only from layers below its own; `tests/layers.rs` holds the table.
 //! ARCHITECTURE.md follows one request through these files and gives the reasons.
 
-pub mod account;
 pub mod admin;
 pub mod app;
 pub mod backend;
@@ -51,4 +51,5 @@ pub mod proxy;
 pub mod route;
 pub mod state_server;
 pub mod store;
+pub mod usage;
 pub mod wire;

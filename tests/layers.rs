@@ -13,7 +13,7 @@ use std::path::Path;
 use scan::{Import, paths_of};
 
 // Layer 1 is pure: no runtime, sockets, files or clock; time is an argument.
-const PURE: &[&str] = &["wire", "route", "handover", "store", "health", "account"];
+const PURE: &[&str] = &["wire", "route", "handover", "store", "health", "usage"];
 const BASE: &[&str] = &["config", "net", "metrics", "log"];
 const SERVING: &[&str] = &["backend", "proxy"];
 const SERVICES: &[&str] = &["state_server", "disk", "control", "farm"];
@@ -28,7 +28,7 @@ const MAY_IMPORT: &[(&str, &[&[&str]])] = &[
     ("handover", &[]),
     ("store", &[]),
     ("health", &[]),
-    ("account", &[]),
+    ("usage", &[]),
     ("config", &[PURE]),
     ("log", &[PURE, &["config"]]),
     ("net", &[PURE, &["log"]]),

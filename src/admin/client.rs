@@ -21,7 +21,7 @@ const MAX_BODY_BYTES: usize = 4 << 20;
 
 /// Why an admin server has not answered.
 #[derive(Debug, thiserror::Error)]
-pub enum AskError {
+pub enum AdminError {
     /// Its name is unknown, or it cannot be connected to.
     #[error(transparent)]
     Connect(#[from] ConnectError),
@@ -47,7 +47,7 @@ pub enum AskError {
 
 /// What an admin server has answered.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Answer {
+pub struct AdminAnswer {
     /// The HTTP status.
     pub status: u16,
     /// The body as it came.
@@ -81,8 +81,8 @@ impl AdminClient {
     /// Asks for `path` with GET. Needs a runtime with timers and sockets.
     ///
     /// # Errors
-    /// [`AskError`]; an answer with another status than 200 is none.
-    pub async fn get(&mut self, path: &str) -> Result<Answer, AskError> {
+    /// [`AdminError`]; an answer with another status than 200 is none.
+    pub async fn get(&mut self, path: &str) -> Result<AdminAnswer, AdminError> {
         self.ask(Method::GET, path, None, Vec::new()).await
     }
 
@@ -96,7 +96,7 @@ impl AdminClient {
         path: &str,
         token: Option<&AdminToken>,
         body: Vec<u8>,
-    ) -> Result<Answer, AskError> {
+    ) -> Result<AdminAnswer, AdminError> {
         let answer = self.ask(Method::POST, path, token, body.clone()).await?;
         if answer.status != StatusCode::TOO_MANY_REQUESTS {
             return Ok(answer);
@@ -111,7 +111,7 @@ impl AdminClient {
         path: &str,
         token: Option<&AdminToken>,
         body: Vec<u8>,
-    ) -> Result<Answer, AskError> {
+    ) -> Result<AdminAnswer, AdminError> {
         let limit = self.limit;
         let mut request = Request::builder()
             .method(method)
@@ -123,7 +123,9 @@ impl AdminClient {
         }
         let request = request.body(Full::new(Bytes::from(body)))?;
         let exchanged = tokio::time::timeout(limit, exchange(&mut self.dialer, request, limit));
-        exchanged.await.unwrap_or(Err(AskError::TimedOut { limit }))
+        exchanged
+            .await
+            .unwrap_or(Err(AdminError::TimedOut { limit }))
     }
 }
 
@@ -131,7 +133,7 @@ async fn exchange(
     dialer: &mut Dialer,
     mut request: Request<Full<Bytes>>,
     limit: Duration,
-) -> Result<Answer, AskError> {
+) -> Result<AdminAnswer, AdminError> {
     let stream = dialer.connect(Instant::now() + limit).await?;
     // Every admin server is known by its address; the name may be ours alone.
     if let Ok(address) = stream.peer_addr()
@@ -149,11 +151,11 @@ async fn exchange(
         .collect()
         .await
     {
-        Ok(body) => Ok(Answer {
+        Ok(body) => Ok(AdminAnswer {
             status,
             body: body.to_bytes().into(),
         }),
-        Err(error) if error.is::<LengthLimitError>() => Err(AskError::TooLong),
-        Err(error) => Err(AskError::BrokeOff(error)),
+        Err(error) if error.is::<LengthLimitError>() => Err(AdminError::TooLong),
+        Err(error) => Err(AdminError::BrokeOff(error)),
     }
 }

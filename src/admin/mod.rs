@@ -17,7 +17,7 @@ pub mod client;
 mod page;
 mod pages;
 mod peers;
-mod places;
+mod permits;
 mod plan;
 mod query;
 mod refusals;

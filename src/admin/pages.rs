@@ -12,12 +12,12 @@ use super::page;
 use super::plan::{self, MAX_MAP_BYTES, Planner, QuestionError};
 use super::query::Query;
 use super::refusals::Refusals;
-use super::routes::{Asked, Route, json, respond, text};
+use super::routes::{AdminRequest, AdminRoute, json, respond, text};
 use super::site::Site;
 use super::steer::Steering;
 use crate::control::handle::{AdminAccess, ControlHandle};
-use crate::control::plan::PlanReport;
-use crate::control::status::{ReloadResult, SteerResult};
+use crate::control::report::plan::PlanReport;
+use crate::control::report::status::{ReloadResult, SteerResult};
 use crate::metrics::Metrics;
 
 /// Prometheus' text format.
@@ -33,42 +33,42 @@ pub(super) struct ProxySite {
 }
 
 impl Site for ProxySite {
-    const ROUTES: &'static [Route<Self>] = &[
-        Route::get("/healthz", Guard::Open, |_, _| {
+    const ROUTES: &'static [AdminRoute<Self>] = &[
+        AdminRoute::get("/healthz", Guard::Open, |_, _| {
             Box::pin(async { text(StatusCode::OK, "ok") })
         }),
-        Route::get("/readyz", Guard::Open, |site, _| {
+        AdminRoute::get("/readyz", Guard::Open, |site, _| {
             Box::pin(async { readiness(&site.control) })
         }),
-        Route::get("/", Guard::Read, |_, _| {
+        AdminRoute::get("/", Guard::Read, |_, _| {
             Box::pin(async { page::response() })
         }),
-        Route::get("/peer", Guard::Read, |site, _| {
+        AdminRoute::get("/peer", Guard::Read, |site, _| {
             Box::pin(async { peer_report(&site.control) })
         }),
-        Route::get("/status", Guard::Read, |site, _| {
+        AdminRoute::get("/status", Guard::Read, |site, _| {
             Box::pin(async { json(StatusCode::OK, &site.control.published().status) })
         }),
-        Route::get("/metrics", Guard::Read, |site, _| {
+        AdminRoute::get("/metrics", Guard::Read, |site, _| {
             Box::pin(async { site.scrape() })
         }),
-        Route::get("/history", Guard::Read, |site, asked| {
+        AdminRoute::get("/history", Guard::Read, |site, asked| {
             Box::pin(async move { history(&asked.query, &site.control) })
         }),
-        Route::get("/route", Guard::Read, |site, asked| {
+        AdminRoute::get("/route", Guard::Read, |site, asked| {
             Box::pin(async move { found(plan::route(&asked.query, &site.control).await) })
         }),
-        Route::<Self>::get("/plan", Guard::Work, |site, asked| {
+        AdminRoute::<Self>::get("/plan", Guard::Work, |site, asked| {
             Box::pin(site.plan_without_map(asked))
         }),
-        Route::<Self>::post("/plan", Guard::Work, |site, asked| {
+        AdminRoute::<Self>::post("/plan", Guard::Work, |site, asked| {
             Box::pin(site.plan(asked))
         })
         .with_body(MAX_MAP_BYTES),
-        Route::post("/reload", Guard::Change, |site, _| {
+        AdminRoute::post("/reload", Guard::Change, |site, _| {
             Box::pin(reload(&site.control))
         }),
-        Route::post("/backends/*", Guard::Change, |site, asked| {
+        AdminRoute::post("/backends/*", Guard::Change, |site, asked| {
             Box::pin(steer(asked, &site.control))
         }),
     ];
@@ -90,7 +90,7 @@ impl ProxySite {
         }
     }
 
-    async fn plan_without_map(&self, asked: Asked<'_>) -> Response<Full<Bytes>> {
+    async fn plan_without_map(&self, asked: AdminRequest<'_>) -> Response<Full<Bytes>> {
         let (planner, query, control) = (&self.planner, &asked.query, &self.control);
         if query.get("backend").is_none() {
             return found(planner.suggest(query, control).await);
@@ -98,7 +98,7 @@ impl ProxySite {
         planned(planner.plan_order(query, control).await)
     }
 
-    async fn plan(&self, asked: Asked<'_>) -> Response<Full<Bytes>> {
+    async fn plan(&self, asked: AdminRequest<'_>) -> Response<Full<Bytes>> {
         let (query, control) = (&asked.query, &self.control);
         planned(self.planner.plan(asked.body, query, control).await)
     }
@@ -133,7 +133,7 @@ async fn reload(control: &ControlHandle) -> Response<Full<Bytes>> {
     }
 }
 
-async fn steer(asked: Asked<'_>, control: &ControlHandle) -> Response<Full<Bytes>> {
+async fn steer(asked: AdminRequest<'_>, control: &ControlHandle) -> Response<Full<Bytes>> {
     let Some(steering) = Steering::of(asked.path) else {
         return text(StatusCode::NOT_FOUND, "there is no such page");
     };

@@ -9,12 +9,12 @@ use tokio::sync::Semaphore;
 
 use super::query::Query;
 use super::steer;
-use crate::control::engine::Engine;
 use crate::control::handle::{ControlGone, ControlHandle};
-use crate::control::load::Loads;
-use crate::control::plan::{PlanReport, PlanResult, plan, plan_order};
-use crate::control::slot_view::{SlotView, slot_view};
-use crate::control::suggest::{Suggestion, suggest};
+use crate::control::pool_state::PoolState;
+use crate::control::report::load::Loads;
+use crate::control::report::plan::{PlanReport, PlanResult, plan, plan_order};
+use crate::control::report::slot_view::{SlotView, slot_view};
+use crate::control::report::suggest::{Suggestion, suggest};
 use crate::route::{KeyBuffer, extract};
 
 /// Bytes of a partition map: what is longer is refused when it is parsed, too.
@@ -99,7 +99,7 @@ impl Planner {
     async fn work<T: Send + 'static>(
         &self,
         control: &ControlHandle,
-        work: impl FnOnce(&Engine) -> T + Send + 'static,
+        work: impl FnOnce(&PoolState) -> T + Send + 'static,
     ) -> Result<T, QuestionError> {
         // Never closed.
         let turn = Arc::clone(&self.0).acquire_owned().await;

@@ -24,14 +24,14 @@ const TEXT: &str = "text/plain; charset=utf-8";
 const JSON: &str = "application/json";
 
 /// Everything there is to know of one thing that can be asked for.
-pub(super) struct Route<S: 'static> {
+pub(super) struct AdminRoute<S: 'static> {
     pub(super) verb: Verb,
     /// The whole path; one that ends with `*` stands for all that begin with what is before it.
     pub(super) path: &'static str,
     pub(super) guard: Guard,
     /// Longest body.
     pub(super) max_body_bytes: usize,
-    pub(super) answer: for<'a> fn(&'a S, Asked<'a>) -> Answering<'a>,
+    pub(super) answer: for<'a> fn(&'a S, AdminRequest<'a>) -> Answering<'a>,
 }
 
 /// How something is asked for.
@@ -43,7 +43,7 @@ pub(super) enum Verb {
 }
 
 /// What was asked, for those that want to know.
-pub(super) struct Asked<'a> {
+pub(super) struct AdminRequest<'a> {
     pub(super) path: &'a str,
     pub(super) query: Query<'a>,
     pub(super) body: Bytes,
@@ -52,12 +52,12 @@ pub(super) struct Asked<'a> {
 /// An answer that may take a while.
 pub(super) type Answering<'a> = Pin<Box<dyn Future<Output = Response<Full<Bytes>>> + Send + 'a>>;
 
-impl<S> Route<S> {
+impl<S> AdminRoute<S> {
     /// Asked for with GET.
     pub(super) const fn get(
         path: &'static str,
         guard: Guard,
-        answer: for<'a> fn(&'a S, Asked<'a>) -> Answering<'a>,
+        answer: for<'a> fn(&'a S, AdminRequest<'a>) -> Answering<'a>,
     ) -> Self {
         Self {
             verb: Verb::Get,
@@ -72,7 +72,7 @@ impl<S> Route<S> {
     pub(super) const fn post(
         path: &'static str,
         guard: Guard,
-        answer: for<'a> fn(&'a S, Asked<'a>) -> Answering<'a>,
+        answer: for<'a> fn(&'a S, AdminRequest<'a>) -> Answering<'a>,
     ) -> Self {
         Self {
             verb: Verb::Post,
@@ -115,7 +115,7 @@ pub(super) async fn answer<S: Site>(
     match read_body(request.into_body(), route.max_body_bytes, options).await {
         Ok(body) => {
             let query = Query::new(target.query());
-            (route.answer)(site, Asked { path, query, body }).await
+            (route.answer)(site, AdminRequest { path, query, body }).await
         }
         Err(refusal) => refusal,
     }
@@ -124,9 +124,9 @@ pub(super) async fn answer<S: Site>(
 fn route_of<S: Site>(
     method: &Method,
     path: &str,
-) -> Result<&'static Route<S>, Box<Response<Full<Bytes>>>> {
+) -> Result<&'static AdminRoute<S>, Box<Response<Full<Bytes>>>> {
     let found = S::ROUTES.iter().filter(|route| route.is_for(path));
-    let found: Vec<&Route<S>> = found.collect();
+    let found: Vec<&AdminRoute<S>> = found.collect();
     if found.is_empty() {
         let missing = text(StatusCode::NOT_FOUND, "there is no such page");
         return Err(Box::new(missing));
@@ -176,7 +176,7 @@ impl Verb {
     }
 }
 
-fn wrong_method<S>(routes: &[&Route<S>]) -> Response<Full<Bytes>> {
+fn wrong_method<S>(routes: &[&AdminRoute<S>]) -> Response<Full<Bytes>> {
     let allowed: Vec<_> = routes.iter().map(|route| route.verb.methods()).collect();
     let allowed = allowed.join(", ");
     let message = format!("ask for it with {allowed}");

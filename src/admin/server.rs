@@ -17,7 +17,7 @@ use tokio::task::JoinSet;
 
 use super::pages::ProxySite;
 use super::peers;
-use super::places::{Place, Places};
+use super::permits::{ConnectionPermit, ConnectionPermits};
 use super::plan::Planner;
 use super::refusals::Refusals;
 use super::routes;
@@ -183,7 +183,7 @@ async fn accept(
     options: AdminOptions,
     stopped: watch::Receiver<bool>,
 ) {
-    let places = Places::new(options.max_connections);
+    let places = ConnectionPermits::new(options.max_connections);
     let mut connections = JoinSet::new();
     let mut stop = stopped.clone();
     let accepting = async {
@@ -224,7 +224,7 @@ async fn serve(
     site: impl Site,
     options: AdminOptions,
     mut stopped: watch::Receiver<bool>,
-    place: &Place,
+    place: &ConnectionPermit,
 ) {
     let (site, options, peer) = (&site, &options, peer.ip());
     let answer = service_fn(|request| async move {

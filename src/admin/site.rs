@@ -7,7 +7,7 @@ use serde::Serialize;
 
 use super::access::Guard;
 use super::refusals::Refusals;
-use super::routes::{Route, json, text};
+use super::routes::{AdminRoute, json, text};
 use crate::control::handle::AdminAccess;
 use crate::disk::{DiskState, DiskStats};
 use crate::metrics;
@@ -16,7 +16,7 @@ use crate::store::StoreStats;
 /// What can be asked for, and what the answers come from; cloned for each connection.
 pub(super) trait Site: Clone + Send + Sync + 'static {
     /// Everything that can be asked for.
-    const ROUTES: &'static [Route<Self>];
+    const ROUTES: &'static [AdminRoute<Self>];
 
     /// Who may ask, as it is now.
     fn access(&self) -> AdminAccess;
@@ -83,11 +83,11 @@ struct DiskStatus {
 }
 
 impl Site for StoreSite {
-    const ROUTES: &'static [Route<Self>] = &[
-        Route::get("/healthz", Guard::Open, |_, _| {
+    const ROUTES: &'static [AdminRoute<Self>] = &[
+        AdminRoute::get("/healthz", Guard::Open, |_, _| {
             Box::pin(async { text(StatusCode::OK, "ok") })
         }),
-        Route::get("/readyz", Guard::Open, |site, _| {
+        AdminRoute::get("/readyz", Guard::Open, |site, _| {
             Box::pin(async {
                 match site.trouble() {
                     None => text(StatusCode::OK, "ok"),
@@ -95,7 +95,7 @@ impl Site for StoreSite {
                 }
             })
         }),
-        Route::get("/status", Guard::Read, |site, _| {
+        AdminRoute::get("/status", Guard::Read, |site, _| {
             Box::pin(async { json(StatusCode::OK, &site.status()) })
         }),
     ];

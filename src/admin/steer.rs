@@ -2,7 +2,7 @@
 
 use super::query::Query;
 use crate::config::BackendState;
-use crate::control::engine::Order;
+use crate::control::pool_state::Order;
 
 /// What is ordered, as it stands in a path.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -9,11 +9,11 @@ use std::path::PathBuf;
 use super::StartError;
 use super::proxy_server::{self, ProxyServer};
 use super::state_server::{self, StateServer, StateServerOptions};
-use crate::account::Capacity;
 use crate::config::{BackendAddress, BackendSpec, BackendState, Config, PartitionMap};
 use crate::control::ControlOptions;
 use crate::net::ListenError;
 use crate::route::HashKey;
+use crate::usage::Capacity;
 
 /// Names of the state servers.
 const NAMES: [&str; 3] = ["state-a", "state-b", "state-c"];

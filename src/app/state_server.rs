@@ -12,7 +12,7 @@ use crate::admin::{AdminOptions, AdminServer, ReadDisk, ReadStats, StoreSite};
 use crate::config::AllowList;
 use crate::disk::{DiskError, DiskOptions, DiskStore, Folder, SyncMode};
 use crate::net::{ConnectionCap, Listeners, Running, ServeOptions, own_host_name, spawn_workers};
-use crate::state_server::{BodyBudget, Clock, StateOptions, StateService};
+use crate::state_server::{BodyBudget, ServerClock, StateOptions, StateService};
 use crate::store::{MemoryStore, SessionStore, StoreOptions, StoreStats};
 use crate::wire::HeadLimits;
 
@@ -141,7 +141,7 @@ impl StateServerOptions {
 pub fn start(options: &StateServerOptions) -> Result<StateServer, StartError> {
     let mut memory = StoreOptions::new(random_key()?);
     memory.max_memory_bytes = options.max_memory_bytes;
-    let clock = Arc::new(Clock::default());
+    let clock = Arc::new(ServerClock::default());
     let Some(data) = &options.data else {
         let store = Arc::new(MemoryStore::new(&memory));
         return serve(options, store, clock, None, Box::new(|| Ok(())));
@@ -165,7 +165,7 @@ pub fn start(options: &StateServerOptions) -> Result<StateServer, StartError> {
 fn serve<S: SessionStore>(
     options: &StateServerOptions,
     store: Arc<S>,
-    clock: Arc<Clock>,
+    clock: Arc<ServerClock>,
     read_disk: Option<ReadDisk>,
     close: Close,
 ) -> Result<StateServer, StartError> {

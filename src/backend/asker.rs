@@ -8,7 +8,7 @@ use std::time::Duration;
 use tokio::time::{MissedTickBehavior, interval};
 
 use super::connector::{ConnectError, Connector};
-use super::pool::{Pool, PoolLimits};
+use super::pool::{ConnectionPool, PoolLimits};
 use super::upstream::{
     AskFailed, AskLimits, Broken, BrokenReason, Outgoing, Reply, Unsent, Upstream,
 };
@@ -53,7 +53,7 @@ pub enum AskError {
 /// Asks one server.
 #[derive(Debug)]
 pub(super) struct Asker {
-    pool: Pool,
+    pool: ConnectionPool,
     /// Nobody reads it: control counts what it asks by itself.
     shard: BackendShard,
     timeout: Duration,
@@ -68,7 +68,7 @@ impl Asker {
             max_idle_ms: MAX_IDLE_MS,
         };
         Self {
-            pool: Pool::new(server, limits),
+            pool: ConnectionPool::new(server, limits),
             shard: BackendShard::default(),
             timeout,
         }

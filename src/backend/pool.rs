@@ -29,7 +29,7 @@ const QUARANTINE_MS: u64 = 300;
 /// one to the next request on that connection. Once it was seen to, its connections rest after each
 /// answer before they are used again.
 #[derive(Debug)]
-pub struct Pool {
+pub struct ConnectionPool {
     server: Connector,
     idle: RefCell<VecDeque<Idle>>,
     /// Those that rest, the oldest first.
@@ -46,7 +46,7 @@ struct Idle {
     since_ms: u64,
 }
 
-impl Pool {
+impl ConnectionPool {
     /// An empty pool for one server, for as long as the pool lives.
     pub fn new(server: Connector, limits: PoolLimits) -> Self {
         Self {
@@ -188,12 +188,12 @@ mod tests {
         (Conn::new(stream.unwrap()), listener.accept().unwrap().0)
     }
 
-    fn pool() -> Pool {
+    fn pool() -> ConnectionPool {
         let limits = PoolLimits {
             max_idle: 2,
             max_idle_ms: 3_600_000,
         };
-        Pool::new(Connector::Nowhere, limits)
+        ConnectionPool::new(Connector::Nowhere, limits)
     }
 
     #[tokio::test]

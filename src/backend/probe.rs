@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use super::asker::{AskError, Asker, MAX_HEAD_BYTES};
 use super::connector::Connector;
-use super::upstream::{AskFailed, Broken, BrokenReason, Content, Outgoing, RetryPolicy};
+use super::upstream::{AskFailed, Broken, BrokenReason, Outgoing, RequestContent, RetryPolicy};
 use crate::health::Failure;
 use crate::wire::{Operation, Parsed, Request, ResponseHead, WireError, encode_request};
 
@@ -84,7 +84,7 @@ impl Prober {
     pub async fn probe(&mut self) -> Result<(), ProbeError> {
         let request = Outgoing {
             operation: Operation::Touch,
-            content: Content::Whole(&self.request),
+            content: RequestContent::Whole(&self.request),
             body_bytes: 0,
             retry: RetryPolicy::Unsent,
         };

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use super::asker::{AskError, Asker};
 use super::connector::Connector;
-use super::upstream::{Content, Outgoing, Reply, RetryPolicy};
+use super::upstream::{Outgoing, Reply, RequestContent, RetryPolicy};
 use crate::handover::NO_LOCK;
 use crate::wire::{self, Operation, Request, encode_request};
 
@@ -75,7 +75,7 @@ impl Remover {
         );
         let request = Outgoing {
             operation: Operation::Remove,
-            content: Content::Whole(&bytes),
+            content: RequestContent::Whole(&bytes),
             body_bytes: 0,
             retry: RetryPolicy::Unanswered,
         };

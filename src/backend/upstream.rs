@@ -14,8 +14,8 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use super::connector::ConnectError;
-use super::pool::Pool;
-use crate::metrics::{BackendShard, Counter, Outcome};
+use super::pool::ConnectionPool;
+use crate::metrics::{BackendShard, Counter, RequestOutcome};
 use crate::net::{Buffer, BufferPool, Conn, Deadline, IoError, MIN_PROGRESS_BYTES, Moment};
 use crate::wire::{Operation, Parsed, ResponseHead, Unfit, WireError};
 
@@ -54,7 +54,7 @@ impl RetryPolicy {
 #[derive(Debug)]
 pub struct Upstream<'a> {
     /// Its connections.
-    pub pool: &'a Pool,
+    pub pool: &'a ConnectionPool,
     /// What is counted of it.
     pub shard: &'a BackendShard,
     /// Memory for the reply.
@@ -86,7 +86,7 @@ pub struct Outgoing<'r> {
     /// What it asks for.
     pub operation: Operation,
     /// Head and body.
-    pub content: Content<'r>,
+    pub content: RequestContent<'r>,
     /// Length of its body.
     pub body_bytes: u64,
     /// When it may go out twice.
@@ -95,7 +95,7 @@ pub struct Outgoing<'r> {
 
 /// The bytes of a request.
 #[derive(Debug)]
-pub enum Content<'r> {
+pub enum RequestContent<'r> {
     /// All of it.
     Whole(&'r [u8]),
     /// All of it at the start of the buffer that it was received in. If it is large and never sent
@@ -243,7 +243,7 @@ impl Upstream<'_> {
             }
             self.shard.sent_bytes.add(sent_bytes);
             let mut due_ms = self.due_ms;
-            if let Content::Streamed { buffer, body } = &mut request.content {
+            if let RequestContent::Streamed { buffer, body } = &mut request.content {
                 if let Err(failed) = Box::pin(self.stream(&mut conn, buffer, body)).await {
                     break failed;
                 }
@@ -375,7 +375,7 @@ impl Upstream<'_> {
         self.waited.set(self.waited.get() + took);
         self.shard.duration.observe(took);
         self.shard.received_bytes.add(bytes.len() as u64);
-        let outcome = Outcome::of_status(head.status);
+        let outcome = RequestOutcome::of_status(head.status);
         self.shard.exchanges.count(operation, outcome);
     }
 
@@ -417,7 +417,7 @@ impl Upstream<'_> {
             }
             _ => {
                 let exchanges = &self.shard.exchanges;
-                exchanges.count(request.operation, Outcome::Failed);
+                exchanges.count(request.operation, RequestOutcome::Failed);
             }
         }
         failed
@@ -465,13 +465,13 @@ impl Outgoing<'_> {
     }
 
     fn is_streamed(&self) -> bool {
-        matches!(self.content, Content::Streamed { .. })
+        matches!(self.content, RequestContent::Streamed { .. })
     }
 
     /// What was written is never sent again, and needs no memory while its reply is awaited.
     fn release_if_large(&mut self) {
         let is_large = self.is_large();
-        if let Content::Received { buffer, .. } = &mut self.content
+        if let RequestContent::Received { buffer, .. } = &mut self.content
             && is_large
         {
             buffer.release();
@@ -481,16 +481,16 @@ impl Outgoing<'_> {
     /// Whether its buffer is given back once it is sent.
     fn is_large(&self) -> bool {
         match &self.content {
-            Content::Received { buffer, bytes } => {
+            RequestContent::Received { buffer, bytes } => {
                 let is_alone = buffer.is_empty() || buffer.len() == *bytes;
                 *bytes >= LARGE_BYTES && is_alone && self.operation == Operation::Put
             }
-            Content::Whole(_) | Content::Streamed { .. } => false,
+            RequestContent::Whole(_) | RequestContent::Streamed { .. } => false,
         }
     }
 }
 
-impl Content<'_> {
+impl RequestContent<'_> {
     /// What goes out first.
     fn at_hand(&self) -> &[u8] {
         match self {

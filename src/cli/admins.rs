@@ -4,7 +4,7 @@ use std::fmt::Display;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use crate::admin::client::{AdminClient, Answer, AskError};
+use crate::admin::client::{AdminAnswer, AdminClient, AdminError};
 use crate::config::{self, AdminToken, BackendAddress};
 
 /// How long a proxy may take to answer.
@@ -65,7 +65,7 @@ pub(super) fn cannot_ask(admin: &str, failure: impl Display) -> String {
 }
 
 /// The text of an answer of which no other form is known, for a message.
-pub(super) fn refusal(answer: &Answer) -> String {
+pub(super) fn refusal(answer: &AdminAnswer) -> String {
     const MAX_CHARS: usize = 300;
     let text = String::from_utf8_lossy(&answer.body);
     let shown = text.trim().chars().take(MAX_CHARS);
@@ -76,7 +76,7 @@ pub(super) fn refusal(answer: &Answer) -> String {
 }
 
 /// The body of an answer with status 200.
-pub(super) fn body_of(answer: Result<Answer, AskError>) -> Result<Vec<u8>, String> {
+pub(super) fn body_of(answer: Result<AdminAnswer, AdminError>) -> Result<Vec<u8>, String> {
     match answer {
         Ok(answer) if answer.status == 200 => Ok(answer.body),
         Ok(answer) => Err(refusal(&answer)),

@@ -8,7 +8,7 @@ use super::{Exit, output};
 use crate::admin::client::AdminClient;
 use crate::app::signals::StopSignals;
 use crate::config::{self, AdminToken};
-use crate::control::plan::{PlanReport, PlanResult};
+use crate::control::report::plan::{PlanReport, PlanResult};
 
 #[derive(Debug, clap::Args)]
 pub(super) struct BackendArgs {

@@ -3,9 +3,9 @@
 use std::path::PathBuf;
 
 use super::{Exit, output};
-use crate::account::Capacity;
 use crate::app::names;
 use crate::config::{self, BackendState, Fault, LoadError};
+use crate::usage::Capacity;
 
 #[derive(Debug, clap::Args)]
 pub(super) struct CheckArgs {

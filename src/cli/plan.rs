@@ -9,10 +9,10 @@ use super::table::{Side, Table};
 use super::{Exit, output};
 use crate::app::signals::StopSignals;
 use crate::config::{self, BackendAddress, LoadError};
-use crate::control::engine::Engine;
-use crate::control::load::Loads;
-use crate::control::plan::{PlanReport, PlanResult, PlannedBackend, PlannedFlow, plan};
-use crate::control::suggest::{SuggestedBackend, Suggestion};
+use crate::control::pool_state::PoolState;
+use crate::control::report::load::Loads;
+use crate::control::report::plan::{PlanReport, PlanResult, PlannedBackend, PlannedFlow, plan};
+use crate::control::report::suggest::{SuggestedBackend, Suggestion};
 use crate::route::SLOT_COUNT;
 
 #[derive(Debug, clap::Args)]
@@ -65,7 +65,7 @@ fn planned_here(config: &Path, map: &Path) -> Result<PlanReport, String> {
     let text = read(map)?;
     let since = SystemTime::now().duration_since(UNIX_EPOCH);
     let now_ms = since.map_or(0, |since| since.as_millis() as u64);
-    let engine = Engine::new(loaded.config, loaded.partition_map, now_ms);
+    let engine = PoolState::new(loaded.config, loaded.partition_map, now_ms);
     let engine = engine.map_err(|error| error.to_string())?;
     let name = map.to_string_lossy();
     Ok(plan(&engine, &text, &name, &Loads::default()))

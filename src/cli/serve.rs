@@ -7,7 +7,7 @@ use super::output::ServerOutput;
 use super::{Exit, output};
 use crate::app::signals::StopSignals;
 use crate::app::{names, proxy_server};
-use crate::config::{Config, LoadError, Loaded, PartitionMap};
+use crate::config::{Config, LoadError, LoadedConfig, PartitionMap};
 use crate::control::{self, ControlOptions};
 use crate::{config, log};
 
@@ -19,7 +19,7 @@ pub(super) struct ServeArgs {
 }
 
 pub(super) fn run(args: &ServeArgs) -> Exit {
-    let Loaded {
+    let LoadedConfig {
         config,
         partition_map: map,
         warnings,
@@ -90,7 +90,7 @@ fn warn_of_names(config: &Config, map: &PartitionMap) {
 
 /// Both files. If the partition map is faulty, the one that was in force last stands in for it: the
 /// proxies that run go on with that, too.
-fn to_start_with(main: &Path) -> Result<Loaded, LoadError> {
+fn to_start_with(main: &Path) -> Result<LoadedConfig, LoadError> {
     let error = match config::load(main) {
         Ok(loaded) => return Ok(loaded),
         Err(error) => error,
@@ -99,7 +99,7 @@ fn to_start_with(main: &Path) -> Result<Loaded, LoadError> {
         return Err(error);
     };
     let partition_map = control::last_map(&config).ok_or(error)?;
-    Ok(Loaded {
+    Ok(LoadedConfig {
         config,
         partition_map,
         warnings,

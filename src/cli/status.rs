@@ -14,7 +14,7 @@ use super::admins::{AdminArgs, body_of};
 use super::{Exit, output};
 use crate::admin::client::AdminClient;
 use crate::app::signals::StopSignals;
-use crate::control::status::Status;
+use crate::control::report::status::Status;
 
 /// How often `--watch` looks.
 const WATCH_INTERVAL: Duration = Duration::from_secs(2);

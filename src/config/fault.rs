@@ -1,6 +1,6 @@
 //! Faults of a file: where, what is wrong, what would be right.
 //!
-//! A [`Sink`] collects faults while a file is read; a [`Report`] turns them into
+//! A [`Sink`] collects faults while a file is read; a [`FaultReport`] turns them into
 //! [`Faults`], which carry the lines they show and so outlive the text.
 
 use std::borrow::Cow;
@@ -8,7 +8,7 @@ use std::cell::LazyCell;
 use std::fmt;
 use std::sync::Arc;
 
-use super::places::{Lines, Marks, NodeId, Paths, Pos};
+use super::locations::{Marks, NodeId, Paths, Pos, SourceLines};
 use super::printable;
 
 /// Faults shown per file; further ones are only counted.
@@ -16,7 +16,7 @@ const MAX_SHOWN: usize = 100;
 
 /// What a fault is about. Where a node stands is looked up only when the fault is shown.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Place {
+pub(crate) enum Location {
     /// A node, as much of it as stands on its first line.
     Node(NodeId),
     /// The first character of a node.
@@ -25,11 +25,11 @@ pub(crate) enum Place {
     At(Pos),
 }
 
-impl Place {
+impl Location {
     /// The first character of this place.
-    pub(crate) fn start(self) -> Place {
+    pub(crate) fn start(self) -> Location {
         match self {
-            Place::Node(id) => Place::StartOf(id),
+            Location::Node(id) => Location::StartOf(id),
             start => start,
         }
     }
@@ -190,8 +190,8 @@ pub(crate) struct Sink {
 
 #[derive(Debug)]
 struct Found {
-    place: Place,
-    first: Option<Place>,
+    place: Location,
+    first: Option<Location>,
     problem: String,
     help: String,
 }
@@ -200,7 +200,7 @@ impl Sink {
     /// A fault at `place`.
     pub(crate) fn add(
         &mut self,
-        place: Place,
+        place: Location,
         problem: impl Into<String>,
         help: impl Into<String>,
     ) {
@@ -215,8 +215,8 @@ impl Sink {
     /// A fault at `place` that clashes with what stands at `first`; both are shown.
     pub(crate) fn add_clash(
         &mut self,
-        place: Place,
-        first: Place,
+        place: Location,
+        first: Location,
         problem: impl Into<String>,
         help: impl Into<String>,
     ) {
@@ -232,7 +232,7 @@ impl Sink {
     /// What is accepted at `place` and hardly meant.
     pub(crate) fn warn(
         &mut self,
-        place: Place,
+        place: Location,
         problem: impl Into<String>,
         help: impl Into<String>,
     ) {
@@ -256,7 +256,7 @@ impl Sink {
 
 /// One file under examination: its name, its text and the faults found in it.
 #[derive(Debug)]
-pub(crate) struct Report<'t> {
+pub(crate) struct FaultReport<'t> {
     pub(crate) file: Arc<str>,
     pub(crate) text: Cow<'t, str>,
     pub(crate) sink: Sink,
@@ -264,7 +264,7 @@ pub(crate) struct Report<'t> {
     pub(crate) paths: Paths,
 }
 
-impl Report<'_> {
+impl FaultReport<'_> {
     /// `value` and the warnings if the file has no fault.
     pub(crate) fn finish<T>(self, value: Option<T>) -> Result<(T, Vec<Fault>), Faults> {
         match value {
@@ -290,12 +290,12 @@ impl Report<'_> {
     /// With what they show of the text, in its order.
     fn shown(&self, found: Vec<Found>) -> Vec<Fault> {
         let text = &*self.text;
-        let lines = Lines::of(text);
+        let lines = SourceLines::of(text);
         let marks = LazyCell::new(|| Marks::of(text, &lines));
         let shown_at = |place| match place {
-            Place::Node(id) => snippet(&lines, marks.find(&self.paths, id), node_width),
-            Place::StartOf(id) => snippet(&lines, marks.find(&self.paths, id), |_| 1),
-            Place::At(pos) => snippet(&lines, pos, |_| 1),
+            Location::Node(id) => snippet(&lines, marks.find(&self.paths, id), node_width),
+            Location::StartOf(id) => snippet(&lines, marks.find(&self.paths, id), |_| 1),
+            Location::At(pos) => snippet(&lines, pos, |_| 1),
         };
         let mut shown: Vec<Fault> = found
             .into_iter()
@@ -315,7 +315,7 @@ impl Report<'_> {
 /// The line at `pos` with a mark; `width` says how much of the rest of the line belongs to it. A
 /// position outside the text is moved to its edge: the YAML parser reports the end of the file one
 /// line below the last.
-fn snippet(lines: &Lines<'_>, pos: Pos, width: impl Fn(&str) -> usize) -> Snippet {
+fn snippet(lines: &SourceLines<'_>, pos: Pos, width: impl Fn(&str) -> usize) -> Snippet {
     let line = pos.line.clamp(1, lines.count());
     let text = lines.line(line);
     let end = text.chars().count() + 1;

@@ -13,7 +13,7 @@ use super::units::{self, UnitError, Units};
 #[derive(Debug)]
 pub(crate) struct Mistake {
     pub(crate) problem: String,
-    /// What to write instead, where more can be said than the kind's [`Kind::wanted`].
+    /// What to write instead, where more can be said than the kind's [`ValueKind::wanted`].
     pub(crate) help: Option<String>,
 }
 
@@ -34,7 +34,7 @@ impl Mistake {
 }
 
 /// How the scalar of a key is read and described.
-pub(crate) trait Kind {
+pub(crate) trait ValueKind {
     /// What a scalar of this kind becomes.
     type Value;
 
@@ -59,7 +59,7 @@ pub(crate) trait Kind {
 /// A whole number in decimal digits.
 pub(crate) struct Integer(pub(crate) RangeInclusive<u64>);
 
-impl Kind for Integer {
+impl ValueKind for Integer {
     type Value = u64;
 
     fn wanted(&self) -> String {
@@ -181,7 +181,7 @@ impl Durations {
     }
 }
 
-impl Kind for Durations {
+impl ValueKind for Durations {
     type Value = Duration;
 
     fn wanted(&self) -> String {
@@ -215,7 +215,7 @@ impl Sizes {
     }
 }
 
-impl Kind for Sizes {
+impl ValueKind for Sizes {
     type Value = u64;
 
     fn wanted(&self) -> String {
@@ -238,7 +238,7 @@ impl Kind for Sizes {
 /// One of a few words.
 pub(crate) struct Choice<T: 'static>(pub(crate) &'static [(&'static str, T)]);
 
-impl<T: Copy + PartialEq> Kind for Choice<T> {
+impl<T: Copy + PartialEq> ValueKind for Choice<T> {
     type Value = T;
 
     fn wanted(&self) -> String {
@@ -277,7 +277,7 @@ pub(crate) struct Text<T> {
     pub(crate) secret: bool,
 }
 
-impl<T> Kind for Text<T> {
+impl<T> ValueKind for Text<T> {
     type Value = T;
 
     fn wanted(&self) -> String {

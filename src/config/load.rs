@@ -14,7 +14,7 @@ use super::token::AdminToken;
 
 /// Both files, without a fault.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Loaded {
+pub struct LoadedConfig {
     /// The main file.
     pub config: Config,
     /// The partition map the main file names.
@@ -58,7 +58,7 @@ pub fn load_main(path: &Path) -> Result<(Config, Vec<Fault>), LoadError> {
 /// [`LoadError::Io`] if the main file cannot be read, else the faults of both files together. A
 /// partition map that cannot be read is a fault of the main file, at its `partition_map`; so is a
 /// token, at its `admin.token_file`.
-pub fn load(path: &Path) -> Result<Loaded, LoadError> {
+pub fn load(path: &Path) -> Result<LoadedConfig, LoadError> {
     let bytes = read_file(path)?;
     let MainFile {
         config,
@@ -107,7 +107,7 @@ pub fn load(path: &Path) -> Result<Loaded, LoadError> {
     match (report.finish(config), partition_map) {
         (Ok((config, mut warnings)), Ok((partition_map, more))) => {
             warnings.extend(more);
-            Ok(Loaded {
+            Ok(LoadedConfig {
                 config,
                 partition_map,
                 warnings,

@@ -15,10 +15,10 @@ mod arguments;
 mod fault;
 mod kinds;
 mod load;
+mod locations;
 mod outline;
 mod partition_map;
 mod placement;
-mod places;
 mod printable;
 mod raw;
 mod reader;
@@ -36,7 +36,7 @@ pub use arguments::{
     parse_network, parse_size,
 };
 pub use fault::{Fault, Faults};
-pub use load::{LoadError, Loaded, load, load_main, load_partition_map, read_map_text};
+pub use load::{LoadError, LoadedConfig, load, load_main, load_partition_map, read_map_text};
 pub use partition_map::{
     BackendSpec, BackendState, MAX_BACKEND_ID, PartitionMap, derived_backend_id,
 };

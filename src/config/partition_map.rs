@@ -2,14 +2,14 @@
 
 use std::collections::HashMap;
 
-use crate::account::Capacity;
 use crate::route::HashKey;
+use crate::usage::Capacity;
 
 use super::address::BackendAddress;
-use super::fault::{Fault, Faults, Place, Report};
+use super::fault::{Fault, FaultReport, Faults, Location};
 use super::kinds::{Choice, Integer, Mistake, Sizes, Text};
+use super::locations::Pos;
 use super::outline::Outline;
-use super::places::Pos;
 use super::printable::quoted;
 use super::raw;
 use super::reader::{MapReader, Read, read_map, read_nothing};
@@ -77,14 +77,14 @@ impl PartitionMap {
 /// The partition map as far as it could be read.
 pub(crate) struct MapFile<'t> {
     draft: MapDraft,
-    report: Report<'t>,
+    report: FaultReport<'t>,
 }
 
 #[derive(Default)]
 struct MapDraft {
     map: Option<PartitionMap>,
     /// The place of its name: the key itself is not shown.
-    hash_key: Option<Place>,
+    hash_key: Option<Location>,
 }
 
 /// The key in the example of the docs.
@@ -117,7 +117,7 @@ impl<'t> MapFile<'t> {
         } else {
             return;
         };
-        let place = self.draft.hash_key.unwrap_or(Place::At(Pos::TOP));
+        let place = self.draft.hash_key.unwrap_or(Location::At(Pos::TOP));
         let help = "strangers can choose session ids that crowd one backend: before the farm goes \
                     live, write one of your own (`openssl rand -hex 16`); later, \
                     docs/operations.md says how it can be changed";
@@ -291,7 +291,7 @@ impl Draft {
     }
 
     /// The explicit or derived id, and the place it comes from.
-    fn effective_id(&self) -> Option<(u8, Place)> {
+    fn effective_id(&self) -> Option<(u8, Location)> {
         match &self.id {
             Read::Found(id, place) => u8::try_from(*id).ok().map(|id| (id, *place)),
             Read::Absent => self
@@ -317,7 +317,7 @@ impl Draft {
 }
 
 fn require_unique_names(map: &mut MapReader<'_, '_>, drafts: &[Draft]) {
-    let mut firsts: HashMap<&str, Place> = HashMap::new();
+    let mut firsts: HashMap<&str, Location> = HashMap::new();
     for (name, place) in drafts.iter().filter_map(|draft| draft.name.found()) {
         if let Some(first) = firsts.get(name.as_str()) {
             let problem = format!("the backend name {} is taken", quoted(name));
@@ -334,7 +334,7 @@ fn require_unique_names(map: &mut MapReader<'_, '_>, drafts: &[Draft]) {
 }
 
 fn require_unique_ids(map: &mut MapReader<'_, '_>, drafts: &[Draft]) {
-    let mut firsts: HashMap<u8, (&Draft, Place)> = HashMap::new();
+    let mut firsts: HashMap<u8, (&Draft, Location)> = HashMap::new();
     let taken: Vec<u8> = drafts
         .iter()
         .filter_map(|draft| Some(draft.effective_id()?.0))
@@ -370,7 +370,7 @@ fn require_unique_ids(map: &mut MapReader<'_, '_>, drafts: &[Draft]) {
 }
 
 fn require_unique_addresses(map: &mut MapReader<'_, '_>, drafts: &[Draft]) {
-    let mut firsts: HashMap<&BackendAddress, Place> = HashMap::new();
+    let mut firsts: HashMap<&BackendAddress, Location> = HashMap::new();
     for (address, place) in drafts.iter().filter_map(|draft| draft.address.found()) {
         if let Some(first) = firsts.get(address) {
             let problem = format!("two backends have the address `{address}`");
@@ -382,7 +382,7 @@ fn require_unique_addresses(map: &mut MapReader<'_, '_>, drafts: &[Draft]) {
     }
 }
 
-fn require_active(map: &mut MapReader<'_, '_>, drafts: &[Draft], place: Place) {
+fn require_active(map: &mut MapReader<'_, '_>, drafts: &[Draft], place: Location) {
     // A faulty state counts as the default, active: its own fault is enough.
     let is_active = |draft: &Draft| draft.state == BackendState::Active;
     if !drafts.iter().any(is_active) {
@@ -395,7 +395,9 @@ fn require_active(map: &mut MapReader<'_, '_>, drafts: &[Draft], place: Place) {
 }
 
 fn require_end(map: &mut MapReader<'_, '_>) {
-    let place = map.name_place("check_end").unwrap_or(Place::At(Pos::TOP));
+    let place = map
+        .name_place("check_end")
+        .unwrap_or(Location::At(Pos::TOP));
     map.fault(
         place.start(),
         "the file ends before its last line: it has `check_end: on` and no `end: on`",

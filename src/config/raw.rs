@@ -13,8 +13,8 @@ use serde::de::{
 };
 use serde_yaml::Deserializer;
 
-use super::fault::{Place, Report, Sink};
-use super::places::{self, NodeId, Part, Paths, Pos};
+use super::fault::{FaultReport, Location, Sink};
+use super::locations::{self, NodeId, Part, Paths, Pos};
 use super::printable::quoted;
 
 /// Largest file that is read, in bytes.
@@ -38,25 +38,25 @@ const MAX_SCALAR_BYTES: usize = 2 * MAX_FILE_BYTES;
 /// A value of the file.
 #[derive(Debug)]
 pub(crate) struct Node {
-    pub(crate) place: Place,
-    pub(crate) content: Content,
+    pub(crate) place: Location,
+    pub(crate) content: YamlContent,
 }
 
 /// What a node holds.
 #[derive(Debug)]
-pub(crate) enum Content {
+pub(crate) enum YamlContent {
     Scalar(Scalar),
     List(Vec<Node>),
-    Map(Vec<Entry>),
+    Map(Vec<YamlEntry>),
     /// A value with a tag of its own; the fault is reported already.
     Refused,
 }
 
 /// One `key: value` of a map, in file order; names may occur twice.
 #[derive(Debug)]
-pub(crate) struct Entry {
+pub(crate) struct YamlEntry {
     pub(crate) name: String,
-    pub(crate) name_place: Place,
+    pub(crate) name_place: Location,
     pub(crate) value: Node,
 }
 
@@ -79,8 +79,8 @@ pub(crate) enum Resolved {
 
 /// The tree of `bytes`, and the report that holds the faults found on the way. No tree when the
 /// file cannot be used at all.
-pub(crate) fn parse<'t>(bytes: &'t [u8], file: &str) -> (Option<Node>, Report<'t>) {
-    let mut report = Report {
+pub(crate) fn parse<'t>(bytes: &'t [u8], file: &str) -> (Option<Node>, FaultReport<'t>) {
+    let mut report = FaultReport {
         file: file.into(),
         text: Cow::Borrowed(""),
         sink: Sink::default(),
@@ -104,7 +104,7 @@ pub(crate) fn parse<'t>(bytes: &'t [u8], file: &str) -> (Option<Node>, Report<'t
         Err(Unusable { pos, problem, help }) => {
             // The one fault of the file: what was found before may be a consequence of it.
             report.sink = Sink::default();
-            report.sink.add(Place::At(pos), problem, help);
+            report.sink.add(Location::At(pos), problem, help);
             (None, report)
         }
     }
@@ -114,11 +114,13 @@ impl Node {
     /// The node in a few words, for messages.
     pub(crate) fn describe(&self) -> String {
         match &self.content {
-            Content::Scalar(scalar) if scalar.resolved == Resolved::Null => "nothing".to_owned(),
-            Content::Scalar(scalar) => quoted(&scalar.text),
-            Content::List(_) => "a list".to_owned(),
-            Content::Map(_) => "a map".to_owned(),
-            Content::Refused => "an unsupported value".to_owned(),
+            YamlContent::Scalar(scalar) if scalar.resolved == Resolved::Null => {
+                "nothing".to_owned()
+            }
+            YamlContent::Scalar(scalar) => quoted(&scalar.text),
+            YamlContent::List(_) => "a list".to_owned(),
+            YamlContent::Map(_) => "a map".to_owned(),
+            YamlContent::Refused => "an unsupported value".to_owned(),
         }
     }
 }
@@ -249,7 +251,7 @@ fn syntax_error(error: &serde_yaml::Error) -> Unusable {
 }
 
 fn second_document(text: &str, document: Deserializer<'_>) -> Unusable {
-    let pos = match places::second_document(text) {
+    let pos = match locations::second_document(text) {
         Some(pos) => pos,
         None => match IgnoredAny::deserialize(document) {
             Err(error) => return syntax_error(&error),
@@ -311,13 +313,13 @@ impl<'s> Builder<'s> {
     where
         E: de::Error,
     {
-        let place = Place::Node(self.node()?);
+        let place = Location::Node(self.node()?);
         self.scalar_bytes += text.len();
         if self.scalar_bytes > MAX_SCALAR_BYTES {
             return Err(self.passed(TOO_MANY_ALIASES.to_owned(), WRITE_OUT));
         }
         let text = text.to_owned();
-        let content = Content::Scalar(Scalar { text, resolved });
+        let content = YamlContent::Scalar(Scalar { text, resolved });
         Ok(Node { place, content })
     }
 
@@ -331,9 +333,9 @@ impl<'s> Builder<'s> {
         Ok(id)
     }
 
-    fn close(&mut self, id: NodeId, content: Content) -> Node {
+    fn close(&mut self, id: NodeId, content: YamlContent) -> Node {
         self.depth -= 1;
-        let place = Place::Node(id);
+        let place = Location::Node(id);
         Node { place, content }
     }
 
@@ -365,8 +367,8 @@ impl<'de> Visitor<'de> for &mut Builder<'_> {
     /// A file without any node.
     fn visit_none<E: de::Error>(self) -> Result<Node, E> {
         Ok(Node {
-            place: Place::At(Pos::TOP),
-            content: Content::Refused,
+            place: Location::At(Pos::TOP),
+            content: YamlContent::Refused,
         })
     }
 
@@ -409,7 +411,7 @@ impl<'de> Visitor<'de> for &mut Builder<'_> {
         loop {
             self.next = (id, Part::Item(items.len()));
             let Some(item) = access.next_element_seed(&mut *self)? else {
-                return Ok(self.close(id, Content::List(items)));
+                return Ok(self.close(id, YamlContent::List(items)));
             };
             items.push(item);
         }
@@ -426,32 +428,32 @@ impl<'de> Visitor<'de> for &mut Builder<'_> {
             self.next = (id, Part::Value(index));
             let value = access.next_value_seed(&mut *self)?;
             match name.content {
-                Content::Scalar(Scalar { text, .. }) => entries.push(Entry {
+                YamlContent::Scalar(Scalar { text, .. }) => entries.push(YamlEntry {
                     name: text,
                     name_place: name.place,
                     value,
                 }),
-                Content::Refused => {}
-                Content::List(_) | Content::Map(_) => self.sink.add(
+                YamlContent::Refused => {}
+                YamlContent::List(_) | YamlContent::Map(_) => self.sink.add(
                     name.place,
                     "a list or map cannot be a key",
                     "write a plain name before the colon",
                 ),
             }
         }
-        Ok(self.close(id, Content::Map(entries)))
+        Ok(self.close(id, YamlContent::Map(entries)))
     }
 
     /// A value with a tag of its own, `!name`. It must not be read as if it had none, but its
     /// nodes count.
     fn visit_enum<A: EnumAccess<'de>>(self, access: A) -> Result<Node, A::Error> {
-        let place = Place::Node(self.node()?);
+        let place = Location::Node(self.node()?);
         let (IgnoredAny, variant) = access.variant()?;
         variant.newtype_variant_seed(&mut *self)?;
         let problem = "YAML tags are not supported here";
         self.sink
             .add(place, problem, "write the value without a tag");
-        let content = Content::Refused;
+        let content = YamlContent::Refused;
         Ok(Node { place, content })
     }
 }
@@ -464,7 +466,7 @@ mod tests {
         let node = read(text, &mut Sink::default(), &mut Paths::default())
             .map_err(|unusable| unusable.problem);
         match node.unwrap().content {
-            Content::Scalar(scalar) => scalar,
+            YamlContent::Scalar(scalar) => scalar,
             content => panic!("{text} is {content:?}"),
         }
     }

@@ -5,11 +5,11 @@
 use std::collections::HashMap;
 use std::ops::RangeInclusive;
 
-use super::fault::{Place, Sink};
-use super::kinds::Kind;
+use super::fault::{Location, Sink};
+use super::kinds::ValueKind;
 use super::outline::{KeyOutline, Outline, Presence, Shape};
 use super::printable::quoted;
-use super::raw::{Content, Entry, Node, Resolved};
+use super::raw::{Node, Resolved, YamlContent, YamlEntry};
 
 /// A value and whether and where the file says so.
 #[derive(Debug, Clone, Copy)]
@@ -17,7 +17,7 @@ pub(crate) struct Field<T> {
     /// What the file says, or the default when it says nothing or something faulty.
     pub(crate) value: T,
     /// The place of the value, when the key is there.
-    pub(crate) place: Option<Place>,
+    pub(crate) place: Option<Location>,
     /// False when the file holds something faulty here: then `value` must not be blamed for
     /// anything else.
     pub(crate) sound: bool,
@@ -29,7 +29,7 @@ pub(crate) enum Read<T> {
     Absent,
     /// The fault is reported.
     Faulty,
-    Found(T, Place),
+    Found(T, Location),
 }
 
 impl<T> Read<T> {
@@ -42,7 +42,7 @@ impl<T> Read<T> {
     }
 
     /// The value and its place, if there is a sound one.
-    pub(crate) fn found(&self) -> Option<(&T, Place)> {
+    pub(crate) fn found(&self) -> Option<(&T, Location)> {
         match self {
             Read::Found(value, place) => Some((value, *place)),
             Read::Absent | Read::Faulty => None,
@@ -58,8 +58,8 @@ pub(crate) fn read_map<T>(
     read: impl FnOnce(&mut MapReader<'_, '_>) -> T,
 ) -> (T, Outline) {
     let entries = match &node.content {
-        Content::Map(entries) => Some(entries.as_slice()),
-        Content::Refused => None,
+        YamlContent::Map(entries) => Some(entries.as_slice()),
+        YamlContent::Refused => None,
         _ => {
             let problem = format!("{what} must be a map, this is {}", node.describe());
             sink.add(node.place, problem, "write `key: value` lines");
@@ -92,8 +92,8 @@ pub(crate) fn read_nothing<T>(read: impl FnOnce(&mut MapReader<'_, '_>) -> T) ->
     (value, reader.outline)
 }
 
-fn index<'n>(entries: &'n [Entry], sink: &mut Sink) -> HashMap<&'n str, &'n Entry> {
-    let mut values: HashMap<&str, &Entry> = HashMap::with_capacity(entries.len());
+fn index<'n>(entries: &'n [YamlEntry], sink: &mut Sink) -> HashMap<&'n str, &'n YamlEntry> {
+    let mut values: HashMap<&str, &YamlEntry> = HashMap::with_capacity(entries.len());
     for entry in entries {
         if let Some(first) = values.get(entry.name.as_str()) {
             let problem = format!("the key {} is here twice", quoted(&entry.name));
@@ -108,16 +108,16 @@ fn index<'n>(entries: &'n [Entry], sink: &mut Sink) -> HashMap<&'n str, &'n Entr
 
 /// One map being read.
 pub(crate) struct MapReader<'n, 's> {
-    values: HashMap<&'n str, &'n Entry>,
+    values: HashMap<&'n str, &'n YamlEntry>,
     /// The place of the map; none when there is no map whose missing keys could be reported.
-    place: Option<Place>,
+    place: Option<Location>,
     outline: Outline,
     sink: &'s mut Sink,
 }
 
 impl<'n> MapReader<'n, '_> {
     /// A scalar that has a default.
-    pub(crate) fn optional<K: Kind>(
+    pub(crate) fn optional<K: ValueKind>(
         &mut self,
         name: &'static str,
         doc: &'static str,
@@ -151,7 +151,7 @@ impl<'n> MapReader<'n, '_> {
     }
 
     /// A scalar that must be there.
-    pub(crate) fn required<K: Kind>(
+    pub(crate) fn required<K: ValueKind>(
         &mut self,
         name: &'static str,
         doc: &'static str,
@@ -166,7 +166,7 @@ impl<'n> MapReader<'n, '_> {
     }
 
     /// A scalar that the caller derives from others when it is absent.
-    pub(crate) fn derived<K: Kind>(
+    pub(crate) fn derived<K: ValueKind>(
         &mut self,
         name: &'static str,
         doc: &'static str,
@@ -177,7 +177,7 @@ impl<'n> MapReader<'n, '_> {
     }
 
     /// A list of scalars, empty by default.
-    pub(crate) fn list<K: Kind>(
+    pub(crate) fn list<K: ValueKind>(
         &mut self,
         name: &'static str,
         doc: &'static str,
@@ -282,7 +282,7 @@ impl<'n> MapReader<'n, '_> {
     /// Reports a fault that the caller found.
     pub(crate) fn fault(
         &mut self,
-        place: Place,
+        place: Location,
         problem: impl Into<String>,
         help: impl Into<String>,
     ) {
@@ -292,7 +292,7 @@ impl<'n> MapReader<'n, '_> {
     /// Says that what stands at `place` is accepted and hardly meant.
     pub(crate) fn warn(
         &mut self,
-        place: Place,
+        place: Location,
         problem: impl Into<String>,
         help: impl Into<String>,
     ) {
@@ -300,15 +300,15 @@ impl<'n> MapReader<'n, '_> {
     }
 
     /// Where the name of this key stands, if it is there.
-    pub(crate) fn name_place(&self, name: &str) -> Option<Place> {
+    pub(crate) fn name_place(&self, name: &str) -> Option<Location> {
         self.values.get(name).map(|entry| entry.name_place)
     }
 
     /// Reports that what stands at `place` clashes with what stands at `first`.
     pub(crate) fn clash(
         &mut self,
-        place: Place,
-        first: Place,
+        place: Location,
+        first: Location,
         problem: impl Into<String>,
         help: impl Into<String>,
     ) {
@@ -332,7 +332,7 @@ impl<'n> MapReader<'n, '_> {
         }
     }
 
-    fn scalar<K: Kind>(&mut self, name: &str, kind: &K) -> Read<K::Value> {
+    fn scalar<K: ValueKind>(&mut self, name: &str, kind: &K) -> Read<K::Value> {
         let Some(entry) = self.values.get(name).copied() else {
             return Read::Absent;
         };
@@ -349,16 +349,16 @@ impl<'n> MapReader<'n, '_> {
         }
     }
 
-    fn value<K: Kind>(
+    fn value<K: ValueKind>(
         &mut self,
         name: &str,
         node: &Node,
-        shown: Place,
+        shown: Location,
         kind: &K,
     ) -> Option<K::Value> {
         let (problem, help) = match &node.content {
-            Content::Refused => return None,
-            Content::Scalar(scalar) if scalar.resolved != Resolved::Null => {
+            YamlContent::Refused => return None,
+            YamlContent::Scalar(scalar) if scalar.resolved != Resolved::Null => {
                 match kind.read(scalar) {
                     Ok(value) => return Some(value),
                     Err(mistake) => (format!("`{name}`: {}", mistake.problem), mistake.help),
@@ -374,18 +374,18 @@ impl<'n> MapReader<'n, '_> {
 
     fn items(
         &mut self,
-        entry: &'n Entry,
+        entry: &'n YamlEntry,
         counts: RangeInclusive<usize>,
         wanted: &str,
     ) -> Option<&'n [Node]> {
-        let Entry {
+        let YamlEntry {
             name,
             name_place,
             value,
         } = entry;
         let items = match &value.content {
-            Content::List(items) => items.as_slice(),
-            Content::Refused => return None,
+            YamlContent::List(items) => items.as_slice(),
+            YamlContent::Refused => return None,
             _ => {
                 let problem = format!(
                     "{} must be a list, this is {}",
@@ -415,7 +415,7 @@ impl<'n> MapReader<'n, '_> {
     }
 
     /// Reports the keys nobody asked for. Ends the reading.
-    fn refuse_unknown_keys(self, entries: &[Entry]) -> Outline {
+    fn refuse_unknown_keys(self, entries: &[YamlEntry]) -> Outline {
         let MapReader { outline, sink, .. } = self;
         let is_known = |name: &str| outline.iter().any(|key| key.name == name);
         for entry in entries.iter().filter(|entry| !is_known(&entry.name)) {
@@ -439,7 +439,7 @@ impl<'n> MapReader<'n, '_> {
 }
 
 fn is_null(node: &Node) -> bool {
-    matches!(&node.content, Content::Scalar(scalar) if scalar.resolved == Resolved::Null)
+    matches!(&node.content, YamlContent::Scalar(scalar) if scalar.resolved == Resolved::Null)
 }
 
 /// What an unknown key may have been meant to be: a key of a section below, or one spelled alike.

@@ -9,7 +9,7 @@ use ipnet::IpNet;
 
 use super::address::BackendAddress;
 use super::allow::{AllowList, NETWORK, is_everybody};
-use super::fault::{Faults, Place, Report};
+use super::fault::{FaultReport, Faults, Location};
 use super::kinds::Integer;
 use super::outline::Outline;
 use super::raw;
@@ -88,10 +88,10 @@ impl Config {
 pub(crate) struct MainFile<'t> {
     pub(crate) config: Option<Config>,
     /// The path of the partition map and its place, whatever else is wrong.
-    pub(crate) partition_map: Option<(PathBuf, Place)>,
+    pub(crate) partition_map: Option<(PathBuf, Location)>,
     /// The same for the file with the token of the admin server.
-    pub(crate) token_file: Option<(PathBuf, Place)>,
-    pub(crate) report: Report<'t>,
+    pub(crate) token_file: Option<(PathBuf, Location)>,
+    pub(crate) report: FaultReport<'t>,
 }
 
 impl<'t> MainFile<'t> {
@@ -141,7 +141,7 @@ pub(crate) fn outline() -> Outline {
 struct Draft {
     config: Config,
     partition_map: Read<PathBuf>,
-    token_file_place: Option<Place>,
+    token_file_place: Option<Location>,
 }
 
 const DEFAULT_LISTEN: SocketAddr =
@@ -199,7 +199,7 @@ fn read_sections(
     map: &mut MapReader<'_, '_>,
     config: &mut Config,
     listen: &Field<SocketAddr>,
-) -> Option<Place> {
+) -> Option<Location> {
     let doc = "How long things may take.";
     let (timeouts, operation) = map.section("timeouts", doc, sections::read_timeouts);
     config.timeouts = timeouts;

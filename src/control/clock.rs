@@ -10,15 +10,15 @@ const MAX_BOOT_ID_BYTES: usize = 64;
 /// Unix time in milliseconds that never goes back: the wall clock is read once, so that nobody who
 /// sets it makes a stage longer or shorter.
 #[derive(Debug, Clone, Copy)]
-pub struct Clock {
+pub struct ControlClock {
     start: Instant,
     start_ms: u64,
 }
 
 /// A moment of this machine: what of the past is certain when the wall clock may have been wrong.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Moment {
-    /// By [`Clock`], Unix time in milliseconds.
+pub struct BootMoment {
+    /// By [`ControlClock`], Unix time in milliseconds.
     pub now_ms: u64,
     /// Drawn by the system when it booted; empty if it tells nobody.
     pub boot_id: String,
@@ -26,7 +26,7 @@ pub struct Moment {
     pub since_boot_ms: u64,
 }
 
-impl Clock {
+impl ControlClock {
     /// Starts with the wall clock.
     pub fn start() -> Self {
         let wall = SystemTime::now().duration_since(UNIX_EPOCH);
@@ -42,12 +42,12 @@ impl Clock {
     }
 
     /// Now, as it can be written down.
-    pub fn moment(&self) -> Moment {
+    pub fn moment(&self) -> BootMoment {
         let boot_id = std::fs::read_to_string("/proc/sys/kernel/random/boot_id");
         let boot_id = boot_id.unwrap_or_default().trim().to_owned();
         let since_boot = clock_gettime(ClockId::Boottime);
         let since_boot_ms = since_boot.tv_sec as u64 * 1000 + since_boot.tv_nsec as u64 / 1_000_000;
-        Moment {
+        BootMoment {
             now_ms: self.now_ms(),
             boot_id,
             since_boot_ms,
@@ -55,7 +55,7 @@ impl Clock {
     }
 }
 
-impl Moment {
+impl BootMoment {
     /// How long ago `then` was, in milliseconds; `None` if that was before the machine booted, or on
     /// another one. The wall clock is not asked: it may have been set since, or be wrong until it
     /// has heard of a time server.
@@ -72,8 +72,8 @@ impl Moment {
 mod tests {
     use super::*;
 
-    fn moment(now_ms: u64, boot_id: &str, since_boot_ms: u64) -> Moment {
-        Moment {
+    fn moment(now_ms: u64, boot_id: &str, since_boot_ms: u64) -> BootMoment {
+        BootMoment {
             now_ms,
             boot_id: boot_id.to_owned(),
             since_boot_ms,
@@ -93,7 +93,7 @@ mod tests {
 
     #[test]
     fn this_machine_knows_when_it_was_booted() {
-        let clock = Clock::start();
+        let clock = ControlClock::start();
         let (one, other) = (clock.moment(), clock.moment());
         assert!(other.since(&one).is_some_and(|ms| ms < 60_000), "{one:?}");
     }

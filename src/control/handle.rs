@@ -6,14 +6,14 @@ use std::time::Duration;
 
 use tokio::sync::{mpsc, oneshot, watch};
 
-use super::engine::{Engine, Order};
-use super::finding::{self, Finding};
-use super::history::History;
-use super::peer::PeerState;
+use super::peers::report::PeerState;
+use super::pool_state::{Order, PoolState};
 use super::pulse::{Pulse, Stuck};
-use super::status::{ReloadOutcome, Status, SteerOutcome};
+use super::report::finding::{self, Finding};
+use super::report::history::History;
+use super::report::status::{ReloadOutcome, Status, SteerOutcome};
 use crate::config::AdminToken;
-use crate::metrics::Pool;
+use crate::metrics::PoolMetrics;
 
 /// Requests that wait for control at most.
 const MAX_COMMANDS: usize = 64;
@@ -23,7 +23,7 @@ const LOOK: Duration = Duration::from_secs(1);
 
 /// What control is asked or told from outside.
 #[derive(Debug)]
-pub enum Command {
+pub enum ControlCommand {
     /// Read the files again and answer how that ended.
     Reload(oneshot::Sender<ReloadOutcome>),
     /// Give a backend another state than the map does and answer how that ended.
@@ -31,7 +31,7 @@ pub enum Command {
     /// Answer how that would end, and leave everything as it is.
     DryRun(Order, oneshot::Sender<SteerOutcome>),
     /// Answer with a copy of the pool.
-    Pool(oneshot::Sender<Box<Engine>>),
+    Pool(oneshot::Sender<Box<PoolState>>),
     /// What became of asking a peer.
     Peer(PeerNews),
 }
@@ -57,7 +57,7 @@ pub struct Published {
     /// What `GET /peer` answers.
     pub peer: PeerState,
     /// What `GET /metrics` answers beside what the workers count.
-    pub metrics: Pool,
+    pub metrics: PoolMetrics,
     /// Who may ask the admin server.
     pub access: AdminAccess,
 }
@@ -103,7 +103,7 @@ pub enum Silence {
 /// The way to control, for any thread.
 #[derive(Debug, Clone)]
 pub struct ControlHandle {
-    commands: mpsc::Sender<Command>,
+    commands: mpsc::Sender<ControlCommand>,
     published: watch::Receiver<Arc<Published>>,
     pulse: Pulse,
 }
@@ -112,7 +112,7 @@ pub struct ControlHandle {
 #[derive(Debug)]
 pub struct ControlEnd {
     /// What it is asked and told.
-    pub commands: mpsc::Receiver<Command>,
+    pub commands: mpsc::Receiver<ControlCommand>,
     /// Where it shows what others may see.
     pub published: watch::Sender<Arc<Published>>,
     /// Where it says that it goes on.
@@ -162,7 +162,7 @@ impl ControlHandle {
     /// # Errors
     /// [`ControlGone`].
     pub async fn reload(&self) -> Result<ReloadOutcome, ControlGone> {
-        self.ask(Command::Reload).await
+        self.ask(ControlCommand::Reload).await
     }
 
     /// Gives a backend another state than the map does, or takes that back.
@@ -170,7 +170,8 @@ impl ControlHandle {
     /// # Errors
     /// [`ControlGone`].
     pub async fn steer(&self, order: Order) -> Result<SteerOutcome, ControlGone> {
-        self.ask(|answer| Command::Steer(order, answer)).await
+        self.ask(|answer| ControlCommand::Steer(order, answer))
+            .await
     }
 
     /// What [`Self::steer`] would answer now. Nothing changes by that.
@@ -178,20 +179,21 @@ impl ControlHandle {
     /// # Errors
     /// [`ControlGone`].
     pub async fn dry_run(&self, order: Order) -> Result<SteerOutcome, ControlGone> {
-        self.ask(|answer| Command::DryRun(order, answer)).await
+        self.ask(|answer| ControlCommand::DryRun(order, answer))
+            .await
     }
 
     /// A copy of the pool as it is, for questions that take longer than control can wait.
     ///
     /// # Errors
     /// [`ControlGone`].
-    pub async fn pool(&self) -> Result<Box<Engine>, ControlGone> {
-        self.ask(Command::Pool).await
+    pub async fn pool(&self) -> Result<Box<PoolState>, ControlGone> {
+        self.ask(ControlCommand::Pool).await
     }
 
     async fn ask<T>(
         &self,
-        command: impl FnOnce(oneshot::Sender<T>) -> Command,
+        command: impl FnOnce(oneshot::Sender<T>) -> ControlCommand,
     ) -> Result<T, ControlGone> {
         let (answer, answered) = oneshot::channel();
         let ask = async {
@@ -216,7 +218,7 @@ impl ControlHandle {
         // When so many requests wait already, one of them does it.
         let _ = self
             .commands
-            .try_send(Command::Reload(oneshot::channel().0));
+            .try_send(ControlCommand::Reload(oneshot::channel().0));
     }
 
     /// Tells what a peer has answered. Waits while control is busy.
@@ -224,7 +226,7 @@ impl ControlHandle {
     /// # Errors
     /// [`ControlGone`] when control has ended.
     pub async fn tell_of_peer(&self, news: PeerNews) -> Result<(), ControlGone> {
-        let command = Command::Peer(news);
+        let command = ControlCommand::Peer(news);
         let sent = self.commands.send(command).await;
         sent.map_err(|_ended| ControlGone)
     }

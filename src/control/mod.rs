@@ -1,64 +1,33 @@
 //! What changes while the proxy runs: files, health, handovers.
 //!
-//! * [`engine`]: the pool and what becomes of it.
+//! One thread decides. It feeds what happens to a pure state and publishes what comes of it.
+//!
+//! * [`event_loop`]: the control thread; `reload` and `overrides` are what it does with other files
+//!   and with orders.
+//! * [`pool_state`]: the pool and what becomes of it, without sockets, files or clock;
+//!   [`session_timeouts`]: how long an item may live.
 //! * [`start`]: where control begins, from what is on disk.
-//! * [`run`]: the control thread; `reload`, `steer`, `replay` and `peers` are parts of it.
-//! * [`handle`], [`status`], [`peer`]: what others may ask, and what they are told; `view` and
-//!   `under_way` write it down.
-//! * [`finding`]: what is wrong, in words; `diagnosis` reads it from what is published, `noticed`
-//!   has the rest.
-//! * [`history`]: what has happened in the last minutes; `lost`: which sessions users have lost.
-//! * [`memory`], [`slot_groups`], [`state_file`], [`owed`]: what is remembered over a restart;
-//!   [`state_lock`]: by one proxy.
-//! * [`watch`], [`live`]: files that change, and which of their keys take effect at once; `files`
-//!   reads them, on a thread of its own.
-//! * `file_thread`, `state_writer`: writing without waiting for a disk that hangs; [`pulse`]:
-//!   whether control goes on.
-//! * [`probes`]: one task per backend that asks whether it is there; `burst` tells which failed
-//!   requests count beside them.
-//! * `accounting`: how many sessions are where, and when a backend is full.
-//! * [`plan`]: what a new map would do; [`suggest`]: which pool
-//!   would be large enough; [`slot_view`]: where a session is; [`load`]: what the backends hold.
-//! * [`clock`]: the time that everything here goes by.
+//! * [`files`]: the two configuration files.
+//! * [`peers`]: the other proxies.
+//! * [`persist`]: what outlives a restart.
+//! * [`probing`]: which backends answer, and where.
+//! * [`report`]: what others are shown; [`handle`]: what they may ask.
+//! * [`clock`]: the time that everything here goes by; [`pulse`]: whether control goes on.
 
-mod accounting;
-mod burst;
 pub mod clock;
-mod diagnosis;
-pub mod engine;
-mod file_thread;
-mod files;
-pub mod finding;
+pub mod event_loop;
+pub mod files;
 pub mod handle;
-pub mod history;
-pub mod live;
-pub mod load;
-mod lost;
-pub mod memory;
-mod names;
-mod noticed;
-pub mod owed;
-pub mod peer;
-mod peers;
-pub mod plan;
-pub mod probes;
+mod overrides;
+pub mod peers;
+pub mod persist;
+pub mod pool_state;
+pub mod probing;
 pub mod pulse;
 mod reload;
-mod replay;
-pub mod run;
-pub mod slot_groups;
-pub mod slot_view;
+pub mod report;
+pub mod session_timeouts;
 pub mod start;
-pub mod state_file;
-pub mod state_lock;
-mod state_writer;
-pub mod status;
-mod steer;
-pub mod suggest;
-pub mod timeouts;
-mod under_way;
-mod view;
-pub mod watch;
 
-pub use run::{Control, RunningControl};
+pub use event_loop::{Control, RunningControl};
 pub use start::{ControlEnds, ControlError, ControlOptions, Prepared, last_map, prepare};

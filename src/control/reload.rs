@@ -2,18 +2,18 @@
 
 use tokio::sync::oneshot;
 
-use super::files::{FilesRead, Reading, Why};
-use super::history::{Event, EventKind, EventLevel};
-use super::live;
-use super::run::Control;
-use super::status::{LastReload, ReloadOutcome, ReloadResult};
-use crate::config::Loaded;
+use super::event_loop::Control;
+use super::files::read::{FilesRead, Reading, Why};
+use super::files::reloadable_keys;
+use super::report::history::{Event, EventKind, EventLevel};
+use super::report::status::{LastReload, ReloadOutcome, ReloadResult};
+use crate::config::LoadedConfig;
 use crate::metrics::Reloads;
 
 impl Control {
     /// Has the files read; `answer` is told how that ended.
     pub(super) fn order_reload(&mut self, answer: oneshot::Sender<ReloadOutcome>) {
-        self.engine.follow_names();
+        self.pool_state.follow_names();
         self.names.hurry();
         let Some(files) = &mut self.files else {
             let outcome = self.reload_outcome(ReloadResult::Unchanged, Vec::new());
@@ -62,7 +62,7 @@ impl Control {
     fn reload_outcome(&self, result: ReloadResult, faults: Vec<String>) -> ReloadOutcome {
         ReloadOutcome {
             result,
-            map_version: self.engine.map().version,
+            map_version: self.pool_state.map().version,
             faults,
             needs_restart: Vec::new(),
         }
@@ -83,19 +83,19 @@ impl Control {
         self.publish();
     }
 
-    fn take_over(&mut self, loaded: Loaded) -> Result<ReloadOutcome, Vec<String>> {
+    fn take_over(&mut self, loaded: LoadedConfig) -> Result<ReloadOutcome, Vec<String>> {
         let outcome = |result, needs_restart, map_version| ReloadOutcome {
             result,
             map_version,
             faults: Vec::new(),
             needs_restart,
         };
-        let in_force = self.engine.map().version;
-        let (config, kept) = live::merge(self.engine.config(), loaded.config);
+        let in_force = self.pool_state.map().version;
+        let (config, kept) = reloadable_keys::merge(self.pool_state.config(), loaded.config);
         let needs_restart = kept.into_iter().map(str::to_owned).collect();
         let now_ms = self.clock.now_ms();
         self.forget_silent_peers(now_ms);
-        let mut next = self.engine.clone();
+        let mut next = self.pool_state.clone();
         let overrides = next.overrides();
         let is_same_config = config == *next.config();
         let level = config.log.level;
@@ -126,7 +126,7 @@ impl Control {
             self.tell_overrides(&overrides);
         }
         self.tell(&notices);
-        let version = self.engine.map().version;
+        let version = self.pool_state.map().version;
         Ok(outcome(ReloadResult::Applied, needs_restart, version))
     }
 }

@@ -7,28 +7,28 @@ use std::sync::Arc;
 
 use tokio::sync::{mpsc, oneshot, watch};
 
-use super::accounting::Accounting;
-use super::burst::Bursts;
-use super::clock::Clock;
-use super::engine::{Engine, ResumeError};
-use super::files::{FileReader, Files, FilesRead};
+use super::clock::ControlClock;
+use super::event_loop::{Control, Inbox};
+use super::files::read::{FileReader, Files, FilesRead};
 use super::handle::{ControlHandle, Published, handle};
-use super::history::Recorder;
-use super::names::Names;
-use super::noticed::Noticed;
-use super::owed::{Owed, OwedError};
-use super::peers::{FirstMeeting, Peers, Said};
-use super::probes::Probes;
+use super::overrides;
+use super::peers::roster::{FirstMeeting, Peers, Said};
+use super::persist::pending_deletes::{OwedError, PendingDeletes};
+use super::persist::replay::Replays;
+use super::persist::state_file::{self, StateFileError};
+use super::persist::state_lock::{StateLock, StateLockError};
+use super::persist::state_writer::StateWriter;
+use super::pool_state::{PoolState, ResumeError};
+use super::probing::coalesced_failures::CoalescedFailures;
+use super::probing::name_lookup::Names;
+use super::probing::probes::Probes;
 use super::pulse::Pulse;
 use super::reload;
-use super::replay::Replays;
-use super::run::{Control, Inbox};
-use super::state_file::{self, StateFileError};
-use super::state_lock::{StateLock, StateLockError};
-use super::state_writer::StateWriter;
-use super::status::{LastReload, ReloadOutcome, ReloadResult};
-use super::steer;
-use super::view::{About, Known, Reasons};
+use super::report::history::Recorder;
+use super::report::noticed::Noticed;
+use super::report::publish::{About, Known, Reasons};
+use super::report::status::{LastReload, ReloadOutcome, ReloadResult};
+use super::report::usage_estimates::UsageEstimates;
 use crate::config::{Config, PartitionMap};
 use crate::log::{LevelHandle, LogLimit};
 use crate::metrics::{Metrics, Reloads};
@@ -96,13 +96,13 @@ pub struct Prepared {
 
 /// The pool to begin with.
 struct Begun {
-    engine: Engine,
+    pool_state: PoolState,
     last_reload: Option<LastReload>,
     /// There was a state file.
     is_remembered: bool,
     state: StateWriter,
     state_lock: StateLock,
-    owed: Owed,
+    owed: PendingDeletes,
 }
 
 /// Reads what is on disk, and puts the first snapshot in force. If the partition map may not follow
@@ -115,7 +115,7 @@ pub fn prepare(options: ControlOptions) -> Result<Prepared, ControlError> {
         .main_file
         .map(|main| Files::new(main, &options.config, &options.map));
     let faults = files.as_ref().map(Files::faults_at_start);
-    let clock = Clock::start();
+    let clock = ControlClock::start();
     let faults = faults.unwrap_or_default();
     let begun = begin(options.config, options.map, faults, clock)?;
     assemble(begun, files, options.level, clock)
@@ -125,36 +125,36 @@ fn assemble(
     begun: Begun,
     files: Option<Files>,
     level: Option<LevelHandle>,
-    clock: Clock,
+    clock: ControlClock,
 ) -> Result<Prepared, ControlError> {
-    let (engine, last_reload) = (begun.engine, begun.last_reload);
+    let (pool_state, last_reload) = (begun.pool_state, begun.last_reload);
     let about = About::new(clock);
     let (reloads, history) = first_history(last_reload.as_ref(), clock);
-    let accounting = Accounting::new(clock.now_ms());
-    let peers = Peers::new(&engine.config().peers, clock.now_ms());
-    let (first_meeting, may_serve) = first_meeting(&engine, begun.is_remembered, clock);
+    let accounting = UsageEstimates::new(clock.now_ms());
+    let peers = Peers::new(&pool_state.config().peers, clock.now_ms());
+    let (first_meeting, may_serve) = first_meeting(&pool_state, begun.is_remembered, clock);
     let mut noticed = Noticed::default();
     let first = about.publish(Known {
-        engine: &engine,
-        in_force: &engine.shared_slots(),
+        pool_state: &pool_state,
+        in_force: &pool_state.shared_slots(),
         reasons: &Reasons::new(),
         accounting: &accounting,
         last_reload: last_reload.clone(),
         reloads,
-        peers: peers.status(&Said::from(&engine)),
+        peers: peers.status(&Said::from(&pool_state)),
         history: history.history(),
         noticed: Vec::new(),
         since: &mut noticed.since,
     });
     let (files, files_read) = read_on_a_thread(files)?;
-    let channels = open_channels(&engine, first, files_read);
+    let channels = open_channels(&pool_state, first, files_read);
     let ends = channels.ends;
     let control = Control {
         clock,
         pulse: channels.pulse,
         about,
-        in_force: engine.shared_slots(),
-        engine,
+        in_force: pool_state.shared_slots(),
+        pool_state,
         state: begun.state,
         _state_lock: begun.state_lock,
         owed: begun.owed,
@@ -169,7 +169,7 @@ fn assemble(
         peers,
         first_meeting,
         reasons: Reasons::new(),
-        bursts: Bursts::default(),
+        bursts: CoalescedFailures::default(),
         accounting,
         last_reload,
         reloads,
@@ -189,13 +189,13 @@ fn assemble(
 
 /// What there is to learn before clients are served, if anything.
 fn first_meeting(
-    engine: &Engine,
+    pool_state: &PoolState,
     is_remembered: bool,
-    clock: Clock,
+    clock: ControlClock,
 ) -> (Option<FirstMeeting>, oneshot::Receiver<()>) {
-    let asks_peers = !engine.config().peers.is_empty();
+    let asks_peers = !pool_state.config().peers.is_empty();
     let (meeting, may_serve) = FirstMeeting::new(asks_peers, is_remembered, clock.now_ms());
-    let has_to_ask = asks_peers || engine.awaits_address();
+    let has_to_ask = asks_peers || pool_state.awaits_address();
     (has_to_ask.then_some(meeting), may_serve)
 }
 
@@ -220,15 +220,19 @@ fn read_on_a_thread(
     Ok((Some(reader), read))
 }
 
-fn open_channels(engine: &Engine, first: Published, files: mpsc::Receiver<FilesRead>) -> Channels {
+fn open_channels(
+    pool_state: &PoolState,
+    first: Published,
+    files: mpsc::Receiver<FilesRead>,
+) -> Channels {
     let (handle, end) = handle(first);
     let (feedback, reports) = Feedback::channel();
-    let (probes, probed) = Probes::new(&engine.config().health);
+    let (probes, probed) = Probes::new(&pool_state.config().health);
     let (names, looked_up) = Names::new();
     let (replays, replayed) = Replays::new();
     Channels {
         ends: ControlEnds {
-            snapshot: share(engine.snapshot()),
+            snapshot: share(pool_state.snapshot()),
             feedback,
             handle,
             metrics: Arc::default(),
@@ -250,7 +254,7 @@ fn open_channels(engine: &Engine, first: Published, files: mpsc::Receiver<FilesR
 }
 
 /// What is counted and remembered from the start: a map that was refused then.
-fn first_history(last_reload: Option<&LastReload>, clock: Clock) -> (Reloads, Recorder) {
+fn first_history(last_reload: Option<&LastReload>, clock: ControlClock) -> (Reloads, Recorder) {
     let mut history = Recorder::new(clock.now_ms());
     if let Some(LastReload { at_ms, outcome }) = last_reload {
         let events = reload::events(outcome, *at_ms);
@@ -263,7 +267,7 @@ fn first_history(last_reload: Option<&LastReload>, clock: Clock) -> (Reloads, Re
 /// there is no state file, or none that can be read.
 #[must_use]
 pub fn last_map(config: &Config) -> Option<PartitionMap> {
-    let now = Clock::start().moment();
+    let now = ControlClock::start().moment();
     let read = state_file::read(&config.handover.state_file, &now);
     read.ok().flatten().map(|read| read.memory.map)
 }
@@ -274,33 +278,33 @@ fn begin(
     config: Config,
     map: PartitionMap,
     faults: Vec<String>,
-    clock: Clock,
+    clock: ControlClock,
 ) -> Result<Begun, ControlError> {
     let now_ms = clock.now_ms();
     let path = config.handover.state_file.clone();
     let state_lock = StateLock::take(&path, &beside(&path, ".lock"))?;
     let remembered = state_file::read(&path, &clock.moment())?;
     let is_remembered = remembered.is_some();
-    let (mut engine, faults) = match remembered {
-        None => (Engine::new(config, map, now_ms)?, Vec::new()),
+    let (mut pool_state, faults) = match remembered {
+        None => (PoolState::new(config, map, now_ms)?, Vec::new()),
         Some(remembered) => {
-            let mut engine = Engine::resume(config, remembered.memory, now_ms)?;
+            let mut pool_state = PoolState::resume(config, remembered.memory, now_ms)?;
             if remembered.is_time_unknown {
-                engine.doubt_suspicions();
+                pool_state.doubt_suspicions();
             }
-            let refused = engine.accept(map, now_ms).err();
-            steer::log_overrides(&[], &engine.overrides());
+            let refused = pool_state.accept(map, now_ms).err();
+            overrides::log_overrides(&[], &pool_state.overrides());
             let refused = refused.map(|refused| vec![refused.to_string()]);
-            (engine, refused.unwrap_or(faults))
+            (pool_state, refused.unwrap_or(faults))
         }
     };
-    let last_reload = (!faults.is_empty()).then(|| refusal(&engine, faults, clock));
+    let last_reload = (!faults.is_empty()).then(|| refusal(&pool_state, faults, clock));
     // Also shows that it can be written.
     let mut state = StateWriter::start(&path).map_err(ControlError::Thread)?;
-    state.write(engine.memory(), clock.moment())?;
-    let owed = open_owed(&path, &mut engine)?;
+    state.write(pool_state.memory(), clock.moment())?;
+    let owed = open_owed(&path, &mut pool_state)?;
     Ok(Begun {
-        engine,
+        pool_state,
         last_reload,
         is_remembered,
         state,
@@ -309,10 +313,10 @@ fn begin(
     })
 }
 
-fn refusal(engine: &Engine, faults: Vec<String>, clock: Clock) -> LastReload {
+fn refusal(pool_state: &PoolState, faults: Vec<String>, clock: ControlClock) -> LastReload {
     let outcome = ReloadOutcome {
         result: ReloadResult::Refused,
-        map_version: engine.map().version,
+        map_version: pool_state.map().version,
         faults,
         needs_restart: Vec::new(),
     };
@@ -323,17 +327,21 @@ fn refusal(engine: &Engine, faults: Vec<String>, clock: Clock) -> LastReload {
     }
 }
 
-/// The journal beside the state file; the engine is told what it holds.
-fn open_owed(state_file: &Path, engine: &mut Engine) -> Result<Owed, OwedError> {
-    let name_of = |place| {
-        let mut members = engine.members().iter();
-        let member = members.find(|member| member.place == place);
+/// The journal beside the state file; the pool state is told what it holds.
+fn open_owed(state_file: &Path, pool_state: &mut PoolState) -> Result<PendingDeletes, OwedError> {
+    let name_of = |backend_id| {
+        let mut members = pool_state.members().iter();
+        let member = members.find(|member| member.backend_id == backend_id);
         member.map(|member| member.spec.name.as_str())
     };
-    let owed = Owed::open(&beside(state_file, ".owed"), name_of)?;
-    let places: Vec<_> = engine.members().iter().map(|member| member.place).collect();
-    for place in places {
-        engine.set_owed(place, owed.count(place));
+    let owed = PendingDeletes::open(&beside(state_file, ".owed"), name_of)?;
+    let places: Vec<_> = pool_state
+        .members()
+        .iter()
+        .map(|member| member.backend_id)
+        .collect();
+    for backend_id in places {
+        pool_state.set_owed(backend_id, owed.count(backend_id));
     }
     Ok(owed)
 }

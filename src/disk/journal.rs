@@ -34,13 +34,13 @@ pub enum DiskState {
 }
 
 /// A change that has not been written yet.
-pub(super) enum Entry {
+pub(super) enum JournalEntry {
     Stored { key: Box<[u8]>, item: KeptItem },
     Used { key: Box<[u8]>, marks: ItemMarks },
     Gone { key: Box<[u8]> },
 }
 
-impl Entry {
+impl JournalEntry {
     pub(super) fn record(&self) -> Record<'_> {
         match self {
             Self::Stored { key, item } => {
@@ -62,7 +62,7 @@ impl Entry {
 
 /// Changes up to a ticket, in the order in which they were made.
 pub(super) struct Batch {
-    pub(super) entries: Vec<Entry>,
+    pub(super) entries: Vec<JournalEntry>,
     pub(super) last_ticket: u64,
 }
 
@@ -77,7 +77,7 @@ struct Progress {
 
 #[derive(Default)]
 struct Queue {
-    entries: VecDeque<Entry>,
+    entries: VecDeque<JournalEntry>,
     /// The ticket of the last entry that was added.
     last_ticket: u64,
     /// Set once, at the end.
@@ -126,7 +126,7 @@ impl Journal {
                 let key_bytes = Box::from(key);
                 self.write(
                     key,
-                    Entry::Stored {
+                    JournalEntry::Stored {
                         key: key_bytes,
                         item,
                     },
@@ -134,7 +134,7 @@ impl Journal {
             }
             ItemChange::Removed => {
                 let key_bytes = Box::from(key);
-                self.write(key, Entry::Gone { key: key_bytes })
+                self.write(key, JournalEntry::Gone { key: key_bytes })
             }
             ItemChange::Used { before, item } => {
                 self.use_of(key, &before, item);
@@ -151,7 +151,7 @@ impl Journal {
     pub(super) fn expired(&self, key: &[u8]) {
         if self.state() != DiskState::Failed {
             let key = Box::from(key);
-            self.push(Entry::Gone { key }, usize::MAX);
+            self.push(JournalEntry::Gone { key }, usize::MAX);
         }
     }
 
@@ -163,18 +163,18 @@ impl Journal {
             || before.expires_ms / part_ms != marks.expires_ms / part_ms;
         if is_worth_a_note && self.state() != DiskState::Failed {
             let key = Box::from(key);
-            self.push(Entry::Used { key, marks }, MAX_WAITING_NOTES);
+            self.push(JournalEntry::Used { key, marks }, MAX_WAITING_NOTES);
         }
     }
 
-    fn write(&self, key: &[u8], entry: Entry) -> u64 {
+    fn write(&self, key: &[u8], entry: JournalEntry) -> u64 {
         let ticket = self.push(entry, usize::MAX);
         self.place_of(key).fetch_max(ticket, Ordering::AcqRel);
         ticket
     }
 
     /// Adds an entry unless more than `most` wait. Returns its ticket, 0 if it was not added.
-    fn push(&self, entry: Entry, most: usize) -> u64 {
+    fn push(&self, entry: JournalEntry, most: usize) -> u64 {
         let mut queue = self.queue();
         if queue.entries.len() >= most {
             return 0;

@@ -6,7 +6,7 @@ use super::directory::{Directory, LogFile};
 use super::error::DiskError;
 use super::log::SessionLog;
 use super::record::{HEAD_BYTES, Head, Record};
-use super::segment::{Found, SegmentReader, system};
+use super::segment::{SegmentReader, SegmentRecord, system};
 use crate::store::{Item, ItemMarks, MemoryStore, Now, RestoredItem};
 
 /// How often the log says how far it is.
@@ -140,7 +140,7 @@ fn read<D: Directory>(
     let mut complete = false;
     loop {
         match reader.next()? {
-            Found::Record { bytes } => {
+            SegmentRecord::Record { bytes } => {
                 let Some(record) = reader.record() else {
                     return Err(reader.damaged("a record of a later version"));
                 };
@@ -149,13 +149,13 @@ fn read<D: Directory>(
                 log.note(number, bytes, &record);
                 progress.read(bytes);
             }
-            Found::End if complete => return Ok((reader.length(), 0)),
-            Found::End if is_last => break,
-            Found::End => return Err(reader.damaged("the end of the file is missing")),
-            Found::Torn(fault) if !is_last || complete || reader.was_synced_beyond()? => {
+            SegmentRecord::End if complete => return Ok((reader.length(), 0)),
+            SegmentRecord::End if is_last => break,
+            SegmentRecord::End => return Err(reader.damaged("the end of the file is missing")),
+            SegmentRecord::Torn(fault) if !is_last || complete || reader.was_synced_beyond()? => {
                 return Err(reader.damaged(fault));
             }
-            Found::Torn(_) => break,
+            SegmentRecord::Torn(_) => break,
         }
     }
     let cut_bytes = reader.length() - reader.offset();

@@ -8,7 +8,7 @@ use siphasher::sip128::{Hasher128, SipHasher13};
 use super::directory::{Directory, LogFile};
 use super::error::DiskError;
 use super::record::{HEAD_BYTES, Head, Record};
-use super::segment::{Found, SegmentReader, system};
+use super::segment::{SegmentReader, SegmentRecord, system};
 use crate::store::{KeptItem, MemoryStore};
 
 /// Bytes of the oldest segment that one step of cleaning looks at.
@@ -280,9 +280,9 @@ impl<D: Directory> SessionLog<D> {
         let mut at_end = false;
         while !at_end && reader.offset() < stop {
             match reader.next().map_err(LogError::Write)? {
-                Found::Record { .. } => {}
-                Found::End => at_end = true,
-                Found::Torn(fault) => return Err(LogError::Sync(reader.damaged(fault))),
+                SegmentRecord::Record { .. } => {}
+                SegmentRecord::End => at_end = true,
+                SegmentRecord::Torn(fault) => return Err(LogError::Sync(reader.damaged(fault))),
             }
             if let Some(Record::Stored { key, .. }) = reader.record()
                 && !at_end

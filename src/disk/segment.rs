@@ -15,7 +15,7 @@ use super::record::{FRAME_BYTES, HEAD_BYTES, Head, Record, SYNCED_PAYLOAD_BYTES}
 const READ_BYTES: usize = 1 << 20;
 
 /// What stands at a place.
-pub(super) enum Found {
+pub(super) enum SegmentRecord {
     /// A record of that many bytes.
     Record { bytes: u64 },
     /// The file ends here, behind a whole record.
@@ -84,14 +84,14 @@ impl<F: LogFile> SegmentReader<F> {
     ///
     /// # Errors
     /// [`DiskError::System`].
-    pub(super) fn next(&mut self) -> Result<Found, DiskError> {
+    pub(super) fn next(&mut self) -> Result<SegmentRecord, DiskError> {
         let offset = self.offset;
         let left = self.length - offset;
         if left == 0 {
-            return Ok(Found::End);
+            return Ok(SegmentRecord::End);
         }
         if left < FRAME_BYTES as u64 {
-            return Ok(Found::Torn("a record ends early"));
+            return Ok(SegmentRecord::Torn("a record ends early"));
         }
         let frame = self.bytes(offset, FRAME_BYTES)?;
         let mut length = [0; 4];
@@ -100,16 +100,16 @@ impl<F: LogFile> SegmentReader<F> {
         check.copy_from_slice(&self.buffer[frame.start + 4..frame.end]);
         let length = u32::from_le_bytes(length) as usize;
         if length == 0 || length as u64 > left - FRAME_BYTES as u64 {
-            return Ok(Found::Torn("the length of a record is wrong"));
+            return Ok(SegmentRecord::Torn("the length of a record is wrong"));
         }
         let payload = self.bytes(offset + FRAME_BYTES as u64, length)?;
         if self.head.check(offset, &self.buffer[payload.clone()]) != u64::from_le_bytes(check) {
-            return Ok(Found::Torn("the check of a record is wrong"));
+            return Ok(SegmentRecord::Torn("the check of a record is wrong"));
         }
         self.payload = payload;
         let bytes = (FRAME_BYTES + length) as u64;
         self.offset += bytes;
-        Ok(Found::Record { bytes })
+        Ok(SegmentRecord::Record { bytes })
     }
 
     /// The record found last; `None` if a later version has written it.

@@ -13,8 +13,8 @@ use super::load::load;
 use super::log::LogError;
 use super::writer::Writer;
 use crate::store::{
-    ItemSnapshot, MemoryStore, Now, Outcome, Refusal, SessionCommand, SessionStore, StoreOptions,
-    StoreStats, SweepTurn,
+    ItemSnapshot, MemoryStore, Now, SessionCommand, SessionStore, StoreOptions, StoreOutcome,
+    StoreRefusal, StoreStats, SweepTurn,
 };
 
 /// When a write is answered, and what a failure costs.
@@ -173,10 +173,10 @@ impl SessionStore for DiskStore {
         key: &[u8],
         command: SessionCommand,
         now: Now,
-    ) -> impl Future<Output = Outcome> + use<'_> {
+    ) -> impl Future<Output = StoreOutcome> + use<'_> {
         let (mut own, mut latest) = (0, 0);
         let outcome = if command.is_write() && self.journal.state() != DiskState::Writable {
-            Outcome::Refused(Refusal::NotWritable)
+            StoreOutcome::Refused(StoreRefusal::NotWritable)
         } else if self.sync == SyncMode::Shutdown {
             self.memory.apply_observed(key, command, now, |_change| ())
         } else {
@@ -191,7 +191,7 @@ impl SessionStore for DiskStore {
             if latest == 0 || self.journal.settled(latest).await || own == 0 {
                 outcome
             } else {
-                Outcome::Refused(Refusal::NotWritable)
+                StoreOutcome::Refused(StoreRefusal::NotWritable)
             }
         }
     }

@@ -13,7 +13,7 @@ use tokio::net::TcpStream;
 use tokio::time::{Instant, Sleep, sleep_until, timeout};
 
 use super::options::MAX_BODY_BYTES;
-use super::report::Failure;
+use super::report::FarmFailure;
 use crate::wire::{HeadLimits, Parsed, ResponseHead};
 
 /// Tick of the pool: a connection unused through a whole one is closed at the next (protocol 1).
@@ -21,7 +21,7 @@ pub(crate) const IDLE_TICK: Duration = Duration::from_secs(5);
 
 /// The connections to one target: last in, first out, as many as are needed at once.
 #[derive(Debug)]
-pub(crate) struct Pool {
+pub(crate) struct FarmConnections {
     target: SocketAddr,
     idle: RefCell<Vec<Connection>>,
     /// The first answer has been checked for its version.
@@ -45,7 +45,7 @@ struct Connection {
     used_at: Instant,
 }
 
-impl Pool {
+impl FarmConnections {
     pub(crate) fn new(target: SocketAddr, network_timeout: Duration) -> Self {
         Self {
             target,
@@ -61,7 +61,7 @@ impl Pool {
         request: &[u8],
         to_head: bool,
         answer: &mut AnswerBuffer,
-    ) -> Result<ResponseHead, Failure> {
+    ) -> Result<ResponseHead, FarmFailure> {
         let mut connection = match self.take_live() {
             Some(connection) => connection,
             None => self.connect().await?,
@@ -73,10 +73,10 @@ impl Pool {
         let head = connection.receive(to_head, answer, deadline).await?;
         self.idle.borrow_mut().push(connection);
         if head.status == 400 {
-            return Err(Failure::BadRequest);
+            return Err(FarmFailure::BadRequest);
         }
         if !self.is_greeted.replace(true) && !names_version_2(&answer.bytes[..head.head_bytes]) {
-            return Err(Failure::Version);
+            return Err(FarmFailure::Version);
         }
         Ok(head)
     }
@@ -99,12 +99,12 @@ impl Pool {
         }
     }
 
-    async fn connect(&self) -> Result<Connection, Failure> {
+    async fn connect(&self) -> Result<Connection, FarmFailure> {
         let connecting = timeout(self.network_timeout, TcpStream::connect(self.target));
         let Ok(Ok(stream)) = connecting.await else {
-            return Err(Failure::Connect);
+            return Err(FarmFailure::Connect);
         };
-        stream.set_nodelay(true).map_err(|_| Failure::Connect)?;
+        stream.set_nodelay(true).map_err(|_| FarmFailure::Connect)?;
         let now = Instant::now();
         Ok(Connection {
             stream,
@@ -140,7 +140,7 @@ impl AnswerBuffer {
 }
 
 impl Connection {
-    async fn send(&mut self, request: &[u8], deadline: Instant) -> Result<(), Failure> {
+    async fn send(&mut self, request: &[u8], deadline: Instant) -> Result<(), FarmFailure> {
         let mut sent = 0;
         while sent < request.len() {
             let rest = &request[sent..];
@@ -157,7 +157,7 @@ impl Connection {
         to_head: bool,
         answer: &mut AnswerBuffer,
         deadline: Instant,
-    ) -> Result<ResponseHead, Failure> {
+    ) -> Result<ResponseHead, FarmFailure> {
         let max_head_bytes = HeadLimits::default().max_head_bytes;
         answer.filled = 0;
         let head = loop {
@@ -166,11 +166,11 @@ impl Connection {
             match ResponseHead::parse(received, max_head_bytes, to_head) {
                 Ok(Parsed::Complete(head)) => break head,
                 Ok(Parsed::Partial) => answer.reserve(answer.filled),
-                Err(_) => return Err(Failure::Unparsable),
+                Err(_) => return Err(FarmFailure::Unparsable),
             }
         };
         if head.body_bytes > u64::from(MAX_BODY_BYTES) {
-            return Err(Failure::Unparsable);
+            return Err(FarmFailure::Unparsable);
         }
         let total = head.head_bytes + head.body_bytes as usize;
         answer.reserve(total);
@@ -178,7 +178,7 @@ impl Connection {
             self.read_some(answer, deadline).await?;
         }
         if answer.filled > total {
-            return Err(Failure::Unparsable);
+            return Err(FarmFailure::Unparsable);
         }
         Ok(head)
     }
@@ -187,7 +187,7 @@ impl Connection {
         &mut self,
         answer: &mut AnswerBuffer,
         deadline: Instant,
-    ) -> Result<(), Failure> {
+    ) -> Result<(), FarmFailure> {
         let room = &mut answer.bytes[answer.filled..];
         let read = |connection: &mut Self, cx: &mut Context<'_>| {
             let mut room = ReadBuf::new(room);
@@ -203,17 +203,17 @@ impl Connection {
         &mut self,
         deadline: Instant,
         mut step: impl FnMut(&mut Self, &mut Context<'_>) -> Poll<io::Result<usize>>,
-    ) -> Result<usize, Failure> {
+    ) -> Result<usize, FarmFailure> {
         poll_fn(|cx| {
             if let Poll::Ready(moved) = step(self, cx) {
                 return Poll::Ready(match moved {
                     Ok(bytes) if bytes > 0 => Ok(bytes),
-                    _ => Err(Failure::Closed),
+                    _ => Err(FarmFailure::Closed),
                 });
             }
             while self.timer.as_mut().poll(cx).is_ready() {
                 if Instant::now() >= deadline {
-                    return Poll::Ready(Err(Failure::Timeout));
+                    return Poll::Ready(Err(FarmFailure::Timeout));
                 }
                 self.timer.as_mut().reset(deadline);
             }

@@ -10,11 +10,11 @@ use std::time::{Duration, Instant};
 use tokio::runtime::Builder;
 use tokio::task::{JoinHandle, LocalSet, spawn_local};
 
-use super::connection::{IDLE_TICK, Pool};
+use super::connection::{FarmConnections, IDLE_TICK};
 use super::options::{FarmOptions, OptionsError, RunEnd};
 use super::page::{Ended, WebRequest};
 use super::random::{Random, unpredictable_seed};
-use super::report::{FarmCounts, FarmReport, FarmStats, RunFacts, Sweep, Tally};
+use super::report::{FarmCounts, FarmReport, FarmStats, FinalSweep, RunFacts, Tally};
 use super::session::Population;
 use super::stop::Stop;
 use super::web_server::{Farm, WebServer};
@@ -134,7 +134,7 @@ fn in_runtime(farm: &Arc<Farm>, work: impl AsyncFnOnce(Rc<WebServer>)) -> Result
     let server = Rc::new(WebServer {
         farm: Arc::clone(farm),
         pools: pools
-            .map(|&target| Pool::new(target, options.network_timeout))
+            .map(|&target| FarmConnections::new(target, options.network_timeout))
             .collect(),
         tally: RefCell::new(Tally::new()),
     });
@@ -242,7 +242,7 @@ async fn end_in_time(server: Rc<WebServer>) {
 async fn close_idle(server: Rc<WebServer>) {
     loop {
         tokio::time::sleep(IDLE_TICK).await;
-        server.pools.iter().for_each(Pool::close_idle);
+        server.pools.iter().for_each(FarmConnections::close_idle);
     }
 }
 
@@ -266,7 +266,7 @@ async fn sweep(server: Rc<WebServer>) {
     join_all(readers.collect()).await;
 }
 
-impl Sweep {
+impl FinalSweep {
     fn add(&mut self, is_read: bool) {
         *(if is_read {
             &mut self.read

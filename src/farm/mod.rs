@@ -4,7 +4,7 @@
 //! and 6), and knows of every session what may rightly be answered.
 //!
 //! * [`run`]: the whole of it, [`FarmOptions`] in, [`FarmReport`] out.
-//! * [`ledger`]: what is true about one session, and which answers contradict it. Pure.
+//! * [`checker`]: what is true about one session, and which answers contradict it. Pure.
 //! * `session`: the users and their session ids.
 //! * `page`: one web request, page by page.
 //! * `body`: session bodies that tell which write they came from.
@@ -16,9 +16,9 @@
 //! answer is counted only if no order of the operations explains it.
 
 mod body;
+pub mod checker;
 mod connection;
 mod engine;
-pub mod ledger;
 mod options;
 mod page;
 mod random;
@@ -30,5 +30,7 @@ mod web_server;
 pub use body::MIN_BODY_BYTES;
 pub use engine::{FarmError, run};
 pub use options::{BodySize, FarmOptions, OptionsError, PageMix, RunEnd};
-pub use report::{BadSecond, Example, FarmCounts, FarmReport, FarmStats, Finding, Latency, Sweep};
+pub use report::{
+    BadSecond, Example, FarmCounts, FarmReport, FarmStats, FinalSweep, Latency, ViolationSummary,
+};
 pub use stop::Stop;

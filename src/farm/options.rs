@@ -5,7 +5,7 @@ use std::str::FromStr;
 use std::time::Duration;
 
 use super::body::MIN_BODY_BYTES;
-use super::ledger::Rules;
+use super::checker::Rules;
 
 /// Everything that decides a run. [`FarmOptions::default`] is a small, quick, harmless one.
 #[derive(Debug, Clone)]

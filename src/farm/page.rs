@@ -5,12 +5,13 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::body;
-use super::connection::AnswerBuffer;
-use super::ledger::{
-    Begun, Create, Holder, Leave, Outcome, Seen, SessionLedger, Verdict, Violation, Writing,
+use super::checker::{
+    Begun, CheckedOutcome, Create, Holder, Leave, SeenContents, SessionEvents, SessionLedger,
+    Violation, Writing,
 };
+use super::connection::AnswerBuffer;
 use super::random::Random;
-use super::report::Failure;
+use super::report::FarmFailure;
 use super::session::{Session, Visitor};
 use super::web_server::WebServer;
 use crate::wire::decimal;
@@ -141,7 +142,7 @@ impl WebRequest {
         let session = server.population().new_session();
         let stored = self.create(&session, Create::Plain).await;
         // Session_Start runs in the page itself, before anything is stored.
-        server.met(Verdict {
+        server.met(SessionEvents {
             session_start: true,
             new_session: true,
         });
@@ -183,8 +184,8 @@ impl WebRequest {
             self.judge_read(session, begun, seen);
             let head = reply.map_err(|_| Ended::Failed)?;
             match seen {
-                Seen::Exists => self.wait_for_lock(session, &head, waiting_since).await?,
-                Seen::Corrupt(_) => return Err(Ended::Failed),
+                SeenContents::Exists => self.wait_for_lock(session, &head, waiting_since).await?,
+                SeenContents::Corrupt(_) => return Err(Ended::Failed),
                 _ => return Ok(()),
             }
         }
@@ -208,11 +209,12 @@ impl WebRequest {
             let reply = self.exchange(Operation::Acquire, session, 0, None).await;
             let mut seen = self.item(session, &reply);
             let mut cookie = None;
-            if let (Seen::Body { .. } | Seen::Corrupt(_), Ok(head)) = (seen, &reply) {
+            if let (SeenContents::Body { .. } | SeenContents::Corrupt(_), Ok(head)) = (seen, &reply)
+            {
                 cookie = self.lock_cookie(head);
                 if cookie.is_none() {
-                    self.server.fail(Failure::Unparsable);
-                    seen = Seen::Nothing;
+                    self.server.fail(FarmFailure::Unparsable);
+                    seen = SeenContents::Nothing;
                 }
             }
             let (verdict, holder) = self.judge(session, |ledger, now, found| {
@@ -222,14 +224,16 @@ impl WebRequest {
             let head = reply.map_err(|_| Ended::Failed)?;
             match (seen, holder) {
                 (_, Some(holder)) => {
-                    let is_readable = matches!(seen, Seen::Body { .. });
+                    let is_readable = matches!(seen, SeenContents::Body { .. });
                     return Ok(Acquired::Locked {
                         holder,
                         is_readable,
                     });
                 }
-                (Seen::Exists, _) => self.wait_for_lock(session, &head, waiting_since).await?,
-                (Seen::Absent(_), _) => return Ok(Acquired::Absent),
+                (SeenContents::Exists, _) => {
+                    self.wait_for_lock(session, &head, waiting_since).await?
+                }
+                (SeenContents::Absent(_), _) => return Ok(Acquired::Absent),
                 _ => return Err(Ended::Failed),
             }
         }
@@ -248,7 +252,7 @@ impl WebRequest {
         if self.lock_age(head) >= execution_timeout {
             self.take_over(session, self.lock_cookie(head)).await;
         } else if waiting_since.elapsed() > 2 * execution_timeout {
-            server.fail(Failure::LockWait);
+            server.fail(FarmFailure::LockWait);
             return Err(Ended::Failed);
         }
         if server.is_stopped() {
@@ -306,16 +310,16 @@ impl WebRequest {
         &mut self,
         session: &Arc<Session>,
         writing: Writing,
-        reply: Result<ResponseHead, Failure>,
+        reply: Result<ResponseHead, FarmFailure>,
     ) -> Result<(), Ended> {
         let outcome = match reply {
             Ok(head) => match head.status {
-                200 => Outcome::Done,
-                404 => Outcome::Absent,
-                status => Outcome::Refused(status),
+                200 => CheckedOutcome::Done,
+                404 => CheckedOutcome::Absent,
+                status => CheckedOutcome::Refused(status),
             },
-            Err(Failure::Connect) => Outcome::NotSent,
-            Err(_) => Outcome::Unknown,
+            Err(FarmFailure::Connect) => CheckedOutcome::NotSent,
+            Err(_) => CheckedOutcome::Unknown,
         };
         self.judge(session, |ledger, now, found| {
             ledger.end_write(writing, now, outcome, found);
@@ -333,7 +337,7 @@ impl WebRequest {
         session: &Session,
         lock_cookie: u32,
         put: Option<(u64, u32)>,
-    ) -> Result<ResponseHead, Failure> {
+    ) -> Result<ResponseHead, FarmFailure> {
         let server = Rc::clone(&self.server);
         let timeout_minutes = server.options().timeout_minutes;
         self.body.clear();
@@ -374,22 +378,22 @@ impl WebRequest {
 
     /// Reads the answer to a GET or an acquire as ASP.NET does: whatever is neither an item nor
     /// "locked" means "no such session" (protocol 6).
-    fn item(&self, session: &Session, reply: &Result<ResponseHead, Failure>) -> Seen {
+    fn item(&self, session: &Session, reply: &Result<ResponseHead, FarmFailure>) -> SeenContents {
         let head = match reply {
             Ok(head) => head,
-            Err(Failure::Connect) => return Seen::NotSent,
-            Err(_) => return Seen::Nothing,
+            Err(FarmFailure::Connect) => return SeenContents::NotSent,
+            Err(_) => return SeenContents::Nothing,
         };
         match head.status {
             200 if head.body_bytes > 0 => match body::verify(self.answer.body(head), &session.id) {
-                Ok(version) => Seen::Body {
+                Ok(version) => SeenContents::Body {
                     version,
                     flag: head.is_uninitialised(self.answer.head(head)),
                 },
-                Err(reason) => Seen::Corrupt(reason),
+                Err(reason) => SeenContents::Corrupt(reason),
             },
-            423 => Seen::Exists,
-            status => Seen::Absent(status),
+            423 => SeenContents::Exists,
+            status => SeenContents::Absent(status),
         }
     }
 
@@ -409,7 +413,7 @@ impl WebRequest {
 
 // Reporting to the ledger.
 impl WebRequest {
-    fn judge_read(&mut self, session: &Session, begun: Begun, seen: Seen) {
+    fn judge_read(&mut self, session: &Session, begun: Begun, seen: SeenContents) {
         let verdict = self.judge(session, |ledger, now, found| {
             ledger.end_read(begun, now, seen, found)
         });
@@ -434,15 +438,15 @@ impl WebRequest {
 }
 
 /// What the answer to a HEAD or a takeover says.
-fn existence(reply: &Result<ResponseHead, Failure>) -> Seen {
+fn existence(reply: &Result<ResponseHead, FarmFailure>) -> SeenContents {
     match reply {
         Ok(head) => match head.status {
-            200 | 423 => Seen::Exists,
-            404 => Seen::Absent(404),
+            200 | 423 => SeenContents::Exists,
+            404 => SeenContents::Absent(404),
             // Ignored by ASP.NET, and no statement about the session.
-            _ => Seen::Nothing,
+            _ => SeenContents::Nothing,
         },
-        Err(Failure::Connect) => Seen::NotSent,
-        Err(_) => Seen::Nothing,
+        Err(FarmFailure::Connect) => SeenContents::NotSent,
+        Err(_) => SeenContents::Nothing,
     }
 }

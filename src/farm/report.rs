@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use hdrhistogram::Histogram;
 use serde::Serialize;
 
-use super::ledger::{Kind, Violation};
+use super::checker::{Violation, ViolationKind};
 use crate::wire::Operation;
 
 /// Counters of a run under way; read them at any time.
@@ -57,7 +57,7 @@ impl FarmStats {
 
 /// Why a request brought no usable answer. The farm's user would have seen an error page.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub(crate) enum Failure {
+pub(crate) enum FarmFailure {
     /// No connection.
     Connect,
     /// The connection ended before the answer did.
@@ -74,7 +74,7 @@ pub(crate) enum Failure {
     LockWait,
 }
 
-impl Failure {
+impl FarmFailure {
     pub(crate) fn name(self) -> &'static str {
         match self {
             Self::Connect => "connect",
@@ -118,7 +118,7 @@ pub struct FarmReport {
     /// Time from request to answer, by operation.
     pub operation_latency: BTreeMap<&'static str, Latency>,
     /// Wrong answers, by kind; every kind is present.
-    pub violations: BTreeMap<&'static str, Finding>,
+    pub violations: BTreeMap<&'static str, ViolationSummary>,
     /// Requests and pages without a usable answer, by kind; no wrong answers.
     pub failures: BTreeMap<&'static str, u64>,
     /// Sessions that began, as far as a page has met them.
@@ -133,7 +133,7 @@ pub struct FarmReport {
     /// Open loop: the furthest that a page began behind the moment it was due.
     pub worst_lag_ms: Option<u64>,
     /// The last look at every session, if there was one.
-    pub sweep: Option<Sweep>,
+    pub sweep: Option<FinalSweep>,
 }
 
 /// What went wrong in one second of a run.
@@ -166,7 +166,7 @@ pub struct Latency {
 
 /// Wrong answers of one kind.
 #[derive(Debug, Clone, Default, Serialize)]
-pub struct Finding {
+pub struct ViolationSummary {
     /// How many.
     pub count: u64,
     /// The first ten of each thread, ten in all.
@@ -188,7 +188,7 @@ pub struct Example {
 
 /// The last look at every session.
 #[derive(Debug, Clone, Copy, Default, Serialize, PartialEq, Eq)]
-pub struct Sweep {
+pub struct FinalSweep {
     /// Sessions read, present or rightly absent.
     pub read: u64,
     /// Sessions that could not be read: no answer, locked for good, or no time left.
@@ -204,12 +204,12 @@ impl FarmReport {
     /// The same when sessions may be lost.
     pub fn is_clean_but_for_losses(&self) -> bool {
         let mut wrong = self.violations.iter().filter(|(_, found)| found.count > 0);
-        wrong.all(|(kind, _)| *kind == Kind::Lost.name())
+        wrong.all(|(kind, _)| *kind == ViolationKind::Lost.name())
     }
 
     /// How often a session was found lost.
     pub fn lost(&self) -> u64 {
-        let lost = self.violations.get(Kind::Lost.name());
+        let lost = self.violations.get(ViolationKind::Lost.name());
         lost.map_or(0, |finding| finding.count)
     }
 }
@@ -230,8 +230,8 @@ const OPERATIONS: [Operation; 6] = [
 pub(crate) struct Tally {
     page_latency: Histogram<u32>,
     operation_latency: [Histogram<u32>; OPERATIONS.len()],
-    violations: BTreeMap<Kind, Finding>,
-    failures: BTreeMap<Failure, u64>,
+    violations: BTreeMap<ViolationKind, ViolationSummary>,
+    failures: BTreeMap<FarmFailure, u64>,
     failed_pages: u64,
     /// When pages failed first and last.
     failed_ns: Option<(u64, u64)>,
@@ -242,7 +242,7 @@ pub(crate) struct Tally {
     pub(crate) takeovers: u64,
     pub(crate) lock_waits: u64,
     pub(crate) worst_lag_ns: u64,
-    pub(crate) sweep: Sweep,
+    pub(crate) sweep: FinalSweep,
 }
 
 impl Tally {
@@ -261,7 +261,7 @@ impl Tally {
             takeovers: 0,
             lock_waits: 0,
             worst_lag_ns: 0,
-            sweep: Sweep::default(),
+            sweep: FinalSweep::default(),
         }
     }
 
@@ -293,12 +293,12 @@ impl Tally {
         }
     }
 
-    pub(crate) fn failure(&mut self, failure: Failure) {
+    pub(crate) fn failure(&mut self, failure: FarmFailure) {
         *self.failures.entry(failure).or_default() += 1;
     }
 
     pub(crate) fn violation(&mut self, now_ns: u64, session: String, violation: Violation) {
-        if violation.kind == Kind::Lost {
+        if violation.kind == ViolationKind::Lost {
             self.bad_second(now_ns / 1_000_000_000).lost_sessions += 1;
         }
         let finding = self.violations.entry(violation.kind).or_default();
@@ -368,7 +368,7 @@ impl Tally {
                 .map(|(operation, histogram)| (operation.name(), latency(histogram)))
                 .filter(|(_, latency)| latency.count > 0)
                 .collect(),
-            violations: Kind::ALL
+            violations: ViolationKind::ALL
                 .into_iter()
                 .map(|kind| {
                     let finding = self.violations.remove(&kind).unwrap_or_default();

@@ -4,7 +4,7 @@ use std::collections::VecDeque;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use super::ledger::{Rules, SessionLedger};
+use super::checker::{Rules, SessionLedger};
 use super::random::{Random, mix};
 
 /// Length of a session id of ASP.NET's default manager (protocol 2.1).

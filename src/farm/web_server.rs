@@ -5,11 +5,11 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
 use std::time::{Duration, Instant};
 
-use super::connection::Pool;
-use super::ledger::{Verdict, Violation};
+use super::checker::{SessionEvents, Violation};
+use super::connection::FarmConnections;
 use super::options::FarmOptions;
 use super::random::Random;
-use super::report::{Failure, FarmCounts, FarmStats, Tally};
+use super::report::{FarmCounts, FarmFailure, FarmStats, Tally};
 use super::session::{Population, Session};
 use super::stop::Stop;
 use crate::wire::Operation;
@@ -31,7 +31,7 @@ pub(super) struct Farm {
 #[derive(Debug)]
 pub(super) struct WebServer {
     pub(super) farm: Arc<Farm>,
-    pub(super) pools: Vec<Pool>,
+    pub(super) pools: Vec<FarmConnections>,
     pub(super) tally: RefCell<Tally>,
 }
 
@@ -50,7 +50,7 @@ impl WebServer {
         self.farm.started.elapsed().as_nanos() as u64 + 1
     }
 
-    pub(crate) fn pick_pool(&self, random: &mut Random) -> &Pool {
+    pub(crate) fn pick_pool(&self, random: &mut Random) -> &FarmConnections {
         &self.pools[random.below(self.pools.len() as u64) as usize]
     }
 
@@ -82,7 +82,7 @@ impl WebServer {
         });
     }
 
-    pub(crate) fn fail(&self, failure: Failure) {
+    pub(crate) fn fail(&self, failure: FarmFailure) {
         self.tally().failure(failure);
         self.farm.stats.add(FarmCounts {
             failures: 1,
@@ -91,7 +91,7 @@ impl WebServer {
     }
 
     /// What an answer said about the life of its session.
-    pub(crate) fn met(&self, verdict: Verdict) {
+    pub(crate) fn met(&self, verdict: SessionEvents) {
         let mut tally = self.tally();
         tally.new_sessions += u64::from(verdict.new_session);
         tally.session_starts += u64::from(verdict.session_start);

@@ -1,7 +1,7 @@
 //! Read, keep alive, acquire: finding the item, and moving it.
 
-use super::search::{Ask, Refusal, Search, Seen, Step};
-use super::{NO_LOCK, Place, Stage};
+use super::request_machine::{Refusal, RequestMachine, Step, Subrequest, SubrequestReply};
+use super::{BackendId, NO_LOCK, Stage};
 
 /// Where a finding request stands: which answer it waits for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -46,36 +46,40 @@ pub(super) enum Find {
 }
 
 impl Find {
-    pub(super) fn begin(search: &mut Search) -> Step {
+    pub(super) fn begin(search: &mut RequestMachine) -> Step {
         match search.stage {
             Stage::Steady | Stage::Away | Stage::Suspect => Step::forward(search.first, None),
             _ => Self::First.ask(search, search.first),
         }
     }
 
-    pub(super) fn next(self, search: &mut Search, seen: Seen) -> Step {
+    pub(super) fn next(self, search: &mut RequestMachine, seen: SubrequestReply) -> Step {
         match self {
             Self::First => first(search, seen),
             Self::Second => second(search, seen),
             Self::Fetch => fetched(search, seen),
             Self::Held => match seen {
-                Seen::Refused | Seen::Unknown => Step::dropped(Refusal::Unknown),
+                SubrequestReply::Refused | SubrequestReply::Unknown => {
+                    Step::dropped(Refusal::Unknown)
+                }
                 // Its holder has moved it meanwhile.
-                Seen::Absent => Self::Again.ask(search, search.first),
+                SubrequestReply::Absent => Self::Again.ask(search, search.first),
                 _ => Step::pass(),
             },
             Self::Again => match seen {
-                Seen::Absent => Step::pass(),
+                SubrequestReply::Absent => Step::pass(),
                 _ => found_at_first(search, seen),
             },
             Self::Confirm { counter } => confirmed(search, counter, seen),
             Self::Undo => search.restart(),
             Self::Insert { counter, flag } => match seen {
-                Seen::Done { .. } => inserted(search, counter, flag),
+                SubrequestReply::Done { .. } => inserted(search, counter, flag),
                 // It may be stored yet, and would then cover what is written where it was.
-                Seen::Unknown => Step::dropped(Refusal::Unknown),
-                Seen::Absent | Seen::Locked { .. } | Seen::Refused => {
-                    let look = Ask::Look { at: search.first };
+                SubrequestReply::Unknown => Step::dropped(Refusal::Unknown),
+                SubrequestReply::Absent
+                | SubrequestReply::Locked { .. }
+                | SubrequestReply::Refused => {
+                    let look = Subrequest::Look { at: search.first };
                     search.ask_in_find(Self::Stay { counter, flag }, look)
                 }
             },
@@ -83,20 +87,24 @@ impl Find {
             Self::Unlock => Step::pass(),
             Self::Reopen => Self::Stays.ask(search, search.second),
             Self::Stays => match seen {
-                Seen::Done { counter, .. } if !search.is_touch() => {
-                    let look = Ask::Look { at: search.first };
+                SubrequestReply::Done { counter, .. } if !search.is_touch() => {
+                    let look = Subrequest::Look { at: search.first };
                     search.ask_in_find(Self::Confirm { counter }, look)
                 }
-                Seen::Done { .. } | Seen::Locked { .. } => Step::pass(),
+                SubrequestReply::Done { .. } | SubrequestReply::Locked { .. } => Step::pass(),
                 // Another request has moved it meanwhile.
-                Seen::Absent => Self::Again.ask(search, search.first),
-                Seen::Refused | Seen::Unknown => Step::dropped(Refusal::Unknown),
+                SubrequestReply::Absent => Self::Again.ask(search, search.first),
+                SubrequestReply::Refused | SubrequestReply::Unknown => {
+                    Step::dropped(Refusal::Unknown)
+                }
             },
             Self::Unflag { counter } => match seen {
-                Seen::Refused | Seen::Unknown => Step::dropped(Refusal::Unknown),
+                SubrequestReply::Refused | SubrequestReply::Unknown => {
+                    Step::dropped(Refusal::Unknown)
+                }
                 // Somebody has taken the copy, flag and all, and is told by what is behind that the
                 // item is not new: that is left to whoever it is.
-                Seen::Locked { .. } => Self::Held.ask(search, search.first),
+                SubrequestReply::Locked { .. } => Self::Held.ask(search, search.first),
                 _ => {
                     let flag = false;
                     Self::Take { counter, flag }.ask(search, search.first)
@@ -105,71 +113,75 @@ impl Find {
             Self::Take { counter, flag } => taken(search, counter, flag, seen),
             Self::Check { counter } => checked(search, counter, seen),
             Self::Peek { counter } => match seen {
-                Seen::Absent => Step::pass(),
-                Seen::Done { .. } | Seen::Locked { .. } => WITHOUT_FLAG,
-                Seen::Refused | Seen::Unknown => unchecked(search, counter),
+                SubrequestReply::Absent => Step::pass(),
+                SubrequestReply::Done { .. } | SubrequestReply::Locked { .. } => WITHOUT_FLAG,
+                SubrequestReply::Refused | SubrequestReply::Unknown => unchecked(search, counter),
             },
             Self::Clear => WITHOUT_FLAG,
         }
     }
 
-    fn ask(self, search: &mut Search, at: Place) -> Step {
-        search.ask_in_find(self, Ask::Client { at, counter: None })
+    fn ask(self, search: &mut RequestMachine, at: BackendId) -> Step {
+        search.ask_in_find(self, Subrequest::Client { at, counter: None })
     }
 }
 
-fn first(search: &mut Search, seen: Seen) -> Step {
-    if seen != Seen::Absent {
+fn first(search: &mut RequestMachine, seen: SubrequestReply) -> Step {
+    if seen != SubrequestReply::Absent {
         return found_at_first(search, seen);
     }
     let at = search.second;
     match search.stage {
         // Nothing of a server that has just returned is served yet, so nothing is locked there.
-        Stage::Back => search.ask_in_find(Find::Second, Ask::Look { at }),
+        Stage::Back => search.ask_in_find(Find::Second, Subrequest::Look { at }),
         // Whatever uses an item moves it: one that is only read would be left behind in the end.
         Stage::Move1 | Stage::Move2 if !search.is_acquire() => {
-            search.ask_in_find(Find::Fetch, Ask::Acquire { at })
+            search.ask_in_find(Find::Fetch, Subrequest::Acquire { at })
         }
         _ => Find::Second.ask(search, at),
     }
 }
 
 /// The first place has the item: that copy is the true one.
-fn found_at_first(search: &mut Search, seen: Seen) -> Step {
+fn found_at_first(search: &mut RequestMachine, seen: SubrequestReply) -> Step {
     match seen {
         // A read locks nothing, so the move may end between its answer and any look behind it:
         // it can never tell a new item from a copy that another request is just taking.
-        Seen::Done { flag: true, .. } if search.may_meet_copies() && !search.is_acquire() => {
+        SubrequestReply::Done { flag: true, .. }
+            if search.may_meet_copies() && !search.is_acquire() =>
+        {
             WITHOUT_FLAG
         }
-        Seen::Done {
+        SubrequestReply::Done {
             counter,
             flag: true,
         } if search.may_meet_copies() => {
             let at = search.second;
             let check = Find::Check { counter };
             let counter = NO_LOCK;
-            search.ask_in_find(check, Ask::Remove { at, counter })
+            search.ask_in_find(check, Subrequest::Remove { at, counter })
         }
-        Seen::Done { .. } | Seen::Locked { .. } => Step::pass(),
-        Seen::Absent | Seen::Refused | Seen::Unknown => Step::dropped(Refusal::Unknown),
+        SubrequestReply::Done { .. } | SubrequestReply::Locked { .. } => Step::pass(),
+        SubrequestReply::Absent | SubrequestReply::Refused | SubrequestReply::Unknown => {
+            Step::dropped(Refusal::Unknown)
+        }
     }
 }
 
-fn second(search: &mut Search, seen: Seen) -> Step {
+fn second(search: &mut RequestMachine, seen: SubrequestReply) -> Step {
     match seen {
-        Seen::Absent => Find::Again.ask(search, search.first),
-        Seen::Refused | Seen::Unknown => Step::dropped(Refusal::Unknown),
+        SubrequestReply::Absent => Find::Again.ask(search, search.first),
+        SubrequestReply::Refused | SubrequestReply::Unknown => Step::dropped(Refusal::Unknown),
         _ if search.stage == Stage::Back => Step::dropped(Refusal::Returning),
-        Seen::Locked { .. } => Step::pass(),
-        Seen::Done { counter, flag } => {
+        SubrequestReply::Locked { .. } => Step::pass(),
+        SubrequestReply::Done { counter, flag } => {
             let at = search.first;
             match search.stage {
                 Stage::Move1 | Stage::Move2 => {
-                    search.ask_in_find(Find::Insert { counter, flag }, Ask::Insert { at })
+                    search.ask_in_find(Find::Insert { counter, flag }, Subrequest::Insert { at })
                 }
                 Stage::Settle if !search.is_touch() => {
-                    search.ask_in_find(Find::Confirm { counter }, Ask::Look { at })
+                    search.ask_in_find(Find::Confirm { counter }, Subrequest::Look { at })
                 }
                 _ => Step::pass(),
             }
@@ -178,25 +190,27 @@ fn second(search: &mut Search, seen: Seen) -> Step {
 }
 
 /// The item to be moved, under a lock that nobody asked for.
-fn fetched(search: &mut Search, seen: Seen) -> Step {
+fn fetched(search: &mut RequestMachine, seen: SubrequestReply) -> Step {
     match seen {
-        Seen::Absent => Find::Again.ask(search, search.first),
-        Seen::Refused | Seen::Unknown => Step::dropped(Refusal::Unknown),
-        Seen::Locked { .. } if search.is_touch() => Find::Held.ask(search, search.second),
+        SubrequestReply::Absent => Find::Again.ask(search, search.first),
+        SubrequestReply::Refused | SubrequestReply::Unknown => Step::dropped(Refusal::Unknown),
+        SubrequestReply::Locked { .. } if search.is_touch() => {
+            Find::Held.ask(search, search.second)
+        }
         // A read gets the same refusal as an acquire.
-        Seen::Locked { .. } => Step::pass(),
-        Seen::Done { counter, flag } => {
+        SubrequestReply::Locked { .. } => Step::pass(),
+        SubrequestReply::Done { counter, flag } => {
             let at = search.first;
-            search.ask_in_find(Find::Insert { counter, flag }, Ask::Insert { at })
+            search.ask_in_find(Find::Insert { counter, flag }, Subrequest::Insert { at })
         }
     }
 }
 
 /// Inserted or not: the first place has the item now.
-fn inserted(search: &mut Search, counter: u32, flag: bool) -> Step {
+fn inserted(search: &mut RequestMachine, counter: u32, flag: bool) -> Step {
     if search.is_touch() && !flag {
         let at = search.first;
-        let release = Ask::Release {
+        let release = Subrequest::Release {
             at,
             counter: NO_LOCK,
         };
@@ -207,30 +221,34 @@ fn inserted(search: &mut Search, counter: u32, flag: bool) -> Step {
 
 /// The first place has refused the copy. If it has the item all the same, that one is the true one,
 /// as after every insert; else the item stays where it is, and is served there under its lock.
-fn stays(search: &mut Search, counter: u32, flag: bool, seen: Seen) -> Step {
+fn stays(search: &mut RequestMachine, counter: u32, flag: bool, seen: SubrequestReply) -> Step {
     let at = search.second;
-    let release = Ask::Release { at, counter };
+    let release = Subrequest::Release { at, counter };
     match seen {
-        Seen::Done { .. } => inserted(search, counter, flag),
-        Seen::Absent if search.is_acquire() => Step::pass(),
-        Seen::Absent if search.is_touch() => search.ask_in_find(Find::Reopen, release),
-        Seen::Absent => search.ask_in_find(Find::Unlock, release),
-        Seen::Locked { .. } | Seen::Refused | Seen::Unknown => Step::Drop {
-            reason: Refusal::Unknown,
-            behind: Some(release),
-        },
+        SubrequestReply::Done { .. } => inserted(search, counter, flag),
+        SubrequestReply::Absent if search.is_acquire() => Step::pass(),
+        SubrequestReply::Absent if search.is_touch() => search.ask_in_find(Find::Reopen, release),
+        SubrequestReply::Absent => search.ask_in_find(Find::Unlock, release),
+        SubrequestReply::Locked { .. } | SubrequestReply::Refused | SubrequestReply::Unknown => {
+            Step::Drop {
+                reason: Refusal::Unknown,
+                behind: Some(release),
+            }
+        }
     }
 }
 
 /// What the second place gave may be an empty item that was created late, after the session had
 /// moved: then the first place has it by now.
-fn confirmed(search: &mut Search, counter: u32, seen: Seen) -> Step {
+fn confirmed(search: &mut RequestMachine, counter: u32, seen: SubrequestReply) -> Step {
     let at = search.second;
-    let undo = search.is_acquire().then_some(Ask::Release { at, counter });
+    let undo = search
+        .is_acquire()
+        .then_some(Subrequest::Release { at, counter });
     match (seen, undo) {
-        (Seen::Absent, _) => Step::pass(),
-        (Seen::Done { .. }, Some(release)) => search.ask_in_find(Find::Undo, release),
-        (Seen::Done { .. }, None) => search.restart(),
+        (SubrequestReply::Absent, _) => Step::pass(),
+        (SubrequestReply::Done { .. }, Some(release)) => search.ask_in_find(Find::Undo, release),
+        (SubrequestReply::Done { .. }, None) => search.restart(),
         _ => Step::Drop {
             reason: Refusal::Unknown,
             behind: undo,
@@ -238,54 +256,58 @@ fn confirmed(search: &mut Search, counter: u32, seen: Seen) -> Step {
     }
 }
 
-fn taken(search: &mut Search, counter: u32, flag: bool, seen: Seen) -> Step {
+fn taken(search: &mut RequestMachine, counter: u32, flag: bool, seen: SubrequestReply) -> Step {
     match seen {
-        Seen::Done {
+        SubrequestReply::Done {
             flag: copy_flag, ..
         } => Step::Pass {
             // The copy is always flagged; the item is new only if it was flagged itself, and that
             // flag came with the lock under which it moved.
             clear_flag: !(flag && copy_flag) || search.is_touch(),
-            behind: Some(Ask::Remove {
+            behind: Some(Subrequest::Remove {
                 at: search.second,
                 counter,
             }),
         },
         // Somebody else took the copy: what is behind is left to whoever that is.
-        Seen::Locked { .. } => Step::pass(),
+        SubrequestReply::Locked { .. } => Step::pass(),
         // Its server has lost it, or has never stored it: what is behind is the item.
-        Seen::Absent => {
+        SubrequestReply::Absent => {
             let at = search.second;
-            search.ask_in_find(Find::Reopen, Ask::Release { at, counter })
+            search.ask_in_find(Find::Reopen, Subrequest::Release { at, counter })
         }
         // The item behind stays locked and whole until its lock is broken.
-        Seen::Refused | Seen::Unknown => Step::dropped(Refusal::Unknown),
+        SubrequestReply::Refused | SubrequestReply::Unknown => Step::dropped(Refusal::Unknown),
     }
 }
 
 /// A flagged item at the first place: a new session, or the copy of one that is being moved.
-fn checked(search: &mut Search, counter: u32, seen: Seen) -> Step {
+fn checked(search: &mut RequestMachine, counter: u32, seen: SubrequestReply) -> Step {
     let at = search.second;
     match seen {
         // A mover would hold its lock: the session has begun anew while its server was away, and
         // what that one had is outdated.
-        Seen::Done { .. } if matches!(search.stage, Stage::Back | Stage::Wait) => Step::pass(),
-        Seen::Done { .. } => WITHOUT_FLAG,
-        Seen::Absent => Step::pass(),
-        Seen::Locked { age_s, .. } if search.may_be_mover(age_s) => WITHOUT_FLAG,
-        Seen::Locked { counter, .. } => {
-            search.ask_in_find(Find::Clear, Ask::Remove { at, counter })
+        SubrequestReply::Done { .. } if matches!(search.stage, Stage::Back | Stage::Wait) => {
+            Step::pass()
         }
-        Seen::Refused => search.ask_in_find(Find::Peek { counter }, Ask::Look { at }),
-        Seen::Unknown => unchecked(search, counter),
+        SubrequestReply::Done { .. } => WITHOUT_FLAG,
+        SubrequestReply::Absent => Step::pass(),
+        SubrequestReply::Locked { age_s, .. } if search.may_be_mover(age_s) => WITHOUT_FLAG,
+        SubrequestReply::Locked { counter, .. } => {
+            search.ask_in_find(Find::Clear, Subrequest::Remove { at, counter })
+        }
+        SubrequestReply::Refused => {
+            search.ask_in_find(Find::Peek { counter }, Subrequest::Look { at })
+        }
+        SubrequestReply::Unknown => unchecked(search, counter),
     }
 }
 
 /// Whether the flag is a copy's cannot be found out.
-const fn unchecked(search: &Search, counter: u32) -> Step {
+const fn unchecked(search: &RequestMachine, counter: u32) -> Step {
     Step::Drop {
         reason: Refusal::Unknown,
-        behind: Some(Ask::Release {
+        behind: Some(Subrequest::Release {
             at: search.first,
             counter,
         }),

@@ -1,23 +1,25 @@
 //! Moving sessions between servers without losing one, pure: what to ask next, given the last
 //! answer, and which stage a slot is in, given the time. `docs/handover.md` gives the reasons.
 //!
-//! * [`place`]: lock cookies that name their server.
+//! * [`lock_cookie`]: lock cookies that name their server.
 //! * [`slot`]: the places and the stage of one slot.
 //! * [`schedule`]: when a slot goes from one stage to the next.
 //! * [`table`]: the slots as the data path reads them.
-//! * [`search`]: one request of a client; `find`, `write` and `remove` hold its rules.
+//! * [`request_machine`]: one request of a client; `find`, `write` and `remove` hold its rules.
 
 mod find;
-pub mod place;
+pub mod lock_cookie;
 mod remove;
+pub mod request_machine;
 pub mod schedule;
-pub mod search;
 pub mod slot;
 pub mod table;
 mod write;
 
-pub use place::{Cookie, CounterTooLarge, NO_LOCK, Place};
+pub use lock_cookie::{BackendId, Cookie, CounterTooLarge, NO_LOCK};
+pub use request_machine::{
+    ClientRequest, Refusal, RequestMachine, SlotRoute, Step, Subrequest, SubrequestReply,
+};
 pub use schedule::{PeerSlot, Standing, Standings, Surroundings, Times, advance};
-pub use search::{Ask, Refusal, Request, Route, Search, Seen, Step};
 pub use slot::{Before, Outdated, Places, SlotState, Stage};
 pub use table::SlotTable;

@@ -9,7 +9,7 @@ mod give_up;
 mod peers;
 mod stand_in;
 
-use super::{Outdated, Place, SlotState, Stage};
+use super::{BackendId, Outdated, SlotState, Stage};
 
 pub use peers::{Joined, PeerSlot};
 
@@ -17,10 +17,10 @@ pub use peers::{Joined, PeerSlot};
 #[derive(Debug, Clone, Copy)]
 pub struct Surroundings<'a> {
     /// Where the newest placement wants the slot.
-    pub target: Place,
+    pub target: BackendId,
     /// Who may stand in for a place that is down: the slot's candidates that are up, the next one
     /// first.
-    pub stand_ins: &'a [Place],
+    pub stand_ins: &'a [BackendId],
     /// How the backends are.
     pub standings: &'a Standings,
     /// The same slot at every other proxy, `None` for one that does not say; empty for a proxy
@@ -137,14 +137,14 @@ impl Standings {
     }
 
     /// Notes how the backend at `place` is.
-    pub fn set(&mut self, place: Place, standing: Standing) {
-        self.0[usize::from(place.id())] = standing;
+    pub fn set(&mut self, backend_id: BackendId, standing: Standing) {
+        self.0[usize::from(backend_id.id())] = standing;
     }
 
     /// How the backend at `place` is.
     #[must_use]
-    pub fn get(&self, place: Place) -> Standing {
-        self.0[usize::from(place.id())]
+    pub fn get(&self, backend_id: BackendId) -> Standing {
+        self.0[usize::from(backend_id.id())]
     }
 }
 
@@ -185,30 +185,30 @@ impl Surroundings<'_> {
     }
 
     fn steady(&self, slot: SlotState) -> SlotState {
-        let (place, target) = (slot.first, self.target);
-        let may_serve = target != place && self.may_get(&slot, target);
-        if self.standing(place).gone
-            && let Some(rest) = self.rest_without(&slot, place)
+        let (backend_id, target) = (slot.first, self.target);
+        let may_serve = target != backend_id && self.may_get(&slot, target);
+        if self.standing(backend_id).gone
+            && let Some(rest) = self.rest_without(&slot, backend_id)
             && self.may_get(&slot, rest)
-            && self.all_let_go(place, rest)
+            && self.all_let_go(backend_id, rest)
         {
             return self.at_rest(slot, rest);
         }
-        if self.is_failed(place)
-            && let Some(suspect) = self.suspicion(slot, place)
+        if self.is_failed(backend_id)
+            && let Some(suspect) = self.suspicion(slot, backend_id)
         {
             return suspect;
         }
-        if let Some(under_way) = self.forgotten(place) {
+        if let Some(under_way) = self.forgotten(backend_id) {
             return under_way;
         }
         if may_serve && self.is_up(target) && !self.standing(target).is_new {
-            return self.pair(slot, target, place, Stage::Settle);
+            return self.pair(slot, target, backend_id, Stage::Settle);
         }
         slot
     }
 
-    fn handover(&self, slot: SlotState, second: Place) -> SlotState {
+    fn handover(&self, slot: SlotState, second: BackendId) -> SlotState {
         if let Some(changed) = self.without_failed(slot, second) {
             return changed;
         }
@@ -242,7 +242,7 @@ impl Surroundings<'_> {
         is_due.then_some(SlotState { since_ms, ..slot })
     }
 
-    fn suspect(&self, slot: SlotState, failed: Place) -> SlotState {
+    fn suspect(&self, slot: SlotState, failed: BackendId) -> SlotState {
         let before = restored(slot);
         if let Some(changed) = self.without_gone_before(slot, before, failed) {
             return changed;
@@ -283,7 +283,7 @@ impl Surroundings<'_> {
         slot
     }
 
-    fn away(&self, slot: SlotState, failed: Place) -> SlotState {
+    fn away(&self, slot: SlotState, failed: BackendId) -> SlotState {
         if let Some(changed) = self.without_failed(slot, failed) {
             return changed;
         }
@@ -298,7 +298,7 @@ impl Surroundings<'_> {
         slot
     }
 
-    fn returning(&self, slot: SlotState, returned: Place) -> SlotState {
+    fn returning(&self, slot: SlotState, returned: BackendId) -> SlotState {
         if let Some(changed) = self.without_failed(slot, returned) {
             return changed;
         }
@@ -339,8 +339,9 @@ impl Surroundings<'_> {
 
     /// The returned server hands over what it has to its stand-in, whose copies hide the outdated
     /// ones.
-    fn emptied(&self, slot: SlotState, returned: Place) -> SlotState {
-        let outdated = Some(returned).filter(|place| self.was_left(&slot, *place, self.now_ms));
+    fn emptied(&self, slot: SlotState, returned: BackendId) -> SlotState {
+        let outdated =
+            Some(returned).filter(|backend_id| self.was_left(&slot, *backend_id, self.now_ms));
         SlotState {
             outdated: slot.outdated.with(outdated, self.now_ms),
             ..self.pair(slot, slot.first, returned, Stage::Move2)
@@ -348,19 +349,19 @@ impl Surroundings<'_> {
     }
 
     /// The slot without a place that is gone, or suspect because one is down.
-    fn without_failed(&self, slot: SlotState, second: Place) -> Option<SlotState> {
+    fn without_failed(&self, slot: SlotState, second: BackendId) -> Option<SlotState> {
         if let Some(left) = self.without_gone(slot, second) {
             return Some(left);
         }
         let is_known = slot.stage == Stage::Away;
         let mut failed = [(slot.first, false), (second, is_known)].into_iter();
-        let failed = failed.find(|(place, is_known)| !is_known && self.is_failed(*place));
-        failed.and_then(|(place, _)| self.suspicion(slot, place))
+        let failed = failed.find(|(backend_id, is_known)| !is_known && self.is_failed(*backend_id));
+        failed.and_then(|(backend_id, _)| self.suspicion(slot, backend_id))
     }
 
     /// The slot at the end of a handover. What did not move in time stays at `left`, and must not
     /// come back: its session has begun anew if it was used.
-    fn arrived(&self, slot: SlotState, left: Place) -> SlotState {
+    fn arrived(&self, slot: SlotState, left: BackendId) -> SlotState {
         let stays = self.times.move_ms < self.times.lifetime_ms;
         let since_ms = slot.since_ms.max(slot.outdated.since_ms());
         let outdated = slot.outdated.with(stays.then_some(left), since_ms);
@@ -368,15 +369,21 @@ impl Surroundings<'_> {
     }
 
     /// The slot with all its items at `place`.
-    fn at_rest(&self, slot: SlotState, place: Place) -> SlotState {
+    fn at_rest(&self, slot: SlotState, backend_id: BackendId) -> SlotState {
         SlotState {
-            outdated: slot.outdated.without(place),
-            ..SlotState::steady(place, self.now_ms)
+            outdated: slot.outdated.without(backend_id),
+            ..SlotState::steady(backend_id, self.now_ms)
         }
     }
 
     /// The slot at two places, in a stage that begins now.
-    fn pair(&self, slot: SlotState, first: Place, second: Place, stage: Stage) -> SlotState {
+    fn pair(
+        &self,
+        slot: SlotState,
+        first: BackendId,
+        second: BackendId,
+        stage: Stage,
+    ) -> SlotState {
         SlotState {
             first,
             second: Some(second),
@@ -388,32 +395,32 @@ impl Surroundings<'_> {
     }
 
     /// `place` holds nothing that would pass for true items of the slot.
-    fn may_get(&self, slot: &SlotState, place: Place) -> bool {
-        !self.standing(place).owed && !self.is_outdated(slot, place)
+    fn may_get(&self, slot: &SlotState, backend_id: BackendId) -> bool {
+        !self.standing(backend_id).owed && !self.is_outdated(slot, backend_id)
     }
 
     fn has_lasted(&self, slot: SlotState, min_ms: u64) -> bool {
         self.now_ms.saturating_sub(slot.since_ms) >= min_ms
     }
 
-    fn is_up(&self, place: Place) -> bool {
-        self.up_since_ms(place).is_some()
+    fn is_up(&self, backend_id: BackendId) -> bool {
+        self.up_since_ms(backend_id).is_some()
     }
 
-    fn up_since_ms(&self, place: Place) -> Option<u64> {
+    fn up_since_ms(&self, backend_id: BackendId) -> Option<u64> {
         let Standing {
             gone, up_since_ms, ..
-        } = self.standing(place);
+        } = self.standing(backend_id);
         up_since_ms.filter(|_| !gone)
     }
 
     /// It is down, and another one is to stand in.
-    fn is_failed(&self, place: Place) -> bool {
-        !self.is_up(place) && (self.times.failover || self.standing(place).gone)
+    fn is_failed(&self, backend_id: BackendId) -> bool {
+        !self.is_up(backend_id) && (self.times.failover || self.standing(backend_id).gone)
     }
 
-    fn standing(&self, place: Place) -> Standing {
-        self.standings.get(place)
+    fn standing(&self, backend_id: BackendId) -> Standing {
+        self.standings.get(backend_id)
     }
 }
 

@@ -1,6 +1,6 @@
 //! Where the items of one slot can be, and what is done with them there.
 
-use super::Place;
+use super::BackendId;
 
 /// One slot: the place that is asked first, the second place if there is one, and the stage.
 ///
@@ -9,10 +9,10 @@ use super::Place;
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct SlotState {
     /// Asked first; its copy of an item is the true one.
-    pub first: Place,
+    pub first: BackendId,
     /// Where items may be as well: the earlier owner, or a server that failed. `None` exactly in
     /// [`Stage::Steady`].
-    pub second: Option<Place>,
+    pub second: Option<BackendId>,
     /// What is going on.
     pub stage: Stage,
     /// When the stage began, Unix time in milliseconds.
@@ -27,9 +27,9 @@ pub struct SlotState {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Before {
     /// Its first place then.
-    pub first: Place,
+    pub first: BackendId,
     /// Its second place then.
-    pub second: Option<Place>,
+    pub second: Option<BackendId>,
     /// The stage it was in.
     pub stage: Stage,
     /// When that stage began, Unix time in milliseconds.
@@ -80,9 +80,9 @@ pub enum Stage {
 impl SlotState {
     /// A slot whose items are all at `place`.
     #[must_use]
-    pub const fn steady(place: Place, since_ms: u64) -> Self {
+    pub const fn steady(backend_id: BackendId, since_ms: u64) -> Self {
         Self {
-            first: place,
+            first: backend_id,
             second: None,
             stage: Stage::Steady,
             since_ms,
@@ -93,7 +93,7 @@ impl SlotState {
 
     /// The places that are served from, or that may be once the slot is suspect no more. A place
     /// can be there twice.
-    pub fn places(&self) -> impl Iterator<Item = Place> + use<> {
+    pub fn places(&self) -> impl Iterator<Item = BackendId> + use<> {
         let before = self.before;
         let places = [
             Some(self.first),
@@ -114,10 +114,10 @@ impl Outdated {
 
     /// These places and those there are already, as of `since_ms`; unchanged if `places` is empty.
     #[must_use]
-    pub fn with(self, places: impl IntoIterator<Item = Place>, since_ms: u64) -> Self {
+    pub fn with(self, places: impl IntoIterator<Item = BackendId>, since_ms: u64) -> Self {
         let added = places
             .into_iter()
-            .fold(0, |added, place| added | bit(place));
+            .fold(0, |added, backend_id| added | bit(backend_id));
         match added {
             0 => self,
             _ => Self {
@@ -129,8 +129,8 @@ impl Outdated {
 
     /// All but this place.
     #[must_use]
-    pub const fn without(self, place: Place) -> Self {
-        match self.places & !bit(place) {
+    pub const fn without(self, backend_id: BackendId) -> Self {
+        match self.places & !bit(backend_id) {
             0 => Self::NONE,
             places => Self { places, ..self },
         }
@@ -147,8 +147,8 @@ impl Outdated {
 
     /// Whether this is one of them.
     #[must_use]
-    pub const fn contains(self, place: Place) -> bool {
-        self.places & bit(place) != 0
+    pub const fn contains(self, backend_id: BackendId) -> bool {
+        self.places & bit(backend_id) != 0
     }
 
     /// Whether there are none.
@@ -158,13 +158,13 @@ impl Outdated {
     }
 
     /// The places, ascending by id.
-    pub fn places(self) -> impl Iterator<Item = Place> {
+    pub fn places(self) -> impl Iterator<Item = BackendId> {
         let mut left = self.places;
         std::iter::from_fn(move || {
             // None are left at 128.
-            let place = Place::new(left.trailing_zeros() as u8)?;
-            left &= !bit(place);
-            Some(place)
+            let backend_id = BackendId::new(left.trailing_zeros() as u8)?;
+            left &= !bit(backend_id);
+            Some(backend_id)
         })
     }
 
@@ -175,8 +175,8 @@ impl Outdated {
     }
 }
 
-const fn bit(place: Place) -> u128 {
-    1 << place.id()
+const fn bit(backend_id: BackendId) -> u128 {
+    1 << backend_id.id()
 }
 
 /// A set of places.
@@ -186,14 +186,18 @@ pub struct Places(u128);
 impl Places {
     /// Whether this is one of them.
     #[must_use]
-    pub const fn contains(self, place: Place) -> bool {
-        self.0 & bit(place) != 0
+    pub const fn contains(self, backend_id: BackendId) -> bool {
+        self.0 & bit(backend_id) != 0
     }
 }
 
-impl FromIterator<Place> for Places {
-    fn from_iter<T: IntoIterator<Item = Place>>(places: T) -> Self {
-        Self(places.into_iter().fold(0, |all, place| all | bit(place)))
+impl FromIterator<BackendId> for Places {
+    fn from_iter<T: IntoIterator<Item = BackendId>>(places: T) -> Self {
+        Self(
+            places
+                .into_iter()
+                .fold(0, |all, backend_id| all | bit(backend_id)),
+        )
     }
 }
 

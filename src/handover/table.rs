@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 
-use super::{Place, Route, SlotState, Stage};
+use super::{BackendId, SlotRoute, SlotState, Stage};
 
 /// Where the items of each slot are: one byte per slot while nothing is going on, and a second
 /// table only for the slots in which something is. Immutable; a lookup allocates nothing.
@@ -13,7 +13,7 @@ pub struct SlotTable {
     /// Index into `routes` per slot; empty when all slots are steady.
     unsteady: Box<[u16]>,
     /// Distinct routes of the slots that are not steady.
-    routes: Box<[Route]>,
+    routes: Box<[SlotRoute]>,
 }
 
 /// No place has this id.
@@ -23,12 +23,12 @@ impl SlotTable {
     /// The table of these slots, in their order; at most 65,536 of them.
     #[must_use]
     pub fn new(slots: &[SlotState]) -> Self {
-        let mut routes: Vec<Route> = Vec::new();
-        let mut known: HashMap<Route, u16> = HashMap::new();
+        let mut routes: Vec<SlotRoute> = Vec::new();
+        let mut known: HashMap<SlotRoute, u16> = HashMap::new();
         let mut places = Vec::with_capacity(slots.len());
         let mut unsteady = Vec::new();
         for (index, slot) in slots.iter().enumerate() {
-            let route = Route::from(slot);
+            let route = SlotRoute::from(slot);
             if route.stage == Stage::Steady {
                 places.push(slot.first.id());
                 continue;
@@ -55,9 +55,9 @@ impl SlotTable {
     /// # Panics
     /// For an index beyond them.
     #[must_use]
-    pub fn lookup(&self, slot: usize) -> Route {
-        match Place::new(self.places[slot]) {
-            Some(first) => Route {
+    pub fn lookup(&self, slot: usize) -> SlotRoute {
+        match BackendId::new(self.places[slot]) {
+            Some(first) => SlotRoute {
                 first,
                 second: None,
                 stage: Stage::Steady,
@@ -67,7 +67,7 @@ impl SlotTable {
     }
 }
 
-impl From<&SlotState> for Route {
+impl From<&SlotState> for SlotRoute {
     fn from(slot: &SlotState) -> Self {
         Self {
             first: slot.first,
@@ -84,8 +84,8 @@ mod tests {
     use super::*;
     use crate::handover::Stage::*;
 
-    fn place(id: u8) -> Place {
-        Place::new(id).unwrap()
+    fn backend_id(id: u8) -> BackendId {
+        BackendId::new(id).unwrap()
     }
 
     fn any_slot() -> impl Strategy<Value = SlotState> {
@@ -93,9 +93,9 @@ mod tests {
             Steady, Settle, Move1, Move2, Suspect, Away, Back, Wait,
         ]);
         (1..=127_u8, 1..=127_u8, stage).prop_map(|(first, second, stage)| SlotState {
-            second: (stage != Steady).then(|| place(second)),
+            second: (stage != Steady).then(|| backend_id(second)),
             stage,
-            ..SlotState::steady(place(first), 0)
+            ..SlotState::steady(backend_id(first), 0)
         })
     }
 
@@ -104,7 +104,7 @@ mod tests {
         fn every_slot_is_found_as_it_was_put_in(slots in prop::collection::vec(any_slot(), 1..600)) {
             let table = SlotTable::new(&slots);
             for (index, slot) in slots.iter().enumerate() {
-                let expected = Route::from(slot);
+                let expected = SlotRoute::from(slot);
                 prop_assert_eq!(table.lookup(index), expected);
             }
         }
@@ -112,18 +112,18 @@ mod tests {
 
     #[test]
     fn steady_slots_need_no_second_table() {
-        let slots = [1, 2, 127].map(|id| SlotState::steady(place(id), 7));
+        let slots = [1, 2, 127].map(|id| SlotState::steady(backend_id(id), 7));
         let table = SlotTable::new(&slots);
-        assert_eq!(table.lookup(2), Route::from(&slots[2]));
+        assert_eq!(table.lookup(2), SlotRoute::from(&slots[2]));
         assert!(table.unsteady.is_empty() && table.routes.is_empty());
     }
 
     #[test]
     fn slots_share_their_routes() {
         let moving = SlotState {
-            second: Some(place(2)),
+            second: Some(backend_id(2)),
             stage: Move1,
-            ..SlotState::steady(place(1), 0)
+            ..SlotState::steady(backend_id(1), 0)
         };
         let table = SlotTable::new(&[moving; 100]);
         assert_eq!(table.routes.len(), 1);

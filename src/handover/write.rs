@@ -1,7 +1,7 @@
 //! PUT, create, release: sent straight to the place of the lock, or to where the item is.
 
-use super::search::{Ask, Refusal, Search, Seen, Step};
-use super::{Cookie, NO_LOCK, Place, Stage};
+use super::request_machine::{Refusal, RequestMachine, Step, Subrequest, SubrequestReply};
+use super::{BackendId, Cookie, NO_LOCK, Stage};
 
 /// Where a writing request stands: which answer it waits for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -18,13 +18,16 @@ pub(super) enum Write {
     /// Whether it is at the first, for a create on an item that the second has.
     CreateFirst,
     /// Whether it is where a lock of no place of the slot was issued.
-    Foreign { at: Place, counter: u32 },
+    Foreign { at: BackendId, counter: u32 },
 }
 
-pub(super) fn begin_put(search: &mut Search, cookie: Cookie) -> Step {
+pub(super) fn begin_put(search: &mut RequestMachine, cookie: Cookie) -> Step {
     let counter = match cookie {
-        Cookie::Tagged { place, counter } if place == search.first => {
-            return Step::forward(place, Some(counter));
+        Cookie::Tagged {
+            backend_id,
+            counter,
+        } if backend_id == search.first => {
+            return Step::forward(backend_id, Some(counter));
         }
         Cookie::Tagged { counter, .. } => return put_with_lock_of_second(search, counter),
         Cookie::Untagged(counter) => counter,
@@ -33,12 +36,12 @@ pub(super) fn begin_put(search: &mut Search, cookie: Cookie) -> Step {
 }
 
 /// A create is insert-only, so where items are created no look is needed before it.
-pub(super) fn begin_create(search: &mut Search) -> Step {
+pub(super) fn begin_create(search: &mut RequestMachine) -> Step {
     match search.stage {
         Stage::Settle | Stage::Move1 => Step::forward(search.second, None),
         Stage::Back | Stage::Wait => {
             let at = search.second;
-            search.ask_in_write(Write::CreateSecond, Ask::Look { at })
+            search.ask_in_write(Write::CreateSecond, Subrequest::Look { at })
         }
         Stage::Steady | Stage::Move2 | Stage::Away | Stage::Suspect => {
             Step::forward(search.first, None)
@@ -46,12 +49,17 @@ pub(super) fn begin_create(search: &mut Search) -> Step {
     }
 }
 
-pub(super) fn begin_release(search: &mut Search, cookie: Cookie) -> Step {
+pub(super) fn begin_release(search: &mut RequestMachine, cookie: Cookie) -> Step {
     match cookie {
-        Cookie::Tagged { place, .. } if place != search.first && search.stage == Stage::Away => {
+        Cookie::Tagged { backend_id, .. }
+            if backend_id != search.first && search.stage == Stage::Away =>
+        {
             Step::dropped(Refusal::LockOutOfReach)
         }
-        Cookie::Tagged { place, counter } => Step::forward(place, Some(counter)),
+        Cookie::Tagged {
+            backend_id,
+            counter,
+        } => Step::forward(backend_id, Some(counter)),
         Cookie::Untagged(counter) if matches!(search.stage, Stage::Steady | Stage::Away) => {
             Step::forward(search.first, in_place_of(counter))
         }
@@ -60,11 +68,11 @@ pub(super) fn begin_release(search: &mut Search, cookie: Cookie) -> Step {
 }
 
 /// A lock of a place this slot does not have. Where it is still held, the write belongs there.
-pub(super) fn begin_foreign_put(search: &mut Search, at: Place, counter: u32) -> Step {
-    search.ask_in_write(Write::Foreign { at, counter }, Ask::Look { at })
+pub(super) fn begin_foreign_put(search: &mut RequestMachine, at: BackendId, counter: u32) -> Step {
+    search.ask_in_write(Write::Foreign { at, counter }, Subrequest::Look { at })
 }
 
-fn begin_untagged(search: &mut Search, counter: u32) -> Step {
+fn begin_untagged(search: &mut RequestMachine, counter: u32) -> Step {
     match search.stage {
         Stage::Steady | Stage::Away | Stage::Suspect => {
             Step::forward(search.first, in_place_of(counter))
@@ -81,29 +89,31 @@ pub(super) fn in_place_of(counter: u32) -> Option<u32> {
     (counter == NO_LOCK).then_some(NO_LOCK)
 }
 
-fn put_with_lock_of_second(search: &mut Search, counter: u32) -> Step {
+fn put_with_lock_of_second(search: &mut RequestMachine, counter: u32) -> Step {
     match search.stage {
         Stage::Away => Step::dropped(Refusal::LockOutOfReach),
         // Another proxy may already have told somebody that the item is absent.
         Stage::Back => Step::dropped(Refusal::Returning),
         _ => {
             let at = search.first;
-            search.ask_in_write(Write::LockOfSecond { counter }, Ask::Look { at })
+            search.ask_in_write(Write::LockOfSecond { counter }, Subrequest::Look { at })
         }
     }
 }
 
-fn seek(search: &mut Search, counter: u32) -> Step {
+fn seek(search: &mut RequestMachine, counter: u32) -> Step {
     let at = search.first;
-    search.ask_in_write(Write::SeekFirst { counter }, Ask::Look { at })
+    search.ask_in_write(Write::SeekFirst { counter }, Subrequest::Look { at })
 }
 
 impl Write {
-    pub(super) fn next(self, search: &mut Search, seen: Seen) -> Step {
+    pub(super) fn next(self, search: &mut RequestMachine, seen: SubrequestReply) -> Step {
         let is_there = match seen {
-            Seen::Done { .. } => true,
-            Seen::Absent => false,
-            Seen::Locked { .. } | Seen::Refused | Seen::Unknown => {
+            SubrequestReply::Done { .. } => true,
+            SubrequestReply::Absent => false,
+            SubrequestReply::Locked { .. }
+            | SubrequestReply::Refused
+            | SubrequestReply::Unknown => {
                 return Step::dropped(Refusal::Unknown);
             }
         };
@@ -121,7 +131,7 @@ impl Write {
                 Stage::Settle | Stage::Move1 => Step::forward(second, Some(counter)),
                 _ => {
                     let seeking = Self::SeekSecond { counter };
-                    search.ask_in_write(seeking, Ask::Look { at: second })
+                    search.ask_in_write(seeking, Subrequest::Look { at: second })
                 }
             },
             (Self::SeekSecond { .. }, true) if search.stage == Stage::Back => {
@@ -131,7 +141,7 @@ impl Write {
             (Self::SeekSecond { counter }, false) => Step::forward(first, Some(counter)),
             (Self::CreateSecond, false) => Step::forward(first, None),
             (Self::CreateSecond, true) if search.stage == Stage::Back => {
-                search.ask_in_write(Self::CreateFirst, Ask::Look { at: first })
+                search.ask_in_write(Self::CreateFirst, Subrequest::Look { at: first })
             }
             (Self::CreateSecond, true) => Step::forward(second, None),
             (Self::CreateFirst, true) => Step::forward(first, None),

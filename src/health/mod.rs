@@ -28,7 +28,7 @@ pub struct Thresholds {
 
 /// What a backend counts as.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum Verdict {
+pub enum HealthState {
     /// It serves.
     Up,
     /// It serves, but the last that was heard of it was a failure.
@@ -41,9 +41,9 @@ pub enum Verdict {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Change {
     /// The verdict before; never the same as `to`.
-    pub from: Verdict,
+    pub from: HealthState,
     /// The verdict from now on.
-    pub to: Verdict,
+    pub to: HealthState,
     /// What changed it.
     pub reason: Reason,
 }
@@ -107,11 +107,11 @@ impl Health {
 
     /// What the backend counts as.
     #[must_use]
-    pub const fn verdict(&self) -> Verdict {
+    pub const fn verdict(&self) -> HealthState {
         match self.state {
-            State::Up => Verdict::Up,
-            State::Suspect { .. } => Verdict::Suspect,
-            State::Down { .. } => Verdict::Down,
+            State::Up => HealthState::Up,
+            State::Suspect { .. } => HealthState::Suspect,
+            State::Down { .. } => HealthState::Down,
         }
     }
 
@@ -188,7 +188,7 @@ impl Health {
         now_ms: u64,
     ) -> Option<Change> {
         // A backend that is down is not asked: this request is from before.
-        if self.verdict() == Verdict::Down || !failure.is_about_backend() {
+        if self.verdict() == HealthState::Down || !failure.is_about_backend() {
             return None;
         }
         self.fail(failure, answered != self.answered, answered, now_ms)
@@ -225,7 +225,7 @@ impl Health {
         let from = self.verdict();
         self.state = state;
         let to = self.verdict();
-        if to == Verdict::Down && from != to {
+        if to == HealthState::Down && from != to {
             let up_for_ms = now_ms.saturating_sub(self.since_ms);
             let is_flap = self.has_been_down && up_for_ms < self.thresholds.flap_window_ms;
             self.flaps = if is_flap {
@@ -235,7 +235,7 @@ impl Health {
             };
             self.has_been_down = true;
         }
-        if from != to && (from == Verdict::Down || to == Verdict::Down) {
+        if from != to && (from == HealthState::Down || to == HealthState::Down) {
             self.since_ms = now_ms;
         }
         (from != to).then_some(Change { from, to, reason })
@@ -272,7 +272,7 @@ const fn jittered(interval_ms: u64, random: u64) -> u64 {
     (interval_ms - spread_ms).saturating_add(shift_ms)
 }
 
-impl fmt::Display for Verdict {
+impl fmt::Display for HealthState {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Self::Up => "up",

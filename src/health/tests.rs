@@ -47,7 +47,7 @@ impl Scene {
     }
 
     fn fall(&mut self) {
-        let to_down = (0..100).any(|_| self.bad().is_some_and(|c| c.to == Verdict::Down));
+        let to_down = (0..100).any(|_| self.bad().is_some_and(|c| c.to == HealthState::Down));
         assert!(to_down);
     }
 
@@ -62,7 +62,7 @@ impl Scene {
     }
 }
 
-fn change(from: Verdict, to: Verdict, reason: Reason) -> Option<Change> {
+fn change(from: HealthState, to: HealthState, reason: Reason) -> Option<Change> {
     Some(Change { from, to, reason })
 }
 
@@ -73,14 +73,14 @@ const fn failures(count: u32, last: Failure) -> Reason {
 #[test]
 fn an_unknown_backend_is_up() {
     let mut scene = Scene::new();
-    assert_eq!(scene.health.verdict(), Verdict::Up);
+    assert_eq!(scene.health.verdict(), HealthState::Up);
     assert_eq!(scene.good(), None);
     assert_eq!(scene.health.since_ms(), 1_000);
 }
 
 #[test]
 fn failures_in_a_row_take_it_down_and_good_probes_bring_it_back() {
-    use Verdict::{Down, Suspect, Up};
+    use HealthState::{Down, Suspect, Up};
     let mut scene = Scene::new();
     let refused = |count| failures(count, Failure::Refused);
     assert_eq!(scene.bad(), change(Up, Suspect, refused(1)));
@@ -105,7 +105,7 @@ fn a_good_probe_ends_a_row_of_failures() {
         assert!(scene.bad().is_some());
         assert_eq!(scene.bad(), None);
         let one = Reason::GoodProbes { count: 1 };
-        let up = change(Verdict::Suspect, Verdict::Up, one);
+        let up = change(HealthState::Suspect, HealthState::Up, one);
         assert_eq!(scene.good(), up);
     }
     assert_eq!(scene.health.since_ms(), 1_000, "it served all the time");
@@ -129,7 +129,11 @@ fn failed_requests_count_with_failed_probes() {
     let mut scene = Scene::new();
     assert!(scene.request_fails().is_some());
     assert_eq!(scene.bad(), None);
-    let down = change(Verdict::Suspect, Verdict::Down, failures(3, Failure::Late));
+    let down = change(
+        HealthState::Suspect,
+        HealthState::Down,
+        failures(3, Failure::Late),
+    );
     assert_eq!(scene.request_fails(), down);
 }
 
@@ -140,10 +144,10 @@ fn requests_that_are_answered_start_the_count_anew() {
         scene.answered += 1;
         scene.request_fails();
         scene.request_fails();
-        assert_eq!(scene.health.verdict(), Verdict::Suspect);
+        assert_eq!(scene.health.verdict(), HealthState::Suspect);
     }
     let down = scene.request_fails();
-    assert!(down.is_some_and(|change| change.to == Verdict::Down));
+    assert!(down.is_some_and(|change| change.to == HealthState::Down));
 }
 
 #[test]
@@ -156,9 +160,9 @@ fn a_backend_that_answers_requests_is_not_down_because_it_is_slow() {
         }
         // Something else at its address must not be given sessions, whatever it answers.
         let expected = match failure {
-            Failure::Shortage => Verdict::Up,
-            failure if failure.is_wrong_answer() => Verdict::Down,
-            _ => Verdict::Suspect,
+            Failure::Shortage => HealthState::Up,
+            failure if failure.is_wrong_answer() => HealthState::Down,
+            _ => HealthState::Suspect,
         };
         assert_eq!(scene.health.verdict(), expected, "{failure}");
     }
@@ -178,7 +182,7 @@ fn what_the_proxy_is_short_of_says_nothing_about_a_backend() {
     scene.fall();
     assert_eq!(scene.good(), None);
     scene.bad_because(Failure::Shortage);
-    assert_eq!(scene.good().map(|change| change.to), Some(Verdict::Up));
+    assert_eq!(scene.good().map(|change| change.to), Some(HealthState::Up));
 }
 
 #[test]
@@ -187,7 +191,11 @@ fn requests_from_before_the_fall_do_not_hold_up_the_rise() {
     scene.fall();
     assert_eq!(scene.good(), None);
     assert_eq!(scene.request_fails(), None);
-    assert!(scene.good().is_some_and(|change| change.to == Verdict::Up));
+    assert!(
+        scene
+            .good()
+            .is_some_and(|change| change.to == HealthState::Up)
+    );
 }
 
 #[test]
@@ -198,10 +206,17 @@ fn one_failure_is_enough_where_the_threshold_says_so() {
         ..THRESHOLDS
     };
     let mut health = Health::new(thresholds, 0);
-    let down = change(Verdict::Up, Verdict::Down, failures(1, Failure::Broken));
+    let down = change(
+        HealthState::Up,
+        HealthState::Down,
+        failures(1, Failure::Broken),
+    );
     assert_eq!(health.request_failed(Failure::Broken, 0, 1), down);
     let one = Reason::GoodProbes { count: 1 };
-    assert_eq!(health.probe_ok(2), change(Verdict::Down, Verdict::Up, one));
+    assert_eq!(
+        health.probe_ok(2),
+        change(HealthState::Down, HealthState::Up, one)
+    );
 }
 
 #[test]
@@ -249,8 +264,12 @@ fn new_thresholds_hold_from_the_next_event_on() {
         rise: 3,
         ..THRESHOLDS
     });
-    assert_eq!(scene.health.verdict(), Verdict::Suspect);
-    assert!(scene.bad().is_some_and(|change| change.to == Verdict::Down));
+    assert_eq!(scene.health.verdict(), HealthState::Suspect);
+    assert!(
+        scene
+            .bad()
+            .is_some_and(|change| change.to == HealthState::Down)
+    );
     assert_eq!(scene.rise(), 3);
     scene.fall();
     scene.health.set_thresholds(Thresholds {
@@ -304,7 +323,7 @@ fn a_backend_has_answered_once_a_probe_was_good() {
     scene.health.ask_anew(scene.answered);
     scene.bad();
     assert!(!scene.health.has_answered());
-    assert_eq!(scene.health.verdict(), Verdict::Down);
+    assert_eq!(scene.health.verdict(), HealthState::Down);
 }
 
 #[test]
@@ -358,7 +377,7 @@ proptest! {
     ) {
         let thresholds = Thresholds { fall, rise, ..THRESHOLDS };
         let mut health = Health::new(thresholds, 0);
-        let (mut now_ms, mut answered, mut last) = (0, 0, Verdict::Up);
+        let (mut now_ms, mut answered, mut last) = (0, 0, HealthState::Up);
         let (mut failed, mut good) = (0, 0);
         for (event, pause_ms) in events {
             now_ms += pause_ms;
@@ -383,8 +402,8 @@ proptest! {
             if let Some(Change { from, to, .. }) = changed {
                 prop_assert_eq!(from, last);
                 prop_assert!(to != from);
-                prop_assert!(to != Verdict::Down || failed >= fall);
-                prop_assert!(from != Verdict::Down || (to == Verdict::Up && good >= rise));
+                prop_assert!(to != HealthState::Down || failed >= fall);
+                prop_assert!(from != HealthState::Down || (to == HealthState::Up && good >= rise));
                 last = to;
             }
             prop_assert_eq!(health.verdict(), last);
@@ -392,6 +411,6 @@ proptest! {
         for _ in 0..THRESHOLDS.max_rise {
             health.probe_ok(now_ms);
         }
-        prop_assert_eq!(health.verdict(), Verdict::Up);
+        prop_assert_eq!(health.verdict(), HealthState::Up);
     }
 }

@@ -3,11 +3,11 @@
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 
-use super::counter::{Bounds, Counter, Durations, Histogram};
-use super::labels::Outcome;
+use super::counter::{Bounds, Counter, Histogram, HistogramTotals};
+use super::labels::RequestOutcome;
 use super::shards::Shards;
-use crate::handover::Place;
-use crate::health::{Failure, Verdict};
+use crate::handover::BackendId;
+use crate::health::{Failure, HealthState};
 use crate::wire::Operation;
 
 /// From 50 us, which only a backend on the same machine is below, to 10 s, which is beyond what the
@@ -31,7 +31,7 @@ pub const BACKEND_BOUNDS_NS: Bounds = [
 ];
 
 const OPERATIONS: usize = Operation::ALL.len();
-const OUTCOMES: usize = Outcome::ALL.len();
+const OUTCOMES: usize = RequestOutcome::ALL.len();
 /// Ids of places are below this.
 const PLACES: usize = 128;
 
@@ -42,12 +42,12 @@ pub struct Outcomes([[Counter; OUTCOMES]; OPERATIONS]);
 impl Outcomes {
     /// Counts one.
     #[inline]
-    pub fn count(&self, operation: Operation, outcome: Outcome) {
+    pub fn count(&self, operation: Operation, outcome: RequestOutcome) {
         self.0[operation as usize][outcome as usize].increment();
     }
 
     /// How many there were.
-    pub fn get(&self, operation: Operation, outcome: Outcome) -> u64 {
+    pub fn get(&self, operation: Operation, outcome: RequestOutcome) -> u64 {
         self.0[operation as usize][outcome as usize].get()
     }
 
@@ -56,8 +56,8 @@ impl Outcomes {
     pub fn failed(&self) -> u64 {
         let of = |operation| {
             let is_known = operation != Operation::Unknown;
-            let refused = self.get(operation, Outcome::BadRequest);
-            self.get(operation, Outcome::Failed) + if is_known { refused } else { 0 }
+            let refused = self.get(operation, RequestOutcome::BadRequest);
+            self.get(operation, RequestOutcome::Failed) + if is_known { refused } else { 0 }
         };
         Operation::ALL.into_iter().map(of).sum()
     }
@@ -175,33 +175,38 @@ pub struct FailedMoves {
 
 impl BackendShard {
     /// A session was moved here from `from`, which is at `place`.
-    pub fn count_move(&self, from: &BackendMetrics, place: Place) {
-        self.moves_of(place).of(from).sessions.increment();
+    pub fn count_move(&self, from: &BackendMetrics, backend_id: BackendId) {
+        self.moves_of(backend_id).of(from).sessions.increment();
         self.moved_here.increment();
     }
 
     /// A session was to be moved here from `from`, which is at `place`, and stays there. `status` is
     /// the answer that refused it, if there was one.
-    pub fn count_failed_move(&self, from: &BackendMetrics, place: Place, status: Option<u16>) {
-        let moved = self.moves_of(place).of(from);
+    pub fn count_failed_move(
+        &self,
+        from: &BackendMetrics,
+        backend_id: BackendId,
+        status: Option<u16>,
+    ) {
+        let moved = self.moves_of(backend_id).of(from);
         moved.last_status.set(status.unwrap_or(0).into());
         moved.failed.increment();
     }
 
-    fn moves_of(&self, place: Place) -> &MovedFrom {
+    fn moves_of(&self, backend_id: BackendId) -> &MovedFrom {
         let moves = self
             .moves
             .get_or_init(|| Box::new(std::array::from_fn(|_| MovedFrom::default())));
-        &moves[usize::from(place.id())]
+        &moves[usize::from(backend_id.id())]
     }
 
-    fn known_moves(&self, from: &BackendMetrics, place: Place) -> Option<&MovedFrom> {
-        let moved = &self.moves.get()?[usize::from(place.id())];
+    fn known_moves(&self, from: &BackendMetrics, backend_id: BackendId) -> Option<&MovedFrom> {
+        let moved = &self.moves.get()?[usize::from(backend_id.id())];
         (moved.serial.get() == from.serial).then_some(moved)
     }
 
-    fn moved_from(&self, from: &BackendMetrics, place: Place) -> u64 {
-        let moved = self.known_moves(from, place);
+    fn moved_from(&self, from: &BackendMetrics, backend_id: BackendId) -> u64 {
+        let moved = self.known_moves(from, backend_id);
         moved.map_or(0, |moved| moved.sessions.get())
     }
 }
@@ -239,7 +244,7 @@ impl BackendMetrics {
     }
 
     /// Its health has changed to `to`.
-    pub fn count_health_change(&self, to: Verdict) {
+    pub fn count_health_change(&self, to: HealthState) {
         self.health_changes[to as usize].fetch_add(1, Ordering::Relaxed);
     }
 
@@ -253,7 +258,7 @@ impl BackendMetrics {
     }
 
     /// How often its health changed to `to`.
-    pub fn health_changes(&self, to: Verdict) -> u64 {
+    pub fn health_changes(&self, to: HealthState) -> u64 {
         self.health_changes[to as usize].load(Ordering::Relaxed)
     }
 
@@ -282,7 +287,7 @@ impl BackendMetrics {
     /// Writes and acquires that it has refused with a 400.
     pub fn refused(&self) -> u64 {
         self.sum(|shard| {
-            let of = |operation| shard.requests.get(operation, Outcome::BadRequest);
+            let of = |operation| shard.requests.get(operation, RequestOutcome::BadRequest);
             of(Operation::Put) + of(Operation::Acquire)
         })
     }
@@ -305,16 +310,16 @@ impl BackendMetrics {
     }
 
     /// Sessions moved to it from `from`, which is at `place`.
-    pub fn moved_from(&self, from: &Self, place: Place) -> u64 {
-        self.sum(|shard| shard.moved_from(from, place))
+    pub fn moved_from(&self, from: &Self, backend_id: BackendId) -> u64 {
+        self.sum(|shard| shard.moved_from(from, backend_id))
     }
 
     /// Sessions that were to be moved to it from `from`, which is at `place`, and are still there.
-    pub fn failed_moves_from(&self, from: &Self, place: Place) -> FailedMoves {
+    pub fn failed_moves_from(&self, from: &Self, backend_id: BackendId) -> FailedMoves {
         let shards = self.shards.all();
         let known = shards
             .iter()
-            .filter_map(|shard| shard.known_moves(from, place));
+            .filter_map(|shard| shard.known_moves(from, backend_id));
         known.fold(FailedMoves::default(), |all, moved| FailedMoves {
             moves: all.moves + moved.failed.get(),
             last_status: u16::try_from(moved.last_status.get())
@@ -330,8 +335,8 @@ impl BackendMetrics {
     }
 
     /// How long it took to answer.
-    pub fn durations(&self) -> Durations {
-        let mut all = Durations::default();
+    pub fn durations(&self) -> HistogramTotals {
+        let mut all = HistogramTotals::default();
         for shard in self.shards.all() {
             shard.duration.add_to(&mut all);
         }
@@ -343,8 +348,8 @@ impl BackendMetrics {
 mod tests {
     use super::*;
 
-    fn place(id: u8) -> Place {
-        Place::new(id).unwrap()
+    fn backend_id(id: u8) -> BackendId {
+        BackendId::new(id).unwrap()
     }
 
     #[test]
@@ -361,7 +366,7 @@ mod tests {
     #[test]
     fn what_a_backend_refuses_with_400_has_failed() {
         let outcomes = Outcomes::default();
-        for outcome in Outcome::ALL {
+        for outcome in RequestOutcome::ALL {
             outcomes.count(Operation::Put, outcome);
         }
         assert_eq!((outcomes.failed(), outcomes.total()), (2, 5));
@@ -370,29 +375,30 @@ mod tests {
     #[test]
     fn a_move_counts_for_the_backend_it_came_from_and_for_no_later_one_at_that_place() {
         let (to, old, other) = <(BackendMetrics, BackendMetrics, BackendMetrics)>::default();
-        to.shard(0).count_move(&old, place(3));
-        to.shard(1).count_move(&old, place(3));
-        to.shard(0).count_move(&other, place(4));
-        assert_eq!(to.moved_from(&old, place(3)), 2);
-        assert_eq!(to.moved_from(&other, place(4)), 1);
+        to.shard(0).count_move(&old, backend_id(3));
+        to.shard(1).count_move(&old, backend_id(3));
+        to.shard(0).count_move(&other, backend_id(4));
+        assert_eq!(to.moved_from(&old, backend_id(3)), 2);
+        assert_eq!(to.moved_from(&other, backend_id(4)), 1);
         assert_eq!(to.moved_here(), 3);
 
         let new = BackendMetrics::default();
-        assert_eq!(to.moved_from(&new, place(3)), 0);
-        to.shard(0).count_move(&new, place(3));
-        assert_eq!(to.moved_from(&new, place(3)), 1);
+        assert_eq!(to.moved_from(&new, backend_id(3)), 0);
+        to.shard(0).count_move(&new, backend_id(3));
+        assert_eq!(to.moved_from(&new, backend_id(3)), 1);
         assert_eq!(to.moved_here(), 4);
     }
 
     #[test]
     fn failed_moves_are_counted_by_where_the_session_stays() {
         let (to, old, new) = <(BackendMetrics, BackendMetrics, BackendMetrics)>::default();
-        let of = |from| to.failed_moves_from(from, place(3));
-        to.shard(0).count_failed_move(&old, place(3), Some(400));
-        to.shard(1).count_failed_move(&old, place(3), None);
+        let of = |from| to.failed_moves_from(from, backend_id(3));
+        to.shard(0)
+            .count_failed_move(&old, backend_id(3), Some(400));
+        to.shard(1).count_failed_move(&old, backend_id(3), None);
         assert_eq!((of(&old).moves, of(&old).last_status), (2, Some(400)));
         assert_eq!(of(&new), FailedMoves::default());
-        to.shard(0).count_failed_move(&new, place(3), None);
+        to.shard(0).count_failed_move(&new, backend_id(3), None);
         assert_eq!((of(&new).moves, of(&new).last_status), (1, None));
         assert_eq!(to.moved_here(), 0);
     }

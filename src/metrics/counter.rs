@@ -52,7 +52,7 @@ pub struct Histogram {
 
 /// What one or several histograms hold.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Durations {
+pub struct HistogramTotals {
     /// Number of durations up to each bound, in their order.
     pub cumulative: [u64; BOUNDS],
     /// Number of all durations.
@@ -88,7 +88,7 @@ impl Histogram {
     }
 
     /// Adds what it holds to `all`.
-    pub fn add_to(&self, all: &mut Durations) {
+    pub fn add_to(&self, all: &mut HistogramTotals) {
         let mut below = 0;
         for (cumulative, bucket) in all.cumulative.iter_mut().zip(&self.buckets) {
             below += bucket.get();
@@ -111,7 +111,7 @@ mod tests {
         for ns in [0, 1, 14, 15, 20, 21] {
             histogram.observe(Duration::from_nanos(ns));
         }
-        let mut all = Durations::default();
+        let mut all = HistogramTotals::default();
         histogram.add_to(&mut all);
         assert_eq!(all.cumulative[0], 2);
         assert_eq!(all.cumulative[12..], [2, 3, 5]);

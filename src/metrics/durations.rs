@@ -1,8 +1,8 @@
 //! What becomes of durations between two looks at them.
 
-use super::counter::{Bounds, Durations};
+use super::counter::{Bounds, HistogramTotals};
 
-impl Durations {
+impl HistogramTotals {
     /// Those that came after `earlier`, which were read from the same histograms before.
     #[must_use]
     pub fn since(&self, earlier: &Self) -> Self {
@@ -58,12 +58,12 @@ mod tests {
         2_000_000, 4_000_000, 8_000_000, 16_000_000,
     ];
 
-    fn durations(us: &[u64]) -> Durations {
+    fn durations(us: &[u64]) -> HistogramTotals {
         let histogram = Histogram::new(&BOUNDS_NS);
         for &us in us {
             histogram.observe(Duration::from_micros(us));
         }
-        let mut all = Durations::default();
+        let mut all = HistogramTotals::default();
         histogram.add_to(&mut all);
         all
     }

@@ -6,8 +6,8 @@ use prometheus::proto::{Bucket, Counter, Gauge, Histogram, LabelPair, Metric};
 use prometheus::proto::{MetricFamily, MetricType};
 use prometheus::{Error, TextEncoder};
 
-use super::counter::{Bounds, Durations};
-use super::table::{self, Family, Kind};
+use super::counter::{Bounds, HistogramTotals};
+use super::table::{self, Family, MetricKind};
 
 /// Samples by the name of their metric.
 #[derive(Debug, Default)]
@@ -34,7 +34,7 @@ impl Exposition {
         value: f64,
     ) {
         let mut metric = metric(family, &labels);
-        if family.kind == Kind::Counter {
+        if family.kind == MetricKind::Counter {
             let mut counter = Counter::default();
             counter.set_value(value);
             metric.set_counter(counter);
@@ -52,7 +52,7 @@ impl Exposition {
         family: &'static Family,
         labels: [&str; N],
         bounds: &Bounds,
-        durations: &Durations,
+        durations: &HistogramTotals,
     ) {
         let bucket = |(bound, count): (&u64, &u64)| {
             let mut bucket = Bucket::default();
@@ -87,9 +87,9 @@ impl Exposition {
             encoded.set_name(family.name.to_owned());
             encoded.set_help(family.help.to_owned());
             encoded.set_field_type(match family.kind {
-                Kind::Counter => MetricType::COUNTER,
-                Kind::Gauge => MetricType::GAUGE,
-                Kind::Histogram => MetricType::HISTOGRAM,
+                MetricKind::Counter => MetricType::COUNTER,
+                MetricKind::Gauge => MetricType::GAUGE,
+                MetricKind::Histogram => MetricType::HISTOGRAM,
             });
             encoded.set_metric(samples);
             families.push(encoded);

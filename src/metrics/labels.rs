@@ -1,11 +1,11 @@
 //! The values of labels that are not names of backends.
 
 use crate::handover::Refusal;
-use crate::health::{Failure, Verdict};
+use crate::health::{Failure, HealthState};
 
 /// How a request or an exchange ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum Outcome {
+pub enum RequestOutcome {
     /// 200.
     Ok,
     /// 404.
@@ -18,7 +18,7 @@ pub enum Outcome {
     Failed,
 }
 
-impl Outcome {
+impl RequestOutcome {
     /// All of them, in order.
     pub const ALL: [Self; 5] = [
         Self::Ok,
@@ -275,7 +275,7 @@ pub enum MapState {
 /// The one state of a backend: what the map says if it is out, else its health if that is not good,
 /// else what the map says.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum BackendState {
+pub enum BackendStateLabel {
     /// It is well and has its share.
     Up,
     /// It failed lately.
@@ -288,7 +288,7 @@ pub enum BackendState {
     Off,
 }
 
-impl BackendState {
+impl BackendStateLabel {
     /// All of them, in order.
     pub const ALL: [Self; 5] = [
         Self::Up,
@@ -300,13 +300,13 @@ impl BackendState {
 
     /// From both that decide it.
     #[must_use]
-    pub const fn of(state: MapState, verdict: Verdict) -> Self {
+    pub const fn of(state: MapState, verdict: HealthState) -> Self {
         match (state, verdict) {
             (MapState::Off, _) => Self::Off,
-            (_, Verdict::Down) => Self::Down,
-            (_, Verdict::Suspect) => Self::Suspect,
-            (MapState::Draining, Verdict::Up) => Self::Draining,
-            (MapState::Active, Verdict::Up) => Self::Up,
+            (_, HealthState::Down) => Self::Down,
+            (_, HealthState::Suspect) => Self::Suspect,
+            (MapState::Draining, HealthState::Up) => Self::Draining,
+            (MapState::Active, HealthState::Up) => Self::Up,
         }
     }
 
@@ -324,14 +324,15 @@ impl BackendState {
 }
 
 /// All verdicts, in the order in which they are counted.
-pub(super) const VERDICTS: [Verdict; 3] = [Verdict::Up, Verdict::Suspect, Verdict::Down];
+pub(super) const VERDICTS: [HealthState; 3] =
+    [HealthState::Up, HealthState::Suspect, HealthState::Down];
 
 /// The label of a verdict.
-pub(super) const fn verdict_name(verdict: Verdict) -> &'static str {
+pub(super) const fn verdict_name(verdict: HealthState) -> &'static str {
     match verdict {
-        Verdict::Up => "up",
-        Verdict::Suspect => "suspect",
-        Verdict::Down => "down",
+        HealthState::Up => "up",
+        HealthState::Suspect => "suspect",
+        HealthState::Down => "down",
     }
 }
 
@@ -373,7 +374,7 @@ mod tests {
 
     #[test]
     fn what_keeps_a_backend_from_serving_shows_first() {
-        use {BackendState as S, MapState as M, Verdict as V};
+        use {BackendStateLabel as S, HealthState as V, MapState as M};
         for (map, verdict, state) in [
             (M::Active, V::Up, S::Up),
             (M::Active, V::Suspect, S::Suspect),
@@ -383,7 +384,11 @@ mod tests {
             (M::Off, V::Up, S::Off),
             (M::Off, V::Down, S::Off),
         ] {
-            assert_eq!(BackendState::of(map, verdict), state, "{map:?} {verdict:?}");
+            assert_eq!(
+                BackendStateLabel::of(map, verdict),
+                state,
+                "{map:?} {verdict:?}"
+            );
         }
     }
 }

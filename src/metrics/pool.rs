@@ -4,19 +4,19 @@ use std::sync::Arc;
 
 use super::backend::BackendMetrics;
 use super::labels::MapState;
-use crate::account::{Capacity, Estimate, Saturation};
-use crate::handover::{Place, Stage};
-use crate::health::Verdict;
+use crate::handover::{BackendId, Stage};
+use crate::health::HealthState;
+use crate::usage::{Capacity, Estimate, Saturation};
 
 /// The pool at one moment.
 #[derive(Debug, Clone, Default)]
-pub struct Pool {
+pub struct PoolMetrics {
     /// Version of the partition map in force.
     pub map_version: u64,
     /// How often the files were read again since the start.
     pub reloads: Reloads,
     /// The last time they were.
-    pub last_reload: Option<LastReload>,
+    pub last_reload: Option<LastReloadMetrics>,
     /// Number of slots by stage, in the order of [`Stage::ALL`].
     pub slots: [usize; Stage::ALL.len()],
     /// The backends of the map, behind them those that left it and still hold slots.
@@ -42,13 +42,13 @@ pub struct PoolBackend {
     /// Its name.
     pub name: String,
     /// Its place.
-    pub place: Place,
+    pub backend_id: BackendId,
     /// Where it is asked; `None` while there is no address.
     pub address: Option<String>,
     /// What the map says of it.
     pub state: MapState,
     /// What its health says.
-    pub verdict: Verdict,
+    pub verdict: HealthState,
     /// Slots that the map gives it.
     pub slots_owned: usize,
     /// Slots that it serves, or serves first.
@@ -85,7 +85,7 @@ pub struct Reloads {
 
 /// The last time the files were read again.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct LastReload {
+pub struct LastReloadMetrics {
     /// When, Unix time in milliseconds.
     pub at_ms: u64,
     /// Whether what they say is in force.

@@ -5,18 +5,18 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use super::admin::AdminRefusals;
 use super::backend::{BACKEND_BOUNDS_NS, BackendShard, Outcomes};
-use super::counter::Durations;
+use super::counter::HistogramTotals;
 use super::exposition::Exposition;
 use super::labels::{
-    self, AdminRefusal, BackendState, ClientRefusal, FailureReason, MoveStep, Outcome,
+    self, AdminRefusal, BackendStateLabel, ClientRefusal, FailureReason, MoveStep, RequestOutcome,
 };
-use super::pool::{Pool, PoolBackend};
+use super::pool::{PoolBackend, PoolMetrics};
 use super::process;
 use super::shards::Shards;
 use super::table::{self, Family};
 use super::worker::{OVERHEAD_BOUNDS_NS, WorkerShard};
 use crate::handover::Stage;
-use crate::health::{Failure, Verdict};
+use crate::health::{Failure, HealthState};
 use crate::wire::Operation;
 
 /// The text cannot be written: two metrics are declared in a way that cannot be shown.
@@ -67,7 +67,7 @@ impl Metrics {
     ///
     /// # Errors
     /// [`ScrapeError`].
-    pub fn scrape(&self, pool: &Pool) -> Result<String, ScrapeError> {
+    pub fn scrape(&self, pool: &PoolMetrics) -> Result<String, ScrapeError> {
         let mut out = Exposition::default();
         let version = env!("CARGO_PKG_VERSION");
         out.count(&table::BUILD_INFO, [version], 1);
@@ -94,7 +94,7 @@ impl Metrics {
             workers.iter().map(|worker| number(worker)).sum()
         };
         for operation in Operation::ALL {
-            for outcome in [Outcome::BadRequest, Outcome::Failed] {
+            for outcome in [RequestOutcome::BadRequest, RequestOutcome::Failed] {
                 let count = sum(&|worker| worker.unplaced.get(operation, outcome));
                 let labels = ["", operation.name(), outcome.name()];
                 out.count(&table::REQUESTS, labels, count);
@@ -122,7 +122,7 @@ impl Metrics {
         out.count(&table::CLIENT_RECEIVED_BYTES, [], received);
         let sent = sum(&|worker| worker.sent_bytes.get());
         out.count(&table::CLIENT_SENT_BYTES, [], sent);
-        let mut overhead = Durations::default();
+        let mut overhead = HistogramTotals::default();
         for worker in &workers {
             worker.overhead.add_to(&mut overhead);
         }
@@ -130,7 +130,7 @@ impl Metrics {
     }
 }
 
-fn expose_map(out: &mut Exposition, pool: &Pool) {
+fn expose_map(out: &mut Exposition, pool: &PoolMetrics) {
     out.count(&table::MAP_VERSION, [], pool.map_version);
     let reloads = &pool.reloads;
     for (result, count) in [
@@ -162,7 +162,7 @@ fn expose_requests(out: &mut Exposition, backend: &PoolBackend) {
     let name = backend.name.as_str();
     let mut all = |family, of: fn(&BackendShard) -> &Outcomes| {
         for operation in Operation::ALL {
-            for outcome in Outcome::ALL {
+            for outcome in RequestOutcome::ALL {
                 let count = backend
                     .metrics
                     .sum(|shard| of(shard).get(operation, outcome));
@@ -220,13 +220,13 @@ fn expose_traffic(out: &mut Exposition, backend: &PoolBackend) {
 
 fn expose_standing(out: &mut Exposition, backend: &PoolBackend) {
     let name = backend.name.as_str();
-    let is_up = backend.verdict != Verdict::Down;
+    let is_up = backend.verdict != HealthState::Down;
     out.count(&table::BACKEND_UP, [name], is_up.into());
     if let Some(address) = &backend.address {
         out.count(&table::BACKEND_ADDRESS, [name, address.as_str()], 1);
     }
-    let current = BackendState::of(backend.state, backend.verdict);
-    for state in BackendState::ALL {
+    let current = BackendStateLabel::of(backend.state, backend.verdict);
+    for state in BackendStateLabel::ALL {
         let is_current = state == current;
         let labels = [name, state.name()];
         out.count(&table::BACKEND_STATE, labels, is_current.into());
@@ -288,7 +288,7 @@ fn expose_load(out: &mut Exposition, backend: &PoolBackend) {
 /// Only pairs between which sessions have moved: there are too many others.
 fn expose_moves(out: &mut Exposition, to: &PoolBackend, all: &[PoolBackend]) {
     for from in all {
-        let sessions = to.metrics.moved_from(&from.metrics, from.place);
+        let sessions = to.metrics.moved_from(&from.metrics, from.backend_id);
         if sessions > 0 {
             let labels = [from.name.as_str(), to.name.as_str()];
             out.count(&table::SESSIONS_MOVED, labels, sessions);
@@ -300,17 +300,17 @@ fn expose_moves(out: &mut Exposition, to: &PoolBackend, all: &[PoolBackend]) {
 mod tests {
     use super::super::{MapState, PoolLoad};
     use super::*;
-    use crate::account::{Capacity, Estimate, Saturation};
-    use crate::handover::Place;
+    use crate::handover::BackendId;
+    use crate::usage::{Capacity, Estimate, Saturation};
 
     /// The value of a gauge of the backend `a` that `load` is said of, if it has any.
     fn gauge(load: Option<PoolLoad>, family: &Family) -> Option<f64> {
         let backend = PoolBackend {
             name: "a".to_owned(),
             address: Some("10.0.0.1:42424".to_owned()),
-            place: Place::new(1).unwrap(),
+            backend_id: BackendId::new(1).unwrap(),
             state: MapState::Active,
-            verdict: Verdict::Up,
+            verdict: HealthState::Up,
             slots_owned: 0,
             slots_first: 0,
             pending_deletes: 0,
@@ -318,9 +318,9 @@ mod tests {
             load,
             metrics: Arc::default(),
         };
-        let pool = Pool {
+        let pool = PoolMetrics {
             backends: vec![backend],
-            ..Pool::default()
+            ..PoolMetrics::default()
         };
         let text = Metrics::default().scrape(&pool).unwrap();
         let series = format!("{}{{backend=\"a\"}} ", family.name);

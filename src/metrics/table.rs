@@ -4,7 +4,7 @@
 
 /// What a metric is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum Kind {
+pub enum MetricKind {
     /// It only grows.
     Counter,
     /// It goes up and down.
@@ -13,7 +13,7 @@ pub enum Kind {
     Histogram,
 }
 
-impl Kind {
+impl MetricKind {
     /// Its name in the text format.
     #[must_use]
     pub const fn name(self) -> &'static str {
@@ -31,7 +31,7 @@ pub struct Family {
     /// Its name.
     pub name: &'static str,
     /// What it is.
-    pub kind: Kind,
+    pub kind: MetricKind,
     /// The names of its labels, in the order in which values are given.
     pub labels: &'static [&'static str],
     /// What it means, one line.
@@ -44,7 +44,7 @@ macro_rules! families {
             #[doc = $help]
             pub static $id: Family = Family {
                 name: $name,
-                kind: Kind::$kind,
+                kind: MetricKind::$kind,
                 labels: &[$($label),*],
                 help: $help,
             };

@@ -6,31 +6,31 @@
 //! * `exchange`: one request against one backend: what it asks for, and its answer on the way back.
 //! * `tagged`: a client's request before and after its lock cookie has lost the tag.
 //! * `seek`: one request whose item may be at either of two places, as `handover` decides.
-//! * [`moves`]: how much of sessions that are being moved is held in memory.
+//! * [`migration_budget`]: how much of sessions that are being moved is held in memory.
 //! * `call`: one small request to one backend, for `seek` and `tidy`.
 //! * `tidy`: gives back locks that nobody knows of, removes what moved items leave behind.
-//! * `sighting`: what is learned from an answer, for the account of sessions and the metrics.
+//! * `observation`: what is learned from an answer, for the account of sessions and the metrics.
 //! * `trail`: what the log says of single requests.
-//! * [`feedback`]: what the data path tells the control thread.
+//! * [`reports`]: what the data path tells the control thread.
 //!
 //! Architecture invariant: nothing here makes up an answer but the 400 for bytes that cannot be
 //! framed. A backend that fails costs the client its connection, never a 404 or 5xx.
 
-mod call;
-mod client;
+mod cleanup;
+mod connection;
 mod error;
-mod exchange;
-pub mod feedback;
-pub mod moves;
-mod seek;
+mod forward;
+pub mod migration_budget;
+mod observation;
+pub mod reports;
+mod request_log;
 pub mod service;
-mod sighting;
 pub mod snapshot;
+mod subrequest;
 mod tagged;
-mod tidy;
-mod trail;
+mod two_places;
 
-pub use feedback::{Feedback, Owed, Report};
-pub use moves::MoveMemory;
+pub use migration_budget::MigrationBudget;
+pub use reports::{Feedback, PendingDelete, Report};
 pub use service::{ProxyService, SharedSnapshot, share};
 pub use snapshot::{Backend, Snapshot};

@@ -8,18 +8,20 @@ use std::time::Duration;
 
 use arc_swap::{ArcSwap, Cache};
 
-use super::client;
+use super::cleanup::Tidying;
+use super::connection;
 use super::error::{ProxyError, Unanswered};
-use super::feedback::{self, Feedback};
+use super::reports::{self, Feedback};
+use super::request_log::LogLines;
 use super::snapshot::{Backend, Snapshot};
-use super::tidy::Tidying;
-use super::trail::Lines;
-use crate::account::Sample;
-use crate::backend::{AskLimits, Pool, PoolLimits, Upstream};
-use crate::handover::Route;
-use crate::metrics::{BackendShard, ClientRefusal, FailureReason, Metrics, Outcome, WorkerShard};
+use crate::backend::{AskLimits, ConnectionPool, PoolLimits, Upstream};
+use crate::handover::SlotRoute;
+use crate::metrics::{
+    BackendShard, ClientRefusal, FailureReason, Metrics, RequestOutcome, WorkerShard,
+};
 use crate::net::{Conn, Deadline, Service, Worker};
 use crate::route::{self, BackendIndex, Fingerprint, KeyBuffer, KeyError};
+use crate::usage::SampledSession;
 use crate::wire::Operation;
 
 /// The longest timeout there is (protocol 3).
@@ -43,7 +45,7 @@ pub struct ProxyService {
     current: RefCell<Cache<SharedSnapshot, Arc<Snapshot>>>,
     view: RefCell<Rc<View>>,
     key_buffer: RefCell<KeyBuffer>,
-    pub(super) lines: Lines,
+    pub(super) lines: LogLines,
 }
 
 /// A snapshot with this worker's connection pools and counters, one of each per backend, in the
@@ -51,16 +53,16 @@ pub struct ProxyService {
 #[derive(Debug)]
 pub(super) struct View {
     pub(super) snapshot: Arc<Snapshot>,
-    pools: Vec<Rc<Pool>>,
+    pools: Vec<Rc<ConnectionPool>>,
     shards: Vec<Arc<BackendShard>>,
 }
 
 /// Where a request goes.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Located {
-    pub(super) route: Route,
+pub(super) struct RequestTarget {
+    pub(super) route: SlotRoute,
     pub(super) fingerprint: Fingerprint,
-    pub(super) sample: Sample,
+    pub(super) sample: SampledSession,
 }
 
 impl View {
@@ -73,7 +75,8 @@ impl View {
         };
         let pool = |backend: &Backend| {
             let kept = previous.and_then(|previous| previous.pool_of(backend));
-            let pool = kept.unwrap_or_else(|| Rc::new(Pool::new(backend.server.clone(), limits)));
+            let pool = kept
+                .unwrap_or_else(|| Rc::new(ConnectionPool::new(backend.server.clone(), limits)));
             pool.set_limits(limits);
             if !backend.up {
                 // A stopped server must not find requests in its buffers when it goes on.
@@ -95,7 +98,7 @@ impl View {
         &self.snapshot.backends[index.index()]
     }
 
-    pub(super) fn pool(&self, index: BackendIndex) -> &Rc<Pool> {
+    pub(super) fn pool(&self, index: BackendIndex) -> &Rc<ConnectionPool> {
         &self.pools[index.index()]
     }
 
@@ -129,7 +132,7 @@ impl View {
         }
     }
 
-    fn pool_of(&self, backend: &Backend) -> Option<Rc<Pool>> {
+    fn pool_of(&self, backend: &Backend) -> Option<Rc<ConnectionPool>> {
         let index = self
             .snapshot
             .backends
@@ -159,7 +162,7 @@ impl ProxyService {
             current: RefCell::new(current),
             view: RefCell::new(Rc::new(view)),
             key_buffer: RefCell::new(KeyBuffer::new()),
-            lines: Lines::default(),
+            lines: LogLines::default(),
         }
     }
 
@@ -176,11 +179,11 @@ impl ProxyService {
     }
 
     /// Finds where the session that a request target names can be.
-    pub(super) fn locate(&self, view: &View, target: &[u8]) -> Result<Located, KeyError> {
+    pub(super) fn locate(&self, view: &View, target: &[u8]) -> Result<RequestTarget, KeyError> {
         let mut key_buffer = self.key_buffer.borrow_mut();
         let key = route::extract(target, &mut key_buffer)?;
         let located = view.snapshot.hash_key.locate(key.session_id());
-        Ok(Located {
+        Ok(RequestTarget {
             route: view.snapshot.slots.lookup(located.slot.index()),
             fingerprint: located.fingerprint,
             sample: self.feedback.account.sample(located.hash, key.key()),
@@ -216,7 +219,7 @@ impl ProxyService {
         if reason.is_of_client() {
             shard.left_by_client.increment();
         }
-        shard.requests.count(operation, Outcome::Failed);
+        shard.requests.count(operation, RequestOutcome::Failed);
         self.report(view, failed);
     }
 
@@ -235,24 +238,24 @@ impl ProxyService {
             self.metrics.unplaced_failed.increment();
         }
         let outcome = match error.is_bad_request() {
-            true => Outcome::BadRequest,
-            false => Outcome::Failed,
+            true => RequestOutcome::BadRequest,
+            false => RequestOutcome::Failed,
         };
         self.metrics.unplaced.count(operation, outcome);
     }
 
     /// Reports a backend's failure to answer a request.
     fn report(&self, view: &View, failed: &Unanswered) {
-        if let Some(failure) = feedback::failure_of(&failed.error) {
-            let place = view.backend(failed.backend).place;
-            self.feedback.failed(place, failure);
+        if let Some(failure) = reports::failure_of(&failed.error) {
+            let backend_id = view.backend(failed.backend).backend_id;
+            self.feedback.failed(backend_id, failure);
         }
     }
 }
 
 impl Service for ProxyService {
     fn serve(self: Rc<Self>, conn: Conn, peer: SocketAddr) -> impl Future<Output = ()> {
-        client::serve(self, conn, peer.ip())
+        connection::serve(self, conn, peer.ip())
     }
 
     fn admits(&self, peer: IpAddr) -> bool {

@@ -2,10 +2,10 @@
 
 use std::sync::Arc;
 
-use super::moves::MoveMemory;
+use super::migration_budget::MigrationBudget;
 use crate::backend::Connector;
 use crate::config::{AllowList, Config, Timeouts};
-use crate::handover::{Place, SlotTable};
+use crate::handover::{BackendId, SlotTable};
 use crate::metrics::BackendMetrics;
 use crate::route::{BackendIndex, HashKey};
 use crate::wire::HeadLimits;
@@ -23,7 +23,7 @@ pub struct Backend {
     /// Its name: identity, log and report label.
     pub name: String,
     /// Its number in lock cookies.
-    pub place: Place,
+    pub backend_id: BackendId,
     /// The way to it: one server for all workers.
     pub server: Connector,
     /// Whether it is asked at all. Requests that need one that is down fail at once.
@@ -52,7 +52,7 @@ pub struct Snapshot {
     /// Limits on heads and bodies.
     pub head_limits: HeadLimits,
     /// What all workers together may hold of sessions that are being moved.
-    pub moves: Arc<MoveMemory>,
+    pub moves: Arc<MigrationBudget>,
     /// Idle connections per backend and worker.
     pub max_idle_backend_connections: usize,
     /// Longest time one request takes, in whole seconds, streaming of bodies left out.
@@ -69,11 +69,11 @@ impl Snapshot {
         hash_key: HashKey,
         slots: SlotTable,
         backends: Vec<Backend>,
-        moves: Arc<MoveMemory>,
+        moves: Arc<MigrationBudget>,
     ) -> Self {
         let mut index_of_place = [NOBODY; 128];
         for (backend, index) in backends.iter().zip(0..NOBODY) {
-            index_of_place[usize::from(backend.place.id())] = index;
+            index_of_place[usize::from(backend.backend_id.id())] = index;
         }
         Self {
             map_version,
@@ -95,8 +95,8 @@ impl Snapshot {
     }
 
     /// The backend at a place; `None` when the place is a tag of no backend known here.
-    pub fn backend_at(&self, place: Place) -> Option<BackendIndex> {
-        let index = self.index_of_place[usize::from(place.id())];
+    pub fn backend_at(&self, backend_id: BackendId) -> Option<BackendIndex> {
+        let index = self.index_of_place[usize::from(backend_id.id())];
         (index != NOBODY).then(|| BackendIndex::new(index))
     }
 }

@@ -1,7 +1,7 @@
 //! A client's request before and after its lock cookie has lost the tag: two types, so that nothing
 //! can be sent with a tag, and none is taken off where another value stands.
 
-use crate::backend::{BodyStream, Content};
+use crate::backend::{BodyStream, RequestContent};
 use crate::net::Buffer;
 use crate::wire::{self, Digits, RequestHead, Span};
 
@@ -76,13 +76,13 @@ impl UntaggedRequest<'_> {
     }
 
     /// Its bytes to go out; what has not come of its body comes from `body`.
-    pub(super) fn content<'s>(&'s mut self, body: BodyStream<'s>) -> Content<'s> {
+    pub(super) fn content<'s>(&'s mut self, body: BodyStream<'s>) -> RequestContent<'s> {
         match self.bytes - self.at_hand() {
-            0 => Content::Received {
+            0 => RequestContent::Received {
                 bytes: self.bytes as usize,
                 buffer: self.buffer,
             },
-            rest => Content::Streamed {
+            rest => RequestContent::Streamed {
                 body: BodyStream { rest, ..body },
                 buffer: self.buffer,
             },

@@ -15,13 +15,13 @@ const TICKS_PER_SECOND: i64 = 10_000_000;
 
 /// One origin of time for all workers of a state server.
 #[derive(Debug)]
-pub struct Clock {
+pub struct ServerClock {
     start: Instant,
     start_unix_ms: u64,
     offset_ticks: AtomicI64,
 }
 
-impl Default for Clock {
+impl Default for ServerClock {
     fn default() -> Self {
         let clock = Self {
             start: Instant::now(),
@@ -33,7 +33,7 @@ impl Default for Clock {
     }
 }
 
-impl Clock {
+impl ServerClock {
     /// The time now, for one request.
     pub fn now(&self) -> Now {
         let utc_ticks = UNIX_EPOCH_TICKS + (since_1970().as_nanos() / 100) as i64;

@@ -12,5 +12,5 @@ mod clock;
 mod service;
 
 pub use body_budget::{BodyBudget, BudgetExceeded};
-pub use clock::Clock;
+pub use clock::ServerClock;
 pub use service::{StateOptions, StateService};

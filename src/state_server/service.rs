@@ -7,13 +7,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::body_budget::{ArrivingBody, BodyBudget, BudgetExceeded};
-use super::clock::Clock;
+use super::clock::ServerClock;
 use crate::config::AllowList;
 use crate::log::LogLimit;
 use crate::net::request::MIN_PROGRESS_BYTES;
 use crate::net::{self, Buffer, Conn, Deadline, IoError, RequestError, Service, Worker};
 use crate::route::{self, KeyBuffer, KeyError};
-use crate::store::{BadHeader, Body, Outcome, SessionCommand, SessionStore};
+use crate::store::{BadHeader, Body, SessionCommand, SessionStore, StoreOutcome};
 use crate::wire::{self, Answer, HeadLimits, RequestHead};
 
 /// Items one sweep looks at, at most; it runs every tick, so this bounds its share of a core.
@@ -33,7 +33,7 @@ pub struct StateOptions<S> {
     /// Memory for bodies that are still arriving.
     pub body_budget: Arc<BodyBudget>,
     /// Time.
-    pub clock: Arc<Clock>,
+    pub clock: Arc<ServerClock>,
     /// Who may connect besides loopback.
     pub allow: AllowList,
     /// Limits on heads and bodies.
@@ -147,7 +147,7 @@ impl<S: SessionStore> StateService<S> {
         received: &Buffer,
         deadline: &Deadline,
         head: &RequestHead,
-    ) -> Result<(Option<Outcome>, Buffer), ServeError> {
+    ) -> Result<(Option<StoreOutcome>, Buffer), ServeError> {
         let part = &received.filled()[head.head_bytes..];
         let missing_bytes = head.body_bytes - part.len() as u64;
         if head.operation() != wire::Operation::Put {
@@ -203,7 +203,7 @@ impl<S: SessionStore> StateService<S> {
         bytes: &[u8],
         body: impl FnOnce() -> Body,
         deadline: &Deadline,
-    ) -> Result<Option<Outcome>, ServeError> {
+    ) -> Result<Option<StoreOutcome>, ServeError> {
         let Some(command) = command(head, bytes, body) else {
             return Ok(None);
         };
@@ -212,14 +212,14 @@ impl<S: SessionStore> StateService<S> {
             let key = route::extract(head.target.of(bytes), &mut key_buffer)?;
             let command = match command {
                 Ok(command) => command,
-                Err(bad) => return Ok(Some(Outcome::Invalid(bad))),
+                Err(bad) => return Ok(Some(StoreOutcome::Invalid(bad))),
             };
             let now = self.options.clock.now();
             self.options.store.apply(key.key(), command, now)
         };
         deadline.arm(self.options.stall);
         match deadline.guard(answered).await {
-            Ok(Outcome::Unknown) => Err(ServeError::StoreUnsure),
+            Ok(StoreOutcome::Unknown) => Err(ServeError::StoreUnsure),
             Ok(outcome) => Ok(Some(outcome)),
             Err(_expired) => Err(ServeError::StoreLate),
         }
@@ -229,7 +229,7 @@ impl<S: SessionStore> StateService<S> {
         &self,
         conn: &mut Conn,
         deadline: &Deadline,
-        outcome: Option<Outcome>,
+        outcome: Option<StoreOutcome>,
     ) -> Result<(), IoError> {
         // Taken out, not borrowed: other connections answer while this one waits.
         let mut head = self.head_buffer.take();
@@ -259,10 +259,10 @@ impl<S: SessionStore> StateService<S> {
     }
 
     /// Writes the head of the answer to `head` and returns its body.
-    fn encode(&self, head: &mut Vec<u8>, outcome: Option<Outcome>) -> Body {
+    fn encode(&self, head: &mut Vec<u8>, outcome: Option<StoreOutcome>) -> Body {
         let mut answer_body = Body::default();
         let answer = match outcome {
-            Some(Outcome::Found {
+            Some(StoreOutcome::Found {
                 body,
                 timeout_minutes,
                 cookie,
@@ -277,7 +277,7 @@ impl<S: SessionStore> StateService<S> {
                     body_bytes,
                 }
             }
-            Some(Outcome::Done {
+            Some(StoreOutcome::Done {
                 action_flags,
                 zero_timeout,
             }) => {
@@ -288,8 +288,8 @@ impl<S: SessionStore> StateService<S> {
                     uninitialised: action_flags,
                 }
             }
-            Some(Outcome::Absent) => Answer::Absent,
-            Some(Outcome::Locked {
+            Some(StoreOutcome::Absent) => Answer::Absent,
+            Some(StoreOutcome::Locked {
                 lock_date_ticks,
                 lock_age_s,
                 cookie,
@@ -298,12 +298,12 @@ impl<S: SessionStore> StateService<S> {
                 lock_age_s,
                 lock_cookie: cookie,
             },
-            Some(Outcome::Refused(refusal)) => {
+            Some(StoreOutcome::Refused(refusal)) => {
                 self.warn(&refusal.to_string());
                 Answer::Invalid
             }
             // What is not known has ended the connection before.
-            Some(Outcome::Invalid(_) | Outcome::Unknown) | None => Answer::Invalid,
+            Some(StoreOutcome::Invalid(_) | StoreOutcome::Unknown) | None => Answer::Invalid,
         };
         wire::encode_answer(head, &answer);
         answer_body

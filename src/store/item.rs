@@ -7,7 +7,7 @@ use std::{fmt, mem};
 
 use super::body::Body;
 use super::command::{BadHeader, LockCookie};
-use super::outcome::{ItemSnapshot, Now, Outcome};
+use super::outcome::{ItemSnapshot, Now, StoreOutcome};
 
 /// The lock counter of a new item: the first lock seen on the wire is one higher (protocol 5.1).
 const FIRST_COOKIE: u32 = 1;
@@ -78,7 +78,7 @@ pub(super) enum Stored {
         timeout_changed: bool,
     },
     /// Nothing was stored.
-    No(Outcome),
+    No(StoreOutcome),
 }
 
 impl KeptItem {
@@ -173,7 +173,7 @@ impl Item {
         self.expires_ms = now.unix_ms.saturating_add(timeout_ms);
     }
 
-    pub(super) fn get(&mut self, now: Now) -> Outcome {
+    pub(super) fn get(&mut self, now: Now) -> StoreOutcome {
         let action_flags = mem::take(&mut self.uninit);
         if self.locked {
             return self.locked_outcome(now);
@@ -181,7 +181,7 @@ impl Item {
         self.found(None, action_flags)
     }
 
-    pub(super) fn acquire(&mut self, now: Now) -> Outcome {
+    pub(super) fn acquire(&mut self, now: Now) -> StoreOutcome {
         let action_flags = mem::take(&mut self.uninit);
         if self.locked {
             return self.locked_outcome(now);
@@ -195,18 +195,18 @@ impl Item {
 
     /// The uninitialised flag goes before the cookie is looked at, so even a release answered 400
     /// clears it (protocol 5.2).
-    pub(super) fn release(&mut self, cookie: LockCookie, now: Now) -> Outcome {
+    pub(super) fn release(&mut self, cookie: LockCookie, now: Now) -> StoreOutcome {
         let action_flags = mem::take(&mut self.uninit);
         let cookie = match cookie.number() {
             Ok(Some(cookie)) => cookie,
-            Ok(None) => return Outcome::Invalid(BadHeader::LockCookieMissing),
-            Err(bad) => return Outcome::Invalid(bad),
+            Ok(None) => return StoreOutcome::Invalid(BadHeader::LockCookieMissing),
+            Err(bad) => return StoreOutcome::Invalid(bad),
         };
         if self.is_locked_against(Some(cookie)) {
             return self.locked_outcome(now);
         }
         self.locked = false;
-        Outcome::Done {
+        StoreOutcome::Done {
             action_flags,
             zero_timeout: false,
         }
@@ -222,7 +222,7 @@ impl Item {
     ) -> Stored {
         let cookie = match cookie.number() {
             Ok(cookie) => cookie,
-            Err(bad) => return Stored::No(Outcome::Invalid(bad)),
+            Err(bad) => return Stored::No(StoreOutcome::Invalid(bad)),
         };
         if self.is_locked_against(cookie) {
             return Stored::No(self.locked_outcome(now));
@@ -238,8 +238,8 @@ impl Item {
     }
 
     /// Whether a DELETE may go ahead; if not, its answer.
-    pub(super) fn check_removal(&self, cookie: LockCookie, now: Now) -> Result<(), Outcome> {
-        let cookie = cookie.number().map_err(Outcome::Invalid)?;
+    pub(super) fn check_removal(&self, cookie: LockCookie, now: Now) -> Result<(), StoreOutcome> {
+        let cookie = cookie.number().map_err(StoreOutcome::Invalid)?;
         if self.is_locked_against(cookie) {
             return Err(self.locked_outcome(now));
         }
@@ -271,8 +271,8 @@ impl Item {
         self.locked && cookie != Some(self.cookie)
     }
 
-    fn found(&self, cookie: Option<u32>, action_flags: bool) -> Outcome {
-        Outcome::Found {
+    fn found(&self, cookie: Option<u32>, action_flags: bool) -> StoreOutcome {
+        StoreOutcome::Found {
             body: self.body.clone(),
             timeout_minutes: self.timeout_minutes,
             cookie,
@@ -280,9 +280,9 @@ impl Item {
         }
     }
 
-    fn locked_outcome(&self, now: Now) -> Outcome {
+    fn locked_outcome(&self, now: Now) -> StoreOutcome {
         let age_s = now.unix_ms.saturating_sub(self.locked_since_ms) / 1000;
-        Outcome::Locked {
+        StoreOutcome::Locked {
             lock_date_ticks: self.lock_date_ticks,
             lock_age_s: age_s.min(MAX_LOCK_AGE_S) as u32,
             cookie: self.cookie,

@@ -19,7 +19,7 @@ use siphasher::sip::SipHasher13;
 use super::budget::{self, Budget};
 use super::command::SessionCommand;
 use super::item::{Item, ItemMarks, KeptItem, RestoredItem};
-use super::outcome::{ItemChange, ItemSnapshot, Now, Outcome};
+use super::outcome::{ItemChange, ItemSnapshot, Now, StoreOutcome};
 use super::session_store::{SessionStore, StoreStats, SweepTurn};
 use super::shard::{Address, Around, Put, Shard};
 use super::wheel;
@@ -107,7 +107,7 @@ impl MemoryStore {
         command: SessionCommand,
         now: Now,
         observe: impl FnMut(ItemChange<'_>),
-    ) -> Outcome {
+    ) -> StoreOutcome {
         let (at, shard) = self.locate(key);
         // Declared before the guard, so dropped after it: memory is freed unlocked.
         let (mut retired, mut replaced) = (None, None);
@@ -124,7 +124,7 @@ impl MemoryStore {
             SessionCommand::Release { cookie } => {
                 shard.visit(&at, around, |item| item.release(cookie, now))
             }
-            SessionCommand::Touch => shard.visit(&at, around, |_| Outcome::DONE),
+            SessionCommand::Touch => shard.visit(&at, around, |_| StoreOutcome::DONE),
             SessionCommand::Put {
                 timeout,
                 insert_only,
@@ -249,7 +249,7 @@ impl SessionStore for MemoryStore {
         key: &[u8],
         command: SessionCommand,
         now: Now,
-    ) -> impl Future<Output = Outcome> + use<'_> {
+    ) -> impl Future<Output = StoreOutcome> + use<'_> {
         ready(self.apply_observed(key, command, now, |_change| ()))
     }
 

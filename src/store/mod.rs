@@ -2,7 +2,7 @@
 //! a store stands, and the store in memory.
 //!
 //! [`SessionStore::apply`] is the whole server: one [`SessionCommand`] on one key gives one
-//! [`Outcome`]. A command is parsed before any store sees it, so every store gets the same numbers
+//! [`StoreOutcome`]. A command is parsed before any store sees it, so every store gets the same numbers
 //! and none of them reads header values.
 //!
 //! Pure: no clock, no socket, no file, no task. The caller passes [`Now`] in. Stores that need
@@ -27,5 +27,5 @@ pub use body::Body;
 pub use command::{BadHeader, LockCookie, SessionCommand, Timeout};
 pub use item::{Item, ItemMarks, KeptItem, RestoredItem};
 pub use memory::{MemoryStore, StoreOptions};
-pub use outcome::{ItemChange, ItemSnapshot, Now, Outcome, Refusal};
+pub use outcome::{ItemChange, ItemSnapshot, Now, StoreOutcome, StoreRefusal};
 pub use session_store::{SessionStore, StoreStats, SweepTurn};

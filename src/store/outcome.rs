@@ -20,7 +20,7 @@ pub struct Now {
 /// (protocol 4).
 #[must_use]
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Outcome {
+pub enum StoreOutcome {
     /// 200 with the item.
     Found {
         /// The item's bytes; shared, not copied.
@@ -53,7 +53,7 @@ pub enum Outcome {
     /// 400: a header value is unusable.
     Invalid(BadHeader),
     /// 400: the store does not take this write. Worth a warning: the operator has to act.
-    Refused(Refusal),
+    Refused(StoreRefusal),
     /// No answer: the store cannot say what became of the command, which may have been carried
     /// out. The connection is closed, because every status would claim to know (protocol 6).
     Unknown,
@@ -61,7 +61,7 @@ pub enum Outcome {
 
 /// Why a store does not take a write.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-pub enum Refusal {
+pub enum StoreRefusal {
     /// A new item found no room in the memory budget (protocol 5.4).
     #[error("memory limit reached: a new session was refused, live ones stay")]
     MemoryFull,
@@ -70,7 +70,7 @@ pub enum Refusal {
     NotWritable,
 }
 
-impl Outcome {
+impl StoreOutcome {
     /// 200 without a body and without anything to report.
     pub(super) const DONE: Self = Self::Done {
         action_flags: false,

@@ -1,7 +1,7 @@
 //! The seam between the state server's service and whatever keeps the sessions.
 
 use super::command::SessionCommand;
-use super::outcome::{Now, Outcome};
+use super::outcome::{Now, StoreOutcome};
 
 /// Keeps sessions by the rules of protocol 5.
 ///
@@ -24,7 +24,7 @@ pub trait SessionStore: Send + Sync + 'static {
         key: &[u8],
         command: SessionCommand,
         now: Now,
-    ) -> impl Future<Output = Outcome> + use<'_, Self>;
+    ) -> impl Future<Output = StoreOutcome> + use<'_, Self>;
 
     /// Drops expired items, looking at no more than `max_items` whose time may have come. To be
     /// called several times a second, by one task. A late sweep costs memory only: an expired item

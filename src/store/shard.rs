@@ -12,7 +12,7 @@ use super::body::Body;
 use super::budget::{Budget, cost_bytes};
 use super::command::{LockCookie, Timeout};
 use super::item::{Item, ItemMarks, KeptItem, Stored};
-use super::outcome::{ItemChange, ItemSnapshot, Now, Outcome, Refusal};
+use super::outcome::{ItemChange, ItemSnapshot, Now, StoreOutcome, StoreRefusal};
 use super::wheel::{Links, Wheel};
 
 /// Below this many slots a shard's memory is not worth giving back.
@@ -25,7 +25,7 @@ pub(super) struct Address<'a> {
 }
 
 /// An item, its key, and where it is filed.
-pub(super) struct Slot {
+pub(super) struct ShardEntry {
     pub(super) item: Item,
     key: Box<[u8]>,
     hash: u32,
@@ -33,9 +33,9 @@ pub(super) struct Slot {
 }
 
 /// [`MemoryStore::ITEM_OVERHEAD_BYTES`](super::MemoryStore::ITEM_OVERHEAD_BYTES) counts on it.
-const _: () = assert!(size_of::<Slot>() <= 88);
+const _: () = assert!(size_of::<ShardEntry>() <= 88);
 
-impl Slot {
+impl ShardEntry {
     pub(super) fn key(&self) -> &[u8] {
         &self.key
     }
@@ -66,7 +66,7 @@ pub(super) struct Around<'a, O> {
     pub(super) now: Now,
     pub(super) budget: &'a Budget,
     /// What was taken out, to be freed after unlocking.
-    pub(super) retired: &'a mut Option<Slot>,
+    pub(super) retired: &'a mut Option<ShardEntry>,
     /// Told what changed.
     pub(super) observe: O,
 }
@@ -76,7 +76,7 @@ pub(super) struct Around<'a, O> {
 /// Whatever an operation takes out of the shard goes to the caller, who frees it after unlocking:
 /// giving back a long body can take longer than all the rest.
 pub(super) struct Shard {
-    slots: Vec<Slot>,
+    slots: Vec<ShardEntry>,
     index: HashTable<u32>,
     wheel: Wheel,
     body_bytes: u64,
@@ -120,10 +120,10 @@ impl Shard {
         &mut self,
         at: &Address<'_>,
         around: &mut Around<'_, impl FnMut(ItemChange<'_>)>,
-        visit: impl FnOnce(&mut Item) -> Outcome,
-    ) -> Outcome {
+        visit: impl FnOnce(&mut Item) -> StoreOutcome,
+    ) -> StoreOutcome {
         let Some(slot) = self.lookup(at, around) else {
-            return Outcome::Absent;
+            return StoreOutcome::Absent;
         };
         let item = &mut self.slots[slot as usize].item;
         let before = item.marks();
@@ -140,14 +140,14 @@ impl Shard {
         put: &Put,
         body: &mut Body,
         around: &mut Around<'_, impl FnMut(ItemChange<'_>)>,
-    ) -> Outcome {
-        let done = Outcome::Done {
+    ) -> StoreOutcome {
+        let done = StoreOutcome::Done {
             action_flags: false,
             zero_timeout: put.timeout.was_zero,
         };
         let Some(slot) = self.lookup(at, around) else {
             let Some(item) = self.insert(at, put, body, around.now, around.budget) else {
-                return Outcome::Refused(Refusal::MemoryFull);
+                return StoreOutcome::Refused(StoreRefusal::MemoryFull);
             };
             (around.observe)(ItemChange::Stored(item));
             return done;
@@ -184,9 +184,9 @@ impl Shard {
         at: &Address<'_>,
         cookie: LockCookie,
         around: &mut Around<'_, impl FnMut(ItemChange<'_>)>,
-    ) -> Outcome {
+    ) -> StoreOutcome {
         let Some(slot) = self.lookup(at, around) else {
-            return Outcome::Absent;
+            return StoreOutcome::Absent;
         };
         let item = &mut self.slots[slot as usize].item;
         let before = item.marks();
@@ -197,7 +197,7 @@ impl Shard {
         }
         (around.observe)(ItemChange::Removed);
         *around.retired = Some(self.take(slot, around.budget));
-        Outcome::DONE
+        StoreOutcome::DONE
     }
 
     /// A live item's state; touches nothing.
@@ -213,7 +213,7 @@ impl Shard {
         now_ms: u64,
         max_items: usize,
         budget: &Budget,
-        retired: &mut Vec<Slot>,
+        retired: &mut Vec<ShardEntry>,
     ) -> ShardSweep {
         let mut turn = ShardSweep::default();
         self.wheel.catch_up(now_ms);
@@ -296,7 +296,7 @@ impl Shard {
             self.slots
                 .reserve_exact((self.slots.len() / 8).max(MIN_SLOTS_KEPT / 4));
         }
-        self.slots.push(Slot {
+        self.slots.push(ShardEntry {
             item,
             key: Box::from(at.key),
             hash: at.hash,
@@ -356,7 +356,7 @@ impl Shard {
     }
 
     /// Removes a slot and fills the hole with the last one.
-    fn take(&mut self, slot: u32, budget: &Budget) -> Slot {
+    fn take(&mut self, slot: u32, budget: &Budget) -> ShardEntry {
         self.wheel.unfile(&mut self.slots, slot);
         let hash = spread(self.slots[slot as usize].hash);
         if let Ok(entry) = self.index.find_entry(hash, |&found| found == slot) {
@@ -406,7 +406,7 @@ mod tests {
     fn around<'a>(
         now: Now,
         budget: &'a Budget,
-        retired: &'a mut Option<Slot>,
+        retired: &'a mut Option<ShardEntry>,
     ) -> Around<'a, impl FnMut(ItemChange<'_>)> {
         let observe = |_change: ItemChange<'_>| ();
         Around {
@@ -498,7 +498,7 @@ mod tests {
         let first = Address { key: b"a", hash: 7 };
         assert_eq!(
             shard.remove(&first, LockCookie::Missing, around),
-            Outcome::DONE
+            StoreOutcome::DONE
         );
         assert!(shard.inspect(&first, 0).is_none());
         for key in [b"b", b"c"] {

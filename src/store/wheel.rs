@@ -7,7 +7,7 @@
 //! is used. The buckets are doubly linked lists through the slots themselves, which makes filing
 //! and unfiling O(1) without memory of their own.
 
-use super::shard::Slot;
+use super::shard::ShardEntry;
 
 /// The width of a tick. An expired item is freed at most this long after its expiry.
 pub(super) const TICK_MS: u64 = 4000;
@@ -55,7 +55,7 @@ impl Wheel {
     }
 
     /// Files a slot that is not filed, by the present expiry of its item.
-    pub(super) fn file(&mut self, slots: &mut [Slot], index: u32) {
+    pub(super) fn file(&mut self, slots: &mut [ShardEntry], index: u32) {
         let due = due_tick(slots[index as usize].item.expires_ms());
         let tick = due.clamp(self.swept + 1, self.swept + BUCKETS as u64);
         let bucket = bucket_of(tick);
@@ -72,7 +72,7 @@ impl Wheel {
     }
 
     /// Takes a slot out of its bucket.
-    pub(super) fn unfile(&mut self, slots: &mut [Slot], index: u32) {
+    pub(super) fn unfile(&mut self, slots: &mut [ShardEntry], index: u32) {
         let Links { prev, next, bucket } =
             std::mem::replace(&mut slots[index as usize].links, Links::UNFILED);
         self.join(slots, bucket, prev, next);
@@ -82,7 +82,7 @@ impl Wheel {
     }
 
     /// Tells the neighbours that a filed slot now sits at `index`.
-    pub(super) fn relocated(&mut self, slots: &mut [Slot], index: u32) {
+    pub(super) fn relocated(&mut self, slots: &mut [ShardEntry], index: u32) {
         let Links { prev, next, bucket } = slots[index as usize].links;
         self.join(slots, bucket, prev, index);
         if next != NONE {
@@ -91,7 +91,7 @@ impl Wheel {
     }
 
     /// Whether the item's expiry has come nearer than the bucket it is filed in.
-    pub(super) fn is_filed_late(&self, slot: &Slot) -> bool {
+    pub(super) fn is_filed_late(&self, slot: &ShardEntry) -> bool {
         let behind = bucket_of(self.swept + 1);
         let ahead = (slot.links.bucket as usize + BUCKETS - behind) % BUCKETS;
         due_tick(slot.item.expires_ms()) < self.swept + 1 + ahead as u64
@@ -120,7 +120,7 @@ impl Wheel {
     }
 
     /// Makes `to` the successor of `prev`, or the head of the bucket if there is no `prev`.
-    fn join(&mut self, slots: &mut [Slot], bucket: u32, prev: u32, to: u32) {
+    fn join(&mut self, slots: &mut [ShardEntry], bucket: u32, prev: u32, to: u32) {
         if prev == NONE {
             self.heads[bucket as usize] = to;
         } else {

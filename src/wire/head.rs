@@ -2,7 +2,7 @@
 
 use super::WireError;
 use super::header::{self, Header};
-use super::scan::Marks;
+use super::scan::ScanMarks;
 use super::span::{Line, NOWHERE, Span};
 
 /// Most header lines in one head. Stock clients send five, stock servers seven.
@@ -37,7 +37,7 @@ impl Default for HeadLimits {
 }
 
 /// Walks the CRLF lines of a head and refuses what two parsers might read differently.
-pub(crate) struct Lines<'a> {
+pub(crate) struct HeadLines<'a> {
     bytes: &'a [u8],
     next: usize,
     max_head_bytes: usize,
@@ -46,7 +46,7 @@ pub(crate) struct Lines<'a> {
     has_control_byte: bool,
 }
 
-impl<'a> Lines<'a> {
+impl<'a> HeadLines<'a> {
     #[inline]
     pub(crate) fn new(bytes: &'a [u8], max_head_bytes: usize) -> Self {
         Self {
@@ -78,7 +78,7 @@ impl<'a> Lines<'a> {
     /// The same for the request line, which is never a stock one: it saves the call.
     #[inline(always)]
     pub(super) fn next_line(&mut self) -> Result<Option<Line>, WireError> {
-        let mut marks = Marks::behind(self.bytes, self.next);
+        let mut marks = ScanMarks::behind(self.bytes, self.next);
         let mut colon = NOWHERE;
         let end = loop {
             let Some(at) = marks.next() else {
@@ -177,7 +177,7 @@ mod tests {
     use super::*;
 
     fn walked(head: &[u8]) -> Result<bool, WireError> {
-        let mut lines = Lines::new(head, head.len() + 1);
+        let mut lines = HeadLines::new(head, head.len() + 1);
         lines.headers(|_| Ok(()))
     }
 

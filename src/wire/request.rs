@@ -3,7 +3,7 @@
 use memchr::{memchr, memrchr};
 
 use super::WireError;
-use super::head::{self, HeadLimits, Lines, Parsed};
+use super::head::{self, HeadLimits, HeadLines, Parsed};
 use super::header::{self, Header, Name};
 use super::span::Span;
 
@@ -115,7 +115,7 @@ impl RequestHead {
     /// # Errors
     /// Every way in which the bytes cannot become a well-framed request within `limits`.
     pub fn parse(bytes: &[u8], limits: &HeadLimits) -> Result<Parsed<Self>, WireError> {
-        let mut lines = Lines::new(bytes, limits.max_head_bytes);
+        let mut lines = HeadLines::new(bytes, limits.max_head_bytes);
         let Some(line) = lines.next_line()? else {
             return Ok(Parsed::Partial);
         };

@@ -1,7 +1,7 @@
 //! Response heads (protocol 4).
 
 use super::WireError;
-use super::head::{self, Lines, Parsed};
+use super::head::{self, HeadLines, Parsed};
 use super::header::{Header, Name};
 use super::request::Operation;
 use super::span::{Span, decimal};
@@ -44,7 +44,7 @@ impl ResponseHead {
         max_head_bytes: usize,
         to_head: bool,
     ) -> Result<Parsed<Self>, WireError> {
-        let mut lines = Lines::new(bytes, max_head_bytes);
+        let mut lines = HeadLines::new(bytes, max_head_bytes);
         let mut fields = Fields::default();
         let status = if lines.take(STOCK_OK)? {
             lines.skipped_header();

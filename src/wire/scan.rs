@@ -8,7 +8,7 @@ const STEP: usize = u32::BITS as usize;
 
 /// The places of all colons and control bytes (below 0x20, or 0x7f) from some place on, ascending.
 #[derive(Debug)]
-pub(super) struct Marks<'a> {
+pub(super) struct ScanMarks<'a> {
     bytes: &'a [u8],
     /// Where the step begins that `mask` is about; `STEP` bytes on, the next one.
     step: usize,
@@ -16,7 +16,7 @@ pub(super) struct Marks<'a> {
     mask: u32,
 }
 
-impl<'a> Marks<'a> {
+impl<'a> ScanMarks<'a> {
     #[inline]
     pub(super) fn behind(bytes: &'a [u8], from: usize) -> Self {
         Self {
@@ -86,7 +86,7 @@ mod tests {
         ) {
             let is_mark = |byte: u8| byte < 0x20 || byte == 0x7f || byte == b':';
             let expected: Vec<_> = (from..bytes.len()).filter(|&at| is_mark(bytes[at])).collect();
-            let mut marks = Marks::behind(&bytes, from);
+            let mut marks = ScanMarks::behind(&bytes, from);
             let found: Vec<_> = std::iter::from_fn(|| marks.next()).collect();
             prop_assert_eq!(found, expected);
         }

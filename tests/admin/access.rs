@@ -3,8 +3,8 @@
 use std::io::Write;
 
 use staterouter::config::AdminToken;
-use staterouter::control::handle::{AdminAccess, Command, Published};
-use staterouter::control::status::{ReloadResult, Verdict};
+use staterouter::control::handle::{AdminAccess, ControlCommand, Published};
+use staterouter::control::report::status::{BackendHealth, ReloadResult};
 
 use super::api::{Admin, Answer, UNHURRIED, outcome, published};
 
@@ -20,7 +20,7 @@ fn whoever_changes_something_shows_the_token_where_there_is_one() {
     };
     let with_token = Published {
         access,
-        ..published([Verdict::Up, Verdict::Up])
+        ..published([BackendHealth::Up, BackendHealth::Up])
     };
     admin.control.published.send_replace(with_token.into());
     // Who only looks needs none.
@@ -30,7 +30,9 @@ fn whoever_changes_something_shows_the_token_where_there_is_one() {
                    Authorization: Bearer 0123456789abcdef\r\n\r\n";
     stream.write_all(request.as_bytes()).unwrap();
     match admin.control.commands.blocking_recv() {
-        Some(Command::Reload(answer)) => answer.send(outcome(ReloadResult::Unchanged, 3)).unwrap(),
+        Some(ControlCommand::Reload(answer)) => {
+            answer.send(outcome(ReloadResult::Unchanged, 3)).unwrap()
+        }
         other => unreachable!("{other:?}"),
     }
     assert_eq!(Answer::read(stream).status, 200);
@@ -117,7 +119,7 @@ fn a_name_that_somebody_else_has_pointed_here_reads_nothing() {
             token: None,
             hosts: vec!["proxy-a.example".to_owned()],
         },
-        ..published([Verdict::Up, Verdict::Up])
+        ..published([BackendHealth::Up, BackendHealth::Up])
     };
     admin.control.published.send_replace(known.into());
     let foreign = ["Host: rebound.attacker.example:42480"];
@@ -164,7 +166,7 @@ fn a_wrong_token_is_slowed_down_and_counted() {
             token: Some(AdminToken::read(&path).unwrap()),
             hosts: Vec::new(),
         },
-        ..published([Verdict::Up, Verdict::Up])
+        ..published([BackendHealth::Up, BackendHealth::Up])
     };
     admin.control.published.send_replace(with_token.into());
     let wrong = "POST /reload HTTP/1.1\r\nauthorization: Bearer 0123456789abcdeX\r\n\r\n";

@@ -15,18 +15,20 @@ use crate::support::system::wait_until;
 use serde_json::{Value, json};
 use staterouter::admin::{AdminOptions, AdminServer};
 use staterouter::config::BackendAddress;
-use staterouter::control::clock::Clock;
-use staterouter::control::engine::PeerView;
-use staterouter::control::finding::Finding;
-use staterouter::control::handle::{AdminAccess, Command, ControlEnd, PeerNews, Published, handle};
-use staterouter::control::peer::{self, PeerState};
-use staterouter::control::status::{
-    AccountingStatus, BackendLoad, BackendStatus, LastReload, ReloadOutcome, ReloadResult,
-    ServiceState, StageCounts, Status, Verdict,
+use staterouter::control::clock::ControlClock;
+use staterouter::control::handle::{
+    AdminAccess, ControlCommand, ControlEnd, PeerNews, Published, handle,
 };
-use staterouter::control::timeouts::SeenTimeouts;
-use staterouter::handover::{Place, SlotState};
-use staterouter::metrics::Pool;
+use staterouter::control::peers::report::{self, PeerState};
+use staterouter::control::pool_state::PeerView;
+use staterouter::control::report::finding::Finding;
+use staterouter::control::report::status::{
+    AccountingStatus, BackendHealth, BackendLoad, BackendStatus, LastReload, ReloadOutcome,
+    ReloadResult, ServiceState, StageCounts, Status,
+};
+use staterouter::control::session_timeouts::SeenTimeouts;
+use staterouter::handover::{BackendId, SlotState};
+use staterouter::metrics::PoolMetrics;
 use staterouter::net::Listeners;
 use staterouter::route::SLOT_COUNT;
 
@@ -60,7 +62,7 @@ impl Admin {
     }
 
     fn with_peers(peers: &[SocketAddr], options: AdminOptions) -> Self {
-        let (control, end) = handle(published([Verdict::Up, Verdict::Down]));
+        let (control, end) = handle(published([BackendHealth::Up, BackendHealth::Down]));
         let listeners = Listeners::bind(SocketAddr::from(([127, 0, 0, 1], 0)), 1).unwrap();
         let peers = peers.iter().copied().map(BackendAddress::from).collect();
         let server =
@@ -111,7 +113,7 @@ impl Admin {
             b"POST /reload HTTP/1.1\r\nstaterouter-request: 1\r\nconnection: close\r\n\r\n";
         stream.write_all(request).unwrap();
         match self.control.commands.blocking_recv() {
-            Some(Command::Reload(answer)) => answer.send(outcome).unwrap(),
+            Some(ControlCommand::Reload(answer)) => answer.send(outcome).unwrap(),
             other => unreachable!("{other:?}"),
         }
         Answer::read(stream)
@@ -124,8 +126,8 @@ fn connect(address: SocketAddr) -> TcpStream {
     stream
 }
 
-pub(super) fn published(verdicts: [Verdict; 2]) -> Published {
-    let backend = |(id, verdict): (u8, Verdict)| BackendStatus {
+pub(super) fn published(verdicts: [BackendHealth; 2]) -> Published {
+    let backend = |(id, verdict): (u8, BackendHealth)| BackendStatus {
         name: format!("state-{id}"),
         id,
         address: "127.0.0.1:1".to_owned(),
@@ -134,7 +136,7 @@ pub(super) fn published(verdicts: [Verdict; 2]) -> Published {
         overridden: None,
         weight: 100,
         verdict,
-        reason: (verdict == Verdict::Down).then(|| "connection refused".to_owned()),
+        reason: (verdict == BackendHealth::Down).then(|| "connection refused".to_owned()),
         since_ms: 5,
         slots_owned: 8192,
         slots_first: 8192,
@@ -190,9 +192,9 @@ pub(super) fn published(verdicts: [Verdict; 2]) -> Published {
             gone: Vec::new(),
             timeouts: SeenTimeouts::default(),
             slots: vec![SlotState::steady(place(1), 1_000); SLOT_COUNT].into(),
-            clock: Clock::start(),
+            clock: ControlClock::start(),
         },
-        metrics: Pool::default(),
+        metrics: PoolMetrics::default(),
         access: AdminAccess::default(),
     }
 }
@@ -206,13 +208,13 @@ pub(super) fn outcome(result: ReloadResult, map_version: u64) -> ReloadOutcome {
     }
 }
 
-fn place(id: u8) -> Place {
-    Place::new(id).unwrap()
+fn place(id: u8) -> BackendId {
+    BackendId::new(id).unwrap()
 }
 
 /// Reads a report that has just arrived; its times are those of the sender.
 fn read_report(body: &[u8]) -> PeerView {
-    peer::read(body, "another", Clock::start().now_ms()).unwrap()
+    report::read(body, "another", ControlClock::start().now_ms()).unwrap()
 }
 
 /// What came back on a connection until it was closed.
@@ -255,7 +257,7 @@ fn probes_of_load_balancers_see_life_and_readiness() {
         (Finding::no_backend(), 503),
     ] {
         let says = finding.says.clone();
-        let mut found = published([Verdict::Up, Verdict::Down]);
+        let mut found = published([BackendHealth::Up, BackendHealth::Down]);
         found.status.findings = vec![finding];
         admin.control.published.send_replace(found.into());
         let ready = admin.get("/readyz");
@@ -463,7 +465,7 @@ fn whoever_comes_beyond_the_bound_gets_the_place_of_another() {
     first
         .write_all(b"POST /reload HTTP/1.1\r\nhost: localhost\r\nstaterouter-request: 1\r\n\r\n")
         .unwrap();
-    let Some(Command::Reload(_reload)) = admin.control.commands.blocking_recv() else {
+    let Some(ControlCommand::Reload(_reload)) = admin.control.commands.blocking_recv() else {
         unreachable!("nothing else was asked");
     };
     assert_eq!(admin.get("/healthz").status, 200);
@@ -479,7 +481,7 @@ fn a_stop_lets_the_request_at_hand_end() {
     let mut busy = admin.connect();
     busy.write_all(b"POST /reload HTTP/1.1\r\nstaterouter-request: 1\r\n\r\n")
         .unwrap();
-    let Some(Command::Reload(reload)) = admin.control.commands.blocking_recv() else {
+    let Some(ControlCommand::Reload(reload)) = admin.control.commands.blocking_recv() else {
         unreachable!("nothing else was asked");
     };
     let server = admin.server;
@@ -567,10 +569,10 @@ impl Admin {
     fn news_of(&mut self, wanted: usize) -> Result<Vec<u8>, String> {
         loop {
             match self.control.commands.blocking_recv() {
-                Some(Command::Peer(PeerNews { index, answer, .. })) if index == wanted => {
+                Some(ControlCommand::Peer(PeerNews { index, answer, .. })) if index == wanted => {
                     return answer;
                 }
-                Some(Command::Peer(_)) => {}
+                Some(ControlCommand::Peer(_)) => {}
                 other => unreachable!("{other:?}"),
             }
         }

@@ -20,7 +20,7 @@ use crate::support::scene::{Farm, Map, Proxy, SHORT_TIMES, Server};
 use files::{Dashboard, Query, Rule};
 use prometheus::{JOB, Prometheus, promtool};
 use serde_json::Value;
-use staterouter::metrics::table::{self, Kind};
+use staterouter::metrics::table::{self, MetricKind};
 
 /// Columns of Grafana's grid.
 const COLUMNS: u64 = 24;
@@ -29,7 +29,7 @@ const COLUMNS: u64 = 24;
 fn every_series_is_one_that_a_proxy_or_a_rule_gives() {
     let mut known: HashSet<String> = ["up", "ALERTS"].map(str::to_owned).into();
     for family in table::ALL {
-        if family.kind == Kind::Histogram {
+        if family.kind == MetricKind::Histogram {
             known.extend(["bucket", "sum", "count"].map(|part| format!("{}_{part}", family.name)));
         } else {
             known.insert(family.name.to_owned());

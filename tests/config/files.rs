@@ -4,7 +4,9 @@ use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
 use serde_json::Value as Json;
-use staterouter::config::{self, BackendState, Config, LoadError, Loaded, PartitionMap, Schema};
+use staterouter::config::{
+    self, BackendState, Config, LoadError, LoadedConfig, PartitionMap, Schema,
+};
 use staterouter::route::HashKey;
 
 fn shipped(name: &str) -> PathBuf {
@@ -31,7 +33,7 @@ fn schema_files_are_those_of_the_code() {
 
 #[test]
 fn example_values_are_the_defaults() {
-    let Loaded {
+    let LoadedConfig {
         config,
         partition_map,
         warnings,

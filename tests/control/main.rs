@@ -1,8 +1,8 @@
 //! What control decides and reports, without a socket.
 
-mod account;
-mod engine;
-mod engine_peers;
-mod engine_servers;
 mod plan_report;
+mod pool_state;
+mod pool_state_peers;
+mod pool_state_servers;
 mod status;
+mod usage;

@@ -7,11 +7,13 @@ use std::fmt::Write;
 use proptest::prelude::*;
 use proptest::sample::subsequence;
 use staterouter::config::{BackendState, Config, PartitionMap};
-use staterouter::control::engine::{Engine, Order};
-use staterouter::control::load::{Load, Loads};
-use staterouter::control::plan::{PlanReport, PlanResult, PlannedBackend, plan, plan_order};
-use staterouter::control::suggest::{SuggestError, suggest};
-use staterouter::handover::Place;
+use staterouter::control::pool_state::{Order, PoolState};
+use staterouter::control::report::load::{Load, Loads};
+use staterouter::control::report::plan::{
+    PlanReport, PlanResult, PlannedBackend, plan, plan_order,
+};
+use staterouter::control::report::suggest::{SuggestError, suggest};
+use staterouter::handover::BackendId;
 use staterouter::health::Failure;
 use staterouter::route::SLOT_COUNT;
 
@@ -35,9 +37,9 @@ fn text(version: u64, backends: &str) -> String {
     text
 }
 
-fn engine(backends: &str) -> Engine {
+fn pool_state(backends: &str) -> PoolState {
     let map = PartitionMap::parse(text(1, backends), "map").unwrap();
-    Engine::new(Config::new("map.yaml"), map, NOW_MS).unwrap()
+    PoolState::new(Config::new("map.yaml"), map, NOW_MS).unwrap()
 }
 
 /// Backends with so many sessions each, of 1000 bytes.
@@ -52,8 +54,8 @@ fn loads(sessions: &[(&str, u64)]) -> Loads {
     sessions.iter().map(backend).collect()
 }
 
-fn planned(engine: &Engine, version: u64, backends: &str, loads: &Loads) -> PlanReport {
-    plan(engine, text(version, backends).as_bytes(), "map", loads)
+fn planned(pool_state: &PoolState, version: u64, backends: &str, loads: &Loads) -> PlanReport {
+    plan(pool_state, text(version, backends).as_bytes(), "map", loads)
 }
 
 fn backend<'p>(plan: &'p PlanReport, name: &str) -> &'p PlannedBackend {
@@ -92,10 +94,10 @@ proptest! {
 
     #[test]
     fn a_plan_adds_up_and_says_what_will_be(old in maps(), new in maps()) {
-        let mut engine = engine(&old);
+        let mut pool_state = pool_state(&old);
         let counted: Vec<_> = "abcdef".split("").filter(|name| !name.is_empty())
             .zip([70, 10, 500, 333, 0, 900]).collect();
-        let plan = planned(&engine, 2, &new, &loads(&counted));
+        let plan = planned(&pool_state, 2, &new, &loads(&counted));
         let sum = |of: fn(&PlannedBackend) -> usize| -> usize {
             plan.backends.iter().map(of).sum()
         };
@@ -120,15 +122,15 @@ proptest! {
         }
 
         let map = PartitionMap::parse(text(2, &new), "map").unwrap();
-        let accepted = engine.accept(map, NOW_MS);
+        let accepted = pool_state.accept(map, NOW_MS);
         let is_refused = plan.result == PlanResult::Refused;
         prop_assert_eq!(accepted.is_err(), is_refused, "{:?}", plan.refusal);
         if let Ok(accepted) = accepted {
             prop_assert_eq!(accepted.unwrap().moved_slots, plan.moved_slots);
             for backend in &plan.backends {
-                let place = Place::new(backend.name.as_bytes()[0] - b'a' + 1).unwrap();
+                let backend_id = BackendId::new(backend.name.as_bytes()[0] - b'a' + 1).unwrap();
                 let slots = staterouter::route::Slot::all();
-                let owned = slots.filter(|&slot| engine.target(slot) == place).count();
+                let owned = slots.filter(|&slot| pool_state.target(slot) == backend_id).count();
                 prop_assert_eq!(owned, backend.slots_after);
             }
         }
@@ -137,9 +139,9 @@ proptest! {
 
 #[test]
 fn sessions_move_with_their_slots() {
-    let engine = engine("a b");
+    let pool_state = pool_state("a b");
     let counted = loads(&[("a", 600), ("b", 200)]);
-    let plan = planned(&engine, 2, "a b c", &counted);
+    let plan = planned(&pool_state, 2, "a b c", &counted);
     assert_eq!(plan.result, PlanResult::Accepted);
     let sum: u64 = plan.flows.iter().map(|flow| flow.sessions.unwrap()).sum();
     assert_eq!(plan.sessions, Some(sum));
@@ -158,7 +160,7 @@ fn sessions_move_with_their_slots() {
 
 #[test]
 fn without_figures_there_are_none_in_the_plan() {
-    let plan = planned(&engine("a b"), 2, "a b c", &Loads::default());
+    let plan = planned(&pool_state("a b"), 2, "a b c", &Loads::default());
     assert_eq!((plan.sessions, plan.bytes), (None, None));
     assert!(
         plan.backends
@@ -170,24 +172,24 @@ fn without_figures_there_are_none_in_the_plan() {
 
 #[test]
 fn what_is_given_up_is_lost_and_does_not_move() {
-    let engine = engine("a b c");
+    let pool_state = pool_state("a b c");
     let counted = loads(&[("a", 300), ("b", 300), ("c", 300)]);
-    let plan = planned(&engine, 2, "a b c/100/off", &counted);
+    let plan = planned(&pool_state, 2, "a b c/100/off", &counted);
     assert!(plan.flows.iter().all(|flow| flow.from == "c" && flow.lost));
     assert_eq!((plan.sessions, plan.handover), (Some(0), None));
     assert_eq!(backend(&plan, "a").sessions_after, Some(300));
     assert_eq!(backend(&plan, "c").sessions_after, Some(0));
     assert_warned(&plan, "c would be given up, with its 300 sessions");
-    let plan = planned(&engine, 2, "a b c/100/off d", &counted);
+    let plan = planned(&pool_state, 2, "a b c/100/off d", &counted);
     let refused = "d has not been asked yet: what it gets of a backend that is off is refused";
     assert_warned(&plan, refused);
 }
 
 #[test]
 fn a_plan_warns_of_what_hurts_later() {
-    let mut engine = engine("a b");
+    let mut pool_state = pool_state("a b");
     let plan = planned(
-        &engine,
+        &pool_state,
         2,
         "a b/100/drain",
         &loads(&[("a", 800), ("b", 500)]),
@@ -195,47 +197,47 @@ fn a_plan_warns_of_what_hurts_later() {
     assert_warned(&plan, "a would need 130 % of its capacity");
     assert_warned(&plan, "a would be the only backend");
     assert_warned(&plan, "of all sessions would move in one change");
-    let plan = planned(&engine, 2, "a/300 b", &Loads::default());
+    let plan = planned(&pool_state, 2, "a/300 b", &Loads::default());
     assert_warned(&plan, "a would serve 7");
-    for _ in 0..engine.config().health.fall {
-        engine.probed(Place::new(2).unwrap(), Err(Failure::Refused), NOW_MS);
+    for _ in 0..pool_state.config().health.fall {
+        pool_state.probed(BackendId::new(2).unwrap(), Err(Failure::Refused), NOW_MS);
     }
-    let plan = planned(&engine, 2, "a b/200", &Loads::default());
+    let plan = planned(&pool_state, 2, "a b/200", &Loads::default());
     assert_warned(&plan, "b does not answer: nothing moves there");
-    let plan = planned(&engine, 2, "a b/50", &Loads::default());
+    let plan = planned(&pool_state, 2, "a b/50", &Loads::default());
     assert_warned(&plan, "b does not answer: its sessions do not move");
     let new = PartitionMap::parse(text(2, "a b c"), "map").unwrap();
-    assert!(engine.accept(new, NOW_MS).unwrap().is_some());
-    engine.probed(Place::new(3).unwrap(), Err(Failure::Refused), NOW_MS);
-    let plan = planned(&engine, 3, "a b c/200", &Loads::default());
+    assert!(pool_state.accept(new, NOW_MS).unwrap().is_some());
+    pool_state.probed(BackendId::new(3).unwrap(), Err(Failure::Refused), NOW_MS);
+    let plan = planned(&pool_state, 3, "a b c/200", &Loads::default());
     assert_warned(&plan, "c does not answer: nothing moves there");
 }
 
 #[test]
 fn a_map_that_would_be_refused_says_why_and_what_it_would_do() {
-    let engine = engine("a b c");
+    let pool_state = pool_state("a b c");
     for (text, refusal) in [
         (text(1, "a b"), "raise the version"),
         (text(2, "a/100/drain b/100/drain c"), "accept_moved_share"),
     ] {
-        let plan = plan(&engine, text.as_bytes(), "map", &Loads::default());
+        let plan = plan(&pool_state, text.as_bytes(), "map", &Loads::default());
         assert_eq!(plan.result, PlanResult::Refused);
         assert!(plan.refusal.unwrap().contains(refusal));
         assert!(plan.moved_slots > 0 && !plan.backends.is_empty());
     }
     let same = plan(
-        &engine,
+        &pool_state,
         text(1, "a b c").as_bytes(),
         "map",
         &Loads::default(),
     );
     assert_eq!((same.result, same.moved_slots), (PlanResult::Unchanged, 0));
     let other = "hash_key: \"00112233445566778899aabbccddeeff\"\n".to_owned() + &text(2, "a b c");
-    let other = plan(&engine, other.as_bytes(), "map", &Loads::default());
+    let other = plan(&pool_state, other.as_bytes(), "map", &Loads::default());
     assert!(other.refusal.unwrap().contains("hash key"));
     assert!(other.backends.is_empty());
     let faulty = plan(
-        &engine,
+        &pool_state,
         b"version: 2\nbackends: 7\n",
         "map",
         &Loads::default(),
@@ -249,31 +251,31 @@ fn a_map_that_would_be_refused_says_why_and_what_it_would_do() {
 
 #[test]
 fn a_plan_goes_by_the_overrides_that_stay() {
-    let mut engine = engine("a b c");
+    let mut pool_state = pool_state("a b c");
     let order = Order {
         backend: "c".to_owned(),
         state: BackendState::Drain,
         accept_moved_percent: None,
         is_only_here: false,
     };
-    assert!(engine.steer(&order, NOW_MS).unwrap().is_some());
-    let plan = planned(&engine, 2, "a b c d", &Loads::default());
+    assert!(pool_state.steer(&order, NOW_MS).unwrap().is_some());
+    let plan = planned(&pool_state, 2, "a b c d", &Loads::default());
     assert_eq!(backend(&plan, "c").slots_after, 0);
     assert!(plan.flows.iter().all(|flow| flow.to == "d"));
     // What is on its way already goes on.
     for id in 1..=2 {
-        engine.probed(Place::new(id).unwrap(), Ok(()), NOW_MS);
+        pool_state.probed(BackendId::new(id).unwrap(), Ok(()), NOW_MS);
     }
-    engine.tick(NOW_MS);
-    let plan = planned(&engine, 2, "a b c d", &Loads::default());
+    pool_state.tick(NOW_MS);
+    let plan = planned(&pool_state, 2, "a b c d", &Loads::default());
     assert_warned(&plan, "are in a handover or a failover now");
 }
 
 #[test]
 fn a_suggestion_brings_everybody_under_the_wanted_share() {
-    let engine = engine("a b c");
+    let pool_state = pool_state("a b c");
     let counted = loads(&[("a", 700), ("b", 750), ("c", 650)]);
-    let suggested = suggest(&engine, 60.0, &counted).unwrap();
+    let suggested = suggest(&pool_state, 60.0, &counted).unwrap();
     assert!(!suggested.fits);
     // 2100 sessions, 600 at each of 4 at best.
     assert_eq!(suggested.weights, None);
@@ -281,81 +283,86 @@ fn a_suggestion_brings_everybody_under_the_wanted_share() {
     assert!((1..=2).contains(&more.backends), "{more:?}");
     assert!(more.highest_used_percent <= 60.0, "{more:?}");
 
-    let suggested = suggest(&engine, 71.0, &counted).unwrap();
+    let suggested = suggest(&pool_state, 71.0, &counted).unwrap();
     let weights = suggested.weights.unwrap();
     assert!(
         weights.iter().all(|backend| backend.used_percent <= 71.0),
         "{weights:?}"
     );
     // Saved as suggested, it is as suggested.
-    let named = |backend: &staterouter::control::suggest::SuggestedBackend| {
+    let named = |backend: &staterouter::control::report::suggest::SuggestedBackend| {
         format!("{}/{}", backend.name, backend.weight)
     };
     let map: Vec<_> = weights.iter().map(named).collect();
     let map = PartitionMap::parse(text(1, &map.join(" ")), "map").unwrap();
-    let engine = Engine::new(Config::new("map.yaml"), map, NOW_MS).unwrap();
-    let again = suggest(&engine, 71.0, &counted).unwrap();
+    let pool_state = PoolState::new(Config::new("map.yaml"), map, NOW_MS).unwrap();
+    let again = suggest(&pool_state, 71.0, &counted).unwrap();
     assert!(again.fits);
     assert_eq!(again.now, weights);
 }
 
 #[test]
 fn nothing_is_suggested_without_figures() {
-    let none = suggest(&engine("a b"), 60.0, &Loads::default());
+    let none = suggest(&pool_state("a b"), 60.0, &Loads::default());
     assert_eq!(none, Err(SuggestError::NothingCounted));
 
     let half = text(1, "a b").replacen("capacity: {sessions: 1000}", "capacity: {}", 1);
     let map = PartitionMap::parse(half, "map").unwrap();
-    let engine = Engine::new(Config::new("map.yaml"), map, NOW_MS).unwrap();
-    let half = suggest(&engine, 60.0, &loads(&[("a", 5)]));
+    let pool_state = PoolState::new(Config::new("map.yaml"), map, NOW_MS).unwrap();
+    let half = suggest(&pool_state, 60.0, &loads(&[("a", 5)]));
     let backend = "a".to_owned();
     assert_eq!(half, Err(SuggestError::NoCapacity { backend }));
 }
 
 /// An order about one backend.
-fn ordered(engine: &Engine, backend: &str, state: BackendState, loads: &Loads) -> PlanReport {
+fn ordered(
+    pool_state: &PoolState,
+    backend: &str,
+    state: BackendState,
+    loads: &Loads,
+) -> PlanReport {
     let order = Order {
         backend: backend.to_owned(),
         state,
         accept_moved_percent: Some(100),
         is_only_here: false,
     };
-    plan_order(engine, &order, loads, NOW_MS)
+    plan_order(pool_state, &order, loads, NOW_MS)
 }
 
 #[test]
 fn an_order_is_planned_as_the_map_that_says_the_same() {
-    let engine = engine("a b c");
+    let pool_state = pool_state("a b c");
     let loads = loads(&[("a", 600), ("b", 600), ("c", 600)]);
     for (state, map) in [
         (BackendState::Drain, "a b c/100/drain"),
         (BackendState::Off, "a b c/100/off"),
         (BackendState::Active, "a b c"),
     ] {
-        let order = ordered(&engine, "c", state, &loads);
-        let by_map = planned(&engine, 2, map, &loads);
+        let order = ordered(&pool_state, "c", state, &loads);
+        let by_map = planned(&pool_state, 2, map, &loads);
         assert_eq!(order.backends, by_map.backends);
         assert_eq!(order.flows, by_map.flows);
         assert_eq!(order.warnings, by_map.warnings);
         assert_eq!(order.is_dangerous, state == BackendState::Off);
     }
-    let same = ordered(&engine, "c", BackendState::Active, &loads);
+    let same = ordered(&pool_state, "c", BackendState::Active, &loads);
     assert_eq!(same.result, PlanResult::Unchanged);
-    let unknown = ordered(&engine, "d", BackendState::Off, &loads);
+    let unknown = ordered(&pool_state, "d", BackendState::Off, &loads);
     assert_eq!(unknown.result, PlanResult::Refused);
     assert!(unknown.refusal.unwrap().contains("no backend d"));
 }
 
 #[test]
 fn what_users_would_notice_is_dangerous() {
-    let pool = engine("a b c");
+    let pool = pool_state("a b c");
     let light = loads(&[("a", 100), ("b", 100), ("c", 100)]);
     let heavy = loads(&[("a", 800), ("b", 800), ("c", 800)]);
     assert!(!ordered(&pool, "c", BackendState::Drain, &light).is_dangerous);
     assert!(ordered(&pool, "c", BackendState::Drain, &heavy).is_dangerous);
     assert!(ordered(&pool, "c", BackendState::Off, &light).is_dangerous);
-    let pair = engine("a b");
+    let pair = pool_state("a b");
     assert!(ordered(&pair, "b", BackendState::Drain, &light).is_dangerous);
-    let uneven = engine("a/1 b/100 c/100");
+    let uneven = pool_state("a/1 b/100 c/100");
     assert!(ordered(&uneven, "c", BackendState::Drain, &light).is_dangerous);
 }

@@ -6,13 +6,13 @@ use std::fs;
 use std::path::Path;
 
 use staterouter::config::{Config, PartitionMap};
-use staterouter::control::clock::Clock;
-use staterouter::control::finding::Code;
-use staterouter::control::memory::Memory;
-use staterouter::control::state_file;
-use staterouter::control::status::{BackendStatus, Verdict};
+use staterouter::control::clock::ControlClock;
+use staterouter::control::persist::persisted_state::PersistedState;
+use staterouter::control::persist::state_file;
+use staterouter::control::report::finding::Code;
+use staterouter::control::report::status::{BackendHealth, BackendStatus};
 use staterouter::control::{ControlError, ControlOptions, Prepared, prepare};
-use staterouter::handover::{Place, SlotState, Stage};
+use staterouter::handover::{BackendId, SlotState, Stage};
 use staterouter::route::SLOT_COUNT;
 
 const MAP: &str = "version: 1\nbackends:\n\
@@ -43,7 +43,7 @@ fn first_shown(state_file: &Path) -> Vec<BackendStatus> {
 
 /// The state file of a proxy that had every slot in this state.
 fn leave_behind(path: &Path, slot: SlotState) {
-    let memory = Memory {
+    let memory = PersistedState {
         map: map(),
         decisions: Vec::new(),
         retired: Vec::new(),
@@ -53,14 +53,14 @@ fn leave_behind(path: &Path, slot: SlotState) {
         timeouts: Default::default(),
         slots: vec![slot; SLOT_COUNT].into(),
     };
-    state_file::write(path, &memory, Clock::start().moment()).unwrap();
+    state_file::write(path, &memory, ControlClock::start().moment()).unwrap();
 }
 
 #[test]
 fn a_backend_that_has_to_answer_to_get_its_share_is_waited_for() {
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("state");
-    leave_behind(&path, SlotState::steady(Place::new(1).unwrap(), 0));
+    leave_behind(&path, SlotState::steady(BackendId::new(1).unwrap(), 0));
     let prepared = begin(&path, map()).unwrap();
     let published = prepared.ends.handle.published();
     let [first, second] = &published.status.backends[..] else {
@@ -93,7 +93,7 @@ fn a_state_file_belongs_to_one_proxy_as_long_as_that_runs() {
 fn a_backend_that_nobody_has_asked_yet_says_so() {
     let directory = tempfile::tempdir().unwrap();
     for backend in first_shown(&directory.path().join("state")) {
-        assert_eq!(backend.verdict, Verdict::Up);
+        assert_eq!(backend.verdict, BackendHealth::Up);
         assert_eq!(backend.reason.unwrap(), "it has not been asked yet");
     }
 }
@@ -103,13 +103,13 @@ fn a_backend_that_was_down_before_the_start_says_so() {
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("state");
     let slot = SlotState {
-        second: Place::new(2),
+        second: BackendId::new(2),
         stage: Stage::Away,
-        ..SlotState::steady(Place::new(1).unwrap(), 0)
+        ..SlotState::steady(BackendId::new(1).unwrap(), 0)
     };
     leave_behind(&path, slot);
     let shown = first_shown(&path);
-    assert_eq!(shown[1].verdict, Verdict::Down);
+    assert_eq!(shown[1].verdict, BackendHealth::Down);
     let reason = shown[1].reason.as_ref().unwrap();
     assert!(reason.contains("when this proxy was stopped"), "{reason}");
 }

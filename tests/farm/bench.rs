@@ -16,7 +16,7 @@ use std::thread;
 use crate::support::system::{hold_address, hold_port, wait_until};
 use crate::support::{Program, proxy, run};
 use serde_json::{Map, Value};
-use staterouter::farm::ledger::Kind;
+use staterouter::farm::checker::ViolationKind;
 
 #[test]
 fn a_bench_through_the_proxy_finds_nothing_wrong_and_every_server_has_its_share() {
@@ -419,7 +419,7 @@ fn assert_shape(report: &Value) {
     for operation in operations {
         assert_latency(&report["operation_latency"][operation]);
     }
-    let mut kinds = Kind::ALL.map(Kind::name);
+    let mut kinds = ViolationKind::ALL.map(ViolationKind::name);
     kinds.sort_unstable();
     assert_eq!(keys(&report["violations"]), kinds);
     assert_eq!(keys(&report["sweep"]), ["read", "unread"]);

@@ -4,4 +4,4 @@
 mod support;
 
 mod bench;
-mod ledger;
+mod checker;

@@ -9,7 +9,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use staterouter::handover::{
-    Ask, Cookie, NO_LOCK, Place, Refusal, Request, Route, Search, Seen, Stage, Step,
+    BackendId, ClientRequest, Cookie, NO_LOCK, Refusal, RequestMachine, SlotRoute, Stage, Step,
+    Subrequest, SubrequestReply,
 };
 
 const RULES: &str = include_str!("rules/rules.txt");
@@ -41,24 +42,24 @@ const MOVER_S: u64 = 10;
 /// Every answer by its name.
 const ANSWERS: [&str; 7] = ["200", "new", "404", "423", "old", "no", "lost"];
 
-fn place(name: &str) -> Place {
+fn backend_id(name: &str) -> BackendId {
     let id = match name {
         "A" => 1,
         "B" => 2,
         "C" => 3,
         _ => panic!("{name} is no place"),
     };
-    Place::new(id).unwrap()
+    BackendId::new(id).unwrap()
 }
 
-fn place_name(place: Place) -> &'static str {
-    ["A", "B", "C"][usize::from(place.id()) - 1]
+fn place_name(backend_id: BackendId) -> &'static str {
+    ["A", "B", "C"][usize::from(backend_id.id()) - 1]
 }
 
-fn route(stage: Stage) -> Route {
-    Route {
-        first: place("B"),
-        second: (stage != Stage::Steady).then(|| place("A")),
+fn route(stage: Stage) -> SlotRoute {
+    SlotRoute {
+        first: backend_id("B"),
+        second: (stage != Stage::Steady).then(|| backend_id("A")),
         stage,
     }
 }
@@ -68,24 +69,24 @@ fn stage(name: &str) -> Stage {
     known.unwrap_or_else(|| panic!("{name} is no stage")).1
 }
 
-fn request(name: &str) -> Request {
+fn request(name: &str) -> ClientRequest {
     let (operation, cookie) = name.split_once(' ').unwrap_or((name, ""));
     let cookie = || match cookie {
         "0" => Cookie::Untagged(0),
         "u" => Cookie::Untagged(CLIENT_UNTAGGED),
         at => Cookie::Tagged {
-            place: place(at),
+            backend_id: backend_id(at),
             counter: CLIENT_LOCK,
         },
     };
     match operation {
-        "read" => Request::Read,
-        "touch" => Request::Touch,
-        "acquire" => Request::Acquire,
-        "create" => Request::Create,
-        "put" => Request::Put(cookie()),
-        "release" => Request::Release(cookie()),
-        "remove" => Request::Remove(cookie()),
+        "read" => ClientRequest::Read,
+        "touch" => ClientRequest::Touch,
+        "acquire" => ClientRequest::Acquire,
+        "create" => ClientRequest::Create,
+        "put" => ClientRequest::Put(cookie()),
+        "release" => ClientRequest::Release(cookie()),
+        "remove" => ClientRequest::Remove(cookie()),
         _ => panic!("{name} is no request"),
     }
 }
@@ -116,27 +117,29 @@ fn lock_name(counter: u32) -> &'static str {
 }
 
 /// The answer of this name to `ask`.
-fn seen(name: &str, ask: Ask) -> Seen {
-    let done = |flag| Seen::Done {
+fn seen(name: &str, ask: Subrequest) -> SubrequestReply {
+    let done = |flag| SubrequestReply::Done {
         counter: match ask {
-            Ask::Client { at, .. } | Ask::Acquire { at } if at == place("A") => LOCK_AT_A,
-            Ask::Client { .. } => LOCK_AT_B,
+            Subrequest::Client { at, .. } | Subrequest::Acquire { at } if at == backend_id("A") => {
+                LOCK_AT_A
+            }
+            Subrequest::Client { .. } => LOCK_AT_B,
             _ => NO_LOCK,
         },
         flag,
     };
-    let locked = |age_s| Seen::Locked {
+    let locked = |age_s| SubrequestReply::Locked {
         counter: LOCK_IN_THE_WAY,
         age_s,
     };
     match name {
         "200" => done(false),
         "new" => done(true),
-        "404" => Seen::Absent,
+        "404" => SubrequestReply::Absent,
         "423" => locked(MOVER_S - 1),
         "old" => locked(MOVER_S),
-        "no" => Seen::Refused,
-        "lost" => Seen::Unknown,
+        "no" => SubrequestReply::Refused,
+        "lost" => SubrequestReply::Unknown,
         _ => panic!("{name} is no answer"),
     }
 }
@@ -148,16 +151,16 @@ fn with(text: String, counter: Option<u32>) -> String {
     }
 }
 
-fn ask_text(ask: Ask) -> String {
+fn ask_text(ask: Subrequest) -> String {
     let text = |what: &str, at, counter| with(format!("{what} {}", place_name(at)), counter);
     match ask {
-        Ask::Client { at, counter } => text("ask", at, counter),
-        Ask::Acquire { at } => text("fetch", at, None),
-        Ask::Look { at } => text("look", at, None),
-        Ask::Insert { at } => text("insert", at, None),
-        Ask::Release { at, counter } => text("release", at, Some(counter)),
-        Ask::Remove { at, counter } => text("remove", at, Some(counter)),
-        Ask::Owe { to } => text("owe", to, None),
+        Subrequest::Client { at, counter } => text("ask", at, counter),
+        Subrequest::Acquire { at } => text("fetch", at, None),
+        Subrequest::Look { at } => text("look", at, None),
+        Subrequest::Insert { at } => text("insert", at, None),
+        Subrequest::Release { at, counter } => text("release", at, Some(counter)),
+        Subrequest::Remove { at, counter } => text("remove", at, Some(counter)),
+        Subrequest::Owe { to } => text("owe", to, None),
     }
 }
 
@@ -199,12 +202,18 @@ struct Ways(BTreeMap<String, String>);
 impl Ways {
     /// Those of `request` in `stage`.
     fn walk(&mut self, stage: (&str, Stage), request_name: &str) {
-        let start = Search::start(route(stage.1), request(request_name), MOVER_S);
+        let start = RequestMachine::start(route(stage.1), request(request_name), MOVER_S);
         let way = format!("{} | {request_name} |", stage.0);
         self.go_on(start.1, start, None, way);
     }
 
-    fn go_on(&mut self, first: Step, at: (Search, Step), asked: Option<Ask>, way: String) {
+    fn go_on(
+        &mut self,
+        first: Step,
+        at: (RequestMachine, Step),
+        asked: Option<Subrequest>,
+        way: String,
+    ) {
         let (search, step) = at;
         let Step::Ask(ask) = step else {
             self.add(way, end_text(step));
@@ -231,9 +240,13 @@ impl Ways {
 
 /// A request begins anew when it has found, by a look at the first place, that its item has moved.
 /// An acquire gives back the lock of what it got from the second place before that.
-fn is_last_before_again(ask: Ask, way: &str) -> bool {
-    matches!(ask, Ask::Release { at, .. } if at == place("A"))
-        || ask == Ask::Look { at: place("B") } && !is_taken(way)
+fn is_last_before_again(ask: Subrequest, way: &str) -> bool {
+    matches!(ask, Subrequest::Release { at, .. } if at == backend_id("A"))
+        || ask
+            == Subrequest::Look {
+                at: backend_id("B"),
+            }
+            && !is_taken(way)
 }
 
 /// The first place has the item of a move although it did not take it: it is asked for that one.
@@ -407,7 +420,7 @@ fn a_request_begins_anew_three_times_at_most() {
         (Stage::Settle, "acquire", &["404", "200", "200", "200"][..]),
         (Stage::Settle, "read", &["404", "200", "200"]),
     ] {
-        let (mut search, mut step) = Search::start(route(stage), request(name), MOVER_S);
+        let (mut search, mut step) = RequestMachine::start(route(stage), request(name), MOVER_S);
         let first = step;
         for _ in 0..4 {
             assert_eq!(step, first);
@@ -431,41 +444,41 @@ struct Item {
 
 /// Three state servers and one item.
 struct World {
-    items: BTreeMap<Place, Item>,
-    request: Request,
+    items: BTreeMap<BackendId, Item>,
+    request: ClientRequest,
 }
 
 impl World {
     /// `item` is the place of the item, with `new` in front if nobody has read it yet.
-    fn new(item: &str, request: Request) -> Self {
+    fn new(item: &str, request: ClientRequest) -> Self {
         let is_new = item.starts_with("new ");
         let at = item.trim_start_matches("new ");
         let is_locked = matches!(
             request,
-            Request::Put(_) | Request::Release(_) | Request::Remove(_)
+            ClientRequest::Put(_) | ClientRequest::Release(_) | ClientRequest::Remove(_)
         );
         let item = Item { is_new, is_locked };
-        let items = (at != "none").then(|| (place(at), item));
+        let items = (at != "none").then(|| (backend_id(at), item));
         Self {
             items: items.into_iter().collect(),
             request,
         }
     }
 
-    fn answer(&mut self, ask: Ask) -> Seen {
+    fn answer(&mut self, ask: Subrequest) -> SubrequestReply {
         let (at, is_look) = match ask {
-            Ask::Client { at, .. } => (at, self.request == Request::Touch),
-            Ask::Acquire { at } => (at, false),
-            Ask::Look { at } => (at, true),
+            Subrequest::Client { at, .. } => (at, self.request == ClientRequest::Touch),
+            Subrequest::Acquire { at } => (at, false),
+            Subrequest::Look { at } => (at, true),
             // Nobody holds the copy: the cookie opens nothing, and the flag goes.
-            Ask::Release { at, .. } => {
+            Subrequest::Release { at, .. } => {
                 let Some(copy) = self.items.get_mut(&at) else {
                     return seen("404", ask);
                 };
                 copy.is_new = false;
                 return seen("200", ask);
             }
-            Ask::Insert { at } => {
+            Subrequest::Insert { at } => {
                 let copy = Item {
                     is_new: true,
                     is_locked: false,
@@ -473,7 +486,7 @@ impl World {
                 self.items.entry(at).or_insert(copy);
                 return seen("200", ask);
             }
-            Ask::Remove {
+            Subrequest::Remove {
                 at,
                 counter: NO_LOCK,
             } => {
@@ -494,10 +507,10 @@ impl World {
         if is_look {
             return seen("200", ask);
         }
-        if item.is_locked && matches!(self.request, Request::Read | Request::Acquire) {
+        if item.is_locked && matches!(self.request, ClientRequest::Read | ClientRequest::Acquire) {
             return seen("423", ask);
         }
-        item.is_locked |= self.request == Request::Acquire;
+        item.is_locked |= self.request == ClientRequest::Acquire;
         seen(
             if std::mem::take(&mut item.is_new) {
                 "new"
@@ -510,13 +523,13 @@ impl World {
 
     /// What the request costs, as the table says it.
     fn cost(mut self, stage: Stage) -> String {
-        let (mut search, mut step) = Search::start(route(stage), self.request, MOVER_S);
+        let (mut search, mut step) = RequestMachine::start(route(stage), self.request, MOVER_S);
         let mut trips = 0;
         loop {
             match step {
                 // A note on disk, not a round trip.
-                Step::Ask(Ask::Owe { .. }) => {
-                    step = search.next(Seen::Done {
+                Step::Ask(Subrequest::Owe { .. }) => {
+                    step = search.next(SubrequestReply::Done {
                         counter: 0,
                         flag: false,
                     })

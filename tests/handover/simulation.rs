@@ -234,7 +234,7 @@ fn sessions_that_cannot_be_moved_are_not_left_behind() {
 }
 
 #[test]
-fn whole_engines_decide_alike() {
+fn whole_pool_states_decide_alike() {
     for class in [KILLS, FAILURES, CRASHES, FULL, GIVEN_UP, EVERYTHING] {
         decide_alike(class, 1);
     }

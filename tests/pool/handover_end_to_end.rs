@@ -205,19 +205,19 @@ fn a_faulty_map_changes_nothing_and_says_where_its_faults_are() {
     let farm = Farm::start(&[&proxy]);
 
     proxy.save_text("version: 2\nbackends:\n  - {name: state-1, id: 1, adress: \"10.0.0.1:1\"}\n");
-    let place = "map.yaml:3:";
+    let backend_id = "map.yaml:3:";
     let status = proxy.wait("the map is refused", |status| {
         status["last_reload"]["result"] == "refused"
     });
     let faults = status["last_reload"]["faults"].to_string();
-    assert!(faults.contains(place), "{faults}");
+    assert!(faults.contains(backend_id), "{faults}");
     assert_eq!(status["map_version"], 1);
     assert_eq!(status["slots"]["steady"], SLOTS);
-    proxy.wait_for_log(place);
+    proxy.wait_for_log(backend_id);
     let config = proxy.config();
     let (exit, stdout, stderr) = run(&["check", "--config", config.to_str().unwrap()]);
     assert_eq!(exit, Some(1), "{stdout}{stderr}");
-    assert!(stdout.contains(place), "{stdout}");
+    assert!(stdout.contains(backend_id), "{stdout}");
 
     farm.go_on_for(2.0);
     proxy.change(&map.changed(|_| ()));

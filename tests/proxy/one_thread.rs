@@ -10,11 +10,11 @@ use std::time::Duration;
 
 use staterouter::backend::{Connector, MemoryListener};
 use staterouter::config::{AllowList, Config, PartitionMap};
-use staterouter::control::engine::Engine;
+use staterouter::control::pool_state::PoolState;
 use staterouter::metrics::Metrics;
 use staterouter::net::{Buffer, Conn, Deadline, IoError, Service, Worker};
 use staterouter::proxy::{self, Feedback, ProxyService};
-use staterouter::state_server::{BodyBudget, Clock, StateOptions, StateService};
+use staterouter::state_server::{BodyBudget, ServerClock, StateOptions, StateService};
 use staterouter::store::{MemoryStore, StoreOptions};
 use staterouter::wire::HeadLimits;
 use tokio::runtime::{Builder, LocalOptions};
@@ -37,7 +37,7 @@ fn serve_state(mut listener: MemoryListener) {
     let options = StateOptions {
         store: Arc::new(MemoryStore::new(&StoreOptions::new([7; 16]))),
         body_budget: BodyBudget::new(1 << 30),
-        clock: Arc::new(Clock::default()),
+        clock: Arc::new(ServerClock::default()),
         allow: AllowList::default(),
         head_limits: HeadLimits::default(),
         idle: LONG,
@@ -56,7 +56,7 @@ fn proxy_over(server: Connector) -> Rc<ProxyService> {
     let map = "version: 1\nbackends: [{name: state-1, id: 1, address: '192.0.2.1:42424'}]\n";
     let map = PartitionMap::parse(map, "map.yaml").unwrap();
     let config = Config::new(PathBuf::from("map.yaml"));
-    let engine = Engine::new(config, map, 1_800_000_000_000).unwrap();
+    let engine = PoolState::new(config, map, 1_800_000_000_000).unwrap();
     let mut snapshot = engine.snapshot();
     snapshot.backends[0].server = server;
     snapshot.backends[0].up = true;

@@ -16,7 +16,7 @@ use std::time::Duration;
 use socket2::{Domain, Socket, Type};
 use staterouter::config::AllowList;
 use staterouter::net::{ConnectionCap, Listeners, Running, ServeOptions, spawn_workers};
-use staterouter::state_server::{BodyBudget, Clock, StateOptions, StateService};
+use staterouter::state_server::{BodyBudget, ServerClock, StateOptions, StateService};
 use staterouter::store::{MemoryStore, SessionStore, StoreOptions};
 use staterouter::wire::HeadLimits;
 
@@ -119,7 +119,7 @@ pub(crate) fn serve_from<S: SessionStore>(
     let state = StateOptions {
         store,
         body_budget: BodyBudget::new(u64::MAX),
-        clock: Arc::new(Clock::default()),
+        clock: Arc::new(ServerClock::default()),
         allow: AllowList::default(),
         head_limits: HeadLimits::default(),
         idle: Duration::from_secs(60),

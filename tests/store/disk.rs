@@ -15,16 +15,18 @@ use std::time::Duration;
 use proptest::prelude::*;
 use proptest::test_runner::{TestRng, TestRunner};
 use staterouter::disk::{DiskError, DiskOptions, DiskState, DiskStore, Folder, SyncMode};
-use staterouter::store::{Body, Now, Outcome, Refusal, SessionCommand, SessionStore, StoreOptions};
+use staterouter::store::{
+    Body, Now, SessionCommand, SessionStore, StoreOptions, StoreOutcome, StoreRefusal,
+};
 
 use crate::fake_disk::{FakeDisk, Op, apply};
 use crate::stores::{Ask, wait};
 
-const DONE: Outcome = Outcome::Done {
+const DONE: StoreOutcome = StoreOutcome::Done {
     action_flags: false,
     zero_timeout: false,
 };
-const REFUSED: Outcome = Outcome::Refused(Refusal::NotWritable);
+const REFUSED: StoreOutcome = StoreOutcome::Refused(StoreRefusal::NotWritable);
 const NOW: Now = Now {
     unix_ms: 1_700_000_000_000,
     local_ticks: 0,
@@ -80,7 +82,10 @@ fn run(disk: &FakeDisk, sync: SyncMode, steps: &[(usize, Option<usize>)]) -> His
             Some(body) => store.ask(&key(*at), put(body), NOW),
             None => store.ask(&key(*at), SessionCommand::remove(None), NOW),
         };
-        assert!(matches!(outcome, DONE | Outcome::Absent), "{outcome:?}");
+        assert!(
+            matches!(outcome, DONE | StoreOutcome::Absent),
+            "{outcome:?}"
+        );
         let answered_at = disk.op_count();
         history[*at].push(Version {
             asked_at,
@@ -338,7 +343,8 @@ fn a_full_disk_refuses_writes_and_goes_on_once_there_is_room() {
             store.ask(&key(1), SessionCommand::remove(None), NOW),
             REFUSED
         );
-        let Outcome::Found { body, .. } = store.ask(&key(1), SessionCommand::Acquire, NOW) else {
+        let StoreOutcome::Found { body, .. } = store.ask(&key(1), SessionCommand::Acquire, NOW)
+        else {
             panic!("reads and locks go on");
         };
         assert_eq!(&*body, b"before");
@@ -371,7 +377,7 @@ fn a_failed_sync_is_never_repeated_and_no_write_is_taken_after_it() {
     assert_eq!(store.ask(&key(2), put(b"lost"), NOW), REFUSED);
     assert!(matches!(
         store.ask(&key(1), SessionCommand::Get, NOW),
-        Outcome::Found { .. }
+        StoreOutcome::Found { .. }
     ));
     let error = store.close().unwrap_err().to_string();
     assert!(
@@ -417,7 +423,7 @@ fn a_lock_does_not_outlive_a_restart_and_its_cookie_opens_no_later_one() {
     for _restart in 0..5 {
         let store = open(&disk, SyncMode::EverySec).unwrap();
         let outcome = store.ask(&key(1), SessionCommand::Acquire, NOW);
-        let Outcome::Found {
+        let StoreOutcome::Found {
             cookie: Some(cookie),
             ..
         } = outcome
@@ -434,7 +440,7 @@ fn a_lock_does_not_outlive_a_restart_and_its_cookie_opens_no_later_one() {
             );
             let outcome = store.ask(&key(1), put, NOW);
             assert!(
-                matches!(outcome, Outcome::Locked { .. }),
+                matches!(outcome, StoreOutcome::Locked { .. }),
                 "{old} opens {cookie}"
             );
         }
@@ -477,7 +483,7 @@ fn a_read_waits_for_a_write_of_its_session_that_is_under_way() {
         assert!(locking.as_mut().poll(&mut context).is_ready());
         drop(held);
         assert_eq!(wait(writing), DONE);
-        assert!(matches!(wait(reading), Outcome::Found { .. }));
+        assert!(matches!(wait(reading), StoreOutcome::Found { .. }));
     }
 }
 

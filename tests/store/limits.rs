@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread;
 
 use staterouter::store::{
-    Body, MemoryStore, Now, Outcome, Refusal, SessionCommand, SessionStore, StoreOptions,
+    Body, MemoryStore, Now, SessionCommand, SessionStore, StoreOptions, StoreOutcome, StoreRefusal,
     StoreStats, SweepTurn,
 };
 
@@ -13,7 +13,7 @@ use crate::stores::Ask;
 
 const MINUTE_MS: u64 = 60_000;
 const YEAR_MS: u64 = 525_600 * MINUTE_MS;
-const DONE: Outcome = Outcome::Done {
+const DONE: StoreOutcome = StoreOutcome::Done {
     action_flags: false,
     zero_timeout: false,
 };
@@ -28,13 +28,16 @@ fn a_full_budget_refuses_new_items_and_nothing_else() {
 
     assert_eq!(
         put(&store, "c", "20", 0, 0),
-        Outcome::Refused(Refusal::MemoryFull)
+        StoreOutcome::Refused(StoreRefusal::MemoryFull)
     );
     assert_eq!(
         insert_only(&store, "c", 0),
-        Outcome::Refused(Refusal::MemoryFull)
+        StoreOutcome::Refused(StoreRefusal::MemoryFull)
     );
-    assert_eq!(store.ask(b"c", SessionCommand::Get, at(0)), Outcome::Absent);
+    assert_eq!(
+        store.ask(b"c", SessionCommand::Get, at(0)),
+        StoreOutcome::Absent
+    );
     assert_eq!(store.stats().refused_new, 2);
 
     // Existing items may grow, and a full store still serves every other operation.
@@ -44,11 +47,11 @@ fn a_full_budget_refuses_new_items_and_nothing_else() {
     assert_eq!(store.stats().body_bytes, 200 + 4900);
     assert!(matches!(
         store.ask(b"b", SessionCommand::Acquire, at(0)),
-        Outcome::Found { .. }
+        StoreOutcome::Found { .. }
     ));
     assert_eq!(
         put(&store, "c", "20", 0, 0),
-        Outcome::Refused(Refusal::MemoryFull)
+        StoreOutcome::Refused(StoreRefusal::MemoryFull)
     );
 
     // Shrinking, removal and expiry give room back.
@@ -57,7 +60,7 @@ fn a_full_budget_refuses_new_items_and_nothing_else() {
     assert_eq!(put(&store, "c", "20", 100, 0), DONE);
     assert_eq!(
         put(&store, "a", "20", 100, 0),
-        Outcome::Refused(Refusal::MemoryFull)
+        StoreOutcome::Refused(StoreRefusal::MemoryFull)
     );
     assert_eq!(put(&store, "b", "20", 100, 20 * MINUTE_MS), DONE);
     assert_eq!(
@@ -80,7 +83,7 @@ fn a_write_refused_by_a_lock_costs_nothing() {
     let before = store.stats();
     assert!(matches!(
         put(&store, "a", "20", 5000, 0),
-        Outcome::Locked { .. }
+        StoreOutcome::Locked { .. }
     ));
     assert_eq!(store.stats(), before);
 }
@@ -156,13 +159,13 @@ fn no_two_threads_hold_the_same_lock() {
                     let at_key = ((thread + round) % 3) as usize;
                     let key = KEYS[at_key].as_bytes();
                     let outcome = store.ask(key, SessionCommand::Acquire, at(round));
-                    let Outcome::Found {
+                    let StoreOutcome::Found {
                         body,
                         cookie: Some(cookie),
                         ..
                     } = outcome
                     else {
-                        assert!(matches!(outcome, Outcome::Locked { .. }));
+                        assert!(matches!(outcome, StoreOutcome::Locked { .. }));
                         continue;
                     };
                     assert_eq!(holders[at_key].fetch_add(1, Ordering::SeqCst), 0);
@@ -367,7 +370,7 @@ fn cost(key: &str, body_bytes: u64) -> u64 {
     key.len() as u64 + body_bytes + MemoryStore::ITEM_OVERHEAD_BYTES
 }
 
-fn put(store: &MemoryStore, key: &str, timeout: &str, body_bytes: u64, ms: u64) -> Outcome {
+fn put(store: &MemoryStore, key: &str, timeout: &str, body_bytes: u64, ms: u64) -> StoreOutcome {
     let put = SessionCommand::put(
         Some(timeout.as_bytes()),
         None,
@@ -377,7 +380,7 @@ fn put(store: &MemoryStore, key: &str, timeout: &str, body_bytes: u64, ms: u64) 
     store.ask(key.as_bytes(), put, at(ms))
 }
 
-fn insert_only(store: &MemoryStore, key: &str, ms: u64) -> Outcome {
+fn insert_only(store: &MemoryStore, key: &str, ms: u64) -> StoreOutcome {
     let body = Body::default();
     let put = SessionCommand::put(None, Some(b"1"), None, body);
     store.ask(key.as_bytes(), put, at(ms))

@@ -5,8 +5,8 @@ use std::collections::HashMap;
 
 use proptest::prelude::*;
 use staterouter::store::{
-    BadHeader, Body, ItemChange, ItemMarks, ItemSnapshot, MemoryStore, Now, Outcome,
-    SessionCommand, SessionStore, StoreOptions,
+    BadHeader, Body, ItemChange, ItemMarks, ItemSnapshot, MemoryStore, Now, SessionCommand,
+    SessionStore, StoreOptions, StoreOutcome,
 };
 
 use crate::stores::{Ask, TestStore, for_every_store};
@@ -213,7 +213,7 @@ fn both<S: TestStore>(
     key: usize,
     request: &Request,
     now: Now,
-) -> (Outcome, Outcome) {
+) -> (StoreOutcome, StoreOutcome) {
     let item = model.items.iter().find(|item| item.key == key);
     let right = item.map_or(1, |item| item.cookie);
     let stored = store.ask(&key_bytes(key), request.command(right), now);
@@ -294,9 +294,9 @@ impl Model {
         Some(index)
     }
 
-    fn get(&mut self, key: usize, acquire: bool, now: Now) -> Outcome {
+    fn get(&mut self, key: usize, acquire: bool, now: Now) -> StoreOutcome {
         let Some(index) = self.find(key, now) else {
-            return Outcome::Absent;
+            return StoreOutcome::Absent;
         };
         let item = &mut self.items[index];
         let action_flags = item.uninit;
@@ -311,7 +311,7 @@ impl Model {
                 cookie => cookie + 1,
             };
         }
-        Outcome::Found {
+        StoreOutcome::Found {
             body: Body::from(item.body.as_slice()),
             timeout_minutes: item.minutes,
             cookie: acquire.then_some(item.cookie),
@@ -319,66 +319,72 @@ impl Model {
         }
     }
 
-    fn release(&mut self, key: usize, cookie: Option<&str>, now: Now) -> Outcome {
+    fn release(&mut self, key: usize, cookie: Option<&str>, now: Now) -> StoreOutcome {
         let Some(index) = self.find(key, now) else {
-            return Outcome::Absent;
+            return StoreOutcome::Absent;
         };
         let item = &mut self.items[index];
         let action_flags = item.uninit;
         item.uninit = false;
         let Some(cookie) = cookie else {
-            return Outcome::Invalid(BadHeader::LockCookieMissing);
+            return StoreOutcome::Invalid(BadHeader::LockCookieMissing);
         };
         let Ok(cookie) = cookie.parse::<i32>() else {
-            return Outcome::Invalid(BadHeader::LockCookie);
+            return StoreOutcome::Invalid(BadHeader::LockCookie);
         };
         if cookie < 0 {
-            return Outcome::Invalid(BadHeader::LockCookie);
+            return StoreOutcome::Invalid(BadHeader::LockCookie);
         }
         if item.lock.is_some() && cookie as u32 != item.cookie {
             return item.locked(now);
         }
         item.lock = None;
-        Outcome::Done {
+        StoreOutcome::Done {
             action_flags,
             zero_timeout: false,
         }
     }
 
-    fn remove(&mut self, key: usize, cookie: Option<&str>, now: Now) -> Outcome {
+    fn remove(&mut self, key: usize, cookie: Option<&str>, now: Now) -> StoreOutcome {
         let Some(index) = self.find(key, now) else {
-            return Outcome::Absent;
+            return StoreOutcome::Absent;
         };
         if let Err(outcome) = self.items[index].admits(cookie, now) {
             return outcome;
         }
         self.items.remove(index);
-        Outcome::Done {
+        StoreOutcome::Done {
             action_flags: false,
             zero_timeout: false,
         }
     }
 
-    fn touch(&mut self, key: usize, now: Now) -> Outcome {
+    fn touch(&mut self, key: usize, now: Now) -> StoreOutcome {
         match self.find(key, now) {
-            None => Outcome::Absent,
-            Some(_) => Outcome::Done {
+            None => StoreOutcome::Absent,
+            Some(_) => StoreOutcome::Done {
                 action_flags: false,
                 zero_timeout: false,
             },
         }
     }
 
-    fn put(&mut self, key: usize, headers: [Option<&str>; 3], body: Vec<u8>, now: Now) -> Outcome {
+    fn put(
+        &mut self,
+        key: usize,
+        headers: [Option<&str>; 3],
+        body: Vec<u8>,
+        now: Now,
+    ) -> StoreOutcome {
         let [timeout, flags, cookie] = headers;
         let Ok(asked @ 0..=525_600) = timeout.unwrap_or("20").parse::<i32>() else {
-            return Outcome::Invalid(BadHeader::Timeout);
+            return StoreOutcome::Invalid(BadHeader::Timeout);
         };
         let Ok(flags @ 0..) = flags.unwrap_or("0").parse::<i32>() else {
-            return Outcome::Invalid(BadHeader::ExtraFlags);
+            return StoreOutcome::Invalid(BadHeader::ExtraFlags);
         };
         let minutes = if asked == 0 { 1 } else { asked as u32 };
-        let done = Outcome::Done {
+        let done = StoreOutcome::Done {
             action_flags: false,
             zero_timeout: asked == 0,
         };
@@ -477,11 +483,11 @@ impl Item {
     }
 
     /// The cookie, if the item is unlocked or it is the lock's.
-    fn admits(&self, cookie: Option<&str>, now: Now) -> Result<Option<u32>, Outcome> {
+    fn admits(&self, cookie: Option<&str>, now: Now) -> Result<Option<u32>, StoreOutcome> {
         let cookie = match cookie.map(str::parse::<i32>) {
             None => None,
             Some(Ok(number @ 0..)) => Some(number as u32),
-            Some(_) => return Err(Outcome::Invalid(BadHeader::LockCookie)),
+            Some(_) => return Err(StoreOutcome::Invalid(BadHeader::LockCookie)),
         };
         match (self.lock, cookie) {
             (None, _) => Ok(cookie),
@@ -490,10 +496,10 @@ impl Item {
         }
     }
 
-    fn locked(&self, now: Now) -> Outcome {
+    fn locked(&self, now: Now) -> StoreOutcome {
         let since = self.lock.unwrap_or(now);
         let age_s = (now.unix_ms - since.unix_ms) / 1000;
-        Outcome::Locked {
+        StoreOutcome::Locked {
             lock_date_ticks: since.local_ticks,
             lock_age_s: age_s.min(31_535_999) as u32,
             cookie: self.cookie,

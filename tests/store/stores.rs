@@ -11,8 +11,8 @@ use std::thread::{self, Thread};
 
 use staterouter::disk::{DiskOptions, DiskStore, SyncMode};
 use staterouter::store::{
-    BadHeader, ItemSnapshot, MemoryStore, Now, Outcome, SessionCommand, SessionStore, StoreOptions,
-    StoreStats, SweepTurn,
+    BadHeader, ItemSnapshot, MemoryStore, Now, SessionCommand, SessionStore, StoreOptions,
+    StoreOutcome, StoreStats, SweepTurn,
 };
 
 use crate::fake_disk::FakeDisk;
@@ -72,7 +72,7 @@ impl SessionStore for OnDisk {
         key: &[u8],
         command: SessionCommand,
         now: Now,
-    ) -> impl Future<Output = Outcome> + use<'_> {
+    ) -> impl Future<Output = StoreOutcome> + use<'_> {
         self.store.apply(key, command, now)
     }
 
@@ -154,10 +154,10 @@ impl Asked for Result<SessionCommand, BadHeader> {
 
 /// Asks a store and waits for its answer.
 pub(crate) trait Ask: SessionStore {
-    fn ask(&self, key: &[u8], asked: impl Asked, now: Now) -> Outcome {
+    fn ask(&self, key: &[u8], asked: impl Asked, now: Now) -> StoreOutcome {
         match asked.parsed() {
             Ok(command) => wait(self.apply(key, command, now)),
-            Err(bad) => Outcome::Invalid(bad),
+            Err(bad) => StoreOutcome::Invalid(bad),
         }
     }
 }

@@ -2,7 +2,7 @@
 
 #![expect(clippy::unwrap_used, clippy::panic, reason = "what is missing fails")]
 
-use staterouter::store::{BadHeader, Body, Now, Outcome, SessionCommand, StoreOptions};
+use staterouter::store::{BadHeader, Body, Now, SessionCommand, StoreOptions, StoreOutcome};
 
 use crate::stores::{Ask, TestStore, for_every_store};
 
@@ -360,7 +360,10 @@ fn a_bad_timeout_or_flag_is_noticed_before_the_item_is_looked_for<S: TestStore>(
             let store = store::<S>();
             bring(&store, before);
             let put = put(timeout, flags, Some("x"), NEW);
-            assert_eq!(store.ask(KEY, put, now(MINUTE_MS)), Outcome::Invalid(bad));
+            assert_eq!(
+                store.ask(KEY, put, now(MINUTE_MS)),
+                StoreOutcome::Invalid(bad)
+            );
             assert_eq!(state_of(&store, now(0)), before);
             if before != A {
                 // No lookup, so no sliding.
@@ -376,7 +379,7 @@ fn a_timeout_of_zero_is_one_minute_and_reported<S: TestStore>() {
     let outcome = store.ask(KEY, put(Some("0"), None, None, NEW), now(0));
     assert_eq!(
         outcome,
-        Outcome::Done {
+        StoreOutcome::Done {
             action_flags: false,
             zero_timeout: true
         }
@@ -412,7 +415,7 @@ fn the_cookie_wraps_to_2_and_never_leaves_the_positive_int32<S: TestStore>() {
 fn an_empty_body_is_stored_and_served<S: TestStore>() {
     let store = store::<S>();
     let _ = store.ask(KEY, put(None, None, None, b""), now(0));
-    let Outcome::Found { body, .. } = store.ask(KEY, SessionCommand::Get, now(0)) else {
+    let StoreOutcome::Found { body, .. } = store.ask(KEY, SessionCommand::Get, now(0)) else {
         panic!("not found");
     };
     assert!(body.is_empty());
@@ -431,7 +434,7 @@ fn a_lock_tells_when_it_was_taken_and_how_old_it_is<S: TestStore>() {
         (year_ms, 31_535_999),
         (2 * year_ms - 1000, 31_535_999),
     ] {
-        let expected = Outcome::Locked {
+        let expected = StoreOutcome::Locked {
             lock_date_ticks: now(1000).local_ticks,
             lock_age_s: age_s,
             cookie: 2,
@@ -449,13 +452,16 @@ fn a_clock_that_lags_behind_makes_no_negative_age<S: TestStore>() {
     bring(&store, U(1));
     let _ = store.ask(KEY, SessionCommand::Acquire, now(1000));
     let outcome = store.ask(KEY, SessionCommand::Get, now(990));
-    assert!(matches!(outcome, Outcome::Locked { lock_age_s: 0, .. }));
+    assert!(matches!(
+        outcome,
+        StoreOutcome::Locked { lock_age_s: 0, .. }
+    ));
 }
 
 fn a_body_handed_out_survives_its_replacement<S: TestStore>() {
     let store = store::<S>();
     bring(&store, U(1));
-    let Outcome::Found { body, .. } = store.ask(KEY, SessionCommand::Get, now(0)) else {
+    let StoreOutcome::Found { body, .. } = store.ask(KEY, SessionCommand::Get, now(0)) else {
         panic!("not found");
     };
     let _ = send(&store, Put(Right), U(1), now(0));
@@ -494,7 +500,7 @@ fn bring<S: TestStore>(store: &S, state: State) {
     assert_eq!(state_of(store, now(0)), state);
 }
 
-fn send<S: TestStore>(store: &S, request: Request, before: State, at: Now) -> Outcome {
+fn send<S: TestStore>(store: &S, request: Request, before: State, at: Now) -> StoreOutcome {
     let cookie = |cookie| match (cookie, before) {
         (Right, U(n) | L(n)) => Some(n.to_string()),
         (Right, A | I) => Some("1".into()),
@@ -540,9 +546,9 @@ fn put<'a>(
     )
 }
 
-fn answer_of(outcome: &Outcome) -> Answer {
+fn answer_of(outcome: &StoreOutcome) -> Answer {
     match outcome {
-        Outcome::Found {
+        StoreOutcome::Found {
             body,
             timeout_minutes,
             cookie,
@@ -551,15 +557,15 @@ fn answer_of(outcome: &Outcome) -> Answer {
             assert_eq!((&**body, *timeout_minutes), (OLD, 20));
             Item(*cookie, *action_flags)
         }
-        Outcome::Done {
+        StoreOutcome::Done {
             action_flags: true, ..
         } => Flags,
-        Outcome::Done {
+        StoreOutcome::Done {
             action_flags: false,
             ..
         } => Ok,
-        Outcome::Absent => Gone,
-        Outcome::Locked {
+        StoreOutcome::Absent => Gone,
+        StoreOutcome::Locked {
             lock_date_ticks,
             cookie,
             ..
@@ -567,9 +573,9 @@ fn answer_of(outcome: &Outcome) -> Answer {
             assert_eq!(*lock_date_ticks, TICKS_AT_START);
             Locked(*cookie)
         }
-        Outcome::Invalid(bad) => Bad(*bad),
-        Outcome::Refused(_) => Answer::Refused,
-        Outcome::Unknown => Answer::Unknown,
+        StoreOutcome::Invalid(bad) => Bad(*bad),
+        StoreOutcome::Refused(_) => Answer::Refused,
+        StoreOutcome::Unknown => Answer::Unknown,
     }
 }
 

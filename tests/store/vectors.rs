@@ -4,7 +4,7 @@
 #![expect(clippy::expect_used, reason = "a broken fixture must stop the test")]
 
 use serde_json::Value;
-use staterouter::store::{Body, Now, Outcome, SessionCommand, StoreOptions};
+use staterouter::store::{Body, Now, SessionCommand, StoreOptions, StoreOutcome};
 
 use crate::stores::{Ask, TestStore, for_every_store};
 
@@ -137,10 +137,10 @@ fn answer<S: TestStore>(store: &S, request: &[u8], now: Now) -> Vec<u8> {
     render(&store.ask(&canonical_key(target), command, now))
 }
 
-fn render(outcome: &Outcome) -> Vec<u8> {
+fn render(outcome: &StoreOutcome) -> Vec<u8> {
     let flags = |set: bool| if set { "ActionFlags: 1\r\n" } else { "" };
     match outcome {
-        Outcome::Found {
+        StoreOutcome::Found {
             body,
             timeout_minutes,
             cookie,
@@ -154,9 +154,9 @@ fn render(outcome: &Outcome) -> Vec<u8> {
                 body,
             )
         }
-        Outcome::Done { action_flags, .. } => written("200 OK", flags(*action_flags), b""),
-        Outcome::Absent => written("404 Not Found", "", b""),
-        Outcome::Locked {
+        StoreOutcome::Done { action_flags, .. } => written("200 OK", flags(*action_flags), b""),
+        StoreOutcome::Absent => written("404 Not Found", "", b""),
+        StoreOutcome::Locked {
             lock_date_ticks,
             lock_age_s,
             cookie,
@@ -168,7 +168,7 @@ fn render(outcome: &Outcome) -> Vec<u8> {
                 b"",
             )
         }
-        Outcome::Invalid(_) | Outcome::Refused(_) | Outcome::Unknown => {
+        StoreOutcome::Invalid(_) | StoreOutcome::Refused(_) | StoreOutcome::Unknown => {
             written("400 Bad Request", "", b"")
         }
     }

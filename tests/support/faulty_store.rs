@@ -8,7 +8,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Poll, Waker};
 
 use staterouter::store::{
-    Now, Outcome, Refusal, SessionCommand, SessionStore, StoreStats, SweepTurn,
+    Now, SessionCommand, SessionStore, StoreOutcome, StoreRefusal, StoreStats, SweepTurn,
 };
 
 /// What becomes of a command.
@@ -77,7 +77,7 @@ impl<S: SessionStore> SessionStore for FaultyStore<S> {
         key: &[u8],
         command: SessionCommand,
         now: Now,
-    ) -> impl Future<Output = Outcome> + use<'_, S> {
+    ) -> impl Future<Output = StoreOutcome> + use<'_, S> {
         let next = locked(&self.next).pop_front();
         let fault = next.unwrap_or_else(|| self.usual.clone());
         let refused = matches!(fault, Fault::RefusesWrites) && command.is_write();
@@ -90,9 +90,9 @@ impl<S: SessionStore> SessionStore for FaultyStore<S> {
                 None => None,
             };
             match (fault, outcome) {
-                (Fault::FailsBefore | Fault::FailsAfter, _) => Outcome::Unknown,
+                (Fault::FailsBefore | Fault::FailsAfter, _) => StoreOutcome::Unknown,
                 (_, Some(outcome)) => outcome,
-                (_, None) => Outcome::Refused(Refusal::NotWritable),
+                (_, None) => StoreOutcome::Refused(StoreRefusal::NotWritable),
             }
         }
     }

@@ -3,11 +3,11 @@
 use std::path::Path;
 
 use staterouter::config::load_partition_map;
-use staterouter::control::clock::Clock;
-use staterouter::control::memory::Memory;
-use staterouter::control::state_file;
-use staterouter::control::timeouts::SeenTimeouts;
-use staterouter::handover::{Before, Place, SlotState, Stage};
+use staterouter::control::clock::ControlClock;
+use staterouter::control::persist::persisted_state::PersistedState;
+use staterouter::control::persist::state_file;
+use staterouter::control::session_timeouts::SeenTimeouts;
+use staterouter::handover::{BackendId, Before, SlotState, Stage};
 use staterouter::route::SLOT_COUNT;
 
 use super::ProxyFiles;
@@ -17,8 +17,8 @@ use super::ProxyFiles;
 pub fn put_all(files: &ProxyFiles, stage: Stage, first: u8, second: u8) {
     let config = files.config();
     let directory = Path::new(&config).parent().unwrap();
-    let since_ms = Clock::start().now_ms();
-    let [first, second] = [first, second].map(|id| Place::new(id).unwrap());
+    let since_ms = ControlClock::start().now_ms();
+    let [first, second] = [first, second].map(|id| BackendId::new(id).unwrap());
     let before = Before {
         first: second,
         second: None,
@@ -31,7 +31,7 @@ pub fn put_all(files: &ProxyFiles, stage: Stage, first: u8, second: u8) {
         before: (stage == Stage::Suspect).then_some(before),
         ..SlotState::steady(first, since_ms)
     };
-    let memory = Memory {
+    let memory = PersistedState {
         map: load_partition_map(&directory.join("map.yaml")).unwrap(),
         decisions: Vec::new(),
         retired: Vec::new(),
@@ -42,5 +42,5 @@ pub fn put_all(files: &ProxyFiles, stage: Stage, first: u8, second: u8) {
         slots: vec![slot; SLOT_COUNT].into(),
     };
     let path = directory.join("staterouter.state");
-    state_file::write(&path, &memory, Clock::start().moment()).unwrap();
+    state_file::write(&path, &memory, ControlClock::start().moment()).unwrap();
 }

@@ -2,7 +2,7 @@
 
 use crate::cli::human::{bytes, duration_ms, duration_s, percent};
 use crate::cli::table::{Side, Table};
-use crate::control::status::{BackendStatus, ReloadResult, Status};
+use crate::control::report::status::{BackendStatus, ReloadResult, Status};
 use crate::route::SLOT_COUNT;
 
 /// Everything but the verdict, line by line.

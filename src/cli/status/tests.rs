@@ -1,7 +1,7 @@
 use super::*;
-use crate::control::finding::Finding;
-use crate::control::status::example::{self, under_way};
-use crate::control::status::{OverrideStatus, ServiceState};
+use crate::control::report::finding::Finding;
+use crate::control::report::status::example::{self, under_way};
+use crate::control::report::status::{OverrideStatus, ServiceState};
 use crate::handover::Stage;
 
 /// A proxy that says this, with another value here and there.

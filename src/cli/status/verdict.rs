@@ -4,8 +4,8 @@ use serde::Serialize;
 
 use super::Asked;
 use crate::cli::human::{count, duration_ms};
-use crate::control::finding::Finding;
-use crate::control::status::{BackendStatus, Status};
+use crate::control::report::finding::Finding;
+use crate::control::report::status::{BackendStatus, Status};
 
 /// A finding, and the proxy that it comes from.
 #[derive(Debug, Serialize)]

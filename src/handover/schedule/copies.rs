@@ -27,26 +27,26 @@ impl Copies {
         }
     }
 
-    pub(super) fn are_at(&self, place: Place, now: u64) -> bool {
-        self.alive_until[index(place)] > now
+    pub(super) fn are_at(&self, backend_id: BackendId, now: u64) -> bool {
+        self.alive_until[index(backend_id)] > now
     }
 
     /// Clients create and use sessions wherever a proxy in this state lets them.
     pub(super) fn serve(&mut self, slot: &SlotState, now: u64) {
         let until = now + self.item_ms;
-        if let Some(place) = creates_at(slot) {
-            self.begin_anew(slot, index(place), now);
-            self.alive_until[index(place)] = until;
+        if let Some(backend_id) = creates_at(slot) {
+            self.begin_anew(slot, index(backend_id), now);
+            self.alive_until[index(backend_id)] = until;
         }
-        for place in serves(slot) {
+        for backend_id in serves(slot) {
             let moves = matches!(slot.stage, Stage::Move1 | Stage::Move2);
-            let at = if moves && Some(place) == slot.second {
-                self.go_on_at(index(slot.first), index(place));
+            let at = if moves && Some(backend_id) == slot.second {
+                self.go_on_at(index(slot.first), index(backend_id));
                 slot.first
             } else {
-                place
+                backend_id
             };
-            if self.are_at(place, now) {
+            if self.are_at(backend_id, now) {
                 self.alive_until[index(at)] = until;
             }
         }
@@ -54,7 +54,7 @@ impl Copies {
 
     /// Sessions that this proxy does not find are begun anew.
     fn begin_anew(&mut self, slot: &SlotState, at: usize, now: u64) {
-        let unseen = (1..END).filter(|id| !sees(slot, place(*id as u8)));
+        let unseen = (1..END).filter(|id| !sees(slot, backend_id(*id as u8)));
         for unseen in unseen.filter(|unseen| self.alive_until[*unseen] > now) {
             let until = &mut self.outdated_until[unseen][at];
             *until = (*until).max(self.alive_until[unseen]);
@@ -69,13 +69,13 @@ impl Copies {
 
     /// No proxy in this state serves what is outdated.
     pub(super) fn check(&self, slot: &SlotState, now: u64) -> Result<(), TestCaseError> {
-        for place in serves(slot) {
-            let outdated_until = self.outdated_until[index(place)];
+        for backend_id in serves(slot) {
+            let outdated_until = self.outdated_until[index(backend_id)];
             for (by, until) in outdated_until.into_iter().enumerate() {
-                let is_hidden = by == index(slot.first) || by == index(place);
+                let is_hidden = by == index(slot.first) || by == index(backend_id);
                 prop_assert!(
                     is_hidden || until <= now,
-                    "at {now}: {slot:?} serves items of {place:?} that went on at {by}"
+                    "at {now}: {slot:?} serves items of {backend_id:?} that went on at {by}"
                 );
             }
         }
@@ -83,15 +83,15 @@ impl Copies {
     }
 }
 
-pub(super) fn place(id: u8) -> Place {
-    Place::new(id).unwrap()
+pub(super) fn backend_id(id: u8) -> BackendId {
+    BackendId::new(id).unwrap()
 }
 
-fn index(place: Place) -> usize {
-    usize::from(place.id())
+fn index(backend_id: BackendId) -> usize {
+    usize::from(backend_id.id())
 }
 
-pub(super) fn creates_at(slot: &SlotState) -> Option<Place> {
+pub(super) fn creates_at(slot: &SlotState) -> Option<BackendId> {
     match slot.stage {
         Stage::Suspect => None,
         Stage::Settle | Stage::Move1 => slot.second,
@@ -99,7 +99,7 @@ pub(super) fn creates_at(slot: &SlotState) -> Option<Place> {
     }
 }
 
-pub(super) fn serves(slot: &SlotState) -> impl Iterator<Item = Place> + use<> {
+pub(super) fn serves(slot: &SlotState) -> impl Iterator<Item = BackendId> + use<> {
     let stage = slot.stage;
     let first = (stage != Stage::Suspect).then_some(slot.first);
     let second = slot
@@ -109,6 +109,6 @@ pub(super) fn serves(slot: &SlotState) -> impl Iterator<Item = Place> + use<> {
 }
 
 /// Whether a session whose items are at `place` is found, or refused.
-pub(super) fn sees(slot: &SlotState, place: Place) -> bool {
-    slot.first == place || (slot.stage != Stage::Away && slot.second == Some(place))
+pub(super) fn sees(slot: &SlotState, backend_id: BackendId) -> bool {
+    slot.first == backend_id || (slot.stage != Stage::Away && slot.second == Some(backend_id))
 }

@@ -4,12 +4,12 @@
 //! bring outdated items back. So nobody goes on before every other proxy has let go of it, too; until
 //! then the slot is suspect, and its requests are refused.
 
-use super::super::{Place, SlotState, Stage};
+use super::super::{BackendId, SlotState, Stage};
 use super::{Joined, PeerSlot, Surroundings, restored};
 
 impl Surroundings<'_> {
     /// The slot at the one of its places that is left, unless that one may have outdated items.
-    pub(super) fn without_gone(&self, slot: SlotState, second: Place) -> Option<SlotState> {
+    pub(super) fn without_gone(&self, slot: SlotState, second: BackendId) -> Option<SlotState> {
         if self.standing(second).gone {
             let may_rest = self.all_let_go(second, slot.first);
             return may_rest.then(|| self.at_rest(slot, slot.first));
@@ -26,7 +26,7 @@ impl Surroundings<'_> {
         &self,
         slot: SlotState,
         before: SlotState,
-        failed: Place,
+        failed: BackendId,
     ) -> Option<SlotState> {
         if let Some(second) = before.second {
             return self.without_gone(before, second);
@@ -43,13 +43,13 @@ impl Surroundings<'_> {
 
     /// Where the items of a suspect slot begin anew that was at `gone` alone: where another proxy has
     /// them already, else where the map wants them. `None` if it was at two places.
-    pub(super) fn rest_without(&self, slot: &SlotState, gone: Place) -> Option<Place> {
+    pub(super) fn rest_without(&self, slot: &SlotState, gone: BackendId) -> Option<BackendId> {
         if restored(*slot).second.is_some() {
             return None;
         }
         let elsewhere = self.peers.iter().flatten().find_map(|peer| {
-            let has_left = peer.slot.places().all(|place| place != gone);
-            let is_known = |place| !self.standing(place).gone;
+            let has_left = peer.slot.places().all(|backend_id| backend_id != gone);
+            let is_known = |backend_id| !self.standing(backend_id).gone;
             let there = has_left.then(|| Joined::new(peer.slot, is_known, self.now_ms));
             there.flatten().map(|there| there.slot.first)
         });
@@ -57,12 +57,14 @@ impl Surroundings<'_> {
             true => self.stand_in_for(slot),
             false => Some(self.target).filter(|target| self.may_get(slot, *target)),
         };
-        elsewhere.or(wanted).filter(|place| *place != gone)
+        elsewhere
+            .or(wanted)
+            .filter(|backend_id| *backend_id != gone)
     }
 
     /// No other proxy serves from `gone`, nor will: all have gone on without it, or refuse until they
     /// go on at `rest` as well.
-    pub(super) fn all_let_go(&self, gone: Place, rest: Place) -> bool {
+    pub(super) fn all_let_go(&self, gone: BackendId, rest: BackendId) -> bool {
         let lets_go = |peer: &Option<PeerSlot>| {
             let peer = peer.as_ref();
             peer.is_some_and(|peer| lets_go(peer, gone, rest))
@@ -71,9 +73,9 @@ impl Surroundings<'_> {
     }
 }
 
-fn lets_go(peer: &PeerSlot, gone: Place, rest: Place) -> bool {
+fn lets_go(peer: &PeerSlot, gone: BackendId, rest: BackendId) -> bool {
     let there = &peer.slot;
-    if there.places().all(|place| place != gone) {
+    if there.places().all(|backend_id| backend_id != gone) {
         return true;
     }
     let served = restored(*there);

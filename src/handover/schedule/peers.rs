@@ -1,6 +1,6 @@
 //! What the other proxies do with the same slot, and what this one may conclude from it.
 
-use super::super::{Place, Places, SlotState, Stage};
+use super::super::{BackendId, Places, SlotState, Stage};
 use super::{Surroundings, restored};
 
 /// The slot at another proxy.
@@ -32,16 +32,20 @@ pub struct Joined {
 impl Joined {
     /// What to make of `there`; `None` if it is nowhere where this proxy knows a server.
     #[must_use]
-    pub fn new(there: SlotState, is_known: impl Fn(Place) -> bool, now_ms: u64) -> Option<Self> {
+    pub fn new(
+        there: SlotState,
+        is_known: impl Fn(BackendId) -> bool,
+        now_ms: u64,
+    ) -> Option<Self> {
         let served = restored(there);
         let is_return = matches!(served.stage, Stage::Away | Stage::Back | Stage::Wait);
         let failed = served.second.filter(|_| is_return);
         let places = [failed, Some(served.first), served.second].into_iter();
-        let place = places.flatten().find(|place| is_known(*place))?;
+        let backend_id = places.flatten().find(|backend_id| is_known(*backend_id))?;
         Some(Self {
             slot: SlotState {
-                outdated: served.outdated.without(place),
-                ..SlotState::steady(place, now_ms)
+                outdated: served.outdated.without(backend_id),
+                ..SlotState::steady(backend_id, now_ms)
             },
             since_ms: served.since_ms,
         })
@@ -57,22 +61,25 @@ impl PeerSlot {
 impl Surroundings<'_> {
     /// What another proxy has under way with a slot that is steady here, and could not have without
     /// this one: this proxy has lost its state.
-    pub(super) fn forgotten(&self, place: Place) -> Option<SlotState> {
+    pub(super) fn forgotten(&self, backend_id: BackendId) -> Option<SlotState> {
         let handover = self.peers.iter().flatten().find(|peer| {
             let SlotState { first, stage, .. } = peer.slot;
             let is_early = stage != Stage::Move2 || !peer.has_lasted(self.times.move_ms);
-            first == place && stage.is_handover() && is_early
+            first == backend_id && stage.is_handover() && is_early
         });
         let mut peers = self.peers.iter().flatten();
-        let left = peers.find(|peer| self.was_left(&peer.slot, place, peer.heard_ms));
-        let return_of_place = self.left_elsewhere(place, 0).map(|there| SlotState {
+        let left = peers.find(|peer| self.was_left(&peer.slot, backend_id, peer.heard_ms));
+        let return_of_place = self.left_elsewhere(backend_id, 0).map(|there| SlotState {
             stage: Stage::Back,
             since_ms: self.now_ms,
             ..there
         });
         return_of_place
             .or(handover.or(left).map(|peer| peer.slot))
-            .filter(|slot| slot.places().all(|place| !self.standing(place).gone))
+            .filter(|slot| {
+                slot.places()
+                    .all(|backend_id| !self.standing(backend_id).gone)
+            })
     }
 
     /// Every other proxy has been in the slot's stage of the handover long enough, or is further.
@@ -101,7 +108,7 @@ impl Surroundings<'_> {
     /// Another proxy is not in this handover, so that nobody can be further in it than this one,
     /// and would have this one wait for ever: it never had the map that began it, and this proxy's
     /// target has changed, too, or it has just begun to move items the other way.
-    pub(super) fn is_refused_elsewhere(&self, slot: SlotState, second: Place) -> bool {
+    pub(super) fn is_refused_elsewhere(&self, slot: SlotState, second: BackendId) -> bool {
         let first = slot.first;
         let is_obsolete = self.target != first;
         self.peers.iter().flatten().any(|peer| {
@@ -124,7 +131,7 @@ impl Surroundings<'_> {
     }
 
     /// Another proxy moves items from `second` to `first` already.
-    pub(super) fn moves_elsewhere(&self, first: Place, second: Place) -> bool {
+    pub(super) fn moves_elsewhere(&self, first: BackendId, second: BackendId) -> bool {
         self.peers
             .iter()
             .flatten()
@@ -133,7 +140,7 @@ impl Surroundings<'_> {
 
     /// Every other proxy refuses the slot or has left `failed`, for the same stand-in. One that
     /// reaches `failed` again does not agree, although it may refuse for a while yet.
-    pub(super) fn peers_agree_to_leave(&self, slot: SlotState, failed: Place) -> bool {
+    pub(super) fn peers_agree_to_leave(&self, slot: SlotState, failed: BackendId) -> bool {
         self.peers.iter().all(|peer| {
             let Some(peer) = peer else {
                 return false;
@@ -147,7 +154,7 @@ impl Surroundings<'_> {
     }
 
     /// Every other proxy has gone on without `failed` for the lifetime of an item, too.
-    pub(super) fn peers_have_left(&self, slot: SlotState, failed: Place) -> bool {
+    pub(super) fn peers_have_left(&self, slot: SlotState, failed: BackendId) -> bool {
         self.peers.iter().all(|peer| {
             let Some(peer) = peer else {
                 return false;
@@ -158,7 +165,7 @@ impl Surroundings<'_> {
     }
 
     /// The slot at another proxy that has gone on without `failed` after `after_ms`.
-    pub(super) fn left_elsewhere(&self, failed: Place, after_ms: u64) -> Option<SlotState> {
+    pub(super) fn left_elsewhere(&self, failed: BackendId, after_ms: u64) -> Option<SlotState> {
         self.peers.iter().flatten().find_map(|peer| {
             let there = restored(peer.slot);
             let is_away = matches!(there.stage, Stage::Away | Stage::Back | Stage::Wait);
@@ -169,13 +176,17 @@ impl Surroundings<'_> {
 
     /// The stand-in for the failed place of `suspect` that another proxy has gone on with, or that
     /// it has to choose: not so if what is there may be outdated as this one sees it.
-    pub(super) fn stand_in_elsewhere(&self, suspect: &SlotState, failed: Place) -> Option<Place> {
+    pub(super) fn stand_in_elsewhere(
+        &self,
+        suspect: &SlotState,
+        failed: BackendId,
+    ) -> Option<BackendId> {
         self.peers.iter().flatten().find_map(|peer| {
             let PeerSlot { slot: there, .. } = peer;
             let stand_in = match there.stage {
                 Stage::Suspect => {
                     let partner = self.partner(there);
-                    partner.filter(|place| !self.is_outdated(suspect, *place))
+                    partner.filter(|backend_id| !self.is_outdated(suspect, *backend_id))
                 }
                 stage => (!stage.is_handover()).then_some(there.first),
             };
@@ -195,7 +206,7 @@ impl Surroundings<'_> {
 
     /// No other proxy is still away from `returned`, nor has been until just now, nor serves it
     /// without the stand-in.
-    pub(super) fn peers_know_of_return(&self, slot: SlotState, returned: Place) -> bool {
+    pub(super) fn peers_know_of_return(&self, slot: SlotState, returned: BackendId) -> bool {
         self.peers.iter().all(|peer| {
             let Some(peer) = peer else {
                 return false;
@@ -211,12 +222,12 @@ impl Surroundings<'_> {
     }
 }
 
-fn has_places(slot: SlotState, first: Place, second: Place) -> bool {
+fn has_places(slot: SlotState, first: BackendId, second: BackendId) -> bool {
     slot.first == first && slot.second == Some(second)
 }
 
 /// The slot is served by `stand_in` without `failed`.
-fn has_left(slot: SlotState, stand_in: Place, failed: Place) -> bool {
+fn has_left(slot: SlotState, stand_in: BackendId, failed: BackendId) -> bool {
     if has_places(slot, stand_in, failed) {
         return slot.stage == Stage::Away;
     }

@@ -5,7 +5,7 @@ use std::collections::VecDeque;
 
 use proptest::prelude::*;
 
-use super::copies::{Copies, PLACES, creates_at, place, sees, serves};
+use super::copies::{Copies, PLACES, backend_id, creates_at, sees, serves};
 use super::*;
 use crate::handover::Stage::*;
 
@@ -46,7 +46,7 @@ fn any_event() -> impl Strategy<Value = Event> {
 
 struct Proxy {
     slot: SlotState,
-    target: Place,
+    target: BackendId,
     /// Since when each server has been up in its eyes.
     up_since: [Option<u64>; 5],
     /// Servers it cannot reach although they are up.
@@ -61,7 +61,7 @@ struct Proxy {
 struct Farm {
     now: u64,
     /// The newest map's wish and since when.
-    target: (Place, u64),
+    target: (BackendId, u64),
     /// Whether each server is up, and since when that has been so.
     servers: [(bool, u64); 5],
     proxies: Vec<Proxy>,
@@ -71,8 +71,8 @@ struct Farm {
 impl Farm {
     fn new(proxies: usize) -> Self {
         let proxy = |_| Proxy {
-            slot: SlotState::steady(place(1), 0),
-            target: place(1),
+            slot: SlotState::steady(backend_id(1), 0),
+            target: backend_id(1),
             up_since: [Some(0); 5],
             cut_off: [false; 5],
             is_on: true,
@@ -82,7 +82,7 @@ impl Farm {
         };
         Self {
             now: 0,
-            target: (place(1), 0),
+            target: (backend_id(1), 0),
             servers: [(true, 0); 5],
             proxies: (0..proxies).map(proxy).collect(),
             copies: Copies::new(ITEM),
@@ -92,7 +92,7 @@ impl Farm {
     fn apply(&mut self, event: &Event) {
         let (now, count) = (self.now, self.proxies.len());
         match *event {
-            Event::Target(id) => self.target = (place(id), now),
+            Event::Target(id) => self.target = (backend_id(id), now),
             Event::Server { id, up } => self.servers[usize::from(id)] = (up, now),
             Event::View { proxy, id, up } => {
                 let proxy = &mut self.proxies[proxy % count];
@@ -145,12 +145,12 @@ impl Farm {
         let mut seen = None;
         if proxy.is_on {
             let fits = |id: &u8| proxy.up_since[usize::from(*id)].is_some();
-            let stand_ins: Vec<_> = (1..=PLACES).filter(fits).map(place).collect();
+            let stand_ins: Vec<_> = (1..=PLACES).filter(fits).map(backend_id).collect();
             let mut standings = Standings::new();
             for id in 1..=PLACES {
                 let standing =
                     proxy.up_since[usize::from(id)].map_or(Standing::down(), Standing::up);
-                standings.set(place(id), standing);
+                standings.set(backend_id(id), standing);
             }
             let around = Surroundings {
                 target: proxy.target,
@@ -216,18 +216,18 @@ impl Farm {
         if one.stage == Suspect || other.stage == Suspect {
             return Ok(());
         }
-        let sees = |place| sees(other, place);
+        let sees = |backend_id| sees(other, backend_id);
         let moves_to = matches!(one.stage, Move1 | Move2).then_some(one.first);
-        for place in creates_at(one).into_iter().chain(moves_to) {
+        for backend_id in creates_at(one).into_iter().chain(moves_to) {
             prop_assert!(
-                sees(place),
+                sees(backend_id),
                 "at {}: {one:?} puts items where {other:?} does not look",
                 self.now
             );
         }
-        for place in serves(one) {
+        for backend_id in serves(one) {
             prop_assert!(
-                !self.copies.are_at(place, self.now) || sees(place),
+                !self.copies.are_at(backend_id, self.now) || sees(backend_id),
                 "at {}: {one:?} serves what {other:?} does not see",
                 self.now
             );

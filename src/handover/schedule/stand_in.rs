@@ -5,7 +5,7 @@
 //! it would: so the next one to stand in is a third place, or nobody before the outdated items have
 //! died.
 
-use super::super::{Before, Place, SlotState, Stage};
+use super::super::{BackendId, Before, SlotState, Stage};
 use super::{Surroundings, restored};
 
 impl Surroundings<'_> {
@@ -16,25 +16,25 @@ impl Surroundings<'_> {
 
     /// `place` may hold outdated items of the slot, as this or another proxy sees it: while this one
     /// has refused the slot, another may have left `place` once more.
-    pub(super) fn is_outdated(&self, slot: &SlotState, place: Place) -> bool {
+    pub(super) fn is_outdated(&self, slot: &SlotState, backend_id: BackendId) -> bool {
         let mut peers = self.peers.iter().flatten();
-        self.was_left(slot, place, self.now_ms)
-            || peers.any(|peer| self.was_left(&peer.slot, place, peer.heard_ms))
+        self.was_left(slot, backend_id, self.now_ms)
+            || peers.any(|peer| self.was_left(&peer.slot, backend_id, peer.heard_ms))
     }
 
     /// Whoever has the slot in this state has left `place` less than a lifetime before `now_ms`.
-    pub(super) fn was_left(&self, slot: &SlotState, place: Place, now_ms: u64) -> bool {
+    pub(super) fn was_left(&self, slot: &SlotState, backend_id: BackendId, now_ms: u64) -> bool {
         let served = restored(*slot);
         let is_return = matches!(served.stage, Stage::Away | Stage::Back | Stage::Wait);
-        let is_returned = is_return && served.second == Some(place);
+        let is_returned = is_return && served.second == Some(backend_id);
         let outdated = slot.outdated;
         (is_returned && self.is_alive(served.since_ms, now_ms))
-            || (outdated.contains(place) && self.is_alive(outdated.since_ms(), now_ms))
+            || (outdated.contains(backend_id) && self.is_alive(outdated.since_ms(), now_ms))
     }
 
     /// The slot as suspect because `failed`, one of its places, is down; `None` if all its items are
     /// there, and nobody could stand in.
-    pub(super) fn suspicion(&self, slot: SlotState, failed: Place) -> Option<SlotState> {
+    pub(super) fn suspicion(&self, slot: SlotState, failed: BackendId) -> Option<SlotState> {
         let suspect = SlotState {
             second: Some(failed),
             stage: Stage::Suspect,
@@ -55,19 +55,19 @@ impl Surroundings<'_> {
     }
 
     /// Who stands in for the failed place of a suspect slot, if anybody may.
-    pub(super) fn stand_in_for(&self, suspect: &SlotState) -> Option<Place> {
+    pub(super) fn stand_in_for(&self, suspect: &SlotState) -> Option<BackendId> {
         let failed = suspect.second?;
         let elsewhere = self.stand_in_elsewhere(suspect, failed);
         let bound = elsewhere.or(self.partner(suspect));
         bound.or_else(|| {
             let mut fit = self.stand_ins.iter().copied();
-            fit.find(|&place| place != failed && !self.is_outdated(suspect, place))
+            fit.find(|&backend_id| backend_id != failed && !self.is_outdated(suspect, backend_id))
         })
     }
 
     /// The other place of a slot that was at two when it became suspect: nobody else may stand in,
     /// as it has true items, too. Not so if they may be outdated.
-    pub(super) fn partner(&self, suspect: &SlotState) -> Option<Place> {
+    pub(super) fn partner(&self, suspect: &SlotState) -> Option<BackendId> {
         let served = restored(*suspect);
         let other = other_than(&served, suspect.second?)?;
         let is_served = served.stage != Stage::Away;
@@ -76,11 +76,11 @@ impl Surroundings<'_> {
 
     /// The slot in a stage without the place that failed. What it has left besides is outdated from
     /// now on.
-    pub(super) fn leave(&self, suspect: SlotState, stand_in: Place, stage: Stage) -> SlotState {
+    pub(super) fn leave(&self, suspect: SlotState, stand_in: BackendId, stage: Stage) -> SlotState {
         let left = suspect
             .second
             .and_then(|failed| other_than(&restored(suspect), failed))
-            .filter(|place| *place != stand_in);
+            .filter(|backend_id| *backend_id != stand_in);
         SlotState {
             first: stand_in,
             stage,
@@ -93,7 +93,10 @@ impl Surroundings<'_> {
 }
 
 /// The other place of a slot that is at two.
-fn other_than(slot: &SlotState, place: Place) -> Option<Place> {
+fn other_than(slot: &SlotState, backend_id: BackendId) -> Option<BackendId> {
     let places = [Some(slot.first), slot.second];
-    places.into_iter().flatten().find(|other| *other != place)
+    places
+        .into_iter()
+        .flatten()
+        .find(|other| *other != backend_id)
 }

@@ -2,7 +2,7 @@
 
 use proptest::prelude::*;
 
-use super::copies::{Copies, PLACES, place};
+use super::copies::{Copies, PLACES, backend_id};
 use super::*;
 use crate::handover::Before;
 use crate::handover::Stage::*;
@@ -36,8 +36,8 @@ const EDGES: &[(Stage, &[Stage])] = &[
 
 pub(super) fn pair(stage: Stage, first: u8, second: u8, since_ms: u64) -> SlotState {
     SlotState {
-        first: place(first),
-        second: Some(place(second)),
+        first: backend_id(first),
+        second: Some(backend_id(second)),
         stage,
         since_ms,
         before: None,
@@ -59,7 +59,7 @@ pub(super) fn suspect(first: u8, second: u8, before: SlotState, since_ms: u64) -
 }
 
 pub(super) fn without(places: &[u8], since_ms: u64, slot: SlotState) -> SlotState {
-    let places = places.iter().copied().map(place);
+    let places = places.iter().copied().map(backend_id);
     SlotState {
         outdated: Outdated::NONE.with(places, since_ms),
         ..slot
@@ -67,14 +67,14 @@ pub(super) fn without(places: &[u8], since_ms: u64, slot: SlotState) -> SlotStat
 }
 
 pub(super) fn steady(first: u8, since_ms: u64) -> SlotState {
-    SlotState::steady(place(first), since_ms)
+    SlotState::steady(backend_id(first), since_ms)
 }
 
 /// A moment of a proxy that is alone. Places 1, 2 and 3 are up unless said otherwise.
 #[derive(Clone)]
 pub(super) struct Moment {
     target: u8,
-    stand_ins: Vec<Place>,
+    stand_ins: Vec<BackendId>,
     standings: Standings,
     times: Times,
     peers: Vec<Option<PeerSlot>>,
@@ -85,11 +85,11 @@ impl Moment {
     pub(super) fn new(target: u8) -> Self {
         let mut standings = Standings::new();
         for id in 1..=PLACES {
-            standings.set(place(id), Standing::up(0));
+            standings.set(backend_id(id), Standing::up(0));
         }
         Self {
             target,
-            stand_ins: vec![place(3)],
+            stand_ins: vec![backend_id(3)],
             standings,
             times: TIMES,
             peers: Vec::new(),
@@ -98,12 +98,12 @@ impl Moment {
     }
 
     pub(super) fn with(mut self, id: u8, standing: Standing) -> Self {
-        self.standings.set(place(id), standing);
+        self.standings.set(backend_id(id), standing);
         self
     }
 
     pub(super) fn stood_in_by(mut self, ids: &[u8]) -> Self {
-        self.stand_ins = ids.iter().copied().map(place).collect();
+        self.stand_ins = ids.iter().copied().map(backend_id).collect();
         self
     }
 
@@ -119,7 +119,7 @@ impl Moment {
 
     pub(super) fn surroundings(&self, now_ms: u64) -> Surroundings<'_> {
         Surroundings {
-            target: place(self.target),
+            target: backend_id(self.target),
             stand_ins: &self.stand_ins,
             standings: &self.standings,
             peers: &self.peers,
@@ -223,7 +223,7 @@ fn a_short_failure_leaves_no_trace() {
         let down = Moment::new(target).with(failed, Standing::down());
         let suspected = down.advance(slot, 8);
         assert_eq!(suspected.stage, Suspect, "{slot:?}");
-        assert_eq!(suspected.second, Some(place(failed)));
+        assert_eq!(suspected.second, Some(backend_id(failed)));
         assert_eq!(down.advance(suspected, 15_007), suspected);
         let up = Moment::new(target).with(failed, Standing::up(9000));
         assert_eq!(up.advance(suspected, 9000), slot);
@@ -403,7 +403,10 @@ fn a_proxy_that_lost_its_state_learns_of_a_handover() {
     for (stage, since_ms) in [(Settle, 0), (Move1, 0), (Move2, 1)] {
         let there = pair(stage, 2, 1, since_ms);
         let moment = Moment::new(2).peer(there, true);
-        assert_eq!(moment.advance(steady(2, 5), now_ms).second, Some(place(1)));
+        assert_eq!(
+            moment.advance(steady(2, 5), now_ms).second,
+            Some(backend_id(1))
+        );
     }
     // It has only not ended yet.
     let lagging = Moment::new(2).peer(pair(Move2, 2, 1, 0), true);
@@ -467,31 +470,31 @@ impl World {
                 self.copies.serve(&self.slot, self.now_ms);
             }
             Event::Target(id) => self.moment.target = id,
-            Event::Down(id) => standings.set(place(id), Standing::down()),
-            Event::Up(id) => standings.set(place(id), Standing::up(self.now_ms)),
+            Event::Down(id) => standings.set(backend_id(id), Standing::down()),
+            Event::Up(id) => standings.set(backend_id(id), Standing::up(self.now_ms)),
             Event::Gone(id) => {
-                standings.set(place(id), Standing::gone());
+                standings.set(backend_id(id), Standing::gone());
                 self.given_up_ms[usize::from(id)] = Some(self.now_ms);
             }
             Event::Owed(id) => {
                 let owed = Standing {
                     owed: true,
-                    ..standings.get(place(id))
+                    ..standings.get(backend_id(id))
                 };
-                standings.set(place(id), owed);
+                standings.set(backend_id(id), owed);
             }
         }
         // A map gives slots only to servers it has.
-        if standings.get(place(self.moment.target)).gone {
-            let target = place(self.moment.target);
+        if standings.get(backend_id(self.moment.target)).gone {
+            let target = backend_id(self.moment.target);
             standings.set(target, Standing::down());
         }
         self.remember_what_was_given_up();
         let standings = &self.moment.standings;
         let fits =
-            |id: &u8| standings.get(place(*id)).up_since_ms.is_some() && !self.is_barred(*id);
+            |id: &u8| standings.get(backend_id(*id)).up_since_ms.is_some() && !self.is_barred(*id);
         let stand_ins: Vec<u8> = (1..=PLACES).filter(fits).collect();
-        self.moment.stand_ins = stand_ins.into_iter().map(place).collect();
+        self.moment.stand_ins = stand_ins.into_iter().map(backend_id).collect();
     }
 
     /// What was given up may be outdated for a lifetime, and the pool sees to it.
@@ -500,9 +503,9 @@ impl World {
         for id in barred {
             let owed = Standing {
                 owed: true,
-                ..self.moment.standings.get(place(id))
+                ..self.moment.standings.get(backend_id(id))
             };
-            self.moment.standings.set(place(id), owed);
+            self.moment.standings.set(backend_id(id), owed);
         }
     }
 
@@ -551,7 +554,7 @@ fn check_step(
     prop_assert_eq!(to.second.is_none(), to.stage == Steady);
     prop_assert_eq!(to.before.is_some(), to.stage == Suspect);
     prop_assert_ne!(to.second, Some(to.first));
-    let is_up = |place| moment.standings.get(place).up_since_ms.is_some();
+    let is_up = |backend_id| moment.standings.get(backend_id).up_since_ms.is_some();
     let moves_on = from.stage != Suspect && to.stage.is_handover();
     prop_assert!(
         !moves_on || is_up(to.first),
@@ -592,14 +595,14 @@ proptest! {
         }
         // With all servers up and a target that stays, the slot gets there.
         for id in 1..=PLACES {
-            world.moment.standings.set(place(id), Standing::up(world.now_ms));
+            world.moment.standings.set(backend_id(id), Standing::up(world.now_ms));
         }
         for _ in 0..20 {
             world.apply(&Event::Pass(TIMES.lifetime_ms));
             world.settle()?;
         }
         prop_assert_eq!(world.slot.stage, Steady);
-        prop_assert_eq!(world.slot.first, place(world.moment.target));
+        prop_assert_eq!(world.slot.first, backend_id(world.moment.target));
     }
 }
 

@@ -1,6 +1,6 @@
 //! A stand-in that fails before what it stood in for has no outdated items left.
 
-use super::copies::place;
+use super::copies::backend_id;
 use super::tests::{Moment, TIMES, pair, steady, suspect, without};
 use super::*;
 use crate::handover::Stage::*;
@@ -76,7 +76,10 @@ fn each_place_that_fails_in_turn_is_left_behind() {
     // Nobody is left: 1 and 2 have outdated items.
     let nobody = third_down.stood_in_by(&[1, 2]);
     let refused = nobody.advance(away, 1000);
-    assert_eq!((refused.stage, refused.second), (Suspect, Some(place(3))));
+    assert_eq!(
+        (refused.stage, refused.second),
+        (Suspect, Some(backend_id(3)))
+    );
     assert_eq!(nobody.advance(refused, TIMES.lifetime_ms - 1), refused);
 }
 
@@ -90,8 +93,8 @@ fn proxies_that_hear_of_each_other_late_choose_the_same_stand_in() {
         let now_ms = 16_000;
         down(Wait).peer(peer, false).advance(slot, now_ms).first
     };
-    assert_eq!(choose(waiting, settling), place(3));
-    assert_eq!(choose(settling, waiting), place(3));
+    assert_eq!(choose(waiting, settling), backend_id(3));
+    assert_eq!(choose(settling, waiting), backend_id(3));
 }
 
 #[test]
@@ -182,9 +185,9 @@ fn a_proxy_that_lost_its_state_does_not_serve_what_was_left_behind() {
     ] {
         let moment = Moment::new(1).peer(there, true);
         let adopted = moment.advance(steady(1, 9), 9);
-        let has_it = adopted.first == place(1) || adopted.second == Some(place(1));
+        let has_it = adopted.first == backend_id(1) || adopted.second == Some(backend_id(1));
         assert!(!has_it, "{there:?} -> {adopted:?}");
-        assert!(adopted.outdated.contains(place(1)), "{there:?}");
+        assert!(adopted.outdated.contains(backend_id(1)), "{there:?}");
     }
 }
 

@@ -1,6 +1,6 @@
 //! One item of a state server, by the table of protocol 5.3.
 
-use staterouter::handover::{NO_LOCK, Seen};
+use staterouter::handover::{NO_LOCK, SubrequestReply};
 
 /// Age of a lock in seconds that a request under way may still have taken.
 const YOUNG_S: u64 = 0;
@@ -70,19 +70,19 @@ impl Answer {
         }
     }
 
-    pub(crate) fn seen(self) -> Seen {
+    pub(crate) fn seen(self) -> SubrequestReply {
         let counter = u32::from(self.counter);
         match self.status {
-            Status::Done => Seen::Done {
+            Status::Done => SubrequestReply::Done {
                 counter,
                 flag: self.flag,
             },
-            Status::Absent => Seen::Absent,
-            Status::Locked => Seen::Locked {
+            Status::Absent => SubrequestReply::Absent,
+            Status::Locked => SubrequestReply::Locked {
                 counter,
                 age_s: if self.old { OLD_S } else { YOUNG_S },
             },
-            Status::Refused => Seen::Refused,
+            Status::Refused => SubrequestReply::Refused,
         }
     }
 }

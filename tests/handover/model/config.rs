@@ -1,6 +1,6 @@
 //! What a run is about: places, stages, requests, faults, and the rule that is broken.
 
-use staterouter::handover::{Place, Route, Stage};
+use staterouter::handover::{BackendId, SlotRoute, Stage};
 
 /// Backends by index; their place has the next higher number.
 pub(crate) const A: u8 = 0;
@@ -14,7 +14,7 @@ pub(crate) const PLACES: usize = 2;
 /// One stage on the way of a slot.
 #[derive(Debug, Clone)]
 pub(crate) struct Leg {
-    pub(crate) route: Route,
+    pub(crate) route: SlotRoute,
     /// The legs that may come next.
     pub(crate) next: Vec<u8>,
     /// What is gone from which place when the first proxy gets here: the leg before has lasted a
@@ -205,6 +205,6 @@ impl Config {
     }
 }
 
-pub(crate) fn place(index: u8) -> Place {
-    Place::new(index + 1).unwrap()
+pub(crate) fn backend_id(index: u8) -> BackendId {
+    BackendId::new(index + 1).unwrap()
 }

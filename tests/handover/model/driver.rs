@@ -1,9 +1,11 @@
 //! Runs the real decisions: carries a request's steps to the servers and their answers back.
 
-use staterouter::handover::{Ask, Cookie, NO_LOCK, Request, Search, Seen, Stage, Step};
+use staterouter::handover::{
+    ClientRequest, Cookie, NO_LOCK, RequestMachine, Stage, Step, Subrequest, SubrequestReply,
+};
 
 use super::backend::{self, Answer, NO_VERSION, Status, Verb};
-use super::config::{Broken, Config, Gone, PLACES, REQUESTS, place};
+use super::config::{Broken, Config, Gone, PLACES, REQUESTS, backend_id};
 use super::state::{Kind, LATE, Late, Lock, Message, NO_LEG, Now, Op, Page, Role, Sender, State};
 
 /// Longest time of one request in seconds, as the decisions are told.
@@ -41,7 +43,7 @@ impl State {
         let cookie = lock.map_or(Cookie::Untagged(0), |lock| {
             Cookie::from_client(client_cookie(config, lock))
         });
-        let (search, step) = Search::start(route, request_of(kind, cookie), MOVER_S);
+        let (search, step) = RequestMachine::start(route, request_of(kind, cookie), MOVER_S);
         let mut op = Op {
             kind,
             lock,
@@ -145,7 +147,7 @@ impl State {
             op.now = answer.map_or(Now::Dropped, Now::Answered);
             return;
         }
-        let seen = answer.map_or(Seen::Unknown, Answer::seen);
+        let seen = answer.map_or(SubrequestReply::Unknown, Answer::seen);
         let before = op.held;
         let fetched = message.role == Role::Proxy && message.verb == Verb::Acquire;
         if (message.role == Role::Client || fetched) && answer.is_some() {
@@ -169,9 +171,9 @@ impl State {
             };
             let behind = match step {
                 Step::Ask(ask) => {
-                    let seen = if let Ask::Owe { .. } = ask {
+                    let seen = if let Subrequest::Owe { .. } = ask {
                         self.owed[usize::from(op.proxy)] = config.broken != Broken::NoOwed;
-                        Some(Seen::Done {
+                        Some(SubrequestReply::Done {
                             counter: 0,
                             flag: false,
                         })
@@ -325,9 +327,9 @@ impl State {
     }
 
     /// The server's connections break, and what is on its way there is lost.
-    pub(crate) fn lose_messages(&mut self, place: usize) {
+    pub(crate) fn lose_messages(&mut self, backend_id: usize) {
         for index in 0..LATE {
-            if self.late[index].is_some_and(|late| usize::from(late.message.to) == place) {
+            if self.late[index].is_some_and(|late| usize::from(late.message.to) == backend_id) {
                 self.lose_late(index);
             }
         }
@@ -410,14 +412,14 @@ impl State {
     }
 }
 
-fn request_of(kind: Kind, cookie: Cookie) -> Request {
+fn request_of(kind: Kind, cookie: Cookie) -> ClientRequest {
     match kind {
-        Kind::Acquire => Request::Acquire,
-        Kind::Read => Request::Read,
-        Kind::Create => Request::Create,
-        Kind::Put => Request::Put(cookie),
-        Kind::Release | Kind::Break => Request::Release(cookie),
-        Kind::Delete => Request::Remove(cookie),
+        Kind::Acquire => ClientRequest::Acquire,
+        Kind::Read => ClientRequest::Read,
+        Kind::Create => ClientRequest::Create,
+        Kind::Put => ClientRequest::Put(cookie),
+        Kind::Release | Kind::Break => ClientRequest::Release(cookie),
+        Kind::Delete => ClientRequest::Remove(cookie),
     }
 }
 
@@ -427,7 +429,7 @@ fn client_cookie(config: &Config, lock: Lock) -> u32 {
     if config.broken == Broken::NoTags {
         return counter;
     }
-    place(lock.at).tag(counter).unwrap()
+    backend_id(lock.at).tag(counter).unwrap()
 }
 
 /// The client's own request as it goes to a server.
@@ -450,33 +452,33 @@ fn clients_message(config: &Config, op: &Op, to: u8, counter: Option<u32>) -> Me
     }
 }
 
-fn message(config: &Config, op: &Op, ask: Ask) -> Message {
-    let own = |at: staterouter::handover::Place, verb| Message {
+fn message(config: &Config, op: &Op, ask: Subrequest) -> Message {
+    let own = |at: staterouter::handover::BackendId, verb| Message {
         to: at.id() - 1,
         verb,
         version: NO_VERSION,
         role: Role::Proxy,
     };
     match ask {
-        Ask::Client { at, counter } => clients_message(config, op, at.id() - 1, counter),
-        Ask::Acquire { at } => own(at, Verb::Acquire),
-        Ask::Look { at } | Ask::Owe { to: at } => own(at, Verb::Look),
-        Ask::Insert { at } => Message {
+        Subrequest::Client { at, counter } => clients_message(config, op, at.id() - 1, counter),
+        Subrequest::Acquire { at } => own(at, Verb::Acquire),
+        Subrequest::Look { at } | Subrequest::Owe { to: at } => own(at, Verb::Look),
+        Subrequest::Insert { at } => Message {
             version: op.held.map_or(NO_VERSION, |held| held.version),
             ..own(at, Verb::Insert)
         },
-        Ask::Release { at, counter } => own(at, Verb::Release(counter)),
-        Ask::Remove { at, counter } => own(at, Verb::Delete(counter)),
+        Subrequest::Release { at, counter } => own(at, Verb::Release(counter)),
+        Subrequest::Remove { at, counter } => own(at, Verb::Delete(counter)),
     }
 }
 
 /// What a broken variant takes for the answer to a question it does not ask.
-fn skipped(config: &Config, op: &Op, ask: Ask) -> Option<Seen> {
+fn skipped(config: &Config, op: &Op, ask: Subrequest) -> Option<SubrequestReply> {
     let finds = matches!(op.kind, Kind::Acquire | Kind::Read);
     let route = config.legs[usize::from(op.leg)].route;
     let free_removal = matches!(
         ask,
-        Ask::Remove {
+        Subrequest::Remove {
             counter: NO_LOCK,
             ..
         }
@@ -485,19 +487,21 @@ fn skipped(config: &Config, op: &Op, ask: Ask) -> Option<Seen> {
         Broken::NoClearing => op.kind == Kind::Delete && free_removal,
         Broken::FlagBelieved => finds && free_removal,
         Broken::NoConfirm(stages) => {
-            finds && ask == Ask::Look { at: route.first } && stages.contains(&route.stage)
+            finds && ask == Subrequest::Look { at: route.first } && stages.contains(&route.stage)
         }
         _ => false,
     };
-    skips.then_some(Seen::Absent)
+    skips.then_some(SubrequestReply::Absent)
 }
 
-fn force_young(config: &Config, seen: Seen) -> Seen {
+fn force_young(config: &Config, seen: SubrequestReply) -> SubrequestReply {
     match seen {
-        Seen::Locked { counter, .. } if config.broken == Broken::ForceYoung => Seen::Locked {
-            counter,
-            age_s: MOVER_S,
-        },
+        SubrequestReply::Locked { counter, .. } if config.broken == Broken::ForceYoung => {
+            SubrequestReply::Locked {
+                counter,
+                age_s: MOVER_S,
+            }
+        }
         _ => seen,
     }
 }
@@ -508,7 +512,7 @@ fn break_step(
     op: &mut Op,
     before: Option<Answer>,
     message: Message,
-    seen: Seen,
+    seen: SubrequestReply,
     step: Step,
 ) -> Option<Step> {
     let route = config.legs[usize::from(op.leg)].route;
@@ -519,11 +523,12 @@ fn break_step(
     let first = route.first.id() - 1;
     match config.broken {
         Broken::NoSecondLook => {
-            let again = Step::Ask(Ask::Client {
+            let again = Step::Ask(Subrequest::Client {
                 at: route.first,
                 counter: None,
             });
-            (step == again && seen == Seen::Absent && message.to != first).then_some(pass)
+            (step == again && seen == SubrequestReply::Absent && message.to != first)
+                .then_some(pass)
         }
         Broken::ReadsPassFlags => {
             let Step::Pass { behind, .. } = step else {
@@ -534,7 +539,7 @@ fn break_step(
         }
         Broken::OutdatedIsCopied => {
             let is_check = message.verb == Verb::Delete(NO_LOCK) && op.kind == Kind::Acquire;
-            let was_there = matches!(seen, Seen::Done { .. });
+            let was_there = matches!(seen, SubrequestReply::Done { .. });
             let clear_flag = true;
             let behind = None;
             (is_check && was_there).then_some(Step::Pass { clear_flag, behind })

@@ -166,9 +166,9 @@ impl State {
 
     /// The session, which was at this place, is gone without anybody's doing, and its locks are. A
     /// move that is under way could bring it back: that is cut off.
-    pub(crate) fn note_lost(&mut self, place: usize) {
+    pub(crate) fn note_lost(&mut self, backend_id: usize) {
         self.disturb();
-        let is_there = |lock: Lock| usize::from(lock.at) == place;
+        let is_there = |lock: Lock| usize::from(lock.at) == backend_id;
         for web_request in &mut self.requests {
             web_request.outdated |= web_request.taken || web_request.lock.is_some_and(is_there);
             if let Some(op) = &mut web_request.op {
@@ -176,7 +176,7 @@ impl State {
                     Now::Answered(answer) => Some(answer),
                     _ => op.held,
                 };
-                op.outdated |= answered.is_some_and(|answer| usize::from(answer.at) == place);
+                op.outdated |= answered.is_some_and(|answer| usize::from(answer.at) == backend_id);
                 web_request.outdated |= op.kind == Kind::Break && op.lock.is_some_and(is_there);
                 op.forget_old_lock();
             }
@@ -186,10 +186,10 @@ impl State {
 
     /// The place is out of reach, what it holds counts as absent, and its locks as broken. In the
     /// middle of a handover the other place may have an older copy: that is the session then.
-    pub(crate) fn note_away(&mut self, place: usize) {
+    pub(crate) fn note_away(&mut self, backend_id: usize) {
         self.disturb();
         for (other, item) in self.items.iter().enumerate() {
-            if let (true, Some(item)) = (other != place, item) {
+            if let (true, Some(item)) = (other != backend_id, item) {
                 let versions = &mut self.versions;
                 for mask in [
                     &mut versions.superseded,
@@ -208,7 +208,7 @@ impl State {
         for web_request in &mut self.requests {
             web_request.taken |= web_request
                 .lock
-                .is_some_and(|lock| usize::from(lock.at) == place);
+                .is_some_and(|lock| usize::from(lock.at) == backend_id);
         }
     }
 

@@ -1,8 +1,8 @@
 //! The ways of a slot through its stages.
 
-use staterouter::handover::{Route, Stage, Stage::*};
+use staterouter::handover::{SlotRoute, Stage, Stage::*};
 
-use super::config::{A, B, Gone, Leg, place};
+use super::config::{A, B, Gone, Leg, backend_id};
 
 /// What gives the legs of a run.
 pub(crate) type Legs = fn() -> Vec<Leg>;
@@ -142,9 +142,9 @@ pub(crate) fn path(stages: &[(u8, Stage, u8)]) -> Vec<Leg> {
             last.next.push(index);
         }
         legs.push(Leg {
-            route: Route {
-                first: place(first),
-                second: (!steady).then(|| place(second)),
+            route: SlotRoute {
+                first: backend_id(first),
+                second: (!steady).then(|| backend_id(second)),
                 stage,
             },
             next: Vec::new(),

@@ -38,11 +38,11 @@ pub(crate) enum Action {
     /// A late message does not.
     LoseLate { late: usize },
     /// A server loses its memory.
-    Crash { place: usize },
+    Crash { backend_id: usize },
     /// An item that is not the session any more expires.
-    Expire { place: usize },
+    Expire { backend_id: usize },
     /// An item expires that nobody has read in a stage that lasts a lifetime.
-    Outlive { place: usize },
+    Outlive { backend_id: usize },
 }
 
 impl Model for Config {
@@ -64,8 +64,8 @@ impl Model for Config {
             starts: self.starts,
             fault: None,
         };
-        if let Some(place) = self.session {
-            state.items[usize::from(place)] = Some(Item::new(0, false));
+        if let Some(backend_id) = self.session {
+            state.items[usize::from(backend_id)] = Some(Item::new(0, false));
             state.versions.count = 1;
             state.versions.finished = 1;
             state.exists = self.legs[0].route.stage != Stage::Away;
@@ -135,17 +135,17 @@ impl Model for Config {
                 }
                 state.lose_late(late);
             }
-            Action::Crash { place } => {
+            Action::Crash { backend_id } => {
                 state.budget.crashes -= 1;
                 state.crashed = true;
-                state.lose_messages(place);
-                state.lose_item(self, place);
+                state.lose_messages(backend_id);
+                state.lose_item(self, backend_id);
             }
-            Action::Expire { place } => {
+            Action::Expire { backend_id } => {
                 state.budget.expiries -= 1;
-                state.lose_item(self, place);
+                state.lose_item(self, backend_id);
             }
-            Action::Outlive { place } => state.outlive(self, place),
+            Action::Outlive { backend_id } => state.outlive(self, backend_id),
         }
         state.normalise(self);
         (state != *last).then_some(state)
@@ -274,18 +274,18 @@ impl Config {
                 }
             }
         }
-        for place in 0..PLACES {
-            if state.items[place].is_none() {
+        for backend_id in 0..PLACES {
+            if state.items[backend_id].is_none() {
                 continue;
             }
-            if state.budget.crashes > 0 && self.may_crash(state, place) {
-                actions.push(Action::Crash { place });
+            if state.budget.crashes > 0 && self.may_crash(state, backend_id) {
+                actions.push(Action::Crash { backend_id });
             }
-            if self.may_outlive(state, place) {
-                actions.push(Action::Outlive { place });
+            if self.may_outlive(state, backend_id) {
+                actions.push(Action::Outlive { backend_id });
             }
-            if state.budget.expiries > 0 && self.may_expire(state, place) {
-                actions.push(Action::Expire { place });
+            if state.budget.expiries > 0 && self.may_expire(state, backend_id) {
+                actions.push(Action::Expire { backend_id });
             }
         }
     }
@@ -310,9 +310,9 @@ impl Config {
         let gone = self.legs[usize::from(next)]
             .gone
             .filter(|_| !followed)
-            .is_none_or(|(gone, place)| {
-                let is_session = self.true_place(state) == Some(usize::from(place));
-                let left = state.items[usize::from(place)];
+            .is_none_or(|(gone, backend_id)| {
+                let is_session = self.true_place(state) == Some(usize::from(backend_id));
+                let left = state.items[usize::from(backend_id)];
                 match gone {
                     Gone::Session => {
                         let quiet = state.requests.iter().all(|r| r.op.is_none());
@@ -349,30 +349,32 @@ impl Config {
 
     /// What is behind the session expires before it, but not in the middle of a move, and not before
     /// a copy that nobody has taken: that one is as old.
-    fn may_expire(&self, state: &State, place: usize) -> bool {
+    fn may_expire(&self, state: &State, backend_id: usize) -> bool {
         let mut items = state.items.iter().flatten();
-        self.true_place(state) != Some(place) && items.all(|item| item.young == 0 && !item.uninit)
+        self.true_place(state) != Some(backend_id)
+            && items.all(|item| item.young == 0 && !item.uninit)
     }
 
     /// A server that loses the session while something older lies elsewhere brings that back: no
     /// rule helps against it.
-    fn may_crash(&self, state: &State, place: usize) -> bool {
-        let version = |place: usize| state.items[place].map(|item| item.version);
-        let mut others = (0..PLACES).filter(|&other| other != place);
-        self.true_place(state) != Some(place)
-            || others.all(|other| version(other).is_none_or(|older| Some(older) == version(place)))
+    fn may_crash(&self, state: &State, backend_id: usize) -> bool {
+        let version = |backend_id: usize| state.items[backend_id].map(|item| item.version);
+        let mut others = (0..PLACES).filter(|&other| other != backend_id);
+        self.true_place(state) != Some(backend_id)
+            || others
+                .all(|other| version(other).is_none_or(|older| Some(older) == version(backend_id)))
     }
 
     /// Whether an item may expire because a lifetime has passed. The session that is read lives on.
-    fn may_outlive(&self, state: &State, place: usize) -> bool {
+    fn may_outlive(&self, state: &State, backend_id: usize) -> bool {
         let leg = state.legs[0];
         let together = state.legs[..self.proxies].iter().all(|&other| other == leg);
         let quiet = state.requests.iter().all(|r| r.op.is_none());
         let landed = state.late.iter().all(Option::is_none);
-        let is_session = self.true_place(state) == Some(place);
-        let read = state.items[place].is_some_and(|item| item.touched);
+        let is_session = self.true_place(state) == Some(backend_id);
+        let read = state.items[backend_id].is_some_and(|item| item.touched);
         let dies = match self.gone_after(leg) {
-            Some((_, left)) if usize::from(left) != place => false,
+            Some((_, left)) if usize::from(left) != backend_id => false,
             Some((Gone::Session, _)) => !(is_session && read),
             Some((Gone::Debris, _)) => !is_session,
             Some((Gone::All, _)) => true,
@@ -391,8 +393,8 @@ impl Config {
         let mut places = places
             .into_iter()
             .flatten()
-            .map(|place| usize::from(place.id() - 1));
-        places.find(|&place| state.items[place].is_some())
+            .map(|backend_id| usize::from(backend_id.id() - 1));
+        places.find(|&backend_id| state.items[backend_id].is_some())
     }
 }
 
@@ -403,8 +405,8 @@ impl State {
         if leg.replay {
             self.replay(config, proxy);
         }
-        if let (true, Some((_, place))) = (is_first, leg.gone) {
-            self.end_pages(config, place);
+        if let (true, Some((_, backend_id))) = (is_first, leg.gone) {
+            self.end_pages(config, backend_id);
         }
         self.legs[proxy] = next;
         if let (true, Stage::Away, Some(second)) = (is_first, leg.route.stage, leg.route.second) {
@@ -419,23 +421,23 @@ impl State {
 
     /// A lifetime has passed, and no page lasts that long: none has a lock of the place that has not
     /// had the session in all that time.
-    fn end_pages(&mut self, config: &Config, place: u8) {
-        if config.true_place(self) == Some(usize::from(place)) {
+    fn end_pages(&mut self, config: &Config, backend_id: u8) {
+        if config.true_place(self) == Some(usize::from(backend_id)) {
             return;
         }
         for web_request in &mut self.requests {
-            web_request.outdated |= web_request.lock.is_some_and(|lock| lock.at == place);
+            web_request.outdated |= web_request.lock.is_some_and(|lock| lock.at == backend_id);
         }
     }
 
     /// A lifetime has passed: what nobody has asked for in it has died, wherever it was.
-    fn outlive(&mut self, config: &Config, place: usize) {
+    fn outlive(&mut self, config: &Config, backend_id: usize) {
         // Nobody has taken a copy that is still flagged: it is as old as what it was made from.
         let wherever = matches!(config.gone_after(self.legs[0]), Some((Gone::Session, _)));
         for index in config.places() {
             let unread = |item: Item| item.uninit || (wherever && !item.touched);
             let also = self.items[index].is_some_and(unread);
-            if index == place || also {
+            if index == backend_id || also {
                 self.lose_item(config, index);
             }
         }
@@ -456,10 +458,10 @@ impl State {
     }
 
     /// A server loses an item. If that was the session, it is gone.
-    fn lose_item(&mut self, config: &Config, place: usize) {
-        if config.true_place(self) == Some(place) {
-            self.note_lost(place);
+    fn lose_item(&mut self, config: &Config, backend_id: usize) {
+        if config.true_place(self) == Some(backend_id) {
+            self.note_lost(backend_id);
         }
-        self.items[place] = None;
+        self.items[backend_id] = None;
     }
 }

@@ -1,6 +1,6 @@
 //! One state of the world: servers, proxies, web requests, messages, and what is known of it all.
 
-use staterouter::handover::Search;
+use staterouter::handover::RequestMachine;
 
 use super::backend::{Answer, Item, Verb};
 use super::config::{Budget, PLACES, PROXIES, REQUESTS};
@@ -115,7 +115,7 @@ pub(crate) struct Op {
     /// The leg in which it began.
     pub(crate) leg: u8,
     /// `None` when nothing is left to decide.
-    pub(crate) search: Option<Search>,
+    pub(crate) search: Option<RequestMachine>,
     pub(crate) now: Now,
     /// The last answer to the client's own request.
     pub(crate) held: Option<Answer>,

@@ -1,14 +1,14 @@
-//! What decides in a proxy: the engine, or the same for a handful of slots.
+//! What decides in a proxy: the pool state, or the same for a handful of slots.
 
 use std::fmt;
 use std::sync::Arc;
 
 use staterouter::config::{BackendAddress, Config};
-use staterouter::control::engine::{Engine, PeerView};
-use staterouter::control::memory::Memory;
-use staterouter::control::timeouts::SeenTimeouts;
-use staterouter::handover::{Place, Places, SlotState};
-use staterouter::health::{Failure, Health, Verdict};
+use staterouter::control::persist::persisted_state::PersistedState;
+use staterouter::control::pool_state::{PeerView, PoolState};
+use staterouter::control::session_timeouts::SeenTimeouts;
+use staterouter::handover::{BackendId, Places, SlotState};
+use staterouter::health::{Failure, Health, HealthState};
 use staterouter::route::Slot;
 
 use super::broken::Broken;
@@ -28,14 +28,14 @@ pub(crate) struct View {
     pub(crate) version: u64,
     /// The slots of the plan, with times of the listener's clock.
     pub(crate) slots: Vec<SlotState>,
-    pub(crate) up: Vec<Place>,
-    pub(crate) owed: Vec<Place>,
+    pub(crate) up: Vec<BackendId>,
+    pub(crate) owed: Vec<BackendId>,
     /// What its map gives up.
-    pub(crate) off: Vec<Place>,
+    pub(crate) off: Vec<BackendId>,
     /// What it serves from no more.
     pub(crate) gone: Places,
     pub(crate) heard_ms: u64,
-    /// All slots, from a whole engine.
+    /// All slots, from a whole pool state.
     pub(crate) all: Option<Vec<SlotState>>,
 }
 
@@ -43,24 +43,24 @@ pub(crate) struct View {
 #[derive(Debug, Clone)]
 pub(crate) enum Remembered {
     Pool(PoolMemory),
-    Engine(Memory),
+    Engine(PersistedState),
 }
 
 /// A backend as a proxy sees it.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Seen {
-    pub(crate) place: Place,
+    pub(crate) backend_id: BackendId,
     /// Suspect also while it has not answered: it is probed.
-    pub(crate) verdict: Verdict,
+    pub(crate) verdict: HealthState,
     pub(crate) owed: usize,
     /// The operator has given it up.
     pub(crate) is_off: bool,
 }
 
 impl Seen {
-    pub(crate) fn verdict(health: &Health) -> Verdict {
+    pub(crate) fn verdict(health: &Health) -> HealthState {
         match health.verdict() {
-            Verdict::Up if !health.has_answered() => Verdict::Suspect,
+            HealthState::Up if !health.has_answered() => HealthState::Suspect,
             verdict => verdict,
         }
     }
@@ -71,15 +71,15 @@ pub(crate) trait Brain: fmt::Debug {
     fn memory(&self) -> Remembered;
     fn version(&self) -> u64;
     fn accept(&mut self, edition: &Edition, now_ms: u64);
-    fn probed(&mut self, place: Place, outcome: Result<(), Failure>, now_ms: u64);
-    fn request_failed(&mut self, place: Place, failure: Failure, now_ms: u64);
+    fn probed(&mut self, backend_id: BackendId, outcome: Result<(), Failure>, now_ms: u64);
+    fn request_failed(&mut self, backend_id: BackendId, failure: Failure, now_ms: u64);
     fn set_peer(&mut self, index: usize, view: Option<View>);
-    fn set_owed(&mut self, place: Place, owed: usize);
+    fn set_owed(&mut self, backend_id: BackendId, owed: usize);
     /// A session could not be moved.
-    fn move_failed(&mut self, from: Place, to: Place, now_ms: u64);
+    fn move_failed(&mut self, from: BackendId, to: BackendId, now_ms: u64);
     fn tick(&mut self, now_ms: u64);
     fn slots(&self) -> Vec<SlotState>;
-    fn target(&self, index: usize) -> Place;
+    fn target(&self, index: usize) -> BackendId;
     fn members(&self) -> Vec<Seen>;
     /// What to tell a peer.
     fn view(&self) -> View;
@@ -100,14 +100,14 @@ impl Maker {
         let mut brain: Box<dyn Brain> = if self.is_whole {
             let map = maps::map(&edition.spec, edition.version);
             Box::new(Whole {
-                engine: Engine::new(self.config.clone(), map, now_ms).unwrap(),
+                pool_state: PoolState::new(self.config.clone(), map, now_ms).unwrap(),
                 slots: self.slots.clone(),
             })
         } else {
             Box::new(Pool::new(self, edition, now_ms))
         };
         for member in brain.members() {
-            brain.probed(member.place, Ok(()), now_ms);
+            brain.probed(member.backend_id, Ok(()), now_ms);
         }
         brain
     }
@@ -116,7 +116,7 @@ impl Maker {
         match remembered {
             Remembered::Pool(memory) => Box::new(Pool::resume(self, memory, now_ms)),
             Remembered::Engine(memory) => Box::new(Whole {
-                engine: Engine::resume(self.config.clone(), memory, now_ms).unwrap(),
+                pool_state: PoolState::resume(self.config.clone(), memory, now_ms).unwrap(),
                 slots: self.slots.clone(),
             }),
         }
@@ -127,8 +127,8 @@ impl View {
     pub(crate) fn new(
         version: u64,
         slots: Vec<SlotState>,
-        up: Vec<Place>,
-        owed: Vec<Place>,
+        up: Vec<BackendId>,
+        owed: Vec<BackendId>,
     ) -> Self {
         Self {
             version,
@@ -159,33 +159,33 @@ impl View {
     }
 }
 
-/// The engine itself.
+/// The pool state itself.
 #[derive(Debug)]
 struct Whole {
-    engine: Engine,
+    pool_state: PoolState,
     slots: Vec<Slot>,
 }
 
 impl Brain for Whole {
     fn memory(&self) -> Remembered {
-        Remembered::Engine(self.engine.memory())
+        Remembered::Engine(self.pool_state.memory())
     }
 
     fn version(&self) -> u64 {
-        self.engine.map().version
+        self.pool_state.map().version
     }
 
     fn accept(&mut self, edition: &Edition, now_ms: u64) {
         let map = maps::map(&edition.spec, edition.version);
-        self.engine.accept(map, now_ms).unwrap();
+        self.pool_state.accept(map, now_ms).unwrap();
     }
 
-    fn probed(&mut self, place: Place, outcome: Result<(), Failure>, now_ms: u64) {
-        self.engine.probed(place, outcome, now_ms);
+    fn probed(&mut self, backend_id: BackendId, outcome: Result<(), Failure>, now_ms: u64) {
+        self.pool_state.probed(backend_id, outcome, now_ms);
     }
 
-    fn request_failed(&mut self, place: Place, failure: Failure, now_ms: u64) {
-        self.engine.request_failed(place, failure, now_ms);
+    fn request_failed(&mut self, backend_id: BackendId, failure: Failure, now_ms: u64) {
+        self.pool_state.request_failed(backend_id, failure, now_ms);
     }
 
     fn set_peer(&mut self, index: usize, view: Option<View>) {
@@ -198,51 +198,51 @@ impl Brain for Whole {
             off: view
                 .off
                 .iter()
-                .map(|place| maps::name(place.id()))
+                .map(|backend_id| maps::name(backend_id.id()))
                 .collect(),
             gone: view.gone,
             decisions: Vec::new(),
             timeouts: SeenTimeouts::default(),
             heard_ms: view.heard_ms,
         });
-        self.engine.set_peer(index, view);
+        self.pool_state.set_peer(index, view);
     }
 
-    fn set_owed(&mut self, place: Place, owed: usize) {
-        self.engine.set_owed(place, owed);
+    fn set_owed(&mut self, backend_id: BackendId, owed: usize) {
+        self.pool_state.set_owed(backend_id, owed);
     }
 
-    fn move_failed(&mut self, from: Place, to: Place, now_ms: u64) {
-        let members = self.engine.members();
-        let metrics = |place| {
+    fn move_failed(&mut self, from: BackendId, to: BackendId, now_ms: u64) {
+        let members = self.pool_state.members();
+        let metrics = |backend_id| {
             let mut members = members.iter();
-            let member = members.find(|member| member.place == place);
+            let member = members.find(|member| member.backend_id == backend_id);
             member.map(|member| Arc::clone(&member.metrics))
         };
         if let (Some(from_metrics), Some(to)) = (metrics(from), metrics(to)) {
             let shard = to.shard(0);
             shard.count_failed_move(&from_metrics, from, Some(400));
         }
-        self.engine.look_for_failed_moves(now_ms);
+        self.pool_state.look_for_failed_moves(now_ms);
     }
 
     fn tick(&mut self, now_ms: u64) {
-        self.engine.tick(now_ms);
+        self.pool_state.tick(now_ms);
     }
 
     fn slots(&self) -> Vec<SlotState> {
-        let all = self.engine.slots();
+        let all = self.pool_state.slots();
         self.slots.iter().map(|slot| all[slot.index()]).collect()
     }
 
-    fn target(&self, index: usize) -> Place {
-        self.engine.target(self.slots[index])
+    fn target(&self, index: usize) -> BackendId {
+        self.pool_state.target(self.slots[index])
     }
 
     fn members(&self) -> Vec<Seen> {
-        let members = self.engine.members().iter();
+        let members = self.pool_state.members().iter();
         let seen = members.map(|member| Seen {
-            place: member.place,
+            backend_id: member.backend_id,
             verdict: Seen::verdict(&member.health),
             owed: member.owed,
             is_off: member.is_off(),
@@ -251,20 +251,20 @@ impl Brain for Whole {
     }
 
     fn view(&self) -> View {
-        let members = self.engine.members().iter();
+        let members = self.pool_state.members().iter();
         let up = members.clone();
         let up = up.filter(|member| member.is_up() && !member.is_off());
         let off = members.clone().filter(|member| member.is_off());
-        let owing = members.filter(|member| member.owed > 0 || self.engine.is_given_up(member));
+        let owing = members.filter(|member| member.owed > 0 || self.pool_state.is_given_up(member));
         View {
-            off: off.map(|member| member.place).collect(),
-            gone: self.engine.gone().into_iter().collect(),
-            all: Some(self.engine.slots().to_vec()),
+            off: off.map(|member| member.backend_id).collect(),
+            gone: self.pool_state.gone().into_iter().collect(),
+            all: Some(self.pool_state.slots().to_vec()),
             ..View::new(
                 self.version(),
                 self.slots(),
-                up.map(|member| member.place).collect(),
-                owing.map(|member| member.place).collect(),
+                up.map(|member| member.backend_id).collect(),
+                owing.map(|member| member.backend_id).collect(),
             )
         }
     }

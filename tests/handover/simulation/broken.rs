@@ -3,7 +3,9 @@
 use std::time::Duration;
 
 use staterouter::config::Config;
-use staterouter::handover::{Ask, NO_LOCK, Request, Route, Seen, Stage};
+use staterouter::handover::{
+    ClientRequest, NO_LOCK, SlotRoute, Stage, Subrequest, SubrequestReply,
+};
 
 use super::net::Op;
 
@@ -82,7 +84,7 @@ impl Broken {
     }
 
     /// Where a request takes its slot to be.
-    pub(crate) fn route(self, route: Route) -> Route {
+    pub(crate) fn route(self, route: SlotRoute) -> SlotRoute {
         let has_stand_in = route.second != Some(route.first);
         let stage = match (self, route.stage) {
             (Self::NoMove1, Stage::Move1) => Stage::Move2,
@@ -90,37 +92,37 @@ impl Broken {
             (Self::NoBack, Stage::Back) => Stage::Wait,
             (_, stage) => stage,
         };
-        Route { stage, ..route }
+        SlotRoute { stage, ..route }
     }
 
     /// What is taken for the answer to a question that is not asked.
     pub(crate) fn instead(
         self,
-        ask: Ask,
-        request: Request,
-        route: Route,
+        ask: Subrequest,
+        request: ClientRequest,
+        route: SlotRoute,
         is_absent_at_second: bool,
-    ) -> Option<Seen> {
-        let finds = matches!(request, Request::Acquire | Request::Read);
+    ) -> Option<SubrequestReply> {
+        let finds = matches!(request, ClientRequest::Acquire | ClientRequest::Read);
         let is_skipped = match (self, ask) {
-            (Self::NoSecondLook, Ask::Client { at, .. }) => {
+            (Self::NoSecondLook, Subrequest::Client { at, .. }) => {
                 finds && is_absent_at_second && at == route.first
             }
-            (Self::NoConfirm, Ask::Look { at }) => {
+            (Self::NoConfirm, Subrequest::Look { at }) => {
                 finds && route.stage == Stage::Settle && at == route.first
             }
-            (Self::NoFlagCheck, Ask::Remove { counter, .. }) => finds && counter == NO_LOCK,
-            (Self::NoClear, Ask::Remove { counter, .. }) => {
-                matches!(request, Request::Remove(_)) && counter == NO_LOCK
+            (Self::NoFlagCheck, Subrequest::Remove { counter, .. }) => finds && counter == NO_LOCK,
+            (Self::NoClear, Subrequest::Remove { counter, .. }) => {
+                matches!(request, ClientRequest::Remove(_)) && counter == NO_LOCK
             }
-            (Self::NoOwed, Ask::Owe { .. }) => {
-                return Some(Seen::Done {
+            (Self::NoOwed, Subrequest::Owe { .. }) => {
+                return Some(SubrequestReply::Done {
                     counter: 0,
                     flag: false,
                 });
             }
             _ => false,
         };
-        is_skipped.then_some(Seen::Absent)
+        is_skipped.then_some(SubrequestReply::Absent)
     }
 }

@@ -3,8 +3,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::rc::Rc;
 
-use staterouter::handover::{NO_LOCK, Place, SlotState, SlotTable, Stage};
-use staterouter::health::{Failure, Verdict, pause_ms};
+use staterouter::handover::{BackendId, NO_LOCK, SlotState, SlotTable, Stage};
+use staterouter::health::{Failure, HealthState, pause_ms};
 
 use super::brain::{Brain, Edition, Remembered, View};
 use super::broken::Broken;
@@ -39,13 +39,13 @@ pub(crate) struct Proxy {
     /// Position of the newest map that has reached it.
     newest_map: usize,
     /// Removals that servers have missed; survives the process.
-    owed: BTreeSet<(Place, usize)>,
+    owed: BTreeSet<(BackendId, usize)>,
     pub(crate) jobs: BTreeMap<u64, Job>,
     pub(crate) in_force: InForce,
     slots: Vec<SlotState>,
     probing: [bool; SERVERS as usize],
     failed_ms: [u64; SERVERS as usize],
-    replays: BTreeMap<Place, Replay>,
+    replays: BTreeMap<BackendId, Replay>,
     round_ms: u64,
 }
 
@@ -91,19 +91,19 @@ impl Proxy {
     pub(crate) fn reaches_all(&self) -> bool {
         let members = self.brain.members();
         let mut used = members.iter().filter(|member| !member.is_off);
-        used.all(|member| member.verdict == Verdict::Up)
+        used.all(|member| member.verdict == HealthState::Up)
     }
 
-    fn owed_to(&self, place: Place) -> usize {
-        self.owed.iter().filter(|owed| owed.0 == place).count()
+    fn owed_to(&self, backend_id: BackendId) -> usize {
+        self.owed.iter().filter(|owed| owed.0 == backend_id).count()
     }
 }
 
 fn in_force(brain: &dyn Brain) -> InForce {
     let (mut known, mut up) = (0, 0);
     for member in brain.members() {
-        known |= 1 << member.place.id();
-        up |= u128::from(member.verdict != Verdict::Down) << member.place.id();
+        known |= 1 << member.backend_id.id();
+        up |= u128::from(member.verdict != HealthState::Down) << member.backend_id.id();
     }
     InForce {
         table: Rc::new(SlotTable::new(&brain.slots())),
@@ -154,27 +154,30 @@ impl World {
     /// Once a proxy has gone on without a server that was given up, nobody serves from it.
     fn look_at_given_up(&mut self, p: usize, slot: usize, before: SlotState, after: SlotState) {
         for member in self.proxies[p].brain.members() {
-            let has = |slot: SlotState| slot.places().any(|place| place == member.place);
+            let has = |slot: SlotState| {
+                slot.places()
+                    .any(|backend_id| backend_id == member.backend_id)
+            };
             if member.is_off && has(before) && !has(after) {
-                self.given_up.push((slot, member.place, self.now_ms));
+                self.given_up.push((slot, member.backend_id, self.now_ms));
             }
         }
         let lifetime_ms = pool::times(&self.maker.config).lifetime_ms;
         let now_ms = self.now_ms;
         self.given_up
             .retain(|(_, _, left_ms)| now_ms < left_ms + lifetime_ms);
-        let serves = |proxy: &Proxy, slot: usize, place: Place| {
+        let serves = |proxy: &Proxy, slot: usize, backend_id: BackendId| {
             let at = proxy.slots[slot];
-            let is_second = at.second == Some(place) && at.stage != Stage::Away;
-            proxy.is_on && at.stage != Stage::Suspect && (at.first == place || is_second)
+            let is_second = at.second == Some(backend_id) && at.stage != Stage::Away;
+            proxy.is_on && at.stage != Stage::Suspect && (at.first == backend_id || is_second)
         };
-        let served = self.given_up.iter().find(|(slot, place, _)| {
+        let served = self.given_up.iter().find(|(slot, backend_id, _)| {
             self.proxies
                 .iter()
-                .any(|proxy| serves(proxy, *slot, *place))
+                .any(|proxy| serves(proxy, *slot, *backend_id))
         });
-        if let Some((slot, place, _)) = served.filter(|_| !self.is_torn()) {
-            let text = format!("slot {slot} is served by {place:?}, which was given up");
+        if let Some((slot, backend_id, _)) = served.filter(|_| !self.is_torn()) {
+            let text = format!("slot {slot} is served by {backend_id:?}, which was given up");
             self.find(Finding::outdated(text));
         }
     }
@@ -361,9 +364,9 @@ impl World {
         proxy.brain = brain;
         proxy.is_on = true;
         proxy.slots = proxy.brain.slots();
-        for place in places() {
-            let owed = proxy.owed_to(place);
-            proxy.brain.set_owed(place, owed);
+        for backend_id in places() {
+            let owed = proxy.owed_to(backend_id);
+            proxy.brain.set_owed(backend_id, owed);
         }
         proxy.in_force = in_force(proxy.brain.as_ref());
         self.accept(p);
@@ -383,53 +386,58 @@ impl World {
     /// Probes are only sent while they may say something new.
     pub(crate) fn probe_all(&mut self, p: usize) {
         for member in self.proxies[p].brain.members() {
-            self.begin_probing(p, member.place);
+            self.begin_probing(p, member.backend_id);
         }
     }
 
-    pub(crate) fn begin_probing(&mut self, p: usize, place: Place) {
-        let index = usize::from(place.id()) - 1;
-        let is_needed = self.needs_probe(p, place);
+    pub(crate) fn begin_probing(&mut self, p: usize, backend_id: BackendId) {
+        let index = usize::from(backend_id.id()) - 1;
+        let is_needed = self.needs_probe(p, backend_id);
         let proxy = &mut self.proxies[p];
         if proxy.is_on && is_needed && !proxy.probing[index] {
             proxy.probing[index] = true;
             let boot = proxy.boot;
             let wait_ms = self.links.random().below(PROBE_MS);
-            self.after(wait_ms, Event::Probe(p, boot, place));
+            self.after(wait_ms, Event::Probe(p, boot, backend_id));
         }
     }
 
-    fn needs_probe(&self, p: usize, place: Place) -> bool {
+    fn needs_probe(&self, p: usize, backend_id: BackendId) -> bool {
         let members = self.proxies[p].brain.members();
-        let Some(member) = members.iter().find(|member| member.place == place) else {
+        let Some(member) = members
+            .iter()
+            .find(|member| member.backend_id == backend_id)
+        else {
             return false;
         };
-        let server = &self.servers[usize::from(place.id()) - 1];
-        let is_well = server.power == Power::On && self.links.reaches(p, place);
-        !member.is_off && (!is_well || member.verdict != Verdict::Up)
+        let server = &self.servers[usize::from(backend_id.id()) - 1];
+        let is_well = server.power == Power::On && self.links.reaches(p, backend_id);
+        !member.is_off && (!is_well || member.verdict != HealthState::Up)
     }
 
-    pub(crate) fn probe(&mut self, p: usize, boot: u32, place: Place) {
+    pub(crate) fn probe(&mut self, p: usize, boot: u32, backend_id: BackendId) {
         if self.proxies[p].boot != boot {
             return;
         }
         let is_lost = self.links.is_lossy() && self.links.random().chance(30);
-        let server = &self.servers[usize::from(place.id()) - 1];
+        let server = &self.servers[usize::from(backend_id.id()) - 1];
         let (after_ms, outcome) = match server.power {
-            _ if !self.links.reaches(p, place) => (PROBE_TIMEOUT_MS, Err(Failure::ConnectTimedOut)),
+            _ if !self.links.reaches(p, backend_id) => {
+                (PROBE_TIMEOUT_MS, Err(Failure::ConnectTimedOut))
+            }
             Power::Paused => (PROBE_TIMEOUT_MS, Err(Failure::Late)),
             Power::Off => (self.links.near_ms(), Err(Failure::Refused)),
             Power::On if is_lost => (PROBE_TIMEOUT_MS, Err(Failure::Late)),
             Power::On => (self.links.near_ms(), Ok(())),
         };
-        self.after(after_ms, Event::Probed(p, boot, place, outcome));
+        self.after(after_ms, Event::Probed(p, boot, backend_id, outcome));
     }
 
     pub(crate) fn probed(
         &mut self,
         p: usize,
         boot: u32,
-        place: Place,
+        backend_id: BackendId,
         outcome: Result<(), Failure>,
     ) {
         let now_ms = self.now_ms;
@@ -438,47 +446,56 @@ impl World {
             return;
         }
         let before = proxy.brain.members();
-        proxy.brain.probed(place, outcome, now_ms);
-        self.health_may_have_changed(p, place, &before);
-        if self.needs_probe(p, place) {
+        proxy.brain.probed(backend_id, outcome, now_ms);
+        self.health_may_have_changed(p, backend_id, &before);
+        if self.needs_probe(p, backend_id) {
             let noise = self.links.random().below(1 << 30);
             let members = self.proxies[p].brain.members();
-            let mut members = members.iter().filter(|member| member.place == place);
-            let is_suspect = members.any(|member| member.verdict == Verdict::Suspect);
+            let mut members = members
+                .iter()
+                .filter(|member| member.backend_id == backend_id);
+            let is_suspect = members.any(|member| member.verdict == HealthState::Suspect);
             let pause_ms = pause_ms(PROBE_MS, is_suspect, noise);
-            self.after(pause_ms, Event::Probe(p, boot, place));
+            self.after(pause_ms, Event::Probe(p, boot, backend_id));
         } else {
-            self.proxies[p].probing[usize::from(place.id()) - 1] = false;
+            self.proxies[p].probing[usize::from(backend_id.id()) - 1] = false;
         }
     }
 
     /// A request has failed because of a server.
-    pub(crate) fn request_failed(&mut self, p: usize, place: Place, failure: Failure) {
+    pub(crate) fn request_failed(&mut self, p: usize, backend_id: BackendId, failure: Failure) {
         let now_ms = self.now_ms;
-        let index = usize::from(place.id()) - 1;
+        let index = usize::from(backend_id.id()) - 1;
         let proxy = &mut self.proxies[p];
         if now_ms < proxy.failed_ms[index] + ONE_FAILURE_MS {
             return;
         }
         proxy.failed_ms[index] = now_ms;
         let before = proxy.brain.members();
-        proxy.brain.request_failed(place, failure, now_ms);
-        self.health_may_have_changed(p, place, &before);
-        self.begin_probing(p, place);
+        proxy.brain.request_failed(backend_id, failure, now_ms);
+        self.health_may_have_changed(p, backend_id, &before);
+        self.begin_probing(p, backend_id);
     }
 
-    fn health_may_have_changed(&mut self, p: usize, place: Place, before: &[super::brain::Seen]) {
+    fn health_may_have_changed(
+        &mut self,
+        p: usize,
+        backend_id: BackendId,
+        before: &[super::brain::Seen],
+    ) {
         let verdict = |members: &[super::brain::Seen]| {
-            let member = members.iter().find(|member| member.place == place);
+            let member = members
+                .iter()
+                .find(|member| member.backend_id == backend_id);
             member.map(|member| member.verdict)
         };
         let after = self.proxies[p].brain.members();
         let [before, after] = [before, &after].map(verdict);
         if before != after {
             self.say(Scope::World, || {
-                format!("proxy {p}: server {} is {after:?}", place.id())
+                format!("proxy {p}: server {} is {after:?}", backend_id.id())
             });
-            if before == Some(Verdict::Down) || after == Some(Verdict::Down) {
+            if before == Some(HealthState::Down) || after == Some(HealthState::Down) {
                 self.tick(p);
                 self.changed_ms = self.now_ms;
                 self.hasten();
@@ -487,10 +504,10 @@ impl World {
     }
 
     /// Keeps a removal that a server out of reach has missed.
-    pub(crate) fn owe(&mut self, p: usize, to: Place, session: usize) {
+    pub(crate) fn owe(&mut self, p: usize, to: BackendId, session: usize) {
         let proxy = &mut self.proxies[p];
         let mut members = proxy.brain.members().into_iter();
-        if members.any(|member| member.place == to) {
+        if members.any(|member| member.backend_id == to) {
             proxy.owed.insert((to, session));
             let owed = proxy.owed_to(to);
             proxy.brain.set_owed(to, owed);
@@ -504,33 +521,33 @@ impl World {
             return;
         }
         let members = proxy.brain.members();
-        let is_needed = |place: Place| {
+        let is_needed = |backend_id: BackendId| {
             let mut members = members.iter();
-            members.any(|member| member.place == place && !member.is_off)
+            members.any(|member| member.backend_id == backend_id && !member.is_off)
         };
-        proxy.owed.retain(|(place, _)| is_needed(*place));
-        for place in places() {
-            let owed = proxy.owed_to(place);
-            proxy.brain.set_owed(place, owed);
+        proxy.owed.retain(|(backend_id, _)| is_needed(*backend_id));
+        for backend_id in places() {
+            let owed = proxy.owed_to(backend_id);
+            proxy.brain.set_owed(backend_id, owed);
         }
     }
 
     fn begin_replays(&mut self, p: usize) {
         for member in self.proxies[p].brain.members() {
-            if member.owed > 0 && member.verdict != Verdict::Down {
-                self.replay_next(p, member.place, 0);
+            if member.owed > 0 && member.verdict != HealthState::Down {
+                self.replay_next(p, member.backend_id, 0);
             }
         }
     }
 
     /// Tells a server of the next removal that it has missed.
-    fn replay_next(&mut self, p: usize, place: Place, pause_ms: u64) {
+    fn replay_next(&mut self, p: usize, backend_id: BackendId, pause_ms: u64) {
         let now_ms = self.now_ms;
         let proxy = &mut self.proxies[p];
-        let Some(&(_, session)) = proxy.owed.iter().find(|owed| owed.0 == place) else {
+        let Some(&(_, session)) = proxy.owed.iter().find(|owed| owed.0 == backend_id) else {
             return;
         };
-        let replay = proxy.replays.entry(place).or_insert(Replay {
+        let replay = proxy.replays.entry(backend_id).or_insert(Replay {
             attempt: 0,
             session,
             tries: 0,
@@ -545,12 +562,12 @@ impl World {
         if !replay.is_under_way && now_ms >= replay.next_ms {
             replay.session = session;
             replay.tries = 0;
-            self.replay(p, place, NO_LOCK);
+            self.replay(p, backend_id, NO_LOCK);
         }
     }
 
-    fn replay(&mut self, p: usize, place: Place, counter: u32) {
-        let Some(replay) = self.proxies[p].replays.get_mut(&place) else {
+    fn replay(&mut self, p: usize, backend_id: BackendId, counter: u32) {
+        let Some(replay) = self.proxies[p].replays.get_mut(&backend_id) else {
             return;
         };
         replay.attempt += 1;
@@ -558,12 +575,12 @@ impl World {
         replay.is_under_way = true;
         let (attempt, session) = (replay.attempt, replay.session);
         let boot = self.proxies[p].boot;
-        self.after(ANSWER_MS, Event::ReplayDue(p, boot, place, attempt));
+        self.after(ANSWER_MS, Event::ReplayDue(p, boot, backend_id, attempt));
         self.send(Message {
             proxy: p,
             boot,
             purpose: Purpose::Replay { attempt },
-            place,
+            backend_id,
             session,
             op: Op::Remove(counter),
         });
@@ -576,9 +593,9 @@ impl World {
         attempt: u64,
         result: Result<Reply, Failure>,
     ) {
-        let place = message.place;
+        let backend_id = message.backend_id;
         let proxy = &mut self.proxies[p];
-        let replay = proxy.replays.get_mut(&place);
+        let replay = proxy.replays.get_mut(&backend_id);
         let Some(replay) = replay.filter(|replay| replay.attempt == attempt) else {
             return;
         };
@@ -586,32 +603,32 @@ impl World {
         match result {
             Ok(reply) if matches!(reply.status, 200 | 404) => {
                 replay.is_under_way = false;
-                proxy.owed.remove(&(place, message.session));
-                let owed = proxy.owed_to(place);
-                proxy.brain.set_owed(place, owed);
-                self.replay_next(p, place, 0);
+                proxy.owed.remove(&(backend_id, message.session));
+                let owed = proxy.owed_to(backend_id);
+                proxy.brain.set_owed(backend_id, owed);
+                self.replay_next(p, backend_id, 0);
             }
             Ok(reply) if reply.status == 423 && tries < MAX_LOCKS => {
-                self.replay(p, place, reply.counter);
+                self.replay(p, backend_id, reply.counter);
             }
-            _ => self.replay_next(p, place, REPLAY_PAUSE_MS),
+            _ => self.replay_next(p, backend_id, REPLAY_PAUSE_MS),
         }
     }
 
-    pub(crate) fn replay_due(&mut self, p: usize, boot: u32, place: Place, attempt: u64) {
+    pub(crate) fn replay_due(&mut self, p: usize, boot: u32, backend_id: BackendId, attempt: u64) {
         let proxy = &mut self.proxies[p];
-        let replay = proxy.replays.get_mut(&place);
+        let replay = proxy.replays.get_mut(&backend_id);
         let is_waiting = proxy.boot == boot
             && replay.is_some_and(|replay| replay.attempt == attempt && replay.is_under_way);
         if is_waiting {
-            self.replay_next(p, place, REPLAY_PAUSE_MS);
+            self.replay_next(p, backend_id, REPLAY_PAUSE_MS);
         }
     }
 }
 
 /// All places there can be.
-pub(crate) fn places() -> impl Iterator<Item = Place> {
-    (1..=SERVERS).filter_map(Place::new)
+pub(crate) fn places() -> impl Iterator<Item = BackendId> {
+    (1..=SERVERS).filter_map(BackendId::new)
 }
 
 fn describe(slot: SlotState) -> String {

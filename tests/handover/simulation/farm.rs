@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use staterouter::farm::ledger::{Create, Holder, Leave};
+use staterouter::farm::checker::{Create, Holder, Leave};
 
 use super::judge::{Answer, End, Session, Ticket};
 use super::net::Op;

@@ -1,7 +1,8 @@
 //! One session and what may rightly be answered about it.
 
-use staterouter::farm::ledger::{
-    Begun, Create, Holder, Kind, Leave, Outcome, Rules, Seen, SessionLedger, Violation, Writing,
+use staterouter::farm::checker::{
+    Begun, CheckedOutcome, Create, Holder, Leave, Rules, SeenContents, SessionLedger, Violation,
+    ViolationKind, Writing,
 };
 
 use super::net::SESSION_TIMEOUT_MS;
@@ -137,7 +138,7 @@ impl Session {
                 let flag = matches!(end, End::Answered(answer) if answer.flag);
                 // It went to where the lock was; the session may have left it since.
                 let seen = match exists(end) {
-                    Seen::Absent(_) => Seen::NotSent,
+                    SeenContents::Absent(_) => SeenContents::NotSent,
                     seen => seen,
                 };
                 self.ledger.end_takeover(begun, now, seen, flag, &mut wrong);
@@ -150,12 +151,12 @@ impl Session {
                 self.ledger
                     .end_write(writing, now, outcome(end), &mut wrong);
                 // It may have opened a lock that is nobody's any more, at another server.
-                wrong.retain(|violation| violation.kind != Kind::StaleWrite);
+                wrong.retain(|violation| violation.kind != ViolationKind::StaleWrite);
             }
         }
         if self.is_judged {
             // Two first requests may share one session's start (docs/handover.md 7).
-            wrong.retain(|violation| violation.kind != Kind::MissedStart);
+            wrong.retain(|violation| violation.kind != ViolationKind::MissedStart);
             found.append(&mut wrong);
         }
         holder
@@ -173,7 +174,7 @@ impl Session {
         let now = self.time(now_ms);
         let begun = self.ledger.begin(now);
         let now = self.time(now_ms);
-        let absent = Seen::Absent(404);
+        let absent = SeenContents::Absent(404);
         let _ = self.ledger.end_read(begun, now, absent, &mut ignored);
         // Otherwise the ledger takes it for the proof that an unanswered removal has happened.
         let is_excused = !ignored.is_empty();
@@ -182,7 +183,7 @@ impl Session {
             let begun = self.ledger.begin_takeover(now, cookie);
             let now = self.time(now_ms);
             self.ledger
-                .end_takeover(begun, now, Seen::NotSent, false, &mut ignored);
+                .end_takeover(begun, now, SeenContents::NotSent, false, &mut ignored);
         }
         is_excused
     }
@@ -202,9 +203,9 @@ fn lock(end: End) -> Option<u32> {
 }
 
 /// What the answer to a read says.
-fn seen(end: End) -> Seen {
+fn seen(end: End) -> SeenContents {
     match end {
-        End::Answered(answer) if answer.status == 200 && answer.version > 0 => Seen::Body {
+        End::Answered(answer) if answer.status == 200 && answer.version > 0 => SeenContents::Body {
             version: answer.version,
             flag: answer.flag,
         },
@@ -213,25 +214,25 @@ fn seen(end: End) -> Seen {
 }
 
 /// What an answer without a body says.
-fn exists(end: End) -> Seen {
+fn exists(end: End) -> SeenContents {
     match end {
-        End::Answered(answer) if answer.status == 404 => Seen::Absent(404),
-        End::Answered(_) => Seen::Exists,
-        End::NotSent => Seen::NotSent,
-        End::Unknown => Seen::Nothing,
+        End::Answered(answer) if answer.status == 404 => SeenContents::Absent(404),
+        End::Answered(_) => SeenContents::Exists,
+        End::NotSent => SeenContents::NotSent,
+        End::Unknown => SeenContents::Nothing,
     }
 }
 
-fn outcome(end: End) -> Outcome {
+fn outcome(end: End) -> CheckedOutcome {
     match end {
         End::Answered(answer) => match answer.status {
-            200 => Outcome::Done,
-            404 => Outcome::Absent,
+            200 => CheckedOutcome::Done,
+            404 => CheckedOutcome::Absent,
             // Nothing was done.
-            400 => Outcome::NotSent,
-            status => Outcome::Refused(status),
+            400 => CheckedOutcome::NotSent,
+            status => CheckedOutcome::Refused(status),
         },
-        End::NotSent => Outcome::NotSent,
-        End::Unknown => Outcome::Unknown,
+        End::NotSent => CheckedOutcome::NotSent,
+        End::Unknown => CheckedOutcome::Unknown,
     }
 }

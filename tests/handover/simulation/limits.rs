@@ -1,7 +1,7 @@
 //! What no rule can hold with stock servers (docs/handover.md section 7): a session that meets one
 //! of these is judged no more.
 
-use staterouter::handover::{Place, Route, SlotState, Stage};
+use staterouter::handover::{BackendId, SlotRoute, SlotState, Stage};
 
 use super::net::{Message, Op, Purpose, Server};
 use super::proxy::Job;
@@ -24,15 +24,15 @@ impl World {
         let Some(job) = self.job_of(message) else {
             return;
         };
-        let Route { first, second, .. } = job.route;
+        let SlotRoute { first, second, .. } = job.route;
         let is_clearing = matches!(message.op, Op::Remove(_)) && job.search.is_some();
         let is_of_first =
             matches!(job.op, Op::Remove(cookie) if cookie >> 24 == u32::from(first.id()));
         if is_clearing
             && is_of_first
-            && second == Some(message.place)
+            && second == Some(message.backend_id)
             && !self.has(message.session, first)
-            && self.has(message.session, message.place)
+            && self.has(message.session, message.backend_id)
         {
             self.retire(message.session, "is removed with a lock from before");
         }
@@ -44,7 +44,7 @@ impl World {
         let Some(job) = self.job_of(message) else {
             return;
         };
-        let is_first = job.route.first == message.place && job.route.second.is_some();
+        let is_first = job.route.first == message.backend_id && job.route.second.is_some();
         let began_ms = self.farm.pages.get(&job.page).map(|page| page.began_ms);
         let slot = self.proxies[message.proxy].slots()[self.farm.sessions[message.session].slot];
         let is_older = began_ms.is_some_and(|began_ms| began_ms < slot.since_ms);
@@ -53,7 +53,7 @@ impl World {
             && job.search.is_none()
             && matches!(job.route.stage, Stage::Settle | Stage::Move1)
             && matches!(message.op, Op::Put { .. })
-            && !self.has(message.session, message.place)
+            && !self.has(message.session, message.backend_id)
         {
             self.retire(message.session, "has an outdated write before it");
         }
@@ -79,11 +79,11 @@ impl World {
         let mut proxies = self.proxies.iter();
         let stand_in = proxies.find_map(|proxy| {
             let slot = proxy.slots()[slot];
-            let is_away = slot.stage == Stage::Away && slot.second == Some(message.place);
+            let is_away = slot.stage == Stage::Away && slot.second == Some(message.backend_id);
             is_away.then_some(slot.first)
         });
-        let has = |place: Place| self.has(message.session, place);
-        if stand_in.is_some_and(|stand_in| has(stand_in) && has(message.place)) {
+        let has = |backend_id: BackendId| self.has(message.session, backend_id);
+        if stand_in.is_some_and(|stand_in| has(stand_in) && has(message.backend_id)) {
             self.retire(message.session, "has an outdated copy that was used late");
         }
     }
@@ -93,9 +93,11 @@ impl World {
     fn look_at_left_lock(&mut self, message: &Message) {
         let slot = self.farm.sessions[message.session].slot;
         let slot = self.proxies[message.proxy].slots()[slot];
-        let is_served = slot.places().any(|place| place == message.place);
-        let is_left = slot.outdated.contains(message.place) && !is_served;
-        if is_left && self.has(message.session, message.place) {
+        let is_served = slot
+            .places()
+            .any(|backend_id| backend_id == message.backend_id);
+        let is_left = slot.outdated.contains(message.backend_id) && !is_served;
+        if is_left && self.has(message.session, message.backend_id) {
             self.retire(message.session, "is used where it was left behind");
         }
     }
@@ -108,8 +110,8 @@ impl World {
             return;
         };
         let (page, is_forwarded) = (job.page, job.search.is_none());
-        let lock = self.lock(message.session, message.place);
-        let at = (message.session, message.place);
+        let lock = self.lock(message.session, message.backend_id);
+        let at = (message.session, message.backend_id);
         match (message.op, job.op) {
             (Op::Acquire, _) if lock.is_none() => {
                 self.takers.insert(at, page);
@@ -122,7 +124,7 @@ impl World {
                 Op::Put { cookie, .. },
             ) if is_forwarded
                 && lock == Some(counter)
-                && cookie >> 24 == u32::from(message.place.id()) =>
+                && cookie >> 24 == u32::from(message.backend_id.id()) =>
             {
                 let Some(taker) = self.takers.get(&at).filter(|taker| **taker != page) else {
                     return;
@@ -155,7 +157,7 @@ impl World {
         let is_removal = matches!(message.op, Op::Remove(_)) && job.search.is_none();
         let known = &self.farm.sessions[message.session];
         if is_removal
-            && second != message.place
+            && second != message.backend_id
             && self.server(second).is_untouched(&known.key, self.now_ms)
         {
             self.retire(message.session, "has a late create behind it");
@@ -164,7 +166,7 @@ impl World {
 
     /// A slot goes to a server where an earlier handover has left something: it is asked first from
     /// now on, and passes for the truth.
-    pub(crate) fn look_for_debris(&mut self, slot: usize, first: Place) {
+    pub(crate) fn look_for_debris(&mut self, slot: usize, first: BackendId) {
         for index in 0..self.farm.sessions.len() {
             let session = &self.farm.sessions[index];
             if session.slot == slot && self.has(index, first) {
@@ -194,17 +196,17 @@ impl World {
         self.proxies[message.proxy].jobs.get(&job)
     }
 
-    fn has(&self, session: usize, place: Place) -> bool {
+    fn has(&self, session: usize, backend_id: BackendId) -> bool {
         let known = &self.farm.sessions[session];
-        self.server(place).has(&known.key, self.now_ms)
+        self.server(backend_id).has(&known.key, self.now_ms)
     }
 
-    fn lock(&self, session: usize, place: Place) -> Option<u32> {
+    fn lock(&self, session: usize, backend_id: BackendId) -> Option<u32> {
         let known = &self.farm.sessions[session];
-        self.server(place).lock(&known.key, self.now_ms)
+        self.server(backend_id).lock(&known.key, self.now_ms)
     }
 
-    fn server(&self, place: Place) -> &Server {
-        &self.servers[usize::from(place.id()) - 1]
+    fn server(&self, backend_id: BackendId) -> &Server {
+        &self.servers[usize::from(backend_id.id()) - 1]
     }
 }

@@ -3,10 +3,10 @@
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
-use staterouter::account::Capacity;
 use staterouter::config::{BackendAddress, BackendSpec, BackendState, PartitionMap};
-use staterouter::handover::Place;
+use staterouter::handover::BackendId;
 use staterouter::route::{HashKey, Placement, Slot};
+use staterouter::usage::Capacity;
 
 use super::plan::SERVERS;
 use super::random::Random;
@@ -66,15 +66,15 @@ pub(crate) fn without(random: &mut Random, maps: &[Spec]) -> Option<Spec> {
 }
 
 /// Where a map wants a slot.
-pub(crate) fn owner(spec: &Spec, slot: Slot) -> Place {
+pub(crate) fn owner(spec: &Spec, slot: Slot) -> BackendId {
     candidate(spec, slot, 0).unwrap()
 }
 
 /// The server that is so many places behind that one.
-pub(crate) fn candidate(spec: &Spec, slot: Slot, behind: usize) -> Option<Place> {
+pub(crate) fn candidate(spec: &Spec, slot: Slot, behind: usize) -> Option<BackendId> {
     let placement = placement(spec);
     let candidate = placement.candidates(slot).get(behind)?;
-    Place::new(spec[candidate.index()].0)
+    BackendId::new(spec[candidate.index()].0)
 }
 
 /// Whether not all of `maps` agree about a slot.

@@ -1,8 +1,8 @@
 //! Servers, and messages on their way.
 
-use staterouter::handover::{NO_LOCK, Place, Seen};
+use staterouter::handover::{BackendId, NO_LOCK, SubrequestReply};
 use staterouter::store::{
-    Body, ItemChange, MemoryStore, Now, Outcome, SessionCommand, StoreOptions,
+    Body, ItemChange, MemoryStore, Now, SessionCommand, StoreOptions, StoreOutcome,
 };
 
 use super::plan::{Class, SERVERS};
@@ -53,7 +53,7 @@ pub(crate) struct Message {
     /// Which life of the proxy.
     pub(crate) boot: u32,
     pub(crate) purpose: Purpose,
-    pub(crate) place: Place,
+    pub(crate) backend_id: BackendId,
     pub(crate) session: usize,
     pub(crate) op: Op,
 }
@@ -157,7 +157,7 @@ impl Server {
         let now = time(now_ms);
         let observe = |_change: ItemChange<'_>| ();
         let apply = |command| self.store.apply_observed(key, command, now, observe);
-        Reply::new(&command.map_or_else(Outcome::Invalid, apply))
+        Reply::new(&command.map_or_else(StoreOutcome::Invalid, apply))
     }
 }
 
@@ -172,7 +172,7 @@ impl Reply {
         }
     }
 
-    fn new(outcome: &Outcome) -> Self {
+    fn new(outcome: &StoreOutcome) -> Self {
         let mut reply = Self {
             status: 200,
             counter: NO_LOCK,
@@ -181,7 +181,7 @@ impl Reply {
             version: 0,
         };
         match outcome {
-            Outcome::Found {
+            StoreOutcome::Found {
                 body,
                 cookie,
                 action_flags,
@@ -191,33 +191,35 @@ impl Reply {
                 reply.counter = cookie.unwrap_or(NO_LOCK);
                 reply.flag = *action_flags;
             }
-            Outcome::Done { action_flags, .. } => reply.flag = *action_flags,
-            Outcome::Absent => reply.status = 404,
-            Outcome::Locked {
+            StoreOutcome::Done { action_flags, .. } => reply.flag = *action_flags,
+            StoreOutcome::Absent => reply.status = 404,
+            StoreOutcome::Locked {
                 lock_age_s, cookie, ..
             } => {
                 reply.status = 423;
                 reply.counter = *cookie;
                 reply.age_s = u64::from(*lock_age_s);
             }
-            Outcome::Invalid(_) | Outcome::Refused(_) | Outcome::Unknown => reply.status = 400,
+            StoreOutcome::Invalid(_) | StoreOutcome::Refused(_) | StoreOutcome::Unknown => {
+                reply.status = 400
+            }
         }
         reply
     }
 
     /// What a decision has to know of it.
-    pub(crate) fn seen(&self) -> Seen {
+    pub(crate) fn seen(&self) -> SubrequestReply {
         match self.status {
-            200 => Seen::Done {
+            200 => SubrequestReply::Done {
                 counter: self.counter,
                 flag: self.flag,
             },
-            404 => Seen::Absent,
-            423 => Seen::Locked {
+            404 => SubrequestReply::Absent,
+            423 => SubrequestReply::Locked {
                 counter: self.counter,
                 age_s: self.age_s,
             },
-            _ => Seen::Refused,
+            _ => SubrequestReply::Refused,
         }
     }
 }
@@ -273,8 +275,8 @@ impl Links {
         count(&mut self.peers[other][one], is_cut);
     }
 
-    pub(crate) fn reaches(&self, proxy: usize, place: Place) -> bool {
-        self.servers[proxy][usize::from(place.id()) - 1] == 0
+    pub(crate) fn reaches(&self, proxy: usize, backend_id: BackendId) -> bool {
+        self.servers[proxy][usize::from(backend_id.id()) - 1] == 0
     }
 
     pub(crate) fn hears(&self, one: usize, other: usize) -> bool {

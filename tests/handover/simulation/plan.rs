@@ -1,7 +1,7 @@
 //! What a seed stands for: proxies, slots, maps, and what goes wrong when.
 
 use staterouter::config::BackendState;
-use staterouter::handover::Place;
+use staterouter::handover::BackendId;
 use staterouter::route::Slot;
 
 use super::maps::{self, Spec};
@@ -264,7 +264,7 @@ impl Plan {
     fn candidate(&self, behind: usize, random: &mut Random) -> Option<u8> {
         let map = &self.maps[random.below(self.maps.len() as u64) as usize];
         let slot = random.pick(&self.slots);
-        maps::candidate(map, slot, behind).map(Place::id)
+        maps::candidate(map, slot, behind).map(BackendId::id)
     }
 }
 

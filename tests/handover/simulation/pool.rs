@@ -1,15 +1,15 @@
-//! The engine for a handful of slots: it would take all 16,384 on at every tick and place them
+//! The pool state for a handful of slots: it would take all 16,384 on at every tick and place them
 //! anew at every map, which is too slow for thousands of worlds. Health, placements and what
-//! becomes of a slot are the real ones; what is around them repeats `control::engine`, and
-//! `whole_engines_decide_alike` holds the two together.
+//! becomes of a slot are the real ones; what is around them repeats `control::pool_state`, and
+//! `whole_pool_states_decide_alike` holds the two together.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
 
 use staterouter::config::{BackendState, Config};
 use staterouter::handover::schedule::{PeerSlot, Standing, Standings, Surroundings, Times};
-use staterouter::handover::{Outdated, Place, Places, SlotState, Stage, advance};
-use staterouter::health::{Failure, Health, Verdict};
+use staterouter::handover::{BackendId, Outdated, Places, SlotState, Stage, advance};
+use staterouter::health::{Failure, Health, HealthState};
 use staterouter::route::Slot;
 
 use super::brain::{Brain, Edition, Maker, Placed, Remembered, Seen, View};
@@ -28,15 +28,15 @@ pub(crate) struct Pool {
     slots: Vec<SlotState>,
     peers: Vec<Option<View>>,
     /// Servers that are gone with what they hold, and since when.
-    given_up: Vec<(Place, u64)>,
+    given_up: Vec<(BackendId, u64)>,
     /// When a session could not be moved last, by where it is and where it is to go.
-    failing: BTreeMap<(Place, Place), u64>,
+    failing: BTreeMap<(BackendId, BackendId), u64>,
 }
 
 #[derive(Debug, Clone)]
 struct Member {
     entry: Entry,
-    place: Place,
+    backend_id: BackendId,
     in_map: bool,
     health: Health,
     owed: usize,
@@ -48,8 +48,8 @@ pub(crate) struct PoolMemory {
     edition: Edition,
     retired: Vec<Entry>,
     slots: Vec<SlotState>,
-    given_up: Vec<(Place, u64)>,
-    failing: Vec<(Place, Place)>,
+    given_up: Vec<(BackendId, u64)>,
+    failing: Vec<(BackendId, BackendId)>,
 }
 
 impl Pool {
@@ -58,7 +58,7 @@ impl Pool {
         let placement = maps::placement(&edition.spec);
         let member = |entry: &Entry| Member::new(*entry, &config, now_ms);
         let members: Vec<Member> = edition.spec.iter().map(member).collect();
-        let owner = |slot: &Slot| members[placement.owner(*slot).index()].place;
+        let owner = |slot: &Slot| members[placement.owner(*slot).index()].backend_id;
         let steady = |slot| SlotState::steady(owner(slot), now_ms);
         Self {
             peers: vec![None; config.peers.len()],
@@ -116,14 +116,14 @@ impl Pool {
         let mut standings = Standings::new();
         for member in &self.members {
             standings.set(
-                member.place,
+                member.backend_id,
                 Standing {
                     gone: self.is_gone(member),
                     insisted: self.broken == Some(Broken::NoAgreement),
                     up_since_ms: member.is_up().then(|| member.health.since_ms()),
                     owed: member.owed > 0
-                        || self.is_owed_by_peers(member.place)
-                        || self.is_given_up(member.place),
+                        || self.is_owed_by_peers(member.backend_id)
+                        || self.is_given_up(member.backend_id),
                     is_new: !member.health.has_answered(),
                 },
             );
@@ -134,53 +134,55 @@ impl Pool {
     fn is_left(&self, member: &Member) -> bool {
         let is_lost = !member.in_map && !member.is_up() && !self.config.handover.failover;
         let mut newer = self.peers.iter().flatten();
-        let is_off_elsewhere = newer
-            .any(|peer| peer.version > self.edition.version && peer.off.contains(&member.place));
+        let is_off_elsewhere = newer.any(|peer| {
+            peer.version > self.edition.version && peer.off.contains(&member.backend_id)
+        });
         member.is_off() || is_lost || is_off_elsewhere
     }
 
     fn is_gone(&self, member: &Member) -> bool {
-        let place = member.place;
-        let is_bound = !self.peers.is_empty() && self.is_given_up(place) && self.is_needed(place);
+        let backend_id = member.backend_id;
+        let is_bound =
+            !self.peers.is_empty() && self.is_given_up(backend_id) && self.is_needed(backend_id);
         self.is_left(member) || is_bound
     }
 
-    fn is_owed_by_peers(&self, place: Place) -> bool {
+    fn is_owed_by_peers(&self, backend_id: BackendId) -> bool {
         let mut heard = self.peers.iter().flatten();
-        heard.any(|peer| peer.owed.contains(&place))
+        heard.any(|peer| peer.owed.contains(&backend_id))
     }
 
-    fn is_given_up(&self, place: Place) -> bool {
-        self.given_up.iter().any(|server| server.0 == place)
+    fn is_given_up(&self, backend_id: BackendId) -> bool {
+        self.given_up.iter().any(|server| server.0 == backend_id)
     }
 
-    fn is_needed(&self, place: Place) -> bool {
+    fn is_needed(&self, backend_id: BackendId) -> bool {
         let mut places = self.slots.iter().flat_map(|slot| slot.places());
-        places.any(|served| served == place)
+        places.any(|served| served == backend_id)
     }
 
     fn give_up(&mut self, now_ms: u64) {
         let left = self.members.iter().filter(|member| self.is_left(member));
-        for place in left.map(|member| member.place).collect::<Vec<_>>() {
-            if self.is_needed(place) {
-                self.given_up.retain(|server| server.0 != place);
-                self.given_up.push((place, now_ms));
+        for backend_id in left.map(|member| member.backend_id).collect::<Vec<_>>() {
+            if self.is_needed(backend_id) {
+                self.given_up.retain(|server| server.0 != backend_id);
+                self.given_up.push((backend_id, now_ms));
             }
         }
     }
 
-    fn stand_ins(&self, index: usize) -> Vec<Place> {
+    fn stand_ins(&self, index: usize) -> Vec<BackendId> {
         let is_fit = |member: &&Member| {
             let mut peers = self.peers.iter().flatten();
             member.is_up()
                 && member.health.has_answered()
-                && !self.is_given_up(member.place)
-                && peers.all(|peer| peer.up.contains(&member.place))
+                && !self.is_given_up(member.backend_id)
+                && peers.all(|peer| peer.up.contains(&member.backend_id))
         };
         let candidates = self.placement.candidates(self.numbers[index]).iter();
         let members = candidates.map(|candidate| &self.members[candidate.index()]);
         let fit = members.filter(is_fit);
-        fit.map(|member| member.place).collect()
+        fit.map(|member| member.backend_id).collect()
     }
 
     fn peer_slots(&self, index: usize, state: SlotState) -> Vec<Option<PeerSlot>> {
@@ -197,14 +199,20 @@ impl Pool {
 
     fn let_go(&mut self) {
         let mut members = std::mem::take(&mut self.members);
-        let is_known = |place| self.slots.iter().any(|slot| slot.outdated.contains(place));
-        let is_needed = |place| self.is_needed(place) || is_known(place);
-        members.retain(|member| member.in_map || is_needed(member.place));
+        let is_known = |backend_id| {
+            self.slots
+                .iter()
+                .any(|slot| slot.outdated.contains(backend_id))
+        };
+        let is_needed = |backend_id| self.is_needed(backend_id) || is_known(backend_id);
+        members.retain(|member| member.in_map || is_needed(member.backend_id));
         self.members = members;
     }
 
-    fn member_mut(&mut self, place: Place) -> Option<&mut Member> {
-        self.members.iter_mut().find(|member| member.place == place)
+    fn member_mut(&mut self, backend_id: BackendId) -> Option<&mut Member> {
+        self.members
+            .iter_mut()
+            .find(|member| member.backend_id == backend_id)
     }
 }
 
@@ -248,8 +256,8 @@ impl Brain for Pool {
         self.edition = edition.clone();
     }
 
-    fn probed(&mut self, place: Place, outcome: Result<(), Failure>, now_ms: u64) {
-        if let Some(member) = self.member_mut(place) {
+    fn probed(&mut self, backend_id: BackendId, outcome: Result<(), Failure>, now_ms: u64) {
+        if let Some(member) = self.member_mut(backend_id) {
             match outcome {
                 Ok(()) => member.health.probe_ok(now_ms),
                 Err(failure) => member.health.probe_failed(failure, 0, now_ms),
@@ -257,8 +265,8 @@ impl Brain for Pool {
         }
     }
 
-    fn request_failed(&mut self, place: Place, failure: Failure, now_ms: u64) {
-        if let Some(member) = self.member_mut(place) {
+    fn request_failed(&mut self, backend_id: BackendId, failure: Failure, now_ms: u64) {
+        if let Some(member) = self.member_mut(backend_id) {
             member.health.request_failed(failure, 0, now_ms);
         }
     }
@@ -267,13 +275,13 @@ impl Brain for Pool {
         self.peers[index] = view;
     }
 
-    fn set_owed(&mut self, place: Place, owed: usize) {
-        if let Some(member) = self.member_mut(place) {
+    fn set_owed(&mut self, backend_id: BackendId, owed: usize) {
+        if let Some(member) = self.member_mut(backend_id) {
             member.owed = owed;
         }
     }
 
-    fn move_failed(&mut self, from: Place, to: Place, now_ms: u64) {
+    fn move_failed(&mut self, from: BackendId, to: BackendId, now_ms: u64) {
         if self
             .slots
             .iter()
@@ -321,13 +329,13 @@ impl Brain for Pool {
         self.slots.clone()
     }
 
-    fn target(&self, index: usize) -> Place {
-        self.members[self.placement.owner(self.numbers[index]).index()].place
+    fn target(&self, index: usize) -> BackendId {
+        self.members[self.placement.owner(self.numbers[index]).index()].backend_id
     }
 
     fn members(&self) -> Vec<Seen> {
         let seen = |member: &Member| Seen {
-            place: member.place,
+            backend_id: member.backend_id,
             verdict: Seen::verdict(&member.health),
             owed: member.owed,
             is_off: member.is_off(),
@@ -338,22 +346,22 @@ impl Brain for Pool {
     fn view(&self) -> View {
         let members = self.members.iter();
         let up = members.filter(|member| member.is_up() && !member.is_off());
-        let up = up.map(|member| member.place).collect();
+        let up = up.map(|member| member.backend_id).collect();
         let owing = self.members.iter();
-        let owing = owing.filter(|member| member.owed > 0 || self.is_given_up(member.place));
-        let owed = owing.map(|member| member.place).collect();
+        let owing = owing.filter(|member| member.owed > 0 || self.is_given_up(member.backend_id));
+        let owed = owing.map(|member| member.backend_id).collect();
         let off = self.members.iter().filter(|member| member.is_off());
         let gone = self.members.iter().filter(|member| self.is_gone(member));
         View {
-            off: off.map(|member| member.place).collect(),
-            gone: gone.map(|member| member.place).collect::<Places>(),
+            off: off.map(|member| member.backend_id).collect(),
+            gone: gone.map(|member| member.backend_id).collect::<Places>(),
             ..View::new(self.version(), self.slots.clone(), up, owed)
         }
     }
 }
 
 /// The handover that a slot is in, also while it cannot go on: from where to where.
-fn way(slot: &SlotState) -> Option<(Place, Place)> {
+fn way(slot: &SlotState) -> Option<(BackendId, BackendId)> {
     let (stage, to, from) = match slot.before {
         Some(before) => (before.stage, before.first, before.second),
         None => (slot.stage, slot.first, slot.second),
@@ -364,7 +372,7 @@ fn way(slot: &SlotState) -> Option<(Place, Place)> {
 /// Makes what a suspect slot was look as if its places had not been stood in for lately.
 fn forget_outdated(slot: &mut SlotState, standings: &Standings) {
     slot.outdated = Outdated::NONE;
-    let is_down = |place| standings.get(place).up_since_ms.is_none();
+    let is_down = |backend_id| standings.get(backend_id).up_since_ms.is_none();
     if let (true, Some(before)) = (slot.second.is_some_and(is_down), &mut slot.before) {
         before.since_ms = 0;
     }
@@ -374,7 +382,7 @@ impl Member {
     fn new(entry: Entry, config: &Config, now_ms: u64) -> Self {
         Self {
             entry,
-            place: Place::new(entry.0).unwrap(),
+            backend_id: BackendId::new(entry.0).unwrap(),
             in_map: true,
             health: Health::new(config.health.thresholds(), now_ms),
             owed: 0,
@@ -382,7 +390,7 @@ impl Member {
     }
 
     fn is_up(&self) -> bool {
-        self.health.verdict() != Verdict::Down
+        self.health.verdict() != HealthState::Down
     }
 
     fn is_off(&self) -> bool {

@@ -3,7 +3,8 @@
 use std::rc::Rc;
 
 use staterouter::handover::{
-    Ask, Cookie, NO_LOCK, Place, Request, Route, Search, Seen, SlotTable, Stage, Step,
+    BackendId, ClientRequest, Cookie, NO_LOCK, RequestMachine, SlotRoute, SlotTable, Stage, Step,
+    Subrequest, SubrequestReply,
 };
 use staterouter::health::Failure;
 
@@ -35,29 +36,29 @@ pub(crate) struct Job {
     pub(crate) page: u64,
     pub(crate) session: usize,
     pub(crate) op: Op,
-    request: Request,
-    pub(crate) route: Route,
+    request: ClientRequest,
+    pub(crate) route: SlotRoute,
     /// `None` once nothing is left to decide.
-    pub(crate) search: Option<Search>,
+    pub(crate) search: Option<RequestMachine>,
     in_force: InForce,
     due_ms: u64,
-    held: Option<(Place, Reply)>,
+    held: Option<(BackendId, Reply)>,
     /// Number of the question under way.
     ask: u32,
-    asked: Option<Ask>,
+    asked: Option<Subrequest>,
     /// The item's other copy was not there.
     is_absent_at_second: bool,
     /// The item that is being moved.
-    moved: Option<(Place, Reply)>,
+    moved: Option<(BackendId, Reply)>,
 }
 
 impl InForce {
-    fn is_up(&self, place: Place) -> bool {
-        self.up >> place.id() & 1 == 1
+    fn is_up(&self, backend_id: BackendId) -> bool {
+        self.up >> backend_id.id() & 1 == 1
     }
 
-    pub(crate) fn knows(&self, place: Place) -> bool {
-        self.known >> place.id() & 1 == 1
+    pub(crate) fn knows(&self, backend_id: BackendId) -> bool {
+        self.known >> backend_id.id() & 1 == 1
     }
 }
 
@@ -87,7 +88,7 @@ impl World {
         } else {
             MOVER_S
         };
-        let (search, step) = Search::start(route, request, mover_s);
+        let (search, step) = RequestMachine::start(route, request, mover_s);
         let due_ms = self.now_ms + ANSWER_MS;
         let job = Job {
             call,
@@ -122,10 +123,10 @@ impl World {
                     return;
                 };
                 match job.held.take().or(job.moved.take()) {
-                    Some((place, reply)) => {
+                    Some((backend_id, reply)) => {
                         let is_believed =
                             self.is_broken(Broken::ReadsPassFlags) && job.op == Op::Read;
-                        self.pass(p, &job, place, reply, clear_flag && !is_believed);
+                        self.pass(p, &job, backend_id, reply, clear_flag && !is_believed);
                     }
                     None => self.drop_call(job.call, "nothing held"),
                 }
@@ -142,7 +143,7 @@ impl World {
         }
     }
 
-    fn ask(&mut self, p: usize, id: u64, ask: Ask) {
+    fn ask(&mut self, p: usize, id: u64, ask: Subrequest) {
         let broken = self.broken;
         let Some(job) = self.proxies[p].jobs.get_mut(&id) else {
             return;
@@ -157,28 +158,28 @@ impl World {
         job.asked = Some(ask);
         let session = job.session;
         let (at, op) = match ask {
-            Ask::Client { at, counter } => {
+            Subrequest::Client { at, counter } => {
                 (job.held, job.moved) = (None, None);
                 (at, with_counter(job.op, counter))
             }
-            Ask::Acquire { at } => {
+            Subrequest::Acquire { at } => {
                 (job.held, job.moved) = (None, None);
                 (at, Op::Acquire)
             }
-            Ask::Look { at } => (at, Op::Touch),
-            Ask::Release { at, counter } => (at, Op::Release(counter)),
-            Ask::Remove { at, counter } => (at, Op::Remove(counter)),
-            Ask::Insert { at } => {
+            Subrequest::Look { at } => (at, Op::Touch),
+            Subrequest::Release { at, counter } => (at, Op::Release(counter)),
+            Subrequest::Remove { at, counter } => (at, Op::Remove(counter)),
+            Subrequest::Insert { at } => {
                 let Some(held) = job.held.take() else {
-                    return self.see(p, id, Seen::Unknown);
+                    return self.see(p, id, SubrequestReply::Unknown);
                 };
                 job.moved = Some(held);
                 let version = held.1.version;
                 (at, Op::Insert { version })
             }
-            Ask::Owe { to } => {
+            Subrequest::Owe { to } => {
                 self.owe(p, to, session);
-                let done = Seen::Done {
+                let done = SubrequestReply::Done {
                     counter: 0,
                     flag: false,
                 };
@@ -186,18 +187,18 @@ impl World {
             }
         };
         if !job.in_force.is_up(at) || self.now_ms >= job.due_ms {
-            return self.see(p, id, Seen::Unknown);
+            return self.see(p, id, SubrequestReply::Unknown);
         }
         self.send_question(p, id, at, op);
     }
 
-    fn forward(&mut self, p: usize, id: u64, at: Place, counter: Option<u32>) {
+    fn forward(&mut self, p: usize, id: u64, at: BackendId, counter: Option<u32>) {
         let Some(job) = self.proxies[p].jobs.get_mut(&id) else {
             return;
         };
         job.ask += 1;
         job.search = None;
-        job.asked = Some(Ask::Client { at, counter });
+        job.asked = Some(Subrequest::Client { at, counter });
         let op = with_counter(job.op, counter);
         if job.in_force.is_up(at) && self.now_ms < job.due_ms {
             return self.send_question(p, id, at, op);
@@ -207,7 +208,7 @@ impl World {
         self.drop_call(call, "backend down");
     }
 
-    fn send_question(&mut self, p: usize, id: u64, place: Place, op: Op) {
+    fn send_question(&mut self, p: usize, id: u64, backend_id: BackendId, op: Op) {
         let proxy = &self.proxies[p];
         let Some(job) = proxy.jobs.get(&id) else {
             return;
@@ -219,7 +220,7 @@ impl World {
                 job: id,
                 ask: job.ask,
             },
-            place,
+            backend_id,
             session: job.session,
             op,
         };
@@ -228,7 +229,7 @@ impl World {
 
     /// Sends a request to a server.
     pub(crate) fn send(&mut self, message: Message) {
-        if self.links.reaches(message.proxy, message.place) {
+        if self.links.reaches(message.proxy, message.backend_id) {
             if let Fate::After(ms) = self.links.fate(message.purpose) {
                 self.after(ms, Event::AtServer(message));
             } else {
@@ -247,10 +248,10 @@ impl World {
 
     /// A request has reached a server.
     pub(crate) fn at_server(&mut self, message: Message) {
-        if !self.links.reaches(message.proxy, message.place) {
+        if !self.links.reaches(message.proxy, message.backend_id) {
             return;
         }
-        let index = usize::from(message.place.id()) - 1;
+        let index = usize::from(message.backend_id.id()) - 1;
         match self.servers[index].power {
             Power::On => {}
             Power::Paused => return self.servers[index].buffered.push(message),
@@ -291,7 +292,7 @@ impl World {
     pub(crate) fn at_proxy(&mut self, message: Message, result: Result<Reply, Failure>) {
         let p = message.proxy;
         let proxy = &self.proxies[p];
-        let is_reached = result.is_err() || self.links.reaches(p, message.place);
+        let is_reached = result.is_err() || self.links.reaches(p, message.backend_id);
         if proxy.boot != message.boot || !proxy.is_on || !is_reached {
             return;
         }
@@ -303,8 +304,8 @@ impl World {
                 match (job, result) {
                     (None, Ok(reply)) => self.give_back_late(&message, reply),
                     (None, Err(_)) => {}
-                    (Some(_), Ok(reply)) => self.hear(p, id, message.place, reply),
-                    (Some(_), Err(failure)) => self.fail(p, id, message.place, failure),
+                    (Some(_), Ok(reply)) => self.hear(p, id, message.backend_id, reply),
+                    (Some(_), Err(failure)) => self.fail(p, id, message.backend_id, failure),
                 }
             }
         }
@@ -325,13 +326,13 @@ impl World {
         }
     }
 
-    fn fail(&mut self, p: usize, id: u64, place: Place, failure: Failure) {
-        self.request_failed(p, place, failure);
+    fn fail(&mut self, p: usize, id: u64, backend_id: BackendId, failure: Failure) {
+        self.request_failed(p, backend_id, failure);
         let Some(job) = self.proxies[p].jobs.get(&id) else {
             return;
         };
         if job.search.is_some() {
-            return self.see(p, id, Seen::Unknown);
+            return self.see(p, id, SubrequestReply::Unknown);
         }
         let call = job.call;
         self.proxies[p].jobs.remove(&id);
@@ -339,44 +340,47 @@ impl World {
     }
 
     /// An answer in time.
-    fn hear(&mut self, p: usize, id: u64, place: Place, reply: Reply) {
+    fn hear(&mut self, p: usize, id: u64, backend_id: BackendId, reply: Reply) {
         let Some(job) = self.proxies[p].jobs.get_mut(&id) else {
             return;
         };
         if job.search.is_none() {
             let job = self.proxies[p].jobs.remove(&id);
             if let Some(job) = job {
-                self.pass(p, &job, place, reply, false);
+                self.pass(p, &job, backend_id, reply, false);
             }
             return;
         }
-        if matches!(job.asked, Some(Ask::Client { .. } | Ask::Acquire { .. })) {
-            job.held = Some((place, reply));
+        if matches!(
+            job.asked,
+            Some(Subrequest::Client { .. } | Subrequest::Acquire { .. })
+        ) {
+            job.held = Some((backend_id, reply));
             job.is_absent_at_second =
-                reply.seen() == Seen::Absent && Some(place) == job.route.second;
+                reply.seen() == SubrequestReply::Absent && Some(backend_id) == job.route.second;
         }
         self.see(p, id, reply.seen());
     }
 
-    fn see(&mut self, p: usize, id: u64, seen: Seen) {
+    fn see(&mut self, p: usize, id: u64, seen: SubrequestReply) {
         let is_old_lock = self.is_broken(Broken::OldLock);
         let Some(job) = self.proxies[p].jobs.get_mut(&id) else {
             return;
         };
-        let is_insert = matches!(job.asked, Some(Ask::Insert { .. }));
-        let is_done = matches!(seen, Seen::Done { .. });
+        let is_insert = matches!(job.asked, Some(Subrequest::Insert { .. }));
+        let is_done = matches!(seen, SubrequestReply::Done { .. });
         let stays = (is_insert && !is_done).then_some(job.route);
-        if is_old_lock && is_insert && seen == Seen::Unknown {
+        if is_old_lock && is_insert && seen == SubrequestReply::Unknown {
             let job = self.proxies[p].jobs.remove(&id);
-            if let Some((job, (place, reply))) =
+            if let Some((job, (backend_id, reply))) =
                 job.and_then(|job| Some((job.moved?, job)).map(|(moved, job)| (job, moved)))
             {
-                self.pass(p, &job, place, reply, false);
+                self.pass(p, &job, backend_id, reply, false);
             }
             return;
         }
         let step = job.search.as_mut().map(|search| search.next(seen));
-        if let Some(Route {
+        if let Some(SlotRoute {
             first,
             second: Some(second),
             ..
@@ -391,9 +395,9 @@ impl World {
     }
 
     /// Passes an answer on to the client.
-    fn pass(&mut self, p: usize, job: &Job, place: Place, reply: Reply, clear_flag: bool) {
+    fn pass(&mut self, p: usize, job: &Job, backend_id: BackendId, reply: Reply, clear_flag: bool) {
         let has_cookie = reply.status == 423 || job.op == Op::Acquire && reply.status == 200;
-        let cookie = match place.tag(reply.counter) {
+        let cookie = match backend_id.tag(reply.counter) {
             Ok(cookie) if has_cookie => cookie,
             _ if has_cookie => reply.counter,
             _ => 0,
@@ -407,8 +411,8 @@ impl World {
         };
         if !self.farm.calls.contains_key(&job.call) {
             let took_lock = job.op == Op::Acquire && reply.status == 200;
-            if took_lock && job.in_force.is_up(place) {
-                self.send_alone(p, place, job.session, Op::Release(reply.counter));
+            if took_lock && job.in_force.is_up(backend_id) {
+                self.send_alone(p, backend_id, job.session, Op::Release(reply.counter));
             }
             return;
         }
@@ -430,13 +434,13 @@ impl World {
         self.after(near_ms, Event::Answered(call, End::Unknown, why));
     }
 
-    fn send_behind(&mut self, p: usize, id: u64, behind: Option<Ask>) {
+    fn send_behind(&mut self, p: usize, id: u64, behind: Option<Subrequest>) {
         let Some(job) = self.proxies[p].jobs.get(&id) else {
             return;
         };
         let (at, op) = match behind {
-            Some(Ask::Release { at, counter }) => (at, Op::Release(counter)),
-            Some(Ask::Remove { at, counter }) => (at, Op::Remove(counter)),
+            Some(Subrequest::Release { at, counter }) => (at, Op::Release(counter)),
+            Some(Subrequest::Remove { at, counter }) => (at, Op::Remove(counter)),
             _ => return,
         };
         if job.in_force.is_up(at) {
@@ -449,23 +453,23 @@ impl World {
     fn give_back_late(&mut self, message: &Message, reply: Reply) {
         if message.op == Op::Acquire && reply.status == 200 {
             let release = Op::Release(reply.counter);
-            self.send_alone(message.proxy, message.place, message.session, release);
+            self.send_alone(message.proxy, message.backend_id, message.session, release);
         }
     }
 
-    fn send_alone(&mut self, p: usize, place: Place, session: usize, op: Op) {
+    fn send_alone(&mut self, p: usize, backend_id: BackendId, session: usize, op: Op) {
         self.send(Message {
             proxy: p,
             boot: self.proxies[p].boot,
             purpose: Purpose::Behind,
-            place,
+            backend_id,
             session,
             op,
         });
     }
 
     /// What a stand-in answers while the session is out of reach is not wrong.
-    fn start_anew_if_away(&mut self, p: usize, session: usize, route: Route) {
+    fn start_anew_if_away(&mut self, p: usize, session: usize, route: SlotRoute) {
         let away = route.second.filter(|_| route.stage == Stage::Away);
         let slot = self.farm.sessions[session].slot;
         let left = self.proxies[p].slots()[slot].outdated.places();
@@ -474,7 +478,7 @@ impl World {
         }
     }
 
-    fn start_anew_without(&mut self, session: usize, home: Place) {
+    fn start_anew_without(&mut self, session: usize, home: BackendId) {
         let known = &self.farm.sessions[session];
         let server = &self.servers[usize::from(home.id()) - 1];
         if server.has(&known.key, self.now_ms) {
@@ -493,19 +497,21 @@ impl World {
 }
 
 /// What a client asks for, as the proxy reads it.
-fn request(op: Op, in_force: &InForce) -> Request {
+fn request(op: Op, in_force: &InForce) -> ClientRequest {
     let cookie = |cookie| match Cookie::from_client(cookie) {
-        Cookie::Tagged { place, .. } if !in_force.knows(place) => Cookie::Untagged(NO_LOCK),
+        Cookie::Tagged { backend_id, .. } if !in_force.knows(backend_id) => {
+            Cookie::Untagged(NO_LOCK)
+        }
         cookie => cookie,
     };
     match op {
-        Op::Read => Request::Read,
-        Op::Touch => Request::Touch,
-        Op::Acquire => Request::Acquire,
-        Op::Release(lock) => Request::Release(cookie(lock)),
-        Op::Put { cookie: lock, .. } => Request::Put(cookie(lock)),
-        Op::Insert { .. } => Request::Create,
-        Op::Remove(lock) => Request::Remove(cookie(lock)),
+        Op::Read => ClientRequest::Read,
+        Op::Touch => ClientRequest::Touch,
+        Op::Acquire => ClientRequest::Acquire,
+        Op::Release(lock) => ClientRequest::Release(cookie(lock)),
+        Op::Put { cookie: lock, .. } => ClientRequest::Put(cookie(lock)),
+        Op::Insert { .. } => ClientRequest::Create,
+        Op::Remove(lock) => ClientRequest::Remove(cookie(lock)),
     }
 }
 
@@ -519,28 +525,34 @@ fn with_counter(op: Op, counter: Option<u32>) -> Op {
     }
 }
 
-fn place_of(ask: Ask) -> Option<Place> {
+fn place_of(ask: Subrequest) -> Option<BackendId> {
     match ask {
-        Ask::Client { at, .. }
-        | Ask::Acquire { at }
-        | Ask::Look { at }
-        | Ask::Insert { at }
-        | Ask::Release { at, .. }
-        | Ask::Remove { at, .. } => Some(at),
-        Ask::Owe { .. } => None,
+        Subrequest::Client { at, .. }
+        | Subrequest::Acquire { at }
+        | Subrequest::Look { at }
+        | Subrequest::Insert { at }
+        | Subrequest::Release { at, .. }
+        | Subrequest::Remove { at, .. } => Some(at),
+        Subrequest::Owe { .. } => None,
     }
 }
 
 fn describe(message: &Message) -> String {
     let Message {
-        proxy, place, op, ..
+        proxy,
+        backend_id,
+        op,
+        ..
     } = message;
     let behind = if message.purpose == Purpose::Behind {
         ", nobody waiting"
     } else {
         ""
     };
-    format!("proxy {proxy} at server {}: {op:?}{behind}", place.id())
+    format!(
+        "proxy {proxy} at server {}: {op:?}{behind}",
+        backend_id.id()
+    )
 }
 
 fn refusal(reason: staterouter::handover::Refusal) -> &'static str {

@@ -5,8 +5,8 @@ use std::collections::{BTreeMap, BinaryHeap};
 use std::time::Duration;
 
 use staterouter::config::{BackendState, Config};
-use staterouter::farm::ledger::Violation;
-use staterouter::handover::Place;
+use staterouter::farm::checker::Violation;
+use staterouter::handover::BackendId;
 use staterouter::health::Failure;
 
 use super::brain::{self, Maker, View};
@@ -41,9 +41,9 @@ pub(crate) enum Event {
     Due(usize, u32, u64),
     Round(usize, u32),
     View(usize, u32, usize, Option<Box<View>>),
-    Probe(usize, u32, Place),
-    Probed(usize, u32, Place, Result<(), Failure>),
-    ReplayDue(usize, u32, Place, u64),
+    Probe(usize, u32, BackendId),
+    Probed(usize, u32, BackendId, Result<(), Failure>),
+    ReplayDue(usize, u32, BackendId, u64),
     CallAtProxy(u64),
     Answered(u64, End, &'static str),
     Page(u64),
@@ -134,9 +134,9 @@ pub(crate) struct World {
     pub(crate) proxies: Vec<Proxy>,
     pub(crate) farm: Farm,
     /// The page that took the lock of a session at a server last.
-    pub(crate) takers: BTreeMap<(usize, Place), u64>,
+    pub(crate) takers: BTreeMap<(usize, BackendId), u64>,
     /// Slots that have left a server that was given up, that server, and when.
-    pub(crate) given_up: Vec<(usize, Place, u64)>,
+    pub(crate) given_up: Vec<(usize, BackendId, u64)>,
     /// Failovers so far, by slot.
     pub(crate) failovers: Vec<u64>,
     /// When something last changed that peers have to know.
@@ -307,9 +307,13 @@ impl World {
             Event::Due(p, boot, job) => self.due(p, boot, job),
             Event::Round(p, boot) => self.round(p, boot),
             Event::View(p, boot, index, view) => self.view(p, boot, index, view.map(|view| *view)),
-            Event::Probe(p, boot, place) => self.probe(p, boot, place),
-            Event::Probed(p, boot, place, outcome) => self.probed(p, boot, place, outcome),
-            Event::ReplayDue(p, boot, place, attempt) => self.replay_due(p, boot, place, attempt),
+            Event::Probe(p, boot, backend_id) => self.probe(p, boot, backend_id),
+            Event::Probed(p, boot, backend_id, outcome) => {
+                self.probed(p, boot, backend_id, outcome)
+            }
+            Event::ReplayDue(p, boot, backend_id, attempt) => {
+                self.replay_due(p, boot, backend_id, attempt)
+            }
             Event::CallAtProxy(call) => self.begin_job(call),
             Event::Answered(call, end, why) => self.answered(call, end, why),
             Event::Page(page) => self.continue_page(page),
@@ -392,10 +396,10 @@ impl World {
             .proxies
             .iter()
             .flat_map(|proxy| proxy.slots()[slot].places());
-        places.any(|place| {
+        places.any(|backend_id| {
             self.proxies
                 .iter()
-                .any(|proxy| !proxy.in_force.knows(place))
+                .any(|proxy| !proxy.in_force.knows(backend_id))
         })
     }
 

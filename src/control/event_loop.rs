@@ -1,0 +1,638 @@
+//! The control thread: what happens goes into the pool state, what it says goes out.
+//!
+//! Every step is tried on a copy of the pool state. It counts once it is on disk, and only then the
+//! data path and the peers see it.
+
+use std::io;
+use std::ptr;
+use std::sync::{Arc, mpsc as blocking};
+use std::thread::{self, JoinHandle};
+use std::time::Duration;
+
+use tokio::runtime::Builder;
+use tokio::sync::{mpsc, watch};
+use tokio::task::LocalSet;
+use tokio::time::{MissedTickBehavior, interval};
+
+use super::clock::ControlClock;
+use super::files::read::{FileReader, FilesRead};
+use super::handle::{ControlCommand, PeerNews, Published};
+use super::peers::report::{self, PeerReportError};
+use super::peers::roster::{FirstMeeting, Peers, Said, is_old};
+use super::persist::pending_deletes::PendingDeletes;
+use super::persist::replay::{ReplayEvent, Replayed, Replays};
+use super::persist::state_file::StateFileError;
+use super::persist::state_lock::StateLock;
+use super::persist::state_writer::StateWriter;
+use super::pool_state::{Notice, PoolState};
+use super::probing::coalesced_failures::CoalescedFailures;
+use super::probing::name_lookup::{LookedUp, Names};
+use super::probing::probes::{ProbeResult, Probes};
+use super::pulse::Pulse;
+use super::report::history::{Event, EventKind, EventLevel, Recorder};
+use super::report::noticed::{Noticed, Unwritten};
+use super::report::publish::{About, Known, Reasons};
+use super::report::status::LastReload;
+use super::report::usage_estimates::UsageEstimates;
+use crate::backend::RemoveError;
+use crate::config::LogLevel;
+use crate::handover::{BackendId, SlotState};
+use crate::health::{Change, Failure, HealthState};
+use crate::log::{LevelHandle, LogLimit};
+use crate::metrics::{Metrics, Reloads};
+use crate::proxy::{self, Feedback, Report, SharedSnapshot};
+
+/// How often the pool state is asked what the time has changed.
+const TICK: Duration = Duration::from_millis(250);
+
+/// How often it is said again that the state file cannot be written.
+const REPEAT_MS: u64 = 60_000;
+
+/// How long the end of the program waits for control. What is in force is on disk at any time.
+const STOP_PATIENCE: Duration = Duration::from_secs(2);
+/// How often the state file is written while stages go on.
+const WRITE_EVERY_MS: u64 = 60_000;
+
+/// Threads for what cannot wait without one: looking up the names of backends.
+const MAX_BLOCKING_THREADS: usize = 8;
+
+/// Everything the control thread owns.
+#[derive(Debug)]
+pub struct Control {
+    pub(super) clock: ControlClock,
+    pub(super) pulse: Pulse,
+    pub(super) about: About,
+    pub(super) pool_state: PoolState,
+    /// The slots of the pool state as they are on disk, for the peers.
+    pub(super) in_force: Arc<[SlotState]>,
+    pub(super) state: StateWriter,
+    /// As long as this may write it.
+    pub(super) _state_lock: StateLock,
+    pub(super) owed: PendingDeletes,
+    pub(super) replays: Replays,
+    pub(super) probes: Probes,
+    pub(super) names: Names,
+    pub(super) snapshot: SharedSnapshot,
+    pub(super) feedback: Arc<Feedback>,
+    pub(super) published: watch::Sender<Arc<Published>>,
+    /// `None` when there are no files to read again.
+    pub(super) files: Option<FileReader>,
+    pub(super) level: Option<LevelHandle>,
+    pub(super) peers: Peers,
+    /// `None` once clients are served.
+    pub(super) first_meeting: Option<FirstMeeting>,
+    pub(super) reasons: Reasons,
+    pub(super) bursts: CoalescedFailures,
+    pub(super) accounting: UsageEstimates,
+    pub(super) last_reload: Option<LastReload>,
+    pub(super) reloads: Reloads,
+    pub(super) history: Recorder,
+    pub(super) noticed: Noticed,
+    /// What the workers count.
+    pub(super) metrics: Arc<Metrics>,
+    /// When the state file was written.
+    pub(super) written_ms: u64,
+    /// Lines about removals that are refused: as many as clients ask for.
+    pub(super) refused_removals: LogLimit,
+}
+
+/// What comes in.
+#[derive(Debug)]
+pub struct Inbox {
+    pub(super) commands: mpsc::Receiver<ControlCommand>,
+    pub(super) reports: mpsc::Receiver<Report>,
+    pub(super) probed: mpsc::Receiver<ProbeResult>,
+    pub(super) looked_up: mpsc::Receiver<LookedUp>,
+    pub(super) replayed: mpsc::Receiver<Replayed>,
+    /// Ends at once when there are no files to read again.
+    pub(super) files: mpsc::Receiver<FilesRead>,
+}
+
+/// The running control thread.
+#[derive(Debug)]
+pub struct RunningControl {
+    stop: watch::Sender<bool>,
+    thread: JoinHandle<()>,
+    /// Breaks off when the thread has ended.
+    ended: blocking::Receiver<()>,
+}
+
+impl RunningControl {
+    /// Ends the thread, or leaves it to the end of the process if it is stuck. What is in force
+    /// stays in force.
+    pub fn stop(self) {
+        let _ = self.stop.send(true);
+        if self.ended.recv_timeout(STOP_PATIENCE) == Err(blocking::RecvTimeoutError::Timeout) {
+            tracing::warn!("control is stuck and has not ended; the program ends without it");
+            return;
+        }
+        // If it panicked it has said so on stderr already.
+        let _ = self.thread.join();
+    }
+}
+
+impl Control {
+    /// Runs in a thread of its own.
+    ///
+    /// # Errors
+    /// When the system gives no thread or event queue.
+    pub fn spawn(self, inbox: Inbox) -> io::Result<RunningControl> {
+        let runtime = Builder::new_current_thread()
+            .enable_io()
+            .enable_time()
+            .max_blocking_threads(MAX_BLOCKING_THREADS)
+            .build()?;
+        let (stop, stopped) = watch::channel(false);
+        let (end, ended) = blocking::channel();
+        let run = move || {
+            // Lost however this ends.
+            let _end: blocking::Sender<()> = end;
+            LocalSet::new().block_on(&runtime, self.run(inbox, stopped));
+            // A name whose lookup hangs must not hold up the end.
+            runtime.shutdown_background();
+        };
+        let thread = thread::Builder::new()
+            .name("control".to_owned())
+            .spawn(run)?;
+        Ok(RunningControl {
+            stop,
+            thread,
+            ended,
+        })
+    }
+
+    async fn run(mut self, mut inbox: Inbox, mut stopped: watch::Receiver<bool>) {
+        self.follow_backends();
+        let mut ticks = interval(TICK);
+        ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        loop {
+            self.pulse.beat("deciding");
+            tokio::select! {
+                _ = stopped.wait_for(|stop| *stop) => return,
+                _ = ticks.tick() => self.tick(),
+                Some(result) = inbox.probed.recv() => self.probed(&result),
+                Some(looked_up) = inbox.looked_up.recv() => self.looked_up(looked_up),
+                Some(report) = inbox.reports.recv() => self.reported(report),
+                Some(command) = inbox.commands.recv() => self.obey(command),
+                Some(replayed) = inbox.replayed.recv() => self.replayed(replayed),
+                Some(read) = inbox.files.recv() => self.files_read(read),
+            }
+        }
+    }
+
+    fn tick(&mut self) {
+        let now_ms = self.clock.now_ms();
+        self.forget_silent_peers(now_ms);
+        self.look_at_timeouts(now_ms);
+        let may_serve = self.has_met(now_ms);
+        self.advance();
+        self.count_sessions(now_ms);
+        self.mend();
+        self.replay(now_ms);
+        self.sample(now_ms);
+        self.follow_files(now_ms);
+        let own = Said::from(&self.pool_state);
+        self.peers.complain(&own, now_ms);
+        self.publish();
+        // What the peers said until now is in force.
+        if let Some(meeting) = self.first_meeting.take_if(|_| may_serve) {
+            meeting.end(&self.peers);
+        }
+    }
+
+    /// Writes anew what a disk did not take.
+    fn mend(&mut self) {
+        self.pulse.beat("writing the journal of removals");
+        // While it cannot be mended, each removal that is refused says so.
+        let _ = self.owed.mend();
+        if self.state.is_unsure() {
+            self.pulse.beat("writing the state file");
+            // What cannot be put in force says so.
+            let _ = self
+                .state
+                .write(self.pool_state.memory(), self.clock.moment());
+        }
+        self.pulse.beat("deciding");
+    }
+
+    /// What lives long makes handovers long, after a restart, too.
+    fn look_at_timeouts(&mut self, now_ms: u64) {
+        let minutes = self.feedback.take_longest_timeout();
+        let is_news = self.pool_state.is_timeout_news(minutes, now_ms);
+        let mut next = self.pool_state.clone();
+        next.saw_timeout(minutes, now_ms);
+        if is_news {
+            self.try_to_put_in_force(next);
+        } else {
+            self.pool_state = next;
+        }
+    }
+
+    /// Whether the first meeting is over and what it has shown in force.
+    fn has_met(&mut self, now_ms: u64) -> bool {
+        let Some(meeting) = self.first_meeting.as_ref() else {
+            return false;
+        };
+        if !meeting.is_over(&self.peers, self.pool_state.awaits_address(), now_ms) {
+            return false;
+        };
+        let is_remembered = meeting.is_remembered();
+        let before = self.pool_state.overrides();
+        let mut next = self.pool_state.clone();
+        next.adopt_decisions(now_ms);
+        let mut notices = Vec::new();
+        if !is_remembered {
+            notices.extend(next.join_peers(now_ms));
+        }
+        notices.extend(next.tick(now_ms));
+        let is_in_force = self.try_to_put_in_force(next);
+        if is_in_force {
+            self.tell_overrides(&before);
+            self.tell(&notices);
+        }
+        is_in_force
+    }
+
+    fn count_sessions(&mut self, now_ms: u64) {
+        self.accounting
+            .follow(&self.feedback.account, &self.pool_state, now_ms);
+        let members = self.pool_state.members().iter();
+        let counted: Vec<_> = members
+            .map(|member| {
+                (
+                    member.backend_id,
+                    self.accounting
+                        .load(member.backend_id, member.spec.capacity),
+                )
+            })
+            .collect();
+        for (backend_id, load) in counted {
+            self.pool_state.set_sessions(backend_id, load.sessions);
+        }
+    }
+
+    fn sample(&mut self, now_ms: u64) {
+        let members = self.pool_state.members().iter();
+        let backends = members.map(|member| (member.backend_id, &member.metrics));
+        let unplaced = || self.metrics.unplaced();
+        self.history.sample(now_ms, unplaced, backends);
+        let members = self.pool_state.members().iter();
+        let lost = members.map(|member| (member.backend_id, member.metrics.absent_while_away()));
+        self.noticed.lost.follow(lost, now_ms);
+    }
+
+    /// Nothing is decided by what peers said too long ago, however long control was held up.
+    pub(super) fn forget_silent_peers(&mut self, now_ms: u64) {
+        for index in self.peers.silent(now_ms) {
+            self.pool_state.set_peer(index, None);
+        }
+    }
+
+    /// Takes the slots on to where they are now.
+    fn advance(&mut self) {
+        let now_ms = self.clock.now_ms();
+        self.forget_silent_peers(now_ms);
+        self.pool_state.look_for_failed_moves(now_ms);
+        let mut next = self.pool_state.clone();
+        let notices = self.step(&mut next, now_ms);
+        // They are copied when one changes.
+        let is_changed = !notices.is_empty() || !ptr::eq(next.slots(), self.pool_state.slots());
+        // After the machine was down, what is not written down has taken no time.
+        let is_due = next.is_under_way() && now_ms >= self.written_ms + WRITE_EVERY_MS;
+        if !is_changed && !is_due {
+            // What has been said of it may be over, and is news when it comes again.
+            self.pool_state = next;
+        } else if self.try_to_put_in_force(next) {
+            self.tell(&notices);
+        }
+    }
+
+    /// Takes the slots of `next` on. During the first meeting they stay: nobody is served yet, and
+    /// what has become of them since the map was written only the peers know.
+    pub(super) fn step(&self, next: &mut PoolState, now_ms: u64) -> Vec<Notice> {
+        match self.first_meeting {
+            Some(_) => Vec::new(),
+            None => next.tick(now_ms),
+        }
+    }
+
+    pub(super) fn try_to_put_in_force(&mut self, next: PoolState) -> bool {
+        let Err(error) = self.put_in_force(next) else {
+            self.noticed.unwritten = None;
+            return true;
+        };
+        let now_ms = self.clock.now_ms();
+        let mut repeat_ms = self
+            .noticed
+            .unwritten
+            .as_ref()
+            .map_or(0, |known| known.repeat_ms);
+        if now_ms >= repeat_ms {
+            repeat_ms = now_ms + REPEAT_MS;
+            tracing::error!("cannot write the state file; handovers are paused: {error}");
+        }
+        let error = error.to_string();
+        self.noticed.unwritten = Some(Unwritten { error, repeat_ms });
+        false
+    }
+
+    /// Writes the next state down, then shows it to the data path.
+    pub(super) fn put_in_force(&mut self, next: PoolState) -> Result<(), StateFileError> {
+        self.pulse.beat("writing the state file");
+        self.state.write(next.memory(), self.clock.moment())?;
+        self.written_ms = self.clock.now_ms();
+        self.pool_state = next;
+        self.in_force = self.pool_state.shared_slots();
+        self.show_data_path();
+        self.follow_backends();
+        self.forget_owed();
+        Ok(())
+    }
+
+    fn show_data_path(&self) {
+        self.snapshot.store(Arc::new(self.pool_state.snapshot()));
+    }
+
+    /// Shows everybody else what is in force.
+    pub(super) fn publish(&mut self) {
+        let published = Arc::new(self.next_published());
+        self.published.send_replace(published);
+    }
+
+    fn next_published(&mut self) -> Published {
+        self.about.publish(Known {
+            pool_state: &self.pool_state,
+            in_force: &self.in_force,
+            reasons: &self.reasons,
+            accounting: &self.accounting,
+            last_reload: self.last_reload.clone(),
+            reloads: self.reloads,
+            peers: self.peers.status(&Said::from(&self.pool_state)),
+            history: self.history.history(),
+            noticed: self.noticed(),
+            since: &mut self.noticed.since,
+        })
+    }
+
+    /// Looks up the names of the backends, and probes those that are in use.
+    fn follow_backends(&mut self) {
+        self.names.follow(self.pool_state.names());
+        let targets = self.pool_state.probe_targets();
+        self.probes
+            .follow(&self.pool_state.config().health, targets);
+    }
+
+    fn looked_up(&mut self, looked_up: LookedUp) {
+        let LookedUp {
+            backend_id,
+            in_map,
+            found,
+        } = looked_up;
+        let now_ms = self.clock.now_ms();
+        self.pool_state
+            .looked_up(backend_id, &in_map, found, now_ms);
+        self.advance();
+        // Another address may have to be probed now.
+        self.follow_backends();
+    }
+
+    fn probed(&mut self, result: &ProbeResult) {
+        let mut members = self.pool_state.members().iter();
+        let Some(member) = members.find(|member| member.backend_id == result.backend_id) else {
+            return;
+        };
+        if member.address() == Some(result.address) {
+            member.metrics.count_probe(result.outcome);
+            let now_ms = self.clock.now_ms();
+            if result.outcome == Err(Failure::Shortage) {
+                self.probes.complain(&member.spec.name, now_ms);
+            }
+            let change = self
+                .pool_state
+                .probed(result.backend_id, result.outcome, now_ms);
+            self.health_changed(result.backend_id, change);
+        } else {
+            let ProbeResult {
+                backend_id,
+                address,
+                outcome,
+            } = *result;
+            self.pool_state.probed_other(backend_id, address, outcome);
+            self.advance();
+        }
+    }
+
+    fn reported(&mut self, report: Report) {
+        let now_ms = self.clock.now_ms();
+        match report {
+            Report::Failed {
+                backend_id,
+                failure,
+            } => {
+                if self.bursts.counts(backend_id, now_ms) {
+                    let change = self.pool_state.request_failed(backend_id, failure, now_ms);
+                    self.health_changed(backend_id, change);
+                }
+            }
+            Report::Owed(owed) => self.owe(owed),
+        }
+    }
+
+    fn health_changed(&mut self, backend_id: BackendId, change: Option<Change>) {
+        let Some(Change { from, to, reason }) = change else {
+            return;
+        };
+        let members = self.pool_state.members();
+        let member = members
+            .iter()
+            .find(|member| member.backend_id == backend_id);
+        if let Some(member) = member {
+            member.metrics.count_health_change(to);
+        }
+        let backend = member.map_or("", |member| &member.spec.name);
+        let address = member.and_then(|member| member.address());
+        let address = address.map(tracing::field::display);
+        match to {
+            HealthState::Down => tracing::warn!(backend, address, "backend is {to}: {reason}"),
+            HealthState::Up | HealthState::Suspect => {
+                tracing::info!(backend, address, "backend is {to}: {reason}");
+            }
+        }
+        self.history.note(Event {
+            at_ms: self.clock.now_ms(),
+            kind: EventKind::Health,
+            level: match to {
+                HealthState::Down => EventLevel::Error,
+                HealthState::Suspect => EventLevel::Warn,
+                HealthState::Up => EventLevel::Info,
+            },
+            backend: Some(backend.to_owned()),
+            says: format!("is {to}: {reason}"),
+        });
+        self.reasons.insert(backend_id, reason.to_string());
+        self.probes.suspect(backend_id, to == HealthState::Suspect);
+        if from == HealthState::Down || to == HealthState::Down {
+            self.advance();
+            self.show_data_path();
+            self.follow_backends();
+        }
+        self.publish();
+    }
+
+    fn obey(&mut self, command: ControlCommand) {
+        match command {
+            ControlCommand::Reload(answer) => self.order_reload(answer),
+            ControlCommand::Steer(order, answer) => {
+                let _ = answer.send(self.steer(&order));
+            }
+            ControlCommand::DryRun(order, answer) => {
+                let _ = answer.send(self.dry_run(&order));
+            }
+            ControlCommand::Pool(answer) => {
+                let _ = answer.send(Box::new(self.pool_state.clone()));
+            }
+            ControlCommand::Peer(news) => self.peer_answered(news),
+        }
+    }
+
+    fn peer_answered(&mut self, news: PeerNews) {
+        let PeerNews {
+            index,
+            asked_ms,
+            answer,
+        } = news;
+        let now_ms = self.clock.now_ms();
+        // It waited while control was held up, and the peer has gone on.
+        if is_old(asked_ms, now_ms) {
+            return;
+        }
+        let own = &self.about.instance;
+        let view = match answer.map(|body| report::read(&body, own, now_ms)) {
+            Ok(Err(PeerReportError::Itself)) => {
+                self.peers.heard_itself(index);
+                self.pool_state.set_peer_is_itself(index, true);
+                return;
+            }
+            Ok(read) => read.map_err(|error| error.to_string()),
+            Err(failure) => Err(failure),
+        };
+        // Behind one address there may be another proxy later.
+        if view.is_ok() {
+            self.pool_state.set_peer_is_itself(index, false);
+        }
+        let said = view.as_ref().map(Said::from);
+        let said = said.map_err(Clone::clone);
+        self.peers.heard(index, said, asked_ms);
+        self.pool_state.set_peer(index, view.ok());
+        self.adopt_decisions();
+    }
+
+    fn owe(&mut self, proxy::PendingDelete { to, target, noted }: proxy::PendingDelete) {
+        self.pulse.beat("writing the journal of removals");
+        let mut members = self.pool_state.members().iter();
+        let kept = match members.find(|member| member.backend_id == to) {
+            None => true,
+            Some(member) => match self.owed.append(to, &member.spec.name, &target) {
+                Ok(()) => true,
+                Err(error) => {
+                    if let Some(suppressed) = self.refused_removals.allow(self.clock.now_ms()) {
+                        tracing::error!(
+                            suppressed,
+                            "a request that ends a session is refused, the pending delete cannot be noted: {error}"
+                        );
+                    }
+                    false
+                }
+            },
+        };
+        self.pool_state.set_owed(to, self.owed.count(to));
+        // The client may have left.
+        let _ = noted.send(kept);
+    }
+
+    /// Tells the backends that answer what they missed.
+    fn replay(&mut self, now_ms: u64) {
+        let timeout = self.pool_state.config().timeouts.answer;
+        for member in self.pool_state.members() {
+            if member.owed > 0
+                && member.is_up()
+                && let Some(address) = member.address()
+            {
+                self.replays
+                    .begin(member.backend_id, address, timeout, &self.owed, now_ms);
+            }
+        }
+    }
+
+    fn replayed(&mut self, Replayed { backend_id, event }: Replayed) {
+        match event {
+            ReplayEvent::Removed(target) => {
+                if let Err(error) = self.owed.replayed(backend_id, &target) {
+                    tracing::warn!("{error}");
+                    self.replays.not_noted(backend_id);
+                }
+                self.pool_state
+                    .set_owed(backend_id, self.owed.count(backend_id));
+            }
+            ReplayEvent::Ended(result) => {
+                let now_ms = self.clock.now_ms();
+                // What is not noted has been told of.
+                if self.replays.ended(backend_id, result.is_err(), now_ms) || result.is_err() {
+                    self.log_replay(backend_id, result);
+                }
+            }
+        }
+    }
+
+    fn log_replay(&self, backend_id: BackendId, result: Result<(), RemoveError>) {
+        let members = self.pool_state.members();
+        let backend = members
+            .iter()
+            .find(|member| member.backend_id == backend_id);
+        let backend = backend.map_or("", |member| &member.spec.name);
+        match result {
+            Ok(()) => tracing::info!(
+                backend,
+                "backend has got the pending deletes, which it had missed"
+            ),
+            Err(error) => tracing::warn!(
+                backend,
+                left = self.owed.count(backend_id),
+                "backend does not take the pending deletes, and is not served from before: {error}"
+            ),
+        }
+    }
+
+    /// Nothing is owed to a backend that no slot needs, that was given up, or whose id another one
+    /// has now.
+    fn forget_owed(&mut self) {
+        for backend_id in (1..=u8::MAX).filter_map(BackendId::new) {
+            let mut members = self.pool_state.members().iter();
+            let member = members.find(|member| member.backend_id == backend_id && !member.is_off());
+            let backend = member.map(|member| member.spec.name.as_str());
+            if let Err(error) = self.owed.keep(backend_id, backend) {
+                tracing::warn!("{error}");
+            }
+            // It would wait for them for ever once it is turned on again.
+            self.pool_state
+                .set_owed(backend_id, self.owed.count(backend_id));
+        }
+    }
+
+    /// Logs what is new in the slots, and remembers it.
+    pub(super) fn tell(&mut self, notices: &[Notice]) {
+        self.history.note_slots(notices, self.clock.now_ms());
+        for Notice { level, text } in notices {
+            match level {
+                LogLevel::Error => tracing::error!("{text}"),
+                LogLevel::Warn => tracing::warn!("{text}"),
+                LogLevel::Info => tracing::info!("{text}"),
+                LogLevel::Debug => tracing::debug!("{text}"),
+                LogLevel::Trace => tracing::trace!("{text}"),
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,178 @@
+//! Orders of an operator about one backend: in force at once, without a change of the files.
+
+use super::event_loop::Control;
+use super::pool_state::{Order, Override, PoolState};
+use super::report::history::{Event, EventKind, EventLevel};
+use super::report::status::{SteerOutcome, SteerResult};
+use crate::config::BackendState;
+
+impl Control {
+    /// Gives a backend the state that is ordered.
+    pub(super) fn steer(&mut self, order: &Order) -> SteerOutcome {
+        let before = self.pool_state.overrides();
+        let (result, moved_slots, reason) = match self.try_to_steer(order) {
+            Ok(Some(moved_slots)) => (SteerResult::Applied, moved_slots, None),
+            Ok(None) => (SteerResult::Unchanged, 0, None),
+            Err(reason) => (SteerResult::Refused, 0, Some(reason)),
+        };
+        let backend = &order.backend;
+        let state = name_of(order.state);
+        match (&reason, result) {
+            (Some(reason), _) => tracing::error!(backend, "{state} was refused: {reason}"),
+            (None, SteerResult::Applied) => {
+                tracing::warn!(
+                    backend,
+                    slots = moved_slots,
+                    "{state} by order, so many slots move"
+                );
+                self.tell_overrides(&before);
+            }
+            (None, _) => {}
+        }
+        self.publish();
+        SteerOutcome {
+            result,
+            backend: backend.clone(),
+            state,
+            is_override: overrides(&self.pool_state, backend),
+            moved_slots,
+            reason,
+        }
+    }
+
+    /// What giving that order would do. Nobody sees anything of it, the log included.
+    pub(super) fn dry_run(&mut self, order: &Order) -> SteerOutcome {
+        let mut next = self.pool_state.clone();
+        let tried = self.try_dry_run(&mut next, order);
+        let left_with = if tried.is_ok() {
+            &next
+        } else {
+            &self.pool_state
+        };
+        let is_override = overrides(left_with, &order.backend);
+        let (result, moved_slots, reason) = match tried {
+            Ok(Some(moved_slots)) => (SteerResult::Accepted, moved_slots, None),
+            Ok(None) => (SteerResult::Unchanged, 0, None),
+            Err(reason) => (SteerResult::Refused, 0, Some(reason)),
+        };
+        SteerOutcome {
+            result,
+            backend: order.backend.clone(),
+            state: name_of(order.state),
+            is_override,
+            moved_slots,
+            reason,
+        }
+    }
+
+    fn try_dry_run(
+        &mut self,
+        next: &mut PoolState,
+        order: &Order,
+    ) -> Result<Option<usize>, String> {
+        let steered = next.steer(order, self.clock.now_ms());
+        let Some(accepted) = steered.map_err(|refused| refused.to_string())? else {
+            return Ok(None);
+        };
+        // A disk that is full would refuse the order, too: it gets what it has.
+        let written = self
+            .state
+            .write(self.pool_state.memory(), self.clock.moment());
+        written.map_err(|error| error.to_string())?;
+        Ok(Some(accepted.moved_slots))
+    }
+
+    fn try_to_steer(&mut self, order: &Order) -> Result<Option<usize>, String> {
+        let now_ms = self.clock.now_ms();
+        self.forget_silent_peers(now_ms);
+        let mut next = self.pool_state.clone();
+        let steered = next.steer(order, now_ms);
+        let Some(accepted) = steered.map_err(|refused| refused.to_string())? else {
+            return Ok(None);
+        };
+        let notices = self.step(&mut next, now_ms);
+        self.put_in_force(next).map_err(|error| error.to_string())?;
+        self.tell(&notices);
+        Ok(Some(accepted.moved_slots))
+    }
+
+    /// Goes by what other proxies have been ordered. Until the first meeting is over they are still
+    /// being heard.
+    pub(super) fn adopt_decisions(&mut self) {
+        if self.first_meeting.is_some() {
+            return;
+        }
+        let now_ms = self.clock.now_ms();
+        let before = self.pool_state.overrides();
+        let mut next = self.pool_state.clone();
+        if next.adopt_decisions(now_ms).is_none() {
+            return;
+        }
+        let notices = self.step(&mut next, now_ms);
+        if self.try_to_put_in_force(next) {
+            self.tell_overrides(&before);
+            self.tell(&notices);
+            self.publish();
+        }
+    }
+
+    /// Logs which overrides have begun and ended since `before`, and remembers it.
+    pub(super) fn tell_overrides(&mut self, before: &[Override]) {
+        let at_ms = self.clock.now_ms();
+        for (backend, level, text) in log_overrides(before, &self.pool_state.overrides()) {
+            self.history.note(Event {
+                at_ms,
+                kind: EventKind::Orders,
+                level,
+                backend: Some(backend),
+                says: text,
+            });
+        }
+    }
+}
+
+/// Whether an override of this backend is in force.
+fn overrides(pool_state: &PoolState, backend: &str) -> bool {
+    let overrides = pool_state.overrides();
+    let mut overrides = overrides.iter();
+    overrides.any(|known| known.backend == backend)
+}
+
+/// Logs which overrides have begun and ended between `before` and `now`; by backends what it said.
+pub(super) fn log_overrides(
+    before: &[Override],
+    now: &[Override],
+) -> Vec<(String, EventLevel, String)> {
+    let mut told = Vec::new();
+    let is_in = |known: &Override, all: &[Override]| {
+        let mut all = all.iter();
+        all.any(|other| (&other.backend, other.state) == (&known.backend, known.state))
+    };
+    for known in now.iter().filter(|known| !is_in(known, before)) {
+        let (backend, text) = (
+            &known.backend,
+            format!("{} overrides the partition map", name_of(known.state)),
+        );
+        tracing::warn!(backend, "{text}");
+        told.push((backend.clone(), EventLevel::Warn, text));
+    }
+    for known in before.iter().filter(|known| !is_in(known, now)) {
+        let text = format!(
+            "{} no longer overrides the partition map",
+            name_of(known.state)
+        );
+        let backend = &known.backend;
+        tracing::info!(backend, "{text}");
+        told.push((backend.clone(), EventLevel::Info, text));
+    }
+    told
+}
+
+/// A state as the partition map writes it.
+pub(super) fn name_of(state: BackendState) -> &'static str {
+    match state {
+        BackendState::Active => "active",
+        BackendState::Drain => "drain",
+        BackendState::Off => "off",
+    }
+}

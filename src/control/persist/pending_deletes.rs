@@ -1,0 +1,357 @@
+//! Removals that a server out of reach has missed: it is told of them when it returns, or a
+//! removed session would come back with it.
+//!
+//! A journal, one JSON line each, beside the state file. A line is in the hands of the operating
+//! system before the client has its answer, so it survives the end of the process, by whatever
+//! signal. It names the backend: what one has missed must never be removed at another one that has
+//! got its id since. Targets are secrets: only the file's owner may read them.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs::{self, File, Metadata, OpenOptions};
+use std::io::{self, Write};
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use serde::{Deserialize, Serialize};
+
+use super::state_file::replace;
+use crate::config::{open_regular, read_regular};
+use crate::control::files::file_thread::FileThread;
+use crate::handover::BackendId;
+
+/// Most removals that are owed at a time; more are refused.
+pub const MAX_OWED: usize = 100_000;
+
+/// Longest journal that is read; it never grows longer.
+const MAX_FILE_BYTES: u64 = 64 << 20;
+
+/// The removals owed to all servers, in memory and on disk.
+#[derive(Debug)]
+pub struct PendingDeletes {
+    path: PathBuf,
+    thread: FileThread,
+    journal: Arc<File>,
+    journal_bytes: u64,
+    /// A write has failed half-way and could not be undone, may still be going on, or `journal` is
+    /// no longer the file at `path`: nothing can be appended before it has been written anew.
+    is_torn: bool,
+    debts: Debts,
+    count: usize,
+}
+
+type Debts = BTreeMap<BackendId, Debt>;
+
+/// What is owed to the server at one place.
+#[derive(Debug)]
+struct Debt {
+    /// Its name.
+    backend: String,
+    /// Not empty.
+    targets: BTreeSet<Vec<u8>>,
+}
+
+/// Why a removal cannot be owed, or the journal not be used.
+#[derive(Debug, thiserror::Error)]
+pub enum OwedError {
+    /// The operating system does not give the journal.
+    #[error("cannot read the journal of pending deletes {}: {problem}", path.display())]
+    Read {
+        /// The file.
+        path: PathBuf,
+        /// What the system said.
+        problem: io::Error,
+    },
+    /// The journal is not what this program writes.
+    #[error(
+        "line {line} of the journal of pending deletes {} is damaged; without the file, sessions that \
+         ended while their backend was down come back with it",
+        path.display()
+    )]
+    Damaged {
+        /// The file.
+        path: PathBuf,
+        /// The line, from 1.
+        line: usize,
+    },
+    /// The operating system does not take a line.
+    #[error("cannot write the journal of pending deletes {}: {problem}", path.display())]
+    Write {
+        /// The file.
+        path: PathBuf,
+        /// What the system said.
+        problem: io::Error,
+    },
+    /// The clients have removed too much.
+    #[error("{MAX_OWED} deletes are pending already")]
+    Full,
+}
+
+/// A line of the journal.
+#[derive(Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Line {
+    place: u8,
+    /// The name of the backend that had the place then.
+    backend: String,
+    /// In hexadecimal digits: a target may be any bytes.
+    target: String,
+}
+
+impl PendingDeletes {
+    /// Opens the journal at `path`, which need not exist. `name_of` gives the name of the backend at
+    /// a place now: what is owed to another one that had the place before is forgotten.
+    ///
+    /// # Errors
+    /// [`OwedError`]. A last line without its end is none: nobody was told that it was kept.
+    pub fn open<'m>(
+        path: &Path,
+        name_of: impl Fn(BackendId) -> Option<&'m str>,
+    ) -> Result<Self, OwedError> {
+        let failed = |problem| write_error(path, problem);
+        let debts = read(path, name_of)?;
+        let journal = open(path).map_err(failed)?;
+        let mut owed = Self {
+            path: path.to_owned(),
+            thread: FileThread::start("journal").map_err(failed)?,
+            journal: Arc::new(journal),
+            journal_bytes: 0,
+            is_torn: false,
+            count: debts.values().map(|debt| debt.targets.len()).sum(),
+            debts,
+        };
+        owed.compact()?;
+        Ok(owed)
+    }
+
+    /// Keeps a removal for the server at `to`, by its name `backend`. When this returns it survives
+    /// the process.
+    ///
+    /// # Errors
+    /// [`OwedError::Full`], [`OwedError::Write`]: the removal is not kept.
+    pub fn append(&mut self, to: BackendId, backend: &str, target: &[u8]) -> Result<(), OwedError> {
+        self.keep(to, Some(backend))?;
+        // Then not even what is known must be in the file.
+        if self.is_torn {
+            return Err(self.write_error(io::ErrorKind::InvalidData.into()));
+        }
+        if self
+            .debts
+            .get(&to)
+            .is_some_and(|debt| debt.targets.contains(target))
+        {
+            return Ok(());
+        }
+        let line = line(to, backend, target).map_err(|problem| self.write_error(problem))?;
+        let bytes = self.journal_bytes + line.len() as u64;
+        if self.count >= MAX_OWED || bytes > MAX_FILE_BYTES {
+            return Err(OwedError::Full);
+        }
+        let (journal, whole_bytes) = (Arc::clone(&self.journal), self.journal_bytes);
+        let written = self.thread.run(move || {
+            let written = (&*journal).write_all(&line);
+            // The next line must not begin where this one broke off.
+            written.map_err(|problem| (problem, journal.set_len(whole_bytes).is_err()))
+        });
+        // One that the disk has not answered for may come after the next.
+        let written = written.unwrap_or_else(|late| Err((late, true)));
+        if let Err((problem, is_torn)) = written {
+            self.is_torn = is_torn;
+            return Err(self.write_error(problem));
+        }
+        self.journal_bytes = bytes;
+        let debt = self.debts.entry(to).or_insert_with(|| Debt::to(backend));
+        debt.targets.insert(target.to_vec());
+        self.count += 1;
+        Ok(())
+    }
+
+    /// Writes the journal anew if nothing can be appended. To be called now and then, and not for
+    /// each removal: it may be long.
+    ///
+    /// # Errors
+    /// [`OwedError::Write`]: still nothing can be.
+    pub fn mend(&mut self) -> Result<(), OwedError> {
+        if self.is_torn { self.compact() } else { Ok(()) }
+    }
+
+    /// The targets to be removed at `place`, in no order that matters.
+    pub fn of(&self, place: BackendId) -> impl Iterator<Item = &[u8]> {
+        let debt = self.debts.get(&place).into_iter();
+        debt.flat_map(|debt| &debt.targets).map(Vec::as_slice)
+    }
+
+    /// How many removals are owed to `place`.
+    #[must_use]
+    pub fn count(&self, place: BackendId) -> usize {
+        self.debts.get(&place).map_or(0, |debt| debt.targets.len())
+    }
+
+    /// The server at `place` has removed `target`. The journal forgets it with the last for that
+    /// place; a process that ends before replays it once more, which does no harm then.
+    ///
+    /// # Errors
+    /// [`OwedError::Write`]: the journal cannot forget it, so it stays owed.
+    pub fn replayed(&mut self, place: BackendId, target: &[u8]) -> Result<(), OwedError> {
+        let Some(Debt { targets, .. }) = self.debts.get_mut(&place) else {
+            return Ok(());
+        };
+        if targets.len() == 1 && targets.contains(target) {
+            return self.keep(place, None);
+        }
+        self.count -= usize::from(targets.remove(target));
+        Ok(())
+    }
+
+    /// Forgets what is owed at `place`, unless to `backend`, which has it now.
+    ///
+    /// # Errors
+    /// [`OwedError::Write`]: the journal cannot forget it; it stays owed if nobody has the place.
+    pub fn keep(&mut self, place: BackendId, backend: Option<&str>) -> Result<(), OwedError> {
+        let Some(debt) = self.debts.remove(&place) else {
+            return Ok(());
+        };
+        if backend == Some(&debt.backend) {
+            self.debts.insert(place, debt);
+            return Ok(());
+        }
+        match self.compact() {
+            Err(error) if backend.is_none() => {
+                self.debts.insert(place, debt);
+                return Err(error);
+            }
+            // Lines that are left name somebody else than who has the place now.
+            _ => {}
+        }
+        self.count -= debt.targets.len();
+        Ok(())
+    }
+
+    /// Writes the journal anew, without what has been replayed.
+    fn compact(&mut self) -> Result<(), OwedError> {
+        let mut bytes = Vec::new();
+        for (place, debt) in &self.debts {
+            for target in &debt.targets {
+                let line = line(*place, &debt.backend, target);
+                bytes.extend(line.map_err(|problem| self.write_error(problem))?);
+            }
+        }
+        let journal_bytes = bytes.len() as u64;
+        let (path, journal) = (self.path.clone(), Arc::clone(&self.journal));
+        let written = self.thread.run(move || {
+            let written = replace(&path, &bytes).and_then(|()| open(&path));
+            // What failed after the renaming leaves us a file that nobody will read again.
+            written.map_err(|problem| (problem, !is_in_place(&path, &journal)))
+        });
+        match written.unwrap_or_else(|late| Err((late, true))) {
+            Ok(journal) => {
+                self.journal = Arc::new(journal);
+                self.journal_bytes = journal_bytes;
+                self.is_torn = false;
+                Ok(())
+            }
+            Err((problem, is_torn)) => {
+                self.is_torn |= is_torn;
+                Err(self.write_error(problem))
+            }
+        }
+    }
+
+    fn write_error(&self, problem: io::Error) -> OwedError {
+        write_error(&self.path, problem)
+    }
+}
+
+impl Debt {
+    fn to(backend: &str) -> Self {
+        Self {
+            backend: backend.to_owned(),
+            targets: BTreeSet::new(),
+        }
+    }
+}
+
+/// Whether the journal is still the file that is read after a restart.
+fn is_in_place(path: &Path, journal: &File) -> bool {
+    let id = |found: Metadata| (found.dev(), found.ino());
+    let in_place = fs::metadata(path).map(id);
+    let ours = journal.metadata().map(id);
+    matches!((in_place, ours), (Ok(in_place), Ok(ours)) if in_place == ours)
+}
+
+fn write_error(path: &Path, problem: io::Error) -> OwedError {
+    OwedError::Write {
+        path: path.to_owned(),
+        problem,
+    }
+}
+
+fn open(path: &Path) -> io::Result<File> {
+    let mut options = OpenOptions::new();
+    open_regular(path, options.append(true).create(true).mode(0o600))
+}
+
+fn read<'m>(
+    path: &Path,
+    name_of: impl Fn(BackendId) -> Option<&'m str>,
+) -> Result<Debts, OwedError> {
+    let failed = |problem| OwedError::Read {
+        path: path.to_owned(),
+        problem,
+    };
+    let mut debts = Debts::new();
+    let bytes = match read_regular(path, MAX_FILE_BYTES) {
+        Ok(bytes) if bytes.len() as u64 > MAX_FILE_BYTES => {
+            return Err(failed(io::ErrorKind::FileTooLarge.into()));
+        }
+        Ok(bytes) => bytes,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(debts),
+        Err(error) => return Err(failed(error)),
+    };
+    for (index, line) in bytes.split_inclusive(|byte| *byte == b'\n').enumerate() {
+        let Some(line) = line.strip_suffix(b"\n") else {
+            break;
+        };
+        let Some((place, backend, target)) = parse(line) else {
+            return Err(OwedError::Damaged {
+                path: path.to_owned(),
+                line: index + 1,
+            });
+        };
+        if name_of(place) == Some(&backend) {
+            let debt = debts.entry(place).or_insert_with(|| Debt::to(&backend));
+            debt.targets.insert(target);
+        }
+    }
+    Ok(debts)
+}
+
+fn line(to: BackendId, backend: &str, target: &[u8]) -> io::Result<Vec<u8>> {
+    let line = Line {
+        place: to.id(),
+        backend: backend.to_owned(),
+        target: target.iter().map(|byte| format!("{byte:02x}")).collect(),
+    };
+    let mut bytes = serde_json::to_vec(&line)?;
+    bytes.push(b'\n');
+    Ok(bytes)
+}
+
+fn parse(line: &[u8]) -> Option<(BackendId, String, Vec<u8>)> {
+    let line: Line = serde_json::from_slice(line).ok()?;
+    let Line {
+        place,
+        backend,
+        target,
+    } = line;
+    let digits = target.as_bytes();
+    if digits.len() % 2 != 0 || !digits.iter().all(u8::is_ascii_hexdigit) {
+        return None;
+    }
+    let byte = |pair: &[u8]| u8::from_str_radix(std::str::from_utf8(pair).ok()?, 16).ok();
+    let target = digits.chunks_exact(2).map(byte).collect::<Option<_>>()?;
+    Some((BackendId::new(place)?, backend, target))
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,93 @@
+//! Which servers are given up, and what follows from it: what they held is lost, and must not come
+//! back.
+
+use super::{PoolMember, PoolState};
+use crate::config::BackendAddress;
+use crate::control::persist::persisted_state::GivenUp;
+use crate::handover::{BackendId, Places};
+
+impl PoolState {
+    /// Whether what a backend held until lately may pass for living sessions.
+    pub fn is_given_up(&self, member: &PoolMember) -> bool {
+        let mut given_up = self.given_up.iter();
+        given_up.any(|server| server.may_be(&member.spec, &member.identity()))
+    }
+
+    /// The backends that this proxy serves from no more before what they held has died.
+    pub fn gone(&self) -> Vec<BackendId> {
+        let standings = self.standings();
+        let places = self.members.iter().map(|member| member.backend_id);
+        places
+            .filter(|backend_id| standings.get(*backend_id).gone)
+            .collect()
+    }
+
+    /// Whether an order, the map, or a proxy with a newer map says that it is given up, or nobody
+    /// would ever stand in for it because it was removed.
+    pub(super) fn is_left(&self, member: &PoolMember) -> bool {
+        let is_lost = !member.in_map && !member.is_up() && !self.config.handover.failover;
+        let mut newer = self.peers.iter().flatten();
+        let is_off_elsewhere = newer.any(|peer| {
+            peer.map_version > self.map.version && peer.off.contains(&member.spec.name)
+        });
+        member.is_off() || is_lost || is_off_elsewhere
+    }
+
+    /// The operator has said that no other proxy has to be waited for.
+    pub(super) fn is_insisted(&self, member: &PoolMember) -> bool {
+        let mut decisions = self.decisions.iter();
+        member.is_off()
+            && decisions.any(|known| {
+                known.backend == member.spec.name && known.is_only_here && !known.is_withdrawn
+            })
+    }
+
+    /// Backends that have to be left although they are wanted again: another proxy may have gone on
+    /// without them, because this one has said that it would.
+    pub(super) fn bound_to_leave(&self) -> Places {
+        if self.peers.is_empty() || self.given_up.is_empty() {
+            return Places::default();
+        }
+        let is_needed = self.needed(|slot| slot.places());
+        let members = self.members.iter().filter(|member| {
+            let mut given_up = self.given_up.iter();
+            is_needed[usize::from(member.backend_id.id())]
+                && given_up.any(|server| server.id.is_some() && server.is_of(&member.spec))
+        });
+        members.map(|member| member.backend_id).collect()
+    }
+
+    /// Notes which servers are left with what they hold.
+    pub(super) fn give_up(&mut self, now_ms: u64) {
+        let is_needed = self.needed(|slot| slot.places());
+        let left: Vec<GivenUp> = self
+            .members
+            .iter()
+            .filter(|member| is_needed[usize::from(member.backend_id.id())] && self.is_left(member))
+            .map(|member| GivenUp::backend(&member.spec, &member.identity(), now_ms))
+            .collect();
+        for server in left {
+            let known = |known: &&mut GivenUp| known.id.is_some() && known.name == server.name;
+            match self.given_up.iter_mut().find(known) {
+                Some(known) => {
+                    known.id = server.id;
+                    known.since_ms = now_ms;
+                    server
+                        .addresses
+                        .iter()
+                        .for_each(|address| known.also_at(address));
+                }
+                None => self.given_up.push(server),
+            }
+        }
+    }
+
+    /// A backend gets another address in the map: if it was given up, that may be the same server's.
+    pub(super) fn readdress(&mut self, member: &PoolMember, address: &BackendAddress) {
+        for server in &mut self.given_up {
+            if server.id.is_some() && server.may_be(&member.spec, &member.identity()) {
+                server.also_at(address);
+            }
+        }
+    }
+}

@@ -1,0 +1,222 @@
+//! What an operator is told of the slots.
+
+use std::collections::BTreeMap;
+
+use super::PoolMember;
+use super::handovers::has_arrived;
+use crate::config::LogLevel;
+use crate::handover::{BackendId, Outdated, SlotState, Stage};
+use crate::route::SLOT_COUNT;
+
+/// One line for the log.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Notice {
+    /// How important it is.
+    pub level: LogLevel,
+    /// What happened.
+    pub text: String,
+}
+
+/// Slots that changed alike, counted.
+#[derive(Debug, Default)]
+pub(super) struct Changes {
+    counts: BTreeMap<(Side, Side), usize>,
+}
+
+/// What there is to say of a slot before or after a change.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+struct Side {
+    stage: Stage,
+    first: BackendId,
+    second: Option<BackendId>,
+    /// Where its items may be outdated, whenever that began.
+    outdated: Outdated,
+}
+
+impl Changes {
+    pub(super) fn add(&mut self, before: SlotState, after: SlotState) {
+        if before.stage == Stage::Suspect && after.stage == Stage::Suspect {
+            // Who would stand in has changed, and nobody does yet: when a whole pool falls, these
+            // would be a thousand lines.
+            return;
+        }
+        if has_arrived(&before, &after) {
+            // Told once for the whole handover.
+            return;
+        }
+        let sides = (Side::new(before), Side::new(after));
+        if sides.0 != sides.1 {
+            *self.counts.entry(sides).or_default() += 1;
+        }
+    }
+
+    pub(super) fn notices(self, members: &[PoolMember]) -> Vec<Notice> {
+        let name = |backend_id: BackendId| {
+            let member = members
+                .iter()
+                .find(|member| member.backend_id == backend_id);
+            member.map_or("?", |member| &member.spec.name)
+        };
+        let line = |((before, after), slots): ((Side, Side), usize)| {
+            notice(before.stage, after, slots, &name)
+        };
+        self.counts.into_iter().map(line).collect()
+    }
+}
+
+impl Side {
+    fn new(slot: SlotState) -> Self {
+        let left = slot.before.filter(|before| {
+            let is_return = matches!(before.stage, Stage::Away | Stage::Back | Stage::Wait);
+            is_return && before.second != slot.second
+        });
+        let left = left.and_then(|before| before.second);
+        Self {
+            stage: slot.stage,
+            first: slot.first,
+            second: slot.second,
+            outdated: slot.outdated.with(left, 0).since(0),
+        }
+    }
+}
+
+impl Notice {
+    pub(super) fn let_go(name: &str) -> Self {
+        let text = format!("{name} holds no sessions any more and can be stopped");
+        Self {
+            level: LogLevel::Info,
+            text,
+        }
+    }
+
+    pub(super) fn joined(slots: usize) -> Self {
+        let share = share(slots);
+        Self {
+            level: LogLevel::Info,
+            text: format!("{share} are taken to be where the peers have them, not the map"),
+        }
+    }
+
+    pub(super) fn awaited(name: &str) -> Self {
+        let text = format!("{name} gets its share of the sessions once it answers");
+        Self {
+            level: LogLevel::Info,
+            text,
+        }
+    }
+
+    pub(super) fn held_back(name: &str, left_ms: u64) -> Self {
+        let left = lasting(left_ms);
+        Self {
+            level: LogLevel::Info,
+            text: format!(
+                "{name} gets no sessions for {left}: it was given up, and what it held until then \
+                 is outdated"
+            ),
+        }
+    }
+}
+
+/// So many slots.
+pub(super) fn share(slots: usize) -> String {
+    let percent = slots as f64 * 100.0 / SLOT_COUNT as f64;
+    format!("{slots} slots ({percent:.1} %)")
+}
+
+/// A time, no more exact than anybody wants to know.
+pub(super) fn lasting(ms: u64) -> String {
+    let whole_s = ms / 1000;
+    match whole_s {
+        0..600 => format!("{whole_s} s"),
+        _ => format!("{} min", whole_s / 60),
+    }
+}
+
+fn notice<'m>(
+    before: Stage,
+    after: Side,
+    slots: usize,
+    name: &impl Fn(BackendId) -> &'m str,
+) -> Notice {
+    let share = share(slots);
+    let here = name(after.first);
+    let other = after.second.map_or(here, name);
+    let (level, text) = match (before, after.stage) {
+        (_, Stage::Suspect | Stage::Away) => {
+            (LogLevel::Warn, of_failure(after, &share, here, other, name))
+        }
+        (_, Stage::Settle) => (
+            LogLevel::Info,
+            format!("handover of {share} from {other} to {here} begins"),
+        ),
+        (_, Stage::Move1) => (
+            LogLevel::Info,
+            format!("sessions of {share} move from {other} to {here} when they are used"),
+        ),
+        (Stage::Move1, Stage::Move2) => (
+            LogLevel::Info,
+            format!("new sessions of {share} are created at {here} instead of {other}"),
+        ),
+        (_, Stage::Move2) => (
+            LogLevel::Info,
+            format!("sessions of {share} move from {other}, which is back, to {here}"),
+        ),
+        (_, Stage::Back) => (
+            LogLevel::Info,
+            format!(
+                "{other} is back in {share}: sessions that only it has are refused until every proxy knows"
+            ),
+        ),
+        (_, Stage::Wait) => (
+            LogLevel::Info,
+            format!("{other} serves its sessions of {share} again, {here} those that began there"),
+        ),
+        (Stage::Away, _) => (
+            LogLevel::Warn,
+            format!(
+                "{share} stay at {here}: what the backend before held has died or was given up"
+            ),
+        ),
+        (Stage::Suspect, _) => (
+            LogLevel::Info,
+            format!("{share} are served again by {here}"),
+        ),
+        (_, Stage::Steady) => (
+            LogLevel::Warn,
+            format!("{share} go to {here} at once: what the backend before held is given up"),
+        ),
+    };
+    Notice { level, text }
+}
+
+/// What becomes of slots of `other`, which has failed.
+fn of_failure<'m>(
+    after: Side,
+    share: &str,
+    here: &str,
+    other: &str,
+    name: &impl Fn(BackendId) -> &'m str,
+) -> String {
+    let outdated = after.outdated;
+    if after.stage == Stage::Away {
+        let stands_in = format!(
+            "{here} stands in for {other} in {share}: sessions at {other} are out of reach"
+        );
+        let left: Vec<_> = outdated.places().map(name).collect();
+        return match left.as_slice() {
+            [] => stands_in,
+            _ => format!(
+                "{stands_in}, those at {} may be outdated",
+                left.join(" and ")
+            ),
+        };
+    }
+    let refused = format!("{other} is down: requests for {share} are refused until it answers");
+    if outdated.contains(after.first) {
+        format!(
+            "{refused}; what {here} holds may be outdated, and nobody else can stand in before that has died"
+        )
+    } else {
+        format!("{refused} or {here} stands in")
+    }
+}

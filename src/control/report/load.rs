@@ -1,0 +1,66 @@
+//! What the backends hold, as far as it is counted.
+
+use std::collections::BTreeMap;
+
+use super::status::Status;
+use crate::usage::Capacity;
+
+/// What one backend holds; `None` where nobody counts.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Load {
+    /// Sessions that live there.
+    pub sessions: Option<u64>,
+    /// Their bytes.
+    pub bytes: Option<u64>,
+}
+
+/// What all backends hold, by name.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Loads(BTreeMap<String, Load>);
+
+impl Loads {
+    /// What the backend of this name holds.
+    pub fn of(&self, name: &str) -> Load {
+        self.0.get(name).copied().unwrap_or_default()
+    }
+
+    /// Whether anything is counted.
+    pub fn any(&self) -> bool {
+        self.0.values().any(|load| load.sessions.is_some())
+    }
+}
+
+impl FromIterator<(String, Load)> for Loads {
+    fn from_iter<I: IntoIterator<Item = (String, Load)>>(loads: I) -> Self {
+        Self(loads.into_iter().collect())
+    }
+}
+
+impl From<&Status> for Loads {
+    fn from(status: &Status) -> Self {
+        let loads = status.backends.iter().map(|backend| {
+            let load = Load {
+                sessions: backend.load.sessions,
+                bytes: backend.load.session_bytes,
+            };
+            (backend.name.clone(), load)
+        });
+        loads.collect()
+    }
+}
+
+impl Load {
+    /// How much of `capacity` this uses, by sessions or bytes, whichever is more; `None` without a
+    /// capacity.
+    pub fn used_percent(self, capacity: Capacity) -> Option<f64> {
+        let share = |used: Option<u64>, max: Option<u64>| match (used, max) {
+            (Some(used), Some(max)) if max > 0 => Some(used as f64 * 100.0 / max as f64),
+            _ => None,
+        };
+        let shares = [
+            share(self.sessions, capacity.sessions),
+            share(self.bytes, capacity.memory_bytes),
+        ];
+        shares.into_iter().flatten().reduce(f64::max)
+    }
+}

@@ -1,0 +1,23 @@
+//! What others are shown.
+//!
+//! * [`status`]: its form; `publish` writes it; `progress`: the handovers in it.
+//! * [`finding`]: what is wrong, in words; `diagnosis` reads it from the status, `noticed` has the
+//!   rest; `lost_sessions`: what users have lost lately.
+//! * [`history`]: what has happened in the last minutes.
+//! * `usage_estimates`, [`load`]: how many sessions are where, and when a backend is full.
+//! * [`plan`]: what a new map would do; [`suggest`]: which pool would be large enough;
+//!   [`slot_view`]: where a session is.
+
+pub(crate) mod diagnosis;
+pub mod finding;
+pub mod history;
+pub mod load;
+pub(crate) mod lost_sessions;
+pub(crate) mod noticed;
+pub mod plan;
+pub(crate) mod progress;
+pub(crate) mod publish;
+pub mod slot_view;
+pub mod status;
+pub mod suggest;
+pub(crate) mod usage_estimates;

@@ -1,0 +1,45 @@
+//! What control has noticed and shows in no field of the status.
+
+use super::finding::{Finding, Findings};
+use super::lost_sessions::Lost;
+use crate::control::event_loop::Control;
+
+/// What is wrong beside what the status shows, and since when everything has been so.
+#[derive(Debug, Default)]
+pub(crate) struct Noticed {
+    pub(crate) since: Findings,
+    pub(crate) lost: Lost,
+    /// Why the state file cannot be written, while that is so.
+    pub(crate) unwritten: Option<Unwritten>,
+}
+
+/// The state file cannot be written.
+#[derive(Debug)]
+pub(crate) struct Unwritten {
+    pub(crate) error: String,
+    /// When the log says so again.
+    pub(crate) repeat_ms: u64,
+}
+
+impl Control {
+    /// Whoever keeps a fact that is a finding has a line here.
+    pub(crate) fn noticed(&self) -> Vec<Finding> {
+        let now_ms = self.clock.now_ms();
+        let mut found = Vec::new();
+        let unwritten = self.noticed.unwritten.iter();
+        found.extend(unwritten.map(|known| Finding::state_file_not_written(&known.error)));
+        let faults = self.pool_state.server_faults(now_ms).into_iter();
+        found.extend(faults.map(|(backend_id, fault)| {
+            Finding::backend_address(self.pool_state.name_of(backend_id), &fault)
+        }));
+        let held_back = self.pool_state.held_back();
+        found
+            .extend(held_back.map(|(name, end_ms)| Finding::backend_held_back(name).until(end_ms)));
+        let lost = &self.noticed.lost;
+        let members = self.pool_state.members().iter();
+        found.extend(
+            members.filter_map(|member| lost.finding(member.backend_id, &member.spec.name, now_ms)),
+        );
+        found
+    }
+}

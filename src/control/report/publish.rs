@@ -1,0 +1,359 @@
+//! The pool as others see it.
+
+use std::collections::HashMap;
+use std::hash::{BuildHasher, RandomState};
+use std::sync::Arc;
+
+use super::diagnosis::diagnose;
+use super::finding::{self, Finding, Findings};
+use super::history::History;
+use super::progress::{empty_ms, under_way};
+use super::status::{
+    BackendHealth, BackendLoad, BackendStatus, LastReload, OverrideStatus, PeerStatus,
+    ReloadResult, ServiceState, StageCounts, Status,
+};
+use super::usage_estimates::UsageEstimates;
+use crate::config::{BackendHost, BackendState, Config};
+use crate::control::clock::ControlClock;
+use crate::control::handle::{AdminAccess, Published};
+use crate::control::peers::report::PeerState;
+use crate::control::pool_state::{PoolMember, PoolState};
+use crate::handover::{BackendId, SlotState, Stage};
+use crate::health;
+use crate::metrics::{self, MapState, PoolBackend, PoolMetrics, Reloads};
+use crate::net::own_host_name;
+use crate::route::Slot;
+
+/// Why each backend counts as what it does, as far as that ever changed.
+pub(crate) type Reasons = HashMap<BackendId, String>;
+
+/// What never changes while the program runs.
+#[derive(Debug)]
+pub(crate) struct About {
+    pub(crate) instance: String,
+    host: String,
+    started_ms: u64,
+    clock: ControlClock,
+    /// The name that this machine gives itself.
+    own_host: String,
+}
+
+/// What control knows at one moment.
+pub(crate) struct Known<'a> {
+    pub(crate) pool_state: &'a PoolState,
+    /// Where the slots are in the eyes of the data path.
+    pub(crate) in_force: &'a Arc<[SlotState]>,
+    pub(crate) reasons: &'a Reasons,
+    pub(crate) accounting: &'a UsageEstimates,
+    pub(crate) last_reload: Option<LastReload>,
+    pub(crate) reloads: Reloads,
+    pub(crate) peers: Vec<PeerStatus>,
+    pub(crate) history: Arc<History>,
+    /// What is wrong beside what the others show.
+    pub(crate) noticed: Vec<Finding>,
+    /// Since when what is wrong has been so.
+    pub(crate) since: &'a mut Findings,
+}
+
+impl About {
+    pub(crate) fn new(clock: ControlClock) -> Self {
+        let started_ms = clock.now_ms();
+        Self {
+            // A hasher has random keys, which makes this as good as a random number.
+            instance: format!("{:016x}", RandomState::new().hash_one(started_ms)),
+            host: rustix::system::uname()
+                .nodename()
+                .to_string_lossy()
+                .into_owned(),
+            started_ms,
+            clock,
+            own_host: own_host_name(),
+        }
+    }
+
+    /// What others may see now.
+    pub(crate) fn publish(&self, pool: Known<'_>) -> Published {
+        let Known {
+            pool_state,
+            in_force,
+            reasons,
+            accounting,
+            last_reload,
+            reloads,
+            peers,
+            history,
+            noticed,
+            since,
+        } = pool;
+        let members = pool_state.members().iter();
+        let up = members.filter(|member| member.is_up() && !member.is_off());
+        let mut status = Status {
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            instance: self.instance.clone(),
+            host: self.host.clone(),
+            listen: pool_state.config().listen.to_string(),
+            started_ms: self.started_ms,
+            now_ms: self.clock.now_ms(),
+            findings: Vec::new(),
+            map_version: pool_state.map().version,
+            last_reload,
+            backends: backends(pool_state, reasons, accounting, self.clock.now_ms()),
+            accounting: accounting.status(),
+            slots: stages(in_force),
+            under_way: under_way(pool_state, in_force),
+            longest_session_timeout_minutes: pool_state.longest_timeout_minutes(),
+            peers,
+        };
+        let mut found = diagnose(&status, &history);
+        found.extend(noticed);
+        status.findings = since.found(found, status.now_ms);
+        let members = pool_state.members().iter();
+        let owing = members.filter(|member| member.owed > 0 || pool_state.is_given_up(member));
+        let off = pool_state.members().iter().filter(|member| member.is_off());
+        let peer = PeerState {
+            instance: self.instance.clone(),
+            map_version: pool_state.map().version,
+            decisions: pool_state.decisions().to_vec(),
+            up: up.map(|member| member.backend_id).collect(),
+            owed: owing.map(|member| member.backend_id).collect(),
+            servers: pool_state.servers(),
+            off: off.map(|member| member.spec.name.clone()).collect(),
+            gone: pool_state.gone(),
+            timeouts: pool_state.timeouts().clone(),
+            slots: Arc::clone(in_force),
+            clock: self.clock,
+        };
+        let metrics = figures(pool_state, &status, accounting, reloads);
+        Published {
+            status,
+            history,
+            peer,
+            metrics,
+            access: self.access(pool_state.config()),
+        }
+    }
+}
+
+impl About {
+    /// Peers may ask for this proxy by the name that it has in their `peers`, and one main file may
+    /// serve all of them.
+    fn access(&self, config: &Config) -> AdminAccess {
+        let peers = config.peers.iter().filter_map(|peer| match peer.host() {
+            BackendHost::Name(name) => Some(name.clone()),
+            BackendHost::Ip(_) => None,
+        });
+        let listed = config.admin.hosts.iter().cloned().chain(peers);
+        AdminAccess {
+            token: config.admin.token.clone(),
+            hosts: listed.chain([self.own_host.clone()]).collect(),
+        }
+    }
+}
+
+/// What is shown of the pool in the metrics.
+fn figures(
+    pool_state: &PoolState,
+    status: &Status,
+    accounting: &UsageEstimates,
+    reloads: Reloads,
+) -> PoolMetrics {
+    let backend = |(member, shown): (&PoolMember, &BackendStatus)| PoolBackend {
+        name: shown.name.clone(),
+        backend_id: member.backend_id,
+        state: match member.spec.state {
+            _ if !member.in_map => MapState::Draining,
+            BackendState::Active => MapState::Active,
+            BackendState::Drain => MapState::Draining,
+            BackendState::Off => MapState::Off,
+        },
+        verdict: member.verdict(),
+        address: shown.address_in_use.clone(),
+        slots_owned: shown.slots_owned,
+        slots_first: shown.slots_first,
+        pending_deletes: member.owed,
+        capacity: member.spec.capacity,
+        load: accounting.pool_load(member.backend_id, member.spec.capacity),
+        metrics: Arc::clone(&member.metrics),
+    };
+    let mut slots = status.slots;
+    PoolMetrics {
+        map_version: status.map_version,
+        reloads,
+        last_reload: status
+            .last_reload
+            .as_ref()
+            .map(metrics::LastReloadMetrics::from),
+        slots: Stage::ALL.map(|stage| *slots.of(stage)),
+        findings: finding::counted(&status.findings),
+        backends: pool_state
+            .members()
+            .iter()
+            .zip(&status.backends)
+            .map(backend)
+            .collect(),
+    }
+}
+
+/// What is counted per backend.
+#[derive(Debug, Clone, Copy, Default)]
+struct Counts {
+    owned: usize,
+    first: usize,
+    waiting: usize,
+    refused: usize,
+    /// When there should be none any more.
+    empty_ms: Option<u64>,
+    stages: StageCounts,
+}
+
+/// All slots by stage.
+fn stages(slots: &[SlotState]) -> StageCounts {
+    let mut counts = StageCounts::default();
+    for slot in slots {
+        *counts.of(slot.stage) += 1;
+    }
+    counts
+}
+
+/// All backends.
+fn backends(
+    pool_state: &PoolState,
+    reasons: &Reasons,
+    accounting: &UsageEstimates,
+    now_ms: u64,
+) -> Vec<BackendStatus> {
+    let mut counts = [Counts::default(); 128];
+    let mut serves = [false; 128];
+    for member in pool_state.members() {
+        serves[usize::from(member.backend_id.id())] = member.is_up() && !member.is_off();
+    }
+    for (slot, state) in Slot::all().zip(pool_state.slots()) {
+        let target = pool_state.target(slot);
+        counts[usize::from(target.id())].owned += 1;
+        counts[usize::from(state.first.id())].first += 1;
+        if let Some(down) = refused_for(state, &serves) {
+            counts[usize::from(down.id())].refused += 1;
+        } else if state.second.is_none() && state.first != target {
+            counts[usize::from(target.id())].waiting += 1;
+        }
+        for backend_id in [Some(state.first), state.second].into_iter().flatten() {
+            *counts[usize::from(backend_id.id())].stages.of(state.stage) += 1;
+        }
+    }
+    let empty_ms = empty_ms(pool_state, pool_state.slots(), now_ms);
+    for (counts, empty_ms) in counts.iter_mut().zip(empty_ms) {
+        counts.empty_ms = empty_ms.filter(|_| counts.owned == 0);
+    }
+    let status = |member: &PoolMember| {
+        let counts = counts[usize::from(member.backend_id.id())];
+        let load = accounting.load(member.backend_id, member.spec.capacity);
+        let overridden = override_of(pool_state, &member.spec.name);
+        let reason = reasons.get(&member.backend_id);
+        backend(member, overridden, counts, reason, load)
+    };
+    pool_state.members().iter().map(status).collect()
+}
+
+/// The place that is down and because of which requests for this slot are refused, if they are.
+fn refused_for(slot: &SlotState, serves: &[bool; 128]) -> Option<BackendId> {
+    if slot.stage == Stage::Suspect {
+        return slot.second;
+    }
+    let is_refused = !serves[usize::from(slot.first.id())];
+    is_refused.then_some(slot.first)
+}
+
+/// The override that is in force for a backend.
+fn override_of(pool_state: &PoolState, backend: &str) -> Option<OverrideStatus> {
+    let overrides = pool_state.overrides();
+    let mut overrides = overrides.iter();
+    let known = overrides.find(|known| known.backend == backend)?;
+    let mut backends = pool_state.map().backends.iter();
+    let in_map = backends.find(|spec| spec.name == backend)?;
+    Some(OverrideStatus {
+        in_map: in_map.state.into(),
+        since_ms: known.since_ms,
+    })
+}
+
+fn backend(
+    member: &PoolMember,
+    overridden: Option<OverrideStatus>,
+    counts: Counts,
+    reason: Option<&String>,
+    load: BackendLoad,
+) -> BackendStatus {
+    let verdict = BackendHealth::from(member.verdict());
+    BackendStatus {
+        name: member.spec.name.clone(),
+        id: member.backend_id.id(),
+        address: member.spec.address.to_string(),
+        address_in_use: member.address().map(|address| address.to_string()),
+        state: if member.in_map {
+            member.spec.state.into()
+        } else {
+            ServiceState::Removed
+        },
+        overridden,
+        weight: member.spec.weight,
+        verdict,
+        reason: reason_of(member, reason),
+        since_ms: member.health.since_ms(),
+        slots_owned: counts.owned,
+        slots_first: counts.first,
+        slots_waiting: counts.waiting,
+        slots_refused: counts.refused,
+        empty_ms: counts.empty_ms,
+        slots_in: counts.stages,
+        pending_deletes: member.owed,
+        moved_here: member.metrics.moved_here(),
+        absent_while_away: member.metrics.absent_while_away(),
+        load,
+    }
+}
+
+/// Why a backend is not up, or may not be. `told` is why its verdict changed last.
+fn reason_of(member: &PoolMember, told: Option<&String>) -> Option<String> {
+    let words = match (member.health.verdict(), told) {
+        _ if member.address().is_none() => "its host name leads to no address that can be used",
+        (health::HealthState::Up, _) if member.health.has_answered() => return None,
+        (health::HealthState::Up, _) => "it has not been asked yet",
+        (_, Some(told)) => told,
+        (_, None) => "it was down when this proxy was stopped, and has not come up since",
+    };
+    Some(words.to_owned())
+}
+
+impl StageCounts {
+    fn of(&mut self, stage: Stage) -> &mut usize {
+        match stage {
+            Stage::Steady => &mut self.steady,
+            Stage::Settle => &mut self.settle,
+            Stage::Move1 => &mut self.move1,
+            Stage::Move2 => &mut self.move2,
+            Stage::Suspect => &mut self.suspect,
+            Stage::Away => &mut self.away,
+            Stage::Back => &mut self.back,
+            Stage::Wait => &mut self.wait,
+        }
+    }
+}
+
+impl From<&LastReload> for metrics::LastReloadMetrics {
+    fn from(last: &LastReload) -> Self {
+        Self {
+            at_ms: last.at_ms,
+            ok: last.outcome.result != ReloadResult::Refused,
+        }
+    }
+}
+
+impl From<health::HealthState> for BackendHealth {
+    fn from(verdict: health::HealthState) -> Self {
+        match verdict {
+            health::HealthState::Up => Self::Up,
+            health::HealthState::Suspect => Self::Suspect,
+            health::HealthState::Down => Self::Down,
+        }
+    }
+}

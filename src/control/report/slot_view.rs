@@ -1,0 +1,44 @@
+//! Where one session is: `GET /route?id=ID`.
+
+use serde::Serialize;
+
+use crate::control::persist::slot_groups::StageName;
+use crate::control::pool_state::PoolState;
+use crate::handover::{BackendId, Stage};
+
+/// Where a session is now, and where it could be. Names are those of backends.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct SlotView {
+    /// How logs name the session.
+    pub fingerprint: String,
+    /// Its slot.
+    pub slot: usize,
+    /// The backends that serve the slot by the partition map, in order: the owner, then those that
+    /// stand in for it.
+    pub candidates: Vec<String>,
+    /// What is going on in the slot.
+    #[serde(with = "StageName")]
+    pub stage: Stage,
+    /// The place that is asked first.
+    pub first: String,
+    /// Where the session may be as well; `null` while the slot is steady.
+    pub second: Option<String>,
+    /// When the stage began, Unix time in milliseconds.
+    pub since_ms: u64,
+}
+
+/// Where the session with these id bytes is.
+pub fn slot_view(pool_state: &PoolState, session_id: &[u8]) -> SlotView {
+    let located = pool_state.map().hash_key.locate(session_id);
+    let state = pool_state.slots()[located.slot.index()];
+    let name = |backend_id: BackendId| pool_state.name_of(backend_id).to_owned();
+    SlotView {
+        fingerprint: located.fingerprint.to_string(),
+        slot: located.slot.index(),
+        candidates: pool_state.candidates(located.slot).map(name).collect(),
+        stage: state.stage,
+        first: name(state.first),
+        second: state.second.map(name),
+        since_ms: state.since_ms,
+    }
+}

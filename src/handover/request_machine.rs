@@ -1,0 +1,335 @@
+//! One request of a client against a slot: what to ask next, given the last answer.
+//!
+//! The driver (data path, model or simulation) sends what a [`Step`] says and hands back what it
+//! saw. It holds the answer to the last [`Subrequest::Client`] until a [`Step::Pass`] sends it on.
+//! `docs/handover.md` gives the rules as tables and the reason of each.
+
+use super::find::Find;
+use super::remove::Remove;
+use super::write;
+use super::{BackendId, Cookie, Stage};
+
+/// Most times a request starts over because its item moved meanwhile.
+const MAX_RESTARTS: u8 = 3;
+
+/// The places and the stage of the slot a request falls into.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct SlotRoute {
+    /// Asked first.
+    pub first: BackendId,
+    /// The other place, when there is one.
+    pub second: Option<BackendId>,
+    /// What is going on.
+    pub stage: Stage,
+}
+
+/// What a client asks for, as far as a decision depends on it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum ClientRequest {
+    /// Shared read.
+    Read,
+    /// Keep alive.
+    Touch,
+    /// Read and lock.
+    Acquire,
+    /// Unlock.
+    Release(Cookie),
+    /// Store and unlock.
+    Put(Cookie),
+    /// Store unless it exists.
+    Create,
+    /// Remove.
+    Remove(Cookie),
+}
+
+/// One question to one server.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Subrequest {
+    /// The client's own request, which has no body; its answer is held.
+    Client {
+        /// Whom to ask.
+        at: BackendId,
+        /// The lock cookie to send in place of the client's; `None` leaves the request as it is.
+        counter: Option<u32>,
+    },
+    /// The item and its lock, for a request that asks for no lock (GET, `Exclusive: acquire`); the
+    /// answer is held.
+    Acquire {
+        /// Whom to ask.
+        at: BackendId,
+    },
+    /// Whether the item is there (HEAD).
+    Look {
+        /// Whom to ask.
+        at: BackendId,
+    },
+    /// Store the item of the held answer, with its timeout, unless one is there (PUT,
+    /// `ExtraFlags: 1`).
+    Insert {
+        /// Whom to ask.
+        at: BackendId,
+    },
+    /// Unlock (GET, `Exclusive: release`).
+    Release {
+        /// Whom to ask.
+        at: BackendId,
+        /// The lock.
+        counter: u32,
+    },
+    /// Remove (DELETE).
+    Remove {
+        /// Whom to ask.
+        at: BackendId,
+        /// The lock.
+        counter: u32,
+    },
+    /// Note down, so that it survives this process, that the item has to be removed from a server
+    /// that is out of reach.
+    Owe {
+        /// The server.
+        to: BackendId,
+    },
+}
+
+/// What came of an [`Subrequest`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum SubrequestReply {
+    /// 200.
+    Done {
+        /// The lock that comes with it, when it is the answer to an acquire.
+        counter: u32,
+        /// Whether it says that the item was never initialised.
+        flag: bool,
+    },
+    /// 404.
+    Absent,
+    /// 423.
+    Locked {
+        /// The lock in the way.
+        counter: u32,
+        /// How long it has been held, seconds.
+        age_s: u64,
+    },
+    /// A whole answer that refuses: it had no effect, and will have none.
+    Refused,
+    /// An answer that says neither, a broken one or none: whether it took effect is unknown.
+    Unknown,
+}
+
+/// What to do next.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Step {
+    /// Ask, then come back with what was seen.
+    Ask(Subrequest),
+    /// Send the client's own request to a server and pass its answer on, whatever it is; nothing
+    /// else is to be decided.
+    Forward {
+        /// The server.
+        at: BackendId,
+        /// The lock cookie to send in place of the client's; `None` leaves the request as it is.
+        counter: Option<u32>,
+    },
+    /// Pass the held answer on.
+    Pass {
+        /// Without its flag: the item is not new, its copy is.
+        clear_flag: bool,
+        /// To be sent without waiting for it.
+        behind: Option<Subrequest>,
+    },
+    /// Close the client's connection: neither an answer nor an absence can be vouched for.
+    Drop {
+        /// Why.
+        reason: Refusal,
+        /// To be sent without waiting for it.
+        behind: Option<Subrequest>,
+    },
+}
+
+/// Why a request gets no answer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, thiserror::Error)]
+pub enum Refusal {
+    /// A server that could hold the item or its lock did not say.
+    #[error("a backend that may hold the session did not answer")]
+    Unknown,
+    /// Its server is down, and whether all proxies know is not certain yet.
+    #[error("its backend is down, no other stands in yet")]
+    Suspect,
+    /// Only a server that has just returned has the item, or it issued the lock.
+    #[error("its backend has just returned, not every proxy may know yet")]
+    Returning,
+    /// The lock is from before its server failed, and the session has begun anew meanwhile.
+    #[error("its lock is from before the outage, the session has begun anew since")]
+    BegunAnew,
+    /// The lock was issued by a server that is out of reach.
+    #[error("the backend that holds its lock is down")]
+    LockOutOfReach,
+    /// Another request is in the middle of moving the item.
+    #[error("the session is being moved by another request")]
+    Moving,
+    /// The item moved away again and again.
+    #[error("the session moved {} times during one request", MAX_RESTARTS)]
+    Restless,
+}
+
+/// A request under way.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct RequestMachine {
+    pub(super) first: BackendId,
+    pub(super) second: BackendId,
+    pub(super) stage: Stage,
+    /// Locks younger than this may belong to a living mover, seconds.
+    pub(super) mover_s: u64,
+    request: ClientRequest,
+    restarts: u8,
+    state: State,
+}
+
+/// Where a request stands.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+enum State {
+    Find(Find),
+    Write(write::Write),
+    Remove(Remove),
+    Over,
+}
+
+impl RequestMachine {
+    /// Begins `request` on a slot. `mover_s` is the longest time one request takes, in seconds:
+    /// a lock that is older is not held by a request that is moving the item.
+    ///
+    /// Costs nothing but a few compares when the slot is steady.
+    #[must_use]
+    pub fn start(route: SlotRoute, request: ClientRequest, mover_s: u64) -> (Self, Step) {
+        let mut search = Self {
+            first: route.first,
+            second: route.second.unwrap_or(route.first),
+            stage: route.stage,
+            mover_s,
+            request,
+            restarts: 0,
+            state: State::Over,
+        };
+        let step = search.begin();
+        (search, step)
+    }
+
+    /// The next step, given what came of the last [`Step::Ask`].
+    pub fn next(&mut self, seen: SubrequestReply) -> Step {
+        match self.state {
+            State::Find(find) => find.next(self, seen),
+            State::Write(write) => write.next(self, seen),
+            State::Remove(remove) => remove.next(self, seen),
+            State::Over => Step::dropped(Refusal::Unknown),
+        }
+    }
+
+    fn begin(&mut self) -> Step {
+        if self.stage == Stage::Suspect {
+            return Step::dropped(Refusal::Suspect);
+        }
+        if let Some(foreign) = self.foreign() {
+            return self.begin_foreign(foreign);
+        }
+        match self.request {
+            ClientRequest::Read | ClientRequest::Touch | ClientRequest::Acquire => {
+                Find::begin(self)
+            }
+            ClientRequest::Put(cookie) => write::begin_put(self, cookie),
+            ClientRequest::Create => write::begin_create(self),
+            ClientRequest::Release(cookie) => write::begin_release(self, cookie),
+            ClientRequest::Remove(cookie) => Remove::begin(self, cookie),
+        }
+    }
+
+    /// The place that issued the lock, when it is none of the slot's.
+    fn foreign(&self) -> Option<(BackendId, u32)> {
+        let (ClientRequest::Put(cookie)
+        | ClientRequest::Release(cookie)
+        | ClientRequest::Remove(cookie)) = self.request
+        else {
+            return None;
+        };
+        match cookie {
+            Cookie::Tagged {
+                backend_id,
+                counter,
+            } if backend_id != self.first && backend_id != self.second => {
+                Some((backend_id, counter))
+            }
+            _ => None,
+        }
+    }
+
+    /// Another proxy knows more than this one, or a page took longer than a whole handover. The
+    /// lock is where its tag says, if anywhere.
+    fn begin_foreign(&mut self, (backend_id, counter): (BackendId, u32)) -> Step {
+        match self.request {
+            ClientRequest::Put(_) => write::begin_foreign_put(self, backend_id, counter),
+            ClientRequest::Remove(_) => Remove::begin_foreign(self, backend_id, counter),
+            _ => Step::forward(backend_id, Some(counter)),
+        }
+    }
+
+    pub(super) fn ask_in_find(&mut self, find: Find, ask: Subrequest) -> Step {
+        self.state = State::Find(find);
+        Step::Ask(ask)
+    }
+
+    pub(super) fn ask_in_write(&mut self, write: write::Write, ask: Subrequest) -> Step {
+        self.state = State::Write(write);
+        Step::Ask(ask)
+    }
+
+    pub(super) fn ask_in_remove(&mut self, remove: Remove, ask: Subrequest) -> Step {
+        self.state = State::Remove(remove);
+        Step::Ask(ask)
+    }
+
+    /// Begins anew: the item has moved since.
+    pub(super) fn restart(&mut self) -> Step {
+        if self.restarts == MAX_RESTARTS {
+            return Step::dropped(Refusal::Restless);
+        }
+        self.restarts += 1;
+        self.begin()
+    }
+
+    pub(super) fn is_acquire(&self) -> bool {
+        self.request == ClientRequest::Acquire
+    }
+
+    pub(super) fn is_touch(&self) -> bool {
+        self.request == ClientRequest::Touch
+    }
+
+    /// Whether this proxy, or one that is a stage ahead, may be moving items to the first place:
+    /// then a flagged item there may be a copy.
+    pub(super) fn may_meet_copies(&self) -> bool {
+        self.stage.is_handover() || matches!(self.stage, Stage::Back | Stage::Wait)
+    }
+
+    /// Whether a lock of this age may belong to a request that is moving the item.
+    pub(super) fn may_be_mover(&self, age_s: u64) -> bool {
+        age_s < self.mover_s
+    }
+}
+
+impl Step {
+    pub(super) const fn forward(at: BackendId, counter: Option<u32>) -> Self {
+        Self::Forward { at, counter }
+    }
+
+    pub(super) const fn pass() -> Self {
+        Self::Pass {
+            clear_flag: false,
+            behind: None,
+        }
+    }
+
+    pub(super) const fn dropped(reason: Refusal) -> Self {
+        Self::Drop {
+            reason,
+            behind: None,
+        }
+    }
+}

@@ -1,0 +1,228 @@
+//! One client connection: request after request, one outstanding at a time.
+
+use std::net::IpAddr;
+use std::ops::Deref;
+use std::rc::Rc;
+use std::time::Duration;
+
+use super::error::{ProxyError, Unanswered};
+use super::forward::{Answered, Exchange, RequestProgress};
+use super::observation::sample_of;
+use super::request_log::Subject;
+use super::service::{ProxyService, View};
+use super::tagged::TaggedRequest;
+use super::two_places;
+use crate::backend::{PROBE_TARGET, PROXY_ANSWER};
+use crate::handover::{Refusal, RequestMachine, Stage, Step};
+use crate::metrics::RequestOutcome;
+use crate::net::{self, Buffer, Conn, Deadline, Moment};
+use crate::route::BackendIndex;
+use crate::usage::SampledSession;
+use crate::wire::{self, Operation, RequestHead};
+
+/// Serves the connection until the client closes it, it fails, or the program stops.
+///
+/// Not an `async fn`: those keep every argument twice, and every idle connection pays for it.
+pub(super) fn serve(
+    service: Rc<ProxyService>,
+    conn: Conn,
+    peer: IpAddr,
+) -> impl Future<Output = ()> {
+    let deadline = service.worker.deadlines.register();
+    let idle = service.view().snapshot.timeouts.client_idle;
+    let mut client = Client {
+        service: Served::new(service),
+        conn,
+        deadline,
+        peer,
+        idle,
+    };
+    async move {
+        // While idle a connection holds neither a buffer nor a view.
+        while let Some(mut received) = client.wait().await {
+            loop {
+                if let Err(error) = client.answer(&mut received).await {
+                    if error.is_bad_request() {
+                        client.refuses(&received, &error);
+                        net::refuse_request(client.conn, received, &client.deadline).await;
+                    }
+                    return;
+                }
+                if received.is_empty() {
+                    break;
+                }
+                // The client sent the next request early; it was held until now.
+                received.compact();
+            }
+        }
+    }
+}
+
+/// The service as one open connection holds it.
+struct Served(Rc<ProxyService>);
+
+impl Served {
+    fn new(service: Rc<ProxyService>) -> Self {
+        service.metrics.opened.increment();
+        Self(service)
+    }
+}
+
+impl Deref for Served {
+    type Target = Rc<ProxyService>;
+
+    fn deref(&self) -> &Self::Target {
+        &self.0
+    }
+}
+
+impl Drop for Served {
+    fn drop(&mut self) {
+        self.0.metrics.closed.increment();
+    }
+}
+
+struct Client {
+    service: Served,
+    conn: Conn,
+    deadline: Deadline,
+    peer: IpAddr,
+    /// How long it may wait for its next request, as of its last one.
+    idle: Duration,
+}
+
+impl Client {
+    async fn wait(&mut self) -> Option<Buffer> {
+        let worker = &self.service.worker;
+        net::wait_for_request(&mut self.conn, worker, &self.deadline, self.idle).await
+    }
+
+    /// Answers the request at the start of `received` and takes it out.
+    async fn answer(&mut self, received: &mut Buffer) -> Result<(), ProxyError> {
+        let view = self.service.view();
+        self.idle = view.snapshot.timeouts.client_idle;
+        let limits = &view.snapshot.head_limits;
+        let stall = view.snapshot.timeouts.client_stall;
+        let reading =
+            net::read_request_head(&mut self.conn, received, &self.deadline, limits, stall);
+        let head = reading.await.map_err(|error| {
+            let error = ProxyError::from(error);
+            self.service.count_failure(Operation::Unknown, &error);
+            error
+        })?;
+        let started = Moment::now();
+        let operation = head.operation();
+        let target = head.target.of(received.filled());
+        if operation == Operation::Touch && target == PROBE_TARGET {
+            self.deadline.arm(stall);
+            return self.answer_probe(&head, received).await;
+        }
+        let located = self.service.locate(&view, target).map_err(|error| {
+            let error = ProxyError::from(error);
+            self.service.count_failure(operation, &error);
+            error
+        })?;
+        let request_bytes = head.head_bytes as u64 + head.body_bytes;
+        let at_hand = request_bytes.min(received.len() as u64);
+        self.service.metrics.received_bytes.add(at_hand);
+        let subject = Subject {
+            peer: self.peer,
+            operation,
+            session: located.fingerprint,
+            route: located.route,
+            started,
+        };
+        let sample = sample_of(located.sample, &head, received.filled());
+        let answered = self
+            .answer_at(&view, &head, (&subject, sample), received)
+            .await;
+        let service = &self.service;
+        match answered {
+            Ok(answered) => {
+                let shard = view.shard(answered.backend);
+                shard.requests.count(operation, answered.outcome);
+                let now_ms = service.now_ms();
+                service.lines.answered(&view, &subject, &answered, now_ms);
+                if answered.outcome == RequestOutcome::BadRequest {
+                    service.refused_by_backend();
+                    service
+                        .lines
+                        .refused_by_backend(&view, &subject, &answered, now_ms);
+                }
+                Ok(())
+            }
+            Err(failed) => {
+                let now_ms = service.now_ms();
+                service.lines.failure(&view, &subject, &failed, now_ms);
+                service.failed(&view, operation, &failed);
+                Err(failed.error)
+            }
+        }
+    }
+
+    /// Another proxy, or this one, takes this address for that of a state server.
+    async fn answer_probe(
+        &mut self,
+        head: &RequestHead,
+        received: &mut Buffer,
+    ) -> Result<(), ProxyError> {
+        received.consume(head.head_bytes);
+        let mut sent = 0;
+        let writing = self.conn.write_all(PROXY_ANSWER, &mut sent, &self.deadline);
+        writing.await.map_err(ProxyError::Client)
+    }
+
+    /// Bytes that are no request are about to be answered 400.
+    fn refuses(&self, received: &Buffer, error: &ProxyError) {
+        let now_ms = self.service.now_ms();
+        self.service.lines.refusal(self.peer, error, now_ms);
+        let metrics = &self.service.metrics;
+        metrics.received_bytes.add(received.len() as u64);
+        metrics.sent_bytes.add(wire::BAD_REQUEST.len() as u64);
+    }
+
+    async fn answer_at(
+        &mut self,
+        view: &Rc<View>,
+        head: &RequestHead,
+        (subject, sample): (&Subject, SampledSession),
+        received: &mut Buffer,
+    ) -> Result<Answered, Unanswered> {
+        let route = subject.route;
+        let snapshot = &view.snapshot;
+        let Some(backend) = snapshot.backend_at(route.first) else {
+            return Err(Unanswered::refused(Refusal::Unknown, BackendIndex::new(0)));
+        };
+        let due_ms = self.deadline.after_ms(snapshot.timeouts.answer);
+        let mut exchange = Exchange {
+            service: &self.service,
+            view,
+            client: &mut self.conn,
+            deadline: &self.deadline,
+            head,
+            subject,
+            backend,
+            own: TaggedRequest::new(head),
+            away: route.second.filter(|_| route.stage == Stage::Away),
+            progress: RequestProgress::default(),
+            sample,
+        };
+        let request = exchange.request(received.filled());
+        let (search, step) = RequestMachine::start(route, request, snapshot.mover_s);
+        match step {
+            Step::Forward { at, counter } => {
+                exchange.backend = snapshot.backend_at(at).unwrap_or(backend);
+                match exchange.run(received, counter, due_ms).await {
+                    Ok(()) => Ok(exchange.answered()),
+                    Err(error) => Err(exchange.unanswered(error)),
+                }
+            }
+            // A search is rare and its state large: it lives on the heap.
+            Step::Ask(ask) => {
+                Box::pin(two_places::run(exchange, search, ask, received, due_ms)).await
+            }
+            Step::Drop { reason, .. } => Err(Unanswered::refused(reason, backend)),
+            Step::Pass { .. } => Err(Unanswered::refused(Refusal::Unknown, backend)),
+        }
+    }
+}

@@ -1,0 +1,109 @@
+//! What is to be learned from a request and its answer: about the session for the account, and
+//! about what users lose.
+
+use super::forward::Exchange;
+use super::subrequest::ABSURD_AGE_S;
+use crate::usage::{Observation, SampledSession};
+use crate::wire::{self, Operation, RequestHead, ResponseHead, Span};
+
+/// What a state server takes when there is no `Timeout` (protocol 3).
+const DEFAULT_TIMEOUT_MINUTES: u32 = 20;
+
+/// Adds what the request at the start of `received` says: it may be gone when its answer is there.
+pub(super) fn sample_of(
+    sample: SampledSession,
+    head: &RequestHead,
+    received: &[u8],
+) -> SampledSession {
+    if !sample.is_followed() || head.operation() != Operation::Put {
+        return sample;
+    }
+    let of_request = |value: Option<Span>| value.and_then(|value| wire::signed(value.of(received)));
+    let flags = of_request(head.extra_flags);
+    let is_create = flags.is_some_and(|flags| flags & 1 == 1);
+    sample.of_put(minutes(of_request(head.timeout)), is_create)
+}
+
+impl Exchange<'_> {
+    /// Takes note of the final answer, whose head `answer` begins with.
+    pub(super) fn observe(&self, head: &ResponseHead, answer: &[u8]) {
+        let timeout_minutes = number(head.timeout, answer);
+        if let Some(minutes) = timeout_minutes {
+            self.service.saw_timeout(minutes);
+        }
+        match (head.status, self.head.operation()) {
+            // Nobody has to wait for the timeout of what was not stored.
+            (200, Operation::Put) => {
+                let minutes = self.progress.timeout_minutes;
+                self.service.saw_timeout(minutes.into());
+            }
+            (404, Operation::Acquire | Operation::Get) => {
+                let away = self
+                    .away
+                    .and_then(|away| self.view.snapshot.backend_at(away));
+                if let Some(away) = away {
+                    self.view.shard(away).absent_while_away.increment();
+                }
+            }
+            (423, Operation::Put) => self.shard().lost_writes.increment(),
+            (423, Operation::Acquire) => {
+                let age_s = number(head.lock_age, answer);
+                let takeover_s = self.view.snapshot.takeover_s;
+                if age_s.is_some_and(|age_s| (takeover_s..ABSURD_AGE_S).contains(&age_s)) {
+                    self.shard().overdue_locks.increment();
+                }
+            }
+            _ => {}
+        }
+        self.account_for(head, timeout_minutes);
+    }
+
+    /// Lets the account know what the final answer says about the session.
+    fn account_for(&self, head: &ResponseHead, timeout_minutes: Option<u64>) {
+        if self.sample.is_followed()
+            && let Some(observation) = self.observation(head, timeout_minutes)
+        {
+            let backend_id = self.view.backend(self.backend).backend_id.id();
+            let account = &self.service.feedback.account;
+            account.observe(self.sample, backend_id, observation);
+        }
+    }
+
+    /// `None` when nothing can be concluded.
+    fn observation(
+        &self,
+        head: &ResponseHead,
+        timeout_minutes: Option<u64>,
+    ) -> Option<Observation> {
+        Some(match (head.status, self.head.operation()) {
+            (200, Operation::Get | Operation::Acquire) => Observation::Read {
+                bytes: head.body_bytes,
+                timeout_minutes: minutes(timeout_minutes),
+            },
+            (200, Operation::Put) => Observation::Stored {
+                bytes: self.head.body_bytes,
+            },
+            (200, Operation::Remove) => Observation::Gone,
+            (200 | 423, _) => Observation::Touched,
+            // Whoever stands in says nothing about what is out of reach, and a write may have been
+            // sent to where its lock was issued.
+            (404, Operation::Get | Operation::Acquire | Operation::Touch)
+                if self.away.is_none() =>
+            {
+                Observation::Gone
+            }
+            (404, _) => Observation::Absent,
+            _ => return None,
+        })
+    }
+}
+
+fn minutes(number: Option<u64>) -> u32 {
+    number.map_or(DEFAULT_TIMEOUT_MINUTES, |minutes| {
+        u32::try_from(minutes).unwrap_or(u32::MAX)
+    })
+}
+
+fn number(value: Option<Span>, bytes: &[u8]) -> Option<u64> {
+    value.and_then(|value| wire::decimal(value.of(bytes)))
+}

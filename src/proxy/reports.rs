@@ -1,0 +1,113 @@
+//! What the data path tells the control thread. Nothing here makes a request wait, except a
+//! removal that must be on disk before its answer goes out.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
+
+use tokio::sync::{mpsc, oneshot};
+
+use super::error::ProxyError;
+use crate::backend;
+use crate::handover::BackendId;
+use crate::health::Failure;
+use crate::net::{self, IoError};
+use crate::usage::Account;
+
+/// Reports under way at most. What does not fit is lost: the next failure says the same.
+const MAX_REPORTS: usize = 1024;
+
+/// One thing the control thread has to know.
+#[derive(Debug)]
+pub enum Report {
+    /// A request failed because of its backend.
+    Failed {
+        /// The backend.
+        backend_id: BackendId,
+        /// In which way.
+        failure: Failure,
+    },
+    /// An item was removed while a server that may have a copy was out of reach.
+    Owed(PendingDelete),
+}
+
+/// A removal to be repeated at a server that is out of reach.
+#[derive(Debug)]
+pub struct PendingDelete {
+    /// The server.
+    pub to: BackendId,
+    /// The request target as the client sent it: a secret.
+    pub target: Vec<u8>,
+    /// To be told true once the note survives this process, false if it cannot be kept.
+    pub noted: oneshot::Sender<bool>,
+}
+
+/// The workers' end.
+#[derive(Debug)]
+pub struct Feedback {
+    /// Which sessions are where, as far as answers tell.
+    pub account: Account,
+    reports: mpsc::Sender<Report>,
+    longest_timeout_minutes: AtomicU32,
+}
+
+impl Feedback {
+    /// Both ends.
+    pub fn channel() -> (Arc<Self>, mpsc::Receiver<Report>) {
+        let (reports, received) = mpsc::channel(MAX_REPORTS);
+        let feedback = Self {
+            account: Account::default(),
+            reports,
+            longest_timeout_minutes: AtomicU32::new(0),
+        };
+        (Arc::new(feedback), received)
+    }
+
+    /// The longest session timeout any worker has seen since the last call, in minutes; 0 for none.
+    pub fn take_longest_timeout(&self) -> u32 {
+        match self.longest_timeout_minutes.load(Ordering::Relaxed) {
+            0 => 0,
+            _ => self.longest_timeout_minutes.swap(0, Ordering::Relaxed),
+        }
+    }
+
+    /// Nearly always only looks: most sessions have the timeout of the others.
+    pub(super) fn saw_timeout(&self, minutes: u32) {
+        if minutes > self.longest_timeout_minutes.load(Ordering::Relaxed) {
+            self.longest_timeout_minutes
+                .fetch_max(minutes, Ordering::Relaxed);
+        }
+    }
+
+    pub(super) fn failed(&self, backend_id: BackendId, failure: Failure) {
+        let report = Report::Failed {
+            backend_id,
+            failure,
+        };
+        // A full channel is full of failures already.
+        let _ = self.reports.try_send(report);
+    }
+
+    /// Whether the removal is on disk.
+    pub(super) async fn owe(&self, to: BackendId, target: Vec<u8>) -> bool {
+        let (noted, is_noted) = oneshot::channel();
+        let owed = PendingDelete { to, target, noted };
+        self.reports.try_send(Report::Owed(owed)).is_ok() && is_noted.await.unwrap_or(false)
+    }
+}
+
+/// What `error` says against the backend; `None` if it is not the backend's fault.
+pub(super) fn failure_of(error: &ProxyError) -> Option<Failure> {
+    match error {
+        ProxyError::Connect(error) => Some(error.failure()),
+        ProxyError::Send(IoError::TimedOut) | ProxyError::Answer(IoError::TimedOut) => {
+            Some(Failure::Late)
+        }
+        ProxyError::Send(IoError::Broken(error)) if net::is_shortage(error) => {
+            Some(Failure::Shortage)
+        }
+        ProxyError::Send(_) | ProxyError::Answer(_) => Some(Failure::Broken),
+        ProxyError::Garbage(_) => Some(Failure::Garbage),
+        ProxyError::Unfit(unfit) => Some(backend::unfit_failure(*unfit)),
+        _ => None,
+    }
+}

@@ -1,0 +1,614 @@
+//! One request whose item may be at either of two places: does what `handover::Search` says.
+
+use std::time::Duration;
+
+use tokio::sync::SemaphorePermit;
+
+use super::cleanup::{self, Untidy};
+use super::error::{ProxyError, Unanswered};
+use super::forward::{self, Exchange};
+use super::subrequest::{Call, CallFailed, Caller, SubrequestAnswer};
+use crate::backend::RetryPolicy;
+use crate::handover::{
+    BackendId, NO_LOCK, Refusal, RequestMachine, Step, Subrequest, SubrequestReply,
+};
+use crate::metrics::MoveStep;
+use crate::net::Buffer;
+use crate::route::BackendIndex;
+use crate::wire::{self, Operation, Parsed, Request, ResponseHead, Unfit, WireError};
+
+/// How often, and for how long at least, a removal waits for the end of a move.
+const MAX_MOVE_PAUSES: usize = 3;
+const MOVE_PAUSE: Duration = Duration::from_millis(30);
+
+/// Runs the request at the start of `received` from its first question to its end, by `due_ms` of
+/// the worker's clock. On success `received` holds what came behind the request.
+pub(super) async fn run(
+    exchange: Exchange<'_>,
+    mut search: RequestMachine,
+    first: Subrequest,
+    received: &mut Buffer,
+    due_ms: u64,
+) -> Result<forward::Answered, Unanswered> {
+    let service = exchange.service;
+    let now_ms = service.now_ms();
+    let mut trail = service
+        .lines
+        .follow(exchange.subject, service.worker.index, now_ms);
+    let mut seek = Seek {
+        exchange,
+        due_ms,
+        held: None,
+        kept: None,
+        failed: None,
+        moving: None,
+    };
+    let mut ask = first;
+    loop {
+        let seen = seek.ask(ask, received).await;
+        let step = search.next(seen);
+        if let Some(trail) = &mut trail {
+            trail.asked(seek.exchange.view, ask, seen);
+            trail.decided(seek.exchange.view, step);
+        }
+        match step {
+            Step::Ask(next) => ask = next,
+            Step::Forward { at, counter } => return seek.forward(at, counter, received).await,
+            Step::Pass { clear_flag, behind } => {
+                seek.count_what_stays();
+                seek.tidy(behind, received);
+                return seek.pass(clear_flag, received).await;
+            }
+            Step::Drop { reason, behind } => {
+                seek.count_failed_move();
+                seek.tidy(behind, received);
+                return Err(seek.refused(reason));
+            }
+        }
+    }
+}
+
+struct Seek<'a> {
+    exchange: Exchange<'a>,
+    due_ms: u64,
+    held: Option<Held>,
+    /// What the held answer was before its item was to be stored elsewhere.
+    kept: Option<Kept<'a>>,
+    /// The last question that was not answered.
+    failed: Option<Unanswered>,
+    moving: Option<Moving>,
+}
+
+/// The move of the item.
+#[derive(Clone, Copy)]
+struct Moving {
+    /// How far it has come.
+    step: MoveStep,
+    from: BackendIndex,
+    to: BackendIndex,
+    /// The answer to its last question to the new place; `None` while there is no whole one.
+    status: Option<u16>,
+}
+
+/// An answer to the client's own request that may be passed on.
+struct Held {
+    answered: SubrequestAnswer,
+    backend: BackendIndex,
+}
+
+/// An answer whose item was to be stored elsewhere.
+struct Kept<'a> {
+    head: Buffer,
+    /// Ends with the item's body, of this length.
+    bytes: Vec<u8>,
+    body_bytes: usize,
+    backend: BackendIndex,
+    _memory: Option<SemaphorePermit<'a>>,
+}
+
+impl Seek<'_> {
+    /// Puts one question and says what came of it.
+    async fn ask(&mut self, ask: Subrequest, received: &mut Buffer) -> SubrequestReply {
+        let seen = match ask {
+            Subrequest::Client { at, counter } => self.ask_as_client(at, counter, received).await,
+            Subrequest::Acquire { at } => self.fetch(at, received).await,
+            Subrequest::Look { at } => self.ask_alone(at, Operation::Touch, 0, received).await,
+            Subrequest::Release { at, counter } => {
+                self.ask_alone(at, Operation::Release, counter, received)
+                    .await
+            }
+            Subrequest::Remove { at, counter } => self.remove(at, counter, received).await,
+            Subrequest::Insert { at } => self.insert(at, received).await,
+            Subrequest::Owe { to } => return self.owe(to, received).await,
+        };
+        let seen = seen.unwrap_or_else(|failed| {
+            self.failed = Some(failed);
+            SubrequestReply::Unknown
+        });
+        self.follow_move(ask, seen);
+        seen
+    }
+
+    /// Whether the item is at its new place: it may be there although it was refused, and it may
+    /// not be although it was taken.
+    fn follow_move(&mut self, ask: Subrequest, seen: SubrequestReply) {
+        let Some(moving) = &mut self.moving else {
+            return;
+        };
+        match (ask, moving.step, seen) {
+            (
+                Subrequest::Insert { .. } | Subrequest::Look { .. },
+                MoveStep::Insert,
+                SubrequestReply::Done { .. },
+            ) => {
+                moving.step = MoveStep::Take;
+            }
+            (Subrequest::Client { .. }, MoveStep::Take, SubrequestReply::Absent) => {
+                (moving.step, moving.status) = (MoveStep::Insert, Some(404));
+            }
+            _ => {}
+        }
+    }
+
+    /// Sends the client's own request and holds the answer.
+    async fn ask_as_client(
+        &mut self,
+        at: BackendId,
+        counter: Option<u32>,
+        received: &mut Buffer,
+    ) -> Result<SubrequestReply, Unanswered> {
+        let backend = self.backend(at)?;
+        self.release_held();
+        let unrepeatable = |error| Unanswered { error, backend };
+        let request = self.exchange.own.untag(received, counter);
+        let bytes = request.whole();
+        let bytes = bytes.ok_or(unrepeatable(ProxyError::Unrepeatable))?;
+        let head = self.exchange.head;
+        let call = Call {
+            bytes,
+            operation: head.operation(),
+            body_bytes: head.body_bytes,
+            retry: RetryPolicy::of(head.operation()),
+        };
+        let answered = self.caller().call(backend, call).await;
+        self.hold(answered, backend, received)
+    }
+
+    /// Sends a request of our own that has no body.
+    async fn ask_alone(
+        &self,
+        at: BackendId,
+        operation: Operation,
+        lock_cookie: u32,
+        received: &Buffer,
+    ) -> Result<SubrequestReply, Unanswered> {
+        let backend = self.backend(at)?;
+        let mut bytes = Vec::new();
+        wire::encode_request(
+            &mut bytes,
+            &self.request(operation, lock_cookie, received.filled()),
+        );
+        let call = Call {
+            bytes: &bytes,
+            operation,
+            body_bytes: 0,
+            retry: match operation {
+                Operation::Touch | Operation::Release => RetryPolicy::Unanswered,
+                _ => RetryPolicy::Unsent,
+            },
+        };
+        self.send(backend, call).await
+    }
+
+    /// Locks the item for a request that asked for no lock, and holds the answer.
+    async fn fetch(
+        &mut self,
+        at: BackendId,
+        received: &Buffer,
+    ) -> Result<SubrequestReply, Unanswered> {
+        let backend = self.backend(at)?;
+        self.release_held();
+        let mut bytes = Vec::new();
+        wire::encode_request(
+            &mut bytes,
+            &self.request(Operation::Acquire, 0, received.filled()),
+        );
+        let call = Call {
+            bytes: &bytes,
+            operation: Operation::Acquire,
+            body_bytes: 0,
+            retry: RetryPolicy::Unsent,
+        };
+        let answered = self.caller().call(backend, call).await;
+        self.hold(answered, backend, received)
+    }
+
+    /// Holds an answer that may be passed on. The lock of one that is late is given back.
+    fn hold(
+        &mut self,
+        answered: Result<SubrequestAnswer, CallFailed>,
+        backend: BackendIndex,
+        received: &Buffer,
+    ) -> Result<SubrequestReply, Unanswered> {
+        let answered = answered.map_err(|CallFailed { error, left }| {
+            if let Some(left) = left {
+                self.tidy_at(backend, left.into(), received);
+            }
+            Unanswered { error, backend }
+        })?;
+        let seen = answered.seen();
+        self.held = Some(Held { answered, backend });
+        Ok(seen)
+    }
+
+    /// Removes what is behind. Where a client removes a session that was moved a moment ago, the
+    /// mover's own removal, which nobody waited for, may still be on its way: it gets the time to
+    /// arrive.
+    async fn remove(
+        &self,
+        at: BackendId,
+        counter: u32,
+        received: &Buffer,
+    ) -> Result<SubrequestReply, Unanswered> {
+        let is_clearing = counter == NO_LOCK && self.exchange.head.operation() == Operation::Remove;
+        let mover_s = self.exchange.view.snapshot.mover_s;
+        let mut pauses = 0;
+        loop {
+            let seen = self
+                .ask_alone(at, Operation::Remove, counter, received)
+                .await?;
+            let may_end = matches!(seen, SubrequestReply::Locked { age_s, .. } if age_s < mover_s);
+            if !is_clearing || !may_end || pauses == MAX_MOVE_PAUSES {
+                return Ok(seen);
+            }
+            pauses += 1;
+            self.exchange
+                .service
+                .worker
+                .deadlines
+                .sleep(MOVE_PAUSE)
+                .await;
+        }
+    }
+
+    /// Stores the item of the held answer unless there is one.
+    async fn insert(
+        &mut self,
+        at: BackendId,
+        received: &Buffer,
+    ) -> Result<SubrequestReply, Unanswered> {
+        let backend = self.backend(at)?;
+        let Some(mut held) = self.held.take() else {
+            return Err(Unanswered::refused(Refusal::Unknown, backend));
+        };
+        let request = Request {
+            timeout_minutes: held.answered.timeout_minutes(),
+            extra_flags: 1,
+            ..self.request(Operation::Put, 0, received.filled())
+        };
+        let mut bytes = Vec::new();
+        let body_bytes = held.answered.head.body_bytes;
+        wire::encode_request_head(&mut bytes, &request, body_bytes as usize);
+        let from = held.backend;
+        self.moving = Some(Moving {
+            step: MoveStep::Insert,
+            from,
+            to: backend,
+            status: None,
+        });
+        let head = &held.answered.head;
+        let lock = head.lock_taken(held.answered.bytes.filled());
+        let stays = |error| self.stays_behind(from, lock, error, received);
+        let taking = self.exchange.view.snapshot.moves.take(body_bytes);
+        self.exchange.deadline.arm_at(self.due_ms);
+        let Ok(memory) = self.exchange.deadline.guard(taking).await else {
+            return Err(stays(ProxyError::Crowded));
+        };
+        let caller = self.caller();
+        let head = held.answered.copy_head(&caller);
+        let read = held.answered.read_body(&caller, from, &mut bytes);
+        read.await.map_err(stays)?;
+        caller.finish(from, held.answered);
+        let call = Call {
+            bytes: &bytes,
+            operation: Operation::Put,
+            body_bytes,
+            retry: RetryPolicy::Unsent,
+        };
+        let sent = self.send_and_see(backend, call).await;
+        let (seen, status) = sent.or_else(|failed| {
+            let refusal = refusal(&failed.error).ok_or(failed)?;
+            Ok((SubrequestReply::Refused, refusal))
+        })?;
+        if let Some(moving) = &mut self.moving {
+            moving.status = Some(status);
+        }
+        self.kept = Some(Kept {
+            head,
+            bytes,
+            body_bytes: body_bytes as usize,
+            backend: from,
+            _memory: memory,
+        });
+        Ok(seen)
+    }
+
+    /// The item could not be had whole in time. Nothing of it has been sent anywhere: it stays where
+    /// it is, without the lock.
+    fn stays_behind(
+        &self,
+        at: BackendIndex,
+        lock: Option<u32>,
+        error: ProxyError,
+        received: &Buffer,
+    ) -> Unanswered {
+        if let Some(cookie) = lock {
+            self.tidy_at(at, Untidy::Lock(cookie), received);
+        }
+        Unanswered { error, backend: at }
+    }
+
+    async fn send(
+        &self,
+        backend: BackendIndex,
+        call: Call<'_>,
+    ) -> Result<SubrequestReply, Unanswered> {
+        Ok(self.send_and_see(backend, call).await?.0)
+    }
+
+    /// What came of it, and the status that said so.
+    async fn send_and_see(
+        &self,
+        backend: BackendIndex,
+        call: Call<'_>,
+    ) -> Result<(SubrequestReply, u16), Unanswered> {
+        let caller = self.caller();
+        let answered = caller.call(backend, call).await;
+        let answered =
+            answered.map_err(|CallFailed { error, .. }| Unanswered { error, backend })?;
+        let (seen, status) = (answered.seen(), answered.head.status);
+        caller.finish(backend, answered);
+        Ok((seen, status))
+    }
+
+    async fn owe(&self, to: BackendId, received: &Buffer) -> SubrequestReply {
+        let target = self.exchange.head.target.of(received.filled()).to_vec();
+        let owing = self.exchange.service.feedback.owe(to, target);
+        self.exchange.deadline.arm_at(self.due_ms);
+        match self.exchange.deadline.guard(owing).await {
+            Ok(true) => SubrequestReply::Done {
+                counter: 0,
+                flag: false,
+            },
+            Ok(false) | Err(_) => SubrequestReply::Unknown,
+        }
+    }
+
+    /// Hands the rest over to an ordinary exchange.
+    async fn forward(
+        mut self,
+        at: BackendId,
+        counter: Option<u32>,
+        received: &mut Buffer,
+    ) -> Result<forward::Answered, Unanswered> {
+        self.exchange.backend = self.backend(at)?;
+        match self.exchange.run(received, counter, self.due_ms).await {
+            Ok(()) => Ok(self.exchange.answered()),
+            Err(error) => Err(self.exchange.unanswered(error)),
+        }
+    }
+
+    /// Passes the held answer on.
+    async fn pass(
+        mut self,
+        clear_flag: bool,
+        received: &mut Buffer,
+    ) -> Result<forward::Answered, Unanswered> {
+        let (backend, passed) = match (self.held.take(), self.kept.take()) {
+            (Some(Held { answered, backend }), _) => {
+                self.exchange.backend = backend;
+                (
+                    backend,
+                    self.pass_answer(answered, clear_flag, received).await,
+                )
+            }
+            (None, Some(kept)) => {
+                self.exchange.backend = kept.backend;
+                (kept.backend, self.pass_kept(kept, received).await)
+            }
+            (None, None) => return Err(self.refused(Refusal::Unknown)),
+        };
+        passed.map_err(|error| Unanswered { error, backend })?;
+        received.consume(self.exchange.own.bytes() as usize);
+        Ok(self.exchange.answered())
+    }
+
+    async fn pass_answer(
+        &mut self,
+        answered: SubrequestAnswer,
+        clear_flag: bool,
+        received: &Buffer,
+    ) -> Result<(), ProxyError> {
+        let SubrequestAnswer {
+            conn,
+            mut bytes,
+            mut head,
+            keeps_connection,
+            ..
+        } = answered;
+        if let Some(flags) = head.action_flags.filter(|_| clear_flag) {
+            bytes.remove_line(flags);
+            // What follows the line has moved.
+            head = self.parse_again(&bytes)?;
+        }
+        let request = Some(received);
+        let remaining = self
+            .exchange
+            .remaining(&head, keeps_connection, &mut bytes, request)?;
+        let mut conn = Some(conn);
+        let passed_on = self
+            .exchange
+            .pass_on(&mut conn, &mut bytes, remaining, self.due_ms);
+        passed_on
+            .await
+            .inspect_err(|_| self.exchange.give_back(remaining.lock, request))
+    }
+
+    /// The answer with which the item was to be moved, as that of the place where it stays. The lock
+    /// that a read did not ask for is not its business.
+    async fn pass_kept(&mut self, kept: Kept<'_>, received: &Buffer) -> Result<(), ProxyError> {
+        let Kept {
+            mut head, bytes, ..
+        } = kept;
+        let mut parsed = self.parse_again(&head)?;
+        let is_acquire = self.exchange.head.operation() == Operation::Acquire;
+        if let Some(cookie) = parsed.lock_cookie.filter(|_| !is_acquire) {
+            head.remove_line(cookie);
+            parsed = self.parse_again(&head)?;
+        }
+        let request = Some(received);
+        // The connection that it came over is free already.
+        let keeps_connection = false;
+        let remaining = self
+            .exchange
+            .remaining(&parsed, keeps_connection, &mut head, request)?;
+        let body = &bytes[bytes.len() - kept.body_bytes..];
+        let passed_on = self.exchange.pass_on_whole(&head, body, remaining).await;
+        passed_on.inspect_err(|_| self.exchange.give_back(remaining.lock, request))
+    }
+
+    fn parse_again(&self, bytes: &Buffer) -> Result<ResponseHead, ProxyError> {
+        let max_head_bytes = self.exchange.view.snapshot.head_limits.max_head_bytes;
+        let is_head = self.exchange.head.operation() == Operation::Touch;
+        match ResponseHead::parse(bytes.filled(), max_head_bytes, is_head) {
+            Ok(Parsed::Complete(head)) => Ok(head),
+            Ok(Parsed::Partial) => Err(ProxyError::Garbage(WireError::BadHeaderLine)),
+            Err(error) => Err(ProxyError::Garbage(error)),
+        }
+    }
+
+    /// Sends what nobody waits for.
+    fn tidy(&self, behind: Option<Subrequest>, received: &Buffer) {
+        let (at, untidy) = match behind {
+            Some(Subrequest::Release { at, counter }) => (at, Untidy::Lock(counter)),
+            Some(Subrequest::Remove { at, counter }) => {
+                self.count_move();
+                (at, Untidy::Moved(counter))
+            }
+            _ => return,
+        };
+        if let Ok(backend) = self.backend(at) {
+            self.tidy_at(backend, untidy, received);
+        }
+    }
+
+    fn tidy_at(&self, backend: BackendIndex, untidy: Untidy, received: &Buffer) {
+        let target = self.exchange.head.target.of(received.filled());
+        cleanup::tidy(
+            self.exchange.service,
+            self.exchange.view,
+            backend,
+            target,
+            untidy,
+        );
+    }
+
+    /// The request is over, and its item is not where it was to go.
+    fn count_what_stays(&self) {
+        let is_left = |moving: &Moving| moving.step == MoveStep::Insert;
+        if self.moving.as_ref().is_some_and(is_left) {
+            self.count_failed_move();
+        }
+    }
+
+    fn count_failed_move(&self) {
+        let Some(Moving {
+            step,
+            from,
+            to,
+            status,
+        }) = self.moving
+        else {
+            return;
+        };
+        self.exchange.service.metrics.failed_moves(step).increment();
+        if step == MoveStep::Insert {
+            let view = self.exchange.view;
+            let from = view.backend(from);
+            let to = view.shard(to);
+            to.count_failed_move(&from.metrics, from.backend_id, status);
+        }
+    }
+
+    /// The held answer is the one of the place the item has just been moved to.
+    fn count_move(&self) {
+        if let (Some(held), Some(Moving { from, .. })) = (&self.held, self.moving) {
+            let view = self.exchange.view;
+            let from = view.backend(from);
+            view.shard(held.backend)
+                .count_move(&from.metrics, from.backend_id);
+        }
+    }
+
+    /// Lets go of an answer that will not be passed on.
+    fn release_held(&mut self) {
+        self.kept = None;
+        if let Some(Held { answered, backend }) = self.held.take() {
+            self.caller().finish(backend, answered);
+        }
+    }
+
+    /// Why there is no answer: the question that failed says more than what followed from it.
+    fn refused(&mut self, reason: Refusal) -> Unanswered {
+        let backend = self.exchange.backend;
+        self.failed
+            .take()
+            .filter(|_| reason == Refusal::Unknown)
+            .unwrap_or_else(|| Unanswered::refused(reason, backend))
+    }
+
+    fn caller(&self) -> Caller<'_> {
+        Caller {
+            service: self.exchange.service,
+            view: self.exchange.view,
+            deadline: self.exchange.deadline,
+            due_ms: self.due_ms,
+            waited: &self.exchange.progress.waited,
+        }
+    }
+
+    fn backend(&self, at: BackendId) -> Result<BackendIndex, Unanswered> {
+        let known = self.exchange.view.snapshot.backend_at(at);
+        known.ok_or_else(|| Unanswered::refused(Refusal::Unknown, self.exchange.backend))
+    }
+
+    fn request<'r>(
+        &self,
+        operation: Operation,
+        lock_cookie: u32,
+        received: &'r [u8],
+    ) -> Request<'r> {
+        Request {
+            operation,
+            target: self.exchange.head.target.of(received),
+            lock_cookie,
+            timeout_minutes: 0,
+            extra_flags: 0,
+            body: &[],
+        }
+    }
+}
+
+/// The status with which no state server refuses to store the copy of a moved session, but something
+/// else does: nothing else is taken from that answer. Not those of something in between that does
+/// not know what has become of a request (408, 500, 502 to 504).
+fn refusal(error: &ProxyError) -> Option<u16> {
+    match error {
+        ProxyError::Unfit(Unfit::Unversioned) => Some(404),
+        ProxyError::Unfit(Unfit::Status(status)) => {
+            let is_refusal = matches!(status, 401..=407 | 409..=499 | 501 | 505 | 507);
+            is_refusal.then_some(*status)
+        }
+        _ => None,
+    }
+}
