@@ -23,7 +23,7 @@ use failing::Failing;
 use handovers::Handovers;
 
 use super::persist::persisted_state::{Decision, GivenUp, PersistedState, ServerMemory};
-use super::session_timeouts::{SeenTimeout, SeenTimeouts};
+use super::session_timeouts::{MAX_TIMEOUT_MINUTES, SeenTimeout, SeenTimeouts};
 use crate::config::{BackendSpec, BackendState, Config, HandoverConfig, PartitionMap};
 use crate::handover::schedule::{PeerSlot, Standing, Standings, Surroundings, Times, advance};
 use crate::handover::{BackendId, Places, SlotState, SlotTable};
@@ -187,6 +187,14 @@ impl PoolState {
         self.timeouts.longest_minutes()
     }
 
+    /// The longest session timeout seen, if sessions that have it may live longer than a handover
+    /// lasts, in minutes.
+    pub fn outlives_handovers(&self) -> Option<u32> {
+        let minutes = self.longest_timeout_minutes();
+        let longest = self.config.handover.max_session_timeout;
+        (Duration::from_secs(60) * minutes > longest).then_some(minutes)
+    }
+
     /// The session timeouts that this proxy or a peer has seen lately.
     pub fn timeouts(&self) -> &SeenTimeouts {
         &self.timeouts
@@ -311,11 +319,10 @@ impl PoolState {
         let Some(peer) = peer else {
             return;
         };
-        // Kept when the peer falls silent: the sessions are still there. What it claims has a bound.
-        let most = self.config.handover.max_session_timeout.as_secs() / 60;
-        let most = u32::try_from(most).unwrap_or(u32::MAX);
+        // Kept when the peer falls silent: the sessions are still there. They count in full, whatever
+        // this proxy lets a handover last: outdated copies live as long as they do.
         for seen in peer.timeouts.iter() {
-            let minutes = seen.minutes.min(most);
+            let minutes = seen.minutes.min(MAX_TIMEOUT_MINUTES);
             let seen_ms = seen.seen_ms.min(peer.heard_ms);
             self.timeouts.saw(SeenTimeout { minutes, seen_ms });
         }

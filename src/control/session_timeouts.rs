@@ -4,6 +4,9 @@
 //! A timeout counts as long as a session that had it may live, and no longer: one mistake of one page
 //! must not make every handover of the year a long one.
 
+/// The longest timeout that a session can have (protocol 3), whatever a peer claims.
+pub const MAX_TIMEOUT_MINUTES: u32 = 525_600;
+
 /// Most timeouts that are told apart.
 const MAX_SEEN: usize = 32;
 

@@ -608,11 +608,39 @@ fn the_newest_order_counts_at_both_whoever_got_it() {
 #[test]
 fn a_peer_makes_handovers_no_longer_than_they_may_be() {
     let mut farm = Farm::new();
-    farm.proxies[1].saw_timeout(525_600, farm.now_ms);
+    farm.proxies[1].saw_timeout(u32::MAX, farm.now_ms);
     farm.pass(2);
-    assert_eq!(farm.proxies[0].longest_timeout_minutes(), 24 * 60);
+    let most_minutes = 525_600;
+    let heard = &farm.proxies[0];
+    assert_eq!(heard.longest_timeout_minutes(), most_minutes);
+    assert_eq!(heard.times().move_ms, 24 * 3_600_000 + 110_000);
     farm.is_heard[1] = false;
-    farm.now_ms += 31 * 3_600_000;
+    farm.now_ms += u64::from(most_minutes) * 60_000 / 4 * 5;
     farm.pass(1);
-    assert_eq!(farm.proxies[0].longest_timeout_minutes(), 0);
+    assert_eq!(farm.proxies[0].longest_timeout_minutes(), 0, "it ages");
+}
+
+/// A proxy that lets handovers be shorter than its peer does must not take outdated copies for dead
+/// sooner.
+#[test]
+fn what_only_a_peer_has_seen_keeps_outdated_sessions_from_being_served() {
+    let mut farm = Farm::new();
+    for proxy in &mut farm.proxies {
+        let mut config = config();
+        config.handover.max_session_timeout = Duration::from_secs(20 * 60);
+        proxy.set_config(config);
+    }
+    farm.proxies[1].saw_timeout(45, farm.now_ms);
+    for proxy in 0..2 {
+        farm.fail(proxy, 'a');
+    }
+    farm.pass(60);
+    for proxy in 0..2 {
+        farm.recover(proxy, 'a');
+    }
+    farm.pass(25 * 60);
+    farm.assert_both(&["wait ba", "wait ca"]);
+    assert_eq!(farm.proxies[0].outlives_handovers(), Some(45));
+    farm.pass(25 * 60);
+    farm.assert_both(&["move2 ab", "move2 ac"]);
 }

@@ -8,6 +8,7 @@ mod addresses;
 mod failover;
 mod failover_end_to_end;
 mod handover_end_to_end;
+mod outliving_sessions;
 mod plan;
 mod refused_moves;
 mod reload;

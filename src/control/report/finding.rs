@@ -2,6 +2,7 @@
 //! and nowhere else. The terminal, the page, `/readyz` and the metrics all read the same list.
 
 use std::collections::HashMap;
+use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
@@ -109,6 +110,8 @@ codes! {
     BackendFillsUp "backend_fills_up" Warning;
     /// Requests failed within the last minute.
     RequestsFailed "requests_failed" Warning;
+    /// Sessions live longer than a handover lasts.
+    SessionsOutliveHandovers "sessions_outlive_handovers" Warning;
     /// The state file cannot be written.
     StateFileNotWritten "state_file_not_written" Warning;
     /// A handover takes longer than it should.
@@ -402,6 +405,33 @@ impl Finding {
             format!("{failed} of {requests} requests failed in the last minute"),
             "Each of them is an error page.",
             "The log has the reason of each; staterouter_failed_requests_total counts them by reason.",
+        )
+    }
+
+    /// Sessions have a timeout of `minutes`, longer than `longest`, which is how long a handover waits
+    /// for them.
+    pub fn sessions_outlive_handovers(minutes: u32, longest: Duration) -> Self {
+        let waits = match longest.as_secs() {
+            0 => format!("{} ms", longest.as_millis()),
+            waits_s @ 1..120 => format!("{waits_s} s"),
+            waits_s => format!("{} min", waits_s / 60),
+        };
+        Self::new(
+            Code::SessionsOutliveHandovers,
+            format!(
+                "sessions have a timeout of up to {minutes} min, and handover.max_session_timeout is \
+                 {waits}"
+            ),
+            format!(
+                "In a handover, users who do nothing for {waits} lose their sessions. A backend that \
+                 was left or has returned waits until what is outdated there has died, for up to \
+                 {minutes} min."
+            ),
+            format!(
+                "Set handover.max_session_timeout to at least {minutes}m in the main file of every \
+                 proxy, or give the web applications a shorter session timeout. If such sessions are \
+                 not wanted, look for the page that makes them."
+            ),
         )
     }
 
