@@ -4,6 +4,7 @@ use std::ops::Range;
 
 use crate::support::admin::{self, backend, wait_for, wait_for_finding};
 use crate::support::client::{Client, body, get, put, status};
+use crate::support::scene::number;
 use crate::support::sessions::ids;
 use crate::support::{Program, ProxyFiles};
 use serde_json::Value;
@@ -22,7 +23,7 @@ handover:
 const SESSIONS: Range<usize> = 0..30;
 
 fn slots(status: &Value, stage: &str) -> u64 {
-    status["slots"][stage].as_u64().unwrap()
+    number(&status["slots"][stage])
 }
 
 fn store_all(proxy: &Program, ids: &[String], contents: &[u8]) {

@@ -35,8 +35,8 @@ impl Control {
         let held_back = self.pool_state.held_back();
         found
             .extend(held_back.map(|(name, end_ms)| Finding::backend_held_back(name).until(end_ms)));
-        let outlives = self.engine.outlives_handovers();
-        let longest = self.engine.config().handover.max_session_timeout;
+        let outlives = self.pool_state.outlives_handovers();
+        let longest = self.pool_state.config().handover.max_session_timeout;
         found.extend(outlives.map(|minutes| Finding::sessions_outlive_handovers(minutes, longest)));
         let lost = &self.noticed.lost;
         let members = self.pool_state.members().iter();
