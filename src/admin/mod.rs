@@ -5,7 +5,8 @@
 //!   `page`: the one for people; `steer` and `query`: what the targets of requests mean; `plan`: what
 //!   takes longer.
 //! * `access`: who may ask for what; `refusals`: what becomes of those that may not.
-//! * [`site`]: what the server is about, a proxy or a state server, which has less to say.
+//! * `routes`: what the server is about, too: a proxy, or a state server ([`store_site`]), which has
+//!   less to say.
 //! * [`client`]: asks an admin server.
 //! * `peers`: asks the other proxies, again and again.
 //!
@@ -14,6 +15,7 @@
 
 mod access;
 pub mod client;
+mod options;
 mod page;
 mod pages;
 mod peers;
@@ -21,10 +23,12 @@ mod permits;
 mod plan;
 mod query;
 mod refusals;
+mod respond;
 mod routes;
 pub mod server;
-pub mod site;
 mod steer;
+pub mod store_site;
 
-pub use server::{AdminOptions, AdminServer};
-pub use site::{ReadDisk, ReadStats, StoreSite};
+pub use options::AdminOptions;
+pub use server::AdminServer;
+pub use store_site::{ReadDisk, ReadStats, StoreSite};

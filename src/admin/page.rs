@@ -14,7 +14,7 @@ use hyper::header::{
 };
 use hyper::{Response, StatusCode};
 
-use super::routes::respond;
+use super::respond::respond;
 
 const HTML: &str = "text/html; charset=utf-8";
 

@@ -3,8 +3,8 @@
 use tokio::sync::watch;
 use tokio::time::MissedTickBehavior;
 
-use super::AdminOptions;
 use super::client::AdminClient;
+use super::options::AdminOptions;
 use crate::config::BackendAddress;
 use crate::control::handle::{ControlHandle, PeerNews};
 

@@ -6,22 +6,30 @@ use std::time::Instant;
 
 use http_body_util::{BodyExt, Full, LengthLimitError, Limited};
 use hyper::body::{Body, Bytes, Incoming};
-use hyper::header::{
-    ALLOW, CACHE_CONTROL, CONNECTION, CONTENT_TYPE, HeaderValue, RETRY_AFTER, WWW_AUTHENTICATE,
-};
+use hyper::header::{ALLOW, CONNECTION, HeaderValue, RETRY_AFTER, WWW_AUTHENTICATE};
 use hyper::{Method, Request, Response, StatusCode};
-use serde::Serialize;
 
-use super::AdminOptions;
 use super::access::{self, Denied, Guard};
+use super::options::AdminOptions;
 use super::query::Query;
-use super::site::Site;
+use super::refusals::Refusals;
+use super::respond::text;
+use crate::control::handle::AdminAccess;
 
 /// Bytes of a request's body where there is no use for one.
 pub(super) const MAX_BODY_BYTES: usize = 4096;
 
-const TEXT: &str = "text/plain; charset=utf-8";
-const JSON: &str = "application/json";
+/// What can be asked for, and what the answers come from; cloned for each connection.
+pub(super) trait Site: Clone + Send + Sync + 'static {
+    /// Everything that can be asked for.
+    const ROUTES: &'static [AdminRoute<Self>];
+
+    /// Who may ask, as it is now.
+    fn access(&self) -> AdminAccess;
+
+    /// Where refused requests are counted.
+    fn refusals(&self) -> &Refusals;
+}
 
 /// Everything there is to know of one thing that can be asked for.
 pub(super) struct AdminRoute<S: 'static> {
@@ -238,31 +246,4 @@ where
             "the body came too slowly",
         )),
     }
-}
-
-pub(super) fn json(status: StatusCode, content: &impl Serialize) -> Response<Full<Bytes>> {
-    match serde_json::to_vec(content) {
-        Ok(mut body) => {
-            body.push(b'\n');
-            respond(status, JSON, body.into())
-        }
-        Err(error) => text(StatusCode::INTERNAL_SERVER_ERROR, &error.to_string()),
-    }
-}
-
-pub(super) fn text(status: StatusCode, message: &str) -> Response<Full<Bytes>> {
-    respond(status, TEXT, format!("{message}\n").into())
-}
-
-pub(super) fn respond(
-    status: StatusCode,
-    kind: &'static str,
-    body: Bytes,
-) -> Response<Full<Bytes>> {
-    let mut response = Response::new(Full::new(body));
-    *response.status_mut() = status;
-    let headers = response.headers_mut();
-    headers.insert(CONTENT_TYPE, HeaderValue::from_static(kind));
-    headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
-    response
 }

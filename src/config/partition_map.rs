@@ -63,6 +63,17 @@ pub enum BackendState {
     Off,
 }
 
+impl BackendState {
+    /// As the partition map writes it.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Active => "active",
+            Self::Drain => "drain",
+            Self::Off => "off",
+        }
+    }
+}
+
 impl PartitionMap {
     /// Reads a partition map from memory. `file_name` is the name in messages.
     ///

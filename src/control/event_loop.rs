@@ -28,10 +28,10 @@ use super::pool_state::{Notice, PoolState};
 use super::probing::coalesced_failures::CoalescedFailures;
 use super::probing::name_lookup::{LookedUp, Names};
 use super::probing::probes::{ProbeResult, Probes};
+use super::publish::{About, Known, Reasons};
 use super::pulse::Pulse;
 use super::report::history::{Event, EventKind, EventLevel, Recorder};
 use super::report::noticed::{Noticed, Unwritten};
-use super::report::publish::{About, Known, Reasons};
 use super::report::status::LastReload;
 use super::report::usage_estimates::UsageEstimates;
 use crate::backend::RemoveError;
@@ -369,7 +369,7 @@ impl Control {
             reloads: self.reloads,
             peers: self.peers.status(&Said::from(&self.pool_state)),
             history: self.history.history(),
-            noticed: self.noticed(),
+            noticed: self.noticed.findings(&self.pool_state, self.clock.now_ms()),
             since: &mut self.noticed.since,
         })
     }

@@ -9,13 +9,15 @@
 //! * [`start`]: where control begins, from what is on disk.
 //! * [`files`]: the two configuration files.
 //! * [`peers`]: the other proxies.
-//! * [`persist`]: what outlives a restart.
+//! * [`persist`]: what outlives a restart; `file_thread`: work on files that nobody waits for longer
+//!   than a disk may take.
 //! * [`probing`]: which backends answer, and where.
-//! * [`report`]: what others are shown; [`handle`]: what they may ask.
+//! * [`report`]: what others are shown, as `publish` puts it together; [`handle`]: what they may ask.
 //! * [`clock`]: the time that everything here goes by; [`pulse`]: whether control goes on.
 
 pub mod clock;
 pub mod event_loop;
+mod file_thread;
 pub mod files;
 pub mod handle;
 mod overrides;
@@ -23,6 +25,7 @@ pub mod peers;
 pub mod persist;
 pub mod pool_state;
 pub mod probing;
+mod publish;
 pub mod pulse;
 mod reload;
 pub mod report;

@@ -4,7 +4,6 @@ use super::event_loop::Control;
 use super::pool_state::{Order, Override, PoolState};
 use super::report::history::{Event, EventKind, EventLevel};
 use super::report::status::{SteerOutcome, SteerResult};
-use crate::config::BackendState;
 
 impl Control {
     /// Gives a backend the state that is ordered.
@@ -16,7 +15,7 @@ impl Control {
             Err(reason) => (SteerResult::Refused, 0, Some(reason)),
         };
         let backend = &order.backend;
-        let state = name_of(order.state);
+        let state = order.state.as_str();
         match (&reason, result) {
             (Some(reason), _) => tracing::error!(backend, "{state} was refused: {reason}"),
             (None, SteerResult::Applied) => {
@@ -58,7 +57,7 @@ impl Control {
         SteerOutcome {
             result,
             backend: order.backend.clone(),
-            state: name_of(order.state),
+            state: order.state.as_str(),
             is_override,
             moved_slots,
             reason,
@@ -151,7 +150,7 @@ pub(super) fn log_overrides(
     for known in now.iter().filter(|known| !is_in(known, before)) {
         let (backend, text) = (
             &known.backend,
-            format!("{} overrides the partition map", name_of(known.state)),
+            format!("{} overrides the partition map", known.state.as_str()),
         );
         tracing::warn!(backend, "{text}");
         told.push((backend.clone(), EventLevel::Warn, text));
@@ -159,20 +158,11 @@ pub(super) fn log_overrides(
     for known in before.iter().filter(|known| !is_in(known, now)) {
         let text = format!(
             "{} no longer overrides the partition map",
-            name_of(known.state)
+            known.state.as_str()
         );
         let backend = &known.backend;
         tracing::info!(backend, "{text}");
         told.push((backend.clone(), EventLevel::Info, text));
     }
     told
-}
-
-/// A state as the partition map writes it.
-pub(super) fn name_of(state: BackendState) -> &'static str {
-    match state {
-        BackendState::Active => "active",
-        BackendState::Drain => "drain",
-        BackendState::Off => "off",
-    }
 }

@@ -4,17 +4,20 @@
 //! new. The control thread (`control`) does the rest.
 
 mod accept;
+mod decisions;
 pub(super) mod failing;
 mod give_up;
 mod handovers;
 mod join;
 mod notice;
+pub mod persisted_state;
 mod preview;
 mod resume;
 mod server;
 mod server_fault;
 mod servers;
 mod steer;
+mod wording;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -22,7 +25,7 @@ use std::time::Duration;
 use failing::Failing;
 use handovers::Handovers;
 
-use super::persist::persisted_state::{Decision, GivenUp, PersistedState, ServerMemory};
+use self::persisted_state::{Decision, GivenUp, PersistedState, ServerMemory};
 use super::session_timeouts::{MAX_TIMEOUT_MINUTES, SeenTimeout, SeenTimeouts};
 use crate::config::{BackendSpec, BackendState, Config, HandoverConfig, PartitionMap};
 use crate::handover::schedule::{PeerSlot, Standing, Standings, Surroundings, Times, advance};
@@ -35,9 +38,10 @@ use crate::route::{MAX_CANDIDATES, Placement, Slot};
 pub use accept::{Accepted, Refused};
 pub use failing::FailingMoves;
 pub use notice::Notice;
+pub use persisted_state::InUse;
 pub use preview::{BackendShift, Preview, Shift, SlotFlow};
 pub use resume::ResumeError;
-pub use server::{InUse, Server};
+pub use server::Server;
 pub use server_fault::{ServerFault, Wait};
 pub use servers::PeerServer;
 pub use steer::{Order, Override};

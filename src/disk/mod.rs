@@ -21,9 +21,11 @@
 
 mod directory;
 mod error;
+mod figures;
 mod journal;
 mod load;
 mod log;
+mod options;
 mod record;
 mod segment;
 mod store;
@@ -32,4 +34,5 @@ mod writer;
 pub use directory::{Directory, Folder, LogFile};
 pub use error::DiskError;
 pub use journal::DiskState;
-pub use store::{DiskOptions, DiskStats, DiskStore, SyncMode};
+pub use options::{DiskOptions, SyncMode};
+pub use store::{DiskStats, DiskStore};

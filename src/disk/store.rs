@@ -1,59 +1,22 @@
 //! The store whose sessions outlive the process.
 
 use std::fmt;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
-use std::time::Duration;
 
 use super::directory::Directory;
 use super::error::DiskError;
+use super::figures::Figures;
 use super::journal::{DiskState, Journal};
 use super::load::load;
 use super::log::LogError;
+use super::options::{DiskOptions, SyncMode};
 use super::writer::Writer;
 use crate::store::{
-    ItemSnapshot, MemoryStore, Now, SessionCommand, SessionStore, StoreOptions, StoreOutcome,
-    StoreRefusal, StoreStats, SweepTurn,
+    ItemSnapshot, MemoryStore, Now, SessionCommand, SessionStore, StoreOutcome, StoreRefusal,
+    StoreStats, SweepTurn,
 };
-
-/// When a write is answered, and what a failure costs.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum SyncMode {
-    /// Once the file has it; when the disk gets it is the system's business.
-    Off,
-    /// At once. The file is written when the server stops in good order, and not before.
-    Shutdown,
-    /// Once the file has it; the disk gets it every second.
-    EverySec,
-    /// Once the disk has it.
-    Always,
-}
-
-/// How to open a [`DiskStore`].
-#[derive(Debug, Clone)]
-pub struct DiskOptions {
-    /// How items are kept in memory.
-    pub memory: StoreOptions,
-    /// When a write is answered.
-    pub sync: SyncMode,
-    /// A segment of the log is complete at so many bytes.
-    pub segment_bytes: u64,
-    /// How often [`SyncMode::EverySec`] syncs.
-    pub sync_every: Duration,
-}
-
-impl DiskOptions {
-    /// Segments of 32 MiB and a second between syncs.
-    pub fn new(memory: StoreOptions, sync: SyncMode) -> Self {
-        Self {
-            memory,
-            sync,
-            segment_bytes: 32 << 20,
-            sync_every: Duration::from_secs(1),
-        }
-    }
-}
 
 /// What the disk of a store is like.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -64,20 +27,6 @@ pub struct DiskStats {
     pub file_bytes: u64,
     /// The part of it that is in use.
     pub live_bytes: u64,
-}
-
-/// What the writer tells of the log.
-#[derive(Debug, Default)]
-pub(super) struct Figures {
-    file_bytes: AtomicU64,
-    live_bytes: AtomicU64,
-}
-
-impl Figures {
-    pub(super) fn log(&self, (file_bytes, live_bytes): (u64, u64)) {
-        self.file_bytes.store(file_bytes, Ordering::Relaxed);
-        self.live_bytes.store(live_bytes, Ordering::Relaxed);
-    }
 }
 
 /// Sessions in memory, and on disk.

@@ -6,9 +6,10 @@ use std::time::{Duration, Instant};
 
 use super::directory::Directory;
 use super::error::DiskError;
+use super::figures::Figures;
 use super::journal::{Batch, DiskState, Journal};
 use super::log::{LogError, SessionLog};
-use super::store::{Figures, SyncMode};
+use super::options::SyncMode;
 use crate::store::MemoryStore;
 
 /// A write that the disk has refused is tried again after so long.

@@ -7,14 +7,11 @@
 //! * [`table`]: the slots as the data path reads them.
 //! * [`request_machine`]: one request of a client; `find`, `write` and `remove` hold its rules.
 
-mod find;
 pub mod lock_cookie;
-mod remove;
 pub mod request_machine;
 pub mod schedule;
 pub mod slot;
 pub mod table;
-mod write;
 
 pub use lock_cookie::{BackendId, Cookie, CounterTooLarge, NO_LOCK};
 pub use request_machine::{

@@ -4,9 +4,12 @@
 //! saw. It holds the answer to the last [`Subrequest::Client`] until a [`Step::Pass`] sends it on.
 //! `docs/handover.md` gives the rules as tables and the reason of each.
 
-use super::find::Find;
-use super::remove::Remove;
-use super::write;
+mod find;
+mod remove;
+mod write;
+
+use self::find::Find;
+use self::remove::Remove;
 use super::{BackendId, Cookie, Stage};
 
 /// Most times a request starts over because its item moved meanwhile.
@@ -270,17 +273,17 @@ impl RequestMachine {
         }
     }
 
-    pub(super) fn ask_in_find(&mut self, find: Find, ask: Subrequest) -> Step {
+    fn ask_in_find(&mut self, find: Find, ask: Subrequest) -> Step {
         self.state = State::Find(find);
         Step::Ask(ask)
     }
 
-    pub(super) fn ask_in_write(&mut self, write: write::Write, ask: Subrequest) -> Step {
+    fn ask_in_write(&mut self, write: write::Write, ask: Subrequest) -> Step {
         self.state = State::Write(write);
         Step::Ask(ask)
     }
 
-    pub(super) fn ask_in_remove(&mut self, remove: Remove, ask: Subrequest) -> Step {
+    fn ask_in_remove(&mut self, remove: Remove, ask: Subrequest) -> Step {
         self.state = State::Remove(remove);
         Step::Ask(ask)
     }

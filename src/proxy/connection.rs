@@ -1,24 +1,47 @@
 //! One client connection: request after request, one outstanding at a time.
 
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::ops::Deref;
 use std::rc::Rc;
 use std::time::Duration;
 
 use super::error::{ProxyError, Unanswered};
-use super::forward::{Answered, Exchange, RequestProgress};
+use super::forward::{Exchange, RequestProgress};
 use super::observation::sample_of;
-use super::request_log::Subject;
-use super::service::{ProxyService, View};
+use super::request_log::{Answered, Subject};
+use super::service::ProxyService;
 use super::tagged::TaggedRequest;
 use super::two_places;
+use super::view::View;
 use crate::backend::{PROBE_TARGET, PROXY_ANSWER};
 use crate::handover::{Refusal, RequestMachine, Stage, Step};
-use crate::metrics::RequestOutcome;
-use crate::net::{self, Buffer, Conn, Deadline, Moment};
+use crate::metrics::{ClientRefusal, RequestOutcome};
+use crate::net::{self, Buffer, Conn, Deadline, Moment, Service};
 use crate::route::BackendIndex;
 use crate::usage::SampledSession;
 use crate::wire::{self, Operation, RequestHead};
+
+impl Service for ProxyService {
+    fn serve(self: Rc<Self>, conn: Conn, peer: SocketAddr) -> impl Future<Output = ()> {
+        serve(self, conn, peer.ip())
+    }
+
+    fn admits(&self, peer: IpAddr) -> bool {
+        let admits = self.view().snapshot.allow.allows(peer);
+        if !admits {
+            self.metrics.refused(ClientRefusal::NotAllowed).increment();
+        }
+        admits
+    }
+
+    fn turned_away(&self) {
+        self.metrics.refused(ClientRefusal::NoPlace).increment();
+    }
+
+    fn tick(&self, now_ms: u64) {
+        self.view().tick(now_ms);
+    }
+}
 
 /// Serves the connection until the client closes it, it fails, or the program stops.
 ///

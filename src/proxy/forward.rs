@@ -4,11 +4,13 @@ use std::cell::Cell;
 use std::rc::Rc;
 use std::time::Duration;
 
-use super::cleanup::{self, Untidy};
+use super::cleanup;
 use super::error::{ProxyError, Unanswered};
-use super::request_log::Subject;
-use super::service::{ProxyService, View};
+use super::request_log::{Answered, Subject};
+use super::service::ProxyService;
 use super::tagged::TaggedRequest;
+use super::untidy::Untidy;
+use super::view::View;
 use crate::backend::{AskFailed, BodyStream, Outgoing, RetryPolicy};
 use crate::handover::{BackendId, ClientRequest, Cookie, NO_LOCK};
 use crate::metrics::{BackendShard, RequestOutcome};
@@ -48,13 +50,6 @@ pub(super) struct RequestProgress {
     outcome: RequestOutcome,
     /// What a PUT asks for; 0 without a number that can be one.
     pub(super) timeout_minutes: u32,
-}
-
-/// A request whose answer was passed on.
-pub(super) struct Answered {
-    /// Who gave the answer.
-    pub(super) backend: BackendIndex,
-    pub(super) outcome: RequestOutcome,
 }
 
 /// What is left of an answer to pass on, and what follows from its head.
@@ -145,7 +140,7 @@ impl Exchange<'_> {
             retry: RetryPolicy::of(operation),
         };
         let upstream = self.view.upstream(
-            self.service,
+            &self.service.worker,
             self.backend,
             self.deadline,
             due_ms,
@@ -279,7 +274,7 @@ impl Exchange<'_> {
     #[cold]
     fn two_answers(&self) -> ProxyError {
         let upstream = self.view.upstream(
-            self.service,
+            &self.service.worker,
             self.backend,
             self.deadline,
             0,

@@ -1,16 +1,17 @@
 //! The data path: one request of a web server, routed, forwarded, answered.
 //!
 //! * [`snapshot`]: everything a request needs to know, immutable, swapped as a whole.
-//! * [`service`]: one worker's side of it: the view with its pools, logging.
-//! * `client`: one client connection, request after request.
-//! * `exchange`: one request against one backend: what it asks for, and its answer on the way back.
+//! * [`service`]: one worker's side of it; `view`: a snapshot with this worker's connections.
+//! * `connection`: one client connection, request after request.
+//! * `forward`: one request against one backend: what it asks for, and its answer on the way back.
 //! * `tagged`: a client's request before and after its lock cookie has lost the tag.
-//! * `seek`: one request whose item may be at either of two places, as `handover` decides.
+//! * `two_places`: one request whose item may be at either of two places, as `handover` decides.
 //! * [`migration_budget`]: how much of sessions that are being moved is held in memory.
-//! * `call`: one small request to one backend, for `seek` and `tidy`.
-//! * `tidy`: gives back locks that nobody knows of, removes what moved items leave behind.
+//! * `subrequest`: one small request to one backend, for `two_places` and `cleanup`.
+//! * `cleanup`: gives back locks that nobody knows of, removes what moved items leave behind.
+//!   `untidy`: how much of that at once.
 //! * `observation`: what is learned from an answer, for the account of sessions and the metrics.
-//! * `trail`: what the log says of single requests.
+//! * `request_log`: what the log says of single requests.
 //! * [`reports`]: what the data path tells the control thread.
 //!
 //! Architecture invariant: nothing here makes up an answer but the 400 for bytes that cannot be
@@ -29,6 +30,8 @@ pub mod snapshot;
 mod subrequest;
 mod tagged;
 mod two_places;
+mod untidy;
+mod view;
 
 pub use migration_budget::MigrationBudget;
 pub use reports::{Feedback, PendingDelete, Report};

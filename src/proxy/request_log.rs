@@ -7,10 +7,10 @@ use std::net::IpAddr;
 use tracing::Level;
 
 use super::error::{ProxyError, Unanswered};
-use super::forward::Answered;
-use super::service::View;
+use super::view::View;
 use crate::handover::{BackendId, SlotRoute, Step, Subrequest, SubrequestReply};
 use crate::log::LogLimit;
+use crate::metrics::RequestOutcome;
 use crate::net::Moment;
 use crate::route::{BackendIndex, Fingerprint};
 use crate::wire::Operation;
@@ -43,6 +43,13 @@ pub(super) struct Trail {
     /// Its number among those that this worker followed.
     request: u64,
     questions: u32,
+}
+
+/// A request whose answer was passed on.
+pub(super) struct Answered {
+    /// Who gave the answer.
+    pub(super) backend: BackendIndex,
+    pub(super) outcome: RequestOutcome,
 }
 
 impl Subject {

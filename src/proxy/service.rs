@@ -1,25 +1,20 @@
 //! One worker's side of the proxy.
 
-use std::cell::{Cell, RefCell};
-use std::net::{IpAddr, SocketAddr};
+use std::cell::RefCell;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::time::Duration;
 
 use arc_swap::{ArcSwap, Cache};
 
-use super::cleanup::Tidying;
-use super::connection;
 use super::error::{ProxyError, Unanswered};
 use super::reports::{self, Feedback};
 use super::request_log::LogLines;
-use super::snapshot::{Backend, Snapshot};
-use crate::backend::{AskLimits, ConnectionPool, PoolLimits, Upstream};
+use super::snapshot::Snapshot;
+use super::untidy::Tidying;
+use super::view::View;
 use crate::handover::SlotRoute;
-use crate::metrics::{
-    BackendShard, ClientRefusal, FailureReason, Metrics, RequestOutcome, WorkerShard,
-};
-use crate::net::{Conn, Deadline, Service, Worker};
+use crate::metrics::{FailureReason, Metrics, RequestOutcome, WorkerShard};
+use crate::net::Worker;
 use crate::route::{self, BackendIndex, Fingerprint, KeyBuffer, KeyError};
 use crate::usage::SampledSession;
 use crate::wire::Operation;
@@ -48,98 +43,12 @@ pub struct ProxyService {
     pub(super) lines: LogLines,
 }
 
-/// A snapshot with this worker's connection pools and counters, one of each per backend, in the
-/// snapshot's order.
-#[derive(Debug)]
-pub(super) struct View {
-    pub(super) snapshot: Arc<Snapshot>,
-    pools: Vec<Rc<ConnectionPool>>,
-    shards: Vec<Arc<BackendShard>>,
-}
-
 /// Where a request goes.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct RequestTarget {
     pub(super) route: SlotRoute,
     pub(super) fingerprint: Fingerprint,
     pub(super) sample: SampledSession,
-}
-
-impl View {
-    /// Pools of backends that were there before keep their connections, unless they are asked at
-    /// another address now: what is idle or under way at the one before is used no more.
-    fn new(snapshot: Arc<Snapshot>, previous: Option<&Self>, worker: usize) -> Self {
-        let limits = PoolLimits {
-            max_idle: snapshot.max_idle_backend_connections,
-            max_idle_ms: snapshot.timeouts.backend_idle.as_millis() as u64,
-        };
-        let pool = |backend: &Backend| {
-            let kept = previous.and_then(|previous| previous.pool_of(backend));
-            let pool = kept
-                .unwrap_or_else(|| Rc::new(ConnectionPool::new(backend.server.clone(), limits)));
-            pool.set_limits(limits);
-            if !backend.up {
-                // A stopped server must not find requests in its buffers when it goes on.
-                pool.clear();
-            }
-            pool
-        };
-        let pools = snapshot.backends.iter().map(pool).collect();
-        let shards = snapshot.backends.iter();
-        let shards = shards.map(|backend| backend.metrics.shard(worker));
-        Self {
-            pools,
-            shards: shards.collect(),
-            snapshot,
-        }
-    }
-
-    pub(super) fn backend(&self, index: BackendIndex) -> &Backend {
-        &self.snapshot.backends[index.index()]
-    }
-
-    pub(super) fn pool(&self, index: BackendIndex) -> &Rc<ConnectionPool> {
-        &self.pools[index.index()]
-    }
-
-    /// What this worker counts of a backend.
-    pub(super) fn shard(&self, index: BackendIndex) -> &BackendShard {
-        &self.shards[index.index()]
-    }
-
-    /// The way to a backend for one request.
-    pub(super) fn upstream<'a>(
-        &'a self,
-        service: &'a ProxyService,
-        index: BackendIndex,
-        deadline: &'a Deadline,
-        due_ms: u64,
-        waited: &'a Cell<Duration>,
-    ) -> Upstream<'a> {
-        let timeouts = &self.snapshot.timeouts;
-        Upstream {
-            pool: self.pool(index),
-            shard: self.shard(index),
-            buffers: &service.worker.buffers,
-            deadline,
-            limits: AskLimits {
-                connect: timeouts.connect,
-                answer: timeouts.answer,
-                max_head_bytes: self.snapshot.head_limits.max_head_bytes,
-            },
-            due_ms,
-            waited,
-        }
-    }
-
-    fn pool_of(&self, backend: &Backend) -> Option<Rc<ConnectionPool>> {
-        let index = self
-            .snapshot
-            .backends
-            .iter()
-            .position(|known| known.name == backend.name && known.server == backend.server)?;
-        Some(Rc::clone(&self.pools[index]))
-    }
 }
 
 impl ProxyService {
@@ -249,32 +158,6 @@ impl ProxyService {
         if let Some(failure) = reports::failure_of(&failed.error) {
             let backend_id = view.backend(failed.backend).backend_id;
             self.feedback.failed(backend_id, failure);
-        }
-    }
-}
-
-impl Service for ProxyService {
-    fn serve(self: Rc<Self>, conn: Conn, peer: SocketAddr) -> impl Future<Output = ()> {
-        connection::serve(self, conn, peer.ip())
-    }
-
-    fn admits(&self, peer: IpAddr) -> bool {
-        let admits = self.view().snapshot.allow.allows(peer);
-        if !admits {
-            self.metrics.refused(ClientRefusal::NotAllowed).increment();
-        }
-        admits
-    }
-
-    fn turned_away(&self) {
-        self.metrics.refused(ClientRefusal::NoPlace).increment();
-    }
-
-    fn tick(&self, now_ms: u64) {
-        let view = self.view();
-        for (pool, shard) in view.pools.iter().zip(&view.shards) {
-            shard.unfit.add(pool.sweep(now_ms));
-            shard.idle.set(pool.len() as u64);
         }
     }
 }

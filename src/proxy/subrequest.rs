@@ -6,7 +6,8 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use super::error::ProxyError;
-use super::service::{ProxyService, View};
+use super::service::ProxyService;
+use super::view::View;
 use crate::backend::{Left, Outgoing, Reply, RequestContent, RetryPolicy, Upstream};
 use crate::handover::{NO_LOCK, SubrequestReply};
 use crate::net::{Buffer, Conn, Deadline, Moment};
@@ -97,8 +98,13 @@ impl Caller<'_> {
     }
 
     fn upstream(&self, to: BackendIndex) -> Upstream<'_> {
-        self.view
-            .upstream(self.service, to, self.deadline, self.due_ms, self.waited)
+        self.view.upstream(
+            &self.service.worker,
+            to,
+            self.deadline,
+            self.due_ms,
+            self.waited,
+        )
     }
 
     fn has_waited(&self, took: Duration) {

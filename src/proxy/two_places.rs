@@ -4,10 +4,12 @@ use std::time::Duration;
 
 use tokio::sync::SemaphorePermit;
 
-use super::cleanup::{self, Untidy};
+use super::cleanup;
 use super::error::{ProxyError, Unanswered};
-use super::forward::{self, Exchange};
+use super::forward::Exchange;
+use super::request_log::Answered;
 use super::subrequest::{Call, CallFailed, Caller, SubrequestAnswer};
+use super::untidy::Untidy;
 use crate::backend::RetryPolicy;
 use crate::handover::{
     BackendId, NO_LOCK, Refusal, RequestMachine, Step, Subrequest, SubrequestReply,
@@ -29,7 +31,7 @@ pub(super) async fn run(
     first: Subrequest,
     received: &mut Buffer,
     due_ms: u64,
-) -> Result<forward::Answered, Unanswered> {
+) -> Result<Answered, Unanswered> {
     let service = exchange.service;
     let now_ms = service.now_ms();
     let mut trail = service
@@ -390,7 +392,7 @@ impl Seek<'_> {
         at: BackendId,
         counter: Option<u32>,
         received: &mut Buffer,
-    ) -> Result<forward::Answered, Unanswered> {
+    ) -> Result<Answered, Unanswered> {
         self.exchange.backend = self.backend(at)?;
         match self.exchange.run(received, counter, self.due_ms).await {
             Ok(()) => Ok(self.exchange.answered()),
@@ -403,7 +405,7 @@ impl Seek<'_> {
         mut self,
         clear_flag: bool,
         received: &mut Buffer,
-    ) -> Result<forward::Answered, Unanswered> {
+    ) -> Result<Answered, Unanswered> {
         let (backend, passed) = match (self.held.take(), self.kept.take()) {
             (Some(Held { answered, backend }), _) => {
                 self.exchange.backend = backend;

@@ -17,9 +17,10 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use siphasher::sip::SipHasher13;
 
 use super::budget::{self, Budget};
+use super::change::ItemChange;
 use super::command::SessionCommand;
 use super::item::{Item, ItemMarks, KeptItem, RestoredItem};
-use super::outcome::{ItemChange, ItemSnapshot, Now, StoreOutcome};
+use super::outcome::{ItemSnapshot, Now, StoreOutcome};
 use super::session_store::{SessionStore, StoreStats, SweepTurn};
 use super::shard::{Address, Around, Put, Shard};
 use super::wheel;

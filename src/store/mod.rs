@@ -15,17 +15,20 @@
 
 mod body;
 mod budget;
+mod change;
 mod command;
 mod item;
 mod memory;
 mod outcome;
 mod session_store;
 mod shard;
+mod shard_entry;
 mod wheel;
 
 pub use body::Body;
+pub use change::ItemChange;
 pub use command::{BadHeader, LockCookie, SessionCommand, Timeout};
 pub use item::{Item, ItemMarks, KeptItem, RestoredItem};
 pub use memory::{MemoryStore, StoreOptions};
-pub use outcome::{ItemChange, ItemSnapshot, Now, StoreOutcome, StoreRefusal};
+pub use outcome::{ItemSnapshot, Now, StoreOutcome, StoreRefusal};
 pub use session_store::{SessionStore, StoreStats, SweepTurn};

@@ -10,10 +10,12 @@ use hashbrown::HashTable;
 
 use super::body::Body;
 use super::budget::{Budget, cost_bytes};
+use super::change::ItemChange;
 use super::command::{LockCookie, Timeout};
 use super::item::{Item, ItemMarks, KeptItem, Stored};
-use super::outcome::{ItemChange, ItemSnapshot, Now, StoreOutcome, StoreRefusal};
-use super::wheel::{Links, Wheel};
+use super::outcome::{ItemSnapshot, Now, StoreOutcome, StoreRefusal};
+use super::shard_entry::{Links, ShardEntry};
+use super::wheel::Wheel;
 
 /// Below this many slots a shard's memory is not worth giving back.
 const MIN_SLOTS_KEPT: usize = 32;
@@ -22,27 +24,6 @@ const MIN_SLOTS_KEPT: usize = 32;
 pub(super) struct Address<'a> {
     pub(super) key: &'a [u8],
     pub(super) hash: u32,
-}
-
-/// An item, its key, and where it is filed.
-pub(super) struct ShardEntry {
-    pub(super) item: Item,
-    key: Box<[u8]>,
-    hash: u32,
-    pub(super) links: Links,
-}
-
-/// [`MemoryStore::ITEM_OVERHEAD_BYTES`](super::MemoryStore::ITEM_OVERHEAD_BYTES) counts on it.
-const _: () = assert!(size_of::<ShardEntry>() <= 88);
-
-impl ShardEntry {
-    pub(super) fn key(&self) -> &[u8] {
-        &self.key
-    }
-
-    fn cost_bytes(&self) -> u64 {
-        cost_bytes(self.key.len(), self.item.body_bytes())
-    }
 }
 
 /// A PUT without its body.

@@ -7,35 +7,13 @@
 //! is used. The buckets are doubly linked lists through the slots themselves, which makes filing
 //! and unfiling O(1) without memory of their own.
 
-use super::shard::ShardEntry;
+use super::shard_entry::{Links, NONE, ShardEntry};
 
 /// The width of a tick. An expired item is freed at most this long after its expiry.
 pub(super) const TICK_MS: u64 = 4000;
 
 /// Buckets of a wheel: 512 x 4 s = 34 minutes, more than the usual timeout of 20 minutes.
 const BUCKETS: usize = 512;
-
-/// The end of a list.
-const NONE: u32 = u32::MAX;
-
-/// Where a slot is filed.
-pub(super) struct Links {
-    prev: u32,
-    next: u32,
-    bucket: u32,
-}
-
-impl Links {
-    /// Not filed yet.
-    pub(super) const UNFILED: Self = Self {
-        prev: NONE,
-        next: NONE,
-        bucket: NONE,
-    };
-
-    /// Slot numbers are below this.
-    pub(super) const MAX_SLOTS: u32 = NONE;
-}
 
 /// The buckets and the tick up to which they have been swept.
 ///

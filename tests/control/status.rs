@@ -7,8 +7,8 @@ use std::path::Path;
 
 use staterouter::config::{Config, PartitionMap};
 use staterouter::control::clock::ControlClock;
-use staterouter::control::persist::persisted_state::PersistedState;
 use staterouter::control::persist::state_file;
+use staterouter::control::pool_state::persisted_state::PersistedState;
 use staterouter::control::report::finding::Code;
 use staterouter::control::report::status::{BackendHealth, BackendStatus};
 use staterouter::control::{ControlError, ControlOptions, Prepared, prepare};

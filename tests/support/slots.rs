@@ -4,8 +4,8 @@ use std::path::Path;
 
 use staterouter::config::load_partition_map;
 use staterouter::control::clock::ControlClock;
-use staterouter::control::persist::persisted_state::PersistedState;
 use staterouter::control::persist::state_file;
+use staterouter::control::pool_state::persisted_state::PersistedState;
 use staterouter::control::session_timeouts::SeenTimeouts;
 use staterouter::handover::{BackendId, Before, SlotState, Stage};
 use staterouter::route::SLOT_COUNT;

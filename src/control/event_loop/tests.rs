@@ -7,11 +7,11 @@ use tokio::sync::oneshot;
 
 use super::*;
 use crate::config::{BackendAddress, Config, PEER_SILENCE, PartitionMap};
-use crate::control::files::file_thread::FileThread;
+use crate::control::file_thread::FileThread;
 use crate::control::peers::report::PeerState;
 use crate::control::persist::pending_deletes::MAX_OWED;
-use crate::control::persist::persisted_state::PersistedState;
 use crate::control::persist::state_file;
+use crate::control::pool_state::persisted_state::PersistedState;
 use crate::control::session_timeouts::SeenTimeouts;
 use crate::control::{ControlOptions, Prepared, prepare};
 use crate::health::Failure;

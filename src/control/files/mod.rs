@@ -3,9 +3,7 @@
 //! * [`watch`]: when a file has changed and is quiet again.
 //! * `read`: reads and checks them, on a thread of its own.
 //! * [`reloadable_keys`]: which keys take effect at once.
-//! * `file_thread`: work on files that nobody waits for longer than a disk may take.
 
-pub(crate) mod file_thread;
 pub(crate) mod read;
 pub mod reloadable_keys;
 pub mod watch;

@@ -10,9 +10,9 @@ use serde::{Deserialize, Serialize};
 
 use crate::config::{BackendAddress, BackendState};
 use crate::control::clock::ControlClock;
-use crate::control::persist::persisted_state::Decision;
 use crate::control::persist::slot_groups::{GroupError, SlotGroup, group, ungroup};
 use crate::control::persist::state_file::StateName;
+use crate::control::pool_state::persisted_state::Decision;
 use crate::control::pool_state::{InUse, PeerServer, PeerView};
 use crate::control::session_timeouts::{SeenTimeout, SeenTimeouts};
 use crate::handover::{BackendId, Before, SlotState};

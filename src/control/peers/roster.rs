@@ -3,7 +3,7 @@
 use tokio::sync::oneshot;
 
 use crate::config::{BackendAddress, BackendState, PEER_SILENCE};
-use crate::control::persist::persisted_state::Decision;
+use crate::control::pool_state::persisted_state::Decision;
 use crate::control::pool_state::{PeerView, PoolState};
 use crate::control::report::status::PeerStatus;
 

@@ -1,12 +1,11 @@
 //! What outlives a restart.
 //!
-//! * [`persisted_state`]: all of it; [`slot_groups`]: the slots of it, many a line.
-//! * [`state_file`]: its form on disk; `state_writer`: writes it without waiting for the disk;
-//!   [`state_lock`]: keeps a second proxy from it.
+//! * [`state_file`]: the form on disk of what the pool remembers; [`slot_groups`]: the slots of it,
+//!   many a line; `state_writer`: writes it without waiting for the disk; [`state_lock`]: keeps a
+//!   second proxy from it.
 //! * [`pending_deletes`]: deletes that a backend has missed; `replay`: sends them once it answers.
 
 pub mod pending_deletes;
-pub mod persisted_state;
 pub(crate) mod replay;
 pub mod slot_groups;
 pub mod state_file;

@@ -17,7 +17,7 @@ use serde::{Deserialize, Serialize};
 
 use super::state_file::replace;
 use crate::config::{open_regular, read_regular};
-use crate::control::files::file_thread::FileThread;
+use crate::control::file_thread::FileThread;
 use crate::handover::BackendId;
 
 /// Most removals that are owed at a time; more are refused.

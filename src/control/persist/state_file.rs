@@ -12,13 +12,15 @@ use std::path::{Path, PathBuf};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
-use super::persisted_state::{Decision, GivenUp, PersistedState, ServerMemory};
 use super::slot_groups::{GroupError, SlotGroup, group, ungroup};
 use crate::config::{
     BackendAddress, BackendSpec, BackendState, Faults, PartitionMap, derived_backend_id,
     format_size, parse_size, read_regular,
 };
 use crate::control::clock::BootMoment;
+use crate::control::pool_state::persisted_state::{
+    Decision, GivenUp, PersistedState, ServerMemory,
+};
 use crate::control::pool_state::{FailingMoves, InUse};
 use crate::control::session_timeouts::SeenTimeout;
 use crate::handover::{BackendId, SlotState};

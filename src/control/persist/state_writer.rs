@@ -3,10 +3,10 @@
 use std::io;
 use std::path::{Path, PathBuf};
 
-use super::persisted_state::PersistedState;
 use super::state_file::{self, StateFileError};
 use crate::control::clock::BootMoment;
-use crate::control::files::file_thread::FileThread;
+use crate::control::file_thread::FileThread;
+use crate::control::pool_state::persisted_state::PersistedState;
 
 /// The one writer of a state file.
 #[derive(Debug)]

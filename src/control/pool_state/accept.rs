@@ -2,10 +2,10 @@
 
 use std::sync::Arc;
 
-use super::steer::{overridden, still_needed};
+use super::decisions::{overridden, still_needed};
+use super::persisted_state::Decision;
 use super::{PoolMember, PoolState, places_known};
 use crate::config::{BackendAddress, BackendSpec, BackendState, PartitionMap};
-use crate::control::persist::persisted_state::Decision;
 use crate::handover::BackendId;
 use crate::route::{Placement, PlacementError, SLOT_COUNT, Slot};
 

@@ -1,9 +1,9 @@
 //! Which servers are given up, and what follows from it: what they held is lost, and must not come
 //! back.
 
+use super::persisted_state::GivenUp;
 use super::{PoolMember, PoolState};
 use crate::config::BackendAddress;
-use crate::control::persist::persisted_state::GivenUp;
 use crate::handover::{BackendId, Places};
 
 impl PoolState {

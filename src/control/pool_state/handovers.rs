@@ -2,9 +2,11 @@
 
 use std::collections::BTreeMap;
 
+use super::notice::has_arrived;
+use super::wording::{lasting, share};
 use super::{Notice, PoolMember};
 use crate::config::LogLevel;
-use crate::handover::{BackendId, SlotState, Stage};
+use crate::handover::{BackendId, SlotState};
 
 /// The handovers under way.
 #[derive(Debug, Clone, Default)]
@@ -76,11 +78,6 @@ impl Handovers {
     }
 }
 
-/// Whether this is the end that a handover is meant to have.
-pub(super) fn has_arrived(before: &SlotState, after: &SlotState) -> bool {
-    before.stage == Stage::Move2 && (after.stage, after.first) == (Stage::Steady, before.first)
-}
-
 /// The handover that a slot is in, also while it cannot go on.
 pub(super) fn way(slot: &SlotState) -> Option<Way> {
     let (stage, to, from) = match slot.before {
@@ -111,12 +108,9 @@ fn notice(way: Way, handover: Handover, members: &[PoolMember], now_ms: u64) -> 
         member.map_or("?", |member| &member.spec.name)
     };
     let (from, to) = (name(way.0), name(way.1));
-    let share = super::notice::share(handover.ended);
+    let share = share(handover.ended);
     let took = handover.begun_ms.map_or_else(String::new, |begun_ms| {
-        format!(
-            " after {}",
-            super::notice::lasting(now_ms.saturating_sub(begun_ms))
-        )
+        format!(" after {}", lasting(now_ms.saturating_sub(begun_ms)))
     });
     let moved = moved(way, members).saturating_sub(handover.moved_before);
     Notice {

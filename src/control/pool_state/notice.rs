@@ -3,10 +3,9 @@
 use std::collections::BTreeMap;
 
 use super::PoolMember;
-use super::handovers::has_arrived;
+use super::wording::{lasting, share};
 use crate::config::LogLevel;
 use crate::handover::{BackendId, Outdated, SlotState, Stage};
-use crate::route::SLOT_COUNT;
 
 /// One line for the log.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -117,21 +116,6 @@ impl Notice {
     }
 }
 
-/// So many slots.
-pub(super) fn share(slots: usize) -> String {
-    let percent = slots as f64 * 100.0 / SLOT_COUNT as f64;
-    format!("{slots} slots ({percent:.1} %)")
-}
-
-/// A time, no more exact than anybody wants to know.
-pub(super) fn lasting(ms: u64) -> String {
-    let whole_s = ms / 1000;
-    match whole_s {
-        0..600 => format!("{whole_s} s"),
-        _ => format!("{} min", whole_s / 60),
-    }
-}
-
 fn notice<'m>(
     before: Stage,
     after: Side,
@@ -219,4 +203,9 @@ fn of_failure<'m>(
     } else {
         format!("{refused} or {here} stands in")
     }
+}
+
+/// Whether this is the end that a handover is meant to have.
+pub(super) fn has_arrived(before: &SlotState, after: &SlotState) -> bool {
+    before.stage == Stage::Move2 && (after.stage, after.first) == (Stage::Steady, before.first)
 }

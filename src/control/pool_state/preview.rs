@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use super::accept::MapChange;
-use super::steer::still_needed;
+use super::decisions::still_needed;
 use super::{Order, PoolState, Refused};
 use crate::config::{BackendSpec, BackendState, PartitionMap};
 use crate::route::{Placement, Plan};

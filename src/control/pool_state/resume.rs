@@ -2,12 +2,12 @@
 
 use std::sync::Arc;
 
+use super::decisions::overridden;
 use super::failing::Failing;
 use super::handovers::Handovers;
-use super::steer::overridden;
+use super::persisted_state::{Decision, PersistedState};
 use super::{PoolMember, PoolState, places_known};
 use crate::config::{BackendSpec, Config, PartitionMap};
-use crate::control::persist::persisted_state::{Decision, PersistedState};
 use crate::control::session_timeouts::SeenTimeouts;
 use crate::handover::{BackendId, SlotState, Stage};
 use crate::health::Failure;

@@ -2,9 +2,9 @@
 
 use std::net::{IpAddr, SocketAddr};
 
+use super::persisted_state::{InUse, ServerMemory};
 use super::server_fault::ServerFault;
 use crate::config::{BackendAddress, BackendHost};
-use crate::control::persist::persisted_state::ServerMemory;
 use crate::health::Failure;
 
 /// Addresses of one name that count, the lowest first.
@@ -32,17 +32,6 @@ pub struct Server {
     pub(super) sessions: Option<u64>,
     /// What has been said of it.
     pub(super) told: Vec<ServerFault>,
-}
-
-/// An address that a backend is asked at.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct InUse {
-    /// The address.
-    pub address: SocketAddr,
-    /// Since when.
-    pub since_ms: u64,
-    /// It has replaced another one.
-    pub is_change: bool,
 }
 
 impl Server {

@@ -4,7 +4,7 @@ use std::fmt;
 use std::net::SocketAddr;
 
 use super::Notice;
-use super::notice::lasting;
+use super::wording::lasting;
 use crate::config::LogLevel;
 use crate::health::Failure;
 

@@ -7,11 +7,12 @@
 
 use std::net::SocketAddr;
 
-use super::server::{InUse, listed_in, server_addresses};
+use super::persisted_state::GivenUp;
+use super::persisted_state::InUse;
+use super::server::{listed_in, server_addresses};
 use super::server_fault::{ServerFault, Wait};
 use super::{Notice, PeerView, PoolMember, PoolState};
 use crate::config::{BackendAddress, LogLevel};
-use crate::control::persist::persisted_state::GivenUp;
 use crate::handover::{BackendId, Stage};
 use crate::health::{Failure, Health};
 

@@ -1,6 +1,6 @@
 //! What others are shown.
 //!
-//! * [`status`]: its form; `publish` writes it; `progress`: the handovers in it.
+//! * [`status`]: its form; `progress`: the handovers in it.
 //! * [`finding`]: what is wrong, in words; `diagnosis` reads it from the status, `noticed` has the
 //!   rest; `lost_sessions`: what users have lost lately.
 //! * [`history`]: what has happened in the last minutes.
@@ -16,7 +16,6 @@ pub(crate) mod lost_sessions;
 pub(crate) mod noticed;
 pub mod plan;
 pub(crate) mod progress;
-pub(crate) mod publish;
 pub mod slot_view;
 pub mod status;
 pub mod suggest;

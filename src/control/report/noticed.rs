@@ -2,7 +2,7 @@
 
 use super::finding::{Finding, Findings};
 use super::lost_sessions::Lost;
-use crate::control::event_loop::Control;
+use crate::control::pool_state::PoolState;
 
 /// What is wrong beside what the status shows, and since when everything has been so.
 #[derive(Debug, Default)]
@@ -21,28 +21,27 @@ pub(crate) struct Unwritten {
     pub(crate) repeat_ms: u64,
 }
 
-impl Control {
+impl Noticed {
     /// Whoever keeps a fact that is a finding has a line here.
-    pub(crate) fn noticed(&self) -> Vec<Finding> {
-        let now_ms = self.clock.now_ms();
+    pub(crate) fn findings(&self, pool_state: &PoolState, now_ms: u64) -> Vec<Finding> {
         let mut found = Vec::new();
-        let unwritten = self.noticed.unwritten.iter();
+        let unwritten = self.unwritten.iter();
         found.extend(unwritten.map(|known| Finding::state_file_not_written(&known.error)));
-        let faults = self.pool_state.server_faults(now_ms).into_iter();
+        let faults = pool_state.server_faults(now_ms).into_iter();
         found.extend(faults.map(|(backend_id, fault)| {
-            Finding::backend_address(self.pool_state.name_of(backend_id), &fault)
+            Finding::backend_address(pool_state.name_of(backend_id), &fault)
         }));
-        let held_back = self.pool_state.held_back();
+        let held_back = pool_state.held_back();
         found
             .extend(held_back.map(|(name, end_ms)| Finding::backend_held_back(name).until(end_ms)));
-        let outlives = self.pool_state.outlives_handovers();
-        let longest = self.pool_state.config().handover.max_session_timeout;
+        let outlives = pool_state.outlives_handovers();
+        let longest = pool_state.config().handover.max_session_timeout;
         found.extend(outlives.map(|minutes| Finding::sessions_outlive_handovers(minutes, longest)));
-        let lost = &self.noticed.lost;
-        let members = self.pool_state.members().iter();
-        found.extend(
-            members.filter_map(|member| lost.finding(member.backend_id, &member.spec.name, now_ms)),
-        );
+        let members = pool_state.members().iter();
+        found.extend(members.filter_map(|member| {
+            let name = &member.spec.name;
+            self.lost.finding(member.backend_id, name, now_ms)
+        }));
         found
     }
 }

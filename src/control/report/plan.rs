@@ -4,7 +4,6 @@ use serde::{Deserialize, Serialize};
 
 use super::load::{Load, Loads};
 use crate::config::{BackendState, Faults, PartitionMap};
-use crate::control::overrides::name_of;
 use crate::control::pool_state::{BackendShift, Order, PoolState, Preview, Shift, SlotFlow};
 use crate::route::SLOT_COUNT;
 
@@ -271,8 +270,8 @@ impl PlanReport {
         };
         PlannedBackend {
             name: name.clone(),
-            state_before: backend.before.map(|state| name_of(state).to_owned()),
-            state_after: backend.after.map(|state| name_of(state).to_owned()),
+            state_before: backend.before.map(|state| state.as_str().to_owned()),
+            state_after: backend.after.map(|state| state.as_str().to_owned()),
             slots_before: backend.slots_before,
             slots_after: backend.slots_after,
             sessions_before: sessions,

@@ -4,7 +4,7 @@ use std::fmt;
 use std::sync::Arc;
 
 use staterouter::config::{BackendAddress, Config};
-use staterouter::control::persist::persisted_state::PersistedState;
+use staterouter::control::pool_state::persisted_state::PersistedState;
 use staterouter::control::pool_state::{PeerView, PoolState};
 use staterouter::control::session_timeouts::SeenTimeouts;
 use staterouter::handover::{BackendId, Places, SlotState};

@@ -1,8 +1,8 @@
 //! DELETE: debris before truth, or a crash between the two brings the session back.
 
-use super::request_machine::{Refusal, RequestMachine, Step, Subrequest, SubrequestReply};
 use super::write::in_place_of;
-use super::{BackendId, Cookie, NO_LOCK, Stage};
+use super::{Refusal, RequestMachine, Step, Subrequest, SubrequestReply};
+use crate::handover::{BackendId, Cookie, NO_LOCK, Stage};
 
 /// Where a removal stands: which answer it waits for. `at` and `counter` say what is removed in
 /// the end, `behind` where debris may lie.

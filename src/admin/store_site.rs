@@ -7,23 +7,12 @@ use serde::Serialize;
 
 use super::access::Guard;
 use super::refusals::Refusals;
-use super::routes::{AdminRoute, json, text};
+use super::respond::{json, text};
+use super::routes::{AdminRoute, Site};
 use crate::control::handle::AdminAccess;
 use crate::disk::{DiskState, DiskStats};
 use crate::metrics;
 use crate::store::StoreStats;
-
-/// What can be asked for, and what the answers come from; cloned for each connection.
-pub(super) trait Site: Clone + Send + Sync + 'static {
-    /// Everything that can be asked for.
-    const ROUTES: &'static [AdminRoute<Self>];
-
-    /// Who may ask, as it is now.
-    fn access(&self) -> AdminAccess;
-
-    /// Where refused requests are counted.
-    fn refusals(&self) -> &Refusals;
-}
 
 /// Asks a store for its counters.
 pub type ReadStats = Arc<dyn Fn() -> StoreStats + Send + Sync>;

@@ -1,9 +1,10 @@
 //! What a proxy has to remember over a restart.
 
+use std::net::SocketAddr;
 use std::sync::Arc;
 
 use crate::config::{BackendAddress, BackendHost, BackendSpec, BackendState, PartitionMap};
-use crate::control::pool_state::{FailingMoves, InUse};
+use crate::control::pool_state::FailingMoves;
 use crate::control::session_timeouts::SeenTimeouts;
 use crate::handover::SlotState;
 
@@ -46,6 +47,17 @@ pub struct Decision {
     pub is_only_here: bool,
 }
 
+/// An address that a backend is asked at.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct InUse {
+    /// The address.
+    pub address: SocketAddr,
+    /// Since when.
+    pub since_ms: u64,
+    /// It has replaced another one.
+    pub is_change: bool,
+}
+
 /// The address at which a backend is asked.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ServerMemory {
@@ -56,6 +68,7 @@ pub struct ServerMemory {
     /// The operator wants another one, also while this one answers.
     pub is_ordered: bool,
 }
+
 /// Epochs beyond this are no count of orders.
 pub const MAX_EPOCH: u64 = 1 << 48;
 

@@ -4,20 +4,20 @@ use std::collections::HashMap;
 use std::hash::{BuildHasher, RandomState};
 use std::sync::Arc;
 
-use super::diagnosis::diagnose;
-use super::finding::{self, Finding, Findings};
-use super::history::History;
-use super::progress::{empty_ms, under_way};
-use super::status::{
+use super::clock::ControlClock;
+use super::handle::{AdminAccess, Published};
+use super::peers::report::PeerState;
+use super::pool_state::{PoolMember, PoolState};
+use super::report::diagnosis::diagnose;
+use super::report::finding::{self, Finding, Findings};
+use super::report::history::History;
+use super::report::progress::{empty_ms, under_way};
+use super::report::status::{
     BackendHealth, BackendLoad, BackendStatus, LastReload, OverrideStatus, PeerStatus,
     ReloadResult, ServiceState, StageCounts, Status,
 };
-use super::usage_estimates::UsageEstimates;
+use super::report::usage_estimates::UsageEstimates;
 use crate::config::{BackendHost, BackendState, Config};
-use crate::control::clock::ControlClock;
-use crate::control::handle::{AdminAccess, Published};
-use crate::control::peers::report::PeerState;
-use crate::control::pool_state::{PoolMember, PoolState};
 use crate::handover::{BackendId, SlotState, Stage};
 use crate::health;
 use crate::metrics::{self, MapState, PoolBackend, PoolMetrics, Reloads};

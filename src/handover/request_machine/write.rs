@@ -1,7 +1,7 @@
 //! PUT, create, release: sent straight to the place of the lock, or to where the item is.
 
-use super::request_machine::{Refusal, RequestMachine, Step, Subrequest, SubrequestReply};
-use super::{BackendId, Cookie, NO_LOCK, Stage};
+use super::{Refusal, RequestMachine, Step, Subrequest, SubrequestReply};
+use crate::handover::{BackendId, Cookie, NO_LOCK, Stage};
 
 /// Where a writing request stands: which answer it waits for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]

@@ -1,7 +1,7 @@
 //! Read, keep alive, acquire: finding the item, and moving it.
 
-use super::request_machine::{Refusal, RequestMachine, Step, Subrequest, SubrequestReply};
-use super::{BackendId, NO_LOCK, Stage};
+use super::{Refusal, RequestMachine, Step, Subrequest, SubrequestReply};
+use crate::handover::{BackendId, NO_LOCK, Stage};
 
 /// Where a finding request stands: which answer it waits for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
