@@ -1,11 +1,13 @@
-//! Holds the layers: which module may import which, which crate may be named where, and the size
-//! of files. The three tables at the top are the rules; everything below them only enforces.
+//! Holds the layers: which module may import which, which crate may be named where, that files of
+//! one folder form no circle, that types have names of their own, and the size of files. The three tables at the top are the rules; everything below them only enforces.
 //!
 //! Code under `#[cfg(test)]` is free to import what it likes.
 #![expect(clippy::unwrap_used, reason = "test helpers")]
 
 #[path = "layers/scan.rs"]
 mod scan;
+#[path = "layers/siblings.rs"]
+mod siblings;
 
 use std::fs;
 use std::path::Path;
@@ -127,6 +129,58 @@ fn files_are_short_and_leave_nothing_for_later() {
         faults.extend(text_faults(&file, &text));
     }
     assert!(faults.is_empty(), "{}", faults.join("\n"));
+}
+
+#[test]
+fn files_of_one_folder_depend_on_each_other_one_way_only() {
+    let faults = siblings::circles(&files_below(&root().join("src"), "src/"));
+    assert!(faults.is_empty(), "{}", faults.join("\n"));
+}
+
+#[test]
+fn no_two_types_that_other_files_can_name_share_a_name() {
+    let faults = siblings::shared_names(&files_below(&root().join("src"), "src/"));
+    assert!(faults.is_empty(), "{}", faults.join("\n"));
+}
+
+#[test]
+fn the_checks_find_circles_and_shared_names() {
+    let circles = |files: &[(&str, &str)]| {
+        let files = files.iter();
+        let files = files.map(|(file, text)| ((*file).to_owned(), (*text).to_owned()));
+        siblings::circles(&files.collect::<Vec<_>>()).len()
+    };
+    let folder = ("src/a/mod.rs", "mod b; mod c; pub use c::C;");
+    for (b, c, found) in [
+        ("use super::c::C;", "", 0),
+        ("use super::c::C;", "use super::b;", 1),
+        ("use super::C;", "fn f() { super::b::f() }", 1),
+        ("use crate::a::{C, c};", "use crate::a::b::{self, B};", 1),
+        (
+            "use super::c;",
+            "#[cfg(test)] mod tests { use super::super::b; }",
+            0,
+        ),
+        ("use super::c;", "// super::b", 0),
+    ] {
+        let files = [folder, ("src/a/b.rs", b), ("src/a/c.rs", c)];
+        assert_eq!(circles(&files), found, "{b} {c}");
+    }
+    let folders = [
+        ("src/a/mod.rs", "mod b; mod c;"),
+        ("src/a/b/mod.rs", "mod d;"),
+        ("src/a/b/d.rs", "use crate::a::c::C;"),
+        ("src/a/c.rs", "use super::b::d::D;"),
+    ];
+    assert_eq!(circles(&folders), 1);
+
+    let shared = |b: &str| {
+        let files = [("src/a.rs", "pub enum Kind {}"), ("src/b.rs", b)];
+        let files = files.map(|(file, text)| (file.to_owned(), text.to_owned()));
+        siblings::shared_names(&files).len()
+    };
+    assert_eq!(shared("pub(super) struct Kind<'a>;"), 1);
+    assert_eq!(shared("struct Kind;\npub struct Kinds;"), 0);
 }
 
 #[test]
