@@ -30,7 +30,7 @@ impl<'p> Steering<'p> {
     /// # Errors
     /// What is wrong with the query, for people.
     pub(super) fn order(self, query: &Query<'_>) -> Result<(Order, bool), String> {
-        query.only(&["accept_moved_share", "dry_run", "only_here"])?;
+        query.only(&["accept_moved_share", "dry_run", "only_here", "fresh"])?;
         let is_set = |key: &str| match query.get(key) {
             None => Ok(false),
             Some("true") => Ok(true),
@@ -38,10 +38,15 @@ impl<'p> Steering<'p> {
         };
         let is_dry_run = is_set("dry_run")?;
         let is_only_here = is_set("only_here")?;
+        let is_fresh = is_set("fresh")?;
+        if is_fresh && self.state != BackendState::Active {
+            return Err("fresh goes with activate".to_owned());
+        }
         let order = order(self.backend, self.state, query)?;
         Ok((
             Order {
                 is_only_here,
+                is_fresh,
                 ..order
             },
             is_dry_run,
@@ -83,5 +88,6 @@ fn order(backend: &str, state: BackendState, query: &Query<'_>) -> Result<Order,
         state,
         accept_moved_percent,
         is_only_here: false,
+        is_fresh: false,
     })
 }

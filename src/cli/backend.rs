@@ -35,6 +35,11 @@ pub(super) struct BackendArgs {
     /// that goes on serving a backend that this one gives up serves outdated sessions
     #[arg(long)]
     only_here: bool,
+    /// With activate: its server holds nothing from before it was given up, because it was started
+    /// anew and empty, or is another one. It gets sessions at once. If that is not so, users get
+    /// outdated sessions
+    #[arg(long)]
+    fresh: bool,
 }
 
 #[derive(Debug, Clone, Copy, clap::ValueEnum)]
@@ -76,6 +81,10 @@ struct Outcome {
 }
 
 pub(super) fn run(args: &BackendArgs) -> Exit {
+    if args.fresh && !matches!(args.state, State::Activate) {
+        let _ = output::could_not_run("--fresh goes with activate");
+        return Exit::Usage;
+    }
     let token = match args.token.token() {
         Ok(token) => token,
         Err(problem) => return output::could_not_run(problem),
@@ -138,6 +147,14 @@ async fn plan_by_all(args: &BackendArgs, clients: &mut [AdminClient]) -> Result<
         }
         known.extend(plan.warnings);
     }
+    if args.fresh {
+        planned.is_dangerous = true;
+        planned.lines.push(format!(
+            "warning: {} is taken to hold nothing from before it was given up: what it still holds \
+             would reach users as outdated sessions",
+            args.name
+        ));
+    }
     Ok(planned)
 }
 
@@ -194,7 +211,9 @@ async fn tell(
     let share = share.map(|percent| format!("accept_moved_share={percent}"));
     let dry_run = (step == Step::Check).then(|| "dry_run=true".to_owned());
     let only_here = args.only_here.then(|| "only_here=true".to_owned());
-    let query: Vec<_> = share.into_iter().chain(dry_run).chain(only_here).collect();
+    let fresh = args.fresh.then(|| "fresh=true".to_owned());
+    let query = [share, dry_run, only_here, fresh].into_iter().flatten();
+    let query: Vec<_> = query.collect();
     let query = query.join("&");
     let path = format!("/backends/{}/{}?{query}", args.name, args.state.word());
     let answer = client.post(&path, token, Vec::new()).await;

@@ -372,9 +372,8 @@ impl PoolState {
     pub fn tick(&mut self, now_ms: u64) -> Vec<Notice> {
         self.timeouts.forget_dead(now_ms);
         let times = self.times();
-        self.given_up
-            .retain(|server| now_ms.saturating_sub(server.since_ms) < times.lifetime_ms);
-        let mut notices = self.settle_servers(now_ms);
+        let mut notices = self.forget_given_up(now_ms);
+        notices.extend(self.settle_servers(now_ms));
         let standings = self.standings();
         self.give_up(now_ms);
         let fit = self.fit_to_stand_in();

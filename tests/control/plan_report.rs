@@ -257,6 +257,7 @@ fn a_plan_goes_by_the_overrides_that_stay() {
         state: BackendState::Drain,
         accept_moved_percent: None,
         is_only_here: false,
+        is_fresh: false,
     };
     assert!(pool_state.steer(&order, NOW_MS).unwrap().is_some());
     let plan = planned(&pool_state, 2, "a b c d", &Loads::default());
@@ -326,6 +327,7 @@ fn ordered(
         state,
         accept_moved_percent: Some(100),
         is_only_here: false,
+        is_fresh: false,
     };
     plan_order(pool_state, &order, loads, NOW_MS)
 }

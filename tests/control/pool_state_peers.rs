@@ -333,6 +333,7 @@ fn a_proxy_that_lost_its_memory_serves_from_where_the_other_has_come_to_rest() {
         state: BackendState::Drain,
         accept_moved_percent: None,
         is_only_here: true,
+        is_fresh: false,
     };
     for proxy in &mut farm.proxies {
         proxy.steer(&order, farm.now_ms).unwrap();
@@ -421,6 +422,7 @@ fn off(backend: &str, is_only_here: bool) -> Order {
         state: BackendState::Off,
         accept_moved_percent: None,
         is_only_here,
+        is_fresh: false,
     }
 }
 
@@ -440,6 +442,12 @@ fn has(proxy: &PoolState, name: char) -> bool {
 }
 
 impl Farm {
+    fn answer(&mut self) {
+        for proxy in &mut self.proxies {
+            answer(proxy, self.now_ms);
+        }
+    }
+
     fn steer(&mut self, proxy: usize, order: &Order) -> Result<(), String> {
         let pool_state = &mut self.proxies[proxy];
         let steered = pool_state.steer(order, self.now_ms);
@@ -643,4 +651,62 @@ fn what_only_a_peer_has_seen_keeps_outdated_sessions_from_being_served() {
     assert_eq!(farm.proxies[0].outlives_handovers(), Some(45));
     farm.pass(25 * 60);
     farm.assert_both(&["move2 ab", "move2 ac"]);
+}
+
+fn fresh(backend: &str) -> Order {
+    Order {
+        state: BackendState::Active,
+        is_fresh: true,
+        ..off(backend, false)
+    }
+}
+
+#[test]
+fn a_server_that_is_fresh_gets_its_share_at_both_at_once() {
+    let mut farm = Farm::new();
+    farm.pass(2);
+    farm.steer(0, &off("c", false)).unwrap();
+    farm.leave('c', 5);
+    let back = Order {
+        is_fresh: false,
+        ..fresh("c")
+    };
+    farm.steer(0, &back).unwrap();
+    farm.pass(2);
+    farm.answer();
+    farm.pass(30);
+    assert!(farm.proxies.iter().all(|proxy| !has(proxy, 'c')));
+    farm.steer(1, &fresh("c")).unwrap();
+    farm.pass(5);
+    farm.assert_both(&["settle ca", "settle cb"]);
+    // It stays so after a restart, and says nothing of what it holds now.
+    farm.restart(0);
+    farm.meet(0);
+    farm.assert_both(&["settle ca", "settle cb"]);
+    farm.steer(0, &off("c", false)).unwrap();
+    farm.leave('c', 5);
+    farm.steer(1, &back).unwrap();
+    farm.pass(30);
+    assert!(farm.proxies.iter().all(|proxy| !has(proxy, 'c')));
+}
+
+#[test]
+fn nobody_is_fresh_whom_some_proxy_serves_from() {
+    let mut farm = Farm::new();
+    farm.pass(2);
+    let nothing = farm.proxies[0].steer(&fresh("c"), farm.now_ms).unwrap();
+    assert!(nothing.is_none(), "nothing was given up");
+    farm.is_heard = [false; 2];
+    farm.pass(1);
+    farm.steer(0, &off("c", true)).unwrap();
+    farm.pass(1);
+    assert!(!has(&farm.proxies[0], 'c') && serves(&farm.proxies[1], 'c'));
+    farm.is_heard[1] = true;
+    let view = farm.view_of(1);
+    farm.proxies[0].set_peer(0, view);
+    let refused = farm.steer(0, &fresh("c")).unwrap_err();
+    assert!(
+        refused.contains("still serves sessions at the proxy 10.0.1.1:42480"),
+        "{refused}"
+    );
 }

@@ -7,6 +7,7 @@ mod accounting_end_to_end;
 mod addresses;
 mod failover;
 mod failover_end_to_end;
+mod fresh_server;
 mod giving_up;
 mod handover_end_to_end;
 mod outliving_sessions;

@@ -122,3 +122,36 @@ fn what_is_no_status_does_not_pass_for_a_healthy_proxy() {
     assert!(failure.contains("findings"), "{failure}");
     assert!(read(b"<html>").is_err());
 }
+
+#[test]
+fn what_several_proxies_find_alike_is_said_once() {
+    let at = |admin: &str, findings: Vec<Finding>| Asked {
+        admin: admin.to_owned(),
+        ..asked(|status| status.findings = findings)
+    };
+    let down = |since_ms: u64| Finding::backend_down("state-a", None).since(since_ms);
+    let moving = || Finding::moving(4096);
+    let (text, _) = shown(&[
+        at("one:1", vec![down(500_000), moving()]),
+        at("two:1", vec![down(510_000), moving()]),
+    ]);
+    assert!(
+        text.starts_with("WRONG: every proxy: state-a is down: it does not answer (for 8m 20s)\n"),
+        "{text}"
+    );
+    assert_eq!(text.matches("state-a is down").count(), 1, "{text}");
+    assert_eq!(text.matches("going on: every proxy: ").count(), 1, "{text}");
+
+    let (text, _) = shown(&[
+        at("one:1", vec![down(1)]),
+        at("two:1", vec![down(1)]),
+        at("three:1", vec![Finding::backend_down("state-b", None)]),
+    ]);
+    for wanted in [
+        "WRONG: 2 things\n",
+        "  one:1, two:1: state-a is down",
+        "  three:1: state-b is down",
+    ] {
+        assert!(text.contains(wanted), "{text}");
+    }
+}

@@ -90,26 +90,61 @@ fn overrides(status: &Status) -> Vec<(&str, String)> {
 
 /// The first lines: whether all is well, then everything that is found.
 pub(super) fn lines(asked: &[Asked], found: &[Found<'_>]) -> Vec<String> {
-    let (wrong, going_on): (Vec<_>, Vec<_>) = found.iter().partition(|found| found.is_wrong());
-    let is_one_proxy = asked.len() == 1;
+    let said = said_once(found);
+    let (wrong, going_on): (Vec<_>, Vec<_>) = said.iter().partition(|said| said.found.is_wrong());
     let mut lines = Vec::new();
     match wrong.as_slice() {
         [] => lines.push(all_well(asked)),
         [only] => {
-            lines.push(format!("WRONG: {}", only.headline(is_one_proxy)));
-            lines.extend(only.advice("  "));
+            lines.push(format!("WRONG: {}", only.headline(asked.len())));
+            lines.extend(only.found.advice("  "));
         }
         several => {
             lines.push(format!("WRONG: {} things", several.len()));
-            for found in several {
-                lines.push(format!("  {}", found.headline(is_one_proxy)));
-                lines.extend(found.advice("    "));
+            for said in several {
+                lines.push(format!("  {}", said.headline(asked.len())));
+                lines.extend(said.found.advice("    "));
             }
         }
     }
     let going_on = going_on.iter();
-    lines.extend(going_on.map(|found| format!("  going on: {}", found.headline(is_one_proxy))));
+    lines.extend(going_on.map(|said| format!("  going on: {}", said.headline(asked.len()))));
     lines
+}
+
+/// What one or several proxies say in the same words.
+struct Said<'f> {
+    /// As the first of them says it.
+    found: &'f Found<'f>,
+    /// Who else says so.
+    others: Vec<&'f str>,
+}
+
+/// Every finding once, whoever has it.
+fn said_once<'f>(found: &'f [Found<'f>]) -> Vec<Said<'f>> {
+    let mut all: Vec<Said<'f>> = Vec::new();
+    for found in found {
+        match all.iter_mut().find(|said| said.found.says_the_same(found)) {
+            Some(said) => said.others.push(found.admin),
+            None => all.push(Said {
+                found,
+                others: Vec::new(),
+            }),
+        }
+    }
+    all
+}
+
+impl Said<'_> {
+    /// What is the matter, whom it comes from, since when, and when it should be over.
+    fn headline(&self, proxies: usize) -> String {
+        let whose = match self.others.as_slice() {
+            _ if proxies == 1 => String::new(),
+            others if others.len() + 1 == proxies => "every proxy: ".to_owned(),
+            others => format!("{}: ", [&[self.found.admin], others].concat().join(", ")),
+        };
+        whose + &self.found.headline()
+    }
 }
 
 fn all_well(asked: &[Asked]) -> String {
@@ -129,14 +164,29 @@ impl Found<'_> {
         self.finding.is_wrong()
     }
 
-    /// What is the matter, whom it comes from, since when, and when it should be over.
-    fn headline(&self, is_one_proxy: bool) -> String {
-        let whose = if is_one_proxy {
-            String::new()
-        } else {
-            format!("{}: ", self.admin)
+    /// Whether another proxy finds the same, since whenever.
+    fn says_the_same(&self, other: &Self) -> bool {
+        let words = |found: &Self| {
+            let Finding {
+                code,
+                about,
+                says,
+                means,
+                action,
+                ..
+            } = &found.finding;
+            (
+                *code,
+                about.clone(),
+                [says, means, action].map(String::clone),
+            )
         };
-        let mut text = whose + &self.finding.says;
+        self.admin != other.admin && words(self) == words(other)
+    }
+
+    /// What is the matter, since when, and when it should be over.
+    fn headline(&self) -> String {
+        let mut text = self.finding.says.clone();
         let Some(now_ms) = self.now_ms else {
             return text;
         };

@@ -102,6 +102,9 @@ struct PeerDecision {
     withdrawn: bool,
     #[serde(default)]
     epoch: u64,
+    /// When its server was said to hold nothing from before, by the sender's clock.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    fresh_ms: Option<u64>,
 }
 
 /// A session timeout, and when it was seen last, by the sender's clock.
@@ -167,19 +170,22 @@ impl From<&Decision> for PeerDecision {
             state: known.state,
             withdrawn: known.is_withdrawn,
             epoch: known.epoch,
+            fresh_ms: known.fresh_ms,
         }
     }
 }
 
-impl From<PeerDecision> for Decision {
-    fn from(heard: PeerDecision) -> Self {
-        Self {
-            backend: heard.backend,
-            state: heard.state,
-            is_withdrawn: heard.withdrawn,
-            epoch: heard.epoch,
+impl PeerDecision {
+    /// `here` gives times of this proxy's clock.
+    fn into_decision(self, here: impl Fn(u64) -> u64) -> Decision {
+        Decision {
+            backend: self.backend,
+            state: self.state,
+            is_withdrawn: self.withdrawn,
+            epoch: self.epoch,
             since_ms: 0,
             is_only_here: false,
+            fresh_ms: self.fresh_ms.map(here),
         }
     }
 }
@@ -262,7 +268,7 @@ pub fn read(body: &[u8], own_instance: &str, now_ms: u64) -> Result<PeerView, Pe
             .overrides
             .into_iter()
             .take(MAX_LISTED)
-            .map(Decision::from)
+            .map(|heard| heard.into_decision(here))
             .collect(),
         timeouts: report
             .session_timeouts

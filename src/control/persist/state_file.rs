@@ -197,6 +197,8 @@ struct OverrideDocument {
     withdrawn: bool,
     #[serde(default, skip_serializing_if = "is_false")]
     only_here: bool,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    fresh_ms: Option<u64>,
 }
 
 /// When the file was written.
@@ -511,6 +513,7 @@ impl OverrideDocument {
             epoch: known.epoch,
             withdrawn: known.is_withdrawn,
             only_here: known.is_only_here,
+            fresh_ms: known.fresh_ms,
         }
     }
 
@@ -526,6 +529,7 @@ impl OverrideDocument {
             epoch: self.epoch,
             since_ms: self.since_ms,
             is_only_here: self.only_here,
+            fresh_ms: self.fresh_ms,
         })
     }
 }

@@ -114,6 +114,17 @@ pub enum Refused {
         /// Why it cannot be told.
         problem: String,
     },
+    /// A backend is said to hold nothing from before, and sessions are served from it.
+    #[error(
+        "{name} still serves sessions{}: it counts as fresh only once nobody serves from it",
+        at(peer.as_ref())
+    )]
+    StillServes {
+        /// The backend.
+        name: String,
+        /// The proxy at which it does; `None` for this one.
+        peer: Option<BackendAddress>,
+    },
     /// With the overrides in force, no backend would be left.
     #[error(
         "the pool would be empty: no backend is active by both the partition map and the overrides"
@@ -128,6 +139,10 @@ pub enum Refused {
     /// It gives no placement.
     #[error(transparent)]
     Placement(#[from] PlacementError),
+}
+
+fn at(peer: Option<&BackendAddress>) -> String {
+    peer.map_or_else(String::new, |peer| format!(" at the proxy {peer}"))
 }
 
 /// A change of the map or of the overrides that is not in force yet.

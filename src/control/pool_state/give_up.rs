@@ -2,9 +2,9 @@
 //! back.
 
 use super::persisted_state::GivenUp;
-use super::{PoolMember, PoolState};
+use super::{Notice, PoolMember, PoolState, Refused};
 use crate::config::BackendAddress;
-use crate::handover::{BackendId, Places};
+use crate::handover::{BackendId, Places, SlotState};
 
 impl PoolState {
     /// Whether what a backend held until lately may pass for living sessions.
@@ -80,6 +80,77 @@ impl PoolState {
                 None => self.given_up.push(server),
             }
         }
+    }
+
+    /// Forgets what has died, and what the operator has said to be gone since: the server is fresh.
+    /// Not while slots are at it: another proxy may have left it because this one said that it would.
+    pub(super) fn forget_given_up(&mut self, now_ms: u64) -> Vec<Notice> {
+        let lifetime_ms = self.times().lifetime_ms;
+        self.given_up
+            .retain(|server| now_ms.saturating_sub(server.since_ms) < lifetime_ms);
+        if self.given_up.is_empty() || self.decisions.iter().all(|known| known.fresh_ms.is_none()) {
+            return Vec::new();
+        }
+        let is_needed = self.needed(|slot| slot.places());
+        let mut notices = Vec::new();
+        let members = self.members.iter();
+        for member in members.filter(|member| !is_needed[usize::from(member.backend_id.id())]) {
+            let Some(fresh_ms) = self.fresh_ms(&member.spec.name) else {
+                continue;
+            };
+            let identity = member.identity();
+            let is_gone = |server: &GivenUp| {
+                server.since_ms <= fresh_ms && server.may_be(&member.spec, &identity)
+            };
+            let before = self.given_up.len();
+            self.given_up.retain(|server| !is_gone(server));
+            if self.given_up.len() < before {
+                notices.push(Notice::fresh(&member.spec.name));
+            }
+        }
+        notices
+    }
+
+    fn fresh_ms(&self, backend: &str) -> Option<u64> {
+        let mut decisions = self.decisions.iter();
+        decisions.find(|known| known.backend == backend)?.fresh_ms
+    }
+
+    /// Whether this proxy, or one that is heard, takes what this backend holds for outdated.
+    pub(super) fn is_held_back_anywhere(&self, backend: &str) -> bool {
+        let mut members = self.members.iter();
+        let member = members.find(|member| member.spec.name == backend);
+        member.is_some_and(|member| {
+            let mut heard = self.peers.iter().flatten();
+            self.is_given_up(member) || heard.any(|peer| peer.owed.contains(&member.backend_id))
+        })
+    }
+
+    /// Nobody serves from this backend, as far as is heard.
+    pub(super) fn check_is_left(&self, backend: &str) -> Result<(), Refused> {
+        let mut members = self.members.iter();
+        let Some(member) = members.find(|member| member.spec.name == backend) else {
+            return Ok(());
+        };
+        let backend_id = member.backend_id;
+        let is_there = |slots: &[SlotState]| {
+            let mut places = slots.iter().flat_map(SlotState::places);
+            places.any(|place| place == backend_id)
+        };
+        let still = |peer: Option<&BackendAddress>| Refused::StillServes {
+            name: backend.to_owned(),
+            peer: peer.cloned(),
+        };
+        if is_there(&self.slots) {
+            return Err(still(None));
+        }
+        for (address, position) in self.config.peers.iter().zip(&self.peer_positions) {
+            let peer = position.and_then(|position| self.peers.get(position)?.as_ref());
+            if peer.is_some_and(|peer| is_there(&peer.slots)) {
+                return Err(still(Some(address)));
+            }
+        }
+        Ok(())
     }
 
     /// A backend gets another address in the map: if it was given up, that may be the same server's.

@@ -104,6 +104,15 @@ impl Notice {
         }
     }
 
+    pub(super) fn fresh(name: &str) -> Self {
+        Self {
+            level: LogLevel::Warn,
+            text: format!(
+                "{name} gets sessions again: by order it holds nothing from before it was given up"
+            ),
+        }
+    }
+
     pub(super) fn held_back(name: &str, left_ms: u64) -> Self {
         let left = lasting(left_ms);
         Self {

@@ -45,6 +45,9 @@ pub struct Decision {
     pub since_ms: u64,
     /// The operator has said that no other proxy has to be waited for.
     pub is_only_here: bool,
+    /// When the operator said last that its server holds nothing from before, Unix time in
+    /// milliseconds.
+    pub fresh_ms: Option<u64>,
 }
 
 /// An address that a backend is asked at.
@@ -105,6 +108,7 @@ impl PersistedState {
         }
         for decision in &mut self.decisions {
             decision.since_ms = time(decision.since_ms);
+            decision.fresh_ms = decision.fresh_ms.map(time);
         }
         for server in &mut self.given_up {
             server.since_ms = time(server.since_ms);

@@ -18,6 +18,8 @@ pub struct Order {
     pub accept_moved_percent: Option<u8>,
     /// No other proxy has to be waited for: those that do not answer serve nobody.
     pub is_only_here: bool,
+    /// Its server holds nothing from before: it was started empty, or is another one.
+    pub is_fresh: bool,
 }
 
 /// A state that a backend has by an operator's order, whatever the partition map says.
@@ -81,9 +83,16 @@ impl PoolState {
         let overriding = known.filter(|known| !known.is_withdrawn);
         let state = overriding.map_or(in_map, |known| known.state);
         let is_insisted = overriding.is_none_or(|known| known.is_only_here);
-        if state == order.state && (!order.is_only_here || is_insisted) {
+        let is_fresh = order.is_fresh && self.is_held_back_anywhere(&order.backend);
+        if is_fresh {
+            self.check_is_left(&order.backend)?;
+        }
+        if state == order.state && (!order.is_only_here || is_insisted) && !is_fresh {
             return Ok(None);
         }
+        // What it holds once it is given up again is not.
+        let fresh_ms = known.and_then(|known| known.fresh_ms);
+        let fresh_ms = fresh_ms.filter(|_| order.state != BackendState::Off);
         let mut decisions = self.decisions.clone();
         put(
             &mut decisions,
@@ -94,6 +103,7 @@ impl PoolState {
                 epoch: self.next_epoch(),
                 since_ms: now_ms,
                 is_only_here: order.is_only_here,
+                fresh_ms: if is_fresh { Some(now_ms) } else { fresh_ms },
             },
         );
         Ok(Some(decisions))

@@ -532,7 +532,10 @@ impl Finding {
             Code::BackendHeldBack,
             format!("{backend} was given up and gets no sessions yet: what it holds is outdated"),
             "Nothing: the other backends serve its share.",
-            "Wait. It gets its share by itself.",
+            format!(
+                "Wait. It gets its share by itself. If its server was started empty since, say so: \
+                 staterouter backend {backend} activate --fresh"
+            ),
         )
         .about(backend)
     }

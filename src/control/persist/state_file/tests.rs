@@ -62,6 +62,7 @@ fn decisions() -> Vec<Decision> {
             epoch: 7,
             since_ms: 12,
             is_only_here: false,
+            fresh_ms: Some(10),
         },
         Decision {
             backend: "b".to_owned(),
@@ -70,6 +71,7 @@ fn decisions() -> Vec<Decision> {
             epoch: 6,
             since_ms: 11,
             is_only_here: true,
+            fresh_ms: None,
         },
     ]
 }
