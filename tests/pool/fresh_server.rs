@@ -2,6 +2,8 @@
 
 use std::net::SocketAddr;
 
+use socket2::Socket;
+
 use crate::support::admin::{self, backend, wait_for, wait_for_finding};
 use crate::support::client::{Client, body, get, put, status};
 use crate::support::sessions::owned_by;
@@ -20,12 +22,13 @@ struct Scene {
     later: SocketAddr,
     server: Option<Program>,
     _other: Program,
+    _port: Socket,
 }
 
 impl Scene {
     fn start() -> Self {
         let other = Program::state_server();
-        let (_port, at_first) = hold_port();
+        let (port, at_first) = hold_port();
         let later = SocketAddr::from(([127, 0, 0, 2], at_first.port()));
         let backends = [other.address, at_first];
         let files = ProxyFiles::new(&backends, "health: {interval: 100ms}");
@@ -38,6 +41,7 @@ impl Scene {
             at_first,
             later,
             _other: other,
+            _port: port,
         };
         scene.start_server_empty();
         scene
