@@ -16,31 +16,25 @@ use tokio::time::{MissedTickBehavior, interval};
 
 use super::clock::ControlClock;
 use super::files::read::{FileReader, FilesRead};
-use super::handle::{ControlCommand, PeerNews, Published};
+use super::handle::{ControlCommand, PeerNews};
+use super::in_force::InForce;
+use super::missed_deletes::MissedDeletes;
 use super::peers::report::{self, PeerReportError};
 use super::peers::roster::{FirstMeeting, Peers, Said, is_old};
-use super::persist::pending_deletes::PendingDeletes;
-use super::persist::replay::{ReplayEvent, Replayed, Replays};
+use super::persist::replay::Replayed;
 use super::persist::state_file::StateFileError;
-use super::persist::state_lock::StateLock;
-use super::persist::state_writer::StateWriter;
 use super::pool_state::{Notice, PoolState};
 use super::probing::coalesced_failures::CoalescedFailures;
 use super::probing::name_lookup::{LookedUp, Names};
 use super::probing::probes::{ProbeResult, Probes};
-use super::publish::{About, Known, Reasons};
+use super::publisher::Publisher;
 use super::pulse::Pulse;
-use super::report::history::{Event, EventKind, EventLevel, Recorder};
-use super::report::noticed::{Noticed, Unwritten};
-use super::report::status::LastReload;
-use super::report::usage_estimates::UsageEstimates;
-use crate::backend::RemoveError;
-use crate::config::LogLevel;
-use crate::handover::{BackendId, SlotState};
+use super::report::history::{Event, EventKind, EventLevel};
+use super::report::noticed::Unwritten;
+use crate::handover::BackendId;
 use crate::health::{Change, Failure, HealthState};
-use crate::log::{LevelHandle, LogLimit};
-use crate::metrics::{Metrics, Reloads};
-use crate::proxy::{self, Feedback, Report, SharedSnapshot};
+use crate::log::LevelHandle;
+use crate::proxy::{Feedback, Report};
 
 /// How often the pool state is asked what the time has changed.
 const TICK: Duration = Duration::from_millis(250);
@@ -50,9 +44,6 @@ const REPEAT_MS: u64 = 60_000;
 
 /// How long the end of the program waits for control. What is in force is on disk at any time.
 const STOP_PATIENCE: Duration = Duration::from_secs(2);
-/// How often the state file is written while stages go on.
-const WRITE_EVERY_MS: u64 = 60_000;
-
 /// Threads for what cannot wait without one: looking up the names of backends.
 const MAX_BLOCKING_THREADS: usize = 8;
 
@@ -61,39 +52,20 @@ const MAX_BLOCKING_THREADS: usize = 8;
 pub struct Control {
     pub(super) clock: ControlClock,
     pub(super) pulse: Pulse,
-    pub(super) about: About,
     pub(super) pool_state: PoolState,
-    /// The slots of the pool state as they are on disk, for the peers.
-    pub(super) in_force: Arc<[SlotState]>,
-    pub(super) state: StateWriter,
-    /// As long as this may write it.
-    pub(super) _state_lock: StateLock,
-    pub(super) owed: PendingDeletes,
-    pub(super) replays: Replays,
+    pub(super) in_force: InForce,
+    pub(super) missed: MissedDeletes,
+    pub(super) publisher: Publisher,
     pub(super) probes: Probes,
     pub(super) names: Names,
-    pub(super) snapshot: SharedSnapshot,
+    pub(super) bursts: CoalescedFailures,
     pub(super) feedback: Arc<Feedback>,
-    pub(super) published: watch::Sender<Arc<Published>>,
     /// `None` when there are no files to read again.
     pub(super) files: Option<FileReader>,
     pub(super) level: Option<LevelHandle>,
     pub(super) peers: Peers,
     /// `None` once clients are served.
     pub(super) first_meeting: Option<FirstMeeting>,
-    pub(super) reasons: Reasons,
-    pub(super) bursts: CoalescedFailures,
-    pub(super) accounting: UsageEstimates,
-    pub(super) last_reload: Option<LastReload>,
-    pub(super) reloads: Reloads,
-    pub(super) history: Recorder,
-    pub(super) noticed: Noticed,
-    /// What the workers count.
-    pub(super) metrics: Arc<Metrics>,
-    /// When the state file was written.
-    pub(super) written_ms: u64,
-    /// Lines about removals that are refused: as many as clients ask for.
-    pub(super) refused_removals: LogLimit,
 }
 
 /// What comes in.
@@ -174,7 +146,10 @@ impl Control {
                 Some(looked_up) = inbox.looked_up.recv() => self.looked_up(looked_up),
                 Some(report) = inbox.reports.recv() => self.reported(report),
                 Some(command) = inbox.commands.recv() => self.obey(command),
-                Some(replayed) = inbox.replayed.recv() => self.replayed(replayed),
+                Some(replayed) = inbox.replayed.recv() => {
+                    let now_ms = self.clock.now_ms();
+                    self.missed.replayed(&mut self.pool_state, replayed, now_ms);
+                }
                 Some(read) = inbox.files.recv() => self.files_read(read),
             }
         }
@@ -186,10 +161,11 @@ impl Control {
         self.look_at_timeouts(now_ms);
         let may_serve = self.has_met(now_ms);
         self.advance();
-        self.count_sessions(now_ms);
+        self.publisher
+            .count_sessions(&self.feedback.account, &mut self.pool_state, now_ms);
         self.mend();
-        self.replay(now_ms);
-        self.sample(now_ms);
+        self.missed.replay(&self.pool_state, now_ms);
+        self.publisher.sample(&self.pool_state, now_ms);
         self.follow_files(now_ms);
         let own = Said::from(&self.pool_state);
         self.peers.complain(&own, now_ms);
@@ -203,14 +179,11 @@ impl Control {
     /// Writes anew what a disk did not take.
     fn mend(&mut self) {
         self.pulse.beat("writing the journal of removals");
-        // While it cannot be mended, each removal that is refused says so.
-        let _ = self.owed.mend();
-        if self.state.is_unsure() {
+        self.missed.mend();
+        if self.in_force.writer.is_unsure() {
             self.pulse.beat("writing the state file");
             // What cannot be put in force says so.
-            let _ = self
-                .state
-                .write(self.pool_state.memory(), self.clock.moment());
+            let _ = self.in_force.write(&self.pool_state, self.clock.moment());
         }
         self.pulse.beat("deciding");
     }
@@ -248,37 +221,9 @@ impl Control {
         let is_in_force = self.try_to_put_in_force(next);
         if is_in_force {
             self.tell_overrides(&before);
-            self.tell(&notices);
+            self.publisher.tell(&notices, now_ms);
         }
         is_in_force
-    }
-
-    fn count_sessions(&mut self, now_ms: u64) {
-        self.accounting
-            .follow(&self.feedback.account, &self.pool_state, now_ms);
-        let members = self.pool_state.members().iter();
-        let counted: Vec<_> = members
-            .map(|member| {
-                (
-                    member.backend_id,
-                    self.accounting
-                        .load(member.backend_id, member.spec.capacity),
-                )
-            })
-            .collect();
-        for (backend_id, load) in counted {
-            self.pool_state.set_sessions(backend_id, load.sessions);
-        }
-    }
-
-    fn sample(&mut self, now_ms: u64) {
-        let members = self.pool_state.members().iter();
-        let backends = members.map(|member| (member.backend_id, &member.metrics));
-        let unplaced = || self.metrics.unplaced();
-        self.history.sample(now_ms, unplaced, backends);
-        let members = self.pool_state.members().iter();
-        let lost = members.map(|member| (member.backend_id, member.metrics.absent_while_away()));
-        self.noticed.lost.follow(lost, now_ms);
     }
 
     /// Nothing is decided by what peers said too long ago, however long control was held up.
@@ -297,13 +242,12 @@ impl Control {
         let notices = self.step(&mut next, now_ms);
         // They are copied when one changes.
         let is_changed = !notices.is_empty() || !ptr::eq(next.slots(), self.pool_state.slots());
-        // After the machine was down, what is not written down has taken no time.
-        let is_due = next.is_under_way() && now_ms >= self.written_ms + WRITE_EVERY_MS;
+        let is_due = next.is_under_way() && self.in_force.is_due(now_ms);
         if !is_changed && !is_due {
             // What has been said of it may be over, and is news when it comes again.
             self.pool_state = next;
         } else if self.try_to_put_in_force(next) {
-            self.tell(&notices);
+            self.publisher.tell(&notices, now_ms);
         }
     }
 
@@ -318,11 +262,12 @@ impl Control {
 
     pub(super) fn try_to_put_in_force(&mut self, next: PoolState) -> bool {
         let Err(error) = self.put_in_force(next) else {
-            self.noticed.unwritten = None;
+            self.publisher.noticed.unwritten = None;
             return true;
         };
         let now_ms = self.clock.now_ms();
         let mut repeat_ms = self
+            .publisher
             .noticed
             .unwritten
             .as_ref()
@@ -332,46 +277,26 @@ impl Control {
             tracing::error!("cannot write the state file; handovers are paused: {error}");
         }
         let error = error.to_string();
-        self.noticed.unwritten = Some(Unwritten { error, repeat_ms });
+        self.publisher.noticed.unwritten = Some(Unwritten { error, repeat_ms });
         false
     }
 
     /// Writes the next state down, then shows it to the data path.
     pub(super) fn put_in_force(&mut self, next: PoolState) -> Result<(), StateFileError> {
         self.pulse.beat("writing the state file");
-        self.state.write(next.memory(), self.clock.moment())?;
-        self.written_ms = self.clock.now_ms();
+        self.in_force.put(&next, self.clock.moment())?;
         self.pool_state = next;
-        self.in_force = self.pool_state.shared_slots();
-        self.show_data_path();
         self.follow_backends();
-        self.forget_owed();
+        self.missed.forget(&mut self.pool_state);
         Ok(())
-    }
-
-    fn show_data_path(&self) {
-        self.snapshot.store(Arc::new(self.pool_state.snapshot()));
     }
 
     /// Shows everybody else what is in force.
     pub(super) fn publish(&mut self) {
-        let published = Arc::new(self.next_published());
-        self.published.send_replace(published);
-    }
-
-    fn next_published(&mut self) -> Published {
-        self.about.publish(Known {
-            pool_state: &self.pool_state,
-            in_force: &self.in_force,
-            reasons: &self.reasons,
-            accounting: &self.accounting,
-            last_reload: self.last_reload.clone(),
-            reloads: self.reloads,
-            peers: self.peers.status(&Said::from(&self.pool_state)),
-            history: self.history.history(),
-            noticed: self.noticed.findings(&self.pool_state, self.clock.now_ms()),
-            since: &mut self.noticed.since,
-        })
+        let peers = self.peers.status(&Said::from(&self.pool_state));
+        let now_ms = self.clock.now_ms();
+        self.publisher
+            .publish(&self.pool_state, self.in_force.slots(), peers, now_ms);
     }
 
     /// Looks up the names of the backends, and probes those that are in use.
@@ -434,7 +359,10 @@ impl Control {
                     self.health_changed(backend_id, change);
                 }
             }
-            Report::Owed(owed) => self.owe(owed),
+            Report::Owed(missed) => {
+                self.pulse.beat("writing the journal of removals");
+                self.missed.note(&mut self.pool_state, missed, now_ms);
+            }
         }
     }
 
@@ -458,7 +386,7 @@ impl Control {
                 tracing::info!(backend, address, "backend is {to}: {reason}");
             }
         }
-        self.history.note(Event {
+        self.publisher.history.note(Event {
             at_ms: self.clock.now_ms(),
             kind: EventKind::Health,
             level: match to {
@@ -469,11 +397,13 @@ impl Control {
             backend: Some(backend.to_owned()),
             says: format!("is {to}: {reason}"),
         });
-        self.reasons.insert(backend_id, reason.to_string());
+        self.publisher
+            .reasons
+            .insert(backend_id, reason.to_string());
         self.probes.suspect(backend_id, to == HealthState::Suspect);
         if from == HealthState::Down || to == HealthState::Down {
             self.advance();
-            self.show_data_path();
+            self.in_force.show(&self.pool_state);
             self.follow_backends();
         }
         self.publish();
@@ -506,7 +436,7 @@ impl Control {
         if is_old(asked_ms, now_ms) {
             return;
         }
-        let own = &self.about.instance;
+        let own = &self.publisher.about.instance;
         let view = match answer.map(|body| report::read(&body, own, now_ms)) {
             Ok(Err(PeerReportError::Itself)) => {
                 self.peers.heard_itself(index);
@@ -525,112 +455,6 @@ impl Control {
         self.peers.heard(index, said, asked_ms);
         self.pool_state.set_peer(index, view.ok());
         self.adopt_decisions();
-    }
-
-    fn owe(&mut self, proxy::PendingDelete { to, target, noted }: proxy::PendingDelete) {
-        self.pulse.beat("writing the journal of removals");
-        let mut members = self.pool_state.members().iter();
-        let kept = match members.find(|member| member.backend_id == to) {
-            None => true,
-            Some(member) => match self.owed.append(to, &member.spec.name, &target) {
-                Ok(()) => true,
-                Err(error) => {
-                    if let Some(suppressed) = self.refused_removals.allow(self.clock.now_ms()) {
-                        tracing::error!(
-                            suppressed,
-                            "a request that ends a session is refused, the pending delete cannot be noted: {error}"
-                        );
-                    }
-                    false
-                }
-            },
-        };
-        self.pool_state.set_owed(to, self.owed.count(to));
-        // The client may have left.
-        let _ = noted.send(kept);
-    }
-
-    /// Tells the backends that answer what they missed.
-    fn replay(&mut self, now_ms: u64) {
-        let timeout = self.pool_state.config().timeouts.answer;
-        for member in self.pool_state.members() {
-            if member.owed > 0
-                && member.is_up()
-                && let Some(address) = member.address()
-            {
-                self.replays
-                    .begin(member.backend_id, address, timeout, &self.owed, now_ms);
-            }
-        }
-    }
-
-    fn replayed(&mut self, Replayed { backend_id, event }: Replayed) {
-        match event {
-            ReplayEvent::Removed(target) => {
-                if let Err(error) = self.owed.replayed(backend_id, &target) {
-                    tracing::warn!("{error}");
-                    self.replays.not_noted(backend_id);
-                }
-                self.pool_state
-                    .set_owed(backend_id, self.owed.count(backend_id));
-            }
-            ReplayEvent::Ended(result) => {
-                let now_ms = self.clock.now_ms();
-                // What is not noted has been told of.
-                if self.replays.ended(backend_id, result.is_err(), now_ms) || result.is_err() {
-                    self.log_replay(backend_id, result);
-                }
-            }
-        }
-    }
-
-    fn log_replay(&self, backend_id: BackendId, result: Result<(), RemoveError>) {
-        let members = self.pool_state.members();
-        let backend = members
-            .iter()
-            .find(|member| member.backend_id == backend_id);
-        let backend = backend.map_or("", |member| &member.spec.name);
-        match result {
-            Ok(()) => tracing::info!(
-                backend,
-                "backend has got the pending deletes, which it had missed"
-            ),
-            Err(error) => tracing::warn!(
-                backend,
-                left = self.owed.count(backend_id),
-                "backend does not take the pending deletes, and is not served from before: {error}"
-            ),
-        }
-    }
-
-    /// Nothing is owed to a backend that no slot needs, that was given up, or whose id another one
-    /// has now.
-    fn forget_owed(&mut self) {
-        for backend_id in (1..=u8::MAX).filter_map(BackendId::new) {
-            let mut members = self.pool_state.members().iter();
-            let member = members.find(|member| member.backend_id == backend_id && !member.is_off());
-            let backend = member.map(|member| member.spec.name.as_str());
-            if let Err(error) = self.owed.keep(backend_id, backend) {
-                tracing::warn!("{error}");
-            }
-            // It would wait for them for ever once it is turned on again.
-            self.pool_state
-                .set_owed(backend_id, self.owed.count(backend_id));
-        }
-    }
-
-    /// Logs what is new in the slots, and remembers it.
-    pub(super) fn tell(&mut self, notices: &[Notice]) {
-        self.history.note_slots(notices, self.clock.now_ms());
-        for Notice { level, text } in notices {
-            match level {
-                LogLevel::Error => tracing::error!("{text}"),
-                LogLevel::Warn => tracing::warn!("{text}"),
-                LogLevel::Info => tracing::info!("{text}"),
-                LogLevel::Debug => tracing::debug!("{text}"),
-                LogLevel::Trace => tracing::trace!("{text}"),
-            }
-        }
     }
 }
 

@@ -1,6 +1,7 @@
 //! What changes while the proxy runs: files, health, handovers.
 //!
-//! One thread decides. It feeds what happens to a pure state and publishes what comes of it.
+//! One thread decides. It feeds what happens to a pure state, puts what comes of it in force
+//! (`in_force`), and shows it (`publisher`).
 //!
 //! * [`event_loop`]: the control thread; `reload` and `overrides` are what it does with other files
 //!   and with orders.
@@ -9,7 +10,7 @@
 //! * [`start`]: where control begins, from what is on disk.
 //! * [`files`]: the two configuration files.
 //! * [`peers`]: the other proxies.
-//! * [`persist`]: what outlives a restart; `file_thread`: work on files that nobody waits for longer
+//! * [`persist`]: what outlives a restart; `missed_deletes`: what backends are owed; `file_thread`: work on files that nobody waits for longer
 //!   than a disk may take.
 //! * [`probing`]: which backends answer, and where.
 //! * [`report`]: what others are shown, as `publish` puts it together; [`handle`]: what they may ask.
@@ -20,12 +21,15 @@ pub mod event_loop;
 mod file_thread;
 pub mod files;
 pub mod handle;
+mod in_force;
+mod missed_deletes;
 mod overrides;
 pub mod peers;
 pub mod persist;
 pub mod pool_state;
 pub mod probing;
 mod publish;
+mod publisher;
 pub mod pulse;
 mod reload;
 pub mod report;

@@ -74,9 +74,7 @@ impl Control {
             return Ok(None);
         };
         // A disk that is full would refuse the order, too: it gets what it has.
-        let written = self
-            .state
-            .write(self.pool_state.memory(), self.clock.moment());
+        let written = self.in_force.write(&self.pool_state, self.clock.moment());
         written.map_err(|error| error.to_string())?;
         Ok(Some(accepted.moved_slots))
     }
@@ -91,7 +89,7 @@ impl Control {
         };
         let notices = self.step(&mut next, now_ms);
         self.put_in_force(next).map_err(|error| error.to_string())?;
-        self.tell(&notices);
+        self.publisher.tell(&notices, now_ms);
         Ok(Some(accepted.moved_slots))
     }
 
@@ -110,7 +108,7 @@ impl Control {
         let notices = self.step(&mut next, now_ms);
         if self.try_to_put_in_force(next) {
             self.tell_overrides(&before);
-            self.tell(&notices);
+            self.publisher.tell(&notices, now_ms);
             self.publish();
         }
     }
@@ -119,7 +117,7 @@ impl Control {
     pub(super) fn tell_overrides(&mut self, before: &[Override]) {
         let at_ms = self.clock.now_ms();
         for (backend, level, text) in log_overrides(before, &self.pool_state.overrides()) {
-            self.history.note(Event {
+            self.publisher.history.note(Event {
                 at_ms,
                 kind: EventKind::Orders,
                 level,

@@ -49,7 +49,7 @@ impl Control {
         let taken = loaded.and_then(|loaded| self.take_over(loaded));
         let outcome =
             taken.unwrap_or_else(|faults| self.reload_outcome(ReloadResult::Refused, faults));
-        let last = self.last_reload.as_ref();
+        let last = self.publisher.last_reload.as_ref();
         // What is still wrong was said the first time.
         if why != Why::Again || last.is_none_or(|last| last.outcome != outcome) {
             self.tell_end(&outcome);
@@ -71,12 +71,12 @@ impl Control {
     /// Everybody who wants to know how a reload has ended.
     fn tell_end(&mut self, outcome: &ReloadOutcome) {
         log(outcome);
-        count(&mut self.reloads, outcome.result);
+        count(&mut self.publisher.reloads, outcome.result);
         let now_ms = self.clock.now_ms();
         for event in events(outcome, now_ms) {
-            self.history.note(event);
+            self.publisher.history.note(event);
         }
-        self.last_reload = Some(LastReload {
+        self.publisher.last_reload = Some(LastReload {
             at_ms: now_ms,
             outcome: outcome.clone(),
         });
@@ -125,7 +125,7 @@ impl Control {
             tracing::info!(version, slots, "partition map in force; so many slots move");
             self.tell_overrides(&overrides);
         }
-        self.tell(&notices);
+        self.publisher.tell(&notices, now_ms);
         let version = self.pool_state.map().version;
         Ok(outcome(ReloadResult::Applied, needs_restart, version))
     }

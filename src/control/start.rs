@@ -11,6 +11,8 @@ use super::clock::ControlClock;
 use super::event_loop::{Control, Inbox};
 use super::files::read::{FileReader, Files, FilesRead};
 use super::handle::{ControlHandle, Published, handle};
+use super::in_force::InForce;
+use super::missed_deletes::MissedDeletes;
 use super::overrides;
 use super::peers::roster::{FirstMeeting, Peers, Said};
 use super::persist::pending_deletes::{OwedError, PendingDeletes};
@@ -23,6 +25,7 @@ use super::probing::coalesced_failures::CoalescedFailures;
 use super::probing::name_lookup::Names;
 use super::probing::probes::Probes;
 use super::publish::{About, Known, Reasons};
+use super::publisher::Publisher;
 use super::pulse::Pulse;
 use super::reload;
 use super::report::history::Recorder;
@@ -30,7 +33,7 @@ use super::report::noticed::Noticed;
 use super::report::status::{LastReload, ReloadOutcome, ReloadResult};
 use super::report::usage_estimates::UsageEstimates;
 use crate::config::{Config, PartitionMap};
-use crate::log::{LevelHandle, LogLimit};
+use crate::log::LevelHandle;
 use crate::metrics::{Metrics, Reloads};
 use crate::proxy::{Feedback, SharedSnapshot, share};
 
@@ -152,32 +155,34 @@ fn assemble(
     let control = Control {
         clock,
         pulse: channels.pulse,
-        about,
-        in_force: pool_state.shared_slots(),
+        in_force: InForce::new(
+            begun.state,
+            begun.state_lock,
+            Arc::clone(&ends.snapshot),
+            &pool_state,
+            clock.now_ms(),
+        ),
         pool_state,
-        state: begun.state,
-        _state_lock: begun.state_lock,
-        owed: begun.owed,
-        replays: channels.replays,
+        missed: MissedDeletes::new(begun.owed, channels.replays),
+        publisher: Publisher {
+            about,
+            published: channels.published,
+            reasons: Reasons::new(),
+            accounting,
+            last_reload,
+            reloads,
+            history,
+            noticed,
+            metrics: Arc::clone(&ends.metrics),
+        },
         probes: channels.probes,
         names: channels.names,
-        snapshot: Arc::clone(&ends.snapshot),
+        bursts: CoalescedFailures::default(),
         feedback: Arc::clone(&ends.feedback),
-        published: channels.published,
         files,
         level,
         peers,
         first_meeting,
-        reasons: Reasons::new(),
-        bursts: CoalescedFailures::default(),
-        accounting,
-        last_reload,
-        reloads,
-        history,
-        metrics: Arc::clone(&ends.metrics),
-        noticed,
-        written_ms: clock.now_ms(),
-        refused_removals: LogLimit::default(),
     };
     Ok(Prepared {
         control,

@@ -11,9 +11,11 @@ use crate::control::file_thread::FileThread;
 use crate::control::peers::report::PeerState;
 use crate::control::persist::pending_deletes::MAX_OWED;
 use crate::control::persist::state_file;
+use crate::control::persist::state_writer::StateWriter;
 use crate::control::pool_state::persisted_state::PersistedState;
 use crate::control::session_timeouts::SeenTimeouts;
 use crate::control::{ControlOptions, Prepared, prepare};
+use crate::handover::SlotState;
 use crate::health::Failure;
 use crate::route::SLOT_COUNT;
 
@@ -85,7 +87,8 @@ fn a_backend_is_not_told_what_the_one_before_with_its_id_has_missed() {
         leave_behind(path, map(1, &["a", "b", "c"]));
         let mut control = prepared(path, map(1, &["a", "b", "c"])).control;
         control
-            .owed
+            .missed
+            .journal
             .append(backend_id(3), "c", b"/x(abc)/1")
             .unwrap();
         let journal = fs::read(path.join("state.owed")).unwrap();
@@ -93,7 +96,7 @@ fn a_backend_is_not_told_what_the_one_before_with_its_id_has_missed() {
         let accepted = next.accept(map(2, &["a", "b", "d"]), control.clock.now_ms());
         assert!(accepted.unwrap().is_some());
         control.put_in_force(next).unwrap();
-        assert_eq!(control.owed.count(backend_id(3)), 0);
+        assert_eq!(control.missed.journal.count(backend_id(3)), 0);
         drop(control);
 
         // It ended between the new state and the new journal.
@@ -202,7 +205,7 @@ fn hanging_disk(control: &mut Control, directory: &Path) -> blocking::Sender<()>
     let mut thread = FileThread::with_patience("test", Duration::from_millis(1)).unwrap();
     let (release, hang) = blocking::channel();
     thread.run(move || hang.recv()).unwrap_err();
-    control.state = StateWriter::with(&directory.join("state"), thread);
+    control.in_force.writer = StateWriter::with(&directory.join("state"), thread);
     release
 }
 
@@ -221,10 +224,10 @@ fn a_disk_that_hangs_stops_changes_and_neither_control_nor_its_end() {
         control.tick();
         assert_eq!(control.pool_state.map().version, 1);
         assert_eq!(control.pool_state.slots(), before);
-        assert!(control.state.is_unsure());
+        assert!(control.in_force.writer.is_unsure());
         // Once it answers, the file says what is in force, and changes are taken again.
         drop(release);
-        while control.state.is_unsure() {
+        while control.in_force.writer.is_unsure() {
             control.tick();
         }
         let written = state_file::read(
@@ -257,10 +260,10 @@ fn a_write_that_the_disk_takes_too_late_is_made_up_for() {
             state_file::write(&to, &memory, ControlClock::start().moment())
         });
         late.unwrap_err();
-        control.state = StateWriter::with(&path, thread);
+        control.in_force.writer = StateWriter::with(&path, thread);
         control.put_in_force(next).unwrap_err();
         drop(release);
-        while control.state.is_unsure() {
+        while control.in_force.writer.is_unsure() {
             control.tick();
         }
         let written = state_file::read(&path, &ControlClock::start().moment()).unwrap();
@@ -297,11 +300,11 @@ fn removals_that_are_refused_do_not_fill_the_log() {
     tracing::subscriber::with_default(subscriber.finish(), || {
         for _ in 0..REFUSED {
             let (noted, mut kept) = oneshot::channel();
-            control.owe(proxy::PendingDelete {
+            control.reported(Report::Owed(crate::proxy::PendingDelete {
                 to: backend_id(1),
                 target: b"one more".to_vec(),
                 noted,
-            });
+            }));
             assert_eq!(kept.try_recv(), Ok(false));
         }
     });

@@ -1,0 +1,104 @@
+//! What control keeps in order to show it, and the channel on which it does.
+
+use std::sync::Arc;
+
+use tokio::sync::watch;
+
+use super::handle::Published;
+use super::pool_state::{Notice, PoolState};
+use super::publish::{About, Known, Reasons};
+use super::report::history::Recorder;
+use super::report::noticed::Noticed;
+use super::report::status::{LastReload, PeerStatus};
+use super::report::usage_estimates::UsageEstimates;
+use crate::config::LogLevel;
+use crate::handover::SlotState;
+use crate::metrics::{Metrics, Reloads};
+use crate::usage::Account;
+
+/// Decides nothing. Invariant: what is wrong has one list, [`Noticed`] and what the status shows,
+/// and everybody reads that.
+#[derive(Debug)]
+pub(super) struct Publisher {
+    pub(super) about: About,
+    pub(super) published: watch::Sender<Arc<Published>>,
+    /// Why each backend counts as what it does.
+    pub(super) reasons: Reasons,
+    pub(super) accounting: UsageEstimates,
+    pub(super) last_reload: Option<LastReload>,
+    pub(super) reloads: Reloads,
+    pub(super) history: Recorder,
+    pub(super) noticed: Noticed,
+    /// What the workers count.
+    pub(super) metrics: Arc<Metrics>,
+}
+
+impl Publisher {
+    /// Shows everybody else `pool_state`, whose slots are in force as in `slots`.
+    pub(super) fn publish(
+        &mut self,
+        pool_state: &PoolState,
+        slots: &Arc<[SlotState]>,
+        peers: Vec<PeerStatus>,
+        now_ms: u64,
+    ) {
+        let published = self.about.publish(Known {
+            pool_state,
+            in_force: slots,
+            reasons: &self.reasons,
+            accounting: &self.accounting,
+            last_reload: self.last_reload.clone(),
+            reloads: self.reloads,
+            peers,
+            history: self.history.history(),
+            noticed: self.noticed.findings(pool_state, now_ms),
+            since: &mut self.noticed.since,
+        });
+        self.published.send_replace(Arc::new(published));
+    }
+
+    /// Counts the sessions of each backend, and tells the pool state.
+    pub(super) fn count_sessions(
+        &mut self,
+        account: &Account,
+        pool_state: &mut PoolState,
+        now_ms: u64,
+    ) {
+        self.accounting.follow(account, pool_state, now_ms);
+        let load_of = |member: &super::pool_state::PoolMember| {
+            let load = self
+                .accounting
+                .load(member.backend_id, member.spec.capacity);
+            (member.backend_id, load.sessions)
+        };
+        let counted: Vec<_> = pool_state.members().iter().map(load_of).collect();
+        for (backend_id, sessions) in counted {
+            pool_state.set_sessions(backend_id, sessions);
+        }
+    }
+
+    /// Remembers what the workers have counted until now.
+    pub(super) fn sample(&mut self, pool_state: &PoolState, now_ms: u64) {
+        let members = pool_state.members().iter();
+        let backends = members.map(|member| (member.backend_id, &member.metrics));
+        let unplaced = || self.metrics.unplaced();
+        self.history.sample(now_ms, unplaced, backends);
+        let members = pool_state.members().iter();
+        let lost = members.map(|member| (member.backend_id, member.metrics.absent_while_away()));
+        self.noticed.lost.follow(lost, now_ms);
+    }
+
+    /// Logs what is new in the slots, and remembers it.
+    pub(super) fn tell(&mut self, notices: &[Notice], now_ms: u64) {
+        self.history.note_slots(notices, now_ms);
+        for Notice { level, text } in notices {
+            match level {
+                LogLevel::Error => tracing::error!("{text}"),
+                LogLevel::Warn => tracing::warn!("{text}"),
+                LogLevel::Info => tracing::info!("{text}"),
+                LogLevel::Debug => tracing::debug!("{text}"),
+                LogLevel::Trace => tracing::trace!("{text}"),
+            }
+        }
+    }
+}
