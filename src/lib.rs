@@ -47,6 +47,7 @@ pub mod health;
 pub mod log;
 pub mod metrics;
 pub mod net;
+pub mod os;
 pub mod proxy;
 pub mod route;
 pub mod state_server;

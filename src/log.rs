@@ -4,11 +4,14 @@
 use std::cell::Cell;
 use std::io::{self, IsTerminal, Write};
 use std::panic;
+use std::path::PathBuf;
+use std::sync::OnceLock;
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::thread;
 use std::time::{Duration, Instant};
 
 use tracing_appender::non_blocking::{NonBlocking, NonBlockingBuilder};
+use tracing_appender::rolling::{RollingFileAppender, Rotation};
 use tracing_subscriber::filter::LevelFilter;
 use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::util::SubscriberInitExt;
@@ -21,6 +24,9 @@ const LINES_PER_SECOND: u32 = 10;
 
 /// Lines that wait for a slow reader of stderr; those beyond are lost and counted.
 const MAX_QUEUED_LINES: usize = 4096;
+
+/// Days of log that are kept where it goes to files.
+const MAX_LOG_FILES: usize = 14;
 
 /// How long the end of the program may wait for stderr to take the last lines.
 const FLUSH_PATIENCE: Duration = Duration::from_secs(1);
@@ -35,12 +41,13 @@ const ROOM_PAUSE: Duration = Duration::from_millis(1);
 /// that stderr does not take in time, or not at all, are lost.
 pub fn init(config: LogConfig) -> LogGuard {
     let (filter, filter_handle) = reload::Layer::new(filter_of(config.level));
-    let guard = LogGuard::new(io::stderr(), MAX_QUEUED_LINES, LevelHandle(filter_handle));
+    let (out, is_terminal) = output();
+    let guard = LogGuard::new(out, MAX_QUEUED_LINES, LevelHandle(filter_handle));
     let lines = fmt::layer()
         .with_writer(guard.lines.clone())
         // Its way to report a line that cannot be written is to panic when stderr fails.
         .log_internal_errors(false)
-        .with_ansi(io::stderr().is_terminal())
+        .with_ansi(is_terminal)
         .with_target(false);
     let lines = match config.format {
         LogFormat::Text => lines.boxed(),
@@ -57,6 +64,34 @@ pub fn init(config: LogConfig) -> LogGuard {
         panic::set_hook(Box::new(|panic| tracing::error!("{panic}")));
     }
     guard
+}
+
+/// A folder, and how its files are called.
+static FILES: OnceLock<(PathBuf, String)> = OnceLock::new();
+
+/// Directs the log lines to files in `folder`, one a day, in place of stderr: a service has none.
+/// To be called before [`init`].
+pub fn write_to(folder: PathBuf, name: &str) {
+    // Of two names the first counts: a process is one service.
+    let _ = FILES.set((folder, name.to_owned()));
+}
+
+/// Where the lines go, and whether somebody watches them. What no file can be had for goes to
+/// stderr.
+fn output() -> (Box<dyn Write + Send>, bool) {
+    let files = FILES.get().and_then(|(folder, name)| {
+        RollingFileAppender::builder()
+            .rotation(Rotation::DAILY)
+            .filename_prefix(name)
+            .filename_suffix("log")
+            .max_log_files(MAX_LOG_FILES)
+            .build(folder)
+            .ok()
+    });
+    match files {
+        Some(files) => (Box::new(files), false),
+        None => (Box::new(io::stderr()), io::stderr().is_terminal()),
+    }
 }
 
 fn filter_of(level: LogLevel) -> LevelFilter {

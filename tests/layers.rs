@@ -16,7 +16,7 @@ use scan::{Import, paths_of};
 
 // Layer 1 is pure: no runtime, sockets, files or clock; time is an argument.
 const PURE: &[&str] = &["wire", "route", "handover", "store", "health", "usage"];
-const BASE: &[&str] = &["config", "net", "metrics", "log"];
+const BASE: &[&str] = &["os", "config", "net", "metrics", "log"];
 const SERVING: &[&str] = &["backend", "proxy"];
 const SERVICES: &[&str] = &["state_server", "disk", "control", "farm"];
 const ASSEMBLY: &[&str] = &["admin", "app", "demo"];
@@ -31,15 +31,17 @@ const MAY_IMPORT: &[(&str, &[&[&str]])] = &[
     ("store", &[]),
     ("health", &[]),
     ("usage", &[]),
-    ("config", &[PURE]),
+    // What the systems do differently: whoever touches files, sockets or the process asks there.
+    ("os", &[]),
+    ("config", &[PURE, &["os"]]),
     ("log", &[PURE, &["config"]]),
-    ("net", &[PURE, &["log"]]),
+    ("net", &[PURE, &["log", "os"]]),
     ("metrics", &[PURE]),
     ("backend", &[PURE, BASE]),
     ("proxy", &[PURE, BASE, &["backend"]]),
     ("state_server", &[PURE, BASE, SERVING]),
     // A store over files: the rules of `store`, and the runtime to wait with.
-    ("disk", &[&["store"]]),
+    ("disk", &[&["store", "os"]]),
     ("control", &[PURE, BASE, SERVING]),
     // The simulated web farm shares codec and sockets with the proxy and nothing else.
     ("farm", &[&["wire", "net"]]),
@@ -59,6 +61,7 @@ const MAY_NAME: &[(&str, &[&[&str]])] = &[
     ("arc-swap", &[&["control", "proxy"]]),
     ("clap", &[COMMANDS]),
     ("consistent_hash", &[&["route"]]),
+    ("getrandom", &[&["os"]]),
     ("hashbrown", &[&["store"]]),
     ("hdrhistogram", &[&["farm", "cli"]]),
     ("http-body-util", &[&["admin"]]),
@@ -70,8 +73,9 @@ const MAY_NAME: &[(&str, &[&[&str]])] = &[
     ("memchr", &[&["wire", "route"]]),
     ("notify", &[&["control"]]),
     ("prometheus", &[&["metrics"]]),
-    ("rustix", &[&["app", "config", "control", "disk", "net"]]),
+    ("rustix", &[&["os"]]),
     ("saphyr-parser", &[&["config"]]),
+    ("sd-notify", &[&["os"]]),
     ("serde", &[&["config", "control", "farm", "admin", "cli"]]),
     (
         "serde_json",
@@ -79,14 +83,18 @@ const MAY_NAME: &[(&str, &[&[&str]])] = &[
     ),
     ("serde_yaml", &[&["config"]]),
     ("siphasher", &[&["route", "store", "disk"]]),
-    ("socket2", &[&["net"]]),
+    ("socket2", &[&["net", "os"]]),
     ("thiserror", ANYWHERE),
     ("tikv-jemallocator", &[&["main"]]),
-    ("tokio", &[&["net"], SERVING, SERVICES, ASSEMBLY, COMMANDS]),
+    (
+        "tokio",
+        &[&["net", "os"], SERVING, SERVICES, ASSEMBLY, COMMANDS],
+    ),
     ("tracing", ABOVE_PURE),
     ("tracing-appender", &[&["log"]]),
     ("tracing-subscriber", &[&["log"]]),
     ("wide", &[&["wire", "route"]]),
+    ("windows-service", &[&["os"]]),
 ];
 
 /// What layer 1 must not name: modules of `std`, and types wherever they come from.

@@ -106,9 +106,7 @@ impl AdminServer {
             .enable_time()
             .max_blocking_threads(most_lookups + PLANNING_THREADS)
             .build()?;
-        let sockets = listeners
-            .into_iter()
-            .flat_map(|listeners| listeners.sockets);
+        let sockets = listeners.into_iter().flat_map(Listeners::into_sockets);
         let entered = runtime.enter();
         let sockets = sockets
             .map(TcpListener::from_std)

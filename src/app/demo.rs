@@ -1,9 +1,7 @@
 //! Three state servers and the proxy in one process, on loopback, with nothing to configure.
 
-use std::fs::DirBuilder;
 use std::hash::{BuildHasher, RandomState};
 use std::net::{Ipv4Addr, SocketAddr};
-use std::os::unix::fs::DirBuilderExt;
 use std::path::PathBuf;
 
 use super::StartError;
@@ -12,6 +10,7 @@ use super::state_server::{self, StateServer, StateServerOptions};
 use crate::config::{BackendAddress, BackendSpec, BackendState, Config, PartitionMap};
 use crate::control::ControlOptions;
 use crate::net::ListenError;
+use crate::os;
 use crate::route::HashKey;
 use crate::usage::Capacity;
 
@@ -59,7 +58,7 @@ impl TemporaryDirectory {
     fn create() -> Result<Self, StartError> {
         let random = RandomState::new().hash_one(std::process::id());
         let path = std::env::temp_dir().join(format!("staterouter-demo-{random:016x}"));
-        match DirBuilder::new().mode(0o700).create(&path) {
+        match os::make_private_directory(&path, false) {
             Ok(()) => Ok(Self(path)),
             Err(source) => Err(StartError::Directory { path, source }),
         }

@@ -1,21 +1,18 @@
-//! What SIGTERM, SIGQUIT and Ctrl-C do: the first stops in good order, the second at once. SIGHUP
-//! asks for a reload where that is caught. SIGUSR1 and SIGUSR2, which others take for "open the log
-//! again" or "upgrade", do nothing.
+//! What asks the program to end: the first time it stops in good order, the second at once. Some
+//! systems also ask for a reload. Which signals these are, `os` says.
 
 use std::io;
 use std::thread;
 
-use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::oneshot;
+
+use crate::os::{Phase, Signals, tell_manager, wanted_signs_of_life};
 
 /// Watches for the signals that end the program.
 #[derive(Debug)]
 pub struct StopSignals {
     runtime: tokio::runtime::Runtime,
-    interrupt: Signal,
-    terminate: Signal,
-    quit: Signal,
-    hangup: Option<Signal>,
+    signals: Signals,
 }
 
 impl StopSignals {
@@ -27,59 +24,59 @@ impl StopSignals {
         let runtime = tokio::runtime::Builder::new_current_thread()
             .enable_all()
             .build()?;
-        let _entered = runtime.enter();
-        let (interrupt, terminate, quit) = (
-            signal(SignalKind::interrupt())?,
-            signal(SignalKind::terminate())?,
-            signal(SignalKind::quit())?,
-        );
-        // Without a handler they end the process. A handler stays when its signal is dropped.
-        for ignored in [SignalKind::user_defined1(), SignalKind::user_defined2()] {
-            drop(signal(ignored)?);
-        }
-        Ok(Self {
-            runtime,
-            interrupt,
-            terminate,
-            quit,
-            hangup: None,
-        })
+        let signals = {
+            let _entered = runtime.enter();
+            Signals::new()?
+        };
+        Ok(Self { runtime, signals })
     }
 
-    /// From here on SIGHUP does not end the process with requests in flight.
+    /// From here on a signal that asks for a reload (SIGHUP) does not end the process with requests
+    /// in flight.
     ///
     /// # Errors
     /// When the system gives no signal handler.
-    pub fn catch_hangup(&mut self) -> io::Result<()> {
+    pub fn catch_reload(&mut self) -> io::Result<()> {
         let _entered = self.runtime.enter();
-        self.hangup = Some(signal(SignalKind::hangup())?);
-        Ok(())
+        self.signals.catch_reload()
     }
 
-    /// Waits for a signal that ends the program; calls `on_hangup` for each SIGHUP, if that
-    /// is caught.
-    pub fn wait_through_hangups(&mut self, on_hangup: impl Fn()) {
-        let mut caught = self.hangup.take();
-        self.wait_or(async {
-            if let Some(hangup) = &mut caught {
-                while hangup.recv().await.is_some() {
-                    on_hangup();
+    /// Tells the system's service manager that the program serves, and how it is as often as that
+    /// wants to know. Returns at a signal that ends the program; calls `on_reload` for each that asks
+    /// for a reload, if that is caught. `status` is `None` while the program is not as it should
+    /// be, which the manager takes for its end in time.
+    pub fn serve_until_stopped(
+        &mut self,
+        status: impl Fn() -> Option<String>,
+        on_reload: impl Fn(),
+    ) {
+        tell_manager(Phase::Ready(&status().unwrap_or_default()));
+        let signs_of_life = async {
+            let Some(pause) = wanted_signs_of_life() else {
+                return std::future::pending().await;
+            };
+            loop {
+                tokio::time::sleep(pause).await;
+                if let Some(status) = status() {
+                    tell_manager(Phase::Alive(&status));
                 }
             }
-            std::future::pending::<()>().await;
+        };
+        self.runtime.block_on(async {
+            tokio::select! {
+                () = self.signals.stop(on_reload) => {}
+                () = signs_of_life => {}
+            }
         });
-        self.hangup = caught;
+        tell_manager(Phase::Stopping);
     }
 
     /// Waits for a signal that ends the program, or for `other` to be done.
     pub fn wait_or<T>(&mut self, other: impl Future<Output = T>) -> Option<T> {
-        let (interrupt, terminate) = (&mut self.interrupt, &mut self.terminate);
-        let quit = &mut self.quit;
+        let stop = self.signals.stop(|| ());
         self.runtime.block_on(async {
             tokio::select! {
-                _ = interrupt.recv() => None,
-                _ = terminate.recv() => None,
-                _ = quit.recv() => None,
+                () = stop => None,
                 done = other => Some(done),
             }
         })

@@ -12,6 +12,7 @@ use crate::admin::{AdminOptions, AdminServer, ReadDisk, ReadStats, StoreSite};
 use crate::config::AllowList;
 use crate::disk::{DiskError, DiskOptions, DiskStore, Folder, SyncMode};
 use crate::net::{ConnectionCap, Listeners, Running, ServeOptions, own_host_name, spawn_workers};
+use crate::os;
 use crate::state_server::{BodyBudget, ServerClock, StateOptions, StateService};
 use crate::store::{MemoryStore, SessionStore, StoreOptions, StoreStats};
 use crate::wire::HeadLimits;
@@ -234,7 +235,6 @@ fn arriving_bodies_bytes(options: &StateServerOptions) -> u64 {
 /// A hash key nobody outside this process knows: clients choose the keys of items.
 fn random_key() -> Result<[u8; 16], StartError> {
     let mut key = [0; 16];
-    rustix::rand::getrandom(&mut key, rustix::rand::GetRandomFlags::empty())
-        .map_err(|error| StartError::Random(error.into()))?;
+    os::random(&mut key).map_err(StartError::Random)?;
     Ok(key)
 }

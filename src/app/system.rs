@@ -1,6 +1,6 @@
 //! Limits of the process.
 
-use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+use crate::os;
 
 /// Descriptors of the process beside those of its workers: standard streams, signals, files.
 const OTHER_DESCRIPTORS: u64 = 64;
@@ -31,7 +31,7 @@ pub(super) struct Descriptors {
 /// so when it is fewer.
 pub(super) fn connections_that_fit(descriptors: &Descriptors) -> usize {
     let wanted = descriptors.for_connections(descriptors.connections as u64);
-    let open_files = raise_open_files(wanted);
+    let open_files = os::raise_open_files(wanted);
     let fitting = descriptors.connections_within(open_files);
     if fitting < descriptors.connections {
         tracing::warn!(
@@ -44,21 +44,6 @@ pub(super) fn connections_that_fit(descriptors: &Descriptors) -> usize {
         );
     }
     fitting
-}
-
-/// The limit in force afterwards; `wanted` stands for "no limit".
-fn raise_open_files(wanted: u64) -> u64 {
-    let limit = getrlimit(Resource::Nofile);
-    let current = limit.current.unwrap_or(wanted);
-    let possible = limit.maximum.unwrap_or(wanted).max(current);
-    let raised = Rlimit {
-        current: Some(possible),
-        maximum: limit.maximum,
-    };
-    match setrlimit(Resource::Nofile, raised) {
-        Ok(()) => possible,
-        Err(_) => current,
-    }
 }
 
 impl Descriptors {

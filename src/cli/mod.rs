@@ -14,6 +14,8 @@ mod output;
 mod plan;
 mod route;
 mod serve;
+#[cfg(windows)]
+mod service;
 mod state_server;
 mod status;
 mod table;
@@ -35,14 +37,20 @@ pub(crate) enum Exit {
     CouldNotRun,
 }
 
+impl Exit {
+    fn code(self) -> u8 {
+        match self {
+            Self::Fine => 0,
+            Self::Finding => 1,
+            Self::Usage => 2,
+            Self::CouldNotRun => 3,
+        }
+    }
+}
+
 impl From<Exit> for ExitCode {
     fn from(exit: Exit) -> Self {
-        Self::from(match exit {
-            Exit::Fine => 0,
-            Exit::Finding => 1,
-            Exit::Usage => 2,
-            Exit::CouldNotRun => 3,
-        })
+        Self::from(exit.code())
     }
 }
 
@@ -74,11 +82,18 @@ enum Command {
     Backend(backend::BackendArgs),
     /// Simulate a web farm against a running proxy or state server; exit 1 on any wrong answer
     Bench(bench::BenchArgs),
+    /// Run the proxy or a state server as a service of Windows
+    #[cfg(windows)]
+    Service(service::ServiceArgs),
 }
 
 /// Runs the command of the process arguments.
 pub fn run() -> ExitCode {
-    let exit = match Arguments::parse().command {
+    output::end(execute(Arguments::parse().command)).into()
+}
+
+fn execute(command: Command) -> Exit {
+    match command {
         Command::Serve(args) => serve::run(&args),
         Command::StateServer(args) => state_server::run(&args),
         Command::Check(args) => check::run(&args),
@@ -88,6 +103,17 @@ pub fn run() -> ExitCode {
         Command::Plan(args) => plan::run(&args),
         Command::Backend(args) => backend::run(&args),
         Command::Bench(args) => bench::run(&args),
-    };
-    output::end(exit).into()
+        #[cfg(windows)]
+        Command::Service(args) => service::run(args),
+    }
+}
+
+/// The command of a service, if it is one that serves until it is stopped.
+#[cfg(windows)]
+fn server_command(arguments: &[std::ffi::OsString]) -> Result<Command, String> {
+    let parsed = service::ServerArguments::try_parse_from(arguments);
+    match parsed.map_err(|error| error.to_string())?.command {
+        command @ (Command::Serve(_) | Command::StateServer(_)) => Ok(command),
+        _ => Err("a service runs `serve` or `state-server`".to_owned()),
+    }
 }

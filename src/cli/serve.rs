@@ -44,7 +44,7 @@ pub(super) fn run(args: &ServeArgs) -> Exit {
         Ok(signals) => signals,
         Err(error) => return output.could_not_run(error),
     };
-    if let Err(error) = signals.catch_hangup() {
+    if let Err(error) = signals.catch_reload() {
         return output.could_not_run(error);
     }
     let backends = map.backends.len();
@@ -68,7 +68,8 @@ pub(super) fn run(args: &ServeArgs) -> Exit {
         output.line(format_args!("admin on {address}"));
     }
     tracing::info!(address = %running.address, backends, "serving");
-    signals.wait_through_hangups(|| running.control.reload_soon());
+    let status = || Some(format!("listening on {}", running.address));
+    signals.serve_until_stopped(status, || running.control.reload_soon());
     tracing::info!("stopping");
     signals.stop(|| running.stop());
     Exit::Fine

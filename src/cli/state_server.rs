@@ -123,7 +123,7 @@ pub(super) fn run(args: &StateServerArgs) -> Exit {
         Ok(signals) => signals,
         Err(error) => return output.could_not_run(error),
     };
-    if let Err(error) = signals.catch_hangup() {
+    if let Err(error) = signals.catch_reload() {
         return output.could_not_run(error);
     }
     let server = match state_server::start(&options) {
@@ -135,7 +135,9 @@ pub(super) fn run(args: &StateServerArgs) -> Exit {
         output.line(format_args!("admin on {admin}"));
     }
     tracing::info!(address = %server.address, "serving");
-    signals.wait();
+    let status = || Some(format!("listening on {}", server.address));
+    // There are no files to read again.
+    signals.serve_until_stopped(status, || ());
     let stats = server.stats();
     let process_bytes = metrics::resident_bytes();
     tracing::info!(

@@ -8,7 +8,7 @@ use thiserror::Error;
 use super::fault::{Fault, Faults};
 use super::partition_map::{BackendSpec, MapFile, PartitionMap};
 use super::raw::MAX_FILE_BYTES;
-use super::regular_file::read_regular;
+use crate::os::read_regular;
 use super::staterouter_file::{Config, MainFile};
 use super::token::AdminToken;
 

@@ -22,7 +22,6 @@ mod placement;
 mod printable;
 mod raw;
 mod reader;
-mod regular_file;
 mod sections;
 mod settings;
 mod staterouter_file;
@@ -40,7 +39,7 @@ pub use load::{LoadError, LoadedConfig, load, load_main, load_partition_map, rea
 pub use partition_map::{
     BackendSpec, BackendState, MAX_BACKEND_ID, PartitionMap, derived_backend_id,
 };
-pub use regular_file::{open_regular, read_regular};
+pub use crate::os::{open_regular, read_regular};
 pub use settings::{
     AdminConfig, HandoverConfig, HealthConfig, Limits, LogConfig, LogFormat, LogLevel,
     PEER_SILENCE, Timeouts,

@@ -9,7 +9,7 @@ use std::sync::Arc;
 use thiserror::Error;
 
 use super::raw::MAX_FILE_BYTES;
-use super::regular_file::read_regular;
+use crate::os::read_regular;
 
 /// Shortest token: 16 characters that were drawn at random cannot be guessed.
 const MIN_BYTES: usize = 16;

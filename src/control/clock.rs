@@ -2,7 +2,7 @@
 
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
-use rustix::time::{ClockId, clock_gettime};
+use crate::os;
 
 /// Longest boot id that is taken for one.
 const MAX_BOOT_ID_BYTES: usize = 64;
@@ -43,10 +43,7 @@ impl ControlClock {
 
     /// Now, as it can be written down.
     pub fn moment(&self) -> BootMoment {
-        let boot_id = std::fs::read_to_string("/proc/sys/kernel/random/boot_id");
-        let boot_id = boot_id.unwrap_or_default().trim().to_owned();
-        let since_boot = clock_gettime(ClockId::Boottime);
-        let since_boot_ms = since_boot.tv_sec as u64 * 1000 + since_boot.tv_nsec as u64 / 1_000_000;
+        let (boot_id, since_boot_ms) = os::since_boot();
         BootMoment {
             now_ms: self.now_ms(),
             boot_id,

@@ -22,6 +22,7 @@ use crate::handover::{BackendId, SlotState, Stage};
 use crate::health;
 use crate::metrics::{self, MapState, PoolBackend, PoolMetrics, Reloads};
 use crate::net::own_host_name;
+use crate::os;
 use crate::route::Slot;
 
 /// Why each backend counts as what it does, as far as that ever changed.
@@ -61,10 +62,7 @@ impl About {
         Self {
             // A hasher has random keys, which makes this as good as a random number.
             instance: format!("{:016x}", RandomState::new().hash_one(started_ms)),
-            host: rustix::system::uname()
-                .nodename()
-                .to_string_lossy()
-                .into_owned(),
+            host: os::host_name(),
             started_ms,
             clock,
             own_host: own_host_name(),

@@ -1,14 +1,11 @@
 //! The files of a log.
 
-use std::fs::{self, File, OpenOptions};
+use std::fs::{self, File, OpenOptions, TryLockError};
 use std::io;
-use std::os::unix::fs::{DirBuilderExt, FileExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
-use rustix::fs::{FlockOperation, flock};
-use rustix::io::Errno;
-
 use super::error::DiskError;
+use crate::os;
 
 /// Numbered files that only grow, until they are removed as a whole.
 pub trait Directory: Send + 'static {
@@ -81,25 +78,19 @@ impl Folder {
                 source,
             }
         };
-        let mut builder = fs::DirBuilder::new();
-        let builder = builder.recursive(true).mode(0o700);
-        builder
-            .create(path)
-            .map_err(system("make the folder", path))?;
+        os::make_private_directory(path, true).map_err(system("make the folder", path))?;
         let lock_path = path.join("lock");
-        let mut options = OpenOptions::new();
-        let options = options.write(true).create(true).truncate(false).mode(0o600);
-        let lock = options.open(&lock_path);
+        let lock = os::to_lock().open(&lock_path);
         let lock = lock.map_err(system("open", &lock_path))?;
-        match flock(&lock, FlockOperation::NonBlockingLockExclusive) {
+        match lock.try_lock() {
             Ok(()) => Ok(Self {
                 path: path.to_owned(),
                 _lock: lock,
             }),
-            Err(Errno::WOULDBLOCK) => Err(DiskError::InUse {
+            Err(TryLockError::WouldBlock) => Err(DiskError::InUse {
                 folder: path.display().to_string(),
             }),
-            Err(error) => Err(system("lock", &lock_path)(error.into())),
+            Err(TryLockError::Error(error)) => Err(system("lock", &lock_path)(error)),
         }
     }
 
@@ -126,8 +117,8 @@ impl Directory for Folder {
 
     fn create(&self, number: u64) -> io::Result<File> {
         let mut options = OpenOptions::new();
-        let options = options.read(true).write(true).create_new(true).mode(0o600);
-        options.open(self.file(number))
+        options.read(true).write(true).create_new(true);
+        os::owner_only(&mut options).open(self.file(number))
     }
 
     fn open(&self, number: u64) -> io::Result<File> {
@@ -140,7 +131,7 @@ impl Directory for Folder {
     }
 
     fn sync(&self) -> io::Result<()> {
-        File::open(&self.path)?.sync_all()
+        os::Directory::open(&self.path)?.sync()
     }
 
     fn name(&self, number: u64) -> String {
@@ -154,11 +145,11 @@ impl LogFile for File {
     }
 
     fn read(&self, offset: u64, buffer: &mut [u8]) -> io::Result<()> {
-        self.read_exact_at(buffer, offset)
+        os::read_exact_at(self, buffer, offset)
     }
 
     fn write(&self, offset: u64, bytes: &[u8]) -> io::Result<()> {
-        self.write_all_at(bytes, offset)
+        os::write_all_at(self, bytes, offset)
     }
 
     fn truncate(&self, length: u64) -> io::Result<()> {

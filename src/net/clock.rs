@@ -7,10 +7,9 @@ use std::io;
 use std::thread;
 use std::time::Duration;
 
-use rustix::time::{ClockId, clock_gettime};
 use tokio::sync::watch;
 
-const NS_PER_S: u64 = 1_000_000_000;
+use crate::os;
 
 /// A moment of the monotonic clock, in one word: cheaper to take and to compare than
 /// [`std::time::Instant`].
@@ -23,9 +22,8 @@ impl Moment {
     /// This moment.
     #[must_use]
     pub fn now() -> Self {
-        let now = clock_gettime(ClockId::Monotonic);
         Self {
-            ns: (now.tv_sec as u64) * NS_PER_S + now.tv_nsec as u64,
+            ns: os::monotonic_ns(),
         }
     }
 

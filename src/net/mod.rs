@@ -3,7 +3,8 @@
 //! One worker per core: a thread with its own runtime, its own listener on the shared port, its
 //! own buffers and its own clock. Workers share nothing that is touched per request.
 //!
-//! * [`listen`]: one bound address, one listener per worker (`SO_REUSEPORT`).
+//! * [`listen`]: one bound address, one listener per worker (`SO_REUSEPORT`) or for all.
+//! * `accept`: how a worker gets its connections.
 //! * [`worker`]: the threads, the accept loop, the connection cap, the orderly end.
 //! * [`clock`]: the system's clock, and a worker's ticks.
 //! * [`deadline`]: time limits without a timer per request.
@@ -13,6 +14,7 @@
 //! * [`stream`]: reading and writing one connection under a deadline.
 //! * `transport`: what carries its bytes, a TCP socket or memory.
 
+mod accept;
 pub mod buffer;
 pub mod clock;
 pub mod deadline;
@@ -23,6 +25,7 @@ pub mod stream;
 mod transport;
 pub mod worker;
 
+pub use crate::os::is_shortage;
 pub use buffer::{Buffer, BufferPool};
 pub use clock::Moment;
 pub use deadline::{Deadline, Deadlines};
@@ -31,6 +34,6 @@ pub use listen::{ListenError, Listeners};
 pub use request::{
     MIN_PROGRESS_BYTES, RequestError, read_request_head, refuse_request, wait_for_request,
 };
-pub use stream::{Conn, IoError, is_shortage};
+pub use stream::{Conn, IoError};
 pub use transport::Quiet;
 pub use worker::{ConnectionCap, Running, ServeOptions, Service, Worker, spawn_workers};

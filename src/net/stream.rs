@@ -5,7 +5,6 @@ use std::io;
 use std::rc::Rc;
 use std::task::{Context, Poll, ready};
 
-use rustix::io::Errno;
 use tokio::io::ReadBuf;
 use tokio::net::TcpStream;
 
@@ -27,18 +26,6 @@ pub enum IoError {
     /// The kernel reported an error, a reset by the peer for example.
     #[error("the connection broke: {0}")]
     Broken(#[source] io::Error),
-}
-
-/// Whether a socket could not be had or used because this machine or process has none left: no port,
-/// open file, buffer or memory. It says nothing about the peer.
-pub fn is_shortage(error: &io::Error) -> bool {
-    let errno = Errno::from_io_error(error);
-    errno.is_some_and(|errno| {
-        matches!(
-            errno,
-            Errno::ADDRNOTAVAIL | Errno::MFILE | Errno::NFILE | Errno::NOBUFS | Errno::NOMEM
-        )
-    })
 }
 
 /// A connection, whatever carries its bytes. The deadline belongs to whoever drives it: one task drives two connections

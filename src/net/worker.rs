@@ -3,7 +3,7 @@
 use std::cell::Cell;
 use std::future::Future;
 use std::io;
-use std::net::{IpAddr, SocketAddr, TcpListener};
+use std::net::{IpAddr, SocketAddr};
 use std::rc::Rc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, mpsc};
@@ -14,13 +14,11 @@ use tokio::net::TcpStream;
 use tokio::runtime::{Builder, LocalOptions, LocalRuntime};
 use tokio::sync::{Notify, watch};
 
+use super::accept::{ACCEPT_PAUSE, Acceptor, Source};
 use super::clock;
 use super::deadline::TICK_MS;
 use super::{BufferPool, Conn, Deadline, Deadlines, Listeners, Moment};
 use crate::log::LogLimit;
-
-/// Pause after the kernel refused an accept for want of descriptors or memory.
-const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
 /// Threads of a worker for what cannot wait without one: looking up the names of backends.
 const MAX_BLOCKING_THREADS: usize = 4;
@@ -198,7 +196,7 @@ struct Signals {
     ticks: watch::Receiver<()>,
 }
 
-/// Starts one thread per listener; `make` builds the service on each.
+/// Starts one thread per worker; `make` builds the service on each.
 ///
 /// # Errors
 /// When the system gives no thread or event queue; workers already running end by themselves.
@@ -210,12 +208,14 @@ pub fn spawn_workers<S: Service>(
     let (stop, stopped) = watch::channel(false);
     let ticks = clock::ticks(Duration::from_millis(TICK_MS))?;
     let signals = Signals { stopped, ticks };
-    let mut threads = Vec::with_capacity(listeners.sockets.len());
-    for (index, listener) in listeners.sockets.into_iter().enumerate() {
+    let (sources, acceptor) =
+        Source::for_workers(listeners.sockets, options.thread_name, &signals.stopped)?;
+    let mut threads = Vec::from_iter(acceptor);
+    for (index, source) in sources.into_iter().enumerate() {
         let (options, make, signals) = (options.clone(), make.clone(), signals.clone());
         let name = format!("{}-{index}", options.thread_name);
         let (ready, is_ready) = mpsc::sync_channel(1);
-        let run = move || match prepare(listener) {
+        let run = move || match prepare(source) {
             Ok(prepared) => {
                 let _ = ready.send(Ok(()));
                 run_worker(index, prepared, &options, make, signals);
@@ -235,19 +235,19 @@ pub fn spawn_workers<S: Service>(
 }
 
 /// What can fail when a worker starts.
-fn prepare(listener: TcpListener) -> io::Result<(LocalRuntime, tokio::net::TcpListener)> {
+fn prepare(source: Source) -> io::Result<(LocalRuntime, Acceptor)> {
     let mut builder = Builder::new_current_thread();
     let runtime = builder
         .enable_io()
         .max_blocking_threads(MAX_BLOCKING_THREADS)
         .build_local(LocalOptions::default())?;
-    let listener = runtime.block_on(async { tokio::net::TcpListener::from_std(listener) })?;
-    Ok((runtime, listener))
+    let acceptor = runtime.block_on(async { source.start() })?;
+    Ok((runtime, acceptor))
 }
 
 fn run_worker<S: Service>(
     index: usize,
-    (runtime, listener): (LocalRuntime, tokio::net::TcpListener),
+    (runtime, mut acceptor): (LocalRuntime, Acceptor),
     options: &ServeOptions,
     make: impl Fn(Rc<Worker>) -> S,
     signals: Signals,
@@ -258,10 +258,10 @@ fn run_worker<S: Service>(
         let service = Rc::new(make(Rc::clone(&worker)));
         let clock = tokio::task::spawn_local(tick(ticks, Rc::clone(&worker), Rc::clone(&service)));
         tokio::select! {
-            () = accept(&worker, &service, &listener, options) => {}
+            () = accept(&worker, &service, &mut acceptor, options) => {}
             _ = stopped.wait_for(|stop| *stop) => {}
         }
-        drop(listener);
+        drop(acceptor);
         worker.stopping.set(true);
         worker.deadlines.wake_all();
         let done = async {
@@ -305,7 +305,7 @@ async fn tick<S: Service>(mut ticks: watch::Receiver<()>, worker: Rc<Worker>, se
 async fn accept<S: Service>(
     worker: &Rc<Worker>,
     service: &Rc<S>,
-    listener: &tokio::net::TcpListener,
+    acceptor: &mut Acceptor,
     options: &ServeOptions,
 ) {
     let mut refusing = false;
@@ -316,7 +316,7 @@ async fn accept<S: Service>(
         }
     };
     loop {
-        let (stream, peer) = match listener.accept().await {
+        let (stream, peer) = match acceptor.accept().await {
             Ok(accepted) => accepted,
             Err(error) => {
                 if let Some(suppressed) = errors.allow(worker.deadlines.now_ms()) {

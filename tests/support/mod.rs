@@ -62,7 +62,9 @@ impl Program {
     }
 
     fn start_with(args: &[&str], files: Option<TempDir>) -> Self {
-        Self::start_as(Command::new(PROGRAM), args, files)
+        let program = std::env::var_os("STATEROUTER_PROGRAM");
+        let program = program.unwrap_or_else(|| PROGRAM.into());
+        Self::start_as(Command::new(program), args, files)
     }
 
     fn start_as(command: Command, args: &[&str], files: Option<TempDir>) -> Self {
@@ -310,6 +312,7 @@ pub fn start(command: &mut Command) -> Child {
     command.spawn().unwrap()
 }
 
+/// What is tested, unless another build of it is named in the environment (.ci/windows/run).
 const PROGRAM: &str = env!("CARGO_BIN_EXE_staterouter");
 
 fn spawn(mut command: Command, args: &[&str]) -> Child {

@@ -7,7 +7,6 @@
 
 use std::fs;
 use std::io;
-use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
@@ -18,6 +17,7 @@ use tokio::sync::Notify;
 use tokio::time::{Instant, Interval, MissedTickBehavior, interval, sleep_until};
 
 use crate::config::read_regular;
+use crate::os::{FileId, FileTimes, file_id, file_times};
 
 /// Bytes of a file that are compared; no file that can be loaded is longer.
 const MAX_COMPARED_BYTES: u64 = 4 << 20;
@@ -94,9 +94,6 @@ struct WatchedDirectory {
     is_failure_logged: bool,
 }
 
-/// Which file a path leads to: device and inode.
-type FileId = (u64, u64);
-
 /// Which directory a path leads to. The inode of a removed one is used again at once; its time of
 /// birth, where the file system knows it, is not.
 type DirectoryId = (FileId, Option<SystemTime>);
@@ -106,8 +103,7 @@ type DirectoryId = (FileId, Option<SystemTime>);
 struct FileStamp {
     id: FileId,
     len: u64,
-    modified: (i64, i64),
-    changed: (i64, i64),
+    times: FileTimes,
 }
 
 impl Watcher {
@@ -241,7 +237,7 @@ impl Watcher {
 impl WatchedDirectory {
     /// A directory that was replaced has another identity, and the watch stayed with the old one.
     fn watch(&mut self, events: &mut RecommendedWatcher) {
-        let id = |found: fs::Metadata| (id_of(&found), found.created().ok());
+        let id = |found: fs::Metadata| (file_id(&found), found.created().ok());
         let found = fs::metadata(&self.path).ok().map(id);
         if found == self.watched {
             return;
@@ -300,15 +296,10 @@ fn directory_of(file: &Path) -> &Path {
 fn stamp(path: &Path) -> Option<FileStamp> {
     let found = fs::metadata(path).ok()?;
     Some(FileStamp {
-        id: id_of(&found),
+        id: file_id(&found),
         len: found.len(),
-        modified: (found.mtime(), found.mtime_nsec()),
-        changed: (found.ctime(), found.ctime_nsec()),
+        times: file_times(&found),
     })
-}
-
-fn id_of(found: &fs::Metadata) -> FileId {
-    (found.dev(), found.ino())
 }
 
 /// The content of one file, to tell a change from a hint.

@@ -9,7 +9,6 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::{self, File, Metadata, OpenOptions};
 use std::io::{self, Write};
-use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -19,6 +18,7 @@ use super::state_file::replace;
 use crate::config::{open_regular, read_regular};
 use crate::control::file_thread::FileThread;
 use crate::handover::BackendId;
+use crate::os;
 
 /// Most removals that are owed at a time; more are refused.
 pub const MAX_OWED: usize = 100_000;
@@ -31,7 +31,7 @@ const MAX_FILE_BYTES: u64 = 64 << 20;
 pub struct PendingDeletes {
     path: PathBuf,
     thread: FileThread,
-    journal: Arc<File>,
+    journal: Option<Arc<File>>,
     journal_bytes: u64,
     /// A write has failed half-way and could not be undone, may still be going on, or `journal` is
     /// no longer the file at `path`: nothing can be appended before it has been written anew.
@@ -114,7 +114,7 @@ impl PendingDeletes {
         let mut owed = Self {
             path: path.to_owned(),
             thread: FileThread::start("journal").map_err(failed)?,
-            journal: Arc::new(journal),
+            journal: Some(Arc::new(journal)),
             journal_bytes: 0,
             is_torn: false,
             count: debts.values().map(|debt| debt.targets.len()).sum(),
@@ -147,7 +147,10 @@ impl PendingDeletes {
         if self.count >= MAX_OWED || bytes > MAX_FILE_BYTES {
             return Err(OwedError::Full);
         }
-        let (journal, whole_bytes) = (Arc::clone(&self.journal), self.journal_bytes);
+        let Some(journal) = self.journal.clone() else {
+            return Err(self.write_error(io::ErrorKind::NotFound.into()));
+        };
+        let whole_bytes = self.journal_bytes;
         let written = self.thread.run(move || {
             let written = (&*journal).write_all(&line);
             // The next line must not begin where this one broke off.
@@ -237,15 +240,19 @@ impl PendingDeletes {
             }
         }
         let journal_bytes = bytes.len() as u64;
-        let (path, journal) = (self.path.clone(), Arc::clone(&self.journal));
+        let (path, mut journal) = (self.path.clone(), self.journal.clone());
+        if !os::REPLACES_OPEN_FILES {
+            (journal, self.journal) = (None, None);
+        }
         let written = self.thread.run(move || {
             let written = replace(&path, &bytes).and_then(|()| open(&path));
             // What failed after the renaming leaves us a file that nobody will read again.
-            written.map_err(|problem| (problem, !is_in_place(&path, &journal)))
+            let is_in_place = |journal: Arc<File>| is_in_place(&path, &journal);
+            written.map_err(|problem| (problem, !journal.is_some_and(is_in_place)))
         });
         match written.unwrap_or_else(|late| Err((late, true))) {
             Ok(journal) => {
-                self.journal = Arc::new(journal);
+                self.journal = Some(Arc::new(journal));
                 self.journal_bytes = journal_bytes;
                 self.is_torn = false;
                 Ok(())
@@ -273,7 +280,7 @@ impl Debt {
 
 /// Whether the journal is still the file that is read after a restart.
 fn is_in_place(path: &Path, journal: &File) -> bool {
-    let id = |found: Metadata| (found.dev(), found.ino());
+    let id = |found: Metadata| os::file_id(&found);
     let in_place = fs::metadata(path).map(id);
     let ours = journal.metadata().map(id);
     matches!((in_place, ours), (Ok(in_place), Ok(ours)) if in_place == ours)
@@ -288,7 +295,8 @@ fn write_error(path: &Path, problem: io::Error) -> OwedError {
 
 fn open(path: &Path) -> io::Result<File> {
     let mut options = OpenOptions::new();
-    open_regular(path, options.append(true).create(true).mode(0o600))
+    let options = options.append(true).create(true);
+    open_regular(path, os::owner_only(options))
 }
 
 fn read<'m>(

@@ -3,10 +3,9 @@
 //! One JSON file, replaced as a whole: a reader finds the old content or the new one, whenever the
 //! machine stops. It holds the map's hash key, so only its owner may read it.
 
-use std::fs::{self, File, OpenOptions};
+use std::fs::{self, OpenOptions};
 use std::io::{self, Write};
 use std::net::SocketAddr;
-use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
@@ -24,6 +23,7 @@ use crate::control::pool_state::persisted_state::{
 use crate::control::pool_state::{FailingMoves, InUse};
 use crate::control::session_timeouts::SeenTimeout;
 use crate::handover::{BackendId, SlotState};
+use crate::os;
 use crate::usage::Capacity;
 
 /// The format that is written, and the only one that is read.
@@ -338,11 +338,8 @@ pub(crate) fn replace(path: &Path, bytes: &[u8]) -> io::Result<()> {
         _ => {}
     }
     let mut options = OpenOptions::new();
-    let mut file = options
-        .write(true)
-        .create_new(true)
-        .mode(0o600)
-        .open(&temporary)?;
+    let options = options.write(true).create_new(true);
+    let mut file = os::owner_only(options).open(&temporary)?;
     file.write_all(bytes)?;
     file.sync_all()?;
     let directory = match path.parent() {
@@ -350,9 +347,9 @@ pub(crate) fn replace(path: &Path, bytes: &[u8]) -> io::Result<()> {
         _ => Path::new("."),
     };
     // Opened before, so that too many open files leave everything as it was.
-    let directory = File::open(directory)?;
+    let directory = os::Directory::open(directory)?;
     fs::rename(&temporary, path)?;
-    directory.sync_all()
+    directory.sync()
 }
 
 fn read_bytes(path: &Path) -> Result<Option<Vec<u8>>, StateFileError> {

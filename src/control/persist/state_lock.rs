@@ -1,18 +1,12 @@
 //! One state file, one proxy: a second one would go on from where the first was, and each would
 //! write over what the other knows.
 
-use std::fs::{File, OpenOptions, metadata};
+use std::fs::{File, TryLockError};
 use std::io;
-use std::os::linux::net::SocketAddrExt;
-use std::os::unix::ffi::OsStrExt;
-use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
-use std::os::unix::net::{SocketAddr, UnixListener};
 use std::path::{Path, PathBuf};
 
-use rustix::fs::{FlockOperation, flock};
-use rustix::io::Errno;
-
 use crate::config::open_regular;
+use crate::os::{self, NameLock};
 use crate::route::HashKey;
 
 /// The right to a state file and what is kept beside it. The kernel takes it back with the process,
@@ -23,7 +17,7 @@ use crate::route::HashKey;
 #[derive(Debug)]
 pub(crate) struct StateLock {
     _file: File,
-    _name: UnixListener,
+    _name: NameLock,
 }
 
 /// The state file cannot be had for this proxy alone.
@@ -65,37 +59,22 @@ impl StateLock {
         let in_use = || StateLockError::InUse {
             path: path.to_owned(),
         };
-        let name = match name_of(path).and_then(|name| UnixListener::bind_addr(&name)) {
+        let name = match NameLock::take(path, |bytes| HashKey::DEFAULT.hash(bytes)) {
             Ok(name) => name,
             Err(error) if error.kind() == io::ErrorKind::AddrInUse => return Err(in_use()),
             Err(error) => return Err(failed(error)),
         };
         // The state file itself cannot be locked: every write replaces it.
-        let mut options = OpenOptions::new();
-        let options = options.write(true).create(true).truncate(false).mode(0o600);
-        let file = open_regular(lock, options).map_err(failed)?;
-        match flock(&file, FlockOperation::NonBlockingLockExclusive) {
+        let file = open_regular(lock, &os::to_lock()).map_err(failed)?;
+        match file.try_lock() {
             Ok(()) => Ok(Self {
                 _file: file,
                 _name: name,
             }),
-            Err(Errno::WOULDBLOCK) => Err(in_use()),
-            Err(error) => Err(failed(error.into())),
+            Err(TryLockError::WouldBlock) => Err(in_use()),
+            Err(TryLockError::Error(error)) => Err(failed(error)),
         }
     }
-}
-
-/// The name in the kernel for the state file at `path`, by whichever way its directory is reached.
-fn name_of(path: &Path) -> io::Result<SocketAddr> {
-    let directory = match path.parent() {
-        Some(directory) if !directory.as_os_str().is_empty() => directory,
-        _ => Path::new("."),
-    };
-    let directory = metadata(directory)?;
-    let file = path.file_name().unwrap_or_default().as_bytes();
-    let (device, inode) = (directory.dev().to_be_bytes(), directory.ino().to_be_bytes());
-    let hash = HashKey::DEFAULT.hash(&[&device, &inode, file].concat());
-    SocketAddr::from_abstract_name(format!("staterouter/state/{hash:016x}"))
 }
 
 #[cfg(test)]

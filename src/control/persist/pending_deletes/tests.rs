@@ -138,7 +138,8 @@ fn no_more_than_the_bound_is_owed() {
 fn a_line_that_cannot_be_written_is_not_promised() {
     let (_directory, path) = journal();
     let mut owed = open(&path).unwrap();
-    owed.journal = Arc::new(OpenOptions::new().append(true).open("/dev/full").unwrap());
+    let full = OpenOptions::new().append(true).open("/dev/full").unwrap();
+    owed.journal = Some(Arc::new(full));
     for _ in 0..2 {
         let error = owed.append(place(1), NAME, b"a").unwrap_err();
         assert!(matches!(error, OwedError::Write { .. }), "{error}");

@@ -2,10 +2,9 @@
 
 use std::fs::{File, OpenOptions, metadata};
 use std::io::{self, Read};
-use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 
-use rustix::fs::OFlags;
+use super::open_without_waiting;
 
 /// Opens the regular file at `path` as `options` say. Anything else that stands there is an error
 /// and never a wait: to open a pipe is to wait for its other end.
@@ -18,11 +17,8 @@ pub fn open_regular(path: &Path, options: &OpenOptions) -> io::Result<File> {
         Ok(found) if !found.is_file() => return Err(not_regular()),
         _ => {}
     }
-    let mut options = options.clone();
     // What stands there may have become a pipe since.
-    let file = options
-        .custom_flags(OFlags::NONBLOCK.bits().cast_signed())
-        .open(path)?;
+    let file = open_without_waiting(path, options)?;
     if file.metadata()?.is_file() {
         Ok(file)
     } else {
@@ -45,7 +41,7 @@ fn not_regular() -> io::Error {
     io::Error::new(io::ErrorKind::InvalidInput, "it is not a regular file")
 }
 
-#[cfg(test)]
+#[cfg(all(test, unix))]
 mod tests {
     use std::os::unix::net::UnixListener;
 

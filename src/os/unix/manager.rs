@@ -1,0 +1,28 @@
+//! systemd, if it has started the program. Nothing is done where it has not.
+
+use std::time::Duration;
+
+use sd_notify::NotifyState;
+
+use crate::os::Phase;
+
+/// Tells systemd how the program is. What it does not take is no reason to fail.
+pub fn tell_manager(phase: Phase<'_>) {
+    let _ = match phase {
+        Phase::Ready(status) => sd_notify::notify(&[
+            NotifyState::Ready,
+            NotifyState::Watchdog,
+            NotifyState::Status(status),
+        ]),
+        Phase::Alive(status) => {
+            sd_notify::notify(&[NotifyState::Watchdog, NotifyState::Status(status)])
+        }
+        Phase::Stopping => sd_notify::notify(&[NotifyState::Stopping]),
+    };
+}
+
+/// How often [`Phase::Alive`] is wanted, if it is: twice as often as systemd loses patience.
+#[must_use]
+pub fn wanted_signs_of_life() -> Option<Duration> {
+    sd_notify::watchdog_enabled().map(|patience| patience / 2)
+}

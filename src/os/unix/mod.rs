@@ -1,0 +1,16 @@
+//! Linux.
+
+mod files;
+mod machine;
+mod manager;
+mod process;
+mod signals;
+
+pub use files::{
+    Directory, FileId, FileTimes, NameLock, REPLACES_OPEN_FILES, file_id, file_times,
+    make_private_directory, open_without_waiting, owner_only, read_exact_at, to_lock, write_all_at,
+};
+pub use machine::{host_name, monotonic_ns, since_boot};
+pub use manager::{tell_manager, wanted_signs_of_life};
+pub use process::{SHARES_PORTS, is_shortage, outlive_time_wait, raise_open_files, share_port};
+pub use signals::Signals;
