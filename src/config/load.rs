@@ -8,9 +8,9 @@ use thiserror::Error;
 use super::fault::{Fault, Faults};
 use super::partition_map::{BackendSpec, MapFile, PartitionMap};
 use super::raw::MAX_FILE_BYTES;
-use crate::os::read_regular;
 use super::staterouter_file::{Config, MainFile};
 use super::token::AdminToken;
+use crate::os::read_regular;
 
 /// Both files, without a fault.
 #[derive(Debug, Clone, PartialEq, Eq)]

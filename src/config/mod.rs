@@ -28,6 +28,7 @@ mod staterouter_file;
 mod token;
 mod units;
 
+pub use crate::os::{open_regular, read_regular};
 pub use address::{AddressError, BackendAddress, BackendHost};
 pub use allow::AllowList;
 pub use arguments::{
@@ -39,7 +40,6 @@ pub use load::{LoadError, LoadedConfig, load, load_main, load_partition_map, rea
 pub use partition_map::{
     BackendSpec, BackendState, MAX_BACKEND_ID, PartitionMap, derived_backend_id,
 };
-pub use crate::os::{open_regular, read_regular};
 pub use settings::{
     AdminConfig, HandoverConfig, HealthConfig, Limits, LogConfig, LogFormat, LogLevel,
     PEER_SILENCE, Timeouts,

@@ -131,7 +131,7 @@ impl Directory for Folder {
     }
 
     fn sync(&self) -> io::Result<()> {
-        os::Directory::open(&self.path)?.sync()
+        os::SyncedDirectory::open(&self.path)?.sync()
     }
 
     fn name(&self, number: u64) -> String {

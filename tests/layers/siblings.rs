@@ -36,10 +36,16 @@ pub(crate) fn circles(files: &[(String, String)]) -> Vec<String> {
     edges.into_iter().filter_map(circle).collect()
 }
 
-/// Types that other files can name and that share their name with another one.
+/// Types that other files can name and that share their name with another one. What a file has for one
+/// system, its twin has for the other.
 pub(crate) fn shared_names(files: &[(String, String)]) -> Vec<String> {
     let mut known: BTreeMap<&str, Vec<&str>> = BTreeMap::new();
-    for (file, text) in files.iter().filter(|(file, _)| !is_test(file)) {
+    let is_twin = |file: &str| {
+        let twin = file.replace("src/os/windows/", "src/os/unix/");
+        twin != file && files.iter().any(|(other, _)| *other == twin)
+    };
+    let counted = |file: &str| !is_test(file) && !is_twin(file);
+    for (file, text) in files.iter().filter(|(file, _)| counted(file)) {
         for name in text.lines().filter_map(named_type) {
             known.entry(name).or_default().push(file);
         }

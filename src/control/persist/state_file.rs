@@ -347,7 +347,7 @@ pub(crate) fn replace(path: &Path, bytes: &[u8]) -> io::Result<()> {
         _ => Path::new("."),
     };
     // Opened before, so that too many open files leave everything as it was.
-    let directory = os::Directory::open(directory)?;
+    let directory = os::SyncedDirectory::open(directory)?;
     fs::rename(&temporary, path)?;
     directory.sync()
 }

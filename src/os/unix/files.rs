@@ -48,9 +48,9 @@ pub fn make_private_directory(path: &Path, with_parents: bool) -> io::Result<()>
 
 /// An open folder, for the order in which the disk learns of changes.
 #[derive(Debug)]
-pub struct Directory(File);
+pub struct SyncedDirectory(File);
 
-impl Directory {
+impl SyncedDirectory {
     /// Opens the folder at `path`.
     pub fn open(path: &Path) -> io::Result<Self> {
         File::open(path).map(Self)

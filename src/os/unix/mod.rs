@@ -7,7 +7,7 @@ mod process;
 mod signals;
 
 pub use files::{
-    Directory, FileId, FileTimes, NameLock, REPLACES_OPEN_FILES, file_id, file_times,
+    FileId, FileTimes, NameLock, REPLACES_OPEN_FILES, SyncedDirectory, file_id, file_times,
     make_private_directory, open_without_waiting, owner_only, read_exact_at, to_lock, write_all_at,
 };
 pub use machine::{host_name, monotonic_ns, since_boot};

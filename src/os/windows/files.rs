@@ -47,9 +47,9 @@ pub fn make_private_directory(path: &Path, with_parents: bool) -> io::Result<()>
 
 /// A folder. The file system writes down on its own, and in order, which files there are.
 #[derive(Debug)]
-pub struct Directory;
+pub struct SyncedDirectory;
 
-impl Directory {
+impl SyncedDirectory {
     /// Sees that there is a folder at `path`.
     pub fn open(path: &Path) -> io::Result<Self> {
         match path.metadata()?.is_dir() {

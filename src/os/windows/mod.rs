@@ -7,7 +7,7 @@ mod service;
 mod signals;
 
 pub use files::{
-    Directory, FileId, FileTimes, NameLock, REPLACES_OPEN_FILES, file_id, file_times,
+    FileId, FileTimes, NameLock, REPLACES_OPEN_FILES, SyncedDirectory, file_id, file_times,
     make_private_directory, open_without_waiting, owner_only, read_exact_at, to_lock, write_all_at,
 };
 pub use machine::{host_name, monotonic_ns, since_boot};
@@ -16,4 +16,4 @@ pub use service::{
     ServiceError, install_service, log_event, run_as_service, service_folder, service_state,
     start_service, stop_service, tell_manager, uninstall_service, wanted_signs_of_life,
 };
-pub use signals::{Control, Signals, control};
+pub use signals::{ServiceRequest, Signals, control};

@@ -21,7 +21,7 @@ use windows_service::service_control_handler::{
 use windows_service::service_dispatcher;
 use windows_service::service_manager::{ServiceManager, ServiceManagerAccess};
 
-use super::signals::{Control, control};
+use super::signals::{ServiceRequest, control};
 use crate::os::Phase;
 
 /// How long a start or stop that was asked for may take before that is an error.
@@ -331,11 +331,11 @@ fn service_main(_arguments: Vec<OsString>) {
     };
     let handler = |asked| match asked {
         ServiceControl::Stop | ServiceControl::Shutdown => {
-            control(Control::Stop);
+            control(ServiceRequest::Stop);
             ServiceControlHandlerResult::NoError
         }
         ServiceControl::ParamChange => {
-            control(Control::Reload);
+            control(ServiceRequest::Reload);
             ServiceControlHandlerResult::NoError
         }
         ServiceControl::Interrogate => ServiceControlHandlerResult::NoError,

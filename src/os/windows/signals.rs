@@ -18,7 +18,7 @@ struct Asked {
 
 /// What the service manager asks for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Control {
+pub enum ServiceRequest {
     /// End in good order; asked a second time, end at once.
     Stop,
     /// Read the files again.
@@ -26,10 +26,10 @@ pub enum Control {
 }
 
 /// Tells this process what the service manager asks for.
-pub fn control(control: Control) {
+pub fn control(control: ServiceRequest) {
     ASKED.send_modify(|asked| match control {
-        Control::Stop => asked.stops += 1,
-        Control::Reload => asked.reloads += 1,
+        ServiceRequest::Stop => asked.stops += 1,
+        ServiceRequest::Reload => asked.reloads += 1,
     });
 }
 
