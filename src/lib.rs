@@ -52,5 +52,6 @@ pub mod proxy;
 pub mod route;
 pub mod state_server;
 pub mod store;
+pub mod tls;
 pub mod usage;
 pub mod wire;

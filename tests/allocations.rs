@@ -36,6 +36,7 @@ fn a_request_on_a_steady_slot_allocates_nothing() {
         map: loaded.partition_map,
         main_file: None,
         level: None,
+        certificates: Default::default(),
     });
     let running = running.unwrap();
     let mut client = TcpStream::connect(running.address).unwrap();

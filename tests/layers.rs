@@ -16,7 +16,7 @@ use scan::{Import, paths_of};
 
 // Layer 1 is pure: no runtime, sockets, files or clock; time is an argument.
 const PURE: &[&str] = &["wire", "route", "handover", "store", "health", "usage"];
-const BASE: &[&str] = &["os", "config", "net", "metrics", "log"];
+const BASE: &[&str] = &["os", "tls", "config", "net", "metrics", "log"];
 const SERVING: &[&str] = &["backend", "proxy"];
 const SERVICES: &[&str] = &["state_server", "disk", "control", "farm"];
 const ASSEMBLY: &[&str] = &["admin", "app", "demo"];
@@ -33,9 +33,10 @@ const MAY_IMPORT: &[(&str, &[&[&str]])] = &[
     ("usage", &[]),
     // What the systems do differently: whoever touches files, sockets or the process asks there.
     ("os", &[]),
-    ("config", &[PURE, &["os"]]),
+    ("tls", &[&["os"]]),
+    ("config", &[PURE, &["os", "tls"]]),
     ("log", &[PURE, &["config"]]),
-    ("net", &[PURE, &["log", "os"]]),
+    ("net", &[PURE, &["log", "os", "tls"]]),
     ("metrics", &[PURE]),
     ("backend", &[PURE, BASE]),
     ("proxy", &[PURE, BASE, &["backend"]]),
@@ -74,6 +75,7 @@ const MAY_NAME: &[(&str, &[&[&str]])] = &[
     ("notify", &[&["control"]]),
     ("prometheus", &[&["metrics"]]),
     ("rustix", &[&["os"]]),
+    ("rustls", &[&["tls"]]),
     ("saphyr-parser", &[&["config"]]),
     ("sd-notify", &[&["os"]]),
     ("serde", &[&["config", "control", "farm", "admin", "cli"]]),
@@ -88,13 +90,15 @@ const MAY_NAME: &[(&str, &[&[&str]])] = &[
     ("tikv-jemallocator", &[&["main"]]),
     (
         "tokio",
-        &[&["net", "os"], SERVING, SERVICES, ASSEMBLY, COMMANDS],
+        &[&["net", "os", "tls"], SERVING, SERVICES, ASSEMBLY, COMMANDS],
     ),
+    ("tokio-rustls", &[&["net", "tls"]]),
     ("tracing", ABOVE_PURE),
     ("tracing-appender", &[&["log"]]),
     ("tracing-subscriber", &[&["log"]]),
     ("wide", &[&["wire", "route"]]),
     ("windows-service", &[&["os"]]),
+    ("x509-cert", &[&["tls"]]),
 ];
 
 /// What layer 1 must not name: modules of `std`, and types wherever they come from.

@@ -173,6 +173,7 @@ mod tests {
             map: PartitionMap::parse(MAP, "map.yaml").unwrap(),
             main_file: None,
             level: None,
+            certificates: Default::default(),
         });
         let prepared = prepared.unwrap();
         let control = prepared.ends.handle;

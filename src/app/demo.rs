@@ -112,6 +112,7 @@ pub fn start(listen: SocketAddr) -> Result<Demo, StartError> {
             map: map.clone(),
             main_file: None,
             level: None,
+            certificates: Default::default(),
         })
     };
     let proxy = match start(config.clone()) {

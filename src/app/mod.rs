@@ -21,6 +21,7 @@ use std::path::PathBuf;
 use crate::control::ControlError;
 use crate::disk::DiskError;
 use crate::net::ListenError;
+use crate::tls::TlsError;
 
 /// A server could not be started.
 #[derive(Debug, thiserror::Error)]
@@ -42,6 +43,9 @@ pub enum StartError {
         /// What the system said.
         source: io::Error,
     },
+    /// The files of a certificate cannot be used.
+    #[error(transparent)]
+    Tls(#[from] TlsError),
     /// The folder of the sessions cannot be used.
     #[error(transparent)]
     Disk(#[from] DiskError),

@@ -10,6 +10,7 @@ use crate::control::handle::ControlHandle;
 use crate::control::{self, ControlOptions, Prepared, RunningControl};
 use crate::net::{ConnectionCap, Listeners, Running, ServeOptions, spawn_workers};
 use crate::proxy::ProxyService;
+use crate::tls::{ClientTls, ServerTls, TlsWatch};
 
 /// Smallest capacity of a buffer: fewer system calls for large bodies.
 const MIN_BUFFER_BYTES: usize = 64 * 1024;
@@ -54,7 +55,8 @@ impl ProxyServer {
 ///
 /// # Errors
 /// [`StartError`].
-pub fn start(options: ControlOptions) -> Result<ProxyServer, StartError> {
+pub fn start(mut options: ControlOptions) -> Result<ProxyServer, StartError> {
+    let tls = load_certificates(&mut options)?;
     let config = options.config.clone();
     let backends = options.map.backends.len();
     // Both before anything is written: another proxy may run already.
@@ -71,7 +73,7 @@ pub fn start(options: ControlOptions) -> Result<ProxyServer, StartError> {
         ends,
         may_serve,
     } = control::prepare(options)?;
-    let serve_options = serve_options(&config, workers, backends);
+    let serve_options = serve_options(&config, workers, backends, tls);
     let (snapshot, feedback, metrics) = (ends.snapshot, ends.feedback, ends.metrics);
     let running_control = control.spawn(inbox).map_err(StartError::Thread)?;
     let admin = if admin.is_some() || !config.peers.is_empty() {
@@ -97,6 +99,22 @@ pub fn start(options: ControlOptions) -> Result<ProxyServer, StartError> {
     })
 }
 
+/// Reads the files with certificates, and has them looked after. Returns what clients are shown.
+fn load_certificates(options: &mut ControlOptions) -> Result<Option<ServerTls>, StartError> {
+    let config = &mut options.config;
+    let load = |files| ServerTls::load("listen", files);
+    let server = config.tls.clone().map(load).transpose()?;
+    if let Some(tls) = &mut config.backend_tls {
+        tls.client = Some(ClientTls::load("backends", tls.files.clone())?);
+    }
+    let client = config
+        .backend_tls
+        .as_ref()
+        .and_then(|tls| tls.client.clone());
+    options.certificates = TlsWatch::start(server.clone(), client).map_err(StartError::Thread)?;
+    Ok(server)
+}
+
 /// Connections of the admin server and of control.
 fn own_connections(config: &Config, backends: usize) -> usize {
     let admin = config
@@ -106,7 +124,12 @@ fn own_connections(config: &Config, backends: usize) -> usize {
     admin + CONTROL_DESCRIPTORS_PER_BACKEND * backends + config.peers.len()
 }
 
-fn serve_options(config: &Config, workers: usize, backends: usize) -> ServeOptions {
+fn serve_options(
+    config: &Config,
+    workers: usize,
+    backends: usize,
+    tls: Option<ServerTls>,
+) -> ServeOptions {
     let idle = config.limits.idle_backend_connections * backends * workers;
     let connections = system::connections_that_fit(&Descriptors {
         connections: config.limits.client_connections,
@@ -121,5 +144,6 @@ fn serve_options(config: &Config, workers: usize, backends: usize) -> ServeOptio
         cap: ConnectionCap::new(connections),
         accept_wait: config.timeouts.accept_wait,
         shutdown: config.timeouts.shutdown,
+        tls,
     }
 }

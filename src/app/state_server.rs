@@ -15,6 +15,7 @@ use crate::net::{ConnectionCap, Listeners, Running, ServeOptions, own_host_name,
 use crate::os;
 use crate::state_server::{BodyBudget, ServerClock, StateOptions, StateService};
 use crate::store::{MemoryStore, SessionStore, StoreOptions, StoreStats};
+use crate::tls::{ServerFiles, ServerTls, TlsWatch};
 use crate::wire::HeadLimits;
 
 /// Capacity of one buffer.
@@ -54,6 +55,8 @@ pub struct StateServerOptions {
     pub max_body_bytes: u64,
     /// Most connections at a time.
     pub max_connections: usize,
+    /// What clients are shown; `None` for connections without TLS.
+    pub tls: Option<ServerFiles>,
     /// Where sessions are kept beyond the process; `None` for nowhere.
     pub data: Option<DataOptions>,
     /// Where it says how much it holds; `None` for nowhere.
@@ -82,6 +85,7 @@ pub struct StateServer {
     read_stats: ReadStats,
     workers: Running,
     admin: Option<AdminServer>,
+    certificates: TlsWatch,
     close: Close,
 }
 
@@ -89,6 +93,11 @@ impl StateServer {
     /// What its store counts.
     pub fn stats(&self) -> StoreStats {
         (self.read_stats)()
+    }
+
+    /// Has the files of its certificate read again.
+    pub fn look_at_certificate(&self) {
+        self.certificates.hurry();
     }
 
     /// Where it says how much it holds, if it does.
@@ -127,6 +136,7 @@ impl StateServerOptions {
             max_memory_bytes: None,
             max_body_bytes: HeadLimits::default().max_body_bytes,
             max_connections: 10_000,
+            tls: None,
             data: None,
             admin: None,
             admin_hosts: Vec::new(),
@@ -170,6 +180,9 @@ fn serve<S: SessionStore>(
     read_disk: Option<ReadDisk>,
     close: Close,
 ) -> Result<StateServer, StartError> {
+    let load = |files| ServerTls::load("--listen", files);
+    let tls = options.tls.clone().map(load).transpose()?;
+    let certificates = TlsWatch::start(tls.clone(), None).map_err(StartError::Thread)?;
     let workers = worker_count(options.workers);
     let listeners = Listeners::bind(options.listen, workers)?;
     let admin = options.admin.map(|address| Listeners::bind(address, 1));
@@ -200,6 +213,7 @@ fn serve<S: SessionStore>(
         cap: ConnectionCap::new(connections),
         accept_wait: ACCEPT_WAIT,
         shutdown: SHUTDOWN,
+        tls: tls.clone(),
     };
     let workers = spawn_workers(listeners, &serve, move |worker| {
         StateService::new(worker, state.clone())
@@ -219,6 +233,7 @@ fn serve<S: SessionStore>(
         admin: admin.map_err(StartError::Thread)?,
         read_stats,
         workers,
+        certificates,
         close,
     })
 }

@@ -39,6 +39,9 @@ pub enum AskError {
     /// The connection ended, broke or was too slow before the answer was whole.
     #[error("before the answer was whole: {0}")]
     Io(#[source] IoError),
+    /// The backend took the connection and then did not trust this proxy.
+    #[error("TLS: {0}")]
+    Untrusted(#[source] IoError),
     /// What came cannot be an answer.
     #[error("garbage instead of an answer: {0}")]
     Garbage(#[source] WireError),
@@ -122,6 +125,7 @@ impl AskError {
         match self {
             Self::Connect(error) => error.failure(),
             Self::ClosedAtOnce => Failure::ClosedAtOnce,
+            Self::Untrusted(_) => Failure::Untrusted,
             Self::Io(IoError::TimedOut) => Failure::Late,
             Self::Io(IoError::Broken(error)) if net::is_shortage(error) => Failure::Shortage,
             Self::Io(_) => Failure::Broken,
@@ -149,6 +153,12 @@ impl From<AskFailed> for AskError {
             ..
         } = broken;
         match reason {
+            BrokenReason::Answer(IoError::Broken(error))
+            | BrokenReason::Send(IoError::Broken(error))
+                if net::is_tls_error(&error) =>
+            {
+                Self::Untrusted(IoError::Broken(error))
+            }
             // Closing with a request that was not read resets the connection.
             BrokenReason::Answer(_) | BrokenReason::Send(_) if is_unanswered => Self::ClosedAtOnce,
             BrokenReason::Client(error)

@@ -8,6 +8,7 @@ use tokio::sync::mpsc;
 
 use crate::health::Failure;
 use crate::net::{self, Conn, Deadline};
+use crate::tls::{ClientTls, TlsName};
 
 /// Bytes that one end of a connection in memory takes before the other has read them.
 const MEMORY_BYTES: usize = 64 * 1024;
@@ -30,6 +31,9 @@ pub enum ConnectError {
     /// Nobody answered in time.
     #[error("cannot connect in time")]
     TimedOut,
+    /// The server is not who it should be, or does not trust this proxy.
+    #[error("no TLS with it: {0}")]
+    Untrusted(#[source] io::Error),
 }
 
 impl ConnectError {
@@ -56,6 +60,7 @@ impl ConnectError {
             Self::Refused(_) => Failure::Refused,
             Self::Shortage(_) => Failure::Shortage,
             Self::TimedOut => Failure::ConnectTimedOut,
+            Self::Untrusted(_) => Failure::Untrusted,
         }
     }
 }
@@ -67,6 +72,8 @@ pub enum Connector {
     Nowhere,
     /// A TCP address.
     Tcp(SocketAddr),
+    /// The same, encrypted.
+    Tls(TlsServer),
     /// A server in this process.
     Memory(MemoryServer),
 }
@@ -78,6 +85,17 @@ pub struct MemoryServer(mpsc::Sender<Conn>);
 /// The server's end of a [`Connector`] in memory.
 #[derive(Debug)]
 pub struct MemoryListener(mpsc::Receiver<Conn>);
+
+/// A server that is reached with TLS.
+#[derive(Debug, Clone, PartialEq)]
+pub struct TlsServer {
+    /// Where it is.
+    pub address: SocketAddr,
+    /// Whom this proxy trusts, and what it shows.
+    pub tls: ClientTls,
+    /// What its certificate has to bear.
+    pub name: TlsName,
+}
 
 impl Connector {
     /// The way to a server in this process, and its end.
@@ -99,6 +117,10 @@ impl Connector {
             }
             Self::Tcp(address) => match deadline.guard(TcpStream::connect(*address)).await {
                 Ok(connected) => connected.map(Conn::new).map_err(ConnectError::refused),
+                Err(_expired) => Err(ConnectError::TimedOut),
+            },
+            Self::Tls(server) => match deadline.guard(Box::pin(server.connect())).await {
+                Ok(connected) => connected,
                 Err(_expired) => Err(ConnectError::TimedOut),
             },
             Self::Memory(MemoryServer(server)) => {
@@ -123,9 +145,16 @@ impl MemoryListener {
     }
 }
 
-impl From<Option<SocketAddr>> for Connector {
-    fn from(address: Option<SocketAddr>) -> Self {
-        address.map_or(Self::Nowhere, Self::Tcp)
+impl TlsServer {
+    async fn connect(&self) -> Result<Conn, ConnectError> {
+        let stream = TcpStream::connect(self.address).await;
+        let stream = stream.map_err(ConnectError::refused)?;
+        match self.tls.connect(stream, self.name.clone()).await {
+            Ok(stream) => Ok(Conn::encrypted(stream)),
+            Err(error) if net::is_shortage(&error) => Err(ConnectError::Shortage(error)),
+            // It took the connection and did not go on as a server with TLS does.
+            Err(error) => Err(ConnectError::Untrusted(error)),
+        }
     }
 }
 
@@ -134,6 +163,7 @@ impl PartialEq for Connector {
         match (self, other) {
             (Self::Nowhere, Self::Nowhere) => true,
             (Self::Tcp(one), Self::Tcp(other)) => one == other,
+            (Self::Tls(one), Self::Tls(other)) => one == other,
             (Self::Memory(one), Self::Memory(other)) => one.0.same_channel(&other.0),
             _ => false,
         }

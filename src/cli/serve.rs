@@ -9,6 +9,7 @@ use crate::app::signals::StopSignals;
 use crate::app::{names, proxy_server};
 use crate::config::{Config, LoadError, LoadedConfig, PartitionMap};
 use crate::control::{self, ControlOptions};
+use crate::tls::TlsWatch;
 use crate::{config, log};
 
 #[derive(Debug, clap::Args)]
@@ -53,6 +54,8 @@ pub(super) fn run(args: &ServeArgs) -> Exit {
         map,
         main_file: Some(args.config.clone()),
         level: Some(log.level()),
+        // They are read when the proxy starts.
+        certificates: TlsWatch::default(),
     };
     // A disk that hangs must not keep the program from ending.
     let running = match signals.wait_for(move || proxy_server::start(options)) {

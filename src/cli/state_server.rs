@@ -15,6 +15,7 @@ use crate::config::{self, AllowList, Network};
 use crate::disk::SyncMode;
 use crate::log;
 use crate::metrics;
+use crate::tls::ServerFiles;
 
 #[derive(Debug, clap::Args)]
 pub(super) struct StateServerArgs {
@@ -24,6 +25,17 @@ pub(super) struct StateServerArgs {
     /// Address or network that may connect, besides this machine; may be given several times
     #[arg(long, value_name = "CIDR", value_parser = config::parse_network)]
     allow: Vec<Network>,
+    /// The file with the certificate that clients are shown, in PEM form: only connections with TLS
+    /// are served then
+    #[arg(long, value_name = "FILE", requires = "tls_key")]
+    tls_cert: Option<PathBuf>,
+    /// The file with the key of that certificate
+    #[arg(long, value_name = "FILE", requires = "tls_cert")]
+    tls_key: Option<PathBuf>,
+    /// The file with the authorities of clients: only clients with a certificate from one of them
+    /// are served then; --allow counts as well
+    #[arg(long, value_name = "FILE", requires = "tls_cert")]
+    tls_client_ca: Option<PathBuf>,
     /// Memory for sessions, such as 512MiB or 4GiB; above it new ones are refused. No limit if absent
     #[arg(long, value_name = "SIZE", value_parser = config::parse_size)]
     max_memory: Option<u64>,
@@ -89,6 +101,16 @@ fn at_least_one() -> RangedU64ValueParser<usize> {
     RangedU64ValueParser::new().range(1..)
 }
 
+impl StateServerArgs {
+    fn tls(&self) -> Option<ServerFiles> {
+        Some(ServerFiles {
+            cert: self.tls_cert.clone()?,
+            key: self.tls_key.clone()?,
+            client_ca: self.tls_client_ca.clone(),
+        })
+    }
+}
+
 pub(super) fn run(args: &StateServerArgs) -> Exit {
     let allow = AllowList::new(args.allow.clone());
     if !args.listen.ip().to_canonical().is_loopback() && allow.is_loopback_only() {
@@ -110,6 +132,7 @@ pub(super) fn run(args: &StateServerArgs) -> Exit {
         workers: usize::from(args.workers),
         max_memory_bytes: args.max_memory,
         max_body_bytes: args.max_body,
+        tls: args.tls(),
         max_connections: args.max_connections,
         data: args.data.as_ref().map(|folder| DataOptions {
             folder: folder.clone(),
@@ -136,8 +159,7 @@ pub(super) fn run(args: &StateServerArgs) -> Exit {
     }
     tracing::info!(address = %server.address, "serving");
     let status = || Some(format!("listening on {}", server.address));
-    // There are no files to read again.
-    signals.serve_until_stopped(status, || ());
+    signals.serve_until_stopped(status, || server.look_at_certificate());
     let stats = server.stats();
     let process_bytes = metrics::resident_bytes();
     tracing::info!(

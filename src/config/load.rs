@@ -11,6 +11,7 @@ use super::raw::MAX_FILE_BYTES;
 use super::staterouter_file::{Config, MainFile};
 use super::token::AdminToken;
 use crate::os::read_regular;
+use crate::tls::{ClientTls, ServerTls};
 
 /// Both files, without a fault.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -121,6 +122,7 @@ pub fn load(path: &Path) -> Result<LoadedConfig, LoadError> {
 /// The main file, of which `bytes` were read at `path`, with the token that it names.
 fn parse_main<'t>(bytes: &'t [u8], path: &Path) -> MainFile<'t> {
     let mut main = MainFile::read(bytes, &path.to_string_lossy());
+    try_certificates(&mut main);
     if let Some((path, place)) = main.token_file.take() {
         match AdminToken::read(&path) {
             Ok(token) => {
@@ -136,6 +138,23 @@ fn parse_main<'t>(bytes: &'t [u8], path: &Path) -> MainFile<'t> {
         }
     }
     main
+}
+
+/// Files that give no working end of a connection are faults of the file that names them.
+fn try_certificates(main: &mut MainFile<'_>) {
+    let Some(config) = &main.config else {
+        return;
+    };
+    let server = config.tls.clone();
+    let server = server.and_then(|files| ServerTls::load("`listen`", files).err());
+    let client = config.backend_tls.clone();
+    let client = client.and_then(|tls| ClientTls::load("backends", tls.files).err());
+    for (problem, place) in [server, client].into_iter().zip(main.tls_places) {
+        if let (Some(problem), Some(place)) = (problem, place) {
+            let help = "name a certificate and its key in PEM form, that staterouter may read";
+            main.report.sink.add(place, problem.to_string(), help);
+        }
+    }
 }
 
 /// Reads the partition map at `path`.

@@ -25,6 +25,7 @@ mod reader;
 mod sections;
 mod settings;
 mod staterouter_file;
+mod tls_section;
 mod token;
 mod units;
 
@@ -45,6 +46,7 @@ pub use settings::{
     PEER_SILENCE, Timeouts,
 };
 pub use staterouter_file::Config;
+pub use tls_section::BackendTls;
 pub use token::{AdminToken, TokenError};
 
 /// A JSON Schema that editors check one of the files with.

@@ -18,6 +18,8 @@ use super::sections::{self, AdminDraft, HandoverDraft, require_order};
 use super::settings::{
     AdminConfig, HandoverConfig, HealthConfig, Limits, LogConfig, PEER_SILENCE, Timeouts,
 };
+use super::tls_section::{self, BackendTls};
+use crate::tls::ServerFiles;
 
 /// Everything the main file says, complete with defaults.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -26,6 +28,10 @@ pub struct Config {
     pub listen: SocketAddr,
     /// Who may connect.
     pub allow: AllowList,
+    /// What clients are shown; `None` for connections without TLS.
+    pub tls: Option<ServerFiles>,
+    /// How backends are reached with TLS; `None` for without.
+    pub backend_tls: Option<BackendTls>,
     /// Path of the partition map; a relative path of the file is already joined to the directory
     /// of the file.
     pub partition_map: PathBuf,
@@ -55,6 +61,8 @@ impl Config {
         Config {
             listen: DEFAULT_LISTEN,
             allow: AllowList::default(),
+            tls: None,
+            backend_tls: None,
             partition_map: partition_map.into(),
             workers: 0,
             timeouts: Timeouts::default(),
@@ -91,6 +99,8 @@ pub(crate) struct MainFile<'t> {
     pub(crate) partition_map: Option<(PathBuf, Location)>,
     /// The same for the file with the token of the admin server.
     pub(crate) token_file: Option<(PathBuf, Location)>,
+    /// The places of `tls` and `backend_tls`.
+    pub(crate) tls_places: [Option<Location>; 2],
     pub(crate) report: FaultReport<'t>,
 }
 
@@ -106,6 +116,7 @@ impl<'t> MainFile<'t> {
                 config: None,
                 partition_map: None,
                 token_file: None,
+                tls_places: [None; 2],
                 report,
             };
         };
@@ -114,8 +125,13 @@ impl<'t> MainFile<'t> {
             partition_map,
             admin,
             handover,
+            tls,
+            backend_tls,
             ..
         } = &mut draft.config;
+        tls.iter_mut()
+            .for_each(|files| tls_section::join(files, directory));
+        backend_tls.iter_mut().for_each(|tls| tls.join(directory));
         *partition_map = directory.join(&partition_map);
         handover.state_file = directory.join(&handover.state_file);
         admin.token_file = admin.token_file.as_ref().map(|path| directory.join(path));
@@ -127,6 +143,7 @@ impl<'t> MainFile<'t> {
             config,
             partition_map,
             token_file,
+            tls_places: draft.tls_places,
             report,
         }
     }
@@ -142,6 +159,7 @@ struct Draft {
     config: Config,
     partition_map: Read<PathBuf>,
     token_file_place: Option<Location>,
+    tls_places: [Option<Location>; 2],
 }
 
 const DEFAULT_LISTEN: SocketAddr =
@@ -179,6 +197,15 @@ fn read_config(map: &mut MapReader<'_, '_>) -> Draft {
     warn_of_everybody(map, &allow);
     config.listen = listen.value;
     config.allow = AllowList::new(allow.value);
+    let tls_places = ["tls", "backend_tls"].map(|name| map.name_place(name));
+    let doc = "The certificate of `listen`: with it only connections with TLS are served.";
+    let place = tls_places[0];
+    config.tls = map.section("tls", doc, |map| tls_section::read_server(map, place));
+    let doc = "How state servers of this program are reached with TLS: all of them but those in \
+               `plain`. Without it none is.";
+    let place = tls_places[1];
+    let read = |map: &mut MapReader<'_, '_>| tls_section::read_client(map, place);
+    config.backend_tls = map.section("backend_tls", doc, read);
     let workers = map.optional(
         "workers",
         "Worker threads; 0 is one per core.",
@@ -191,6 +218,7 @@ fn read_config(map: &mut MapReader<'_, '_>) -> Draft {
         config,
         partition_map,
         token_file_place,
+        tls_places,
     }
 }
 

@@ -304,7 +304,9 @@ impl Control {
         self.names.follow(self.pool_state.names());
         let targets = self.pool_state.probe_targets();
         self.probes
-            .follow(&self.pool_state.config().health, targets);
+            .follow(&self.pool_state.config().health, targets, |id, address| {
+                self.pool_state.way_to_probe(id, address)
+            });
     }
 
     fn looked_up(&mut self, looked_up: LookedUp) {

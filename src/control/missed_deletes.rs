@@ -62,12 +62,10 @@ impl MissedDeletes {
     pub(super) fn replay(&mut self, pool_state: &PoolState, now_ms: u64) {
         let timeout = pool_state.config().timeouts.answer;
         for member in pool_state.members() {
-            if member.owed > 0
-                && member.is_up()
-                && let Some(address) = member.address()
-            {
+            if member.owed > 0 && member.is_up() && member.address().is_some() {
+                let way = pool_state.way_to(&member.spec, member.address());
                 self.replays
-                    .begin(member.backend_id, address, timeout, &self.journal, now_ms);
+                    .begin(member.backend_id, way, timeout, &self.journal, now_ms);
             }
         }
     }

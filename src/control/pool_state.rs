@@ -19,6 +19,7 @@ mod servers;
 mod steer;
 mod wording;
 
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -27,13 +28,15 @@ use handovers::Handovers;
 
 use self::persisted_state::{Decision, GivenUp, PersistedState, ServerMemory};
 use super::session_timeouts::{MAX_TIMEOUT_MINUTES, SeenTimeout, SeenTimeouts};
-use crate::config::{BackendSpec, BackendState, Config, HandoverConfig, PartitionMap};
+use crate::backend::{Connector, TlsServer};
+use crate::config::{BackendHost, BackendSpec, BackendState, Config, HandoverConfig, PartitionMap};
 use crate::handover::schedule::{PeerSlot, Standing, Standings, Surroundings, Times, advance};
 use crate::handover::{BackendId, Places, SlotState, SlotTable};
 use crate::health::{Change, Failure, Health, HealthState};
 use crate::metrics::BackendMetrics;
 use crate::proxy::{Backend, MigrationBudget, Snapshot};
 use crate::route::{MAX_CANDIDATES, Placement, Slot};
+use crate::tls::name_of;
 
 pub use accept::{Accepted, Refused};
 pub use failing::FailingMoves;
@@ -235,7 +238,7 @@ impl PoolState {
         let backend = |member: &PoolMember| Backend {
             name: member.spec.name.clone(),
             backend_id: member.backend_id,
-            server: member.address().into(),
+            server: self.way_to(&member.spec, member.address()),
             up: member.is_up(),
             metrics: Arc::clone(&member.metrics),
         };
@@ -247,6 +250,37 @@ impl PoolState {
             self.members.iter().map(backend).collect(),
             Arc::clone(&self.moves),
         )
+    }
+
+    /// The way to the backend `spec` at `address`. One that is to be reached with TLS is reached with
+    /// TLS or not at all.
+    pub fn way_to(&self, spec: &BackendSpec, address: Option<SocketAddr>) -> Connector {
+        let Some(address) = address else {
+            return Connector::Nowhere;
+        };
+        let tls = self.config.backend_tls.as_ref();
+        let Some(tls) = tls.filter(|tls| !tls.plain.contains(&spec.name)) else {
+            return Connector::Tcp(address);
+        };
+        let bears = |host: &BackendHost| match host {
+            BackendHost::Ip(ip) => name_of(&ip.to_string()),
+            BackendHost::Name(name) => name_of(name),
+        };
+        let name = tls.server_name.clone();
+        let name = name.or_else(|| bears(spec.address.host()));
+        match tls.client.clone().zip(name) {
+            Some((tls, name)) => Connector::Tls(TlsServer { address, tls, name }),
+            None => Connector::Nowhere,
+        }
+    }
+
+    /// The way to what is probed at `address` for the backend `backend_id`.
+    pub fn way_to_probe(&self, backend_id: BackendId, address: SocketAddr) -> Connector {
+        let mut members = self.members.iter();
+        let member = members.find(|member| member.backend_id == backend_id);
+        member.map_or(Connector::Nowhere, |member| {
+            self.way_to(&member.spec, Some(address))
+        })
     }
 
     /// Puts the live keys of another main file in force.

@@ -24,6 +24,7 @@ use crate::metrics::{self, MapState, PoolBackend, PoolMetrics, Reloads};
 use crate::net::own_host_name;
 use crate::os;
 use crate::route::Slot;
+use crate::tls::CertificateState;
 
 /// Why each backend counts as what it does, as far as that ever changed.
 pub(crate) type Reasons = HashMap<BackendId, String>;
@@ -52,6 +53,8 @@ pub(crate) struct Known<'a> {
     pub(crate) history: Arc<History>,
     /// What is wrong beside what the others show.
     pub(crate) noticed: Vec<Finding>,
+    /// How the certificates are.
+    pub(crate) certificates: Vec<CertificateState>,
     /// Since when what is wrong has been so.
     pub(crate) since: &'a mut Findings,
 }
@@ -81,6 +84,7 @@ impl About {
             peers,
             history,
             noticed,
+            certificates,
             since,
         } = pool;
         let members = pool_state.members().iter();
@@ -121,7 +125,7 @@ impl About {
             slots: Arc::clone(in_force),
             clock: self.clock,
         };
-        let metrics = figures(pool_state, &status, accounting, reloads);
+        let metrics = figures(pool_state, &status, accounting, reloads, &certificates);
         Published {
             status,
             history,
@@ -154,6 +158,7 @@ fn figures(
     status: &Status,
     accounting: &UsageEstimates,
     reloads: Reloads,
+    certificates: &[CertificateState],
 ) -> PoolMetrics {
     let backend = |(member, shown): (&PoolMember, &BackendStatus)| PoolBackend {
         name: shown.name.clone(),
@@ -183,6 +188,10 @@ fn figures(
             .map(metrics::LastReloadMetrics::from),
         slots: Stage::ALL.map(|stage| *slots.of(stage)),
         findings: finding::counted(&status.findings),
+        certificates: certificates
+            .iter()
+            .map(|state| (state.what.clone(), state.until_s))
+            .collect(),
         backends: pool_state
             .members()
             .iter()

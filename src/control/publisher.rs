@@ -52,6 +52,7 @@ impl Publisher {
             peers,
             history: self.history.history(),
             noticed: self.noticed.findings(pool_state, now_ms),
+            certificates: self.noticed.certificates.states(),
             since: &mut self.noticed.since,
         });
         self.published.send_replace(Arc::new(published));

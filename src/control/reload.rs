@@ -15,6 +15,7 @@ impl Control {
     pub(super) fn order_reload(&mut self, answer: oneshot::Sender<ReloadOutcome>) {
         self.pool_state.follow_names();
         self.names.hurry();
+        self.publisher.noticed.certificates.hurry();
         let Some(files) = &mut self.files else {
             let outcome = self.reload_outcome(ReloadResult::Unchanged, Vec::new());
             self.tell_end(&outcome);

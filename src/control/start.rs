@@ -36,6 +36,7 @@ use crate::config::{Config, PartitionMap};
 use crate::log::LevelHandle;
 use crate::metrics::{Metrics, Reloads};
 use crate::proxy::{Feedback, SharedSnapshot, share};
+use crate::tls::TlsWatch;
 
 /// What control begins with.
 #[derive(Debug)]
@@ -48,6 +49,8 @@ pub struct ControlOptions {
     pub main_file: Option<PathBuf>,
     /// The way to change the log level.
     pub level: Option<LevelHandle>,
+    /// The certificates that this proxy shows and trusts.
+    pub certificates: TlsWatch,
 }
 
 /// Control could not begin.
@@ -121,13 +124,13 @@ pub fn prepare(options: ControlOptions) -> Result<Prepared, ControlError> {
     let clock = ControlClock::start();
     let faults = faults.unwrap_or_default();
     let begun = begin(options.config, options.map, faults, clock)?;
-    assemble(begun, files, options.level, clock)
+    assemble(begun, files, (options.level, options.certificates), clock)
 }
 
 fn assemble(
     begun: Begun,
     files: Option<Files>,
-    level: Option<LevelHandle>,
+    (level, certificates): (Option<LevelHandle>, TlsWatch),
     clock: ControlClock,
 ) -> Result<Prepared, ControlError> {
     let (pool_state, last_reload) = (begun.pool_state, begun.last_reload);
@@ -136,7 +139,10 @@ fn assemble(
     let accounting = UsageEstimates::new(clock.now_ms());
     let peers = Peers::new(&pool_state.config().peers, clock.now_ms());
     let (first_meeting, may_serve) = first_meeting(&pool_state, begun.is_remembered, clock);
-    let mut noticed = Noticed::default();
+    let mut noticed = Noticed {
+        certificates,
+        ..Noticed::default()
+    };
     let first = about.publish(Known {
         pool_state: &pool_state,
         in_force: &pool_state.shared_slots(),
@@ -147,6 +153,7 @@ fn assemble(
         peers: peers.status(&Said::from(&pool_state)),
         history: history.history(),
         noticed: Vec::new(),
+        certificates: noticed.certificates.states(),
         since: &mut noticed.since,
     });
     let (files, files_read) = read_on_a_thread(files)?;

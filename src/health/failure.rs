@@ -13,6 +13,8 @@ pub enum Failure {
     Refused,
     /// Nobody took the connection in time.
     ConnectTimedOut,
+    /// No TLS came about: the backend is not who it should be, or does not trust this proxy.
+    Untrusted,
     /// A connection was taken and closed before a byte of an answer came. A state server that takes
     /// no remote clients does so.
     ClosedAtOnce,
@@ -38,11 +40,12 @@ pub enum Failure {
 
 impl Failure {
     /// All of them, in order.
-    pub const ALL: [Self; 14] = [
+    pub const ALL: [Self; 15] = [
         Self::Shortage,
         Self::Unresolved,
         Self::Refused,
         Self::ConnectTimedOut,
+        Self::Untrusted,
         Self::ClosedAtOnce,
         Self::Broken,
         Self::Late,
@@ -85,6 +88,9 @@ impl fmt::Display for Failure {
             Self::Unresolved => "host name not resolved",
             Self::Refused => "connection refused",
             Self::ConnectTimedOut => "no connection in time",
+            Self::Untrusted => {
+                "no TLS with it: one side does not trust the certificate of the other, or it speaks no TLS"
+            }
             Self::ClosedAtOnce => {
                 "connection closed without an answer, as by a state server whose registry value \
                  AllowRemoteConnection is 0"

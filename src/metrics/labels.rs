@@ -344,6 +344,7 @@ pub(super) const fn probe_name(result: Result<(), Failure>) -> &'static str {
         Err(Failure::Unresolved) => "unresolved",
         Err(Failure::Refused) => "refused",
         Err(Failure::ConnectTimedOut) => "connect_timed_out",
+        Err(Failure::Untrusted) => "untrusted",
         Err(Failure::ClosedAtOnce) => "closed_at_once",
         Err(Failure::Broken) => "broken",
         Err(Failure::Late) => "late",

@@ -23,6 +23,8 @@ pub struct PoolMetrics {
     pub backends: Vec<PoolBackend>,
     /// Every code, also those without a finding.
     pub findings: Vec<PoolFinding>,
+    /// What each certificate is for, and until when it counts, Unix time in seconds.
+    pub certificates: Vec<(String, i64)>,
 }
 
 /// How many findings there are of one kind.

@@ -156,6 +156,9 @@ fn expose_map(out: &mut Exposition, pool: &PoolMetrics) {
         let labels = [finding.code, finding.level];
         out.count(&table::FINDINGS, labels, finding.count as u64);
     }
+    for (certificate, until_s) in &pool.certificates {
+        out.value(&table::CERTIFICATE_EXPIRY, [certificate], *until_s as f64);
+    }
 }
 
 fn expose_requests(out: &mut Exposition, backend: &PoolBackend) {

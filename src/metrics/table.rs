@@ -141,6 +141,9 @@ families! {
     FINDINGS: Gauge "staterouter_findings" ["code", "level"]
         "Findings of a kind now: what is wrong or going on, as in /status.";
 
+    CERTIFICATE_EXPIRY: Gauge "staterouter_certificate_expiry_timestamp_seconds" ["certificate"]
+        "Until when a certificate in force counts: the one that clients of listen are shown, and the one that backends are shown.";
+
     MAP_VERSION: Gauge "staterouter_map_version" []
         "Version of the partition map in force.";
     MAP_RELOADS: Counter "staterouter_map_reloads_total" ["result"]

@@ -12,7 +12,7 @@
 //! * [`request`]: the next request of a client, or the 400 that ends the connection.
 //! * `host_name`: the name that this machine gives itself.
 //! * [`stream`]: reading and writing one connection under a deadline.
-//! * `transport`: what carries its bytes, a TCP socket or memory.
+//! * `transport`: what carries its bytes, a TCP socket, TLS over one, or memory.
 
 mod accept;
 pub mod buffer;
@@ -26,6 +26,7 @@ mod transport;
 pub mod worker;
 
 pub use crate::os::is_shortage;
+pub use crate::tls::is_tls_error;
 pub use buffer::{Buffer, BufferPool};
 pub use clock::Moment;
 pub use deadline::{Deadline, Deadlines};

@@ -7,6 +7,7 @@ use std::task::{Context, Poll, ready};
 
 use tokio::io::ReadBuf;
 use tokio::net::TcpStream;
+use tokio_rustls::TlsStream;
 
 use super::transport::{Quiet, Transport};
 use super::{Buffer, BufferPool, Deadline};
@@ -42,6 +43,12 @@ impl Conn {
     /// Takes over a connected socket: no delay for small writes, keep-alive on.
     pub fn new(stream: TcpStream) -> Self {
         let transport = Transport::tcp(stream);
+        Self { transport }
+    }
+
+    /// Takes over an encrypted connection.
+    pub fn encrypted(stream: TlsStream<TcpStream>) -> Self {
+        let transport = Transport::tls(stream);
         Self { transport }
     }
 
@@ -129,7 +136,10 @@ impl Conn {
                     Poll::Pending => return pending_until(cx, deadline),
                 }
             }
-            Poll::Ready(Ok(()))
+            match self.transport.poll_flush(cx) {
+                Poll::Ready(flushed) => Poll::Ready(flushed.map_err(IoError::Broken)),
+                Poll::Pending => pending_until(cx, deadline),
+            }
         })
     }
 

@@ -1,4 +1,4 @@
-//! What carries the bytes of a connection: a TCP socket, or memory.
+//! What carries the bytes of a connection: a TCP socket, TLS over one, or memory.
 //!
 //! What only a socket can do is asked here. A transport may say that it cannot tell: an end that
 //! lies behind bytes shows only in a socket, whose bytes can be looked at and left where they are.
@@ -12,6 +12,7 @@ use std::time::Duration;
 use socket2::{SockRef, TcpKeepalive};
 use tokio::io::{AsyncRead, AsyncWrite, DuplexStream, Interest, ReadBuf};
 use tokio::net::TcpStream;
+use tokio_rustls::TlsStream;
 
 /// Silence after which the kernel asks whether the peer is still there.
 const KEEPALIVE_IDLE: Duration = Duration::from_secs(30);
@@ -36,18 +37,21 @@ pub(super) enum Transport {
     Tcp(TcpStream),
     /// One end of a pair in this process.
     Memory(DuplexStream),
+    /// TLS over a socket.
+    Tls(Box<TlsStream<TcpStream>>),
 }
 
 impl Transport {
     /// Takes over a connected socket: no delay for small writes, keep-alive on.
     pub(super) fn tcp(stream: TcpStream) -> Self {
-        // Neither option can fail on a live TCP socket; on a dead one the first read tells.
-        let _ = stream.set_nodelay(true);
-        let keepalive = TcpKeepalive::new()
-            .with_time(KEEPALIVE_IDLE)
-            .with_interval(KEEPALIVE_INTERVAL);
-        let _ = SockRef::from(&stream).set_tcp_keepalive(&keepalive);
+        prepare(&stream);
         Self::Tcp(stream)
+    }
+
+    /// Takes over an encrypted connection, with its socket as above.
+    pub(super) fn tls(stream: TlsStream<TcpStream>) -> Self {
+        prepare(stream.get_ref().0);
+        Self::Tls(Box::new(stream))
     }
 
     /// Two ends, each of which takes `max_bytes` that the other has not read.
@@ -65,6 +69,7 @@ impl Transport {
         match self {
             Self::Tcp(stream) => Pin::new(stream).poll_read(cx, room),
             Self::Memory(stream) => Pin::new(stream).poll_read(cx, room),
+            Self::Tls(stream) => Pin::new(stream).poll_read(cx, room),
         }
     }
 
@@ -80,6 +85,7 @@ impl Transport {
         let stream = match self {
             Self::Tcp(stream) => stream,
             Self::Memory(stream) => return Pin::new(stream).poll_write_vectored(cx, &both),
+            Self::Tls(stream) => return Pin::new(stream).poll_write_vectored(cx, &both),
         };
         let tried = match (head, body) {
             (one, []) | ([], one) => stream.try_write(one),
@@ -93,11 +99,20 @@ impl Transport {
         }
     }
 
+    /// Waits until what was written is on its way. TLS may have taken it and not sent it yet.
+    pub(super) fn poll_flush(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match self {
+            Self::Tcp(_) | Self::Memory(_) => Poll::Ready(Ok(())),
+            Self::Tls(stream) => Pin::new(stream).poll_flush(cx),
+        }
+    }
+
     /// Stops sending; what was written still arrives.
     pub(super) fn poll_shutdown(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         match self {
             Self::Tcp(stream) => Pin::new(stream).poll_shutdown(cx),
             Self::Memory(stream) => Pin::new(stream).poll_shutdown(cx),
+            Self::Tls(stream) => Pin::new(stream).poll_shutdown(cx),
         }
     }
 
@@ -111,10 +126,10 @@ impl Transport {
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Quiet::Yes,
                 read => read,
             },
-            Self::Memory(stream) => {
+            Self::Memory(_) | Self::Tls(_) => {
                 let mut room = ReadBuf::new(&mut byte);
                 let mut cx = Context::from_waker(Waker::noop());
-                match Pin::new(stream).poll_read(&mut cx, &mut room) {
+                match self.poll_read(&mut cx, &mut room) {
                     Poll::Pending => return Quiet::Yes,
                     Poll::Ready(read) => read.map(|()| room.filled().len()),
                 }
@@ -141,4 +156,14 @@ impl Transport {
             Err(error) => error.kind() != io::ErrorKind::WouldBlock,
         })
     }
+}
+
+/// No delay for small writes, keep-alive on.
+fn prepare(stream: &TcpStream) {
+    // Neither option can fail on a live TCP socket; on a dead one the first read tells.
+    let _ = stream.set_nodelay(true);
+    let keepalive = TcpKeepalive::new()
+        .with_time(KEEPALIVE_IDLE)
+        .with_interval(KEEPALIVE_INTERVAL);
+    let _ = SockRef::from(stream).set_tcp_keepalive(&keepalive);
 }

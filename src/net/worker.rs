@@ -19,9 +19,13 @@ use super::clock;
 use super::deadline::TICK_MS;
 use super::{BufferPool, Conn, Deadline, Deadlines, Listeners, Moment};
 use crate::log::LogLimit;
+use crate::tls::ServerTls;
 
 /// Threads of a worker for what cannot wait without one: looking up the names of backends.
 const MAX_BLOCKING_THREADS: usize = 4;
+
+/// How long client and server may take to agree on TLS.
+const HANDSHAKE: Duration = Duration::from_secs(5);
 
 /// How long a buffer may be of no use before it is given back, about.
 const SHRINK_MS: u64 = 1000;
@@ -36,6 +40,9 @@ pub trait Service: 'static {
 
     /// A connection was closed unserved because there were too many.
     fn turned_away(&self) {}
+
+    /// A connection was closed unserved because no TLS came about.
+    fn not_trusted(&self) {}
 
     /// Housekeeping, called every [`TICK_MS`].
     fn tick(&self, now_ms: u64) {
@@ -164,6 +171,8 @@ pub struct ServeOptions {
     pub accept_wait: Duration,
     /// How long requests in flight may go on after a stop.
     pub shutdown: Duration,
+    /// What makes the connections encrypted; `None` for plain ones.
+    pub tls: Option<ServerTls>,
 }
 
 /// A running server.
@@ -309,7 +318,7 @@ async fn accept<S: Service>(
     options: &ServeOptions,
 ) {
     let mut refusing = false;
-    let (refusals, errors) = (LogLimit::default(), LogLimit::default());
+    let (refusals, errors) = (Rc::new(LogLimit::default()), LogLimit::default());
     let refuse = |peer: SocketAddr, reason: &str| {
         if let Some(suppressed) = refusals.allow(worker.deadlines.now_ms()) {
             tracing::warn!(peer = %peer.ip(), suppressed, "connection refused: {reason}");
@@ -339,7 +348,10 @@ async fn accept<S: Service>(
         }
         refusing = place.is_none();
         match place {
-            Some(place) => spawn_connection(worker, service, stream, peer, place),
+            Some(place) => match &options.tls {
+                None => spawn_connection(worker, service, stream, peer, place),
+                Some(tls) => spawn_encrypted(worker, service, stream, peer, place, tls, &refusals),
+            },
             None => {
                 service.turned_away();
                 refuse(peer, "too many connections");
@@ -362,6 +374,38 @@ fn spawn_connection<S: Service>(
     tokio::task::spawn_local(async move {
         let _held = (busy, place);
         service.serve(Conn::new(stream), peer).await;
+    });
+}
+
+/// As above, once client and server trust each other. Nothing of what the client sends is served
+/// before.
+fn spawn_encrypted<S: Service>(
+    worker: &Rc<Worker>,
+    service: &Rc<S>,
+    stream: TcpStream,
+    peer: SocketAddr,
+    place: Place,
+    tls: &ServerTls,
+    refusals: &Rc<LogLimit>,
+) {
+    let (busy, worker) = (worker.keep_busy(), Rc::clone(worker));
+    let (service, refusals, tls) = (Rc::clone(service), Rc::clone(refusals), tls.clone());
+    tokio::task::spawn_local(async move {
+        let _held = (busy, place);
+        let deadline = worker.deadlines.register();
+        deadline.arm(HANDSHAKE);
+        // On the heap: it is over soon, and would be most of what an idle connection costs.
+        let accepted = Box::pin(deadline.guard(tls.accept(stream))).await;
+        drop(deadline);
+        let reason = match accepted {
+            Ok(Ok(stream)) => return service.serve(Conn::encrypted(stream), peer).await,
+            Ok(Err(error)) => error.to_string(),
+            Err(_expired) => format!("not within {} s", HANDSHAKE.as_secs()),
+        };
+        service.not_trusted();
+        if let Some(suppressed) = refusals.allow(worker.deadlines.now_ms()) {
+            tracing::warn!(peer = %peer.ip(), suppressed, "connection refused: no TLS with it: {reason}");
+        }
     });
 }
 
@@ -398,6 +442,7 @@ mod tests {
             cap: ConnectionCap::new(max_connections),
             accept_wait: Duration::from_secs(60),
             shutdown: Duration::from_secs(60),
+            tls: None,
         }
     }
 

@@ -8,10 +8,12 @@
 use crate::support;
 use std::collections::BTreeMap;
 use std::io::Write;
+use std::path::Path;
 use std::process::{Command, Stdio};
 
 use crate::support::answers::{BAD_REQUEST, DONE, locked_item};
 use crate::support::backend::{ABSENT, Backend};
+use crate::support::certificates::Authority;
 use crate::support::client::{self, Client, acquire, delete, get, head, put, release, status};
 use crate::support::metrics::Scrape;
 use crate::support::system::{hold_port, wait_until};
@@ -323,7 +325,10 @@ fn an_overdue_lock_counts_once_per_page_that_waits() {
 #[test]
 fn a_moved_session_counts_with_every_question_it_took() {
     let servers = [(); 2].map(|()| Program::state_server());
-    let files = ProxyFiles::new(&servers.each_ref().map(|server| server.address), "");
+    // An authority in force has a series, too.
+    let extra = "backend_tls: {ca: ca.pem, plain: [state-1, state-2]}\n";
+    let files = ProxyFiles::new(&servers.each_ref().map(|server| server.address), extra);
+    Authority::new().write(Path::new(&files.path("")));
     files.replace(
         "map.yaml",
         &files

@@ -32,6 +32,7 @@ fn begin(state_file: &Path, map: PartitionMap) -> Result<Prepared, ControlError>
         map,
         main_file: None,
         level: None,
+        certificates: Default::default(),
     })
 }
 

@@ -16,3 +16,4 @@ mod refused_moves;
 mod reload;
 mod status;
 mod steering;
+mod tls;

@@ -131,6 +131,7 @@ pub(crate) fn serve_from<S: SessionStore>(
         cap: ConnectionCap::new(100),
         accept_wait: Duration::from_secs(1),
         shutdown: Duration::from_secs(10),
+        tls: None,
     };
     spawn_workers(listeners, &serve, move |worker| {
         StateService::new(worker, state.clone())

@@ -18,6 +18,7 @@ pub mod admin;
 pub mod answers;
 pub mod backend;
 pub mod browser;
+pub mod certificates;
 pub mod client;
 pub mod hosts;
 pub mod metrics;

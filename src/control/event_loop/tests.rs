@@ -49,6 +49,7 @@ fn prepared_with_peers(directory: &Path, map: PartitionMap, peers: &[&str]) -> P
         map,
         main_file: None,
         level: None,
+        certificates: Default::default(),
     };
     prepare(options).unwrap()
 }

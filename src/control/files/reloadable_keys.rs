@@ -17,6 +17,16 @@ pub fn merge(old: &Config, new: Config) -> (Config, Vec<&'static str>) {
     if keep("listen", merged.listen != old.listen) {
         merged.listen = old.listen;
     }
+    if keep("tls", merged.tls != old.tls) {
+        merged.tls.clone_from(&old.tls);
+    }
+    let differs = match (&merged.backend_tls, &old.backend_tls) {
+        (Some(new), Some(old)) => !new.says_the_same(old),
+        (new, old) => new.is_some() != old.is_some(),
+    };
+    keep("backend_tls", differs);
+    // With what was made of the files.
+    merged.backend_tls.clone_from(&old.backend_tls);
     if keep("partition_map", merged.partition_map != old.partition_map) {
         merged.partition_map.clone_from(&old.partition_map);
     }

@@ -1,7 +1,6 @@
 //! Tells backends that have come back what they missed.
 
 use std::collections::{HashMap, HashSet};
-use std::net::SocketAddr;
 use std::time::Duration;
 
 use tokio::sync::mpsc;
@@ -60,7 +59,7 @@ impl Replays {
     pub(crate) fn begin(
         &mut self,
         backend_id: BackendId,
-        address: SocketAddr,
+        server: Connector,
         timeout: Duration,
         owed: &PendingDeletes,
         now_ms: u64,
@@ -74,7 +73,7 @@ impl Replays {
         }
         self.next_ms.insert(backend_id, u64::MAX);
         let targets = owed.of(backend_id).map(<[u8]>::to_vec).collect();
-        let remover = Remover::new(Connector::Tcp(address), timeout);
+        let remover = Remover::new(server, timeout);
         self.tasks
             .spawn_local(replay(backend_id, remover, targets, self.results.clone()));
         while self.tasks.try_join_next().is_some() {}

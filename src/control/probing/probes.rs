@@ -73,6 +73,7 @@ impl Probes {
         &mut self,
         config: &HealthConfig,
         backends: impl IntoIterator<Item = (BackendId, SocketAddr)>,
+        way_to: impl Fn(BackendId, SocketAddr) -> Connector,
     ) {
         let times = Times::of(config);
         let mut before = std::mem::take(&mut self.running);
@@ -84,9 +85,10 @@ impl Probes {
                 Some(running) if is_kept => running,
                 Some(other) => {
                     other.task.abort();
-                    self.begin(&key, *other.is_suspect.borrow())
+                    let way = way_to(backend_id, address);
+                    self.begin(&key, way, *other.is_suspect.borrow())
                 }
-                None => self.begin(&key, false),
+                None => self.begin(&key, way_to(backend_id, address), false),
             };
             self.running.insert(key, running);
         }
@@ -100,11 +102,13 @@ impl Probes {
     fn begin(
         &mut self,
         (backend_id, address): &(BackendId, SocketAddr),
+        way: Connector,
         is_suspect: bool,
     ) -> Running {
         let (is_suspect, suspected) = watch::channel(is_suspect);
         let results = self.results.clone();
-        let ask = ask_for_ever(*backend_id, *address, self.times, suspected, results);
+        let at = (*backend_id, *address, way);
+        let ask = ask_for_ever(at, self.times, suspected, results);
         Running {
             task: self.tasks.spawn_local(ask),
             is_suspect,
@@ -142,13 +146,12 @@ impl Times {
 }
 
 async fn ask_for_ever(
-    backend_id: BackendId,
-    address: SocketAddr,
+    (backend_id, address, way): (BackendId, SocketAddr, Connector),
     times: Times,
     mut suspected: watch::Receiver<bool>,
     results: mpsc::Sender<ProbeResult>,
 ) {
-    let mut prober = Prober::new(Connector::Tcp(address), times.timeout);
+    let mut prober = Prober::new(way, times.timeout);
     loop {
         let outcome = prober.probe().await.map_err(|error| error.failure());
         let result = ProbeResult {
@@ -222,6 +225,10 @@ mod tests {
         BackendId::new(id).unwrap()
     }
 
+    fn plainly(_id: BackendId, address: SocketAddr) -> Connector {
+        Connector::Tcp(address)
+    }
+
     fn run(scene: impl Future<Output = ()>) {
         let mut runtime = Builder::new_current_thread();
         let runtime = runtime.enable_all().build_local(LocalOptions::default());
@@ -235,7 +242,11 @@ mod tests {
                 answering(b"404 Not Found\r\nX-AspNet-Version: 4.0\r\nContent-Length: 0\r\n\r\n");
             let bad = answering(b"SSH-2.0\r\n\r\n");
             let (mut probes, mut results) = Probes::new(&CONFIG);
-            probes.follow(&CONFIG, [(backend_id(1), good), (backend_id(2), bad)]);
+            probes.follow(
+                &CONFIG,
+                [(backend_id(1), good), (backend_id(2), bad)],
+                plainly,
+            );
             let mut seen = [0; 2];
             while seen.iter().any(|seen| *seen < 2) {
                 let result = results.recv().await.unwrap();
@@ -265,14 +276,14 @@ mod tests {
                 (backend_id(2), leaves),
                 (backend_id(3), moves),
             ];
-            probes.follow(&CONFIG, first);
+            probes.follow(&CONFIG, first, plainly);
             let mut asked = [false; 3];
             while asked.contains(&false) {
                 let result = results.recv().await.unwrap();
                 asked[usize::from(result.backend_id.id() - 1)] = true;
             }
             let second = [(backend_id(1), stays), (backend_id(3), moved)];
-            probes.follow(&CONFIG, second);
+            probes.follow(&CONFIG, second, plainly);
             // Results under way from before may still arrive.
             while !results.is_empty() {
                 results.recv().await;
@@ -333,11 +344,19 @@ mod tests {
             };
             let nobody = || SocketAddr::from(([127, 0, 0, 1], 1));
             let (mut probes, mut results) = Probes::new(&every(10));
-            probes.follow(&every(10), [1, 2].map(|id| (backend_id(id), nobody())));
+            probes.follow(
+                &every(10),
+                [1, 2].map(|id| (backend_id(id), nobody())),
+                plainly,
+            );
             probes.suspect(backend_id(2), true);
             for interval_s in [10, 20] {
                 let config = every(interval_s);
-                probes.follow(&config, [1, 2].map(|id| (backend_id(id), nobody())));
+                probes.follow(
+                    &config,
+                    [1, 2].map(|id| (backend_id(id), nobody())),
+                    plainly,
+                );
                 let mut asked = [0; 2];
                 while asked[1] < 9 {
                     let result = results.recv().await.unwrap();
@@ -358,9 +377,9 @@ mod tests {
                 ..CONFIG
             };
             let (mut probes, mut results) = Probes::new(&slow);
-            probes.follow(&slow, [(backend_id(1), address)]);
+            probes.follow(&slow, [(backend_id(1), address)], plainly);
             assert!(results.recv().await.is_some());
-            probes.follow(&CONFIG, [(backend_id(1), address)]);
+            probes.follow(&CONFIG, [(backend_id(1), address)], plainly);
             for _ in 0..3 {
                 assert!(results.recv().await.is_some());
             }

@@ -10,6 +10,7 @@ use crate::control::pool_state::ServerFault;
 use crate::control::pulse::Stuck;
 use crate::metrics::PoolFinding;
 use crate::route::SLOT_COUNT;
+use crate::tls::CertificateState;
 
 /// How much a finding matters.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -92,6 +93,8 @@ codes! {
     BackendRefuses "backend_refuses" Critical;
     /// Sessions cannot be moved to a backend that is to have them.
     MovesRefused "moves_refused" Critical;
+    /// A certificate that this proxy shows does not count any more.
+    CertificateExpired "certificate_expired" Critical;
 
     /// Other backends stand in for one that failed.
     FailedOver "failed_over" Warning;
@@ -118,6 +121,10 @@ codes! {
     HandoverHeldUp "handover_held_up" Warning;
     /// The last change of the files was refused.
     ReloadRefused "reload_refused" Warning;
+    /// The files of a certificate cannot be used as they are now.
+    CertificateRefused "certificate_refused" Warning;
+    /// A certificate ends soon.
+    CertificateExpires "certificate_expires" Warning;
     /// Another proxy does not answer.
     ProxySilent "proxy_silent" Warning;
     /// Another proxy has another version of the partition map.
@@ -168,6 +175,11 @@ pub struct Finding {
     /// When it should be over by itself, Unix time in milliseconds; `null` when nobody can say.
     pub until_ms: Option<u64>,
 }
+
+const S_PER_DAY: i64 = 24 * 60 * 60;
+
+/// A certificate that ends within this time is worth a warning.
+const EXPIRES_SOON_S: i64 = 14 * S_PER_DAY;
 
 /// One constructor per code.
 impl Finding {
@@ -252,6 +264,46 @@ impl Finding {
             ),
         )
         .about(backend)
+    }
+
+    /// What is wrong with a certificate at `now_ms`, Unix time: nothing, that it ends or has ended, and
+    /// that its successor cannot be used.
+    pub fn of_certificate(state: &CertificateState, now_ms: u64) -> Vec<Self> {
+        let (what, file) = (&state.what, state.file.display());
+        let left_s = state.until_s.saturating_sub_unsigned(now_ms / 1000);
+        let mut found = Vec::new();
+        let renew =
+            format!("Put a new certificate and its key in place of {file}; no restart is needed.");
+        if left_s <= 0 {
+            found.push(Self::new(
+                Code::CertificateExpired,
+                format!("the certificate for {what} in {file} has expired"),
+                "Whoever has to trust it refuses new connections: pages fail.",
+                renew,
+            ));
+        } else if left_s <= EXPIRES_SOON_S {
+            found.push(Self::new(
+                Code::CertificateExpires,
+                format!(
+                    "the certificate for {what} in {file} expires in {} days",
+                    left_s / S_PER_DAY
+                ),
+                "Nothing until then; then new connections are refused, and pages fail.",
+                renew,
+            ));
+        }
+        if let Some(problem) = &state.problem {
+            found.push(Self::new(
+                Code::CertificateRefused,
+                format!("the certificate for {what} stays as it was: {problem}"),
+                "Nothing until the certificate in force expires.",
+                "Correct the files; they are read every 5 s.",
+            ));
+        }
+        found
+            .into_iter()
+            .map(|finding| finding.about(what))
+            .collect()
     }
 
     /// The address of a backend is not as it should be.
@@ -712,6 +764,35 @@ mod tests {
         assert_eq!(findings.found(vec![other], 400)[0].since_ms, Some(400));
         // It was gone in between.
         assert_eq!(findings.found(vec![suspect()], 500)[0].since_ms, Some(500));
+    }
+
+    #[test]
+    fn a_certificate_is_told_of_fourteen_days_ahead_and_when_its_successor_is_faulty() {
+        const NOW_S: i64 = 1_000_000_000;
+        let codes = |left_s: i64, problem: Option<&str>| {
+            let state = CertificateState {
+                what: "`listen`".to_owned(),
+                file: "proxy.pem".into(),
+                until_s: NOW_S + left_s,
+                problem: problem.map(str::to_owned),
+            };
+            let found = Finding::of_certificate(&state, NOW_S as u64 * 1000);
+            found
+                .into_iter()
+                .map(|finding| finding.code)
+                .collect::<Vec<_>>()
+        };
+        assert_eq!(codes(14 * S_PER_DAY + 1, None), []);
+        assert_eq!(codes(14 * S_PER_DAY, None), [Code::CertificateExpires]);
+        assert_eq!(codes(0, None), [Code::CertificateExpired]);
+        assert_eq!(
+            codes(-S_PER_DAY, Some("no key")),
+            [Code::CertificateExpired, Code::CertificateRefused]
+        );
+        assert_eq!(
+            codes(i64::MAX - NOW_S, Some("no key")),
+            [Code::CertificateRefused]
+        );
     }
 
     #[test]

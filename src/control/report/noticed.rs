@@ -3,6 +3,7 @@
 use super::finding::{Finding, Findings};
 use super::lost_sessions::Lost;
 use crate::control::pool_state::PoolState;
+use crate::tls::TlsWatch;
 
 /// What is wrong beside what the status shows, and since when everything has been so.
 #[derive(Debug, Default)]
@@ -11,6 +12,8 @@ pub(crate) struct Noticed {
     pub(crate) lost: Lost,
     /// Why the state file cannot be written, while that is so.
     pub(crate) unwritten: Option<Unwritten>,
+    /// The certificates that this proxy shows and trusts.
+    pub(crate) certificates: TlsWatch,
 }
 
 /// The state file cannot be written.
@@ -34,6 +37,9 @@ impl Noticed {
         let held_back = pool_state.held_back();
         found
             .extend(held_back.map(|(name, end_ms)| Finding::backend_held_back(name).until(end_ms)));
+        let certificates = self.certificates.states();
+        let certificates = certificates.iter();
+        found.extend(certificates.flat_map(|state| Finding::of_certificate(state, now_ms)));
         let outlives = pool_state.outlives_handovers();
         let longest = pool_state.config().handover.max_session_timeout;
         found.extend(outlives.map(|minutes| Finding::sessions_outlive_handovers(minutes, longest)));

@@ -1,0 +1,196 @@
+//! The keys for TLS in the main file.
+
+use std::path::{Path, PathBuf};
+
+use super::fault::Location;
+use super::kinds::{Mistake, Text};
+use super::partition_map::NAME;
+use super::printable::quoted;
+use super::reader::{MapReader, Read};
+use super::sections::FILE_PATH;
+use crate::tls::{ClientFiles, ClientTls, ServerFiles, TlsName, name_of};
+
+/// Most entries of `backend_tls.plain`: as many as there can be backends.
+const MAX_PLAIN: usize = 127;
+
+/// How backends are reached with TLS.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct BackendTls {
+    /// Whom the proxy trusts, and what it shows.
+    pub files: ClientFiles,
+    /// What all certificates bear; `None` if each bears the host in the address of its backend.
+    pub server_name: Option<TlsName>,
+    /// Names of the backends that are reached without TLS.
+    pub plain: Vec<String>,
+    /// What was made of the files; `None` for a config that nobody has started a proxy with.
+    pub client: Option<ClientTls>,
+}
+
+impl BackendTls {
+    /// The same but for what was made of the files.
+    #[must_use]
+    pub fn says_the_same(&self, other: &Self) -> bool {
+        let said = |tls: &Self| {
+            let Self {
+                files,
+                server_name,
+                plain,
+                client: _,
+            } = tls.clone();
+            (files, server_name, plain)
+        };
+        said(self) == said(other)
+    }
+
+    pub(super) fn join(&mut self, directory: &Path) {
+        let files = &mut self.files;
+        files.ca = directory.join(&files.ca);
+        files.own = files
+            .own
+            .take()
+            .map(|(cert, key)| (directory.join(cert), directory.join(key)));
+    }
+}
+
+/// Joins relative paths to the directory of the main file.
+pub(super) fn join(files: &mut ServerFiles, directory: &Path) {
+    files.cert = directory.join(&files.cert);
+    files.key = directory.join(&files.key);
+    files.client_ca = files.client_ca.take().map(|path| directory.join(path));
+}
+
+/// What clients have to be shown.
+pub(super) fn read_server(
+    map: &mut MapReader<'_, '_>,
+    section: Option<Location>,
+) -> Option<ServerFiles> {
+    let cert = map.derived(
+        "cert",
+        "The file with the certificate of this proxy, and behind it those up to its authority, in \
+         PEM form. Relative to the directory of this file, as are the others.",
+        &FILE_PATH,
+    );
+    let key = map.derived(
+        "key",
+        "The file with the key of the certificate. Let only the user that runs staterouter read it.",
+        &FILE_PATH,
+    );
+    let client_ca = map.derived(
+        "client_ca",
+        "The file with the authorities of clients: then only clients with a certificate from one \
+         of them are served. `allow` counts as well.",
+        &FILE_PATH,
+    );
+    let pair = pair(map, cert, key);
+    match (pair, section) {
+        (Pair::Both(cert, key), _) => Some(ServerFiles {
+            cert,
+            key,
+            client_ca: client_ca.value(),
+        }),
+        (Pair::Neither, Some(place)) => {
+            let problem = "`tls` has no certificate";
+            map.fault(place, problem, "add `cert:` and `key:`, or remove `tls`");
+            None
+        }
+        (Pair::Neither | Pair::Faulty, _) => None,
+    }
+}
+
+/// How backends are reached.
+pub(super) fn read_client(
+    map: &mut MapReader<'_, '_>,
+    section: Option<Location>,
+) -> Option<BackendTls> {
+    let ca = map.derived(
+        "ca",
+        "The file with the authorities whose certificates are trusted, in PEM form. Relative to \
+         the directory of this file, as are the others.",
+        &FILE_PATH,
+    );
+    let cert = map.derived(
+        "cert",
+        "The file with the certificate that the proxy shows to backends, and behind it those up to \
+         its authority.",
+        &FILE_PATH,
+    );
+    let key = map.derived(
+        "key",
+        "The file with the key of that certificate.",
+        &FILE_PATH,
+    );
+    let server_name = map.derived(
+        "server_name",
+        "The name or IP address that all certificates bear. When left out, each has to bear the \
+         host in the `address` of its backend.",
+        &SERVER_NAME,
+    );
+    let plain = map.list(
+        "plain",
+        "Names of the backends that are reached without TLS, such as stock state servers, which \
+         speak none.",
+        &NAME,
+        MAX_PLAIN,
+    );
+    let own = match pair(map, cert, key) {
+        Pair::Both(cert, key) => Some((cert, key)),
+        Pair::Neither => None,
+        Pair::Faulty => return None,
+    };
+    match (ca, section) {
+        (Read::Found(ca, _), _) => Some(BackendTls {
+            files: ClientFiles { ca, own },
+            server_name: server_name.value(),
+            plain: plain.value,
+            client: None,
+        }),
+        (Read::Absent, Some(place)) => {
+            let problem = "`backend_tls` has no authorities";
+            map.fault(place, problem, "add `ca:`, or remove `backend_tls`");
+            None
+        }
+        (Read::Absent | Read::Faulty, _) => None,
+    }
+}
+
+/// A certificate and its key.
+enum Pair {
+    Both(PathBuf, PathBuf),
+    Neither,
+    Faulty,
+}
+
+fn pair(map: &mut MapReader<'_, '_>, cert: Read<PathBuf>, key: Read<PathBuf>) -> Pair {
+    match (cert, key) {
+        (Read::Found(cert, _), Read::Found(key, _)) => Pair::Both(cert, key),
+        (Read::Absent, Read::Absent) => Pair::Neither,
+        (Read::Found(_, place), Read::Absent) => {
+            map.fault(place, "`cert` has no key", "add `key:` with its file");
+            Pair::Faulty
+        }
+        (Read::Absent, Read::Found(_, place)) => {
+            map.fault(
+                place,
+                "`key` has no certificate",
+                "add `cert:` with its file",
+            );
+            Pair::Faulty
+        }
+        (Read::Faulty, _) | (_, Read::Faulty) => Pair::Faulty,
+    }
+}
+
+const SERVER_NAME: Text<TlsName> = Text {
+    wanted: "a host name or an IP address, such as `state.farm.example`",
+    pattern: Some("^[A-Za-z0-9._:-]{1,254}$"),
+    parse: |text| {
+        name_of(text).ok_or_else(|| {
+            Mistake::new(format!(
+                "{} is no host name and no IP address",
+                quoted(text)
+            ))
+        })
+    },
+    write: |name| name.to_str().into_owned(),
+    secret: false,
+};

@@ -1,0 +1,199 @@
+//! The two ends of a connection, whose files can change while they are used.
+
+use std::io;
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use rustls::pki_types::ServerName;
+use tokio::net::TcpStream;
+use tokio_rustls::{TlsAcceptor, TlsConnector, TlsStream};
+
+use super::certificate::{CertificateState, Watched};
+use super::files::{self, ClientFiles, ServerFiles, TlsError, TlsFiles};
+
+/// The end that accepts. A clone is the same one.
+#[derive(Debug, Clone)]
+pub struct ServerTls(Arc<Endpoint<ServerFiles>>);
+
+/// The end that connects. A clone is the same one.
+#[derive(Debug, Clone)]
+pub struct ClientTls(Arc<Endpoint<ClientFiles>>);
+
+/// The name that a server's certificate has to bear.
+pub type TlsName = ServerName<'static>;
+
+/// `host` as a name that a certificate can bear, if it is a host name or an IP address.
+#[must_use]
+pub fn name_of(host: &str) -> Option<TlsName> {
+    ServerName::try_from(host.to_owned()).ok()
+}
+
+/// TlsFiles, and what was made of them last.
+struct Endpoint<F: TlsFiles> {
+    what: String,
+    files: F,
+    state: Mutex<State<F::Config>>,
+}
+
+struct State<C> {
+    config: Arc<C>,
+    /// What `config` was made from.
+    contents: Vec<Vec<u8>>,
+    until_s: i64,
+    /// Why the files as they are now cannot be used.
+    problem: Option<String>,
+}
+
+impl ServerTls {
+    /// From `files`; `what` says in messages what the certificate is for.
+    ///
+    /// # Errors
+    /// [`TlsError`].
+    pub fn load(what: impl Into<String>, files: ServerFiles) -> Result<Self, TlsError> {
+        Endpoint::load(what.into(), files).map(|end| Self(Arc::new(end)))
+    }
+
+    /// Makes an encrypted connection from one that a client has opened.
+    ///
+    /// # Errors
+    /// What is wrong with the client ([`is_tls_error`]), or with the connection.
+    pub async fn accept(&self, stream: TcpStream) -> io::Result<TlsStream<TcpStream>> {
+        let acceptor = TlsAcceptor::from(self.0.config());
+        acceptor.accept(stream).await.map(TlsStream::Server)
+    }
+
+    pub(super) fn watched(&self) -> Arc<dyn Watched> {
+        Arc::clone(&self.0) as Arc<dyn Watched>
+    }
+}
+
+impl ClientTls {
+    /// From `files`; `what` says in messages what the certificate is for.
+    ///
+    /// # Errors
+    /// [`TlsError`].
+    pub fn load(what: impl Into<String>, files: ClientFiles) -> Result<Self, TlsError> {
+        Endpoint::load(what.into(), files).map(|end| Self(Arc::new(end)))
+    }
+
+    /// Makes an encrypted connection from one to the server whose certificate has to bear `name`.
+    ///
+    /// # Errors
+    /// What is wrong with the server ([`is_tls_error`]), or with the connection.
+    pub async fn connect(
+        &self,
+        stream: TcpStream,
+        name: TlsName,
+    ) -> io::Result<TlsStream<TcpStream>> {
+        let connector = TlsConnector::from(self.0.config());
+        connector.connect(name, stream).await.map(TlsStream::Client)
+    }
+
+    pub(super) fn watched(&self) -> Arc<dyn Watched> {
+        Arc::clone(&self.0) as Arc<dyn Watched>
+    }
+}
+
+impl PartialEq for ClientTls {
+    fn eq(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.0, &other.0)
+    }
+}
+
+impl Eq for ClientTls {}
+
+/// Whether what failed was the agreement and not the connection: a certificate that is refused by
+/// one side or the other, or a peer that speaks no TLS.
+#[must_use]
+pub fn is_tls_error(error: &io::Error) -> bool {
+    error
+        .get_ref()
+        .is_some_and(|inner| inner.is::<rustls::Error>())
+}
+
+impl<F: TlsFiles> Endpoint<F> {
+    fn load(what: String, files: F) -> Result<Self, TlsError> {
+        let contents = files::read(&files)?;
+        let (config, until_s) = files.parse(&contents)?;
+        let state = State {
+            config: Arc::new(config),
+            contents,
+            until_s,
+            problem: None,
+        };
+        Ok(Self {
+            what,
+            files,
+            state: Mutex::new(state),
+        })
+    }
+
+    fn config(&self) -> Arc<F::Config> {
+        Arc::clone(&self.lock().config)
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State<F::Config>> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The new end, if the files have changed.
+    fn read_again(&self) -> Result<Option<State<F::Config>>, TlsError> {
+        let contents = files::read(&self.files)?;
+        if contents == self.lock().contents {
+            return Ok(None);
+        }
+        let (config, until_s) = self.files.parse(&contents)?;
+        Ok(Some(State {
+            config: Arc::new(config),
+            contents,
+            until_s,
+            problem: None,
+        }))
+    }
+}
+
+impl<F: TlsFiles> Watched for Endpoint<F> {
+    fn look(&self) {
+        match self.read_again() {
+            Ok(None) => self.lock().problem = None,
+            Ok(Some(state)) => {
+                *self.lock() = state;
+                tracing::info!(
+                    certificate = %self.files.certificate().display(),
+                    "new certificate for {} in force",
+                    self.what
+                );
+            }
+            Err(error) => {
+                let problem = error.to_string();
+                if self.lock().problem.as_ref() != Some(&problem) {
+                    tracing::error!(
+                        "the certificate for {} stays as it was: {problem}",
+                        self.what
+                    );
+                }
+                self.lock().problem = Some(problem);
+            }
+        }
+    }
+
+    fn state(&self) -> CertificateState {
+        let state = self.lock();
+        CertificateState {
+            what: self.what.clone(),
+            file: PathBuf::from(self.files.certificate()),
+            until_s: state.until_s,
+            problem: state.problem.clone(),
+        }
+    }
+}
+
+/// Nothing of the keys.
+impl<F: TlsFiles> std::fmt::Debug for Endpoint<F> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Endpoint")
+            .field("what", &self.what)
+            .field("file", &self.files.certificate())
+            .finish_non_exhaustive()
+    }
+}

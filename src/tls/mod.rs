@@ -1,0 +1,22 @@
+//! Encrypted connections between our own parts: certificates, and who is trusted.
+//!
+//! ASP.NET and the stock state server speak no TLS. It stands between a proxy and a state server of
+//! this program, and between a proxy near the web servers and whoever it asks.
+//!
+//! * `certificate`: what can be said of one in force.
+//! * `files`: from PEM files to what the library takes.
+//! * [`endpoint`]: the two ends of a connection, whose files can change while they are used.
+//! * [`watch`]: looks after the files, and says how the certificates are.
+//!
+//! TLS 1.3 alone, and no resumed sessions: each connection shows its certificate, and a change of the
+//! files counts for every connection from then on.
+
+mod certificate;
+pub mod endpoint;
+mod files;
+pub mod watch;
+
+pub use certificate::CertificateState;
+pub use endpoint::{ClientTls, ServerTls, TlsName, is_tls_error, name_of};
+pub use files::{ClientFiles, ServerFiles, TlsError};
+pub use watch::TlsWatch;

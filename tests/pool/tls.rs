@@ -1,0 +1,297 @@
+//! TLS between an agent and its state servers, and in front of a proxy: real processes, real
+//! certificates.
+
+#![expect(
+    clippy::unwrap_used,
+    reason = "a test that cannot set up its scene must fail"
+)]
+
+use std::net::SocketAddr;
+use std::path::Path;
+
+use staterouter::tls::{ClientFiles, ClientTls, name_of};
+use tempfile::TempDir;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+
+use crate::support::certificates::Authority;
+use crate::support::client::{Client, get, put};
+use crate::support::{Program, ProxyFiles, admin, run};
+
+const ID: &str = "abcdefghijklmnopqrstuvwx";
+const LOOPBACK: &str = "127.0.0.1";
+
+/// A state server that shows `server.pem` in `folder`, and wants to see certificates of `ca.pem`
+/// there if `asks`.
+fn state_server(folder: &Path, asks: bool) -> Program {
+    let path = |file: &str| folder.join(file).to_str().unwrap().to_owned();
+    let (cert, key, ca) = (path("server.pem"), path("server.key"), path("ca.pem"));
+    let mut args = vec!["state-server", "--listen", "127.0.0.1:0", "--workers", "1"];
+    args.extend(["--tls-cert", &cert, "--tls-key", &key]);
+    if asks {
+        args.extend(["--tls-client-ca", &ca]);
+    }
+    Program::start(&args)
+}
+
+/// An agent that trusts `ca.pem` in `folder`, and shows `agent.pem` there if `shows`.
+fn agent(folder: &Path, backend: SocketAddr, shows: bool) -> Program {
+    let folder = folder.display();
+    let own = match shows {
+        true => format!(", cert: {folder}/agent.pem, key: {folder}/agent.key"),
+        false => String::new(),
+    };
+    let extra = format!(
+        "backend_tls: {{ca: {folder}/ca.pem{own}}}\nhealth: {{interval: 100ms, fall: 100}}\n"
+    );
+    ProxyFiles::new(&[backend], &extra).serve()
+}
+
+/// The status of the answer; nothing if the connection was closed instead.
+fn status(answer: &[u8]) -> &str {
+    std::str::from_utf8(answer)
+        .unwrap()
+        .get(..3)
+        .unwrap_or_default()
+}
+
+/// How often probes ended as `result`.
+fn probes(proxy: &Program, result: &str) -> u64 {
+    let text = admin::get(proxy.admin(), "/metrics").1;
+    let wanted = format!("result=\"{result}\"}} ");
+    let lines = text
+        .lines()
+        .filter(|line| line.starts_with("staterouter_backend_probes_total"));
+    let counts = lines.filter_map(|line| line.split_once(&wanted));
+    counts.map(|(_, count)| count.parse::<u64>().unwrap()).sum()
+}
+
+fn wait_for_probes(proxy: &Program, result: &str) {
+    let before = probes(proxy, result);
+    admin::wait_for(proxy.admin(), "another probe", |_| {
+        probes(proxy, result) > before
+    });
+}
+
+#[test]
+fn an_agent_carries_sessions_over_tls_and_a_new_certificate_drops_no_connection() {
+    let folder = TempDir::new().unwrap();
+    let folder = folder.path();
+    let authority = Authority::new();
+    authority.write(folder);
+    authority.issue(folder, "server", LOOPBACK);
+    authority.issue(folder, "agent", "agent.farm.example");
+    let server = state_server(folder, true);
+    let agent = agent(folder, server.address, true);
+    let mut client = Client::connect(agent.address);
+    assert_eq!(status(&client.ask(&put(ID, 0, b"one"))), "200");
+    let large = vec![b'x'; 3_000_000];
+    assert_eq!(status(&client.ask(&put(ID, 0, &large))), "200");
+    assert!(client.ask(&get(ID)).ends_with(&large));
+    wait_for_probes(&agent, "ok");
+
+    // Half of a new pair changes nothing.
+    let old_key = std::fs::read(folder.join("server.key")).unwrap();
+    authority.issue(folder, "server", "other.farm.example");
+    let new_key = std::fs::read(folder.join("server.key")).unwrap();
+    std::fs::write(folder.join("server.key"), old_key).unwrap();
+    server.signal("HUP");
+    server.wait_for_log(|line| line.contains("stays as it was"));
+    assert!(client.ask(&get(ID)).ends_with(&large));
+    wait_for_probes(&agent, "ok");
+
+    // The whole one counts for new connections, which it does not fit; the others go on.
+    std::fs::write(folder.join("server.key"), new_key).unwrap();
+    server.signal("HUP");
+    server.wait_for_log(|line| line.contains("new certificate for --listen in force"));
+    wait_for_probes(&agent, "untrusted");
+    assert!(client.ask(&get(ID)).ends_with(&large));
+}
+
+/// What is wrong, and the words for it in the logs of agent and state server.
+struct Distrust {
+    what: &'static str,
+    set_up: fn(&Authority, &Path),
+    asks: bool,
+    shows: bool,
+    agent_says: &'static str,
+    server_says: &'static str,
+}
+
+const DISTRUST: &[Distrust] = &[
+    Distrust {
+        what: "the state server's authority is unknown",
+        set_up: |_, folder| Authority::new().issue(folder, "server", LOOPBACK),
+        asks: false,
+        shows: false,
+        agent_says: "invalid peer certificate: UnknownIssuer",
+        server_says: "received fatal alert: ",
+    },
+    Distrust {
+        what: "the state server's certificate has expired",
+        set_up: |known, folder| known.issue_until(folder, "server", LOOPBACK, 2020),
+        asks: false,
+        shows: false,
+        agent_says: "certificate expired",
+        server_says: "received fatal alert: ",
+    },
+    Distrust {
+        what: "the state server has another name",
+        set_up: |known, folder| known.issue(folder, "server", "other.farm.example"),
+        asks: false,
+        shows: false,
+        agent_says: "certificate not valid for name \"127.0.0.1\"",
+        server_says: "received fatal alert: ",
+    },
+    Distrust {
+        what: "the agent shows no certificate",
+        set_up: |known, folder| known.issue(folder, "server", LOOPBACK),
+        asks: true,
+        shows: false,
+        agent_says: "received fatal alert: ",
+        server_says: "peer sent no certificates",
+    },
+    Distrust {
+        what: "the agent's authority is unknown",
+        set_up: |known, folder| {
+            known.issue(folder, "server", LOOPBACK);
+            Authority::new().issue(folder, "agent", "agent.farm.example");
+        },
+        asks: true,
+        shows: true,
+        agent_says: "received fatal alert: ",
+        server_says: "invalid peer certificate: UnknownIssuer",
+    },
+];
+
+#[test]
+fn without_trust_nothing_is_forwarded_and_both_sides_say_why() {
+    for case in DISTRUST {
+        let folder = TempDir::new().unwrap();
+        let folder = folder.path();
+        let known = Authority::new();
+        known.write(folder);
+        (case.set_up)(&known, folder);
+        let server = state_server(folder, case.asks);
+        let agent = agent(folder, server.address, case.shows);
+        let mut client = Client::connect(agent.address);
+        client.send(&put(ID, 0, b"secret"));
+        assert_eq!(status(&client.until_closed()), "", "{}", case.what);
+        agent.wait_for_log(|line| line.contains(case.agent_says));
+        server.wait_for_log(|line| {
+            line.contains("no TLS with it") && line.contains(case.server_says)
+        });
+        wait_for_probes(&agent, "untrusted");
+        let log = server.stop();
+        assert!(log.contains("sessions=0"), "{}: {log}", case.what);
+    }
+}
+
+#[test]
+fn a_state_server_without_tls_gets_nothing_from_an_agent_that_wants_it() {
+    let folder = TempDir::new().unwrap();
+    Authority::new().write(folder.path());
+    let server = Program::state_server();
+    let agent = agent(folder.path(), server.address, false);
+    let mut client = Client::connect(agent.address);
+    client.send(&put(ID, 0, b"secret"));
+    assert_eq!(client.until_closed(), b"");
+    wait_for_probes(&agent, "untrusted");
+    assert!(server.stop().contains("sessions=0"));
+}
+
+/// What a client that trusts `ca.pem` in `folder` gets from `server` for `request`.
+fn ask_encrypted(folder: &Path, server: SocketAddr, request: &[u8]) -> Vec<u8> {
+    let files = ClientFiles {
+        ca: folder.join("ca.pem"),
+        own: None,
+    };
+    let tls = ClientTls::load("test", files).unwrap();
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build();
+    runtime.unwrap().block_on(async {
+        let stream = TcpStream::connect(server).await.unwrap();
+        let mut stream = tls
+            .connect(stream, name_of(LOOPBACK).unwrap())
+            .await
+            .unwrap();
+        stream.write_all(request).await.unwrap();
+        stream.shutdown().await.unwrap();
+        let mut answer = Vec::new();
+        // It may end without a farewell: answers are framed.
+        let _ = stream.read_to_end(&mut answer).await;
+        answer
+    })
+}
+
+#[test]
+fn a_proxy_with_a_certificate_serves_tls_alone_and_tells_when_it_ends() {
+    let folder = TempDir::new().unwrap();
+    let folder = folder.path();
+    let authority = Authority::new();
+    authority.write(folder);
+    authority.issue(folder, "proxy", LOOPBACK);
+    let server = Program::state_server();
+    let path = folder.display();
+    let extra = format!("tls: {{cert: {path}/proxy.pem, key: {path}/proxy.key}}\n");
+    let proxy = ProxyFiles::new(&[server.address], &extra).serve();
+    let answer = ask_encrypted(folder, proxy.address, &put(ID, 0, b"one"));
+    assert_eq!(status(&answer), "200");
+    let mut plain = Client::connect(proxy.address);
+    plain.send(&get(ID));
+    let answer = plain.until_closed();
+    // A TLS alert at most.
+    assert!(!answer.ends_with(b"one") && answer.len() < 16, "{answer:?}");
+
+    authority.issue_until(folder, "proxy", LOOPBACK, 2020);
+    proxy.signal("HUP");
+    let finding = admin::wait_for_finding(proxy.admin(), "certificate_expired");
+    assert!(
+        finding["says"].as_str().unwrap().contains("proxy.pem"),
+        "{finding}"
+    );
+    std::fs::write(folder.join("proxy.key"), "no key").unwrap();
+    proxy.signal("HUP");
+    admin::wait_for_finding(proxy.admin(), "certificate_refused");
+    let metrics = admin::get(proxy.admin(), "/metrics").1;
+    let expiry =
+        "staterouter_certificate_expiry_timestamp_seconds{certificate=\"listen\"} 1577836800";
+    assert!(metrics.contains(expiry), "{metrics}");
+}
+
+#[test]
+fn files_that_are_no_certificate_are_faults_of_the_file_that_names_them() {
+    let files = ProxyFiles::new(
+        &[LOOPBACK.to_owned() + ":9"],
+        "tls: {cert: a.pem, key: a.key}\n",
+    );
+    let (exit, said, _) = run(&["check", "--config", &files.config()]);
+    assert_eq!(exit, Some(1));
+    assert!(
+        said.contains("cannot read") && said.contains("a.pem"),
+        "{said}"
+    );
+    let path = files.path("a.pem");
+    std::fs::write(path, "-----BEGIN NOTHING-----").unwrap();
+    std::fs::write(files.path("a.key"), "secret").unwrap();
+    let (_, said, _) = run(&["check", "--config", &files.config()]);
+    assert!(
+        said.contains("a.pem holds no certificate") && !said.contains("secret"),
+        "{said}"
+    );
+    for (keys, fault) in [
+        ("tls: {cert: a.pem}", "`cert` has no key"),
+        ("tls: {key: a.key}", "`key` has no certificate"),
+        ("tls: {client_ca: a.pem}", "`tls` has no certificate"),
+        (
+            "backend_tls: {plain: [state-1]}",
+            "`backend_tls` has no authorities",
+        ),
+    ] {
+        let files = ProxyFiles::new(&[LOOPBACK.to_owned() + ":9"], keys);
+        let (exit, said, _) = run(&["check", "--config", &files.config()]);
+        assert_eq!(exit, Some(1), "{keys}");
+        assert!(said.contains(fault), "{keys}: {said}");
+    }
+}
