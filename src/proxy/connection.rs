@@ -7,7 +7,6 @@ use std::time::Duration;
 
 use super::error::{ProxyError, Unanswered};
 use super::forward::{Exchange, RequestProgress};
-use super::observation::sample_of;
 use super::request_log::{Answered, Subject};
 use super::service::ProxyService;
 use super::tagged::TaggedRequest;
@@ -155,9 +154,8 @@ impl Client {
             route: located.route,
             started,
         };
-        let sample = sample_of(located.sample, &head, received.filled());
         let answered = self
-            .answer_at(&view, &head, (&subject, sample), received)
+            .answer_at(&view, &head, (&subject, located.sample), received)
             .await;
         let service = &self.service;
         match answered {

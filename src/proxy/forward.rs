@@ -16,7 +16,7 @@ use crate::handover::{BackendId, ClientRequest, Cookie, NO_LOCK};
 use crate::metrics::{BackendShard, RequestOutcome};
 use crate::net::{Buffer, Conn, Deadline, IoError};
 use crate::route::BackendIndex;
-use crate::usage::SampledSession;
+use crate::usage::{self, SampledSession};
 use crate::wire::{self, Digits, Operation, RequestHead, ResponseHead, Span, Unfit, WireError};
 
 /// A client that takes so much in its time is not stalled.
@@ -100,10 +100,16 @@ impl Exchange<'_> {
             Operation::Remove => ClientRequest::Remove(cookie()),
             Operation::Touch | Operation::Unknown => ClientRequest::Touch,
             Operation::Put => {
-                let minutes = number(self.head.timeout);
-                let minutes = minutes.and_then(|minutes| u32::try_from(minutes).ok());
+                let timeout = number(self.head.timeout);
+                let minutes = timeout.and_then(|minutes| u32::try_from(minutes).ok());
                 self.progress.timeout_minutes = minutes.unwrap_or(0);
                 let is_create = number(self.head.extra_flags).is_some_and(|flags| flags & 1 == 1);
+                // The request may be gone when its answer is there.
+                if self.sample.is_followed() {
+                    self.sample = self
+                        .sample
+                        .of_put(usage::minutes_or_default(timeout), is_create);
+                }
                 if is_create {
                     ClientRequest::Create
                 } else {
@@ -304,8 +310,9 @@ impl Exchange<'_> {
         request: Option<&Buffer>,
     ) -> Result<Remaining, ProxyError> {
         let operation = self.head.operation();
-        let lock = head.lock_taken(answer.filled());
-        let lock = lock.filter(|_| operation == Operation::Acquire);
+        let counter = head.lock_counter(answer.filled());
+        let takes_lock = operation == Operation::Acquire && head.status == 200;
+        let lock = counter.filter(|_| takes_lock);
         let max_bytes = self.view.snapshot.head_limits.max_body_bytes;
         if head.body_bytes > max_bytes {
             self.give_back(lock, request);
@@ -314,7 +321,7 @@ impl Exchange<'_> {
         self.observe(head, answer.filled());
         self.progress.outcome = RequestOutcome::of_status(head.status);
         let before = answer.len() as u64;
-        self.tag(head, answer)
+        self.tag(head, counter, answer)
             .inspect_err(|_| self.give_back(lock, request))?;
         let after = answer.len() as u64;
         Ok(Remaining {
@@ -326,12 +333,13 @@ impl Exchange<'_> {
     }
 
     /// Writes the backend's number into the lock cookie, so that the client's next write finds it.
-    fn tag(&self, head: &ResponseHead, answer: &mut Buffer) -> Result<(), ProxyError> {
-        let Some(value) = head.lock_cookie else {
-            return Ok(());
-        };
-        let counter = wire::decimal(value.of(answer.filled()));
-        let Some(counter) = counter.and_then(|counter| u32::try_from(counter).ok()) else {
+    fn tag(
+        &self,
+        head: &ResponseHead,
+        counter: Option<u32>,
+        answer: &mut Buffer,
+    ) -> Result<(), ProxyError> {
+        let (Some(value), Some(counter)) = (head.lock_cookie, counter) else {
             return Ok(());
         };
         let cookie = self.view.backend(self.backend).backend_id.tag(counter)?;

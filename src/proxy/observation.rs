@@ -3,26 +3,8 @@
 
 use super::forward::Exchange;
 use super::subrequest::ABSURD_AGE_S;
-use crate::usage::{Observation, SampledSession};
-use crate::wire::{self, Operation, RequestHead, ResponseHead, Span};
-
-/// What a state server takes when there is no `Timeout` (protocol 3).
-const DEFAULT_TIMEOUT_MINUTES: u32 = 20;
-
-/// Adds what the request at the start of `received` says: it may be gone when its answer is there.
-pub(super) fn sample_of(
-    sample: SampledSession,
-    head: &RequestHead,
-    received: &[u8],
-) -> SampledSession {
-    if !sample.is_followed() || head.operation() != Operation::Put {
-        return sample;
-    }
-    let of_request = |value: Option<Span>| value.and_then(|value| wire::signed(value.of(received)));
-    let flags = of_request(head.extra_flags);
-    let is_create = flags.is_some_and(|flags| flags & 1 == 1);
-    sample.of_put(minutes(of_request(head.timeout)), is_create)
-}
+use crate::usage::{self, Observation};
+use crate::wire::{self, Operation, ResponseHead, Span};
 
 impl Exchange<'_> {
     /// Takes note of the final answer, whose head `answer` begins with.
@@ -78,7 +60,7 @@ impl Exchange<'_> {
         Some(match (head.status, self.head.operation()) {
             (200, Operation::Get | Operation::Acquire) => Observation::Read {
                 bytes: head.body_bytes,
-                timeout_minutes: minutes(timeout_minutes),
+                timeout_minutes: usage::minutes_or_default(timeout_minutes),
             },
             (200, Operation::Put) => Observation::Stored {
                 bytes: self.head.body_bytes,
@@ -96,12 +78,6 @@ impl Exchange<'_> {
             _ => return None,
         })
     }
-}
-
-fn minutes(number: Option<u64>) -> u32 {
-    number.map_or(DEFAULT_TIMEOUT_MINUTES, |minutes| {
-        u32::try_from(minutes).unwrap_or(u32::MAX)
-    })
 }
 
 fn number(value: Option<Span>, bytes: &[u8]) -> Option<u64> {

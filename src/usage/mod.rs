@@ -19,5 +19,5 @@ pub mod table;
 pub mod trend;
 
 pub use estimator::{Audit, Estimate, Estimator};
-pub use table::{Account, Observation, SampledSession};
+pub use table::{Account, Observation, SampledSession, minutes_or_default};
 pub use trend::{Capacity, Growth, Saturation, Trend};

@@ -5,6 +5,9 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use super::entry::{IDENTITY_SHIFT, MAX_RANK, MAX_TIMEOUT_MINUTES, Tick, UsageEntry, What, Who};
 
+/// What a state server takes when there is no `Timeout` (protocol 3).
+const DEFAULT_TIMEOUT_MINUTES: u32 = 20;
+
 /// Sessions that have found no place since the last audit when the level rises without one. One in
 /// a thousand of those that are followed then.
 const MAX_MISSED: u64 = 64;
@@ -85,6 +88,14 @@ pub enum Observation {
     Gone,
     /// It is not at the backend that was asked.
     Absent,
+}
+
+/// A timeout as the account keeps it.
+#[must_use]
+pub fn minutes_or_default(number: Option<u64>) -> u32 {
+    number.map_or(DEFAULT_TIMEOUT_MINUTES, |minutes| {
+        u32::try_from(minutes).unwrap_or(u32::MAX)
+    })
 }
 
 impl SampledSession {

@@ -115,7 +115,12 @@ impl ResponseHead {
     /// The lock that this answer to an acquire hands out; `None` when it hands out none. `head` is
     /// the bytes it was parsed from.
     pub fn lock_taken(&self, head: &[u8]) -> Option<u32> {
-        let cookie = self.lock_cookie.filter(|_| self.status == 200)?;
+        self.lock_counter(head).filter(|_| self.status == 200)
+    }
+
+    /// The lock that this answer names, taken or in the way. `head` is the bytes it was parsed from.
+    pub fn lock_counter(&self, head: &[u8]) -> Option<u32> {
+        let cookie = self.lock_cookie?;
         decimal(cookie.of(head)).and_then(|cookie| u32::try_from(cookie).ok())
     }
 
