@@ -324,8 +324,7 @@ impl Control {
     }
 
     fn probed(&mut self, result: &ProbeResult) {
-        let mut members = self.pool_state.members().iter();
-        let Some(member) = members.find(|member| member.backend_id == result.backend_id) else {
+        let Some(member) = self.pool_state.member(result.backend_id) else {
             return;
         };
         if member.address() == Some(result.address) {
@@ -372,10 +371,7 @@ impl Control {
         let Some(Change { from, to, reason }) = change else {
             return;
         };
-        let members = self.pool_state.members();
-        let member = members
-            .iter()
-            .find(|member| member.backend_id == backend_id);
+        let member = self.pool_state.member(backend_id);
         if let Some(member) = member {
             member.metrics.count_health_change(to);
         }

@@ -31,8 +31,7 @@ impl MissedDeletes {
     /// Notes one down, and tells the request that waits for it whether it is.
     pub(super) fn note(&mut self, pool_state: &mut PoolState, missed: PendingDelete, now_ms: u64) {
         let PendingDelete { to, target, noted } = missed;
-        let mut members = pool_state.members().iter();
-        let kept = match members.find(|member| member.backend_id == to) {
+        let kept = match pool_state.member(to) {
             None => true,
             Some(member) => match self.journal.append(to, &member.spec.name, &target) {
                 Ok(()) => true,
@@ -95,9 +94,7 @@ impl MissedDeletes {
     }
 
     fn log(&self, pool_state: &PoolState, backend_id: BackendId, result: Result<(), RemoveError>) {
-        let mut members = pool_state.members().iter();
-        let backend = members.find(|member| member.backend_id == backend_id);
-        let backend = backend.map_or("", |member| &member.spec.name);
+        let backend = pool_state.name_of(backend_id);
         match result {
             Ok(()) => tracing::info!(
                 backend,
@@ -115,8 +112,8 @@ impl MissedDeletes {
     /// has now.
     pub(super) fn forget(&mut self, pool_state: &mut PoolState) {
         for backend_id in (1..=u8::MAX).filter_map(BackendId::new) {
-            let mut members = pool_state.members().iter();
-            let member = members.find(|member| member.backend_id == backend_id && !member.is_off());
+            let member = pool_state.member(backend_id);
+            let member = member.filter(|member| !member.is_off());
             let backend = member.map(|member| member.spec.name.as_str());
             if let Err(error) = self.journal.keep(backend_id, backend) {
                 tracing::warn!("{error}");

@@ -31,7 +31,7 @@ use super::session_timeouts::{MAX_TIMEOUT_MINUTES, SeenTimeout, SeenTimeouts};
 use crate::backend::{Connector, TlsServer};
 use crate::config::{BackendHost, BackendSpec, BackendState, Config, HandoverConfig, PartitionMap};
 use crate::handover::schedule::{PeerSlot, Standing, Standings, Surroundings, Times, advance};
-use crate::handover::{BackendId, Places, SlotState, SlotTable};
+use crate::handover::{BackendId, BackendMap, Places, SlotState, SlotTable};
 use crate::health::{Change, Failure, Health, HealthState};
 use crate::metrics::BackendMetrics;
 use crate::proxy::{Backend, MigrationBudget, Snapshot};
@@ -167,9 +167,12 @@ impl PoolState {
 
     /// Name of the backend at `place`, `?` if there is none.
     pub fn name_of(&self, backend_id: BackendId) -> &str {
-        let mut members = self.members.iter();
-        let member = members.find(|member| member.backend_id == backend_id);
-        member.map_or("?", |member| &member.spec.name)
+        name_in(&self.members, backend_id)
+    }
+
+    /// The backend with this id, if there is one.
+    pub fn member(&self, backend_id: BackendId) -> Option<&PoolMember> {
+        member_in(&self.members, backend_id)
     }
 
     /// The backends that the map gives slots to and that get none before what they hold has died, and
@@ -412,7 +415,7 @@ impl PoolState {
         self.give_up(now_ms);
         let fit = self.fit_to_stand_in();
         let mut changes = notice::Changes::default();
-        let mut is_wanted = [false; 128];
+        let mut is_wanted = BackendMap::filled(false);
         let mut peers = vec![None; self.peers.len()];
         let mut stand_ins = Vec::with_capacity(MAX_CANDIDATES);
         for slot in Slot::all() {
@@ -420,7 +423,7 @@ impl PoolState {
             let target = self.target(slot);
             let rests = before == SlotState::steady(target, before.since_ms);
             let is_elsewhere = before.second.is_none() && before.first != target;
-            is_wanted[usize::from(target.id())] |= is_elsewhere;
+            is_wanted[target] |= is_elsewhere;
             if rests && peers.is_empty() && standings.get(target).up_since_ms.is_some() {
                 continue;
             }
@@ -492,10 +495,9 @@ impl PoolState {
     }
 
     /// Says once that a backend which is to have slots that are elsewhere has not answered yet.
-    fn await_answers(&mut self, is_wanted: &[bool; 128], notices: &mut Vec<Notice>) {
+    fn await_answers(&mut self, is_wanted: &BackendMap<bool>, notices: &mut Vec<Notice>) {
         for member in &mut self.members {
-            let is_awaited =
-                is_wanted[usize::from(member.backend_id.id())] && !member.health.has_answered();
+            let is_awaited = is_wanted[member.backend_id] && !member.health.has_answered();
             if is_awaited && !member.is_awaited {
                 notices.push(Notice::awaited(&member.spec.name));
             }
@@ -505,8 +507,8 @@ impl PoolState {
 
     /// The places that may stand in: they have answered, and are up for this proxy and for all
     /// others, as far as they are heard, so that all choose the same one.
-    fn fit_to_stand_in(&self) -> [bool; 128] {
-        let mut fit = [false; 128];
+    fn fit_to_stand_in(&self) -> BackendMap<bool> {
+        let mut fit = BackendMap::filled(false);
         let members = self.members.iter();
         let answers = |member: &&PoolMember| member.is_up() && member.health.has_answered();
         for member in members.filter(answers) {
@@ -514,17 +516,16 @@ impl PoolState {
                 continue;
             }
             let mut peers = self.peers.iter().flatten();
-            fit[usize::from(member.backend_id.id())] =
-                peers.all(|peer| peer.up.contains(&member.backend_id));
+            fit[member.backend_id] = peers.all(|peer| peer.up.contains(&member.backend_id));
         }
         fit
     }
 
     /// The candidates that are fit, the next one first.
-    fn look_for_stand_ins(&self, slot: Slot, fit: &[bool; 128], out: &mut Vec<BackendId>) {
+    fn look_for_stand_ins(&self, slot: Slot, fit: &BackendMap<bool>, out: &mut Vec<BackendId>) {
         let places = self.candidates(slot);
         out.clear();
-        out.extend(places.filter(|backend_id| fit[usize::from(backend_id.id())]));
+        out.extend(places.filter(|backend_id| fit[*backend_id]));
     }
 
     /// A removal that another proxy noted is as good a reason to wait: what is outdated is so for
@@ -552,7 +553,7 @@ impl PoolState {
         let is_needed = self.needed(places_known);
         let is_served = self.needed(|slot| slot.places());
         for member in &mut self.members {
-            let is_free = !is_served[usize::from(member.backend_id.id())];
+            let is_free = !is_served[member.backend_id];
             let is_leaving = !member.in_map || member.spec.state != BackendState::Active;
             if is_free && is_leaving && !member.is_let_go {
                 notices.push(Notice::let_go(&member.spec.name));
@@ -560,14 +561,17 @@ impl PoolState {
             member.is_let_go = is_free && is_leaving;
         }
         self.members
-            .retain(|member| member.in_map || is_needed[usize::from(member.backend_id.id())]);
+            .retain(|member| member.in_map || is_needed[member.backend_id]);
     }
 
     /// Which places are among those of a slot.
-    fn needed<P: Iterator<Item = BackendId>>(&self, of: impl Fn(&SlotState) -> P) -> [bool; 128] {
-        let mut is_needed = [false; 128];
+    fn needed<P: Iterator<Item = BackendId>>(
+        &self,
+        of: impl Fn(&SlotState) -> P,
+    ) -> BackendMap<bool> {
+        let mut is_needed = BackendMap::filled(false);
         for backend_id in self.slots.iter().flat_map(of) {
-            is_needed[usize::from(backend_id.id())] = true;
+            is_needed[backend_id] = true;
         }
         is_needed
     }
@@ -577,6 +581,16 @@ impl PoolState {
             .iter_mut()
             .find(|member| member.backend_id == backend_id)
     }
+}
+
+fn member_in(members: &[PoolMember], backend_id: BackendId) -> Option<&PoolMember> {
+    members
+        .iter()
+        .find(|member| member.backend_id == backend_id)
+}
+
+fn name_in(members: &[PoolMember], backend_id: BackendId) -> &str {
+    member_in(members, backend_id).map_or("?", |member| &member.spec.name)
 }
 
 impl PoolMember {

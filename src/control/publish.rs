@@ -18,7 +18,7 @@ use super::report::status::{
 };
 use super::report::usage_estimates::UsageEstimates;
 use crate::config::{BackendHost, BackendState, Config};
-use crate::handover::{BackendId, SlotState, Stage};
+use crate::handover::{BackendId, BackendMap, SlotState, Stage};
 use crate::health;
 use crate::metrics::{self, MapState, PoolBackend, PoolMetrics, Reloads};
 use crate::net::own_host_name;
@@ -229,30 +229,29 @@ fn backends(
     accounting: &UsageEstimates,
     now_ms: u64,
 ) -> Vec<BackendStatus> {
-    let mut counts = [Counts::default(); 128];
-    let mut serves = [false; 128];
+    let mut counts = BackendMap::filled(Counts::default());
+    let mut serves = BackendMap::filled(false);
     for member in pool_state.members() {
-        serves[usize::from(member.backend_id.id())] = member.is_up() && !member.is_off();
+        serves[member.backend_id] = member.is_up() && !member.is_off();
     }
     for (slot, state) in Slot::all().zip(pool_state.slots()) {
         let target = pool_state.target(slot);
-        counts[usize::from(target.id())].owned += 1;
-        counts[usize::from(state.first.id())].first += 1;
+        counts[target].owned += 1;
+        counts[state.first].first += 1;
         if let Some(down) = refused_for(state, &serves) {
-            counts[usize::from(down.id())].refused += 1;
+            counts[down].refused += 1;
         } else if state.second.is_none() && state.first != target {
-            counts[usize::from(target.id())].waiting += 1;
+            counts[target].waiting += 1;
         }
         for backend_id in [Some(state.first), state.second].into_iter().flatten() {
-            *counts[usize::from(backend_id.id())].stages.of(state.stage) += 1;
+            *counts[backend_id].stages.of(state.stage) += 1;
         }
     }
     let empty_ms = empty_ms(pool_state, pool_state.slots(), now_ms);
-    for (counts, empty_ms) in counts.iter_mut().zip(empty_ms) {
-        counts.empty_ms = empty_ms.filter(|_| counts.owned == 0);
-    }
     let status = |member: &PoolMember| {
-        let counts = counts[usize::from(member.backend_id.id())];
+        let mut counts = counts[member.backend_id];
+        let empty_ms = empty_ms[member.backend_id];
+        counts.empty_ms = empty_ms.filter(|empty| *empty > 0 && counts.owned == 0);
         let load = accounting.load(member.backend_id, member.spec.capacity);
         let overridden = override_of(pool_state, &member.spec.name);
         let reason = reasons.get(&member.backend_id);
@@ -262,11 +261,11 @@ fn backends(
 }
 
 /// The place that is down and because of which requests for this slot are refused, if they are.
-fn refused_for(slot: &SlotState, serves: &[bool; 128]) -> Option<BackendId> {
+fn refused_for(slot: &SlotState, serves: &BackendMap<bool>) -> Option<BackendId> {
     if slot.stage == Stage::Suspect {
         return slot.second;
     }
-    let is_refused = !serves[usize::from(slot.first.id())];
+    let is_refused = !serves[slot.first];
     is_refused.then_some(slot.first)
 }
 

@@ -342,8 +342,7 @@ fn refusal(pool_state: &PoolState, faults: Vec<String>, clock: ControlClock) -> 
 /// The journal beside the state file; the pool state is told what it holds.
 fn open_owed(state_file: &Path, pool_state: &mut PoolState) -> Result<PendingDeletes, OwedError> {
     let name_of = |backend_id| {
-        let mut members = pool_state.members().iter();
-        let member = members.find(|member| member.backend_id == backend_id);
+        let member = pool_state.member(backend_id);
         member.map(|member| member.spec.name.as_str())
     };
     let owed = PendingDeletes::open(&beside(state_file, ".owed"), name_of)?;

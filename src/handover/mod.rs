@@ -7,12 +7,14 @@
 //! * [`table`]: the slots as the data path reads them.
 //! * [`request_machine`]: one request of a client; `find`, `write` and `remove` hold its rules.
 
+mod backend_map;
 pub mod lock_cookie;
 pub mod request_machine;
 pub mod schedule;
 pub mod slot;
 pub mod table;
 
+pub use backend_map::BackendMap;
 pub use lock_cookie::{BackendId, Cookie, CounterTooLarge, NO_LOCK};
 pub use request_machine::{
     ClientRequest, Refusal, RequestMachine, SlotRoute, Step, Subrequest, SubrequestReply,

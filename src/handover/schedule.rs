@@ -9,7 +9,7 @@ mod give_up;
 mod peers;
 mod stand_in;
 
-use super::{BackendId, Outdated, SlotState, Stage};
+use super::{BackendId, BackendMap, Outdated, SlotState, Stage};
 
 pub use peers::{Joined, PeerSlot};
 
@@ -72,7 +72,7 @@ pub struct Standing {
 
 /// The standing of every place; a place nobody has told of is gone.
 #[derive(Debug, Clone)]
-pub struct Standings([Standing; 128]);
+pub struct Standings(BackendMap<Standing>);
 
 /// Enough for the longest way that takes no time.
 const MAX_STEPS: usize = 16;
@@ -133,18 +133,18 @@ impl Standings {
     /// Standings in which every place is gone.
     #[must_use]
     pub const fn new() -> Self {
-        Self([Standing::gone(); 128])
+        Self(BackendMap::filled(Standing::gone()))
     }
 
     /// Notes how the backend at `place` is.
     pub fn set(&mut self, backend_id: BackendId, standing: Standing) {
-        self.0[usize::from(backend_id.id())] = standing;
+        self.0[backend_id] = standing;
     }
 
     /// How the backend at `place` is.
     #[must_use]
     pub fn get(&self, backend_id: BackendId) -> Standing {
-        self.0[usize::from(backend_id.id())]
+        self.0[backend_id]
     }
 }
 

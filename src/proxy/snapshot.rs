@@ -5,7 +5,7 @@ use std::sync::Arc;
 use super::migration_budget::MigrationBudget;
 use crate::backend::Connector;
 use crate::config::{AllowList, Config, Timeouts};
-use crate::handover::{BackendId, SlotTable};
+use crate::handover::{BackendId, BackendMap, SlotTable};
 use crate::metrics::BackendMetrics;
 use crate::route::{BackendIndex, HashKey};
 use crate::wire::HeadLimits;
@@ -44,7 +44,7 @@ pub struct Snapshot {
     /// The backends; [`BackendIndex`] counts here.
     pub backends: Vec<Backend>,
     /// Position of each place in `backends`.
-    index_of_place: [u8; 128],
+    index_of: BackendMap<u8>,
     /// Who may connect.
     pub allow: AllowList,
     /// Time limits.
@@ -71,16 +71,16 @@ impl Snapshot {
         backends: Vec<Backend>,
         moves: Arc<MigrationBudget>,
     ) -> Self {
-        let mut index_of_place = [NOBODY; 128];
+        let mut index_of = BackendMap::filled(NOBODY);
         for (backend, index) in backends.iter().zip(0..NOBODY) {
-            index_of_place[usize::from(backend.backend_id.id())] = index;
+            index_of[backend.backend_id] = index;
         }
         Self {
             map_version,
             hash_key,
             slots,
             backends,
-            index_of_place,
+            index_of,
             allow: config.allow.clone(),
             timeouts: config.timeouts,
             head_limits: HeadLimits {
@@ -96,7 +96,7 @@ impl Snapshot {
 
     /// The backend at a place; `None` when the place is a tag of no backend known here.
     pub fn backend_at(&self, backend_id: BackendId) -> Option<BackendIndex> {
-        let index = self.index_of_place[usize::from(backend_id.id())];
+        let index = self.index_of[backend_id];
         (index != NOBODY).then(|| BackendIndex::new(index))
     }
 }

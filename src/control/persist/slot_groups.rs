@@ -4,7 +4,7 @@ use std::collections::HashMap;
 
 use serde::{Deserialize, Serialize};
 
-use crate::handover::{BackendId, Before, Outdated, SlotState, Stage};
+use crate::handover::{BackendId, BackendMap, Before, Outdated, SlotState, Stage};
 use crate::route::SLOT_COUNT;
 
 /// Slots in one state. Times are Unix time in milliseconds. Fields that a later version may add are
@@ -83,9 +83,9 @@ pub fn group(slots: &[SlotState]) -> Vec<SlotGroup> {
     let mut groups: Vec<(SlotState, Vec<usize>)> = Vec::new();
     let mut known: HashMap<SlotState, usize> = HashMap::new();
     // The next slot at a place is nearly always like the last one there, which saves hashing it.
-    let mut latest = [usize::MAX; 128];
+    let mut latest = BackendMap::filled(usize::MAX);
     for (index, slot) in slots.iter().enumerate() {
-        let latest = &mut latest[usize::from(slot.first.id())];
+        let latest = &mut latest[slot.first];
         if groups.get(*latest).is_none_or(|(alike, _)| alike != slot) {
             *latest = *known.entry(*slot).or_insert_with(|| {
                 groups.push((*slot, Vec::new()));

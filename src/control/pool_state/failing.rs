@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::handovers::way;
-use super::{Notice, PoolMember, PoolState};
+use super::{Notice, PoolMember, PoolState, name_in};
 use crate::config::LogLevel;
 use crate::handover::{BackendId, SlotState};
 
@@ -106,12 +106,7 @@ impl PoolState {
     /// Takes note of the moves that the workers have seen fail.
     pub fn look_for_failed_moves(&mut self, now_ms: u64) {
         for (from, to) in ways(&self.slots) {
-            let member = |backend_id| {
-                self.members
-                    .iter()
-                    .find(|member| member.backend_id == backend_id)
-            };
-            let (Some(old), Some(new)) = (member(from), member(to)) else {
+            let (Some(old), Some(new)) = (self.member(from), self.member(to)) else {
                 continue;
             };
             let failed = new.metrics.failed_moves_from(&old.metrics, from);
@@ -142,12 +137,7 @@ pub(in crate::control) fn reason(status: Option<u16>, to: &str) -> String {
 }
 
 fn notice(moves: &FailingMoves, members: &[PoolMember]) -> Notice {
-    let name = |backend_id| {
-        let member = members
-            .iter()
-            .find(|member| member.backend_id == backend_id);
-        member.map_or("?", |member| &member.spec.name)
-    };
+    let name = |backend_id| name_in(members, backend_id);
     let (from, to) = (name(moves.from), name(moves.to));
     let reason = reason(moves.status, to);
     Notice {

@@ -51,7 +51,7 @@ impl PoolState {
         let is_needed = self.needed(|slot| slot.places());
         let members = self.members.iter().filter(|member| {
             let mut given_up = self.given_up.iter();
-            is_needed[usize::from(member.backend_id.id())]
+            is_needed[member.backend_id]
                 && given_up.any(|server| server.id.is_some() && server.is_of(&member.spec))
         });
         members.map(|member| member.backend_id).collect()
@@ -63,7 +63,7 @@ impl PoolState {
         let left: Vec<GivenUp> = self
             .members
             .iter()
-            .filter(|member| is_needed[usize::from(member.backend_id.id())] && self.is_left(member))
+            .filter(|member| is_needed[member.backend_id] && self.is_left(member))
             .map(|member| GivenUp::backend(&member.spec, &member.identity(), now_ms))
             .collect();
         for server in left {
@@ -94,7 +94,7 @@ impl PoolState {
         let is_needed = self.needed(|slot| slot.places());
         let mut notices = Vec::new();
         let members = self.members.iter();
-        for member in members.filter(|member| !is_needed[usize::from(member.backend_id.id())]) {
+        for member in members.filter(|member| !is_needed[member.backend_id]) {
             let Some(fresh_ms) = self.fresh_ms(&member.spec.name) else {
                 continue;
             };

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use super::notice::has_arrived;
 use super::wording::{lasting, share};
-use super::{Notice, PoolMember};
+use super::{Notice, PoolMember, member_in, name_in};
 use crate::config::LogLevel;
 use crate::handover::{BackendId, SlotState};
 
@@ -89,11 +89,7 @@ pub(super) fn way(slot: &SlotState) -> Option<Way> {
 
 /// Sessions that this proxy has moved this way since its start.
 fn moved((from, to): Way, members: &[PoolMember]) -> u64 {
-    let member = |backend_id| {
-        members
-            .iter()
-            .find(|member| member.backend_id == backend_id)
-    };
+    let member = |backend_id| member_in(members, backend_id);
     let moved = |(from, to): (&PoolMember, &PoolMember)| {
         to.metrics.moved_from(&from.metrics, from.backend_id)
     };
@@ -101,12 +97,7 @@ fn moved((from, to): Way, members: &[PoolMember]) -> u64 {
 }
 
 fn notice(way: Way, handover: Handover, members: &[PoolMember], now_ms: u64) -> Notice {
-    let name = |backend_id| {
-        let member = members
-            .iter()
-            .find(|member| member.backend_id == backend_id);
-        member.map_or("?", |member| &member.spec.name)
-    };
+    let name = |backend_id| name_in(members, backend_id);
     let (from, to) = (name(way.0), name(way.1));
     let share = share(handover.ended);
     let took = handover.begun_ms.map_or_else(String::new, |begun_ms| {

@@ -2,8 +2,8 @@
 
 use std::collections::BTreeMap;
 
-use super::PoolMember;
 use super::wording::{lasting, share};
+use super::{PoolMember, name_in};
 use crate::config::LogLevel;
 use crate::handover::{BackendId, Outdated, SlotState, Stage};
 
@@ -50,12 +50,7 @@ impl Changes {
     }
 
     pub(super) fn notices(self, members: &[PoolMember]) -> Vec<Notice> {
-        let name = |backend_id: BackendId| {
-            let member = members
-                .iter()
-                .find(|member| member.backend_id == backend_id);
-            member.map_or("?", |member| &member.spec.name)
-        };
+        let name = |backend_id| name_in(members, backend_id);
         let line = |((before, after), slots): ((Side, Side), usize)| {
             notice(before.stage, after, slots, &name)
         };

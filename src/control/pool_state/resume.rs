@@ -107,11 +107,7 @@ impl PoolState {
         }
         for slot in memory.slots.iter() {
             for backend_id in places_known(slot) {
-                let known = pool_state
-                    .members
-                    .iter()
-                    .any(|member| member.backend_id == backend_id);
-                if !known {
+                if pool_state.member(backend_id).is_none() {
                     return Err(ResumeError::UnknownPlace {
                         id: backend_id.id(),
                     });

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use super::status::{FailingStatus, HandoverProgress};
 use crate::control::pool_state::{PoolState, failing};
 use crate::handover::schedule::Times;
-use crate::handover::{BackendId, SlotState, Stage};
+use crate::handover::{BackendId, BackendMap, SlotState, Stage};
 use crate::route::Slot;
 
 /// Slots with the same places in the same stage.
@@ -48,23 +48,23 @@ pub(crate) fn under_way(pool_state: &PoolState, slots: &[SlotState]) -> Vec<Hand
 }
 
 /// When each place holds nothing any more that is to hold nothing: by its id, `None` where nobody can
-/// say, or where nothing is.
+/// say; 0 where nothing is.
 pub(crate) fn empty_ms(
     pool_state: &PoolState,
     slots: &[SlotState],
     now_ms: u64,
-) -> [Option<u64>; 128] {
+) -> BackendMap<Option<u64>> {
     let times = pool_state.times();
-    let mut empty = [Some(0); 128];
+    let mut empty = BackendMap::filled(Some(0));
     for (slot, state) in Slot::all().zip(slots) {
         let target = pool_state.target(slot);
         for backend_id in state.places().filter(|backend_id| *backend_id != target) {
-            let latest = &mut empty[usize::from(backend_id.id())];
+            let latest = &mut empty[backend_id];
             let left_ms = left_ms(pool_state, state, backend_id, &times, now_ms);
             *latest = latest.zip(left_ms).map(|(latest, left)| latest.max(left));
         }
     }
-    empty.map(|empty| empty.filter(|empty| *empty > 0))
+    empty
 }
 
 /// When a slot that is to leave `place` has left it.

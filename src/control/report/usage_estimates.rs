@@ -4,7 +4,7 @@ use std::collections::HashMap;
 
 use super::status::{AccountingStatus, BackendLoad, CapacityStatus};
 use crate::control::pool_state::PoolState;
-use crate::handover::{BackendId, Stage};
+use crate::handover::{BackendId, BackendMap, Stage};
 use crate::metrics::PoolLoad;
 use crate::usage::{Account, Audit, Capacity, Estimator, Growth, Saturation, Trend};
 
@@ -60,12 +60,11 @@ impl UsageEstimates {
         };
         let exchanging = exchanging(pool_state);
         for member in members {
-            let id = member.backend_id.id();
-            if exchanging[usize::from(id)] {
+            if exchanging[member.backend_id] {
                 self.trends.remove(&member.backend_id);
                 continue;
             }
-            let found = audit.at(id);
+            let found = audit.at(member.backend_id.id());
             let trend = self.trends.entry(member.backend_id).or_default();
             trend.add(audit.at_ms, &found);
         }
@@ -124,12 +123,12 @@ impl UsageEstimates {
 
 /// The places that give sessions to others or get them: where that would lead if it went on for
 /// ever says nothing about when they are full.
-fn exchanging(pool_state: &PoolState) -> [bool; 128] {
-    let mut exchanging = [false; 128];
+fn exchanging(pool_state: &PoolState) -> BackendMap<bool> {
+    let mut exchanging = BackendMap::filled(false);
     let slots = pool_state.slots().iter();
     for slot in slots.filter(|slot| matches!(slot.stage, Stage::Move1 | Stage::Move2)) {
         for backend_id in [Some(slot.first), slot.second].into_iter().flatten() {
-            exchanging[usize::from(backend_id.id())] = true;
+            exchanging[backend_id] = true;
         }
     }
     exchanging
