@@ -15,6 +15,7 @@ use super::refusals::Refusals;
 use super::respond::{json, respond, text};
 use super::routes::{AdminRequest, AdminRoute, Site};
 use super::steer::Steering;
+use crate::config::BackendAddress;
 use crate::control::handle::{AdminAccess, ControlHandle};
 use crate::control::report::plan::PlanReport;
 use crate::control::report::status::{ReloadResult, SteerResult};
@@ -70,6 +71,9 @@ impl Site for ProxySite {
         }),
         AdminRoute::post("/backends/*", Guard::Change, |site, asked| {
             Box::pin(steer(asked, &site.control))
+        }),
+        AdminRoute::post("/peers/*", Guard::Change, |site, asked| {
+            Box::pin(leave_behind(asked, &site.control))
         }),
     ];
 
@@ -152,6 +156,33 @@ async fn steer(asked: AdminRequest<'_>, control: &ControlHandle) -> Response<Ful
         control.steer(order).await
     };
     match steered {
+        Ok(outcome) if outcome.result == SteerResult::Refused => {
+            json(StatusCode::UNPROCESSABLE_ENTITY, &outcome)
+        }
+        Ok(outcome) => json(StatusCode::OK, &outcome),
+        Err(gone) => text(StatusCode::SERVICE_UNAVAILABLE, &gone.to_string()),
+    }
+}
+
+/// `POST /peers/ADDRESS/gone`.
+async fn leave_behind(asked: AdminRequest<'_>, control: &ControlHandle) -> Response<Full<Bytes>> {
+    let address = asked.path.strip_prefix("/peers/");
+    let address = address.and_then(|rest| rest.strip_suffix("/gone"));
+    let Some(address) = address else {
+        return text(StatusCode::NOT_FOUND, "there is no such page");
+    };
+    let Ok(peer) = BackendAddress::parse(address) else {
+        return text(StatusCode::BAD_REQUEST, "this is no address of a peer");
+    };
+    let is_dry_run = match (asked.query.only(&["dry_run"]), asked.query.get("dry_run")) {
+        (Ok(()), None) => false,
+        (Ok(()), Some("true")) => true,
+        (Ok(()), Some(_)) => {
+            return text(StatusCode::BAD_REQUEST, "dry_run takes nothing but true");
+        }
+        (Err(problem), _) => return text(StatusCode::BAD_REQUEST, &problem),
+    };
+    match control.leave_behind(peer, is_dry_run).await {
         Ok(outcome) if outcome.result == SteerResult::Refused => {
             json(StatusCode::UNPROCESSABLE_ENTITY, &outcome)
         }

@@ -24,7 +24,6 @@ use super::refusals::Refusals;
 use super::routes;
 use super::routes::Site;
 use super::store_site::StoreSite;
-use crate::config::BackendAddress;
 use crate::control::handle::ControlHandle;
 use crate::metrics::Metrics;
 use crate::net::Listeners;
@@ -34,6 +33,9 @@ const MAX_HEAD_BYTES: usize = 16 * 1024;
 
 /// Lines of a request's head.
 const MAX_HEAD_LINES: usize = 64;
+
+/// Names of peers that are looked up at a time.
+const LOOKUP_THREADS: usize = 4;
 
 /// Threads beside those that look up the names of peers.
 const PLANNING_THREADS: usize = 1;
@@ -51,25 +53,21 @@ pub struct AdminServer {
 }
 
 impl AdminServer {
-    /// Serves on `listeners`, of which one is enough, and asks `peers`, in a thread of its own.
+    /// Serves on `listeners`, of which one is enough, and asks the peers of the main file in force, in a
+    /// thread of its own.
     ///
     /// # Errors
     /// When the system gives no thread or event queue.
     pub fn start(
         listeners: Option<Listeners>,
-        peers: Vec<BackendAddress>,
         control: ControlHandle,
         metrics: Arc<Metrics>,
         options: AdminOptions,
     ) -> io::Result<Self> {
-        let most_lookups = peers.len();
         let asking = {
             let control = control.clone();
             move |tasks: &mut JoinSet<()>, stopped: &watch::Receiver<bool>| {
-                for (index, peer) in peers.into_iter().enumerate() {
-                    let (control, stopped) = (control.clone(), stopped.clone());
-                    tasks.spawn(peers::ask_for_ever(index, peer, control, options, stopped));
-                }
+                tasks.spawn(peers::ask_all(control, options, stopped.clone()));
             }
         };
         let site = ProxySite {
@@ -78,7 +76,7 @@ impl AdminServer {
             metrics,
             planner: Planner::new(),
         };
-        Self::run(listeners, site, options, most_lookups, asking)
+        Self::run(listeners, site, options, LOOKUP_THREADS, asking)
     }
 
     /// The same for a state server, which has no peers.
@@ -97,14 +95,14 @@ impl AdminServer {
         listeners: Option<Listeners>,
         site: impl Site,
         options: AdminOptions,
-        most_lookups: usize,
+        lookup_threads: usize,
         spawn_others: impl FnOnce(&mut JoinSet<()>, &watch::Receiver<bool>) + Send + 'static,
     ) -> io::Result<Self> {
         let address = listeners.as_ref().map(|listeners| listeners.address);
         let runtime = tokio::runtime::Builder::new_current_thread()
             .enable_io()
             .enable_time()
-            .max_blocking_threads(most_lookups + PLANNING_THREADS)
+            .max_blocking_threads(lookup_threads + PLANNING_THREADS)
             .build()?;
         let sockets = listeners.into_iter().flat_map(Listeners::into_sockets);
         let entered = runtime.enter();

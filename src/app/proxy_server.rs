@@ -30,13 +30,13 @@ pub struct ProxyServer {
     pub control: ControlHandle,
     workers: Running,
     running_control: RunningControl,
-    admin: Option<AdminServer>,
+    admin: AdminServer,
 }
 
 impl ProxyServer {
     /// Where the admin server listens, if there is one.
     pub fn admin(&self) -> Option<SocketAddr> {
-        self.admin.as_ref().and_then(|admin| admin.address)
+        self.admin.address
     }
 
     /// Lets requests in flight finish within the configured time, then ends the rest: until then
@@ -44,9 +44,7 @@ impl ProxyServer {
     pub fn stop(self) {
         self.workers.stop();
         self.running_control.stop();
-        if let Some(admin) = self.admin {
-            admin.stop();
-        }
+        self.admin.stop();
     }
 }
 
@@ -76,14 +74,10 @@ pub fn start(mut options: ControlOptions) -> Result<ProxyServer, StartError> {
     let serve_options = serve_options(&config, workers, backends, tls);
     let (snapshot, feedback, metrics) = (ends.snapshot, ends.feedback, ends.metrics);
     let running_control = control.spawn(inbox).map_err(StartError::Thread)?;
-    let admin = if admin.is_some() || !config.peers.is_empty() {
-        let (control, shown) = (ends.handle.clone(), metrics.clone());
-        let options = AdminOptions::default();
-        let started = AdminServer::start(admin, config.peers, control, shown, options);
-        Some(started.map_err(StartError::Thread)?)
-    } else {
-        None
-    };
+    // Also without listeners: a reload may bring peers, which are asked from there.
+    let (control, shown) = (ends.handle.clone(), metrics.clone());
+    let admin = AdminServer::start(admin, control, shown, AdminOptions::default())
+        .map_err(StartError::Thread)?;
     // Clients that connect meanwhile wait in the kernel.
     let _ = may_serve.blocking_recv();
     let workers = spawn_workers(listeners, &serve_options, move |worker| {

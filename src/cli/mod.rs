@@ -11,6 +11,7 @@ mod demo;
 mod human;
 mod log_args;
 mod output;
+mod peer;
 mod plan;
 mod route;
 mod serve;
@@ -80,6 +81,8 @@ enum Command {
     Plan(plan::PlanArgs),
     /// Drain a backend, give it up or activate it, whatever the partition map says
     Backend(backend::BackendArgs),
+    /// Go on without a proxy that does not run and cannot be started soon
+    Peer(peer::PeerArgs),
     /// Simulate a web farm against a running proxy or state server; exit 1 on any wrong answer
     Bench(bench::BenchArgs),
     /// Run the proxy or a state server as a service of Windows
@@ -102,6 +105,7 @@ fn execute(command: Command) -> Exit {
         Command::Status(args) => status::run(&args),
         Command::Plan(args) => plan::run(&args),
         Command::Backend(args) => backend::run(&args),
+        Command::Peer(args) => peer::run(&args),
         Command::Bench(args) => bench::run(&args),
         #[cfg(windows)]
         Command::Service(args) => service::run(args),

@@ -39,6 +39,10 @@ use crate::proxy::{Feedback, Report};
 /// How often the pool state is asked what the time has changed.
 const TICK: Duration = Duration::from_millis(250);
 
+/// Why a peer counts as silent that the others have gone on without.
+const LEFT_BEHIND: &str = "it was said to be gone, and has not joined again yet: if it does not within \
+                           seconds, restart it";
+
 /// How often it is said again that the state file cannot be written.
 const REPEAT_MS: u64 = 60_000;
 
@@ -168,6 +172,7 @@ impl Control {
         self.publisher.sample(&self.pool_state, now_ms);
         self.follow_files(now_ms);
         let own = Said::from(&self.pool_state);
+        self.peers.set_gone(self.pool_state.gone_peers());
         self.peers.complain(&own, now_ms);
         self.publish();
         // What the peers said until now is in force.
@@ -213,13 +218,19 @@ impl Control {
         let before = self.pool_state.overrides();
         let mut next = self.pool_state.clone();
         next.adopt_decisions(now_ms);
+        let is_left_behind = next.learn_memberships();
         let mut notices = Vec::new();
-        if !is_remembered {
+        if is_remembered && is_left_behind {
+            notices.extend(next.join_anew(now_ms));
+        } else if !is_remembered {
             notices.extend(next.join_peers(now_ms));
         }
         notices.extend(next.tick(now_ms));
         let is_in_force = self.try_to_put_in_force(next);
         if is_in_force {
+            if is_left_behind {
+                self.missed.forget_all(&mut self.pool_state);
+            }
             self.tell_overrides(&before);
             self.publisher.tell(&notices, now_ms);
         }
@@ -420,39 +431,70 @@ impl Control {
                 let _ = answer.send(Box::new(self.pool_state.clone()));
             }
             ControlCommand::Peer(news) => self.peer_answered(news),
+            ControlCommand::LeaveBehind {
+                peer,
+                is_dry_run,
+                answer,
+            } => {
+                let _ = answer.send(self.leave_behind(&peer, is_dry_run));
+            }
         }
     }
 
     fn peer_answered(&mut self, news: PeerNews) {
         let PeerNews {
-            index,
+            address,
             asked_ms,
             answer,
         } = news;
         let now_ms = self.clock.now_ms();
-        // It waited while control was held up, and the peer has gone on.
-        if is_old(asked_ms, now_ms) {
+        let mut peers = self.pool_state.config().peers.iter();
+        let index = peers.position(|peer| *peer == address);
+        // It waited while control was held up, and the peer has gone on, or is none any more.
+        let Some(index) = index.filter(|_| !is_old(asked_ms, now_ms)) else {
             return;
-        }
+        };
         let own = &self.publisher.about.instance;
         let view = match answer.map(|body| report::read(&body, own, now_ms)) {
             Ok(Err(PeerReportError::Itself)) => {
                 self.peers.heard_itself(index);
-                self.pool_state.set_peer_is_itself(index, true);
+                self.pool_state.set_left_out(index, true);
                 return;
+            }
+            Ok(Ok(view)) if self.pool_state.is_left_behind(&view.membership) => {
+                Err(LEFT_BEHIND.to_owned())
             }
             Ok(read) => read.map_err(|error| error.to_string()),
             Err(failure) => Err(failure),
         };
-        // Behind one address there may be another proxy later.
-        if view.is_ok() {
-            self.pool_state.set_peer_is_itself(index, false);
-        }
         let said = view.as_ref().map(Said::from);
         let said = said.map_err(Clone::clone);
         self.peers.heard(index, said, asked_ms);
+        let mut is_left_behind = false;
+        if let Ok(view) = &view {
+            // Behind one address there may be another proxy later.
+            self.pool_state.has_joined(index);
+            // What there is to learn at the start is learned when all have been heard.
+            if self.first_meeting.is_none() {
+                is_left_behind = self.pool_state.learn_membership(index, &view.membership);
+            }
+        }
         self.pool_state.set_peer(index, view.ok());
+        if is_left_behind {
+            self.join_anew(now_ms);
+        }
         self.adopt_decisions();
+    }
+
+    /// The others have gone on without this proxy: it goes on where they are.
+    fn join_anew(&mut self, now_ms: u64) {
+        let mut next = self.pool_state.clone();
+        let mut notices = next.join_anew(now_ms);
+        notices.extend(next.tick(now_ms));
+        if self.try_to_put_in_force(next) {
+            self.missed.forget_all(&mut self.pool_state);
+            self.publisher.tell(&notices, now_ms);
+        }
     }
 }
 

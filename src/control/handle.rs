@@ -11,8 +11,8 @@ use super::pool_state::{Order, PoolState};
 use super::pulse::{Pulse, Stuck};
 use super::report::finding::{self, Finding};
 use super::report::history::History;
-use super::report::status::{ReloadOutcome, Status, SteerOutcome};
-use crate::config::AdminToken;
+use super::report::status::{ReloadOutcome, Status, SteerOutcome, SteerPeerOutcome};
+use crate::config::{AdminToken, BackendAddress};
 use crate::metrics::PoolMetrics;
 
 /// Requests that wait for control at most.
@@ -34,13 +34,22 @@ pub enum ControlCommand {
     Pool(oneshot::Sender<Box<PoolState>>),
     /// What became of asking a peer.
     Peer(PeerNews),
+    /// Go on without a peer and answer whether that is so now, or check only whether it could be.
+    LeaveBehind {
+        /// Its address in the `peers` of the main file.
+        peer: BackendAddress,
+        /// Nothing is to change.
+        is_dry_run: bool,
+        /// Told how it ended.
+        answer: oneshot::Sender<SteerPeerOutcome>,
+    },
 }
 
 /// What one peer has answered.
 #[derive(Debug)]
 pub struct PeerNews {
-    /// Its position in the `peers` of the main file.
-    pub index: usize,
+    /// Its address in the `peers` of the main file.
+    pub address: BackendAddress,
     /// When it was asked, by control's clock: what it says may have changed since.
     pub asked_ms: u64,
     /// The body of its answer to `GET /peer`, or why there is none.
@@ -60,6 +69,8 @@ pub struct Published {
     pub metrics: PoolMetrics,
     /// Who may ask the admin server.
     pub access: AdminAccess,
+    /// The admin addresses of the other proxies, which are to be asked.
+    pub peers: Vec<BackendAddress>,
 }
 
 /// Who may ask the admin server.
@@ -211,6 +222,32 @@ impl ControlHandle {
         while self.silence().is_none() {
             tokio::time::sleep(LOOK).await;
         }
+    }
+
+    /// Goes on without the peer at this address, or checks whether that could be.
+    ///
+    /// # Errors
+    /// [`ControlGone`].
+    pub async fn leave_behind(
+        &self,
+        peer: BackendAddress,
+        is_dry_run: bool,
+    ) -> Result<SteerPeerOutcome, ControlGone> {
+        self.ask(|answer| ControlCommand::LeaveBehind {
+            peer,
+            is_dry_run,
+            answer,
+        })
+        .await
+    }
+
+    /// Waits until control has published something.
+    ///
+    /// # Errors
+    /// [`ControlGone`] when control has ended.
+    pub async fn changed(&mut self) -> Result<(), ControlGone> {
+        let changed = self.published.changed().await;
+        changed.map_err(|_ended| ControlGone)
     }
 
     /// Has the files read again without waiting for the result, which is logged.

@@ -3,7 +3,7 @@
 
 use super::persist::pending_deletes::PendingDeletes;
 use super::persist::replay::{ReplayEvent, Replayed, Replays};
-use super::pool_state::PoolState;
+use super::pool_state::{PoolMember, PoolState};
 use crate::backend::RemoveError;
 use crate::handover::BackendId;
 use crate::log::LogLimit;
@@ -111,9 +111,19 @@ impl MissedDeletes {
     /// Nothing is owed to a backend that no slot needs, that was given up, or whose id another one
     /// has now.
     pub(super) fn forget(&mut self, pool_state: &mut PoolState) {
+        self.keep_those(pool_state, |member| !member.is_off());
+    }
+
+    /// The other proxies have gone on without this one: what it has still to delete may have begun
+    /// anew since.
+    pub(super) fn forget_all(&mut self, pool_state: &mut PoolState) {
+        self.keep_those(pool_state, |_| false);
+    }
+
+    fn keep_those(&mut self, pool_state: &mut PoolState, wants: impl Fn(&PoolMember) -> bool) {
         for backend_id in (1..=u8::MAX).filter_map(BackendId::new) {
             let member = pool_state.member(backend_id);
-            let member = member.filter(|member| !member.is_off());
+            let member = member.filter(|member| wants(member));
             let backend = member.map(|member| member.spec.name.as_str());
             if let Err(error) = self.journal.keep(backend_id, backend) {
                 tracing::warn!("{error}");

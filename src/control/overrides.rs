@@ -3,7 +3,11 @@
 use super::event_loop::Control;
 use super::pool_state::{Order, Override, PoolState};
 use super::report::history::{Event, EventKind, EventLevel};
-use super::report::status::{SteerOutcome, SteerResult};
+use super::report::status::{SteerOutcome, SteerPeerOutcome, SteerResult};
+use crate::config::BackendAddress;
+
+/// A proxy that has not answered for so long is not just being restarted.
+const MIN_SILENCE_MS: u64 = 5_000;
 
 impl Control {
     /// Gives a backend the state that is ordered.
@@ -37,6 +41,67 @@ impl Control {
             moved_slots,
             reason,
         }
+    }
+
+    /// Goes on without a peer, as ordered.
+    pub(super) fn leave_behind(
+        &mut self,
+        peer: &BackendAddress,
+        is_dry_run: bool,
+    ) -> SteerPeerOutcome {
+        let (result, reason) = match self.try_to_leave_behind(peer, is_dry_run) {
+            Ok(true) if is_dry_run => (SteerResult::Accepted, None),
+            Ok(true) => (SteerResult::Applied, None),
+            Ok(false) => (SteerResult::Unchanged, None),
+            Err(reason) => (SteerResult::Refused, Some(reason)),
+        };
+        if result == SteerResult::Applied {
+            let says = "is gone by order: nobody waits for it before it has joined again";
+            tracing::warn!(%peer, "{says}");
+            self.publisher.history.note(Event {
+                at_ms: self.clock.now_ms(),
+                kind: EventKind::Orders,
+                level: EventLevel::Warn,
+                backend: None,
+                says: format!("the proxy at {peer} {says}"),
+            });
+            self.publish();
+        }
+        SteerPeerOutcome {
+            result,
+            peer: peer.to_string(),
+            reason,
+        }
+    }
+
+    fn try_to_leave_behind(
+        &mut self,
+        peer: &BackendAddress,
+        is_dry_run: bool,
+    ) -> Result<bool, String> {
+        let now_ms = self.clock.now_ms();
+        self.forget_silent_peers(now_ms);
+        let mut next = self.pool_state.clone();
+        let left = next.leave_behind(peer, &self.publisher.about.instance);
+        if !left.map_err(|error| error.to_string())? {
+            return Ok(false);
+        }
+        let silent_ms = self.peers.silent_ms(peer, now_ms).unwrap_or(0);
+        if silent_ms < MIN_SILENCE_MS {
+            return Err(format!(
+                "the proxy at {peer} has been silent for {} s only, it may be starting again: ask \
+                 once it has been for {} s",
+                silent_ms / 1000,
+                MIN_SILENCE_MS / 1000
+            ));
+        }
+        if !is_dry_run {
+            let notices = self.step(&mut next, now_ms);
+            self.put_in_force(next).map_err(|error| error.to_string())?;
+            self.peers.set_gone(self.pool_state.gone_peers());
+            self.publisher.tell(&notices, now_ms);
+        }
+        Ok(true)
     }
 
     /// What giving that order would do. Nobody sees anything of it, the log included.

@@ -9,6 +9,7 @@ pub(super) mod failing;
 mod give_up;
 mod handovers;
 mod join;
+mod membership;
 mod notice;
 pub mod persisted_state;
 mod preview;
@@ -29,7 +30,9 @@ use handovers::Handovers;
 use self::persisted_state::{Decision, GivenUp, PersistedState, ServerMemory};
 use super::session_timeouts::{MAX_TIMEOUT_MINUTES, SeenTimeout, SeenTimeouts};
 use crate::backend::{Connector, TlsServer};
-use crate::config::{BackendHost, BackendSpec, BackendState, Config, HandoverConfig, PartitionMap};
+use crate::config::{
+    BackendAddress, BackendHost, BackendSpec, BackendState, Config, HandoverConfig, PartitionMap,
+};
 use crate::handover::schedule::{PeerSlot, Standing, Standings, Surroundings, Times, advance};
 use crate::handover::{BackendId, BackendMap, Places, SlotState, SlotTable};
 use crate::health::{Change, Failure, Health, HealthState};
@@ -40,6 +43,7 @@ use crate::tls::name_of;
 
 pub use accept::{Accepted, Refused};
 pub use failing::FailingMoves;
+pub use membership::{KnownPeers, Membership, NotGone};
 pub use notice::Notice;
 pub use persisted_state::InUse;
 pub use preview::{BackendShift, Preview, Shift, SlotFlow};
@@ -62,8 +66,11 @@ pub struct PoolState {
     /// Shared with all who read them, and copied when one changes: together they are a megabyte.
     slots: Arc<[SlotState]>,
     peers: Vec<Option<Arc<PeerView>>>,
-    /// Where each peer of the main file is in `peers`; `None` for this proxy itself.
+    /// Where each peer of the main file is in `peers`; `None` for this proxy itself, and for one that is
+    /// gone.
     peer_positions: Vec<Option<usize>>,
+    membership: Membership,
+    gone_peers: Vec<BackendAddress>,
     given_up: Vec<GivenUp>,
     timeouts: SeenTimeouts,
     handovers: Handovers,
@@ -118,6 +125,8 @@ pub struct PeerView {
     pub decisions: Vec<Decision>,
     /// The session timeouts that it has seen, with times of this proxy's clock.
     pub timeouts: SeenTimeouts,
+    /// The farm as it is part of it.
+    pub membership: Membership,
     /// When it said so, by this proxy's clock.
     pub heard_ms: u64,
 }
@@ -221,6 +230,7 @@ impl PoolState {
             servers: self.server_memories(),
             failing: self.failing_moves().copied().collect(),
             timeouts: self.timeouts.clone(),
+            known_peers: self.known_peers(),
             slots: self.shared_slots(),
         }
     }
@@ -291,7 +301,8 @@ impl PoolState {
         for member in &mut self.members {
             member.health.set_thresholds(config.health.thresholds());
         }
-        if config.peers != self.config.peers {
+        let have_peers_changed = config.peers != self.config.peers;
+        if have_peers_changed {
             // Nothing goes on before those that are new have said where they are.
             let known = |peer| {
                 let index = self.config.peers.iter().position(|known| known == peer)?;
@@ -306,6 +317,9 @@ impl PoolState {
             self.moves = MigrationBudget::new(max_body_bytes);
         }
         self.config = config;
+        if have_peers_changed {
+            self.leave_gone_out();
+        }
     }
 
     /// A probe of the backend at `place` has ended.
@@ -369,14 +383,14 @@ impl PoolState {
         }
     }
 
-    /// Whether the peer at this position of the main file is this proxy itself: nothing has to be
-    /// agreed with it.
-    pub fn set_peer_is_itself(&mut self, index: usize, is_itself: bool) {
+    /// Whether nothing has to be agreed with the peer at this position of the main file, because it is
+    /// this proxy itself or gone.
+    pub fn set_left_out(&mut self, index: usize, is_left_out: bool) {
         let Some(known) = self.peer_positions.get_mut(index) else {
             return;
         };
         match *known {
-            Some(position) if is_itself => {
+            Some(position) if is_left_out => {
                 *known = None;
                 self.peers.remove(position);
                 let later = self.peer_positions.iter_mut().flatten();
@@ -384,7 +398,7 @@ impl PoolState {
                     .filter(|other| **other > position)
                     .for_each(|other| *other -= 1);
             }
-            None if !is_itself => {
+            None if !is_left_out => {
                 *known = Some(self.peers.len());
                 self.peers.push(None);
             }

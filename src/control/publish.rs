@@ -122,6 +122,7 @@ impl About {
             off: off.map(|member| member.spec.name.clone()).collect(),
             gone: pool_state.gone(),
             timeouts: pool_state.timeouts().clone(),
+            membership: pool_state.membership().clone(),
             slots: Arc::clone(in_force),
             clock: self.clock,
         };
@@ -132,6 +133,7 @@ impl About {
             peer,
             metrics,
             access: self.access(pool_state.config()),
+            peers: pool_state.config().peers.clone(),
         }
     }
 }

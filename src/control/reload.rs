@@ -100,6 +100,9 @@ impl Control {
         let overrides = next.overrides();
         let is_same_config = config == *next.config();
         let level = config.log.level;
+        let has_other_peers = config.peers != next.config().peers;
+        next.take_peers_out(&config.peers, &self.publisher.about.instance)
+            .map_err(|error| vec![format!("peers: {error}")])?;
         next.set_config(config);
         let accepted = next
             .accept(loaded.partition_map, now_ms)
@@ -120,6 +123,11 @@ impl Control {
         }
         if let Some(handle) = &self.level {
             handle.set(level);
+        }
+        if has_other_peers {
+            let peers = &self.pool_state.config().peers;
+            self.peers.follow(peers, now_ms);
+            tracing::info!(peers = peers.len(), "other peers are asked from now on");
         }
         if let Some(accepted) = accepted {
             let (version, slots) = (accepted.version, accepted.moved_slots);

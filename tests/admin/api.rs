@@ -16,11 +16,9 @@ use serde_json::{Value, json};
 use staterouter::admin::{AdminOptions, AdminServer};
 use staterouter::config::BackendAddress;
 use staterouter::control::clock::ControlClock;
-use staterouter::control::handle::{
-    AdminAccess, ControlCommand, ControlEnd, PeerNews, Published, handle,
-};
+use staterouter::control::handle::{AdminAccess, ControlCommand, ControlEnd, Published, handle};
 use staterouter::control::peers::report::{self, PeerState};
-use staterouter::control::pool_state::PeerView;
+use staterouter::control::pool_state::{Membership, PeerView};
 use staterouter::control::report::finding::Finding;
 use staterouter::control::report::status::{
     AccountingStatus, BackendHealth, BackendLoad, BackendStatus, LastReload, ReloadOutcome,
@@ -53,6 +51,7 @@ const INSTANCE: &str = "0123456789abcdef";
 /// A running admin server and control's end.
 pub(super) struct Admin {
     server: AdminServer,
+    peers: Vec<BackendAddress>,
     pub(super) control: ControlEnd,
 }
 
@@ -62,13 +61,16 @@ impl Admin {
     }
 
     fn with_peers(peers: &[SocketAddr], options: AdminOptions) -> Self {
-        let (control, end) = handle(published([BackendHealth::Up, BackendHealth::Down]));
+        let peers: Vec<_> = peers.iter().copied().map(BackendAddress::from).collect();
+        let (control, end) = handle(Published {
+            peers: peers.clone(),
+            ..published([BackendHealth::Up, BackendHealth::Down])
+        });
         let listeners = Listeners::bind(SocketAddr::from(([127, 0, 0, 1], 0)), 1).unwrap();
-        let peers = peers.iter().copied().map(BackendAddress::from).collect();
-        let server =
-            AdminServer::start(Some(listeners), peers, control, Arc::default(), options).unwrap();
+        let server = AdminServer::start(Some(listeners), control, Arc::default(), options).unwrap();
         Self {
             server,
+            peers,
             control: end,
         }
     }
@@ -191,11 +193,13 @@ pub(super) fn published(verdicts: [BackendHealth; 2]) -> Published {
             off: Vec::new(),
             gone: Vec::new(),
             timeouts: SeenTimeouts::default(),
+            membership: Membership::default(),
             slots: vec![SlotState::steady(place(1), 1_000); SLOT_COUNT].into(),
             clock: ControlClock::start(),
         },
         metrics: PoolMetrics::default(),
         access: AdminAccess::default(),
+        peers: Vec::new(),
     }
 }
 
@@ -311,7 +315,9 @@ fn connections_that_say_nothing_keep_nobody_out() {
 
 #[test]
 fn a_control_that_is_silent_is_told_to_everybody_who_would_rely_on_it() {
-    let Admin { server, control } = Admin::start(UNHURRIED);
+    let Admin {
+        server, control, ..
+    } = Admin::start(UNHURRIED);
     let address = server.address.unwrap();
     let get = |path: &str| {
         let mut stream = connect(address);
@@ -357,7 +363,9 @@ fn a_reload_is_answered_with_its_outcome() {
 
 #[test]
 fn without_control_there_is_no_reload_and_no_readiness() {
-    let Admin { server, control } = Admin::start(UNHURRIED);
+    let Admin {
+        server, control, ..
+    } = Admin::start(UNHURRIED);
     let mut stream = connect(server.address.unwrap());
     drop(control);
     let request = b"POST /reload HTTP/1.1\r\nstaterouter-request: 1\r\nconnection: close\r\n\r\n";
@@ -567,10 +575,11 @@ fn a_peer_that_is_none_costs_a_failure_and_no_memory() {
 impl Admin {
     /// What is told of a peer next.
     fn news_of(&mut self, wanted: usize) -> Result<Vec<u8>, String> {
+        let wanted = &self.peers[wanted];
         loop {
             match self.control.commands.blocking_recv() {
-                Some(ControlCommand::Peer(PeerNews { index, answer, .. })) if index == wanted => {
-                    return answer;
+                Some(ControlCommand::Peer(news)) if news.address == *wanted => {
+                    return news.answer;
                 }
                 Some(ControlCommand::Peer(_)) => {}
                 other => unreachable!("{other:?}"),

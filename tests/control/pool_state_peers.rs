@@ -7,7 +7,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use staterouter::config::{BackendAddress, BackendState, Config, PartitionMap};
-use staterouter::control::pool_state::{Order, Override, PeerView, PoolState};
+use staterouter::control::pool_state::{Membership, Order, Override, PeerView, PoolState};
 use staterouter::handover::{BackendId, SlotState, Stage};
 use staterouter::health::Failure;
 
@@ -96,6 +96,7 @@ impl Farm {
             gone: pool_state.gone().into_iter().collect(),
             decisions: pool_state.decisions().to_vec(),
             timeouts: pool_state.timeouts().clone(),
+            membership: pool_state.membership().clone(),
             heard_ms: self.now_ms,
         })
     }
@@ -709,4 +710,98 @@ fn nobody_is_fresh_whom_some_proxy_serves_from() {
         refused.contains("still serves sessions at the proxy 10.0.1.1:42480"),
         "{refused}"
     );
+}
+
+/// A proxy that dies: what it had written down then.
+fn dead(farm: &mut Farm) -> PoolState {
+    let dead = farm.proxies[1].clone();
+    farm.is_heard = [false; 2];
+    farm.pass(2);
+    dead
+}
+
+#[test]
+fn a_proxy_that_was_left_behind_goes_on_where_the_others_are() {
+    let mut farm = Farm::new();
+    farm.pass(5);
+    let peer = config().peers[0].clone();
+    let early = farm.proxies[0].leave_behind(&peer, "us").unwrap_err();
+    assert!(early.to_string().contains("answers"), "{early}");
+    let dead = dead(&mut farm);
+    farm.fail(0, 'a');
+    farm.pass(60);
+    assert_eq!(farm.unsteady(0), ["suspect ba", "suspect ca"]);
+    assert_eq!(farm.proxies[0].leave_behind(&peer, "us"), Ok(true));
+    assert_eq!(farm.proxies[0].leave_behind(&peer, "us"), Ok(false));
+    farm.restart(0);
+    farm.fail(0, 'a');
+    farm.pass(30);
+    assert_eq!(farm.unsteady(0), ["away ba", "away ca"]);
+    farm.pass(LIFETIME_S + 60);
+    assert!(!has(&farm.proxies[0], 'a'));
+
+    // It has nothing of that, and is not gone by before it has joined again.
+    farm.proxies[1] = dead;
+    farm.restart(1);
+    farm.is_heard[0] = true;
+    let theirs = farm.proxies[1].membership().clone();
+    assert!(farm.proxies[0].is_left_behind(&theirs));
+    let view = farm.view_of(0);
+    farm.proxies[1].set_peer(0, view);
+    assert!(farm.proxies[1].learn_memberships());
+    farm.proxies[1].join_anew(farm.now_ms);
+    farm.proxies[1].tick(farm.now_ms);
+    assert_eq!(served_from(&farm.proxies[1]), served_from(&farm.proxies[0]));
+    let theirs = farm.proxies[1].membership().clone();
+    assert!(!farm.proxies[0].is_left_behind(&theirs));
+    farm.proxies[0].has_joined(0);
+    assert!(farm.proxies[0].gone_peers().is_empty());
+    assert_eq!(farm.proxies[0].peers().len(), 1);
+}
+
+/// Whoever hears of it at once was there; whoever hears of it later was perhaps not.
+#[test]
+fn only_a_proxy_that_was_out_of_reach_doubts_what_it_knows() {
+    let mut farm = Farm::new();
+    farm.pass(5);
+    let later = Membership {
+        number: 1,
+        by: "other".to_owned(),
+    };
+    assert!(!farm.proxies[0].learn_membership(0, &later));
+    assert_eq!(*farm.proxies[0].membership(), later);
+    let next = Membership {
+        number: 2,
+        ..later.clone()
+    };
+    farm.proxies[0].set_peer(0, None);
+    assert!(farm.proxies[0].learn_membership(0, &next));
+    let never = Membership {
+        number: u64::MAX,
+        ..later
+    };
+    assert!(!farm.proxies[0].learn_membership(0, &never));
+    assert_eq!(*farm.proxies[0].membership(), next);
+}
+
+#[test]
+fn a_peer_that_is_taken_out_of_the_main_file_is_left_behind() {
+    let mut farm = Farm::new();
+    farm.pass(5);
+    let alone = Config {
+        peers: Vec::new(),
+        ..config()
+    };
+    assert!(
+        farm.proxies[0].take_peers_out(&[], "us").is_err(),
+        "it answers"
+    );
+    dead(&mut farm);
+    assert_eq!(farm.proxies[0].take_peers_out(&[], "us"), Ok(()));
+    farm.proxies[0].set_config(alone.clone());
+    assert_eq!(farm.proxies[0].membership().number, 1);
+    // So it is by a restart with another main file.
+    let memory = farm.proxies[1].memory();
+    let resumed = PoolState::resume(alone, memory, farm.now_ms).unwrap();
+    assert_eq!(resumed.membership().number, 1);
 }

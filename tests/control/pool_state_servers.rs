@@ -140,6 +140,7 @@ impl Pool {
             decisions: Vec::new(),
             timeouts: Default::default(),
             servers: Some(self.pool_state.servers()),
+            membership: self.pool_state.membership().clone(),
             heard_ms: self.now_ms,
         }
     }

@@ -8,6 +8,7 @@ use std::path::Path;
 use staterouter::config::{Config, PartitionMap};
 use staterouter::control::clock::ControlClock;
 use staterouter::control::persist::state_file;
+use staterouter::control::pool_state::KnownPeers;
 use staterouter::control::pool_state::persisted_state::PersistedState;
 use staterouter::control::report::finding::Code;
 use staterouter::control::report::status::{BackendHealth, BackendStatus};
@@ -52,6 +53,7 @@ fn leave_behind(path: &Path, slot: SlotState) {
         failing: Vec::new(),
         servers: Vec::new(),
         timeouts: Default::default(),
+        known_peers: KnownPeers::default(),
         slots: vec![slot; SLOT_COUNT].into(),
     };
     state_file::write(path, &memory, ControlClock::start().moment()).unwrap();

@@ -9,6 +9,7 @@ mod failover;
 mod failover_end_to_end;
 mod fresh_server;
 mod giving_up;
+mod gone_proxy;
 mod handover_end_to_end;
 mod outliving_sessions;
 mod plan;

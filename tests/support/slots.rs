@@ -5,6 +5,7 @@ use std::path::Path;
 use staterouter::config::load_partition_map;
 use staterouter::control::clock::ControlClock;
 use staterouter::control::persist::state_file;
+use staterouter::control::pool_state::KnownPeers;
 use staterouter::control::pool_state::persisted_state::PersistedState;
 use staterouter::control::session_timeouts::SeenTimeouts;
 use staterouter::handover::{BackendId, Before, SlotState, Stage};
@@ -39,6 +40,7 @@ pub fn put_all(files: &ProxyFiles, stage: Stage, first: u8, second: u8) {
         failing: Vec::new(),
         servers: Vec::new(),
         timeouts: SeenTimeouts::default(),
+        known_peers: KnownPeers::default(),
         slots: vec![slot; SLOT_COUNT].into(),
     };
     let path = directory.join("staterouter.state");

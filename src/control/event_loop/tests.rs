@@ -13,6 +13,7 @@ use crate::control::persist::pending_deletes::MAX_OWED;
 use crate::control::persist::state_file;
 use crate::control::persist::state_writer::StateWriter;
 use crate::control::pool_state::persisted_state::PersistedState;
+use crate::control::pool_state::{KnownPeers, Membership};
 use crate::control::session_timeouts::SeenTimeouts;
 use crate::control::{ControlOptions, Prepared, prepare};
 use crate::handover::SlotState;
@@ -64,6 +65,7 @@ fn leave_behind(directory: &Path, map: PartitionMap) {
         servers: Vec::new(),
         failing: Vec::new(),
         timeouts: SeenTimeouts::default(),
+        known_peers: KnownPeers::default(),
         slots: vec![SlotState::steady(backend_id(1), 0); SLOT_COUNT].into(),
     };
     state_file::write(
@@ -125,11 +127,12 @@ fn answer_of_peer(id: u8, asked_ms: u64) -> PeerNews {
         off: Vec::new(),
         gone: Vec::new(),
         timeouts: SeenTimeouts::default(),
+        membership: Membership::default(),
         slots: vec![SlotState::steady(backend_id(id), 0); SLOT_COUNT].into(),
         clock: ControlClock::start(),
     };
     PeerNews {
-        index: 0,
+        address: BackendAddress::parse("10.0.1.1:42480").unwrap(),
         asked_ms,
         answer: Ok(serde_json::to_vec(&peer.report()).unwrap()),
     }

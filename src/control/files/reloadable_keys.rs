@@ -36,9 +36,6 @@ pub fn merge(old: &Config, new: Config) -> (Config, Vec<&'static str>) {
     if keep("admin.listen", merged.admin.listen != old.admin.listen) {
         merged.admin.listen = old.admin.listen;
     }
-    if keep("peers", merged.peers != old.peers) {
-        merged.peers.clone_from(&old.peers);
-    }
     let state_file = &old.handover.state_file;
     if keep(
         "handover.state_file",
@@ -86,7 +83,6 @@ mod tests {
             ("listen", "listen: 127.0.0.1:1"),
             ("workers", "workers: 3"),
             ("admin.listen", "admin: {listen: off}"),
-            ("peers", "peers: [\"10.0.0.6:42480\"]"),
             ("handover.state_file", "handover: {state_file: other}"),
             ("log.format", "log: {format: json}"),
             (
@@ -115,6 +111,7 @@ mod tests {
             "health: {interval: 3s, fall: 1}",
             "handover: {settle: 50s, failover: off, max_moved_share: 3}",
             "accounting: off",
+            "peers: [\"10.0.0.6:42480\"]",
             "log: {level: debug}",
             "admin: {token_file: token}",
         ] {

@@ -13,7 +13,7 @@ use crate::control::clock::ControlClock;
 use crate::control::persist::slot_groups::{GroupError, SlotGroup, group, ungroup};
 use crate::control::persist::state_file::StateName;
 use crate::control::pool_state::persisted_state::Decision;
-use crate::control::pool_state::{InUse, PeerServer, PeerView};
+use crate::control::pool_state::{InUse, Membership, PeerServer, PeerView};
 use crate::control::session_timeouts::{SeenTimeout, SeenTimeouts};
 use crate::handover::{BackendId, Before, SlotState};
 
@@ -39,6 +39,8 @@ pub struct PeerState {
     pub gone: Vec<BackendId>,
     /// The session timeouts seen lately.
     pub timeouts: SeenTimeouts,
+    /// The farm as it is part of it.
+    pub membership: Membership,
     /// Every slot, in order.
     pub slots: Arc<[SlotState]>,
     /// The clock that their times are of.
@@ -70,6 +72,8 @@ pub struct PeerReport {
     servers: Option<Vec<ServerReport>>,
     #[serde(default)]
     session_timeouts: Vec<PeerTimeout>,
+    #[serde(default)]
+    membership: MembershipReport,
     slots: Vec<SlotGroup>,
 }
 
@@ -89,6 +93,13 @@ struct InUseReport {
     address: SocketAddr,
     since_ms: u64,
     is_change: bool,
+}
+
+/// How often the farm has gone on without one of its proxies, and which one did so last.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+struct MembershipReport {
+    number: u64,
+    by: String,
 }
 
 /// A state that a backend has by order and not by the partition map.
@@ -117,6 +128,9 @@ struct PeerTimeout {
 /// Decisions and timeouts of a peer that are looked at: more than there can be backends, and more
 /// than a proxy tells.
 const MAX_LISTED: usize = 256;
+
+/// Characters of another proxy's name that are kept.
+const MAX_NAME_CHARS: usize = 64;
 
 /// Characters that are told of what is wrong with a report: it quotes what the peer has sent.
 const MAX_TOLD_CHARS: usize = 200;
@@ -158,6 +172,10 @@ impl PeerState {
             gone: ids(&self.gone),
             longest_session_timeout_minutes: self.timeouts.longest_minutes(),
             session_timeouts: self.timeouts.iter().map(PeerTimeout::from).collect(),
+            membership: MembershipReport {
+                number: self.membership.number,
+                by: self.membership.by.clone(),
+            },
             slots: group(&self.slots),
         }
     }
@@ -285,6 +303,10 @@ pub fn read(body: &[u8], own_instance: &str, now_ms: u64) -> Result<PeerView, Pe
                 .filter_map(|server| server.into_server(here))
                 .collect()
         }),
+        membership: Membership {
+            number: report.membership.number,
+            by: report.membership.by.chars().take(MAX_NAME_CHARS).collect(),
+        },
         heard_ms: now_ms,
     })
 }
@@ -320,6 +342,7 @@ mod tests {
             }]
             .into_iter()
             .collect(),
+            membership: Membership::default(),
             slots: slots.into(),
             clock: ControlClock::start(),
         }

@@ -38,6 +38,10 @@ struct Peer {
     is_new: bool,
     /// It is this proxy: one main file for all proxies lists each of them.
     is_itself: bool,
+    /// It is gone by order.
+    is_gone: bool,
+    /// Since when it has not answered; `None` while it does.
+    silent_since_ms: Option<u64>,
     /// When a complaint about it is due again; `None` while there is nothing to complain about.
     repeat_ms: Option<u64>,
 }
@@ -100,16 +104,38 @@ impl FirstMeeting {
 
 impl Peers {
     pub(crate) fn new(addresses: &[BackendAddress], now_ms: u64) -> Self {
-        let peer = |address: &BackendAddress| Peer {
-            address: address.to_string(),
-            state: Err("it has not been asked yet".to_owned()),
-            heard_ms: now_ms,
-            differs_since_ms: None,
-            is_new: true,
-            is_itself: false,
-            repeat_ms: None,
+        let peers = addresses.iter();
+        Self(peers.map(|address| Peer::new(address, now_ms)).collect())
+    }
+
+    /// The peers of another main file; of those that it has, too, everything stays known.
+    pub(crate) fn follow(&mut self, addresses: &[BackendAddress], now_ms: u64) {
+        let mut known = std::mem::take(&mut self.0);
+        let peer = |address: &BackendAddress| {
+            let text = address.to_string();
+            let position = known.iter().position(|peer| peer.address == text);
+            position.map_or_else(
+                || Peer::new(address, now_ms),
+                |position| known.swap_remove(position),
+            )
         };
-        Self(addresses.iter().map(peer).collect())
+        self.0 = addresses.iter().map(peer).collect();
+    }
+
+    /// Which of them are gone by order.
+    pub(crate) fn set_gone(&mut self, gone: &[BackendAddress]) {
+        for peer in &mut self.0 {
+            let mut gone = gone.iter();
+            peer.is_gone = gone.any(|gone| gone.to_string() == peer.address);
+        }
+    }
+
+    /// How long the peer at this address has been silent, in milliseconds; `None` if it answers or is
+    /// none.
+    pub(crate) fn silent_ms(&self, address: &BackendAddress, now_ms: u64) -> Option<u64> {
+        let text = address.to_string();
+        let peer = self.others().find(|peer| peer.address == text)?;
+        Some(now_ms.saturating_sub(peer.silent_since_ms?))
     }
 
     /// The peer at this position, asked at `asked_ms`, has said what it goes by, or could not be
@@ -119,6 +145,8 @@ impl Peers {
             // It stays itself until it is somebody else.
             peer.is_itself &= state.is_err();
             let is_back = peer.state.is_err() && state.is_ok();
+            let since_ms = peer.silent_since_ms.unwrap_or(asked_ms);
+            peer.silent_since_ms = state.is_err().then_some(since_ms);
             peer.state = state;
             peer.heard_ms = asked_ms;
             peer.is_new = false;
@@ -152,6 +180,7 @@ impl Peers {
         let mut silent = Vec::new();
         for (index, peer) in self.0.iter_mut().enumerate() {
             if is_old(peer.heard_ms, now_ms) {
+                peer.silent_since_ms.get_or_insert(peer.heard_ms);
                 peer.state = Err("nobody has asked it lately".to_owned());
                 peer.is_new = false;
                 silent.push(index);
@@ -162,7 +191,11 @@ impl Peers {
 
     /// Logs what is wrong, at once and then again and again.
     pub(crate) fn complain(&mut self, own: &Said, now_ms: u64) {
-        for peer in self.0.iter_mut().filter(|peer| !peer.is_itself) {
+        for peer in self
+            .0
+            .iter_mut()
+            .filter(|peer| !peer.is_itself && !peer.is_gone)
+        {
             peer.compare(own, now_ms);
             let complaint = peer.complaint(own, now_ms);
             let Some(complaint) = complaint else {
@@ -182,12 +215,27 @@ impl Peers {
             failure: peer.state.as_ref().err().cloned(),
             map_version: peer.state.as_ref().ok().map(|said| said.map_version),
             overrides_differ: peer.differs(own),
+            gone: peer.is_gone,
         };
         self.others().map(status).collect()
     }
 }
 
 impl Peer {
+    fn new(address: &BackendAddress, now_ms: u64) -> Self {
+        Self {
+            address: address.to_string(),
+            state: Err("it has not been asked yet".to_owned()),
+            heard_ms: now_ms,
+            differs_since_ms: None,
+            is_new: true,
+            is_itself: false,
+            is_gone: false,
+            silent_since_ms: Some(now_ms),
+            repeat_ms: None,
+        }
+    }
+
     /// Whether it goes by other overrides. Those of another map may have ended with it.
     fn differs(&self, own: &Said) -> bool {
         let differs =
@@ -212,8 +260,10 @@ impl Peer {
             Err(_) if self.is_new => None,
             Err(failure) => Some(format!(
                 "peer does not answer, so no handover goes on, no backend is given up and none that is \
-                 down is replaced: {failure}. Start that proxy; if it is gone for good, take its \
-                 address out of `peers` in the main file of every other proxy and restart these"
+                 down is replaced: {failure}. Start that proxy. If it cannot be started soon, tell every \
+                 other proxy: staterouter peer {} gone. If it is gone for good, take it out of `peers` \
+                 in their main files",
+                self.address
             )),
             Ok(said) if said.map_version > own_version => Some(format!(
                 "peer has version {} of the partition map, this proxy still has \

@@ -20,7 +20,7 @@ use crate::control::clock::BootMoment;
 use crate::control::pool_state::persisted_state::{
     Decision, GivenUp, PersistedState, ServerMemory,
 };
-use crate::control::pool_state::{FailingMoves, InUse};
+use crate::control::pool_state::{FailingMoves, InUse, KnownPeers, Membership};
 use crate::control::session_timeouts::SeenTimeout;
 use crate::handover::{BackendId, SlotState};
 use crate::os;
@@ -112,6 +112,12 @@ pub enum Damage {
         /// What stands in its place.
         address: String,
     },
+    /// The address of a peer is none.
+    #[error("{address:?}, which is said to be a peer, is no address")]
+    Peer {
+        /// What stands in its place.
+        address: String,
+    },
     /// Moves are said to fail at a place that no backend can have.
     #[error("moves fail at {id}, which is not the id of a backend")]
     FailingMoves {
@@ -155,6 +161,8 @@ struct Document {
     failing_moves: Vec<FailingDocument>,
     #[serde(default)]
     session_timeouts: Vec<TimeoutDocument>,
+    #[serde(default, skip_serializing_if = "PeersDocument::is_empty")]
+    peers: PeersDocument,
     slots: Vec<SlotGroup>,
 }
 
@@ -215,6 +223,20 @@ struct MomentDocument {
 struct TimeoutDocument {
     minutes: u32,
     seen_ms: u64,
+}
+
+/// What is known of the other proxies.
+#[derive(Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct PeersDocument {
+    #[serde(default)]
+    membership: u64,
+    #[serde(default)]
+    by: String,
+    #[serde(default)]
+    addresses: Vec<String>,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    gone: Vec<String>,
 }
 
 /// Where a backend is asked.
@@ -376,6 +398,7 @@ impl Document {
             failing_moves: memory.failing.iter().map(FailingDocument::new).collect(),
             longest_timeout_minutes: 0,
             session_timeouts: memory.timeouts.iter().map(timeout).collect(),
+            peers: PeersDocument::new(&memory.known_peers),
             slots: group(&memory.slots),
         }
     }
@@ -408,6 +431,7 @@ impl Document {
             servers: servers.collect(),
             failing,
             timeouts: timeouts.collect(),
+            known_peers: self.peers.into_known()?,
             slots: slots.into(),
         };
         let written = self.written.map(BootMoment::from);
@@ -427,6 +451,41 @@ impl Document {
         Ok(Remembered {
             memory: memory.at(then_ms, now.now_ms, elapsed_ms.unwrap_or(0)),
             is_time_unknown: elapsed_ms.is_none(),
+        })
+    }
+}
+
+impl PeersDocument {
+    fn new(known: &KnownPeers) -> Self {
+        let text =
+            |addresses: &[BackendAddress]| addresses.iter().map(ToString::to_string).collect();
+        Self {
+            membership: known.membership.number,
+            by: known.membership.by.clone(),
+            addresses: text(&known.peers),
+            gone: text(&known.gone),
+        }
+    }
+
+    fn is_empty(&self) -> bool {
+        self.membership == 0 && self.addresses.is_empty()
+    }
+
+    fn into_known(self) -> Result<KnownPeers, Damage> {
+        let parse = |addresses: Vec<String>| -> Result<Vec<BackendAddress>, Damage> {
+            let parsed = addresses.into_iter().map(|address| {
+                let parsed = BackendAddress::parse(&address);
+                parsed.map_err(|_| Damage::Peer { address })
+            });
+            parsed.collect()
+        };
+        Ok(KnownPeers {
+            membership: Membership {
+                number: self.membership,
+                by: self.by,
+            },
+            peers: parse(self.addresses)?,
+            gone: parse(self.gone)?,
         })
     }
 }

@@ -99,6 +99,16 @@ impl Notice {
         }
     }
 
+    pub(super) fn left_behind() -> Self {
+        Self {
+            level: LogLevel::Warn,
+            text:
+                "the other proxies have gone on without this one: where the sessions were by its \
+                   state file counts no more"
+                    .to_owned(),
+        }
+    }
+
     pub(super) fn fresh(name: &str) -> Self {
         Self {
             level: LogLevel::Warn,

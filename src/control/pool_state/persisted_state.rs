@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use crate::config::{BackendAddress, BackendHost, BackendSpec, BackendState, PartitionMap};
-use crate::control::pool_state::FailingMoves;
+use crate::control::pool_state::{FailingMoves, KnownPeers};
 use crate::control::session_timeouts::SeenTimeouts;
 use crate::handover::SlotState;
 
@@ -25,6 +25,8 @@ pub struct PersistedState {
     pub failing: Vec<FailingMoves>,
     /// The session timeouts seen lately.
     pub timeouts: SeenTimeouts,
+    /// The other proxies.
+    pub known_peers: KnownPeers,
     /// Every slot, in order.
     pub slots: Arc<[SlotState]>,
 }

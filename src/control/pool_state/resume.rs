@@ -6,7 +6,7 @@ use super::decisions::overridden;
 use super::failing::Failing;
 use super::handovers::Handovers;
 use super::persisted_state::{Decision, PersistedState};
-use super::{PoolMember, PoolState, places_known};
+use super::{Membership, PoolMember, PoolState, places_known};
 use crate::config::{BackendSpec, Config, PartitionMap};
 use crate::control::session_timeouts::SeenTimeouts;
 use crate::handover::{BackendId, SlotState, Stage};
@@ -67,6 +67,8 @@ impl PoolState {
             placement: Arc::new(placement),
             members,
             slots,
+            membership: Membership::default(),
+            gone_peers: Vec::new(),
             given_up: Vec::new(),
             timeouts: SeenTimeouts::default(),
             handovers: Handovers::default(),
@@ -88,6 +90,7 @@ impl PoolState {
         pool_state.given_up = memory.given_up;
         pool_state.failing = Failing::resume(&memory.failing, now_ms);
         pool_state.timeouts = memory.timeouts;
+        pool_state.resume_peers(memory.known_peers, now_ms);
         for spec in memory.retired {
             let retired = PoolMember::new(spec, &pool_state.config, now_ms);
             pool_state.members.extend(retired.map(|member| PoolMember {

@@ -251,6 +251,7 @@ fn a_peer_that_is_the_proxy_itself_is_no_peer_until_it_is_another() {
         gone: Places::default(),
         decisions: Vec::new(),
         timeouts: SeenTimeouts::default(),
+        membership: Membership::default(),
         heard_ms: START_MS,
     };
     let versions = |pool_state: &PoolState| -> Vec<_> {
@@ -259,13 +260,13 @@ fn a_peer_that_is_the_proxy_itself_is_no_peer_until_it_is_another() {
             .map(|peer| peer.as_ref().map(|peer| peer.map_version))
             .collect()
     };
-    pool_state.set_peer_is_itself(1, true);
+    pool_state.set_left_out(1, true);
     for index in 0..3 {
         pool_state.set_peer(index, Some(view(index as u64)));
     }
     assert_eq!(versions(&pool_state), [Some(0), Some(2)]);
-    pool_state.set_peer_is_itself(1, true);
-    pool_state.set_peer_is_itself(1, false);
+    pool_state.set_left_out(1, true);
+    pool_state.set_left_out(1, false);
     assert_eq!(versions(&pool_state), [Some(0), Some(2), None]);
     pool_state.set_peer(1, Some(view(1)));
     pool_state.set_peer(2, None);

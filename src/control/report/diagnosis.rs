@@ -94,7 +94,10 @@ fn refusal(status: &Status, backend: &BackendStatus) -> Option<Finding> {
     let stand_ins: Vec<_> = works.iter().map(|work| work.first.as_str()).collect();
     let finding = Finding::requests_refused(name, backend.slots_refused, &stand_ins);
     // A peer that is silent holds it up, for however long.
-    let is_agreed = status.peers.iter().all(|peer| peer.failure.is_none());
+    let is_agreed = status
+        .peers
+        .iter()
+        .all(|peer| peer.failure.is_none() || peer.gone);
     let until_ms = works.iter().map(|work| work.stage_ends_ms).max();
     Some(finding.until(until_ms.filter(|_| is_agreed)))
 }
@@ -205,6 +208,9 @@ fn reload(status: &Status) -> Option<Finding> {
 fn proxy(peer: &PeerStatus, own_version: u64) -> Option<Finding> {
     const OWN: &str = "this one";
     let address = &peer.address;
+    if peer.gone {
+        return None;
+    }
     if let Some(failure) = &peer.failure {
         return Some(Finding::proxy_silent(address, failure));
     }

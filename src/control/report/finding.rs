@@ -535,8 +535,10 @@ impl Finding {
             format!("the proxy at {address} does not answer: {failure}"),
             "Nothing while all backends answer. If one fails, no other stands in for it; handovers \
              are paused.",
-            "Start that proxy. If it is gone for good, take it out of peers in the main file of the \
-             others and restart them.",
+            format!(
+                "Start that proxy. If it cannot be started soon, tell every other proxy: staterouter \
+                 peer {address} gone. If it is gone for good, take it out of peers in their main files."
+            ),
         )
         .about(address)
     }

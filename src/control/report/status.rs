@@ -103,7 +103,7 @@ pub struct SteerOutcome {
 }
 
 /// How an order about one backend ended.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum SteerResult {
     /// It is in force, and will be after a restart.
@@ -383,6 +383,20 @@ pub struct PeerStatus {
     pub map_version: Option<u64>,
     /// Whether it is reachable and has other overrides than this proxy.
     pub overrides_differ: bool,
+    /// Whether it is gone by order: nobody waits for it before it has joined again.
+    #[serde(default)]
+    pub gone: bool,
+}
+
+/// How the order to go on without a proxy has ended.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SteerPeerOutcome {
+    /// How.
+    pub result: SteerResult,
+    /// The proxy's address.
+    pub peer: String,
+    /// Why it was refused.
+    pub reason: Option<String>,
 }
 
 #[cfg(test)]

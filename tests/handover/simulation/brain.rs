@@ -203,6 +203,7 @@ impl Brain for Whole {
             gone: view.gone,
             decisions: Vec::new(),
             timeouts: SeenTimeouts::default(),
+            membership: self.pool_state.membership().clone(),
             heard_ms: view.heard_ms,
         });
         self.pool_state.set_peer(index, view);

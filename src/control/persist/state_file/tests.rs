@@ -136,6 +136,14 @@ fn memory() -> PersistedState {
             moves: 0,
         }],
         timeouts: [timeout(45)].into_iter().collect(),
+        known_peers: KnownPeers {
+            membership: Membership {
+                number: 3,
+                by: "0123456789abcdef".to_owned(),
+            },
+            peers: vec![BackendAddress::parse("10.0.0.6:42480").unwrap()],
+            gone: vec![BackendAddress::parse("10.0.0.6:42480").unwrap()],
+        },
         slots: Slot::all().map(state).collect(),
     }
 }

@@ -70,6 +70,7 @@ fn a_backend_that_is_down_is_one_finding_and_what_happens_to_its_sessions_anothe
             failure: Some("gone".to_owned()),
             map_version: None,
             overrides_differ: false,
+            gone: false,
         }];
     });
     assert_eq!(silent.until_ms, None);
@@ -158,6 +159,7 @@ fn what_was_refused_or_is_silent_or_differs_is_found() {
         failure: failure.map(str::to_owned),
         map_version,
         overrides_differ,
+        gone: false,
     };
     for (peer, code) in [
         (peer(Some("gone"), None, false), Code::ProxySilent),

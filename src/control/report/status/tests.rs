@@ -54,6 +54,7 @@ fn full() -> Status {
         failure: Some("no".to_owned()),
         map_version: Some(1),
         overrides_differ: true,
+        gone: false,
     }];
     status
 }
