@@ -183,23 +183,27 @@ pub(super) fn published(verdicts: [BackendHealth; 2]) -> Published {
     Published {
         status,
         history: Arc::default(),
-        peer: PeerState {
-            instance: INSTANCE.to_owned(),
-            map_version: 3,
-            decisions: Vec::new(),
-            up: vec![place(1)],
-            owed: Vec::new(),
-            servers: Vec::new(),
-            off: Vec::new(),
-            gone: Vec::new(),
-            timeouts: SeenTimeouts::default(),
-            membership: Membership::default(),
-            slots: vec![SlotState::steady(place(1), 1_000); SLOT_COUNT].into(),
-            clock: ControlClock::start(),
-        },
+        peer: peer_state(),
         metrics: PoolMetrics::default(),
         access: AdminAccess::default(),
         peers: Vec::new(),
+    }
+}
+
+fn peer_state() -> PeerState {
+    PeerState {
+        instance: INSTANCE.to_owned(),
+        map_version: 3,
+        decisions: Vec::new(),
+        up: vec![place(1)],
+        owed: Vec::new(),
+        servers: Vec::new(),
+        off: Vec::new(),
+        gone: Vec::new(),
+        timeouts: SeenTimeouts::default(),
+        membership: Membership::default(),
+        slots: vec![SlotState::steady(place(1), 1_000); SLOT_COUNT].into(),
+        clock: ControlClock::start(),
     }
 }
 
