@@ -245,6 +245,9 @@ impl Upstream<'_> {
             let mut due_ms = self.due_ms;
             if let RequestContent::Streamed { buffer, body } = &mut request.content {
                 if let Err(failed) = Box::pin(self.stream(&mut conn, buffer, body)).await {
+                    if failed.is_of_client() {
+                        conn.reset();
+                    }
                     break failed;
                 }
                 // The reply is awaited from now on only: the client was still sending.
@@ -410,15 +413,11 @@ impl Upstream<'_> {
     #[cold]
     fn failed(&self, failed: AskFailed, request: &Outgoing<'_>, asked: Moment) -> AskFailed {
         self.waited.set(self.waited.get() + asked.elapsed());
-        let is_of_client = |broken: &Broken| matches!(broken.reason, BrokenReason::Client(_));
-        match &failed {
-            AskFailed::Broken(broken) if is_of_client(broken) => {
-                self.shard.broken_off.increment();
-            }
-            _ => {
-                let exchanges = &self.shard.exchanges;
-                exchanges.count(request.operation, RequestOutcome::Failed);
-            }
+        if failed.is_of_client() {
+            self.shard.broken_off.increment();
+        } else {
+            let exchanges = &self.shard.exchanges;
+            exchanges.count(request.operation, RequestOutcome::Failed);
         }
         failed
     }
@@ -559,6 +558,13 @@ fn leaves_nothing_behind(
 fn is_whole(head: &ResponseHead, bytes: &[u8]) -> bool {
     let whole = head.body_bytes.checked_add(head.head_bytes as u64);
     whole == Some(bytes.len() as u64)
+}
+
+impl AskFailed {
+    /// Whether the client broke off what it was sending.
+    fn is_of_client(&self) -> bool {
+        matches!(self, Self::Broken(broken) if matches!(broken.reason, BrokenReason::Client(_)))
+    }
 }
 
 impl From<BrokenReason> for AskFailed {

@@ -59,6 +59,12 @@ impl Conn {
         (Self { transport: one }, Self { transport: other })
     }
 
+    /// Ends the connection abruptly, in the middle of a message that nobody will finish: the peer need
+    /// not wait for the rest, and no port of this machine stays in use for a minute.
+    pub fn reset(self) {
+        self.transport.reset_on_close();
+    }
+
     /// Waits for the first bytes of a message without holding a buffer meanwhile.
     ///
     /// # Errors

@@ -116,6 +116,18 @@ impl Transport {
         }
     }
 
+    /// Makes the end abrupt: what was written and not sent is dropped, and no port is kept in use for a
+    /// minute afterwards.
+    pub(super) fn reset_on_close(&self) {
+        let stream = match self {
+            Self::Tcp(stream) => stream,
+            Self::Memory(_) => return,
+            Self::Tls(stream) => stream.get_ref().0,
+        };
+        // Where the system does not take it, the end is an orderly one.
+        let _ = SockRef::from(stream).set_linger(Some(Duration::ZERO));
+    }
+
     /// What has arrived while nobody was waiting. A byte that has may be lost.
     ///
     /// Costs a system call only when the event loop has seen something arrive.

@@ -245,8 +245,7 @@ impl Finding {
             "Pages that need a new connection are error pages. The backends may be well: nothing is \
              concluded about them.",
             "The log names the cause. Raise LimitNOFILE= in the unit, widen \
-             net.ipv4.ip_local_port_range, or stop what takes the ports of this machine; uploads that \
-             web servers break off leave a port in use for a minute each.",
+             net.ipv4.ip_local_port_range, or stop what takes the ports of this machine.",
         )
     }
 
