@@ -1,22 +1,22 @@
 //! Log output: one line per event on stderr, text or JSON, and a limit for lines that a peer can
 //! provoke. Session ids never appear in full: a fingerprint stands for them.
 
+mod queue;
+
 use std::cell::Cell;
 use std::io::{self, IsTerminal, Write};
 use std::panic;
 use std::path::PathBuf;
 use std::sync::OnceLock;
-use std::sync::mpsc::{Receiver, Sender, channel};
-use std::thread;
 use std::time::{Duration, Instant};
 
-use tracing_appender::non_blocking::{NonBlocking, NonBlockingBuilder};
 use tracing_appender::rolling::{RollingFileAppender, Rotation};
 use tracing_subscriber::filter::LevelFilter;
 use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::util::SubscriberInitExt;
 use tracing_subscriber::{Layer, Registry, fmt, reload};
 
+use self::queue::LineQueue;
 use crate::config::{LogConfig, LogFormat, LogLevel};
 
 /// Lines per second and limit that get through; the rest is counted.
@@ -31,9 +31,6 @@ const MAX_LOG_FILES: usize = 14;
 /// How long the end of the program may wait for stderr to take the last lines.
 const FLUSH_PATIENCE: Duration = Duration::from_secs(1);
 
-/// How often it is looked whether a full queue has room again, at the end of the program.
-const ROOM_PAUSE: Duration = Duration::from_millis(1);
-
 /// Directs all log lines of the program to stderr; the caller keeps the guard to its end. Of two
 /// calls in one process the second changes nothing.
 ///
@@ -42,11 +39,12 @@ const ROOM_PAUSE: Duration = Duration::from_millis(1);
 pub fn init(config: LogConfig) -> LogGuard {
     let (filter, filter_handle) = reload::Layer::new(filter_of(config.level));
     let (out, is_terminal) = output();
-    let guard = LogGuard::new(out, MAX_QUEUED_LINES, LevelHandle(filter_handle));
+    let guard = LogGuard {
+        level: LevelHandle(filter_handle),
+        lines: LineQueue::start(out, MAX_QUEUED_LINES),
+    };
     let lines = fmt::layer()
         .with_writer(guard.lines.clone())
-        // Its way to report a line that cannot be written is to panic when stderr fails.
-        .log_internal_errors(false)
         .with_ansi(is_terminal)
         .with_target(false);
     let lines = match config.format {
@@ -121,9 +119,7 @@ impl LevelHandle {
 #[derive(Debug)]
 pub struct LogGuard {
     level: LevelHandle,
-    lines: NonBlocking,
-    /// Tells of each mark that everything before it was handed to the output.
-    marks_passed: Receiver<()>,
+    lines: LineQueue,
 }
 
 impl LogGuard {
@@ -131,78 +127,16 @@ impl LogGuard {
     pub fn level(&self) -> LevelHandle {
         self.level.clone()
     }
-
-    fn new(out: impl Write + Send + 'static, max_queued_lines: usize, level: LevelHandle) -> Self {
-        let (mark_passed, marks_passed) = channel();
-        let (lines, worker) = NonBlockingBuilder::default()
-            .buffered_lines_limit(max_queued_lines)
-            .lossy(true)
-            .thread_name("log")
-            .finish(Output { out, mark_passed });
-        // Its drop writes to stdout, and panics without one, when stderr takes nothing.
-        std::mem::forget(worker);
-        Self {
-            level,
-            lines,
-            marks_passed,
-        }
-    }
-
-    /// Whether all lines logged so far were handed to the output before `deadline`.
-    fn flush(&mut self, deadline: Instant) -> bool {
-        while !self.queue_mark() {
-            if Instant::now() >= deadline {
-                return false;
-            }
-            thread::sleep(ROOM_PAUSE);
-        }
-        let left = deadline.saturating_duration_since(Instant::now());
-        self.marks_passed.recv_timeout(left).is_ok()
-    }
-
-    /// An empty line is the mark; a full queue shows in the count of lost lines only.
-    fn queue_mark(&mut self) -> bool {
-        let lost = self.lost_lines();
-        self.lines.write_all(&[]).is_ok() && self.lost_lines() == lost
-    }
-
-    fn lost_lines(&self) -> usize {
-        self.lines.error_counter().dropped_lines()
-    }
 }
 
 impl Drop for LogGuard {
     fn drop(&mut self) {
         let deadline = Instant::now() + FLUSH_PATIENCE;
-        let lost = self.lost_lines();
-        if self.flush(deadline) && lost > 0 {
+        let lost = self.lines.lost_lines();
+        if self.lines.flush(deadline) && lost > 0 {
             tracing::warn!(lost, "log lines were lost: stderr was read too slowly");
-            self.flush(deadline);
+            self.lines.flush(deadline);
         }
-    }
-}
-
-/// The end of the queue.
-struct Output<W> {
-    out: W,
-    mark_passed: Sender<()>,
-}
-
-impl<W: Write> Write for Output<W> {
-    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        self.out.write(bytes)
-    }
-
-    fn write_all(&mut self, line: &[u8]) -> io::Result<()> {
-        if line.is_empty() {
-            // Nobody waits for it once the program has ended.
-            let _ = self.mark_passed.send(());
-        }
-        self.out.write_all(line)
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        self.out.flush()
     }
 }
 
@@ -241,66 +175,5 @@ mod tests {
         assert_eq!(through as u32, LINES_PER_SECOND);
         assert_eq!(limit.allow(6_000), Some(100 - u64::from(LINES_PER_SECOND)));
         assert_eq!(limit.allow(6_001), Some(0));
-    }
-
-    /// An output that takes a line only when it is told to, and keeps it.
-    struct Gated {
-        told: Receiver<()>,
-        taken: Sender<Vec<u8>>,
-    }
-
-    impl Write for Gated {
-        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-            if !bytes.is_empty() {
-                self.told.recv().map_err(io::Error::other)?;
-                self.taken.send(bytes.to_vec()).map_err(io::Error::other)?;
-            }
-            Ok(bytes.len())
-        }
-
-        fn flush(&mut self) -> io::Result<()> {
-            Ok(())
-        }
-    }
-
-    fn gated(max_queued_lines: usize) -> (LogGuard, Sender<()>, Receiver<Vec<u8>>) {
-        let ((tell, told), (taken, lines)) = (channel(), channel());
-        let (_, level) = reload::Layer::new(LevelFilter::INFO);
-        let out = Gated { told, taken };
-        let guard = LogGuard::new(out, max_queued_lines, LevelHandle(level));
-        (guard, tell, lines)
-    }
-
-    #[test]
-    fn an_output_that_takes_nothing_costs_lines_and_holds_nobody_up() {
-        let (mut guard, tell, taken) = gated(4);
-        for number in 0..100_u8 {
-            guard.lines.write_all(&[number]).unwrap();
-        }
-        // Four in the queue and perhaps one at the output.
-        let lost = guard.lost_lines();
-        assert!(matches!(lost, 95 | 96), "{lost}");
-        assert!(!guard.flush(Instant::now()));
-
-        for _ in 0..100 - lost {
-            tell.send(()).unwrap();
-        }
-        assert!(guard.flush(Instant::now() + Duration::from_secs(30)));
-        let taken: Vec<_> = taken.try_iter().collect();
-        let first = (0..100 - lost as u8).map(|number| vec![number]);
-        assert_eq!(taken, first.collect::<Vec<_>>());
-    }
-
-    #[test]
-    fn an_output_that_fails_is_tried_again_with_the_next_line() {
-        let (mut guard, tell, taken) = gated(4);
-        drop(taken);
-        for _ in 0..3 {
-            tell.send(()).unwrap();
-            guard.lines.write_all(b"line").unwrap();
-            assert!(guard.flush(Instant::now() + Duration::from_secs(30)));
-        }
-        assert_eq!(guard.lost_lines(), 0);
-        assert!(tell.send(()).is_ok(), "the output is gone");
     }
 }
