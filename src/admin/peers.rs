@@ -6,7 +6,7 @@ use tokio::sync::watch;
 use tokio::task::{AbortHandle, JoinSet};
 use tokio::time::MissedTickBehavior;
 
-use super::client::AdminClient;
+use super::client::{AdminClient, AdminError};
 use super::options::AdminOptions;
 use crate::config::BackendAddress;
 use crate::control::handle::{ControlHandle, PeerNews};
@@ -60,11 +60,12 @@ async fn ask_for_ever(
         loop {
             interval.tick().await;
             let asked_ms = control.published().peer.clock.now_ms();
-            let answer = report_of(&mut peer).await;
+            let (answer, is_there) = report_of(&mut peer).await;
             let news = PeerNews {
                 address: address.clone(),
                 asked_ms,
                 answer,
+                is_there,
             };
             if control.tell_of_peer(news).await.is_err() {
                 return;
@@ -77,11 +78,14 @@ async fn ask_for_ever(
     }
 }
 
-/// The body of its report, or why there is none.
-async fn report_of(peer: &mut AdminClient) -> Result<Vec<u8>, String> {
+/// The body of its report, or why there is none; and whether anything is there at all.
+async fn report_of(peer: &mut AdminClient) -> (Result<Vec<u8>, String>, bool) {
     match peer.get("/peer").await {
-        Ok(answer) if answer.status == 200 => Ok(answer.body),
-        Ok(answer) => Err(format!("it answered {}", answer.status)),
-        Err(error) => Err(error.to_string()),
+        Ok(answer) if answer.status == 200 => (Ok(answer.body), true),
+        Ok(answer) => (Err(format!("it answered {}", answer.status)), true),
+        Err(error) => {
+            let is_there = !matches!(error, AdminError::Connect(_) | AdminError::Unaskable(_));
+            (Err(error.to_string()), is_there)
+        }
     }
 }

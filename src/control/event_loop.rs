@@ -446,6 +446,7 @@ impl Control {
             address,
             asked_ms,
             answer,
+            is_there,
         } = news;
         let now_ms = self.clock.now_ms();
         let mut peers = self.pool_state.config().peers.iter();
@@ -454,6 +455,7 @@ impl Control {
         let Some(index) = index.filter(|_| !is_old(asked_ms, now_ms)) else {
             return;
         };
+        self.peers.met(index, is_there, asked_ms);
         let own = &self.publisher.about.instance;
         let view = match answer.map(|body| report::read(&body, own, now_ms)) {
             Ok(Err(PeerReportError::Itself)) => {

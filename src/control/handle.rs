@@ -54,6 +54,8 @@ pub struct PeerNews {
     pub asked_ms: u64,
     /// The body of its answer to `GET /peer`, or why there is none.
     pub answer: Result<Vec<u8>, String>,
+    /// Something takes connections at its address, whatever it answers.
+    pub is_there: bool,
 }
 
 /// What control lets others see, written anew as a whole.

@@ -1,7 +1,7 @@
 //! Orders of an operator about one backend: in force at once, without a change of the files.
 
 use super::event_loop::Control;
-use super::pool_state::{Order, Override, PoolState};
+use super::pool_state::{NotGone, Order, Override, PoolState};
 use super::report::history::{Event, EventKind, EventLevel};
 use super::report::status::{SteerOutcome, SteerPeerOutcome, SteerResult};
 use crate::config::BackendAddress;
@@ -86,7 +86,10 @@ impl Control {
         if !left.map_err(|error| error.to_string())? {
             return Ok(false);
         }
-        let silent_ms = self.peers.silent_ms(peer, now_ms).unwrap_or(0);
+        let Some(silent_ms) = self.peers.silent_ms(peer, now_ms) else {
+            let answers = NotGone::Answers { peer: peer.clone() };
+            return Err(answers.to_string());
+        };
         if silent_ms < MIN_SILENCE_MS {
             return Err(format!(
                 "the proxy at {peer} has been silent for {} s only, it may be starting again: ask \

@@ -5,9 +5,10 @@ use tokio::sync::oneshot;
 use super::event_loop::Control;
 use super::files::read::{FilesRead, Reading, Why};
 use super::files::reloadable_keys;
+use super::pool_state::NotGone;
 use super::report::history::{Event, EventKind, EventLevel};
 use super::report::status::{LastReload, ReloadOutcome, ReloadResult};
-use crate::config::LoadedConfig;
+use crate::config::{BackendAddress, LoadedConfig};
 use crate::metrics::Reloads;
 
 impl Control {
@@ -84,6 +85,23 @@ impl Control {
         self.publish();
     }
 
+    /// What still takes connections at the address of a peer that is taken out may serve.
+    fn check_peers_are_gone(
+        &self,
+        peers: &[BackendAddress],
+        now_ms: u64,
+    ) -> Result<(), Vec<String>> {
+        let known = self.pool_state.config().peers.iter();
+        let mut taken_out = known.filter(|peer| !peers.contains(peer));
+        let is_there = |peer: &&BackendAddress| {
+            self.peers.is_other(peer) && self.peers.silent_ms(peer, now_ms).is_none()
+        };
+        taken_out.find(is_there).map_or(Ok(()), |peer| {
+            let answers = NotGone::Answers { peer: peer.clone() };
+            Err(vec![format!("peers: {answers}")])
+        })
+    }
+
     fn take_over(&mut self, loaded: LoadedConfig) -> Result<ReloadOutcome, Vec<String>> {
         let outcome = |result, needs_restart, map_version| ReloadOutcome {
             result,
@@ -101,6 +119,7 @@ impl Control {
         let is_same_config = config == *next.config();
         let level = config.log.level;
         let has_other_peers = config.peers != next.config().peers;
+        self.check_peers_are_gone(&config.peers, now_ms)?;
         next.take_peers_out(&config.peers, &self.publisher.about.instance)
             .map_err(|error| vec![format!("peers: {error}")])?;
         next.set_config(config);

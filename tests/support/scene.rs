@@ -244,6 +244,11 @@ impl Proxy {
         });
     }
 
+    /// Sends a signal by its name.
+    pub fn signal(&self, name: &str) {
+        self.program.as_ref().unwrap().signal(name);
+    }
+
     /// SIGKILL.
     pub fn kill(&mut self) {
         self.program.take().unwrap().kill();

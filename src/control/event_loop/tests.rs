@@ -135,6 +135,7 @@ fn answer_of_peer(id: u8, asked_ms: u64) -> PeerNews {
         address: BackendAddress::parse("10.0.1.1:42480").unwrap(),
         asked_ms,
         answer: Ok(serde_json::to_vec(&peer.report()).unwrap()),
+        is_there: true,
     }
 }
 

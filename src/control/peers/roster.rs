@@ -40,7 +40,7 @@ struct Peer {
     is_itself: bool,
     /// It is gone by order.
     is_gone: bool,
-    /// Since when it has not answered; `None` while it does.
+    /// Since when nobody has taken a connection at its address; `None` while somebody does.
     silent_since_ms: Option<u64>,
     /// When a complaint about it is due again; `None` while there is nothing to complain about.
     repeat_ms: Option<u64>,
@@ -130,8 +130,17 @@ impl Peers {
         }
     }
 
-    /// How long the peer at this address has been silent, in milliseconds; `None` if it answers or is
-    /// none.
+    /// Whether something took the connection when the peer at this position was asked at `asked_ms`. A
+    /// proxy that answers nonsense, or nothing, may serve all the same.
+    pub(crate) fn met(&mut self, index: usize, is_there: bool, asked_ms: u64) {
+        if let Some(peer) = self.0.get_mut(index) {
+            let since_ms = peer.silent_since_ms.unwrap_or(asked_ms);
+            peer.silent_since_ms = (!is_there).then_some(since_ms);
+        }
+    }
+
+    /// How long nobody has been at this peer's address, in milliseconds; `None` if somebody is, or if
+    /// it is no peer.
     pub(crate) fn silent_ms(&self, address: &BackendAddress, now_ms: u64) -> Option<u64> {
         let text = address.to_string();
         let peer = self.others().find(|peer| peer.address == text)?;
@@ -145,8 +154,6 @@ impl Peers {
             // It stays itself until it is somebody else.
             peer.is_itself &= state.is_err();
             let is_back = peer.state.is_err() && state.is_ok();
-            let since_ms = peer.silent_since_ms.unwrap_or(asked_ms);
-            peer.silent_since_ms = state.is_err().then_some(since_ms);
             peer.state = state;
             peer.heard_ms = asked_ms;
             peer.is_new = false;
@@ -167,6 +174,12 @@ impl Peers {
         }
     }
 
+    /// Whether the peer at this address is another proxy, as far as is known.
+    pub(crate) fn is_other(&self, address: &BackendAddress) -> bool {
+        let text = address.to_string();
+        self.others().any(|peer| peer.address == text)
+    }
+
     fn others(&self) -> impl Iterator<Item = &Peer> {
         self.0.iter().filter(|peer| !peer.is_itself)
     }
@@ -180,7 +193,6 @@ impl Peers {
         let mut silent = Vec::new();
         for (index, peer) in self.0.iter_mut().enumerate() {
             if is_old(peer.heard_ms, now_ms) {
-                peer.silent_since_ms.get_or_insert(peer.heard_ms);
                 peer.state = Err("nobody has asked it lately".to_owned());
                 peer.is_new = false;
                 silent.push(index);

@@ -31,7 +31,7 @@ pub struct KnownPeers {
     pub gone: Vec<BackendAddress>,
 }
 
-/// Numbers beyond this are no count.
+/// Numbers from here on are no count.
 const MAX_NUMBER: u64 = 1 << 48;
 
 /// A proxy cannot be left behind.
@@ -44,7 +44,10 @@ pub enum NotGone {
         peer: BackendAddress,
     },
     /// It answers, or is this proxy itself.
-    #[error("the proxy at {peer} answers: stop it first, or it would serve outdated sessions")]
+    #[error(
+        "the proxy at {peer} answers, or something else does there: stop it first, or it would serve \
+         outdated sessions"
+    )]
     Answers {
         /// Its address.
         peer: BackendAddress,
@@ -77,6 +80,7 @@ impl PoolState {
         let is_taken_out = !known.peers.iter().all(stays);
         self.gone_peers = known.gone.into_iter().filter(stays).collect();
         self.membership = known.membership;
+        self.membership.number = self.membership.number.min(MAX_NUMBER - 1);
         if is_taken_out {
             self.go_on_without(&format!("{now_ms:x}"));
         }
@@ -164,7 +168,7 @@ impl PoolState {
     /// Takes over what the peer at this position says of the farm. True if this proxy may be the one
     /// that the others have gone on without: it did not hear that peer when they did.
     pub fn learn_membership(&mut self, index: usize, theirs: &Membership) -> bool {
-        if *theirs <= self.membership || theirs.number > MAX_NUMBER {
+        if *theirs <= self.membership || theirs.number >= MAX_NUMBER {
             return false;
         }
         let position = self.peer_positions.get(index).copied().flatten();
@@ -178,7 +182,7 @@ impl PoolState {
     /// proxy ended.
     pub fn learn_memberships(&mut self) -> bool {
         let heard = self.peers.iter().flatten().map(|peer| &peer.membership);
-        let counted = heard.filter(|heard| heard.number <= MAX_NUMBER);
+        let counted = heard.filter(|heard| heard.number < MAX_NUMBER);
         let highest = counted.max().filter(|heard| **heard > self.membership);
         let Some(highest) = highest.cloned() else {
             return false;
