@@ -61,6 +61,8 @@ const ABOVE_PURE: &[&[&str]] = &[BASE, SERVING, SERVICES, ASSEMBLY, COMMANDS];
 const MAY_NAME: &[(&str, &[&[&str]])] = &[
     ("arc-swap", &[&["control", "proxy"]]),
     ("clap", &[COMMANDS]),
+    ("clap_complete", &[COMMANDS]),
+    ("clap_mangen", &[COMMANDS]),
     ("consistent_hash", &[&["route"]]),
     ("getrandom", &[&["os"]]),
     ("hashbrown", &[&["store"]]),

@@ -41,25 +41,20 @@ impl StopSignals {
         self.signals.catch_reload()
     }
 
-    /// Tells the system's service manager that the program serves, and how it is as often as that
-    /// wants to know. Returns at a signal that ends the program; calls `on_reload` for each that asks
-    /// for a reload, if that is caught. `status` is `None` while the program is not as it should
-    /// be, which the manager takes for its end in time.
-    pub fn serve_until_stopped(
-        &mut self,
-        status: impl Fn() -> Option<String>,
-        on_reload: impl Fn(),
-    ) {
-        tell_manager(Phase::Ready(&status().unwrap_or_default()));
+    /// Tells the system's service manager that the program serves, and `status`, a line, as often as
+    /// that wants to know. Returns at a signal that ends the program; calls `on_reload` for each that
+    /// asks for a reload, if that is caught.
+    ///
+    /// Control that is stuck is no reason to be ended by the manager: pages are served meanwhile.
+    pub fn serve_until_stopped(&mut self, status: impl Fn() -> String, on_reload: impl Fn()) {
+        tell_manager(Phase::Ready(&status()));
         let signs_of_life = async {
             let Some(pause) = wanted_signs_of_life() else {
                 return std::future::pending().await;
             };
             loop {
                 tokio::time::sleep(pause).await;
-                if let Some(status) = status() {
-                    tell_manager(Phase::Alive(&status));
-                }
+                tell_manager(Phase::Alive(&status()));
             }
         };
         self.runtime.block_on(async {

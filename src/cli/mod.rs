@@ -10,6 +10,7 @@ mod check;
 mod demo;
 mod human;
 mod log_args;
+mod manual;
 mod output;
 mod peer;
 mod plan;
@@ -21,7 +22,9 @@ mod state_server;
 mod status;
 mod table;
 
+use std::env::consts::{ARCH, OS};
 use std::process::ExitCode;
+use std::sync::LazyLock;
 
 use clap::{Parser, Subcommand};
 
@@ -55,9 +58,17 @@ impl From<Exit> for ExitCode {
     }
 }
 
+/// The version, the commit that the program was built from, if the build was told, and the system that
+/// it was built for.
+static LONG_VERSION: LazyLock<String> = LazyLock::new(|| {
+    let version = env!("CARGO_PKG_VERSION");
+    let commit = option_env!("STATEROUTER_COMMIT").unwrap_or("unknown");
+    format!("{version}\ncommit: {commit}\ntarget: {ARCH}-{OS}")
+});
+
 /// Makes a pool of ASP.NET state servers behave like one.
 #[derive(Debug, Parser)]
-#[command(name = "staterouter", version, max_term_width = 100)]
+#[command(name = "staterouter", version, long_version = LONG_VERSION.as_str(), max_term_width = 100)]
 struct Arguments {
     #[command(subcommand)]
     command: Command,
@@ -85,6 +96,8 @@ enum Command {
     Peer(peer::PeerArgs),
     /// Simulate a web farm against a running proxy or state server; exit 1 on any wrong answer
     Bench(bench::BenchArgs),
+    /// Write the man pages and the shell completions of this program into a folder
+    Manual(manual::ManualArgs),
     /// Run the proxy or a state server as a service of Windows
     #[cfg(windows)]
     Service(service::ServiceArgs),
@@ -107,6 +120,7 @@ fn execute(command: Command) -> Exit {
         Command::Backend(args) => backend::run(&args),
         Command::Peer(args) => peer::run(&args),
         Command::Bench(args) => bench::run(&args),
+        Command::Manual(args) => manual::run(&args),
         #[cfg(windows)]
         Command::Service(args) => service::run(args),
     }

@@ -71,7 +71,12 @@ pub(super) fn run(args: &ServeArgs) -> Exit {
         output.line(format_args!("admin on {address}"));
     }
     tracing::info!(address = %running.address, backends, "serving");
-    let status = || Some(format!("listening on {}", running.address));
+    let status = || {
+        let published = running.control.published();
+        let worst = published.status.findings.first();
+        let is = worst.map_or("all well", |finding| &finding.says);
+        format!("listening on {}: {is}", running.address)
+    };
     signals.serve_until_stopped(status, || running.control.reload_soon());
     tracing::info!("stopping");
     signals.stop(|| running.stop());

@@ -10,7 +10,7 @@ use super::log_args::LogArgs;
 use super::output::ServerOutput;
 use super::{Exit, output};
 use crate::app::signals::StopSignals;
-use crate::app::state_server::{self, DataOptions, StateServerOptions};
+use crate::app::state_server::{self, DataOptions, StateServer, StateServerOptions};
 use crate::config::{self, AllowList, Network};
 use crate::disk::SyncMode;
 use crate::log;
@@ -111,6 +111,11 @@ impl StateServerArgs {
     }
 }
 
+fn how_it_is(server: &StateServer) -> String {
+    let sessions = server.stats().items;
+    format!("listening on {}: {sessions} sessions", server.address)
+}
+
 pub(super) fn run(args: &StateServerArgs) -> Exit {
     let allow = AllowList::new(args.allow.clone());
     if !args.listen.ip().to_canonical().is_loopback() && allow.is_loopback_only() {
@@ -158,8 +163,7 @@ pub(super) fn run(args: &StateServerArgs) -> Exit {
         output.line(format_args!("admin on {admin}"));
     }
     tracing::info!(address = %server.address, "serving");
-    let status = || Some(format!("listening on {}", server.address));
-    signals.serve_until_stopped(status, || server.look_at_certificate());
+    signals.serve_until_stopped(|| how_it_is(&server), || server.look_at_certificate());
     let stats = server.stats();
     let process_bytes = metrics::resident_bytes();
     tracing::info!(

@@ -6,3 +6,4 @@ mod support;
 mod cli;
 mod demo;
 mod docs;
+mod service_manager;

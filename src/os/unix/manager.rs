@@ -1,10 +1,14 @@
 //! systemd, if it has started the program. Nothing is done where it has not.
 
+use std::env;
 use std::time::Duration;
 
 use sd_notify::NotifyState;
 
 use crate::os::Phase;
+
+/// How often the line in `systemctl status` is renewed.
+const STATUS_EVERY: Duration = Duration::from_secs(10);
 
 /// Tells systemd how the program is. What it does not take is no reason to fail.
 pub fn tell_manager(phase: Phase<'_>) {
@@ -24,5 +28,7 @@ pub fn tell_manager(phase: Phase<'_>) {
 /// How often [`Phase::Alive`] is wanted, if it is: twice as often as systemd loses patience.
 #[must_use]
 pub fn wanted_signs_of_life() -> Option<Duration> {
-    sd_notify::watchdog_enabled().map(|patience| patience / 2)
+    env::var_os("NOTIFY_SOCKET")?;
+    let wanted = sd_notify::watchdog_enabled().map(|patience| patience / 2);
+    Some(wanted.unwrap_or(STATUS_EVERY).min(STATUS_EVERY))
 }
