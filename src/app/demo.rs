@@ -1,20 +1,26 @@
-//! Three state servers and the proxy in one process, on loopback, with nothing to configure.
+//! State servers and the proxy in one process, on loopback, with nothing to configure.
+//!
+//! Its files lie in a temporary folder and are changed there as an operator would: the proxy reads them
+//! again by itself.
 
+use std::fs;
 use std::hash::{BuildHasher, RandomState};
-use std::net::{Ipv4Addr, SocketAddr};
-use std::path::PathBuf;
+use std::io;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::path::{Path, PathBuf};
 
 use super::StartError;
 use super::proxy_server::{self, ProxyServer};
-use super::state_server::{self, StateServer, StateServerOptions};
-use crate::config::{BackendAddress, BackendSpec, BackendState, Config, PartitionMap};
+use super::state_server::{self, DataOptions, StateServer, StateServerOptions};
+use crate::config::{self, LoadedConfig};
 use crate::control::ControlOptions;
+use crate::disk::{DiskError, SyncMode};
 use crate::net::ListenError;
 use crate::os;
-use crate::route::HashKey;
-use crate::usage::Capacity;
+use crate::store::StoreStats;
+use crate::tls::TlsWatch;
 
-/// Names of the state servers.
+/// Names of the state servers to begin with.
 const NAMES: [&str; 3] = ["state-a", "state-b", "state-c"];
 
 /// Most client connections of the proxy. All servers share the process's limit on open files, so
@@ -25,7 +31,26 @@ const CLIENT_CONNECTIONS: usize = 1000;
 const BACKEND_CONNECTIONS: usize = 2 * CLIENT_CONNECTIONS;
 
 /// A port on loopback that the system chooses.
-const ANY_PORT: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(Ipv4Addr::LOCALHOST), 0);
+const ANY_PORT: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 0);
+
+/// Where the admin server is, unless that port is taken.
+const ADMIN: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 42480);
+
+/// Times with which a handover takes half a minute: no user of the demo is away for long.
+const SHORT_TIMES: &str = "\
+timeouts: {connect: 500ms, answer: 1s}
+health: {interval: 500ms, timeout: 500ms, fall: 2, rise: 2, max_rise: 2}
+handover: {settle: 2s, session_timeout: 5s, max_session_timeout: 12s, takeover: 5s}
+";
+
+/// How fast things go.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Pace {
+    /// As in a farm: nothing is changed anyway.
+    Steady,
+    /// A handover takes half a minute.
+    Story,
+}
 
 /// The running demo.
 #[derive(Debug)]
@@ -34,19 +59,150 @@ pub struct Demo {
     pub proxy: ProxyServer,
     /// The state servers.
     pub servers: Vec<DemoServer>,
+    map_version: u64,
     /// Goes last: the proxy writes there.
     directory: TemporaryDirectory,
 }
 
+/// One state server of the demo. It keeps its sessions in a folder, so that it has them after a
+/// restart.
+#[derive(Debug)]
+pub struct DemoServer {
+    /// Its name in the partition map.
+    pub name: &'static str,
+    id: u8,
+    /// Where it listens, also while it is stopped.
+    pub address: SocketAddr,
+    is_draining: bool,
+    folder: PathBuf,
+    running: Option<StateServer>,
+}
+
 impl Demo {
+    /// Starts one more state server, and adds it to the partition map.
+    ///
+    /// # Errors
+    /// [`StartError`].
+    pub fn add(&mut self, name: &'static str) -> Result<(), StartError> {
+        // None is used twice: servers are added at the end and never all removed.
+        let id = self.servers.last().map_or(1, |last| last.id + 1);
+        let server = DemoServer::start(name, id, &self.directory.0)?;
+        self.servers.push(server);
+        self.change_map()
+    }
+
+    /// Writes `state: drain` to the line of this state server.
+    ///
+    /// # Errors
+    /// [`StartError::Directory`].
+    pub fn drain(&mut self, name: &str) -> Result<(), StartError> {
+        let servers = self.servers.iter_mut();
+        for server in servers.filter(|server| server.name == name) {
+            server.is_draining = true;
+        }
+        self.change_map()
+    }
+
+    /// Takes this state server out of the partition map, and stops it.
+    ///
+    /// # Errors
+    /// [`StartError::Directory`].
+    pub fn remove(&mut self, name: &str) -> Result<(), StartError> {
+        let Some(index) = self.servers.iter().position(|server| server.name == name) else {
+            return Ok(());
+        };
+        let mut removed = self.servers.remove(index);
+        self.change_map()?;
+        // It holds nothing any more.
+        let _ = removed.stop();
+        Ok(())
+    }
+
+    /// The state server of this name.
+    pub fn server(&mut self, name: &str) -> Option<&mut DemoServer> {
+        self.servers.iter_mut().find(|server| server.name == name)
+    }
+
+    /// How many slots are with this backend, and how many of all are not at rest.
+    pub fn slots(&self, name: &str) -> (usize, usize) {
+        let published = self.proxy.control.published();
+        let status = &published.status;
+        let backends = status.backends.iter();
+        let here = backends
+            .filter(|backend| backend.name == name)
+            .map(|backend| backend.slots_first);
+        let moving = status.under_way.iter().map(|progress| progress.slots);
+        (here.sum(), moving.sum())
+    }
+
+    /// The version of the partition map that is in force, and of the one that was written last.
+    pub fn map_versions(&self) -> (u64, u64) {
+        let published = self.proxy.control.published();
+        (published.status.map_version, self.map_version)
+    }
+
     /// Stops everything in good order, and leaves nothing behind.
     pub fn stop(self) {
         self.proxy.stop();
-        for server in self.servers {
-            // Its sessions are in memory: there is nothing to write.
-            let _ = server.running.stop();
+        for mut server in self.servers {
+            // What it could not write is thrown away in a moment anyway.
+            let _ = server.stop();
         }
         drop(self.directory);
+    }
+
+    fn change_map(&mut self) -> Result<(), StartError> {
+        self.map_version += 1;
+        write_map(&self.directory.0, self.map_version, &self.servers)?;
+        self.proxy.control.reload_soon();
+        Ok(())
+    }
+}
+
+impl DemoServer {
+    fn start(name: &'static str, id: u8, directory: &Path) -> Result<Self, StartError> {
+        let mut server = Self {
+            name,
+            id,
+            address: ANY_PORT,
+            is_draining: false,
+            folder: directory.join(name),
+            running: None,
+        };
+        server.restart()?;
+        Ok(server)
+    }
+
+    /// Stops it, as a machine that is turned off.
+    ///
+    /// # Errors
+    /// What keeps the disk from having all sessions.
+    pub fn stop(&mut self) -> Result<(), DiskError> {
+        self.running.take().map_or(Ok(()), StateServer::stop)
+    }
+
+    /// Starts it at its old address, with the sessions in its folder.
+    ///
+    /// # Errors
+    /// [`StartError`].
+    pub fn restart(&mut self) -> Result<(), StartError> {
+        let running = state_server::start(&StateServerOptions {
+            workers: 1,
+            max_connections: BACKEND_CONNECTIONS,
+            data: Some(DataOptions {
+                folder: self.folder.clone(),
+                sync: SyncMode::Off,
+            }),
+            ..StateServerOptions::new(self.address)
+        })?;
+        self.address = running.address;
+        self.running = Some(running);
+        Ok(())
+    }
+
+    /// What its store counts; nothing while it is stopped.
+    pub fn stats(&self) -> Option<StoreStats> {
+        self.running.as_ref().map(StateServer::stats)
     }
 }
 
@@ -72,77 +228,89 @@ impl Drop for TemporaryDirectory {
     }
 }
 
-/// One state server of the demo.
-#[derive(Debug)]
-pub struct DemoServer {
-    /// Its name in the partition map.
-    pub name: &'static str,
-    /// The server.
-    pub running: StateServer,
-}
-
 /// Starts the state servers, then the proxy on `listen`, or on any port if that one is taken.
 ///
 /// # Errors
 /// [`StartError`].
-pub fn start(listen: SocketAddr) -> Result<Demo, StartError> {
-    let start_server = |name| {
-        let options = StateServerOptions {
-            workers: 1,
-            max_connections: BACKEND_CONNECTIONS,
-            ..StateServerOptions::new(ANY_PORT)
-        };
-        let running = state_server::start(&options)?;
-        Ok(DemoServer { name, running })
-    };
-    let servers = NAMES
-        .into_iter()
-        .map(start_server)
-        .collect::<Result<Vec<_>, StartError>>()?;
-    let map = partition_map(&servers);
+pub fn start(listen: SocketAddr, pace: Pace) -> Result<Demo, StartError> {
     let directory = TemporaryDirectory::create()?;
-    let mut config = Config::new(PathBuf::new());
-    config.listen = listen;
-    config.admin.listen = Some(ANY_PORT);
-    config.handover.state_file = directory.0.join("state");
-    config.limits.client_connections = CLIENT_CONNECTIONS;
-    let start = |config| {
-        proxy_server::start(ControlOptions {
-            config,
-            map: map.clone(),
-            main_file: None,
-            level: None,
-            certificates: Default::default(),
-        })
-    };
-    let proxy = match start(config.clone()) {
-        Err(StartError::Listen(ListenError::Taken { .. })) => {
-            config.listen = ANY_PORT;
-            start(config)?
+    let servers = (1..)
+        .zip(NAMES)
+        .map(|(id, name)| DemoServer::start(name, id, &directory.0))
+        .collect::<Result<Vec<_>, StartError>>()?;
+    let map_version = 1;
+    write_map(&directory.0, map_version, &servers)?;
+    let (mut listen, mut admin) = (listen, ADMIN);
+    let proxy = loop {
+        match start_proxy(&directory.0, listen, admin, pace) {
+            Err(StartError::Listen(ListenError::Taken { address })) if address == admin => {
+                admin = ANY_PORT;
+            }
+            Err(StartError::Listen(ListenError::Taken { address })) if address != ANY_PORT => {
+                listen = ANY_PORT;
+            }
+            started => break started?,
         }
-        started => started?,
     };
     Ok(Demo {
         proxy,
         servers,
+        map_version,
         directory,
     })
 }
 
-fn partition_map(servers: &[DemoServer]) -> PartitionMap {
-    let backend = |(id, server): (u8, &DemoServer)| BackendSpec {
-        name: server.name.to_owned(),
-        id,
-        id_is_derived: false,
-        address: BackendAddress::from(server.running.address),
-        weight: 100,
-        state: BackendState::Active,
-        capacity: Capacity::default(),
+fn start_proxy(
+    directory: &Path,
+    listen: SocketAddr,
+    admin: SocketAddr,
+    pace: Pace,
+) -> Result<ProxyServer, StartError> {
+    let times = match pace {
+        Pace::Steady => "",
+        Pace::Story => SHORT_TIMES,
     };
-    PartitionMap {
-        version: 1,
-        hash_key: HashKey::DEFAULT,
-        accept_moved_percent: None,
-        backends: (1..).zip(servers).map(backend).collect(),
+    let text = format!(
+        "listen: \"{listen}\"\npartition_map: map.yaml\nadmin: {{listen: \"{admin}\"}}\nlimits: \
+         {{client_connections: {CLIENT_CONNECTIONS}}}\n{times}"
+    );
+    let main = directory.join("staterouter.yaml");
+    fs::write(&main, text).map_err(|source| cannot_write(&main, source))?;
+    let LoadedConfig {
+        config,
+        partition_map: map,
+        ..
+    } = config::load(&main)?;
+    proxy_server::start(ControlOptions {
+        config,
+        map,
+        main_file: Some(main),
+        level: None,
+        certificates: TlsWatch::default(),
+    })
+}
+
+fn write_map(directory: &Path, version: u64, servers: &[DemoServer]) -> Result<(), StartError> {
+    let mut text = format!("version: {version}\naccept_moved_share: 100\nbackends:\n");
+    for server in servers {
+        let DemoServer {
+            name, id, address, ..
+        } = server;
+        let state = match server.is_draining {
+            true => "drain",
+            false => "active",
+        };
+        text +=
+            &format!("  - {{name: {name}, id: {id}, address: \"{address}\", state: {state}}}\n");
+    }
+    let (path, next) = (directory.join("map.yaml"), directory.join("map.next"));
+    let written = fs::write(&next, text).and_then(|()| fs::rename(&next, &path));
+    written.map_err(|source| cannot_write(&path, source))
+}
+
+fn cannot_write(path: &Path, source: io::Error) -> StartError {
+    StartError::Directory {
+        path: path.to_owned(),
+        source,
     }
 }

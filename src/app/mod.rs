@@ -1,6 +1,6 @@
 //! Builds everything and decides what starts and stops in which order.
 //!
-//! * [`demo`]: three state servers and the proxy in one process.
+//! * [`demo`]: state servers and the proxy in one process.
 //! * [`names`]: what the host names in the files stand for.
 //! * [`proxy_server`]: the proxy from a checked configuration.
 //! * [`state_server`]: one embedded state server.
@@ -18,6 +18,7 @@ use std::io;
 use std::num::NonZero;
 use std::path::PathBuf;
 
+use crate::config::LoadError;
 use crate::control::ControlError;
 use crate::disk::DiskError;
 use crate::net::ListenError;
@@ -43,6 +44,9 @@ pub enum StartError {
         /// What the system said.
         source: io::Error,
     },
+    /// The files of the demo are not as they should be.
+    #[error(transparent)]
+    Config(#[from] LoadError),
     /// The files of a certificate cannot be used.
     #[error(transparent)]
     Tls(#[from] TlsError),

@@ -1,5 +1,7 @@
 //! `staterouter demo`.
 
+mod story;
+
 use std::fmt::Write;
 use std::io::IsTerminal;
 use std::net::SocketAddr;
@@ -9,9 +11,11 @@ use std::time::{Duration, Instant};
 
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 
+use story::Story;
+
 use super::log_args::LogArgs;
 use super::{Exit, output};
-use crate::app::demo::{self, Demo};
+use crate::app::demo::{self, Demo, Pace};
 use crate::app::signals::StopSignals;
 use crate::farm::{self, FarmCounts, FarmOptions, FarmReport, FarmStats, RunEnd, Stop};
 use crate::log;
@@ -27,6 +31,9 @@ pub(super) struct DemoArgs {
     /// Where the proxy listens; another port if this one is taken
     #[arg(long, value_name = "ADDR", default_value = "127.0.0.1:42424")]
     listen: SocketAddr,
+    /// Change nothing while the farm runs
+    #[arg(long)]
+    steady: bool,
     /// End by itself after this many seconds
     #[arg(long, value_name = "N")]
     seconds: Option<u64>,
@@ -55,12 +62,16 @@ pub(super) fn run(args: &DemoArgs) -> Exit {
         Ok(signals) => signals,
         Err(error) => return output::could_not_run(error),
     };
-    let demo = match demo::start(args.listen) {
+    let pace = match args.steady {
+        true => Pace::Steady,
+        false => Pace::Story,
+    };
+    let mut demo = match demo::start(args.listen, pace) {
         Ok(demo) => demo,
         Err(error) => return output::could_not_run(error),
     };
-    introduce(args.listen, &demo);
-    let exit = browse(args, &demo, &mut signals);
+    introduce(args, &demo);
+    let exit = browse(args, &mut demo, &mut signals);
     signals.stop(|| demo.stop());
     exit
 }
@@ -80,7 +91,8 @@ impl DemoArgs {
     }
 }
 
-fn introduce(wanted: SocketAddr, demo: &Demo) {
+fn introduce(args: &DemoArgs, demo: &Demo) {
+    let wanted = args.listen;
     let program = std::env::args()
         .next()
         .unwrap_or_else(|| "staterouter".to_owned());
@@ -90,13 +102,17 @@ fn introduce(wanted: SocketAddr, demo: &Demo) {
          proxy    {proxy}   where the web farm sends everything\n"
     );
     for server in &demo.servers {
-        let _ = writeln!(text, "  {}  {}", server.name, server.running.address);
+        let _ = writeln!(text, "  {}  {}", server.name, server.address);
     }
     if let Some(admin) = demo.proxy.admin() {
-        let _ = writeln!(text, "  admin    {admin}   http://{admin}/status");
+        let _ = writeln!(text, "  admin    {admin}   see it all on http://{admin}/");
     }
     if wanted.port() != 0 && wanted != proxy {
         let _ = writeln!(text, "\n{wanted} is taken, so the proxy has another port.");
+    }
+    if !args.steady {
+        text += "\nIn the next two minutes a server is added, one leaves, and one goes down for a \
+                 moment.\nWatch the counts of wrong answers and failed requests.\n";
     }
     let _ = write!(
         text,
@@ -110,7 +126,7 @@ fn introduce(wanted: SocketAddr, demo: &Demo) {
 }
 
 /// Lets the farm run until its time is over or a signal comes.
-fn browse(args: &DemoArgs, demo: &Demo, signals: &mut StopSignals) -> Exit {
+fn browse(args: &DemoArgs, demo: &mut Demo, signals: &mut StopSignals) -> Exit {
     let options = args.farm_options(demo.proxy.address);
     let (stop, stats) = (Stop::default(), Arc::new(FarmStats::default()));
     let farm = {
@@ -118,6 +134,8 @@ fn browse(args: &DemoArgs, demo: &Demo, signals: &mut StopSignals) -> Exit {
         thread::spawn(move || farm::run(options, &stop, &stats))
     };
     let mut live = LiveLine::new();
+    let mut story = (!args.steady).then(Story::new);
+    let begun = Instant::now();
     while !farm.is_finished() {
         if signals
             .wait_or(async { tokio::time::sleep(LIVE_INTERVAL).await })
@@ -125,6 +143,18 @@ fn browse(args: &DemoArgs, demo: &Demo, signals: &mut StopSignals) -> Exit {
         {
             stop.stop();
             break;
+        }
+        let told = story
+            .as_mut()
+            .map(|story| story.advance(demo, begun.elapsed()));
+        match told.transpose() {
+            Ok(says) => says.flatten().into_iter().for_each(|says| live.tell(&says)),
+            Err(error) => {
+                stop.stop();
+                // What it was doing is not what the story says any more.
+                let _ = farm.join();
+                return output::could_not_run(error);
+            }
         }
         live.show(demo, stats.counts());
     }
@@ -165,8 +195,10 @@ fn conclude(demo: &Demo, report: &FarmReport) -> Exit {
 
 /// How many sessions live where.
 fn sessions(demo: &Demo) -> String {
-    let server =
-        |server: &demo::DemoServer| format!("{} {}", server.name, server.running.stats().items);
+    let server = |server: &demo::DemoServer| match server.stats() {
+        Some(stats) => format!("{} {}", server.name, stats.items),
+        None => format!("{} down", server.name),
+    };
     demo.servers
         .iter()
         .map(server)
@@ -200,6 +232,11 @@ impl LiveLine {
             shown: 0,
             last: (Instant::now(), FarmCounts::default()),
         }
+    }
+
+    /// Says what is done next, above the line.
+    fn tell(&self, says: &str) {
+        self.bar.suspend(|| output::line(format_args!("\n{says}")));
     }
 
     fn show(&mut self, demo: &Demo, counts: FarmCounts) {

@@ -85,6 +85,8 @@ enum Command {
     /// Show which backends serve the given session ids
     Route(route::RouteArgs),
     /// Three state servers, the proxy and a small web farm on this machine; nothing to configure
+    // What goes on is told by the demo itself.
+    #[command(mut_arg("log_level", |arg| arg.default_value("error")))]
     Demo(demo::DemoArgs),
     /// Show how running proxies and their backends are; exit 1 if something is wrong
     Status(status::StatusArgs),

@@ -65,6 +65,40 @@ fn ctrl_c_ends_it_in_order_with_the_summary() {
 }
 
 #[test]
+fn its_story_adds_a_server_takes_one_away_and_has_one_down_and_loses_no_session() {
+    let mut demo = Demo::start(&["--listen", FREE_PORT, "--rate", "100", "--sessions", "100"]);
+    let mut told = String::new();
+    while !told.contains("That was all") {
+        let read = demo.stdout.read_line(&mut told).unwrap();
+        assert_ne!(read, 0, "{told}");
+    }
+    let scenes = [
+        "A fourth server, state-d, is added",
+        "state-d has its share",
+        "state-a is drained",
+        "state-a is empty",
+        "state-b goes down",
+        "state-b is started again",
+    ];
+    let at: Vec<_> = scenes.iter().map(|scene| told.find(scene)).collect();
+    assert!(at.iter().all(Option::is_some) && at.is_sorted(), "{told}");
+    let (code, rest) = demo.interrupt();
+    // Pages failed while a server was down, and nothing was wrong.
+    let last = rest.lines().last().unwrap();
+    assert!(
+        last.starts_with("0 wrong answers, ") && !last.contains(" 0 failed"),
+        "{rest}"
+    );
+    assert_eq!(code, Some(0), "{rest}");
+    let sessions = rest.lines().rfind(|line| line.starts_with("sessions: "));
+    let sessions = sessions.unwrap();
+    assert!(
+        !sessions.contains("state-a") && sessions.contains("state-d"),
+        "{rest}"
+    );
+}
+
+#[test]
 fn the_commands_it_suggests_work_as_printed() {
     let demo = Demo::start(&["--listen", FREE_PORT]);
     let suggested: Vec<&str> = demo
