@@ -4,7 +4,7 @@ use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
 
 use super::connector::{ConnectError, Connector};
-use crate::net::{Conn, Deadline, Quiet};
+use crate::net::{Conn, Deadline, Deadlines, Party, Quiet};
 
 /// Bounds of a pool.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -38,6 +38,10 @@ pub struct ConnectionPool {
     /// Idle connections on which something came that nobody has asked for, not yet asked for.
     unasked: Cell<u64>,
     limits: Cell<PoolLimits>,
+    /// Whoever waits for the server waits for this one.
+    party: Party,
+    /// When it was found to be down, of the worker's clock; `None` while it is up.
+    down_since_ms: Cell<Option<u64>>,
 }
 
 #[derive(Debug)]
@@ -56,6 +60,8 @@ impl ConnectionPool {
             distrusted_until_ms: Cell::new(0),
             unasked: Cell::new(0),
             limits: Cell::new(limits),
+            party: Party::new(),
+            down_since_ms: Cell::new(None),
         }
     }
 
@@ -72,10 +78,38 @@ impl ConnectionPool {
         self.limits.set(limits);
     }
 
-    /// Closes all idle connections.
-    pub fn clear(&self) {
+    /// The server is down: nothing is sent to it any more, what is under way there is broken off,
+    /// and no connection is kept. A stopped server must not find requests in its buffers when it
+    /// goes on, and nobody may be told what it answers once others stand in for it.
+    pub fn break_off(&self, waiting: &Deadlines) {
+        if self.down_since_ms.get().is_none() {
+            self.down_since_ms.set(Some(waiting.now_ms()));
+        }
         self.idle.borrow_mut().clear();
         self.resting.borrow_mut().clear();
+        waiting.give_up(self.party);
+    }
+
+    /// The server is up.
+    pub fn resume(&self) {
+        self.down_since_ms.set(None);
+    }
+
+    /// Since when the server is down, of the worker's clock; `None` while it is up.
+    pub fn down_since_ms(&self) -> Option<u64> {
+        self.down_since_ms.get()
+    }
+
+    /// Whether the server is down.
+    pub fn is_down(&self) -> bool {
+        self.down_since_ms.get().is_some()
+    }
+
+    /// Limits a step of an exchange with the server to `due_ms` of the deadline's clock. It is over
+    /// as soon as the server is down.
+    pub fn arm(&self, deadline: &Deadline, due_ms: u64) {
+        let due_ms = if self.is_down() { 0 } else { due_ms };
+        deadline.arm_for(self.party, due_ms);
     }
 
     /// The newest connection that is still good; dead ones found on the way are closed.

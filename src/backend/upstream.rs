@@ -229,7 +229,7 @@ impl Upstream<'_> {
                     Err(error) => break AskFailed::Unsent(error.into()),
                 },
             };
-            self.deadline.arm_at(self.due_ms);
+            self.pool.arm(self.deadline, self.due_ms);
             let mut sent_bytes = 0;
             let at_hand = request.content.at_hand();
             let sending = conn.write_all(at_hand, &mut sent_bytes, self.deadline);
@@ -253,7 +253,7 @@ impl Upstream<'_> {
                 // The reply is awaited from now on only: the client was still sending.
                 asked = self.wait_anew(asked);
                 due_ms = self.deadline.after_ms(self.limits.answer);
-                self.deadline.arm_at(due_ms);
+                self.pool.arm(self.deadline, due_ms);
             } else {
                 request.release_if_large();
             }
@@ -290,7 +290,7 @@ impl Upstream<'_> {
 
     async fn connect(&self) -> Result<Conn, ConnectError> {
         let connect_ms = self.deadline.after_ms(self.limits.connect);
-        self.deadline.arm_at(connect_ms.min(self.due_ms));
+        self.pool.arm(self.deadline, connect_ms.min(self.due_ms));
         let connected = self.pool.connect(self.deadline).await;
         match &connected {
             Ok(_) => self.shard.connects.increment(),
@@ -315,12 +315,13 @@ impl Upstream<'_> {
         let mut due_ms = self.deadline.after_ms(body.stall);
         let mut since_armed = 0;
         loop {
-            self.deadline.arm_at(due_ms);
+            self.pool.arm(self.deadline, due_ms);
             let more = body.from.read_more(buffer, self.deadline).await;
             more.map_err(BrokenReason::Client)?;
             let part = body.rest.min(buffer.len() as u64);
             let written_from_ms = self.deadline.now_ms();
-            self.deadline.arm(self.limits.answer);
+            let answer_ms = self.deadline.after_ms(self.limits.answer);
+            self.pool.arm(self.deadline, answer_ms);
             let bytes = &buffer.filled()[..part as usize];
             let written = conn.write_all(bytes, &mut 0, self.deadline).await;
             written.map_err(BrokenReason::Send)?;

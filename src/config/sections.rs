@@ -228,7 +228,6 @@ pub(super) fn read_health(map: &mut MapReader<'_, '_>) -> HealthConfig {
 pub(super) struct HandoverDraft {
     pub(super) handover: HandoverConfig,
     pub(super) settle: Field<Duration>,
-    pub(super) failover_after: Field<Duration>,
 }
 
 /// How sessions move between backends.
@@ -258,10 +257,18 @@ pub(super) fn read_handover(map: &mut MapReader<'_, '_>) -> HandoverDraft {
     );
     let failover_after = map.optional(
         "failover_after",
-        "How long a backend must be down before others stand in for it. Not shorter than \
-         `timeouts.connect` and `timeouts.answer` together.",
+        "How long a backend must be down before others stand in for it. In a handover it is at \
+         least `timeouts.connect` and `timeouts.answer` together.",
         &UP_TO_A_DAY,
         default.failover_after,
+    );
+    let hold = map.optional(
+        "hold",
+        "How long a request waits for a backend that is down, or for another to stand in for it, \
+         before it is refused. Counted since the backend fell, and never longer than \
+         `timeouts.answer`. `0s`: refused at once.",
+        &UP_TO_A_MINUTE,
+        default.hold,
     );
     let max_moved_share = map.optional(
         "max_moved_share",
@@ -285,11 +292,11 @@ pub(super) fn read_handover(map: &mut MapReader<'_, '_>) -> HandoverDraft {
             takeover: takeover.value,
             failover: failover.value,
             failover_after: failover_after.value,
+            hold: hold.value,
             max_moved_percent: to_percent(max_moved_share.value),
             state_file: state_file.value,
         },
         settle,
-        failover_after,
     }
 }
 
@@ -375,6 +382,8 @@ impl Shown for Duration {
     }
 }
 
+/// Nothing at all included.
+const UP_TO_A_MINUTE: Durations = Durations(0..=60_000);
 const UP_TO_AN_HOUR: Durations = Durations(MIN_MS..=HOUR_MS);
 const UP_TO_A_DAY: Durations = Durations(MIN_MS..=24 * HOUR_MS);
 /// A year is the longest timeout that ASP.NET takes.

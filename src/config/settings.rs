@@ -90,9 +90,10 @@ pub struct HandoverConfig {
     pub takeover: Duration,
     /// Whether other backends stand in for one that is down.
     pub failover: bool,
-    /// How long a backend must be down before others stand in for it; at least as long as
-    /// connecting and answering together.
+    /// How long a backend must be down before others stand in for it.
     pub failover_after: Duration,
+    /// How long a request waits for a backend that is down before it is refused.
+    pub hold: Duration,
     /// Share of the slots that one change of the partition map may move, 1 to 100.
     pub max_moved_percent: u8,
     /// Path of the state file; a relative path of the main file is already joined to the
@@ -200,7 +201,8 @@ impl Default for HandoverConfig {
             max_session_timeout: Duration::from_secs(24 * 60 * 60),
             takeover: Duration::from_secs(110),
             failover: true,
-            failover_after: Duration::from_secs(20),
+            failover_after: Duration::from_secs(3),
+            hold: Duration::from_secs(5),
             max_moved_percent: 60,
             state_file: PathBuf::from("staterouter.state"),
         }

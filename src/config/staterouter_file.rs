@@ -372,11 +372,7 @@ fn require_time_for_an_operation(
     peers: &Field<Vec<BackendAddress>>,
     handover: &HandoverDraft,
 ) {
-    let HandoverDraft {
-        settle,
-        failover_after,
-        ..
-    } = handover;
+    let settle = &handover.settle;
     let name = "`timeouts.connect` plus `timeouts.answer`";
     let longest_lag = Field {
         value: operation.value + PEER_SILENCE,
@@ -393,7 +389,4 @@ fn require_time_for_an_operation(
     };
     let help = format!("make `handover.settle` at least as long as the two together{why}");
     require_order(map, lesser, ("`handover.settle`", settle), &help);
-    let help = "make `handover.failover_after` at least as long as the two together";
-    let failover_after = ("`handover.failover_after`", failover_after);
-    require_order(map, (name, operation), failover_after, help);
 }

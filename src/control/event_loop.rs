@@ -163,6 +163,8 @@ impl Control {
         let now_ms = self.clock.now_ms();
         self.forget_silent_peers(now_ms);
         self.look_at_timeouts(now_ms);
+        let is_followed = self.in_force.is_followed(&self.publisher.metrics);
+        self.pool_state.set_followed(is_followed);
         let may_serve = self.has_met(now_ms);
         self.advance();
         self.publisher
@@ -170,6 +172,7 @@ impl Control {
         self.mend();
         self.missed.replay(&self.pool_state, now_ms);
         self.publisher.sample(&self.pool_state, now_ms);
+        self.publisher.follow_pauses(&self.pool_state, now_ms);
         self.follow_files(now_ms);
         let own = Said::from(&self.pool_state);
         self.peers.set_gone(self.pool_state.gone_peers());
@@ -297,6 +300,7 @@ impl Control {
         self.pulse.beat("writing the state file");
         self.in_force.put(&next, self.clock.moment())?;
         self.pool_state = next;
+        self.pool_state.set_followed(false);
         self.follow_backends();
         self.missed.forget(&mut self.pool_state);
         Ok(())
@@ -307,7 +311,7 @@ impl Control {
         let peers = self.peers.status(&Said::from(&self.pool_state));
         let now_ms = self.clock.now_ms();
         self.publisher
-            .publish(&self.pool_state, self.in_force.slots(), peers, now_ms);
+            .publish(&self.pool_state, &self.in_force, peers, now_ms);
     }
 
     /// Looks up the names of the backends, and probes those that are in use.
@@ -413,6 +417,7 @@ impl Control {
         if from == HealthState::Down || to == HealthState::Down {
             self.advance();
             self.in_force.show(&self.pool_state);
+            self.pool_state.set_followed(false);
             self.follow_backends();
         }
         self.publish();

@@ -8,6 +8,7 @@ use super::persist::state_lock::StateLock;
 use super::persist::state_writer::StateWriter;
 use super::pool_state::PoolState;
 use crate::handover::SlotState;
+use crate::metrics::Metrics;
 use crate::proxy::SharedSnapshot;
 
 /// How often the state file is written while stages go on.
@@ -20,7 +21,11 @@ pub(super) struct InForce {
     /// As long as this proxy may write the file.
     _lock: StateLock,
     snapshot: SharedSnapshot,
+    /// Of the newest snapshot.
+    number: u64,
     slots: Arc<[SlotState]>,
+    /// The same once every worker goes by them.
+    followed: Arc<[SlotState]>,
     written_ms: u64,
 }
 
@@ -37,7 +42,9 @@ impl InForce {
             writer,
             _lock: lock,
             snapshot,
+            number: 0,
             slots: pool_state.shared_slots(),
+            followed: pool_state.shared_slots(),
             written_ms: now_ms,
         }
     }
@@ -60,11 +67,30 @@ impl InForce {
     }
 
     /// Shows the data path what has changed of a state that is in force: who is up, and where.
-    pub(super) fn show(&self, pool_state: &PoolState) {
-        self.snapshot.store(Arc::new(pool_state.snapshot()));
+    pub(super) fn show(&mut self, pool_state: &PoolState) {
+        self.number += 1;
+        let mut snapshot = pool_state.snapshot();
+        snapshot.number = self.number;
+        self.snapshot.store(Arc::new(snapshot));
     }
 
-    /// The slots as they are on disk, for the peers.
+    /// Whether every worker goes by all that is in force, so that nothing is under way any more at a
+    /// backend that is down. Only then the peers are told: they go on without a backend on the
+    /// strength of it.
+    pub(super) fn is_followed(&mut self, metrics: &Metrics) -> bool {
+        let is_followed = metrics.go_by(self.number);
+        if is_followed {
+            self.followed = Arc::clone(&self.slots);
+        }
+        is_followed
+    }
+
+    /// The slots as every worker goes by them, for the peers.
+    pub(super) fn followed(&self) -> &Arc<[SlotState]> {
+        &self.followed
+    }
+
+    /// The slots as they are on disk.
     pub(super) fn slots(&self) -> &Arc<[SlotState]> {
         &self.slots
     }

@@ -76,6 +76,8 @@ pub struct PoolState {
     handovers: Handovers,
     failing: Failing,
     moves: Arc<MigrationBudget>,
+    /// Whether every worker goes by all that is in force.
+    is_followed: bool,
 }
 
 /// One backend.
@@ -296,6 +298,12 @@ impl PoolState {
         })
     }
 
+    /// Whether every worker goes by all that is in force, so that nothing is under way any more at a
+    /// server that is down.
+    pub fn set_followed(&mut self, is_followed: bool) {
+        self.is_followed = is_followed;
+    }
+
     /// Puts the live keys of another main file in force.
     pub fn set_config(&mut self, config: Config) {
         for member in &mut self.members {
@@ -450,6 +458,7 @@ impl PoolState {
                 peers: &peers,
                 times: &times,
                 move_failed_ms: self.failing.last_ms(&before),
+                is_broken_off: self.is_followed,
                 now_ms,
             };
             let after = advance(before, &around);

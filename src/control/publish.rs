@@ -45,6 +45,8 @@ pub(crate) struct Known<'a> {
     pub(crate) pool_state: &'a PoolState,
     /// Where the slots are in the eyes of the data path.
     pub(crate) in_force: &'a Arc<[SlotState]>,
+    /// Where they are certain to be in those of all workers.
+    pub(crate) followed: &'a Arc<[SlotState]>,
     pub(crate) reasons: &'a Reasons,
     pub(crate) accounting: &'a UsageEstimates,
     pub(crate) last_reload: Option<LastReload>,
@@ -77,6 +79,7 @@ impl About {
         let Known {
             pool_state,
             in_force,
+            followed,
             reasons,
             accounting,
             last_reload,
@@ -123,7 +126,7 @@ impl About {
             gone: pool_state.gone(),
             timeouts: pool_state.timeouts().clone(),
             membership: pool_state.membership().clone(),
-            slots: Arc::clone(in_force),
+            slots: Arc::clone(followed),
             clock: self.clock,
         };
         let metrics = figures(pool_state, &status, accounting, reloads, &certificates);

@@ -5,14 +5,15 @@ use std::sync::Arc;
 use tokio::sync::watch;
 
 use super::handle::Published;
+use super::in_force::InForce;
 use super::pool_state::{Notice, PoolState};
 use super::publish::{About, Known, Reasons};
 use super::report::history::Recorder;
 use super::report::noticed::Noticed;
+use super::report::pauses::Counts;
 use super::report::status::{LastReload, PeerStatus};
 use super::report::usage_estimates::UsageEstimates;
 use crate::config::LogLevel;
-use crate::handover::SlotState;
 use crate::metrics::{Metrics, Reloads};
 use crate::usage::Account;
 
@@ -34,17 +35,18 @@ pub(super) struct Publisher {
 }
 
 impl Publisher {
-    /// Shows everybody else `pool_state`, whose slots are in force as in `slots`.
+    /// Shows everybody else `pool_state`, whose slots are as `in_force` has them.
     pub(super) fn publish(
         &mut self,
         pool_state: &PoolState,
-        slots: &Arc<[SlotState]>,
+        in_force: &InForce,
         peers: Vec<PeerStatus>,
         now_ms: u64,
     ) {
         let published = self.about.publish(Known {
             pool_state,
-            in_force: slots,
+            in_force: in_force.slots(),
+            followed: in_force.followed(),
             reasons: &self.reasons,
             accounting: &self.accounting,
             last_reload: self.last_reload.clone(),
@@ -87,6 +89,20 @@ impl Publisher {
         let members = pool_state.members().iter();
         let lost = members.map(|member| (member.backend_id, member.metrics.absent_while_away()));
         self.noticed.lost.follow(lost, now_ms);
+    }
+
+    /// Says of an outage that is over how long requests waited, and how many failed.
+    pub(super) fn follow_pauses(&mut self, pool_state: &PoolState, now_ms: u64) {
+        let members = pool_state.members();
+        let failed: u64 = members.iter().map(|member| member.metrics.failed()).sum();
+        let counts = Counts {
+            held: self.metrics.held(),
+            failed: failed + self.metrics.unplaced().1,
+        };
+        let down = members.iter().filter(|member| !member.is_up());
+        let down = down.map(|member| member.spec.name.as_str());
+        let told = self.noticed.pauses.follow(counts, down, now_ms);
+        self.tell(told.as_slice(), now_ms);
     }
 
     /// Logs what is new in the slots, and remembers it.

@@ -146,6 +146,7 @@ fn assemble(
     let first = about.publish(Known {
         pool_state: &pool_state,
         in_force: &pool_state.shared_slots(),
+        followed: &pool_state.shared_slots(),
         reasons: &Reasons::new(),
         accounting: &accounting,
         last_reload: last_reload.clone(),

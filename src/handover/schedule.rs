@@ -31,6 +31,9 @@ pub struct Surroundings<'a> {
     /// When this proxy last saw that a session could not be moved from the slot's second place to
     /// its first, Unix time in milliseconds.
     pub move_failed_ms: Option<u64>,
+    /// Whether nothing that was sent to a server which is down is waited for any more: the data path
+    /// goes by all that is in force.
+    pub is_broken_off: bool,
     /// Unix time in milliseconds, never decreasing.
     pub now_ms: u64,
 }
@@ -155,6 +158,23 @@ impl Default for Standings {
 }
 
 impl Times {
+    /// How long a suspect slot is refused before it goes on elsewhere.
+    ///
+    /// A slot that was at rest has had one place, and what was under way there is broken off: nothing
+    /// that its server still does is told to anybody, and nothing of it is under way elsewhere. In a
+    /// slot that had two places, or has had until just now, a move may still be under way at the
+    /// other one.
+    fn of_refusal(&self, suspect: SlotState) -> u64 {
+        let was_at_rest = suspect.before.is_some_and(|before| {
+            let rested_ms = suspect.since_ms.saturating_sub(before.since_ms);
+            before.second.is_none() && rested_ms >= self.overlap_ms
+        });
+        match was_at_rest {
+            true => self.failover_after_ms,
+            false => self.failover_after_ms.max(self.overlap_ms),
+        }
+    }
+
     /// How long a proxy is at least in this stage of a handover.
     fn of_handover(&self, stage: Stage) -> u64 {
         match stage {
@@ -271,9 +291,9 @@ impl Surroundings<'_> {
                 ..slot
             };
         }
-        let refused_ms = self.times.failover_after_ms.max(self.times.overlap_ms);
         if self.is_failed(failed)
-            && self.has_lasted(slot, refused_ms)
+            && self.has_lasted(slot, self.times.of_refusal(slot))
+            && self.is_broken_off
             && self.is_up(stand_in)
             && !self.standing(stand_in).owed
             && self.peers_agree_to_leave(slot, failed)

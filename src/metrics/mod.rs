@@ -32,4 +32,4 @@ pub use labels::{AdminRefusal, ClientRefusal, FailureReason, MapState, MoveStep,
 pub use pool::{LastReloadMetrics, PoolBackend, PoolFinding, PoolLoad, PoolMetrics, Reloads};
 pub use process::resident_bytes;
 pub use scrape::{Metrics, ScrapeError};
-pub use worker::WorkerShard;
+pub use worker::{HeldRequests, WorkerShard};

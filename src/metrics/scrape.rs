@@ -14,7 +14,7 @@ use super::pool::{PoolBackend, PoolMetrics};
 use super::process;
 use super::shards::Shards;
 use super::table::{self, Family};
-use super::worker::{OVERHEAD_BOUNDS_NS, WorkerShard};
+use super::worker::{HeldRequests, OVERHEAD_BOUNDS_NS, WorkerShard};
 use crate::handover::Stage;
 use crate::health::{Failure, HealthState};
 use crate::wire::Operation;
@@ -63,6 +63,28 @@ impl Metrics {
         (all.sum(), failed.sum())
     }
 
+    /// Requests that have waited for a backend.
+    pub fn held(&self) -> HeldRequests {
+        let workers = self.workers.all();
+        let sum = |number: &dyn Fn(&WorkerShard) -> u64| -> u64 {
+            workers.iter().map(|worker| number(worker)).sum()
+        };
+        // In this order: what ends in between has begun before.
+        let answered = sum(&|worker| worker.held_answered.get());
+        let failed = sum(&|worker| worker.held_failed.get());
+        HeldRequests {
+            begun: sum(&|worker| worker.held.get()),
+            answered,
+            failed,
+        }
+    }
+
+    /// Whether every worker goes by the snapshot with this number or a later one.
+    pub fn go_by(&self, number: u64) -> bool {
+        let workers = self.workers.all();
+        workers.iter().all(|worker| worker.snapshot.get() >= number)
+    }
+
     /// Everything as `GET /metrics` answers it, in Prometheus' text format.
     ///
     /// # Errors
@@ -104,6 +126,10 @@ impl Metrics {
             let count = sum(&|worker| worker.failures(reason).get());
             out.count(&table::FAILED_REQUESTS, [reason.name()], count);
         }
+        let held = self.held();
+        out.count(&table::HELD_REQUESTS, ["answered"], held.answered);
+        out.count(&table::HELD_REQUESTS, ["failed"], held.failed);
+        out.count(&table::WAITING_REQUESTS, [], held.waiting());
         for reason in ClientRefusal::ALL {
             let count = sum(&|worker| worker.refused(reason).get());
             out.count(&table::CLIENT_CONNECTIONS_REFUSED, [reason.name()], count);

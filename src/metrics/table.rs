@@ -62,6 +62,10 @@ families! {
         "Requests of clients that got no whole answer, or a 400 from the proxy or a backend.";
     PROXY_OVERHEAD: Histogram "staterouter_proxy_overhead_seconds" []
         "Time from the whole head of a request to its answer being handed to the client's connection, without the time waiting for backends.";
+    HELD_REQUESTS: Counter "staterouter_held_requests_total" ["result"]
+        "Requests of clients that waited because their backend could not be reached, by how that ended: answered, or failed all the same.";
+    WAITING_REQUESTS: Gauge "staterouter_waiting_requests" []
+        "Requests of clients that are waiting now because their backend cannot be reached.";
     LOST_WRITES: Counter "staterouter_lost_writes_total" ["backend"]
         "Writes of clients that the backend refused because of a lock; ASP.NET ignores that, so what the page stored is lost.";
     OVERDUE_LOCKS: Counter "staterouter_overdue_locks_total" ["backend"]

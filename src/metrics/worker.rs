@@ -32,6 +32,14 @@ pub struct WorkerShard {
     pub unplaced: Outcomes,
     /// Those of them whose users saw a failure: not those whose client left, or sent no request.
     pub unplaced_failed: Counter,
+    /// Requests that have begun to wait for a backend that is down.
+    pub held: Counter,
+    /// Those of them that were answered.
+    pub held_answered: Counter,
+    /// Those of them that failed all the same.
+    pub held_failed: Counter,
+    /// Number of the snapshot that the worker goes by.
+    pub snapshot: Counter,
     /// Client connections taken.
     pub opened: Counter,
     /// Client connections that ended.
@@ -47,11 +55,34 @@ pub struct WorkerShard {
     failed_moves: [Counter; MoveStep::ALL.len()],
 }
 
+/// Requests that have waited for a backend, since the start.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct HeldRequests {
+    /// All of them.
+    pub begun: u64,
+    /// Those that were answered.
+    pub answered: u64,
+    /// Those that failed all the same.
+    pub failed: u64,
+}
+
+impl HeldRequests {
+    /// Those that are waiting now, or on their way after that.
+    #[must_use]
+    pub const fn waiting(&self) -> u64 {
+        self.begun.saturating_sub(self.answered + self.failed)
+    }
+}
+
 impl Default for WorkerShard {
     fn default() -> Self {
         Self {
             unplaced: Outcomes::default(),
             unplaced_failed: Counter::default(),
+            held: Counter::default(),
+            held_answered: Counter::default(),
+            held_failed: Counter::default(),
+            snapshot: Counter::default(),
             opened: Counter::default(),
             closed: Counter::default(),
             received_bytes: Counter::default(),

@@ -8,6 +8,7 @@ use std::cell::{Cell, RefCell};
 use std::future::{Future, poll_fn};
 use std::pin::pin;
 use std::rc::Rc;
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
@@ -28,7 +29,31 @@ pub struct Deadlines {
 #[derive(Debug)]
 struct Slot {
     due_ms: u64,
+    /// Who is awaited, if it is somebody who may be given up.
+    party: Party,
     waker: Option<Waker>,
+}
+
+/// Somebody whom several connections may be waiting for, and who may be given up for all of them at
+/// once: see [`Deadlines::give_up`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Party(u32);
+
+impl Party {
+    /// Nobody.
+    const NOBODY: Self = Self(0);
+
+    /// Another one than all before.
+    pub fn new() -> Self {
+        static KNOWN: AtomicU32 = AtomicU32::new(1);
+        Self(KNOWN.fetch_add(1, Ordering::Relaxed))
+    }
+}
+
+impl Default for Party {
+    fn default() -> Self {
+        Self::new()
+    }
 }
 
 /// The time limit of a connection was reached.
@@ -51,6 +76,7 @@ impl Deadlines {
         let mut slots = self.slots.borrow_mut();
         let slot = Slot {
             due_ms: NEVER_MS,
+            party: Party::NOBODY,
             waker: None,
         };
         let key = match self.free.borrow_mut().pop() {
@@ -90,6 +116,16 @@ impl Deadlines {
         }
     }
 
+    /// Ends the time of every connection that waits for `party`.
+    pub fn give_up(&self, party: Party) {
+        for slot in self.slots.borrow_mut().iter_mut() {
+            if slot.party == party {
+                slot.due_ms = 0;
+                wake(slot);
+            }
+        }
+    }
+
     /// Wakes every connection, so that each can look whether the worker is stopping.
     pub fn wake_all(&self) {
         self.slots.borrow().iter().for_each(wake);
@@ -117,7 +153,13 @@ impl Deadline {
 
     /// Sets the limit to a time of the worker's clock, see [`Self::after_ms`].
     pub fn arm_at(&self, due_ms: u64) {
-        self.table.slots.borrow_mut()[self.key].due_ms = due_ms;
+        self.arm_for(Party::NOBODY, due_ms);
+    }
+
+    /// The same for a wait that is over as soon as `party` is given up.
+    pub fn arm_for(&self, party: Party, due_ms: u64) {
+        let slot = &mut self.table.slots.borrow_mut()[self.key];
+        (slot.due_ms, slot.party) = (due_ms, party);
     }
 
     /// The time of the worker's clock at which `limit` from now has certainly passed.
@@ -175,6 +217,7 @@ impl Drop for Deadline {
     fn drop(&mut self) {
         self.table.slots.borrow_mut()[self.key] = Slot {
             due_ms: NEVER_MS,
+            party: Party::NOBODY,
             waker: None,
         };
         self.table.free.borrow_mut().push(self.key);
@@ -185,7 +228,7 @@ impl Drop for Deadline {
 mod tests {
     use super::*;
     use std::sync::Arc;
-    use std::sync::atomic::{AtomicUsize, Ordering};
+    use std::sync::atomic::AtomicUsize;
 
     #[derive(Default)]
     struct CountWakes(AtomicUsize);
@@ -211,6 +254,26 @@ mod tests {
         table.advance(2_000 + TICK_MS);
         assert_eq!(wakes.0.load(Ordering::Relaxed), 1);
         assert!(deadline.poll_expired(&mut cx));
+    }
+
+    #[test]
+    fn who_waits_for_a_party_that_is_given_up_waits_no_longer_and_nobody_else_is_woken() {
+        let table = Deadlines::new();
+        let [given_up, other] = [Party::new(), Party::new()];
+        let wakes = Arc::new(CountWakes::default());
+        let waker = Waker::from(Arc::clone(&wakes));
+        let mut cx = Context::from_waker(&waker);
+        let waiting = [(); 3].map(|()| table.register());
+        waiting[0].arm_for(given_up, 60_000);
+        waiting[1].arm_for(other, 60_000);
+        waiting[2].arm_for(given_up, 60_000);
+        // It has been heard, and the client is waited for now.
+        waiting[2].arm_at(60_000);
+        let mut expired = || waiting.each_ref().map(|one| one.poll_expired(&mut cx));
+        assert_eq!(expired(), [false; 3]);
+        table.give_up(given_up);
+        assert_eq!(wakes.0.load(Ordering::Relaxed), 1);
+        assert_eq!(expired(), [true, false, false]);
     }
 
     #[test]

@@ -47,7 +47,10 @@ pub(super) fn tidy(
             Untidy::Lock(cookie) => (Operation::Release, cookie),
             Untidy::Moved(cookie) => (Operation::Remove, cookie),
             Untidy::LateAnswer(conn) => match late_cookie(&service, &view, conn, &deadline).await {
-                Some(cookie) => (Operation::Release, cookie),
+                Some(cookie) => {
+                    wait_until_up(&service, &view, backend, &deadline).await;
+                    (Operation::Release, cookie)
+                }
                 // No lock: the session was absent, locked, or its server died.
                 None => return,
             },
@@ -82,6 +85,21 @@ async fn late_cookie(
         match ResponseHead::parse(answer.filled(), max_head_bytes, false).ok()? {
             Parsed::Complete(head) => return head.lock_taken(answer.filled()),
             Parsed::Partial => conn.read_more(&mut answer, deadline).await.ok()?,
+        }
+    }
+}
+
+/// A server that goes on after a pause answers what it finds in its buffers before it counts as up
+/// again.
+async fn wait_until_up(
+    service: &ProxyService,
+    view: &View,
+    backend: BackendIndex,
+    deadline: &Deadline,
+) {
+    while view.pool(backend).is_down() {
+        if deadline.guard(service.holding.changed()).await.is_err() {
+            return;
         }
     }
 }

@@ -2,14 +2,16 @@
 
 use std::net::{IpAddr, SocketAddr};
 use std::ops::Deref;
+use std::pin::Pin;
 use std::rc::Rc;
 use std::time::Duration;
 
+use super::attempt::Attempt;
 use super::error::{ProxyError, Unanswered};
-use super::forward::{Exchange, RequestProgress};
+use super::forward::Exchange;
+use super::hold::{Held, Obstacle};
 use super::request_log::{Answered, Subject};
 use super::service::ProxyService;
-use super::tagged::TaggedRequest;
 use super::two_places;
 use super::view::View;
 use crate::backend::{PROBE_TARGET, PROXY_ANSWER};
@@ -17,7 +19,6 @@ use crate::handover::{Refusal, RequestMachine, Stage, Step};
 use crate::metrics::{ClientRefusal, RequestOutcome};
 use crate::net::{self, Buffer, Conn, Deadline, Moment, Service};
 use crate::route::BackendIndex;
-use crate::usage::SampledSession;
 use crate::wire::{self, Operation, RequestHead};
 
 impl Service for ProxyService {
@@ -121,10 +122,11 @@ impl Client {
 
     /// Answers the request at the start of `received` and takes it out.
     async fn answer(&mut self, received: &mut Buffer) -> Result<(), ProxyError> {
-        let view = self.service.view();
+        let mut view = self.service.view();
         self.idle = view.snapshot.timeouts.client_idle;
         let limits = &view.snapshot.head_limits;
         let stall = view.snapshot.timeouts.client_stall;
+        let came_first = received.len();
         let reading =
             net::read_request_head(&mut self.conn, received, &self.deadline, limits, stall);
         let head = reading.await.map_err(|error| {
@@ -132,6 +134,10 @@ impl Client {
             self.service.count_failure(Operation::Unknown, &error);
             error
         })?;
+        if received.len() > came_first {
+            // It took a while to come.
+            view = self.service.view();
+        }
         let started = Moment::now();
         let operation = head.operation();
         let target = head.target.of(received.filled());
@@ -147,35 +153,62 @@ impl Client {
         let request_bytes = head.head_bytes as u64 + head.body_bytes;
         let at_hand = request_bytes.min(received.len() as u64);
         self.service.metrics.received_bytes.add(at_hand);
-        let subject = Subject {
+        let mut subject = Subject {
             peer: self.peer,
             operation,
             session: located.fingerprint,
             route: located.route,
             started,
         };
-        let answered = self
-            .answer_at(&view, &head, (&subject, located.sample), received)
-            .await;
+        let due_ms = self.deadline.after_ms(view.snapshot.timeouts.answer);
+        let mut attempt = Attempt::first(&head, received.filled(), &view, located.sample, due_ms);
+        let mut held = None;
+        let answered = loop {
+            let answering = self.answer_at(&view, &head, &subject, attempt, received);
+            match answering.await {
+                Err(mut failed) => match failed.again.take() {
+                    Some(again) if self.hold(&mut held, &view, &failed, &subject, &again).await => {
+                        view = self.service.view();
+                        subject.route = view.snapshot.slots.lookup(located.slot.index());
+                        attempt = again;
+                    }
+                    _ => break Err(failed),
+                },
+                answered => break answered,
+            }
+        };
+        if let Some(held) = held {
+            held.end(answered.is_ok());
+        }
+        self.concludes(&view, &subject, answered)
+    }
+
+    /// Counts and logs how the request has ended.
+    fn concludes(
+        &self,
+        view: &View,
+        subject: &Subject,
+        answered: Result<Answered, Unanswered>,
+    ) -> Result<(), ProxyError> {
         let service = &self.service;
         match answered {
             Ok(answered) => {
                 let shard = view.shard(answered.backend);
-                shard.requests.count(operation, answered.outcome);
+                shard.requests.count(subject.operation, answered.outcome);
                 let now_ms = service.now_ms();
-                service.lines.answered(&view, &subject, &answered, now_ms);
+                service.lines.answered(view, subject, &answered, now_ms);
                 if answered.outcome == RequestOutcome::BadRequest {
                     service.refused_by_backend();
                     service
                         .lines
-                        .refused_by_backend(&view, &subject, &answered, now_ms);
+                        .refused_by_backend(view, subject, &answered, now_ms);
                 }
                 Ok(())
             }
             Err(failed) => {
                 let now_ms = service.now_ms();
-                service.lines.failure(&view, &subject, &failed, now_ms);
-                service.failed(&view, operation, &failed);
+                service.lines.failure(view, subject, &failed, now_ms);
+                service.failed(view, subject.operation, &failed);
                 Err(failed.error)
             }
         }
@@ -202,11 +235,35 @@ impl Client {
         metrics.sent_bytes.add(wire::BAD_REQUEST.len() as u64);
     }
 
+    /// Whether it is worth trying the request once more, after having waited for that.
+    ///
+    /// A request that waits is rare: its state lives on the heap.
+    fn hold<'a>(
+        &'a self,
+        held: &'a mut Option<Held>,
+        view: &'a Rc<View>,
+        failed: &'a Unanswered,
+        subject: &'a Subject,
+        attempt: &'a Attempt,
+    ) -> Pin<Box<impl Future<Output = bool> + 'a>> {
+        let obstacle = Obstacle::new(failed, view, subject.in_the_way(view));
+        // It may take more than one to find that the backend is down.
+        self.service.report(view, failed);
+        Box::pin(async move {
+            let (service, deadline) = (&self.service, &self.deadline);
+            let waited = &attempt.progress.waited;
+            obstacle
+                .wait(held, service, deadline, attempt.due_ms, waited)
+                .await
+        })
+    }
+
     async fn answer_at(
         &mut self,
         view: &Rc<View>,
         head: &RequestHead,
-        (subject, sample): (&Subject, SampledSession),
+        subject: &Subject,
+        attempt: Attempt,
         received: &mut Buffer,
     ) -> Result<Answered, Unanswered> {
         let route = subject.route;
@@ -214,7 +271,13 @@ impl Client {
         let Some(backend) = snapshot.backend_at(route.first) else {
             return Err(Unanswered::refused(Refusal::Unknown, BackendIndex::new(0)));
         };
-        let due_ms = self.deadline.after_ms(snapshot.timeouts.answer);
+        let Attempt {
+            request,
+            own,
+            progress,
+            sample,
+            due_ms,
+        } = attempt;
         let mut exchange = Exchange {
             service: &self.service,
             view,
@@ -223,26 +286,29 @@ impl Client {
             head,
             subject,
             backend,
-            own: TaggedRequest::new(head),
+            request,
+            own,
             away: route.second.filter(|_| route.stage == Stage::Away),
-            progress: RequestProgress::default(),
+            progress,
             sample,
         };
-        let request = exchange.request(received.filled());
         let (search, step) = RequestMachine::start(route, request, snapshot.mover_s);
         match step {
             Step::Forward { at, counter } => {
                 exchange.backend = snapshot.backend_at(at).unwrap_or(backend);
                 match exchange.run(received, counter, due_ms).await {
                     Ok(()) => Ok(exchange.answered()),
-                    Err(error) => Err(exchange.unanswered(error)),
+                    Err(failed) => Err(exchange.unanswered(failed, due_ms)),
                 }
             }
             // A search is rare and its state large: it lives on the heap.
             Step::Ask(ask) => {
                 Box::pin(two_places::run(exchange, search, ask, received, due_ms)).await
             }
-            Step::Drop { reason, .. } => Err(Unanswered::refused(reason, backend)),
+            Step::Drop { reason, .. } => Err(Unanswered {
+                again: (reason == Refusal::Suspect).then(|| exchange.attempt(due_ms)),
+                ..Unanswered::refused(reason, backend)
+            }),
             Step::Pass { .. } => Err(Unanswered::refused(Refusal::Unknown, backend)),
         }
     }

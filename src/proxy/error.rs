@@ -1,5 +1,6 @@
 //! Why a request was not answered.
 
+use super::attempt::Attempt;
 use crate::backend::{AskFailed, BrokenReason, ConnectError, Left, Unsent};
 use crate::handover::{CounterTooLarge, Refusal};
 use crate::metrics::FailureReason;
@@ -57,25 +58,44 @@ pub(crate) enum ProxyError {
 pub(super) struct Unanswered {
     pub(super) error: ProxyError,
     pub(super) backend: BackendIndex,
+    /// The request, if it has changed nothing anywhere and may begin anew.
+    pub(super) again: Option<Attempt>,
 }
 
 impl Unanswered {
-    pub(super) fn refused(reason: Refusal, backend: BackendIndex) -> Self {
+    /// What may have happened to the request cannot be told, or time will not change it.
+    pub(super) fn new(error: ProxyError, backend: BackendIndex) -> Self {
         Self {
-            error: reason.into(),
+            error,
             backend,
+            again: None,
         }
+    }
+
+    pub(super) fn refused(reason: Refusal, backend: BackendIndex) -> Self {
+        Self::new(reason.into(), backend)
     }
 }
 
 impl ProxyError {
-    /// Why a backend gave no answer, and what an acquire may have left behind.
-    pub(super) fn of(failed: AskFailed) -> (Self, Option<Left>) {
+    /// Why a backend gave no answer, and what an acquire may have left behind. `is_down` says whether
+    /// time was up because the backend is down.
+    pub(super) fn of(failed: AskFailed, is_down: bool) -> (Self, Option<Left>) {
         match failed {
+            AskFailed::Unsent(Unsent::Connect(ConnectError::TimedOut)) if is_down => {
+                (Self::Down, None)
+            }
             AskFailed::Unsent(Unsent::Connect(error)) => (Self::Connect(error), None),
             AskFailed::Unsent(Unsent::Send(error)) => (Self::Send(error), None),
             AskFailed::Broken(broken) => {
                 let error = match broken.reason {
+                    BrokenReason::Client(IoError::TimedOut)
+                    | BrokenReason::Send(IoError::TimedOut)
+                    | BrokenReason::Answer(IoError::TimedOut)
+                        if is_down =>
+                    {
+                        Self::Down
+                    }
                     BrokenReason::Client(error) => Self::Client(error),
                     BrokenReason::Send(error) => Self::Send(error),
                     BrokenReason::Answer(error) => Self::Answer(error),
@@ -93,6 +113,21 @@ impl ProxyError {
             self,
             Self::Request(RequestError::Malformed(_)) | Self::BadTarget(_)
         )
+    }
+
+    /// Whether nothing has been asked, because of what is known already.
+    pub(super) fn is_refusal(&self) -> bool {
+        matches!(self, Self::Refused(_) | Self::Down)
+    }
+
+    /// Whether a backend could not be reached, or broke, which time may change.
+    pub(super) fn is_out_of_reach(&self) -> bool {
+        match self {
+            Self::Down | Self::Connect(_) | Self::Send(_) | Self::Answer(_) => {
+                self.reason() != FailureReason::Shortage
+            }
+            _ => false,
+        }
     }
 
     /// Whether it says something about the backend that was asked, or was to be.

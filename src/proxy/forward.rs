@@ -1,9 +1,9 @@
 //! One request against one backend.
 
-use std::cell::Cell;
 use std::rc::Rc;
 use std::time::Duration;
 
+use super::attempt::{Attempt, RequestProgress};
 use super::cleanup;
 use super::error::{ProxyError, Unanswered};
 use super::request_log::{Answered, Subject};
@@ -11,13 +11,15 @@ use super::service::ProxyService;
 use super::tagged::TaggedRequest;
 use super::untidy::Untidy;
 use super::view::View;
-use crate::backend::{AskFailed, BodyStream, Outgoing, RetryPolicy};
-use crate::handover::{BackendId, ClientRequest, Cookie, NO_LOCK};
+use crate::backend::{
+    AskFailed, BodyStream, BrokenReason, ConnectError, Outgoing, RetryPolicy, Unsent,
+};
+use crate::handover::{BackendId, ClientRequest};
 use crate::metrics::{BackendShard, RequestOutcome};
-use crate::net::{Buffer, Conn, Deadline, IoError};
+use crate::net::{self, Buffer, Conn, Deadline, IoError};
 use crate::route::BackendIndex;
-use crate::usage::{self, SampledSession};
-use crate::wire::{self, Digits, Operation, RequestHead, ResponseHead, Span, Unfit, WireError};
+use crate::usage::SampledSession;
+use crate::wire::{self, Digits, Operation, RequestHead, ResponseHead, Unfit, WireError};
 
 /// A client that takes so much in its time is not stalled.
 const PART_BYTES: usize = 64 * 1024;
@@ -31,6 +33,7 @@ pub(super) struct Exchange<'a> {
     pub(super) head: &'a RequestHead,
     pub(super) subject: &'a Subject,
     pub(super) backend: BackendIndex,
+    pub(super) request: ClientRequest,
     pub(super) own: TaggedRequest,
     /// The server that `backend` stands in for.
     pub(super) away: Option<BackendId>,
@@ -39,17 +42,30 @@ pub(super) struct Exchange<'a> {
     pub(super) sample: SampledSession,
 }
 
-/// How far a request is, for its metrics.
-#[derive(Debug)]
-pub(super) struct RequestProgress {
-    /// How much of the time since its head was there was spent waiting for backends.
-    pub(super) waited: Cell<Duration>,
-    /// Whether the time that was not is known.
-    has_overhead: bool,
-    /// Of the answer that is passed on.
-    outcome: RequestOutcome,
-    /// What a PUT asks for; 0 without a number that can be one.
-    pub(super) timeout_minutes: u32,
+/// The client's own request got no answer that could be passed on.
+pub(super) struct RunFailed {
+    pub(super) error: ProxyError,
+    /// Nothing has been done for it, or nothing that harms when it is done twice.
+    pub(super) may_repeat: bool,
+}
+
+impl RunFailed {
+    /// No byte of it was sent.
+    fn untouched(error: ProxyError) -> Self {
+        Self {
+            error,
+            may_repeat: true,
+        }
+    }
+}
+
+impl From<ProxyError> for RunFailed {
+    fn from(error: ProxyError) -> Self {
+        Self {
+            error,
+            may_repeat: false,
+        }
+    }
 }
 
 /// What is left of an answer to pass on, and what follows from its head.
@@ -64,72 +80,19 @@ pub(super) struct Remaining {
     pub(super) lock: Option<u32>,
 }
 
-impl Default for RequestProgress {
-    fn default() -> Self {
-        Self {
-            waited: Cell::default(),
-            has_overhead: false,
-            outcome: RequestOutcome::Failed,
-            timeout_minutes: 0,
-        }
-    }
-}
-
 impl Exchange<'_> {
-    /// What the request at the start of `received` asks for, as far as the handover depends on it.
-    /// One that is none of the six operations is answered alike everywhere, as a look is.
-    pub(super) fn request(&mut self, received: &[u8]) -> ClientRequest {
-        let number = |value: Option<Span>| value.and_then(|value| wire::signed(value.of(received)));
-        let cookie = || {
-            let cookie =
-                number(self.head.lock_cookie).and_then(|cookie| u32::try_from(cookie).ok());
-            match Cookie::from_client(cookie.unwrap_or(0)) {
-                // The tag of a backend that is gone: its lock is gone, too.
-                Cookie::Tagged { backend_id, .. }
-                    if self.view.snapshot.backend_at(backend_id).is_none() =>
-                {
-                    Cookie::Untagged(NO_LOCK)
-                }
-                cookie => cookie,
-            }
-        };
-        match self.head.operation() {
-            Operation::Get => ClientRequest::Read,
-            Operation::Acquire => ClientRequest::Acquire,
-            Operation::Release => ClientRequest::Release(cookie()),
-            Operation::Remove => ClientRequest::Remove(cookie()),
-            Operation::Touch | Operation::Unknown => ClientRequest::Touch,
-            Operation::Put => {
-                let timeout = number(self.head.timeout);
-                let minutes = timeout.and_then(|minutes| u32::try_from(minutes).ok());
-                self.progress.timeout_minutes = minutes.unwrap_or(0);
-                let is_create = number(self.head.extra_flags).is_some_and(|flags| flags & 1 == 1);
-                // The request may be gone when its answer is there.
-                if self.sample.is_followed() {
-                    self.sample = self
-                        .sample
-                        .of_put(usage::minutes_or_default(timeout), is_create);
-                }
-                if is_create {
-                    ClientRequest::Create
-                } else {
-                    ClientRequest::Put(cookie())
-                }
-            }
-        }
-    }
-
     /// Forwards the client's request at the start of `received`, under the lock `counter` of the
     /// backend if one is given, and relays its answer, which is due at `due_ms` of the worker's clock.
+    /// An error says whether the request may be sent again, nothing having been done for it.
     /// On success `received` holds what came behind the request.
     pub(super) async fn run(
         &mut self,
         received: &mut Buffer,
         counter: Option<u32>,
         due_ms: u64,
-    ) -> Result<(), ProxyError> {
-        if !self.view.backend(self.backend).up {
-            return Err(ProxyError::Down);
+    ) -> Result<(), RunFailed> {
+        if self.view.pool(self.backend).is_down() {
+            return Err(RunFailed::untouched(ProxyError::Down));
         }
         let operation = self.head.operation();
         let mut request = self.own.untag(received, counter);
@@ -163,7 +126,7 @@ impl Exchange<'_> {
         let passed_on = self.pass_on(&mut conn, &mut answer, remaining, due_ms);
         if let Err(error) = passed_on.await {
             self.give_back(remaining.lock, Some(&*received).filter(|_| !is_gone));
-            return Err(error);
+            return Err(error.into());
         }
         if !is_gone {
             received.consume(self.own.bytes() as usize);
@@ -173,12 +136,14 @@ impl Exchange<'_> {
 
     /// Why there is no answer; the lock that nobody knows of is given back.
     #[cold]
-    fn failed(&self, failed: AskFailed, received: &Buffer) -> ProxyError {
-        let (error, left) = ProxyError::of(failed);
+    fn failed(&self, failed: AskFailed, received: &Buffer) -> RunFailed {
+        let is_down = self.view.pool(self.backend).is_down();
+        let may_repeat = may_repeat(&failed, self.head, is_down);
+        let (error, left) = ProxyError::of(failed, is_down);
         if let Some(left) = left {
             self.tidy(left.into(), Some(received));
         }
-        error
+        RunFailed { error, may_repeat }
     }
 
     /// The request whose answer was passed on.
@@ -190,10 +155,23 @@ impl Exchange<'_> {
     }
 
     /// The request that this exchange left unanswered.
-    pub(super) fn unanswered(&self, error: ProxyError) -> Unanswered {
+    pub(super) fn unanswered(self, failed: RunFailed, due_ms: u64) -> Unanswered {
+        let backend = self.backend;
         Unanswered {
-            error,
-            backend: self.backend,
+            error: failed.error,
+            backend,
+            again: failed.may_repeat.then(|| self.attempt(due_ms)),
+        }
+    }
+
+    /// The request as it stands, for another try.
+    pub(super) fn attempt(self, due_ms: u64) -> Attempt {
+        Attempt {
+            request: self.request,
+            own: self.own,
+            progress: self.progress,
+            sample: self.sample,
+            due_ms,
         }
     }
 
@@ -229,10 +207,10 @@ impl Exchange<'_> {
                 return Err(ProxyError::Client(IoError::Closed));
             }
             let stalled_from_ms = self.deadline.now_ms();
-            self.deadline.arm(self.view.snapshot.timeouts.client_stall);
+            self.arm(self.view.snapshot.timeouts.client_stall);
             let bytes = &answer.filled()[..part as usize];
             let written = self.client.write_all(bytes, &mut 0, self.deadline).await;
-            written.map_err(ProxyError::Client)?;
+            written.map_err(|error| self.cut_short(ProxyError::Client(error)))?;
             self.service.metrics.sent_bytes.add(part);
             self.note_overhead();
             let (1.., Some(conn)) = (remaining.bytes, &mut *conn) else {
@@ -241,9 +219,9 @@ impl Exchange<'_> {
             answer.clear();
             // The backend's time does not run while the client is the slow one.
             due_ms += self.deadline.now_ms() - stalled_from_ms;
-            self.deadline.arm_at(due_ms);
+            self.view.pool(self.backend).arm(self.deadline, due_ms);
             let more = conn.read_more(answer, self.deadline).await;
-            more.map_err(ProxyError::Answer)?;
+            more.map_err(|error| self.cut_short(ProxyError::Answer(error)))?;
             self.shard().received_bytes.add(answer.len() as u64);
         }
     }
@@ -262,18 +240,39 @@ impl Exchange<'_> {
         let mut parts = body.chunks(PART_BYTES).peekable();
         loop {
             let part = parts.next().unwrap_or_default();
-            self.deadline.arm(self.view.snapshot.timeouts.client_stall);
+            self.arm(self.view.snapshot.timeouts.client_stall);
             let mut sent_bytes = 0;
             let written = self
                 .client
                 .write_two(head, part, &mut sent_bytes, self.deadline);
-            written.await.map_err(ProxyError::Client)?;
+            let written = written.await;
+            written.map_err(|error| self.cut_short(ProxyError::Client(error)))?;
             self.service.metrics.sent_bytes.add(sent_bytes);
             self.note_overhead();
             if parts.peek().is_none() {
                 return Ok(());
             }
             head = &[];
+        }
+    }
+
+    /// Limits a step of passing the answer on. What a backend has answered that is down by then is
+    /// passed on no more: others may have gone on without it.
+    fn arm(&self, limit: Duration) {
+        let due_ms = self.deadline.after_ms(limit);
+        self.view.pool(self.backend).arm(self.deadline, due_ms);
+    }
+
+    /// Why an answer was not passed on whole.
+    #[cold]
+    fn cut_short(&self, error: ProxyError) -> ProxyError {
+        let is_time_up = matches!(
+            error,
+            ProxyError::Client(IoError::TimedOut) | ProxyError::Answer(IoError::TimedOut)
+        );
+        match is_time_up && self.view.pool(self.backend).is_down() {
+            true => ProxyError::Down,
+            false => error,
         }
     }
 
@@ -368,6 +367,23 @@ impl Exchange<'_> {
         if let Some(request) = request {
             let target = self.head.target.of(request.filled());
             cleanup::tidy(self.service, self.view, self.backend, target, untidy);
+        }
+    }
+}
+
+/// Whether a request that its backend has not answered may be sent again later, there or elsewhere,
+/// because the backend cannot be reached. This proxy being out of ports is no reason to wait.
+fn may_repeat(failed: &AskFailed, head: &RequestHead, is_down: bool) -> bool {
+    match failed {
+        AskFailed::Unsent(Unsent::Connect(ConnectError::Shortage(_))) => false,
+        AskFailed::Unsent(Unsent::Send(IoError::Broken(error))) => !net::is_shortage(error),
+        AskFailed::Unsent(_) => true,
+        AskFailed::Broken(broken) => {
+            let is_lost = matches!(
+                broken.reason,
+                BrokenReason::Send(_) | BrokenReason::Answer(_)
+            );
+            is_down && is_lost && head.body_bytes == 0 && head.operation().is_repeatable()
         }
     }
 }

@@ -4,6 +4,8 @@
 //! * [`service`]: one worker's side of it; `view`: a snapshot with this worker's connections.
 //! * `connection`: one client connection, request after request.
 //! * `forward`: one request against one backend: what it asks for, and its answer on the way back.
+//! * `attempt`: a request as it can begin, and begin anew after it has waited.
+//! * `hold`: waits until a backend can serve a request; `holding`: how many do so at once.
 //! * `tagged`: a client's request before and after its lock cookie has lost the tag.
 //! * `two_places`: one request whose item may be at either of two places, as `handover` decides.
 //! * [`migration_budget`]: how much of sessions that are being moved is held in memory.
@@ -17,10 +19,13 @@
 //! Architecture invariant: nothing here makes up an answer but the 400 for bytes that cannot be
 //! framed. A backend that fails costs the client its connection, never a 404 or 5xx.
 
+mod attempt;
 mod cleanup;
 mod connection;
 mod error;
 mod forward;
+mod hold;
+mod holding;
 pub mod migration_budget;
 mod observation;
 pub mod reports;

@@ -59,7 +59,7 @@ impl Subject {
 
     /// Whose fault a refusal is that no backend has given cause for by itself: a slot with a second
     /// place is refused because of that one.
-    fn in_the_way(&self, view: &View) -> Option<BackendIndex> {
+    pub(super) fn in_the_way(&self, view: &View) -> Option<BackendIndex> {
         let backend_id = self.route.second.unwrap_or(self.route.first);
         view.snapshot.backend_at(backend_id)
     }
@@ -71,7 +71,7 @@ impl LogLines {
         let Some(suppressed) = self.failures.allow(now_ms) else {
             return;
         };
-        let Unanswered { error, backend } = failed;
+        let Unanswered { error, backend, .. } = failed;
         let of_slot = subject.in_the_way(view).unwrap_or(*backend);
         let backend = if error.has_backend() {
             *backend

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use arc_swap::{ArcSwap, Cache};
 
 use super::error::{ProxyError, Unanswered};
+use super::holding::Holding;
 use super::reports::{self, Feedback};
 use super::request_log::LogLines;
 use super::snapshot::Snapshot;
@@ -15,7 +16,7 @@ use super::view::View;
 use crate::handover::SlotRoute;
 use crate::metrics::{FailureReason, Metrics, RequestOutcome, WorkerShard};
 use crate::net::Worker;
-use crate::route::{self, BackendIndex, Fingerprint, KeyBuffer, KeyError};
+use crate::route::{self, BackendIndex, Fingerprint, KeyBuffer, KeyError, Slot};
 use crate::usage::SampledSession;
 use crate::wire::Operation;
 
@@ -35,6 +36,7 @@ pub fn share(snapshot: Snapshot) -> SharedSnapshot {
 pub struct ProxyService {
     pub(super) worker: Rc<Worker>,
     pub(super) tidying: Tidying,
+    pub(super) holding: Holding,
     pub(super) feedback: Arc<Feedback>,
     pub(super) metrics: Arc<WorkerShard>,
     current: RefCell<Cache<SharedSnapshot, Arc<Snapshot>>>,
@@ -46,6 +48,7 @@ pub struct ProxyService {
 /// Where a request goes.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct RequestTarget {
+    pub(super) slot: Slot,
     pub(super) route: SlotRoute,
     pub(super) fingerprint: Fingerprint,
     pub(super) sample: SampledSession,
@@ -61,11 +64,13 @@ impl ProxyService {
         metrics: &Metrics,
     ) -> Self {
         let mut current = Cache::new(Arc::clone(snapshot));
-        let view = View::new(Arc::clone(current.load()), None, worker.index);
+        let view = View::new(Arc::clone(current.load()), None, &worker);
         let metrics = metrics.worker(worker.index);
+        metrics.snapshot.set(view.snapshot.number);
         Self {
             worker,
             tidying: Tidying::default(),
+            holding: Holding::default(),
             feedback,
             metrics,
             current: RefCell::new(current),
@@ -81,8 +86,9 @@ impl ProxyService {
         let snapshot = current.load();
         let mut view = self.view.borrow_mut();
         if !Arc::ptr_eq(snapshot, &view.snapshot) {
-            let worker = self.worker.index;
-            *view = Rc::new(View::new(Arc::clone(snapshot), Some(&view), worker));
+            *view = Rc::new(View::new(Arc::clone(snapshot), Some(&view), &self.worker));
+            self.metrics.snapshot.set(snapshot.number);
+            self.holding.go_on();
         }
         Rc::clone(&view)
     }
@@ -93,6 +99,7 @@ impl ProxyService {
         let key = route::extract(target, &mut key_buffer)?;
         let located = view.snapshot.hash_key.locate(key.session_id());
         Ok(RequestTarget {
+            slot: located.slot,
             route: view.snapshot.slots.lookup(located.slot.index()),
             fingerprint: located.fingerprint,
             sample: self.feedback.account.sample(located.hash, key.key()),
@@ -154,7 +161,7 @@ impl ProxyService {
     }
 
     /// Reports a backend's failure to answer a request.
-    fn report(&self, view: &View, failed: &Unanswered) {
+    pub(super) fn report(&self, view: &View, failed: &Unanswered) {
         if let Some(failure) = reports::failure_of(&failed.error) {
             let backend_id = view.backend(failed.backend).backend_id;
             self.feedback.failed(backend_id, failure);

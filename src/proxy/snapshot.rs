@@ -1,6 +1,7 @@
 //! What is in force: built as a whole, swapped as a whole, never changed.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use super::migration_budget::MigrationBudget;
 use crate::backend::Connector;
@@ -35,6 +36,8 @@ pub struct Backend {
 /// Slots, backends, limits. A request sees exactly one of these from start to end.
 #[derive(Debug)]
 pub struct Snapshot {
+    /// Higher than that of every one before: how control sees which one a worker goes by.
+    pub number: u64,
     /// Version of the partition map.
     pub map_version: u64,
     /// The key under which session ids become slots.
@@ -59,6 +62,8 @@ pub struct Snapshot {
     pub mover_s: u64,
     /// Age in whole seconds from which ASP.NET breaks a lock.
     pub takeover_s: u64,
+    /// How long a request waits for a backend that is down.
+    pub hold: Duration,
 }
 
 impl Snapshot {
@@ -76,6 +81,7 @@ impl Snapshot {
             index_of[backend.backend_id] = index;
         }
         Self {
+            number: 0,
             map_version,
             hash_key,
             slots,
@@ -91,6 +97,7 @@ impl Snapshot {
             max_idle_backend_connections: config.limits.idle_backend_connections,
             mover_s: mover_s(&config.timeouts),
             takeover_s: config.handover.takeover.as_secs(),
+            hold: config.handover.hold,
         }
     }
 

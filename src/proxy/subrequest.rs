@@ -8,7 +8,7 @@ use std::time::Duration;
 use super::error::ProxyError;
 use super::service::ProxyService;
 use super::view::View;
-use crate::backend::{Left, Outgoing, Reply, RequestContent, RetryPolicy, Upstream};
+use crate::backend::{AskFailed, Left, Outgoing, Reply, RequestContent, RetryPolicy, Upstream};
 use crate::handover::{NO_LOCK, SubrequestReply};
 use crate::net::{Buffer, Conn, Deadline, Moment};
 use crate::route::BackendIndex;
@@ -57,6 +57,8 @@ pub(super) struct CallFailed {
     pub(super) error: ProxyError,
     /// What an acquire may have left behind.
     pub(super) left: Option<Left>,
+    /// No byte of it was sent.
+    pub(super) is_unsent: bool,
 }
 
 impl Caller<'_> {
@@ -66,9 +68,13 @@ impl Caller<'_> {
         to: BackendIndex,
         call: Call<'_>,
     ) -> Result<SubrequestAnswer, CallFailed> {
-        if !self.view.backend(to).up {
+        if self.view.pool(to).is_down() {
             let error = ProxyError::Down;
-            return Err(CallFailed { error, left: None });
+            return Err(CallFailed {
+                error,
+                left: None,
+                is_unsent: true,
+            });
         }
         let outgoing = Outgoing {
             operation: call.operation,
@@ -91,8 +97,13 @@ impl Caller<'_> {
                 keeps_connection,
             }),
             Err(failed) => {
-                let (error, left) = ProxyError::of(failed);
-                Err(CallFailed { error, left })
+                let is_unsent = matches!(failed, AskFailed::Unsent(_));
+                let (error, left) = ProxyError::of(failed, self.view.pool(to).is_down());
+                Err(CallFailed {
+                    error,
+                    left,
+                    is_unsent,
+                })
             }
         }
     }

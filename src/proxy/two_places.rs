@@ -1,12 +1,13 @@
 //! One request whose item may be at either of two places: does what `handover::Search` says.
 
+use std::cell::Cell;
 use std::time::Duration;
 
 use tokio::sync::SemaphorePermit;
 
 use super::cleanup;
 use super::error::{ProxyError, Unanswered};
-use super::forward::Exchange;
+use super::forward::{Exchange, RunFailed};
 use super::request_log::Answered;
 use super::subrequest::{Call, CallFailed, Caller, SubrequestAnswer};
 use super::untidy::Untidy;
@@ -43,6 +44,8 @@ pub(super) async fn run(
         held: None,
         kept: None,
         failed: None,
+        is_untouched: true,
+        is_unsent: Cell::new(false),
         moving: None,
     };
     let mut ask = first;
@@ -64,7 +67,12 @@ pub(super) async fn run(
             Step::Drop { reason, behind } => {
                 seek.count_failed_move();
                 seek.tidy(behind, received);
-                return Err(seek.refused(reason));
+                let mut failed = seek.refused(reason);
+                if seek.is_untouched && reason == Refusal::Unknown && failed.error.is_out_of_reach()
+                {
+                    failed.again = Some(seek.exchange.attempt(due_ms));
+                }
+                return Err(failed);
             }
         }
     }
@@ -78,6 +86,10 @@ struct Seek<'a> {
     kept: Option<Kept<'a>>,
     /// The last question that was not answered.
     failed: Option<Unanswered>,
+    /// Whether it has changed nothing anywhere so far.
+    is_untouched: bool,
+    /// No byte of the question under way could be sent.
+    is_unsent: Cell<bool>,
     moving: Option<Moving>,
 }
 
@@ -127,8 +139,22 @@ impl Seek<'_> {
             self.failed = Some(failed);
             SubrequestReply::Unknown
         });
+        self.is_untouched &= self.is_unsent.take() || self.leaves_no_trace(ask, seen);
         self.follow_move(ask, seen);
         seen
+    }
+
+    /// Whether a question that was put has certainly changed nothing.
+    fn leaves_no_trace(&self, ask: Subrequest, seen: SubrequestReply) -> bool {
+        let is_repeatable = self.exchange.head.operation().is_repeatable();
+        match ask {
+            Subrequest::Look { .. } => true,
+            Subrequest::Client { .. } if is_repeatable => true,
+            _ => matches!(
+                seen,
+                SubrequestReply::Absent | SubrequestReply::Locked { .. }
+            ),
+        }
     }
 
     /// Whether the item is at its new place: it may be there although it was refused, and it may
@@ -161,7 +187,7 @@ impl Seek<'_> {
     ) -> Result<SubrequestReply, Unanswered> {
         let backend = self.backend(at)?;
         self.release_held();
-        let unrepeatable = |error| Unanswered { error, backend };
+        let unrepeatable = |error| Unanswered::new(error, backend);
         let request = self.exchange.own.untag(received, counter);
         let bytes = request.whole();
         let bytes = bytes.ok_or(unrepeatable(ProxyError::Unrepeatable))?;
@@ -232,11 +258,13 @@ impl Seek<'_> {
         backend: BackendIndex,
         received: &Buffer,
     ) -> Result<SubrequestReply, Unanswered> {
-        let answered = answered.map_err(|CallFailed { error, left }| {
+        let answered = answered.map_err(|failed| {
+            let CallFailed { error, left, .. } = failed;
+            self.is_unsent.set(failed.is_unsent);
             if let Some(left) = left {
                 self.tidy_at(backend, left.into(), received);
             }
-            Unanswered { error, backend }
+            Unanswered::new(error, backend)
         })?;
         let seen = answered.seen();
         self.held = Some(Held { answered, backend });
@@ -347,7 +375,7 @@ impl Seek<'_> {
         if let Some(cookie) = lock {
             self.tidy_at(at, Untidy::Lock(cookie), received);
         }
-        Unanswered { error, backend: at }
+        Unanswered::new(error, at)
     }
 
     async fn send(
@@ -366,8 +394,14 @@ impl Seek<'_> {
     ) -> Result<(SubrequestReply, u16), Unanswered> {
         let caller = self.caller();
         let answered = caller.call(backend, call).await;
-        let answered =
-            answered.map_err(|CallFailed { error, .. }| Unanswered { error, backend })?;
+        let answered = answered.map_err(
+            |CallFailed {
+                 error, is_unsent, ..
+             }| {
+                self.is_unsent.set(is_unsent);
+                Unanswered::new(error, backend)
+            },
+        )?;
         let (seen, status) = (answered.seen(), answered.head.status);
         caller.finish(backend, answered);
         Ok((seen, status))
@@ -396,7 +430,14 @@ impl Seek<'_> {
         self.exchange.backend = self.backend(at)?;
         match self.exchange.run(received, counter, self.due_ms).await {
             Ok(()) => Ok(self.exchange.answered()),
-            Err(error) => Err(self.exchange.unanswered(error)),
+            Err(failed) => {
+                let may_repeat = failed.may_repeat && self.is_untouched;
+                let failed = RunFailed {
+                    may_repeat,
+                    ..failed
+                };
+                Err(self.exchange.unanswered(failed, self.due_ms))
+            }
         }
     }
 
@@ -420,7 +461,7 @@ impl Seek<'_> {
             }
             (None, None) => return Err(self.refused(Refusal::Unknown)),
         };
-        passed.map_err(|error| Unanswered { error, backend })?;
+        passed.map_err(|error| Unanswered::new(error, backend))?;
         received.consume(self.exchange.own.bytes() as usize);
         Ok(self.exchange.answered())
     }

@@ -22,8 +22,9 @@ pub(super) struct View {
 
 impl View {
     /// Pools of backends that were there before keep their connections, unless they are asked at
-    /// another address now: what is idle or under way at the one before is used no more.
-    pub(super) fn new(snapshot: Arc<Snapshot>, previous: Option<&Self>, worker: usize) -> Self {
+    /// another address now: what is idle or under way at the one before is used no more. What is under
+    /// way at a backend that is down is broken off.
+    pub(super) fn new(snapshot: Arc<Snapshot>, previous: Option<&Self>, worker: &Worker) -> Self {
         let limits = PoolLimits {
             max_idle: snapshot.max_idle_backend_connections,
             max_idle_ms: snapshot.timeouts.backend_idle.as_millis() as u64,
@@ -33,15 +34,15 @@ impl View {
             let pool = kept
                 .unwrap_or_else(|| Rc::new(ConnectionPool::new(backend.server.clone(), limits)));
             pool.set_limits(limits);
-            if !backend.up {
-                // A stopped server must not find requests in its buffers when it goes on.
-                pool.clear();
+            match backend.up {
+                true => pool.resume(),
+                false => pool.break_off(&worker.deadlines),
             }
             pool
         };
         let pools = snapshot.backends.iter().map(pool).collect();
         let shards = snapshot.backends.iter();
-        let shards = shards.map(|backend| backend.metrics.shard(worker));
+        let shards = shards.map(|backend| backend.metrics.shard(worker.index));
         Self {
             pools,
             shards: shards.collect(),

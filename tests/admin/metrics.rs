@@ -196,7 +196,8 @@ fn every_request_counts_once_by_operation_and_result() {
 fn a_backend_that_fails_counts_with_its_reason_and_shows_in_its_state() {
     let backend = Backend::start();
     let (_held, nobody) = hold_port();
-    let files = ProxyFiles::new(&[backend.address, nobody], "");
+    // Each is asked once.
+    let files = ProxyFiles::new(&[backend.address, nobody], "handover: {hold: 0s}");
     let [breaks, refuses] = [0, 1].map(|owner| support::sessions::owned_by(owner, 2, 3, 1));
     let proxy = files.serve();
     let mut client = Client::connect(proxy.address);

@@ -25,6 +25,7 @@ handover:
   takeover: 5m
   failover: off
   failover_after: 11s
+  hold: 7s
   max_moved_share: 100
   state_file: /var/lib/staterouter/state
 ",
@@ -58,9 +59,10 @@ handover:
         handover.max_session_timeout,
         handover.takeover,
         handover.failover_after,
+        handover.hold,
     ]
     .map(|time| time.as_secs());
-    assert_eq!(seconds, [40, 1800, 365 * 24 * 3600, 300, 11]);
+    assert_eq!(seconds, [40, 1800, 365 * 24 * 3600, 300, 11, 7]);
     assert!(!handover.failover);
     assert_eq!(handover.max_moved_percent, 100);
     assert_eq!(
@@ -226,24 +228,19 @@ fn proxies_may_differ_for_as_long_as_an_operation_lasts() {
             "make `handover.settle` at least as long",
         ),
     );
-    main_fault(
-        "handover:\n  failover_after: 9s\n",
-        (3, 19, "is longer than `handover.failover_after` (9s)", ""),
-    );
     // Also when the handover is left to its defaults.
     main_faults(
         "partition_map: m\ntimeouts:\n  answer: 29s\n",
-        &[
-            (
-                3,
-                11,
-                "(31s) is longer than `handover.settle` (30s, the default)",
-                "",
-            ),
-            (3, 11, "`handover.failover_after` (20s, the default)", ""),
-        ],
+        &[(
+            3,
+            11,
+            "(31s) is longer than `handover.settle` (30s, the default)",
+            "",
+        )],
     );
-    parse("timeouts: {connect: 1s, answer: 2s}\nhandover: {settle: 3s, failover_after: 3s}\n");
+    parse(
+        "timeouts: {connect: 1s, answer: 2s}\nhandover: {settle: 3s, failover_after: 100ms, hold: 0s}\n",
+    );
     // A faulty value is blamed for itself only.
     main_fault(
         "timeouts: {answer: 1h}\nhandover: {settle: 1, failover_after: 2h}\n",

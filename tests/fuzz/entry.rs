@@ -144,7 +144,7 @@ pub(crate) fn config(bytes: &[u8]) -> bool {
     assert!(peers.len() <= 32);
     assert!(1 <= health.fall && 1 <= health.rise && health.rise <= health.max_rise);
     let operation = timeouts.connect + timeouts.answer;
-    assert!(operation <= handover.settle && operation <= handover.failover_after);
+    assert!(operation <= handover.settle && handover.hold <= Duration::from_secs(60));
     assert!(peers.is_empty() || operation + Duration::from_secs(3) <= handover.settle);
     assert!(handover.session_timeout <= handover.max_session_timeout);
     assert!((1..=100).contains(&handover.max_moved_percent));

@@ -10,13 +10,16 @@ use std::cell::RefCell;
 use std::collections::HashSet;
 use std::net::{SocketAddr, TcpListener};
 use std::thread;
+use std::time::Duration;
 
 use crate::support::admin::{backend, reload, wait_for};
 use crate::support::client::{Client, delete, get, put, status};
+use crate::support::system::{ask_page, wait_up_to};
 use crate::support::{Program, ProxyFiles};
 use serde_json::Value;
 
 const ID: &str = "q3m1zt0xk4vdw2hn5sbyr0ac";
+const PATIENCE: Duration = Duration::from_secs(30);
 
 /// Everything as quick as it may be.
 const QUICK: &str = "
@@ -163,6 +166,9 @@ fn a_proxy_that_remembers_nothing_begins_with_what_the_other_has_under_way() {
     let of_first = wait_for(first.admin(), "the third backend has answered", |status| {
         slots(status, "settle") > 3000
     });
+    // Its peers hear of it once its workers go by it.
+    let tells_peers = || ask_page(first.admin(), "/peer").contains("settle");
+    assert!(wait_up_to(PATIENCE, || tells_peers().then_some(())).is_some());
 
     let second = other.start();
     let of_second = support::admin::status(second.admin());

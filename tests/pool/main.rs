@@ -18,3 +18,4 @@ mod reload;
 mod status;
 mod steering;
 mod tls;
+mod waiting;

@@ -351,7 +351,7 @@ fn a_failure_is_logged_with_backend_operation_and_fingerprint() {
 #[test]
 fn a_flood_of_failures_is_cut_in_the_log_and_counted() {
     let (_taken, address) = port_without_listener();
-    let proxy = proxy(&[address], SHORT);
+    let proxy = proxy(&[address], &format!("{SHORT}\nhandover: {{hold: 0s}}"));
     let suppressed = |line: &str| -> Option<u64> {
         let count = line.split_once("suppressed=")?.1;
         count.split_whitespace().next().unwrap().parse().ok()

@@ -55,7 +55,9 @@ fn serve_state(mut listener: MemoryListener) {
 fn proxy_over(server: Connector) -> Rc<ProxyService> {
     let map = "version: 1\nbackends: [{name: state-1, id: 1, address: '192.0.2.1:42424'}]\n";
     let map = PartitionMap::parse(map, "map.yaml").unwrap();
-    let config = Config::new(PathBuf::from("map.yaml"));
+    let mut config = Config::new(PathBuf::from("map.yaml"));
+    // Nobody would ever end a wait.
+    config.handover.hold = Duration::ZERO;
     let engine = PoolState::new(config, map, 1_800_000_000_000).unwrap();
     let mut snapshot = engine.snapshot();
     snapshot.backends[0].server = server;

@@ -23,7 +23,8 @@ const MAX_ATTEMPTS: usize = 10_000;
 fn a_killed_server_costs_its_own_sessions_only_and_serves_again_once_it_is_back() {
     let [first, killed, third] = [(); 3].map(|()| Program::state_server());
     let address = killed.address;
-    let proxy = proxy(&[first.address, address, third.address], "");
+    let alone = "handover: {failover: off, hold: 0s}";
+    let proxy = proxy(&[first.address, address, third.address], alone);
     let increments = AtomicU64::new(0);
     let stop = AtomicBool::new(false);
     let others = [owned_by(0, 2), owned_by(2, 2)].concat();

@@ -73,6 +73,7 @@ impl PoolState {
             timeouts: SeenTimeouts::default(),
             handovers: Handovers::default(),
             failing: Failing::default(),
+            is_followed: true,
         })
     }
 

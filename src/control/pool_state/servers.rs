@@ -16,7 +16,7 @@ use crate::config::{BackendAddress, LogLevel};
 use crate::handover::{BackendId, Stage};
 use crate::health::{Failure, Health};
 
-/// How often `failover_after` must have passed before another address of the same name replaces the
+/// How often a failover may have taken place before another address of the same name replaces the
 /// one in use: by then another backend stands in if one can, which loses less.
 const PATIENCE_IN_FAILOVERS: u32 = 2;
 
@@ -297,7 +297,9 @@ impl PoolState {
             };
         }
         let handover = &self.config.handover;
-        let patience = handover.failover_after * PATIENCE_IN_FAILOVERS;
+        let timeouts = &self.config.timeouts;
+        let operation = timeouts.connect + timeouts.answer;
+        let patience = handover.failover_after.max(operation) * PATIENCE_IN_FAILOVERS;
         let down_ms = now_ms.saturating_sub(member.health.since_ms());
         let is_over =
             !member.is_up() && handover.failover && u128::from(down_ms) >= patience.as_millis();

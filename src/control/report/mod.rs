@@ -14,6 +14,7 @@ pub mod history;
 pub mod load;
 pub(crate) mod lost_sessions;
 pub(crate) mod noticed;
+pub(crate) mod pauses;
 pub mod plan;
 pub(crate) mod progress;
 pub mod slot_view;

@@ -2,6 +2,7 @@
 
 use super::finding::{Finding, Findings};
 use super::lost_sessions::Lost;
+use super::pauses::Pauses;
 use crate::control::pool_state::PoolState;
 use crate::tls::TlsWatch;
 
@@ -10,6 +11,7 @@ use crate::tls::TlsWatch;
 pub(crate) struct Noticed {
     pub(crate) since: Findings,
     pub(crate) lost: Lost,
+    pub(crate) pauses: Pauses,
     /// Why the state file cannot be written, while that is so.
     pub(crate) unwritten: Option<Unwritten>,
     /// The certificates that this proxy shows and trusts.

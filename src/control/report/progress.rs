@@ -176,7 +176,7 @@ fn lasts_ms(stage: Stage, times: &Times) -> u64 {
     match stage {
         Stage::Settle | Stage::Back => times.settle_ms,
         Stage::Move1 => 2 * times.settle_ms,
-        Stage::Suspect => times.failover_after_ms.max(times.overlap_ms),
+        Stage::Suspect => times.failover_after_ms,
         Stage::Move2 => times.move_ms,
         Stage::Away | Stage::Wait => times.lifetime_ms,
         Stage::Steady => 0,

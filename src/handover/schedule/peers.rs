@@ -147,7 +147,7 @@ impl Surroundings<'_> {
             };
             let refuses = peer.slot.stage == Stage::Suspect
                 && has_places(peer.slot, slot.first, failed)
-                && peer.has_lasted(self.times.overlap_ms)
+                && peer.has_lasted(self.times.of_refusal(peer.slot))
                 && !peer.second_up;
             refuses || has_left(peer.slot, slot.first, failed)
         })
@@ -198,7 +198,8 @@ impl Surroundings<'_> {
     /// No other proxy went on without a place that is up again.
     pub(super) fn nobody_can_have_left(&self, slot: SlotState, up_since_ms: u64) -> bool {
         // Others go by what this proxy says only once it has refused for this long.
-        let is_short = up_since_ms.saturating_sub(slot.since_ms) < self.times.overlap_ms;
+        let refused_ms = up_since_ms.saturating_sub(slot.since_ms);
+        let is_short = refused_ms < self.times.of_refusal(slot);
         let all_say = self.peers.iter().all(Option::is_some);
         let is_settled = self.now_ms.saturating_sub(up_since_ms) >= self.times.settle_ms;
         self.peers.is_empty() || is_short || (all_say && is_settled)

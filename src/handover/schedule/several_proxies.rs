@@ -14,7 +14,7 @@ const TIMES: Times = Times {
     settle_ms: 30,
     move_ms: 200,
     lifetime_ms: 200,
-    failover_after_ms: 15,
+    failover_after_ms: 5,
     overlap_ms: OPERATION,
     failover: true,
 };
@@ -55,7 +55,14 @@ struct Proxy {
     hears: bool,
     on_since: u64,
     /// What it did, newest last, an entry per tick; `None` while it was off.
-    past: VecDeque<Option<PeerSlot>>,
+    past: VecDeque<Option<Done>>,
+}
+
+#[derive(Debug, Clone, Copy)]
+struct Done {
+    seen: PeerSlot,
+    /// What it had under way then is broken off: nobody waits for it any more.
+    is_broken_off: bool,
 }
 
 struct Farm {
@@ -66,6 +73,17 @@ struct Farm {
     servers: [(bool, u64); 5],
     proxies: Vec<Proxy>,
     copies: Copies,
+}
+
+impl Proxy {
+    /// What it has under way at a server that is down, of a slot that was there alone.
+    fn break_off(&mut self) {
+        let failed = self.slot.second.filter(|_| self.slot.stage == Suspect);
+        for done in self.past.iter_mut().flatten() {
+            let slot = done.seen.slot;
+            done.is_broken_off |= slot.second.is_none() && Some(slot.first) == failed;
+        }
+    }
 }
 
 impl Farm {
@@ -159,18 +177,23 @@ impl Farm {
                 peers: &peers,
                 times: &TIMES,
                 move_failed_ms: None,
+                is_broken_off: true,
                 now_ms: now,
             };
             proxy.slot = advance(proxy.slot, &around);
+            proxy.break_off();
             let second_up = proxy
                 .slot
                 .second
                 .is_some_and(|second| proxy.up_since[usize::from(second.id())].is_some());
-            seen = Some(PeerSlot {
-                slot: proxy.slot,
-                second_up,
-                gone: crate::handover::Places::default(),
-                heard_ms: now,
+            seen = Some(Done {
+                seen: PeerSlot {
+                    slot: proxy.slot,
+                    second_up,
+                    gone: crate::handover::Places::default(),
+                    heard_ms: now,
+                },
+                is_broken_off: false,
             });
         }
         proxy.past.push_back(seen);
@@ -187,7 +210,7 @@ impl Farm {
             return None;
         }
         let back = usize::try_from(lag).unwrap();
-        let mut heard = (*other.past.get(other.past.len().checked_sub(back)?)?)?;
+        let mut heard = (*other.past.get(other.past.len().checked_sub(back)?)?)?.seen;
         // It says how long ago, not when.
         heard.slot.since_ms += lag;
         heard.heard_ms = self.now;
@@ -204,9 +227,10 @@ impl Farm {
     fn check(&self) -> Result<(), TestCaseError> {
         for now in self.proxies.iter().filter(|proxy| proxy.is_on) {
             self.copies.check(&now.slot, self.now)?;
-            for then in self.proxies.iter().flat_map(|proxy| &proxy.past).flatten() {
-                self.check_pair(&now.slot, &then.slot)?;
-                self.check_pair(&then.slot, &now.slot)?;
+            let past = self.proxies.iter().flat_map(|proxy| &proxy.past).flatten();
+            for Done { seen, .. } in past.filter(|then| !then.is_broken_off) {
+                self.check_pair(&now.slot, &seen.slot)?;
+                self.check_pair(&seen.slot, &now.slot)?;
             }
         }
         Ok(())

@@ -79,6 +79,7 @@ pub(super) struct Moment {
     times: Times,
     peers: Vec<Option<PeerSlot>>,
     move_failed_ms: Option<u64>,
+    is_broken_off: bool,
 }
 
 impl Moment {
@@ -94,6 +95,7 @@ impl Moment {
             times: TIMES,
             peers: Vec::new(),
             move_failed_ms: None,
+            is_broken_off: true,
         }
     }
 
@@ -125,6 +127,7 @@ impl Moment {
             peers: &self.peers,
             times: &self.times,
             move_failed_ms: self.move_failed_ms,
+            is_broken_off: self.is_broken_off,
             now_ms,
         }
     }
@@ -231,6 +234,31 @@ fn a_short_failure_leaves_no_trace() {
 }
 
 #[test]
+fn a_slot_goes_on_once_nothing_is_under_way_at_its_server_or_at_the_other_one() {
+    let mut down = Moment::new(1).with(1, Standing::down());
+    down.times.failover_after_ms = 3_000;
+    let at_rest = suspect(3, 1, steady(1, 0), 100_000);
+    down.assert_due(at_rest, 103_000, pair(Away, 3, 1, 103_000));
+    let just_arrived = suspect(3, 1, steady(1, 90_001), 100_000);
+    down.assert_due(just_arrived, 110_000, pair(Away, 3, 1, 110_000));
+    let half_moved = suspect(2, 1, pair(Move1, 2, 1, 0), 100_000);
+    down.assert_due(half_moved, 110_000, pair(Away, 2, 1, 110_000));
+    // Workers that still wait for the server may tell what it answers.
+    let waiting = Moment {
+        is_broken_off: false,
+        ..down.clone()
+    };
+    assert_eq!(waiting.advance(at_rest, 200_000), at_rest);
+    // So may another proxy.
+    let with = |slot| down.clone().peer(slot, false).advance(at_rest, 104_000);
+    let refuses = |since_ms| suspect(3, 1, steady(1, 0), since_ms);
+    assert_eq!(with(refuses(101_001)), at_rest);
+    assert_eq!(with(refuses(101_000)), pair(Away, 3, 1, 104_000));
+    let is_moving = suspect(3, 1, pair(Move2, 1, 3, 0), 95_000);
+    assert_eq!(with(is_moving), at_rest);
+}
+
+#[test]
 fn a_long_failure_goes_to_the_stand_in_and_home_again() {
     let down = Moment::new(1).with(1, Standing::down());
     let suspected = down.advance(steady(1, 0), 1000);
@@ -330,7 +358,7 @@ fn proxies_go_away_together_or_not_at_all() {
     assert_eq!(with(suspected, false), away);
     assert_eq!(with(suspected, true), suspected, "it reaches the server");
     assert_eq!(with(pair(Away, 3, 1, 19_000), false), away);
-    let young = suspect(3, 1, steady(1, 0), now_ms - 9_999);
+    let young = suspect(3, 1, steady(1, 0), now_ms - 14_999);
     assert_eq!(with(young, false), suspected);
     let other = suspect(2, 1, steady(1, 0), 0);
     assert_eq!(with(other, false), suspected, "another stand-in");
@@ -369,8 +397,8 @@ fn a_return_that_another_proxy_did_not_wait_for_is_no_return_to_normal() {
     let refusing = up(20_000).peer(suspect(3, 1, steady(1, 7), 0), false);
     refusing.assert_due(suspected, 50_000, steady(1, 7));
     // Too short for anybody to have counted on it.
-    let brief = up(9_999).peer(suspect(3, 1, steady(1, 7), 0), false);
-    assert_eq!(brief.advance(suspected, 9_999), steady(1, 7));
+    let brief = up(14_999).peer(suspect(3, 1, steady(1, 7), 0), false);
+    assert_eq!(brief.advance(suspected, 14_999), steady(1, 7));
     let mut silent = up(20_000);
     silent.peers.push(None);
     assert_eq!(silent.advance(suspected, 1_000_000), suspected);
@@ -394,7 +422,7 @@ fn what_a_peer_said_a_while_ago_may_not_last() {
         moment.peers[0].as_mut().unwrap().heard_ms = heard_ms;
         advance(suspected, &moment.surroundings(20_000)).stage
     };
-    assert_eq!([9_999, 10_000].map(heard_at), [Suspect, Away]);
+    assert_eq!([14_999, 15_000].map(heard_at), [Suspect, Away]);
 }
 
 #[test]

@@ -129,6 +129,12 @@ fn a_failure_needs_all_proxies() {
 }
 
 #[test]
+fn what_is_under_way_at_a_server_that_is_down_is_broken_off() {
+    let config = Config::new(failure(), &[1, 1]).session(A).alone();
+    breaks("no break off", &config.broken(Broken::NoBreakOff), "I2");
+}
+
+#[test]
 fn a_server_that_is_back_is_not_served_from_at_once() {
     let legs = path(&[(B, Away, A), (B, Wait, A)]);
     breaks("no back", &Config::new(legs, &[2, 1]).session(A), "I3");

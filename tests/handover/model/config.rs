@@ -95,6 +95,8 @@ pub(crate) enum Broken {
     ShortLifetime,
     /// A proxy waits for its own owed removals only.
     OwnOwedOnly,
+    /// What is under way at a server that is down is still waited for.
+    NoBreakOff,
     /// What lies behind a new item is taken for what it was copied from, wherever that may be.
     OutdatedIsCopied,
 }

@@ -311,6 +311,30 @@ impl State {
         self.requests[request].end_page();
     }
 
+    /// The proxy gives up what it has under way at the one server of a slot that is down. What it had
+    /// sent may still be executed there.
+    pub(crate) fn break_off(&mut self, proxy: usize) {
+        for request in 0..REQUESTS {
+            let Some(op) = &mut self.requests[request].op else {
+                continue;
+            };
+            if usize::from(op.proxy) != proxy {
+                continue;
+            }
+            let (now, leg, removal) = (op.now, op.leg, op.kind == Kind::Delete);
+            (op.now, op.search, op.held) = (Now::Dropped, None, None);
+            if let Now::Sent(message) = now {
+                let late = Late {
+                    message,
+                    leg,
+                    removal,
+                    sender: Sender::BrokenOff,
+                };
+                self.push_late(late, Some(request));
+            }
+        }
+    }
+
     /// A late message arrives.
     pub(crate) fn land(&mut self, config: &Config, index: usize) {
         if let Some(late) = self.remove_late(index) {

@@ -303,8 +303,15 @@ impl Config {
         let mut others = (0..self.proxies).filter(|&other| other != proxy);
         let agreed = others.all(|other| recent(state.legs[other]));
         let ended = state.requests.iter().all(|web_request| {
-            let chain = web_request.chain == NO_LEG || recent(web_request.chain);
-            chain && web_request.op.is_none_or(|op| recent(op.leg))
+            let chain = web_request.chain == NO_LEG
+                || recent(web_request.chain)
+                || self.may_wait(web_request.chain, next);
+            let goes_on = |op: Op| {
+                let is_waited_for =
+                    self.broken == Broken::NoBreakOff && self.may_wait(op.leg, next);
+                recent(op.leg) || op.now == Now::Dropped || is_waited_for
+            };
+            chain && web_request.op.is_none_or(goes_on)
         });
         let followed = state.legs[..self.proxies].contains(&next);
         let gone = self.legs[usize::from(next)]
@@ -323,10 +330,26 @@ impl Config {
                     Gone::All => left.is_none() || self.broken == Broken::ShortLifetime,
                 }
             });
-        let landed = state.late.iter().flatten().all(|late| recent(late.leg));
+        let landed = state.late.iter().flatten().all(|late| {
+            let is_broken_off = late.sender == Sender::BrokenOff;
+            recent(late.leg) || (is_broken_off && self.is_out_of_reach(next))
+        });
         gone && !self.is_held_up(state, next)
             && (agreed || self.broken == Broken::NoAgreement)
             && (ended && landed || self.broken == Broken::ShortStages)
+    }
+
+    /// A slot that was steady is not served from a server that is down, or has just returned, in this
+    /// leg: what was under way there when it fell may be executed until then.
+    fn is_out_of_reach(&self, leg: u8) -> bool {
+        let stage = self.legs[usize::from(leg)].route.stage;
+        matches!(stage, Stage::Suspect | Stage::Away | Stage::Back)
+    }
+
+    /// A page that began in `chain` and found nothing may still be waiting in `leg`.
+    fn may_wait(&self, chain: u8, leg: u8) -> bool {
+        let was_steady = self.legs[usize::from(chain)].route.stage == Stage::Steady;
+        was_steady && self.is_out_of_reach(leg)
     }
 
     /// A new session whose copy is refused stays where it is while the next page of it, which was told
@@ -407,6 +430,10 @@ impl State {
         }
         if let (true, Some((_, backend_id))) = (is_first, leg.gone) {
             self.end_pages(config, backend_id);
+        }
+        let was_steady = config.legs[usize::from(self.legs[proxy])].route.stage == Stage::Steady;
+        if was_steady && leg.route.stage == Stage::Suspect && config.broken != Broken::NoBreakOff {
+            self.break_off(proxy);
         }
         self.legs[proxy] = next;
         if let (true, Stage::Away, Some(second)) = (is_first, leg.route.stage, leg.route.second) {

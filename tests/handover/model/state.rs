@@ -182,6 +182,8 @@ pub(crate) enum Sender {
     GaveUp,
     /// Its asker is dead, and may have died before the message left.
     Dead,
+    /// Its server was found to be down, and its asker has given up.
+    BrokenOff,
 }
 
 /// What is known of the versions of the session, by their number.

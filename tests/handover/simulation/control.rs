@@ -11,7 +11,7 @@ use super::broken::Broken;
 use super::net::{Message, Op, Power, Purpose, Reply};
 use super::plan::{SERVERS, START_MS};
 use super::pool;
-use super::proxy::{ANSWER_MS, InForce, Job};
+use super::proxy::{ANSWER_MS, Held, InForce, Job};
 use super::trace::Scope;
 use super::world::{Event, Finding, World};
 
@@ -41,6 +41,8 @@ pub(crate) struct Proxy {
     /// Removals that servers have missed; survives the process.
     owed: BTreeSet<(BackendId, usize)>,
     pub(crate) jobs: BTreeMap<u64, Job>,
+    /// Requests that wait, in the order in which they came.
+    pub(crate) held: Vec<Held>,
     pub(crate) in_force: InForce,
     slots: Vec<SlotState>,
     probing: [bool; SERVERS as usize],
@@ -72,6 +74,7 @@ impl Proxy {
             newest_map: 0,
             owed: BTreeSet::new(),
             jobs: BTreeMap::new(),
+            held: Vec::new(),
             in_force,
             probing: [false; SERVERS as usize],
             failed_ms: [0; SERVERS as usize],
@@ -119,14 +122,20 @@ impl World {
         let proxy = &mut self.proxies[p];
         proxy.brain.tick(now_ms);
         let before = std::mem::replace(&mut proxy.slots, proxy.brain.slots());
+        let was_up = proxy.in_force.up;
         proxy.in_force = in_force(proxy.brain.as_ref());
+        let down = was_up & proxy.in_force.known & !proxy.in_force.up;
         let after = proxy.slots.clone();
+        if down != 0 {
+            self.break_off(p, down);
+        }
         self.forget_owed(p);
         for (slot, (before, after)) in before.into_iter().zip(after).enumerate() {
             if before != after {
                 self.slot_changed(p, slot, before, after);
             }
         }
+        self.let_go(p);
     }
 
     fn slot_changed(&mut self, p: usize, slot: usize, before: SlotState, after: SlotState) {
@@ -345,6 +354,9 @@ impl World {
         let jobs = std::mem::take(&mut proxy.jobs);
         for job in jobs.into_values() {
             self.drop_call(job.call, "proxy killed");
+        }
+        for held in std::mem::take(&mut self.proxies[p].held) {
+            self.drop_call(held.call(), "proxy killed");
         }
         self.changed_ms = self.now_ms;
         self.hasten();

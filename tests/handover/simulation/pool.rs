@@ -316,6 +316,7 @@ impl Brain for Pool {
                     peers: &peers,
                     times: &times,
                     move_failed_ms: self.move_failed_ms(&before),
+                    is_broken_off: true,
                     now_ms,
                 },
             );

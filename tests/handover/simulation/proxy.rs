@@ -17,6 +17,8 @@ use super::world::{Event, World};
 /// What a request of a client may take.
 pub(crate) const ANSWER_MS: u64 = 8_000;
 const CONNECT_MS: u64 = 2_000;
+/// What a request waits for a server that is down.
+const HOLD_MS: u64 = 5_000;
 /// Younger locks may belong to a mover.
 const MOVER_S: u64 = 10;
 
@@ -27,6 +29,14 @@ pub(crate) struct InForce {
     /// Places that are known, and those that are up, by bit.
     pub(crate) known: u128,
     pub(crate) up: u128,
+}
+
+/// One request of a client that waits for its slot to go on.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Held {
+    call: u64,
+    slot: usize,
+    since_ms: u64,
 }
 
 /// One request of a client under way.
@@ -52,9 +62,21 @@ pub(crate) struct Job {
     moved: Option<(BackendId, Reply)>,
 }
 
+impl Held {
+    pub(crate) fn call(&self) -> u64 {
+        self.call
+    }
+}
+
 impl InForce {
     fn is_up(&self, backend_id: BackendId) -> bool {
         self.up >> backend_id.id() & 1 == 1
+    }
+
+    /// Whether a request that began with this asks a server, by what is in force now. One that is
+    /// forgotten by then is still asked.
+    fn asks(&self, now: &Self, backend_id: BackendId) -> bool {
+        self.is_up(backend_id) && (now.is_up(backend_id) || !now.knows(backend_id))
     }
 
     pub(crate) fn knows(&self, backend_id: BackendId) -> bool {
@@ -63,8 +85,8 @@ impl InForce {
 }
 
 impl World {
-    /// A client's request has reached a proxy.
-    pub(crate) fn begin_job(&mut self, call: u64) {
+    /// A client's request has reached a proxy, or has waited there since `since_ms`.
+    pub(crate) fn begin_job(&mut self, call: u64, since_ms: u64) {
         let Some(known) = self.farm.calls.get(&call) else {
             return;
         };
@@ -81,6 +103,16 @@ impl World {
             op = broken.read(op);
             route = broken.route(route);
         }
+        if route.stage == Stage::Suspect && self.now_ms < since_ms + HOLD_MS {
+            return self.hold(
+                p,
+                Held {
+                    call,
+                    slot,
+                    since_ms,
+                },
+            );
+        }
         self.start_anew_if_away(p, session, route);
         let request = request(op, &in_force);
         let mover_s = if self.is_broken(Broken::YoungLocks) {
@@ -89,7 +121,7 @@ impl World {
             MOVER_S
         };
         let (search, step) = RequestMachine::start(route, request, mover_s);
-        let due_ms = self.now_ms + ANSWER_MS;
+        let due_ms = since_ms + ANSWER_MS;
         let job = Job {
             call,
             page,
@@ -109,8 +141,61 @@ impl World {
         let id = self.next_job();
         self.proxies[p].jobs.insert(id, job);
         let boot = self.proxies[p].boot;
-        self.after(ANSWER_MS, Event::Due(p, boot, id));
+        self.at(due_ms, Event::Due(p, boot, id));
         self.take_step(p, id, step);
+    }
+
+    fn hold(&mut self, p: usize, held: Held) {
+        let proxy = &mut self.proxies[p];
+        proxy.held.push(held);
+        let over = Event::HoldOver(p, proxy.boot, held.call);
+        self.at(held.since_ms + HOLD_MS, over);
+    }
+
+    /// The slots have changed: those that waited for that go on, in the order in which they came.
+    pub(crate) fn let_go(&mut self, p: usize) {
+        for held in std::mem::take(&mut self.proxies[p].held) {
+            let route = self.proxies[p].in_force.table.lookup(held.slot);
+            if route.stage == Stage::Suspect {
+                self.proxies[p].held.push(held);
+            } else {
+                self.begin_job(held.call, held.since_ms);
+            }
+        }
+    }
+
+    /// A request has waited long enough.
+    pub(crate) fn hold_over(&mut self, p: usize, boot: u32, call: u64) {
+        let proxy = &mut self.proxies[p];
+        let before = proxy.held.len();
+        proxy.held.retain(|held| held.call != call);
+        if proxy.boot == boot && proxy.held.len() < before {
+            self.drop_call(call, "suspect for too long");
+        }
+    }
+
+    /// Nobody waits any more for what is under way at servers that are down, by bit.
+    pub(crate) fn break_off(&mut self, p: usize, down: u128) {
+        let is_there = |job: &Job| {
+            let at = job.asked.and_then(place_of);
+            at.is_some_and(|at| down >> at.id() & 1 == 1)
+        };
+        let jobs = self.proxies[p].jobs.iter();
+        let broken: Vec<u64> = jobs
+            .filter(|job| is_there(job.1))
+            .map(|job| *job.0)
+            .collect();
+        for id in broken {
+            let Some(job) = self.proxies[p].jobs.get_mut(&id) else {
+                continue;
+            };
+            job.ask += 1;
+            if job.search.is_some() {
+                self.see(p, id, SubrequestReply::Unknown);
+            } else if let Some(job) = self.proxies[p].jobs.remove(&id) {
+                self.drop_call(job.call, "broken off");
+            }
+        }
     }
 
     fn take_step(&mut self, p: usize, id: u64, step: Step) {
@@ -145,6 +230,7 @@ impl World {
 
     fn ask(&mut self, p: usize, id: u64, ask: Subrequest) {
         let broken = self.broken;
+        let now = self.proxies[p].in_force.clone();
         let Some(job) = self.proxies[p].jobs.get_mut(&id) else {
             return;
         };
@@ -186,13 +272,14 @@ impl World {
                 return self.see(p, id, done);
             }
         };
-        if !job.in_force.is_up(at) || self.now_ms >= job.due_ms {
+        if !job.in_force.asks(&now, at) || self.now_ms >= job.due_ms {
             return self.see(p, id, SubrequestReply::Unknown);
         }
         self.send_question(p, id, at, op);
     }
 
     fn forward(&mut self, p: usize, id: u64, at: BackendId, counter: Option<u32>) {
+        let now = self.proxies[p].in_force.clone();
         let Some(job) = self.proxies[p].jobs.get_mut(&id) else {
             return;
         };
@@ -200,7 +287,7 @@ impl World {
         job.search = None;
         job.asked = Some(Subrequest::Client { at, counter });
         let op = with_counter(job.op, counter);
-        if job.in_force.is_up(at) && self.now_ms < job.due_ms {
+        if job.in_force.asks(&now, at) && self.now_ms < job.due_ms {
             return self.send_question(p, id, at, op);
         }
         let call = job.call;
@@ -411,7 +498,7 @@ impl World {
         };
         if !self.farm.calls.contains_key(&job.call) {
             let took_lock = job.op == Op::Acquire && reply.status == 200;
-            if took_lock && job.in_force.is_up(backend_id) {
+            if took_lock && job.in_force.asks(&self.proxies[p].in_force, backend_id) {
                 self.send_alone(p, backend_id, job.session, Op::Release(reply.counter));
             }
             return;
@@ -443,7 +530,7 @@ impl World {
             Some(Subrequest::Remove { at, counter }) => (at, Op::Remove(counter)),
             _ => return,
         };
-        if job.in_force.is_up(at) {
+        if job.in_force.asks(&self.proxies[p].in_force, at) {
             let session = job.session;
             self.send_alone(p, at, session, op);
         }

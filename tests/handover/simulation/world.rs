@@ -39,6 +39,8 @@ pub(crate) enum Event {
     AtProxy(Message, Result<Reply, Failure>),
     /// A proxy, its life, its request.
     Due(usize, u32, u64),
+    /// A request that waits at a proxy has waited long enough.
+    HoldOver(usize, u32, u64),
     Round(usize, u32),
     View(usize, u32, usize, Option<Box<View>>),
     Probe(usize, u32, BackendId),
@@ -305,6 +307,7 @@ impl World {
             Event::AtServer(message) => self.at_server(message),
             Event::AtProxy(message, result) => self.at_proxy(message, result),
             Event::Due(p, boot, job) => self.due(p, boot, job),
+            Event::HoldOver(p, boot, call) => self.hold_over(p, boot, call),
             Event::Round(p, boot) => self.round(p, boot),
             Event::View(p, boot, index, view) => self.view(p, boot, index, view.map(|view| *view)),
             Event::Probe(p, boot, backend_id) => self.probe(p, boot, backend_id),
@@ -314,7 +317,7 @@ impl World {
             Event::ReplayDue(p, boot, backend_id, attempt) => {
                 self.replay_due(p, boot, backend_id, attempt)
             }
-            Event::CallAtProxy(call) => self.begin_job(call),
+            Event::CallAtProxy(call) => self.begin_job(call, self.now_ms),
             Event::Answered(call, end, why) => self.answered(call, end, why),
             Event::Page(page) => self.continue_page(page),
             Event::Lane(lane) => self.begin_page(lane),
