@@ -74,6 +74,35 @@ fn example_files_parse() {
     }
 }
 
+#[test]
+fn examples_are_read_as_they_are() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("examples");
+    let mut count = 0;
+    for entry in fs::read_dir(&root).unwrap() {
+        let folder = entry.unwrap().path();
+        if !folder.is_dir() {
+            continue;
+        }
+        let read = |file: &str| fs::read_to_string(folder.join(file)).unwrap();
+        let main = folder.join("staterouter.yaml");
+        let config = Config::parse(read("staterouter.yaml"), main.to_str().unwrap()).unwrap();
+        assert_eq!(config.partition_map, folder.join("partition-map.yaml"));
+        PartitionMap::parse(read("partition-map.yaml"), "partition-map.yaml").unwrap();
+        count += 1;
+    }
+    assert!(count >= 4, "only {count} examples");
+    let compose = fs::read_to_string(root.join("compose/compose.yaml")).unwrap();
+    let mounted = compose
+        .lines()
+        .filter_map(|line| line.trim().strip_prefix("- ."));
+    let mounted: Vec<_> = mounted.filter_map(|rest| rest.split_once(':')).collect();
+    assert!(mounted.len() >= 5, "{compose}");
+    for (path, _) in mounted {
+        let path = root.join("compose").join(format!(".{path}"));
+        assert!(path.exists(), "{} is not there", path.display());
+    }
+}
+
 /// `--help` behind a command line: what stands before it is still read.
 #[test]
 fn command_lines_are_taken_by_the_program() {
