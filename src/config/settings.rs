@@ -201,8 +201,8 @@ impl Default for HandoverConfig {
             max_session_timeout: Duration::from_secs(24 * 60 * 60),
             takeover: Duration::from_secs(110),
             failover: true,
-            failover_after: Duration::from_secs(3),
-            hold: Duration::from_secs(5),
+            failover_after: Duration::from_secs(2),
+            hold: Duration::from_secs(6),
             max_moved_percent: 60,
             state_file: PathBuf::from("staterouter.state"),
         }

@@ -18,7 +18,7 @@ use super::world::{Event, World};
 pub(crate) const ANSWER_MS: u64 = 8_000;
 const CONNECT_MS: u64 = 2_000;
 /// What a request waits for a server that is down.
-const HOLD_MS: u64 = 5_000;
+const HOLD_MS: u64 = 6_000;
 /// Younger locks may belong to a mover.
 const MOVER_S: u64 = 10;
 
