@@ -38,9 +38,9 @@ const ADMIN: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 42480
 
 /// Times with which a handover takes half a minute: no user of the demo is away for long.
 const SHORT_TIMES: &str = "\
-timeouts: {connect: 500ms, answer: 1s}
+timeouts: {connect: 500ms, answer: 4500ms}
 health: {interval: 500ms, timeout: 500ms, fall: 2, rise: 2, max_rise: 2}
-handover: {settle: 2s, session_timeout: 5s, max_session_timeout: 12s, takeover: 5s}
+handover: {settle: 5s, session_timeout: 5s, max_session_timeout: 12s, takeover: 5s, failover_after: 20s}
 ";
 
 /// How fast things go.

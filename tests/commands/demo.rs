@@ -83,12 +83,9 @@ fn its_story_adds_a_server_takes_one_away_and_has_one_down_and_loses_no_session(
     let at: Vec<_> = scenes.iter().map(|scene| told.find(scene)).collect();
     assert!(at.iter().all(Option::is_some) && at.is_sorted(), "{told}");
     let (code, rest) = demo.interrupt();
-    // Pages failed while a server was down, and nothing was wrong.
+    // Pages waited while a server was down. Those that it was answering may have failed.
     let last = rest.lines().last().unwrap();
-    assert!(
-        last.starts_with("0 wrong answers, ") && !last.contains(" 0 failed"),
-        "{rest}"
-    );
+    assert!(last.starts_with("0 wrong answers, "), "{rest}");
     assert_eq!(code, Some(0), "{rest}");
     let sessions = rest.lines().rfind(|line| line.starts_with("sessions: "));
     let sessions = sessions.unwrap();

@@ -8,8 +8,8 @@ use crate::app::demo::Demo;
 /// How long a scene is looked at before the next one begins.
 const LOOK: Duration = Duration::from_secs(6);
 
-/// How long the killed server is away: not so long that others stand in for it.
-const AWAY: Duration = Duration::from_secs(4);
+/// How long the killed server is away: shorter than requests wait for it.
+const AWAY: Duration = Duration::from_secs(2);
 
 const ADDED: &str = "state-d";
 const DRAINED: &str = "state-a";
@@ -90,7 +90,7 @@ impl Story {
                     let _ = server.stop();
                 }
                 let says = format!(
-                    "{KILLED} goes down. Pages of its users fail now, instead of starting empty \
+                    "{KILLED} goes down. Pages of its users wait now, instead of starting empty \
                      sessions without a word."
                 );
                 (Scene::Killed, says)
