@@ -49,6 +49,7 @@ pub mod metrics;
 pub mod net;
 pub mod os;
 pub mod proxy;
+pub mod redis;
 pub mod route;
 pub mod state_server;
 pub mod store;

@@ -6,7 +6,7 @@ use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::{fs, thread};
 
-use staterouter::app::proxy_server;
+use staterouter::app::{engines, proxy_server};
 use staterouter::config;
 use staterouter::control::ControlOptions;
 use stats_alloc::{INSTRUMENTED_SYSTEM, StatsAlloc};
@@ -37,6 +37,7 @@ fn a_request_on_a_steady_slot_allocates_nothing() {
         main_file: None,
         level: None,
         certificates: Default::default(),
+        engines: engines::connector,
     });
     let running = running.unwrap();
     let mut client = TcpStream::connect(running.address).unwrap();

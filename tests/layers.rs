@@ -18,7 +18,7 @@ use scan::{Import, paths_of};
 const PURE: &[&str] = &["wire", "route", "handover", "store", "health", "usage"];
 const BASE: &[&str] = &["os", "tls", "config", "net", "metrics", "log"];
 const SERVING: &[&str] = &["backend", "proxy"];
-const SERVICES: &[&str] = &["state_server", "disk", "control", "farm"];
+const SERVICES: &[&str] = &["state_server", "disk", "redis", "control", "farm"];
 const ASSEMBLY: &[&str] = &["admin", "app", "demo"];
 const COMMANDS: &[&str] = &["cli", "main"];
 
@@ -43,6 +43,8 @@ const MAY_IMPORT: &[(&str, &[&[&str]])] = &[
     ("state_server", &[PURE, BASE, SERVING]),
     // A store over files: the rules of `store`, and the runtime to wait with.
     ("disk", &[&["store", "os"]]),
+    // A store over a network: the rules of `store`, and the clock of the thread that uses it.
+    ("redis", &[&["store"], BASE]),
     ("control", &[PURE, BASE, SERVING]),
     // The simulated web farm shares codec and sockets with the proxy and nothing else.
     ("farm", &[&["wire", "net"]]),
@@ -76,8 +78,10 @@ const MAY_NAME: &[(&str, &[&[&str]])] = &[
     ("memchr", &[&["wire", "route"]]),
     ("notify", &[&["control"]]),
     ("prometheus", &[&["metrics"]]),
+    ("redis", &[&["redis"]]),
+    ("ring", &[&["redis"]]),
     ("rustix", &[&["os"]]),
-    ("rustls", &[&["tls"]]),
+    ("rustls", &[&["tls", "redis"]]),
     ("saphyr-parser", &[&["config"]]),
     ("sd-notify", &[&["os"]]),
     ("serde", &[&["config", "control", "farm", "admin", "cli"]]),

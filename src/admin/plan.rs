@@ -158,6 +158,7 @@ mod tests {
     use std::sync::mpsc;
 
     use super::*;
+    use crate::backend::Connector;
     use crate::config::{Config, PartitionMap};
     use crate::control::{ControlOptions, prepare};
 
@@ -174,6 +175,7 @@ mod tests {
             main_file: None,
             level: None,
             certificates: Default::default(),
+            engines: |_, _| Connector::Nowhere,
         });
         let prepared = prepared.unwrap();
         let control = prepared.ends.handle;

@@ -9,7 +9,7 @@ use std::io;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 
-use super::StartError;
+use super::{StartError, engines};
 use super::proxy_server::{self, ProxyServer};
 use super::state_server::{self, DataOptions, StateServer, StateServerOptions};
 use crate::config::{self, LoadedConfig};
@@ -287,6 +287,7 @@ fn start_proxy(
         main_file: Some(main),
         level: None,
         certificates: TlsWatch::default(),
+        engines: engines::connector,
     })
 }
 

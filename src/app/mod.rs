@@ -1,6 +1,7 @@
 //! Builds everything and decides what starts and stops in which order.
 //!
 //! * [`demo`]: state servers and the proxy in one process.
+//! * [`engines`]: the way to a Redis or Valkey.
 //! * [`names`]: what the host names in the files stand for.
 //! * [`proxy_server`]: the proxy from a checked configuration.
 //! * [`state_server`]: one embedded state server.
@@ -8,6 +9,7 @@
 //! * `system`: limits of the process.
 
 pub mod demo;
+pub mod engines;
 pub mod names;
 pub mod proxy_server;
 pub mod signals;

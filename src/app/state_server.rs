@@ -14,7 +14,7 @@ use crate::disk::{DiskError, DiskOptions, DiskStore, Folder, SyncMode};
 use crate::net::{ConnectionCap, Listeners, Running, ServeOptions, own_host_name, spawn_workers};
 use crate::os;
 use crate::state_server::{BodyBudget, ServerClock, StateOptions, StateService};
-use crate::store::{MemoryStore, SessionStore, StoreOptions, StoreStats};
+use crate::store::{CountedStore, MemoryStore, StoreOptions, StoreStats};
 use crate::tls::{ServerFiles, ServerTls, TlsWatch};
 use crate::wire::HeadLimits;
 
@@ -173,7 +173,7 @@ pub fn start(options: &StateServerOptions) -> Result<StateServer, StartError> {
     serve(options, store, clock, Some(read_disk), close)
 }
 
-fn serve<S: SessionStore>(
+fn serve<S: CountedStore + Send + Sync>(
     options: &StateServerOptions,
     store: Arc<S>,
     clock: Arc<ServerClock>,

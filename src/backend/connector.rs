@@ -1,20 +1,17 @@
 //! The way to one server, given from outside: whoever asks it never learns what is behind.
 
+use std::fmt;
 use std::io;
 use std::net::SocketAddr;
+use std::pin::Pin;
+use std::sync::Arc;
 
 use tokio::net::TcpStream;
-use tokio::sync::mpsc;
 
 use crate::health::Failure;
 use crate::net::{self, Conn, Deadline};
+use crate::store::StoreSurvey;
 use crate::tls::{ClientTls, TlsName};
-
-/// Bytes that one end of a connection in memory takes before the other has read them.
-const MEMORY_BYTES: usize = 64 * 1024;
-
-/// Connections that a server in this process has not taken yet, at most.
-const MAX_WAITING: usize = 128;
 
 /// The backend could not be reached. No byte of a request has been sent.
 #[derive(Debug, thiserror::Error)]
@@ -75,16 +72,21 @@ pub enum Connector {
     /// The same, encrypted.
     Tls(TlsServer),
     /// A server in this process.
-    Memory(MemoryServer),
+    Local(Arc<dyn LocalServer>),
 }
 
-/// Where a server in this process takes its connections.
-#[derive(Debug, Clone)]
-pub struct MemoryServer(mpsc::Sender<Conn>);
+/// A server in this process. It serves each connection on the thread that opens it.
+pub trait LocalServer: fmt::Debug + Send + Sync {
+    /// Opens a connection to it. Must be called where tasks can be spawned that stay on their
+    /// thread.
+    ///
+    /// # Errors
+    /// Why it cannot serve now.
+    fn open(&self) -> Pin<Box<dyn Future<Output = io::Result<Conn>>>>;
 
-/// The server's end of a [`Connector`] in memory.
-#[derive(Debug)]
-pub struct MemoryListener(mpsc::Receiver<Conn>);
+    /// What there is to say about what keeps its sessions. Must be called as [`Self::open`].
+    fn survey(&self) -> Pin<Box<dyn Future<Output = StoreSurvey>>>;
+}
 
 /// A server that is reached with TLS.
 #[derive(Debug, Clone, PartialEq)]
@@ -98,13 +100,6 @@ pub struct TlsServer {
 }
 
 impl Connector {
-    /// The way to a server in this process, and its end.
-    pub fn memory() -> (Self, MemoryListener) {
-        let (connections, waiting) = mpsc::channel(MAX_WAITING);
-        let connector = Self::Memory(MemoryServer(connections));
-        (connector, MemoryListener(waiting))
-    }
-
     /// Opens a connection before `deadline` passes.
     ///
     /// # Errors
@@ -123,25 +118,11 @@ impl Connector {
                 Ok(connected) => connected,
                 Err(_expired) => Err(ConnectError::TimedOut),
             },
-            Self::Memory(MemoryServer(server)) => {
-                let (ours, theirs) = Conn::pair(MEMORY_BYTES);
-                match deadline.guard(server.send(theirs)).await {
-                    Ok(Ok(())) => Ok(ours),
-                    Ok(Err(_gone)) => {
-                        let refused = io::ErrorKind::ConnectionRefused.into();
-                        Err(ConnectError::Refused(refused))
-                    }
-                    Err(_expired) => Err(ConnectError::TimedOut),
-                }
-            }
+            Self::Local(server) => match deadline.guard(server.open()).await {
+                Ok(opened) => opened.map_err(ConnectError::refused),
+                Err(_expired) => Err(ConnectError::TimedOut),
+            },
         }
-    }
-}
-
-impl MemoryListener {
-    /// The next connection; `None` once nobody can open one any more.
-    pub async fn accept(&mut self) -> Option<Conn> {
-        self.0.recv().await
     }
 }
 
@@ -164,7 +145,7 @@ impl PartialEq for Connector {
             (Self::Nowhere, Self::Nowhere) => true,
             (Self::Tcp(one), Self::Tcp(other)) => one == other,
             (Self::Tls(one), Self::Tls(other)) => one == other,
-            (Self::Memory(one), Self::Memory(other)) => one.0.same_channel(&other.0),
+            (Self::Local(one), Self::Local(other)) => Arc::ptr_eq(one, other),
             _ => false,
         }
     }

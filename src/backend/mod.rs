@@ -20,7 +20,7 @@ pub mod resolve;
 pub mod upstream;
 
 pub use asker::{AskError, unfit_failure};
-pub use connector::{ConnectError, Connector, MemoryListener, MemoryServer, TlsServer};
+pub use connector::{ConnectError, Connector, LocalServer, TlsServer};
 pub use dial::Dialer;
 pub use pool::{ConnectionPool, PoolLimits};
 pub use probe::{PROBE_TARGET, PROXY_ANSWER, ProbeError, Prober};

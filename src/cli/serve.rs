@@ -6,7 +6,7 @@ use std::thread;
 use super::output::ServerOutput;
 use super::{Exit, output};
 use crate::app::signals::StopSignals;
-use crate::app::{names, proxy_server};
+use crate::app::{engines, names, proxy_server};
 use crate::config::{Config, LoadError, LoadedConfig, PartitionMap};
 use crate::control::{self, ControlOptions};
 use crate::tls::TlsWatch;
@@ -56,6 +56,7 @@ pub(super) fn run(args: &ServeArgs) -> Exit {
         level: Some(log.level()),
         // They are read when the proxy starts.
         certificates: TlsWatch::default(),
+        engines: engines::connector,
     };
     // A disk that hangs must not keep the program from ending.
     let running = match signals.wait_for(move || proxy_server::start(options)) {

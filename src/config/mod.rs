@@ -22,6 +22,8 @@ mod placement;
 mod printable;
 mod raw;
 mod reader;
+mod redis_section;
+mod redis_spec;
 mod sections;
 mod settings;
 mod staterouter_file;
@@ -40,6 +42,9 @@ pub use fault::{Fault, Faults};
 pub use load::{LoadError, LoadedConfig, load, load_main, load_partition_map, read_map_text};
 pub use partition_map::{
     BackendSpec, BackendState, MAX_BACKEND_ID, PartitionMap, derived_backend_id,
+};
+pub use redis_spec::{
+    DEFAULT_REDIS_PREFIX, RedisIdentity, RedisSpec, RedisTls, RedisUrl, RedisUrlError,
 };
 pub use settings::{
     AdminConfig, HandoverConfig, HealthConfig, Limits, LogConfig, LogFormat, LogLevel,

@@ -7,12 +7,14 @@ use crate::usage::Capacity;
 
 use super::address::BackendAddress;
 use super::fault::{Fault, FaultReport, Faults, Location};
-use super::kinds::{Choice, Integer, Mistake, Sizes, Text};
+use super::kinds::{Choice, Integer, Mistake, Sizes, Text, ValueKind};
 use super::locations::Pos;
 use super::outline::Outline;
 use super::printable::quoted;
 use super::raw;
 use super::reader::{MapReader, Read, read_map, read_nothing};
+use super::redis_section::read_redis;
+use super::redis_spec::RedisSpec;
 use super::sections::{PERCENT, SWITCH, to_percent};
 
 /// Largest id of a backend: lock cookies have 7 bits for it, and 0 means none.
@@ -42,14 +44,27 @@ pub struct BackendSpec {
     pub id: u8,
     /// Whether `id` was derived from the name.
     pub id_is_derived: bool,
-    /// Where it listens.
+    /// Where it listens. An engine has an address of its own here that no server can have: those
+    /// who agree about servers do so by their addresses ([`RedisSpec::stand_in`]).
     pub address: BackendAddress,
+    /// The engine that keeps its sessions, served in this process; `None` for a state server.
+    pub redis: Option<RedisSpec>,
     /// Its share of the sessions relative to the other backends, 1 to 1000.
     pub weight: u16,
     /// Whether it takes part.
     pub state: BackendState,
     /// How much it can hold.
     pub capacity: Capacity,
+}
+
+impl BackendSpec {
+    /// Where its sessions are, for people.
+    pub fn shown_address(&self) -> String {
+        match &self.redis {
+            Some(redis) => redis.to_string(),
+            None => self.address.to_string(),
+        }
+    }
 }
 
 /// Whether a backend takes part.
@@ -159,6 +174,7 @@ struct Draft {
     name: Read<String>,
     id: Read<u64>,
     address: Read<BackendAddress>,
+    redis: Option<RedisSpec>,
     weight: u64,
     state: BackendState,
     capacity: Capacity,
@@ -230,42 +246,81 @@ fn read_partition_map(map: &mut MapReader<'_, '_>) -> MapDraft {
 }
 
 fn read_backend(map: &mut MapReader<'_, '_>) -> Draft {
+    let redis_place = map.name_place("redis");
+    let name = map.required(
+        "name",
+        "Names the backend for good: its sessions follow the name, the address may change.",
+        &NAME,
+    );
+    let id = map.derived(
+        "id",
+        "The backend's number for life; unique. When left out it is derived from the name, \
+         the same way in every proxy. Never change it while the backend holds sessions.",
+        &Integer(1..=u64::from(MAX_BACKEND_ID)),
+    );
+    let address = map.derived(
+        "address",
+        "Where the state server listens. Each backend has either this or `redis`.",
+        &ADDRESS,
+    );
+    let redis = map.section(
+        "redis",
+        "The Redis or Valkey that keeps the sessions, instead of a state server: the proxy serves \
+         them from there itself.",
+        |redis| read_redis(redis, redis_place),
+    );
+    let weight = map.optional(
+        "weight",
+        "Share of the sessions, relative to the other backends.",
+        &Integer(1..=1000),
+        100,
+    );
+    let state = map.optional(
+        "state",
+        "`active` serves its share; `drain`: its sessions move away over one session \
+         lifetime; `off`: removed at once, what it holds is given up.",
+        &STATES,
+        BackendState::Active,
+    );
+    let capacity = map.section(
+        "capacity",
+        "What the state server can hold. Only the figures and forecasts of `/status` depend on \
+         it: nothing is refused.",
+        read_capacity,
+    );
     Draft {
-        name: map.required(
-            "name",
-            "Names the backend for good: its sessions follow the name, the address may change.",
-            &NAME,
-        ),
-        id: map.derived(
-            "id",
-            "The backend's number for life; unique. When left out it is derived from the name, \
-             the same way in every proxy. Never change it while the backend holds sessions.",
-            &Integer(1..=u64::from(MAX_BACKEND_ID)),
-        ),
-        address: map.required("address", "Where the state server listens.", &ADDRESS),
-        weight: map
-            .optional(
-                "weight",
-                "Share of the sessions, relative to the other backends.",
-                &Integer(1..=1000),
-                100,
-            )
-            .value,
-        state: map
-            .optional(
-                "state",
-                "`active` serves its share; `drain`: its sessions move away over one session \
-                 lifetime; `off`: removed at once, what it holds is given up.",
-                &STATES,
-                BackendState::Active,
-            )
-            .value,
-        capacity: map.section(
-            "capacity",
-            "What the state server can hold. Only the figures and forecasts of `/status` depend on \
-             it: nothing is refused.",
-            read_capacity,
-        ),
+        address: one_way(map, address, redis.as_ref(), redis_place),
+        name,
+        id,
+        redis,
+        weight: weight.value,
+        state: state.value,
+        capacity,
+    }
+}
+
+/// Where a backend is: at its address, or at the one that stands for its engine.
+fn one_way(
+    map: &mut MapReader<'_, '_>,
+    address: Read<BackendAddress>,
+    redis: Option<&RedisSpec>,
+    redis_place: Option<Location>,
+) -> Read<BackendAddress> {
+    match (address, redis_place) {
+        (Read::Absent, None) => {
+            map.missing("address", &ADDRESS.wanted());
+            Read::Faulty
+        }
+        (address, None) => address,
+        (Read::Absent, Some(place)) => {
+            redis.map_or(Read::Faulty, |redis| Read::Found(redis.stand_in(), place))
+        }
+        (_, Some(place)) => {
+            let problem = "the backend has both `address` and `redis`";
+            let help = "keep the one that says where its sessions are";
+            map.fault(place, problem, help);
+            Read::Faulty
+        }
     }
 }
 
@@ -295,6 +350,7 @@ impl Draft {
             id_is_derived: self.id.found().is_none(),
             name: self.name.value()?,
             address: self.address.value()?,
+            redis: self.redis,
             weight: u16::try_from(self.weight).ok()?,
             state: self.state,
             capacity: self.capacity,
@@ -382,10 +438,21 @@ fn require_unique_ids(map: &mut MapReader<'_, '_>, drafts: &[Draft]) {
 
 fn require_unique_addresses(map: &mut MapReader<'_, '_>, drafts: &[Draft]) {
     let mut firsts: HashMap<&BackendAddress, Location> = HashMap::new();
-    for (address, place) in drafts.iter().filter_map(|draft| draft.address.found()) {
+    for draft in drafts {
+        let Some((address, place)) = draft.address.found() else {
+            continue;
+        };
         if let Some(first) = firsts.get(address) {
-            let problem = format!("two backends have the address `{address}`");
-            let help = "write each state server once; use `weight` to give it a larger share";
+            let (problem, help) = match &draft.redis {
+                None => (
+                    format!("two backends have the address `{address}`"),
+                    "write each state server once; use `weight` to give it a larger share",
+                ),
+                Some(_) => (
+                    "two backends have the same Redis and the same prefix".to_owned(),
+                    "write each Redis once, or give each backend a `prefix` of its own",
+                ),
+            };
             map.clash(place, *first, problem, help);
         } else {
             firsts.insert(address, place);

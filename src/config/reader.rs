@@ -324,7 +324,8 @@ impl<'n> MapReader<'n, '_> {
         });
     }
 
-    fn missing(&mut self, name: &str, wanted: &str) {
+    /// Reports that a key is missing.
+    pub(crate) fn missing(&mut self, name: &str, wanted: &str) {
         if let Some(place) = self.place {
             let help = format!("add `{name}:` with {wanted}");
             self.sink

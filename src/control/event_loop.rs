@@ -27,8 +27,10 @@ use super::pool_state::{Notice, PoolState};
 use super::probing::coalesced_failures::CoalescedFailures;
 use super::probing::name_lookup::{LookedUp, Names};
 use super::probing::probes::{ProbeResult, Probes};
+use super::probing::surveys::{Surveyed, Surveys};
 use super::publisher::Publisher;
 use super::pulse::Pulse;
+use super::report::finding::Finding;
 use super::report::history::{Event, EventKind, EventLevel};
 use super::report::noticed::Unwritten;
 use crate::handover::BackendId;
@@ -61,6 +63,7 @@ pub struct Control {
     pub(super) missed: MissedDeletes,
     pub(super) publisher: Publisher,
     pub(super) probes: Probes,
+    pub(super) surveys: Surveys,
     pub(super) names: Names,
     pub(super) bursts: CoalescedFailures,
     pub(super) feedback: Arc<Feedback>,
@@ -78,6 +81,7 @@ pub struct Inbox {
     pub(super) commands: mpsc::Receiver<ControlCommand>,
     pub(super) reports: mpsc::Receiver<Report>,
     pub(super) probed: mpsc::Receiver<ProbeResult>,
+    pub(super) surveyed: mpsc::Receiver<Surveyed>,
     pub(super) looked_up: mpsc::Receiver<LookedUp>,
     pub(super) replayed: mpsc::Receiver<Replayed>,
     /// Ends at once when there are no files to read again.
@@ -147,6 +151,7 @@ impl Control {
                 _ = stopped.wait_for(|stop| *stop) => return,
                 _ = ticks.tick() => self.tick(),
                 Some(result) = inbox.probed.recv() => self.probed(&result),
+                Some(surveyed) = inbox.surveyed.recv() => self.surveyed(surveyed),
                 Some(looked_up) = inbox.looked_up.recv() => self.looked_up(looked_up),
                 Some(report) = inbox.reports.recv() => self.reported(report),
                 Some(command) = inbox.commands.recv() => self.obey(command),
@@ -322,6 +327,25 @@ impl Control {
             .follow(&self.pool_state.config().health, targets, |id, address| {
                 self.pool_state.way_to_probe(id, address)
             });
+        let engines: Vec<_> = self.pool_state.engines().collect();
+        let is_asked = |id: BackendId| engines.iter().any(|(asked, _)| *asked == id);
+        let known = &mut self.publisher.noticed.engines;
+        known.retain(|id, _| is_asked(*id));
+        self.surveys.follow(engines);
+    }
+
+    /// Remembers what an engine says of itself, and logs what is new and dangerous.
+    fn surveyed(&mut self, Surveyed { backend_id, found }: Surveyed) {
+        let backend = self.pool_state.name_of(backend_id);
+        let engines = &mut self.publisher.noticed.engines;
+        let before = engines.get(&backend_id).map(|before| &before.dangers);
+        if before != Some(&found.dangers) {
+            for danger in &found.dangers {
+                let Finding { says, action, .. } = Finding::engine_danger(backend, danger);
+                tracing::warn!("{says}; {action}");
+            }
+        }
+        engines.insert(backend_id, found);
     }
 
     fn looked_up(&mut self, looked_up: LookedUp) {

@@ -37,4 +37,5 @@ pub mod session_timeouts;
 pub mod start;
 
 pub use event_loop::{Control, RunningControl};
+pub use probing::engines::MakeConnector;
 pub use start::{ControlEnds, ControlError, ControlOptions, Prepared, last_map, prepare};

@@ -28,6 +28,7 @@ use failing::Failing;
 use handovers::Handovers;
 
 use self::persisted_state::{Decision, GivenUp, PersistedState, ServerMemory};
+use super::probing::engines::Engines;
 use super::session_timeouts::{MAX_TIMEOUT_MINUTES, SeenTimeout, SeenTimeouts};
 use crate::backend::{Connector, TlsServer};
 use crate::config::{
@@ -78,6 +79,7 @@ pub struct PoolState {
     moves: Arc<MigrationBudget>,
     /// Whether every worker goes by all that is in force.
     is_followed: bool,
+    engines: Engines,
 }
 
 /// One backend.
@@ -248,8 +250,28 @@ impl PoolState {
             .collect()
     }
 
+    /// The ways to the engines of the map come from here.
+    pub fn set_engines(&mut self, engines: Engines) {
+        self.engines = engines;
+    }
+
+    /// The backends that are kept on engines and asked, with the ways there.
+    pub fn engines(&self) -> impl Iterator<Item = (BackendId, Connector)> {
+        let members = self.members.iter();
+        let engines = members.filter(|member| member.spec.redis.is_some() && !member.is_off());
+        engines.map(|member| {
+            (
+                member.backend_id,
+                self.way_to(&member.spec, member.address()),
+            )
+        })
+    }
+
     /// What the data path goes by.
     pub fn snapshot(&self) -> Snapshot {
+        let engines = self.members.iter();
+        let engines = engines.filter_map(|member| member.spec.redis.as_ref());
+        self.engines.keep(engines, self.config.timeouts.answer);
         let backend = |member: &PoolMember| Backend {
             name: member.spec.name.clone(),
             backend_id: member.backend_id,
@@ -273,6 +295,11 @@ impl PoolState {
         let Some(address) = address else {
             return Connector::Nowhere;
         };
+        if let Some(redis) = &spec.redis
+            && BackendAddress::from(address) == spec.address
+        {
+            return self.engines.way_to(redis, self.config.timeouts.answer);
+        }
         let tls = self.config.backend_tls.as_ref();
         let Some(tls) = tls.filter(|tls| !tls.plain.contains(&spec.name)) else {
             return Connector::Tcp(address);

@@ -298,8 +298,11 @@ fn backend(
     BackendStatus {
         name: member.spec.name.clone(),
         id: member.backend_id.id(),
-        address: member.spec.address.to_string(),
-        address_in_use: member.address().map(|address| address.to_string()),
+        address: member.spec.shown_address(),
+        address_in_use: match &member.spec.redis {
+            Some(redis) => Some(redis.to_string()),
+            None => member.address().map(|address| address.to_string()),
+        },
         state: if member.in_map {
             member.spec.state.into()
         } else {

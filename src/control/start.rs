@@ -22,8 +22,10 @@ use super::persist::state_lock::{StateLock, StateLockError};
 use super::persist::state_writer::StateWriter;
 use super::pool_state::{PoolState, ResumeError};
 use super::probing::coalesced_failures::CoalescedFailures;
+use super::probing::engines::{Engines, MakeConnector};
 use super::probing::name_lookup::Names;
 use super::probing::probes::Probes;
+use super::probing::surveys::Surveys;
 use super::publish::{About, Known, Reasons};
 use super::publisher::Publisher;
 use super::pulse::Pulse;
@@ -51,6 +53,8 @@ pub struct ControlOptions {
     pub level: Option<LevelHandle>,
     /// The certificates that this proxy shows and trusts.
     pub certificates: TlsWatch,
+    /// Makes the way to an engine of the map.
+    pub engines: MakeConnector,
 }
 
 /// Control could not begin.
@@ -123,7 +127,8 @@ pub fn prepare(options: ControlOptions) -> Result<Prepared, ControlError> {
     let faults = files.as_ref().map(Files::faults_at_start);
     let clock = ControlClock::start();
     let faults = faults.unwrap_or_default();
-    let begun = begin(options.config, options.map, faults, clock)?;
+    let mut begun = begin(options.config, options.map, faults, clock)?;
+    begun.pool_state.set_engines(Engines::new(options.engines));
     assemble(begun, files, (options.level, options.certificates), clock)
 }
 
@@ -184,6 +189,7 @@ fn assemble(
             metrics: Arc::clone(&ends.metrics),
         },
         probes: channels.probes,
+        surveys: channels.surveys,
         names: channels.names,
         bursts: CoalescedFailures::default(),
         feedback: Arc::clone(&ends.feedback),
@@ -217,6 +223,7 @@ struct Channels {
     ends: ControlEnds,
     inbox: Inbox,
     probes: Probes,
+    surveys: Surveys,
     names: Names,
     replays: Replays,
     published: watch::Sender<Arc<Published>>,
@@ -241,6 +248,7 @@ fn open_channels(
     let (handle, end) = handle(first);
     let (feedback, reports) = Feedback::channel();
     let (probes, probed) = Probes::new(&pool_state.config().health);
+    let (surveys, surveyed) = Surveys::new();
     let (names, looked_up) = Names::new();
     let (replays, replayed) = Replays::new();
     Channels {
@@ -254,11 +262,13 @@ fn open_channels(
             commands: end.commands,
             reports,
             probed,
+            surveyed,
             looked_up,
             replayed,
             files,
         },
         probes,
+        surveys,
         names,
         replays,
         published: end.published,

@@ -14,8 +14,8 @@ use super::log::LogError;
 use super::options::{DiskOptions, SyncMode};
 use super::writer::Writer;
 use crate::store::{
-    ItemSnapshot, MemoryStore, Now, SessionCommand, SessionStore, StoreOutcome, StoreRefusal,
-    StoreStats, SweepTurn,
+    CountedStore, ItemSnapshot, MemoryStore, Now, SessionCommand, SessionStore, StoreOutcome,
+    StoreRefusal, StoreStats, SweepTurn,
 };
 
 /// What the disk of a store is like.
@@ -153,7 +153,9 @@ impl SessionStore for DiskStore {
                 .sweep_observed(now, max_items, |key| self.journal.expired(key)),
         }
     }
+}
 
+impl CountedStore for DiskStore {
     fn stats(&self) -> StoreStats {
         self.memory.stats()
     }

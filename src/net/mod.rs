@@ -37,4 +37,6 @@ pub use request::{
 };
 pub use stream::{Conn, IoError};
 pub use transport::Quiet;
-pub use worker::{ConnectionCap, Running, ServeOptions, Service, Worker, spawn_workers};
+pub use worker::{
+    ConnectionCap, Running, ServeOptions, Service, Worker, drive, spawn_workers, worker_ticks,
+};

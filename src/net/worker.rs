@@ -215,7 +215,7 @@ pub fn spawn_workers<S: Service>(
     make: impl Fn(Rc<Worker>) -> S + Clone + Send + 'static,
 ) -> io::Result<Running> {
     let (stop, stopped) = watch::channel(false);
-    let ticks = clock::ticks(Duration::from_millis(TICK_MS))?;
+    let ticks = worker_ticks()?;
     let signals = Signals { stopped, ticks };
     let (sources, acceptor) =
         Source::for_workers(listeners.sockets, options.thread_name, &signals.stopped)?;
@@ -265,7 +265,10 @@ fn run_worker<S: Service>(
     runtime.block_on(async {
         let worker = Worker::new(index, options.buffer_bytes);
         let service = Rc::new(make(Rc::clone(&worker)));
-        let clock = tokio::task::spawn_local(tick(ticks, Rc::clone(&worker), Rc::clone(&service)));
+        let (driven, its_service) = (Rc::clone(&worker), Rc::clone(&service));
+        let clock = tokio::task::spawn_local(async move {
+            drive(&driven, &*its_service, ticks, || true).await;
+        });
         tokio::select! {
             () = accept(&worker, &service, &mut acceptor, options) => {}
             _ = stopped.wait_for(|stop| *stop) => {}
@@ -294,11 +297,25 @@ fn run_worker<S: Service>(
     runtime.shutdown_background();
 }
 
-/// Drives the worker's clock, its deadlines and the service's housekeeping.
-async fn tick<S: Service>(mut ticks: watch::Receiver<()>, worker: Rc<Worker>, service: Rc<S>) {
+/// What tells the workers that time has passed.
+///
+/// # Errors
+/// When the system gives no thread.
+pub fn worker_ticks() -> io::Result<watch::Receiver<()>> {
+    clock::ticks(Duration::from_millis(TICK_MS))
+}
+
+/// Drives the worker's clock, its deadlines and the service's housekeeping, for as long as it
+/// `goes_on`.
+pub async fn drive<S: Service>(
+    worker: &Worker,
+    service: &S,
+    mut ticks: watch::Receiver<()>,
+    goes_on: impl Fn() -> bool,
+) {
     let start = Moment::now();
     let mut shrink_ms = SHRINK_MS;
-    while ticks.changed().await.is_ok() {
+    while ticks.changed().await.is_ok() && goes_on() {
         let now_ms = start.elapsed().as_millis() as u64;
         worker.deadlines.advance(now_ms);
         if now_ms >= shrink_ms {

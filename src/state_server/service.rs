@@ -27,9 +27,10 @@ const OFFSET_REFRESH_MS: u64 = 60_000;
 const ANSWER_SLICE_BYTES: usize = 256 * 1024;
 
 /// What all workers of a state server share.
+#[derive(Clone)]
 pub struct StateOptions<S> {
     /// The items.
-    pub store: Arc<S>,
+    pub store: S,
     /// Memory for bodies that are still arriving.
     pub body_budget: Arc<BodyBudget>,
     /// Time.
@@ -43,20 +44,6 @@ pub struct StateOptions<S> {
     /// How long a head, the next [`MIN_PROGRESS_BYTES`] of a body, or the next 256 KiB of
     /// an answer may take.
     pub stall: Duration,
-}
-
-impl<S> Clone for StateOptions<S> {
-    fn clone(&self) -> Self {
-        Self {
-            store: Arc::clone(&self.store),
-            body_budget: Arc::clone(&self.body_budget),
-            clock: Arc::clone(&self.clock),
-            allow: self.allow.clone(),
-            head_limits: self.head_limits,
-            idle: self.idle,
-            stall: self.stall,
-        }
-    }
 }
 
 /// The state server as it runs on one worker.

@@ -21,7 +21,7 @@ use super::change::ItemChange;
 use super::command::SessionCommand;
 use super::item::{Item, ItemMarks, KeptItem, RestoredItem};
 use super::outcome::{ItemSnapshot, Now, StoreOutcome};
-use super::session_store::{SessionStore, StoreStats, SweepTurn};
+use super::session_store::{CountedStore, SessionStore, StoreStats, SweepTurn};
 use super::shard::{Address, Around, Put, Shard};
 use super::wheel;
 
@@ -257,7 +257,9 @@ impl SessionStore for MemoryStore {
     fn sweep(&self, now: Now, max_items: usize) -> SweepTurn {
         self.sweep_observed(now, max_items, |_key| ())
     }
+}
 
+impl CountedStore for MemoryStore {
     fn stats(&self) -> StoreStats {
         let mut stats = StoreStats {
             bytes: self.budget.used_bytes(),

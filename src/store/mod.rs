@@ -11,6 +11,7 @@
 //! * `command`: what is asked, parsed from the header values.
 //! * `outcome`: what is answered, and what changed.
 //! * `session_store`: the trait.
+//! * `survey`: what a store says about what keeps its sessions.
 //! * `memory`: [`MemoryStore`], for millions of items and all cores.
 
 mod body;
@@ -23,6 +24,7 @@ mod outcome;
 mod session_store;
 mod shard;
 mod shard_entry;
+mod survey;
 mod wheel;
 
 pub use body::Body;
@@ -31,4 +33,5 @@ pub use command::{BadHeader, LockCookie, SessionCommand, Timeout};
 pub use item::{Item, ItemMarks, KeptItem, RestoredItem};
 pub use memory::{MemoryStore, StoreOptions};
 pub use outcome::{ItemSnapshot, Now, StoreOutcome, StoreRefusal};
-pub use session_store::{SessionStore, StoreStats, SweepTurn};
+pub use session_store::{CountedStore, SessionStore, StoreStats, SweepTurn};
+pub use survey::{StoreDanger, StoreMemory, StoreSurvey};

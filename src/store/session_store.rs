@@ -1,24 +1,28 @@
 //! The seam between the state server's service and whatever keeps the sessions.
 
+use std::future::ready;
+use std::sync::Arc;
+
 use super::command::SessionCommand;
 use super::outcome::{Now, StoreOutcome};
+use super::survey::StoreSurvey;
 
 /// Keeps sessions by the rules of protocol 5.
 ///
 /// The service knows nothing else about a store, and a store nothing about the wire. To write a
 /// new store is to implement this trait; `tests/store` runs the state table, the wire vectors, the
 /// scenarios and the model against everything that does.
-pub trait SessionStore: Send + Sync + 'static {
+pub trait SessionStore: 'static {
     /// Carries out one command on the item with this key and says what to answer.
     ///
     /// `key` is the canonical key: the decoded target, compared byte by byte (protocol 2.2). The
     /// caller bounds the lengths of key and body. The checks happen in the protocol's order (5.2),
     /// so that a request with several faults gets the stock server's answer.
     ///
-    /// By the time this returns, the command has its place in the order of all commands on the
-    /// key. The future only says when the answer may be given; it is ready at once in a store
-    /// that waits for nothing, and dropping it takes nothing back. It holds neither `key` nor
-    /// `command`, so the caller's buffers are free while it waits.
+    /// A command has its place in the order of all commands on the key when its answer is there;
+    /// in memory and on disk when this returns. The future says when the answer may be given. It is
+    /// ready at once in a store that waits for nothing, and dropping it takes nothing back. It does
+    /// not borrow `key`, so the caller's buffers are free while it waits.
     fn apply(
         &self,
         key: &[u8],
@@ -26,13 +30,61 @@ pub trait SessionStore: Send + Sync + 'static {
         now: Now,
     ) -> impl Future<Output = StoreOutcome> + use<'_, Self>;
 
+    /// Waits until it can be asked.
+    ///
+    /// # Errors
+    /// Why it cannot, in words: what keeps its sessions is out of reach, or not fit to keep them.
+    fn ready(&self) -> impl Future<Output = Result<(), String>> {
+        ready(Ok(()))
+    }
+
+    /// What there is to say about what keeps its sessions; nothing, if it does so itself.
+    fn survey(&self) -> impl Future<Output = StoreSurvey> {
+        ready(StoreSurvey::default())
+    }
+
     /// Drops expired items, looking at no more than `max_items` whose time may have come. To be
     /// called several times a second, by one task. A late sweep costs memory only: an expired item
     /// is absent for every command from the very millisecond of its expiry.
-    fn sweep(&self, now: Now, max_items: usize) -> SweepTurn;
+    ///
+    /// Nothing is left to do where items expire by themselves.
+    fn sweep(&self, now: Now, max_items: usize) -> SweepTurn {
+        let _ = (now, max_items);
+        SweepTurn {
+            expired: 0,
+            kept: 0,
+            complete: true,
+        }
+    }
+}
 
+/// A store that counts what it holds.
+pub trait CountedStore: SessionStore {
     /// The counters. Cheap enough for once a second.
     fn stats(&self) -> StoreStats;
+}
+
+impl<S: SessionStore> SessionStore for Arc<S> {
+    fn apply(
+        &self,
+        key: &[u8],
+        command: SessionCommand,
+        now: Now,
+    ) -> impl Future<Output = StoreOutcome> + use<'_, S> {
+        (**self).apply(key, command, now)
+    }
+
+    fn ready(&self) -> impl Future<Output = Result<(), String>> {
+        (**self).ready()
+    }
+
+    fn survey(&self) -> impl Future<Output = StoreSurvey> {
+        (**self).survey()
+    }
+
+    fn sweep(&self, now: Now, max_items: usize) -> SweepTurn {
+        (**self).sweep(now, max_items)
+    }
 }
 
 /// Counters of a store since it was opened.

@@ -5,6 +5,7 @@
 use std::fs;
 use std::path::Path;
 
+use staterouter::app::engines;
 use staterouter::config::{Config, PartitionMap};
 use staterouter::control::clock::ControlClock;
 use staterouter::control::persist::state_file;
@@ -34,6 +35,7 @@ fn begin(state_file: &Path, map: PartitionMap) -> Result<Prepared, ControlError>
         main_file: None,
         level: None,
         certificates: Default::default(),
+        engines: engines::connector,
     })
 }
 

@@ -133,7 +133,7 @@ fn a_backend_that_one_proxy_cannot_reach_and_its_peer_can_is_not_stood_in_for() 
     let [first, second, third] = [(); 3].map(|()| Server::start());
     let relay = Relay::to(third.address);
     let mut map = Map::of(&[&first, &second, &third]);
-    map.lines[2].address = relay.address;
+    map.lines[2].place = format!("address: \"{}\"", relay.address);
     let [near, far] = Proxy::start_all(&map, SHORT_TIMES);
     let farm = Farm::start(&[&near, &far]);
 

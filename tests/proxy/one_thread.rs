@@ -2,21 +2,23 @@
 
 #![expect(clippy::unwrap_used, reason = "helpers of tests")]
 
+use std::future::ready;
+use std::io;
 use std::net::SocketAddr;
 use std::path::PathBuf;
+use std::pin::Pin;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
-use staterouter::backend::{Connector, MemoryListener};
-use staterouter::config::{AllowList, Config, PartitionMap};
+use staterouter::backend::{Connector, LocalServer};
+use staterouter::config::{Config, PartitionMap};
 use staterouter::control::pool_state::PoolState;
 use staterouter::metrics::Metrics;
-use staterouter::net::{Buffer, Conn, Deadline, IoError, Service, Worker};
+use staterouter::net::{Buffer, Conn, Deadline, Deadlines, IoError, Service, Worker};
 use staterouter::proxy::{self, Feedback, ProxyService};
-use staterouter::state_server::{BodyBudget, ServerClock, StateOptions, StateService};
-use staterouter::store::{MemoryStore, StoreOptions};
-use staterouter::wire::HeadLimits;
+use staterouter::state_server::LocalStateServer;
+use staterouter::store::{MemoryStore, StoreOptions, StoreSurvey};
 use tokio::runtime::{Builder, LocalOptions};
 use tokio::task::spawn_local;
 
@@ -32,23 +34,25 @@ const PEER: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(std::net::Ipv4Addr
 /// Nothing here is ever late: nobody lets the time pass.
 const LONG: Duration = Duration::from_secs(3600);
 
-/// Serves what comes through `listener` until nobody can connect any more.
-fn serve_state(mut listener: MemoryListener) {
-    let options = StateOptions {
-        store: Arc::new(MemoryStore::new(&StoreOptions::new([7; 16]))),
-        body_budget: BodyBudget::new(1 << 30),
-        clock: Arc::new(ServerClock::default()),
-        allow: AllowList::default(),
-        head_limits: HeadLimits::default(),
-        idle: LONG,
-        stall: LONG,
-    };
-    let service = Rc::new(StateService::new(Worker::new(0, BUFFER_BYTES), options));
-    spawn_local(async move {
-        while let Some(conn) = listener.accept().await {
-            spawn_local(Rc::clone(&service).serve(conn, PEER));
-        }
-    });
+/// A state server in this process.
+fn state_server() -> Connector {
+    let store = Arc::new(MemoryStore::new(&StoreOptions::new([7; 16])));
+    let make_store = move |_: &Rc<Deadlines>| Arc::clone(&store);
+    Connector::Local(Arc::new(LocalStateServer::new(LONG, make_store).unwrap()))
+}
+
+/// One that is out of reach.
+#[derive(Debug)]
+struct Gone;
+
+impl LocalServer for Gone {
+    fn open(&self) -> Pin<Box<dyn Future<Output = io::Result<Conn>>>> {
+        Box::pin(ready(Err(io::Error::other("nobody is there"))))
+    }
+
+    fn survey(&self) -> Pin<Box<dyn Future<Output = StoreSurvey>>> {
+        Box::pin(ready(StoreSurvey::default()))
+    }
 }
 
 /// A proxy over the one server that `server` leads to.
@@ -130,9 +134,7 @@ fn run(scene: impl Future<Output = ()>) {
 #[test]
 fn every_operation_passes_through_memory_as_through_sockets() {
     run(async {
-        let (server, listener) = Connector::memory();
-        serve_state(listener);
-        let mut client = Client::connect(&proxy_over(server));
+        let mut client = Client::connect(&proxy_over(state_server()));
         client.expect(&acquire(ID), ABSENT).await;
         client.expect(&put(ID, 0, b"first"), DONE).await;
         client.expect(&get(ID), &item(b"first")).await;
@@ -156,9 +158,8 @@ fn every_operation_passes_through_memory_as_through_sockets() {
 #[test]
 fn a_server_in_memory_that_is_gone_costs_the_connection_and_no_session() {
     run(async {
-        let (server, listener) = Connector::memory();
+        let server = Connector::Local(Arc::new(Gone));
         let mut client = Client::connect(&proxy_over(server));
-        drop(listener);
         let answer = client.first_of_answer(&get(ID)).await;
         assert!(answer.is_err(), "an answer was made up");
     });

@@ -111,7 +111,7 @@ fn serve(listeners: Listeners, stall: Duration) -> Running {
 }
 
 /// The service over any store.
-pub(crate) fn serve_from<S: SessionStore>(
+pub(crate) fn serve_from<S: SessionStore + Send + Sync>(
     store: Arc<S>,
     listeners: Listeners,
     stall: Duration,

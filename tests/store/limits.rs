@@ -5,8 +5,8 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread;
 
 use staterouter::store::{
-    Body, MemoryStore, Now, SessionCommand, SessionStore, StoreOptions, StoreOutcome, StoreRefusal,
-    StoreStats, SweepTurn,
+    Body, CountedStore, MemoryStore, Now, SessionCommand, SessionStore, StoreOptions, StoreOutcome,
+    StoreRefusal, StoreStats, SweepTurn,
 };
 
 use crate::stores::Ask;

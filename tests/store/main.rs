@@ -6,6 +6,11 @@ mod fake_disk;
 mod faulty_store;
 mod limits;
 mod model;
+mod on_redis;
+#[path = "../support/redis.rs"]
+mod redis;
+mod redis_access;
+mod redis_faults;
 mod stores;
 mod table;
 mod vectors;

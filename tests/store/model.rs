@@ -5,8 +5,8 @@ use std::collections::HashMap;
 
 use proptest::prelude::*;
 use staterouter::store::{
-    BadHeader, Body, ItemChange, ItemMarks, ItemSnapshot, MemoryStore, Now, SessionCommand,
-    SessionStore, StoreOptions, StoreOutcome,
+    BadHeader, Body, CountedStore, ItemChange, ItemMarks, ItemSnapshot, MemoryStore, Now,
+    SessionCommand, StoreOptions, StoreOutcome,
 };
 
 use crate::stores::{Ask, TestStore, for_every_store};
@@ -94,11 +94,13 @@ fn play<S: TestStore>(shards: usize, start_ms: u64, steps: Vec<Step>) -> Result<
     for step in steps {
         match step {
             Step::Wait(ms) => {
+                let ms = ms + model.clear_of_expiries(now.unix_ms + ms, 2 * S::SLACK_MS);
                 now.unix_ms += ms;
                 now.local_ticks += ms * 10_000;
             }
             Step::Request(key, request) => {
                 let (stored, expected) = both(&store, &mut model, key, &request, now);
+                let stored = rounded(stored, &expected, S::SLACK_MS);
                 prop_assert_eq!(stored, expected, "{:?} on {}", request, key);
             }
             Step::Restart => {
@@ -119,10 +121,44 @@ fn play<S: TestStore>(shards: usize, start_ms: u64, steps: Vec<Step>) -> Result<
             }
         }
         for key in 0..KEYS {
-            prop_assert_eq!(store.look(&key_bytes(key), now), model.snapshot(key, now));
+            let expected = model.snapshot(key, now);
+            let mut found = store.look(&key_bytes(key), now);
+            if let (Some(found), Some(expected)) = (&mut found, &expected)
+                && found.expires_ms.abs_diff(expected.expires_ms) <= S::SLACK_MS
+            {
+                found.expires_ms = expected.expires_ms;
+            }
+            prop_assert_eq!(found, expected);
         }
     }
     drain(&store, now)
+}
+
+/// `stored` with the times that are expected, if they are off by `slack_ms` at most.
+fn rounded(mut stored: StoreOutcome, expected: &StoreOutcome, slack_ms: u64) -> StoreOutcome {
+    let (
+        StoreOutcome::Locked {
+            lock_date_ticks,
+            lock_age_s,
+            ..
+        },
+        StoreOutcome::Locked {
+            lock_date_ticks: expected_ticks,
+            lock_age_s: expected_age_s,
+            ..
+        },
+    ) = (&mut stored, expected)
+    else {
+        return stored;
+    };
+    if lock_date_ticks.abs_diff(*expected_ticks) <= slack_ms * 10_000 {
+        *lock_date_ticks = *expected_ticks;
+    }
+    let off_ms = u64::from(lock_age_s.abs_diff(*expected_age_s)) * 1000;
+    if off_ms <= slack_ms {
+        *lock_age_s = *expected_age_s;
+    }
+    stored
 }
 
 /// Whoever keeps a second record of the items, told of every change, keeps the same items.
@@ -219,8 +255,8 @@ fn both<S: TestStore>(
     let stored = store.ask(&key_bytes(key), request.command(right), now);
     let text = |value: &Value| value.text(right);
     let expected = match request {
-        Request::Get => model.get(key, false, now),
-        Request::Acquire => model.get(key, true, now),
+        Request::Get => model.get(key, None, now),
+        Request::Acquire => model.get(key, Some(S::LAST_COOKIE), now),
         Request::Touch => model.touch(key, now),
         Request::Release(cookie) => model.release(key, text(cookie).as_deref(), now),
         Request::Remove(cookie) => model.remove(key, text(cookie).as_deref(), now),
@@ -232,7 +268,7 @@ fn both<S: TestStore>(
         } => {
             let (timeout, flags, cookie) = (text(timeout), text(flags), text(cookie));
             let headers = [timeout.as_deref(), flags.as_deref(), cookie.as_deref()];
-            model.put(key, headers, put_body(*body_bytes), now)
+            model.put(key, headers, put_body(*body_bytes), S::LAST_COOKIE, now)
         }
     };
     (stored, expected)
@@ -294,7 +330,8 @@ impl Model {
         Some(index)
     }
 
-    fn get(&mut self, key: usize, acquire: bool, now: Now) -> StoreOutcome {
+    /// With the last cookie that there can be, if it takes the lock.
+    fn get(&mut self, key: usize, acquire: Option<u32>, now: Now) -> StoreOutcome {
         let Some(index) = self.find(key, now) else {
             return StoreOutcome::Absent;
         };
@@ -304,17 +341,18 @@ impl Model {
         if item.lock.is_some() {
             return item.locked(now);
         }
-        if acquire {
+        if let Some(last) = acquire {
             item.lock = Some(now);
-            item.cookie = match item.cookie {
-                2_147_483_646 | 2_147_483_647 => 2,
-                cookie => cookie + 1,
+            item.cookie = if item.cookie >= last {
+                2
+            } else {
+                item.cookie + 1
             };
         }
         StoreOutcome::Found {
             body: Body::from(item.body.as_slice()),
             timeout_minutes: item.minutes,
-            cookie: acquire.then_some(item.cookie),
+            cookie: acquire.map(|_| item.cookie),
             action_flags,
         }
     }
@@ -374,6 +412,7 @@ impl Model {
         key: usize,
         headers: [Option<&str>; 3],
         body: Vec<u8>,
+        last: u32,
         now: Now,
     ) -> StoreOutcome {
         let [timeout, flags, cookie] = headers;
@@ -421,7 +460,9 @@ impl Model {
         if item.minutes != minutes {
             item.minutes = minutes;
             item.uninit = false;
-            item.cookie = item.cookie.max(cookie.unwrap_or(0));
+            // A counter of 31 bits may be one past its last lock.
+            let fits = |cookie: &u32| *cookie <= last || last > 1 << 30;
+            item.cookie = item.cookie.max(cookie.filter(fits).unwrap_or(0));
             // The new expiry counts alone, also if it is nearer.
             item.freed_by_ms = 0;
         }
@@ -452,6 +493,19 @@ impl Model {
         }
         self.items = left;
         Ok(())
+    }
+
+    /// How much longer to wait, so that no item expires about `at_ms`.
+    fn clear_of_expiries(&self, mut at_ms: u64, slack_ms: u64) -> u64 {
+        let begun_ms = at_ms;
+        let is_near = |at_ms: u64| {
+            let mut items = self.items.iter();
+            items.any(|item| item.expires_ms.abs_diff(at_ms) < slack_ms)
+        };
+        while is_near(at_ms) {
+            at_ms += slack_ms;
+        }
+        at_ms - begun_ms
     }
 
     fn live(&self, now: Now) -> usize {

@@ -11,17 +11,23 @@ use std::thread::{self, Thread};
 
 use staterouter::disk::{DiskOptions, DiskStore, SyncMode};
 use staterouter::store::{
-    BadHeader, ItemSnapshot, MemoryStore, Now, SessionCommand, SessionStore, StoreOptions,
-    StoreOutcome, StoreStats, SweepTurn,
+    BadHeader, CountedStore, ItemSnapshot, MemoryStore, Now, SessionCommand, SessionStore,
+    StoreOptions, StoreOutcome, StoreStats, SweepTurn,
 };
 
 use crate::fake_disk::FakeDisk;
 use crate::faulty_store::{Fault, FaultyStore};
 
 /// A store that a test can build and look into.
-pub(crate) trait TestStore: SessionStore {
+pub(crate) trait TestStore: CountedStore {
     /// Random histories that are played on it; the rules in memory are played most.
     const MODEL_CASES: u32;
+
+    /// How far its times may be off; 0 for a store whose clock is the test's.
+    const SLACK_MS: u64 = 0;
+
+    /// The counter of locks starts over behind this one.
+    const LAST_COOKIE: u32 = 2_147_483_646;
 
     fn build(options: &StoreOptions) -> Self;
 
@@ -79,7 +85,9 @@ impl SessionStore for OnDisk {
     fn sweep(&self, now: Now, max_items: usize) -> SweepTurn {
         self.store.sweep(now, max_items)
     }
+}
 
+impl CountedStore for OnDisk {
     fn stats(&self) -> StoreStats {
         self.store.stats()
     }
@@ -121,6 +129,21 @@ impl TestStore for OnDisk {
 /// Runs each named function, which is generic over the store, once for every store.
 macro_rules! for_every_store {
     ($($(#[$attribute:meta])* $name:ident),* $(,)?) => {
+        mod redis {
+            $(#[test] $(#[$attribute])* fn $name() {
+                if crate::redis::has_redis() {
+                    super::$name::<crate::on_redis::OnRedis>();
+                }
+            })*
+        }
+        $crate::stores::for_every_own_store! { $($(#[$attribute])* $name),* }
+    };
+}
+pub(crate) use for_every_store;
+
+/// The same for the stores whose clock is the test's.
+macro_rules! for_every_own_store {
+    ($($(#[$attribute:meta])* $name:ident),* $(,)?) => {
         mod memory {
             $(#[test] $(#[$attribute])* fn $name() { super::$name::<staterouter::store::MemoryStore>(); })*
         }
@@ -133,7 +156,7 @@ macro_rules! for_every_store {
         }
     };
 }
-pub(crate) use for_every_store;
+pub(crate) use for_every_own_store;
 
 /// A command as a test writes it, with header values that may be no good.
 pub(crate) trait Asked {

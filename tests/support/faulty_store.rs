@@ -8,7 +8,8 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Poll, Waker};
 
 use staterouter::store::{
-    Now, SessionCommand, SessionStore, StoreOutcome, StoreRefusal, StoreStats, SweepTurn,
+    CountedStore, Now, SessionCommand, SessionStore, StoreOutcome, StoreRefusal, StoreStats,
+    SweepTurn,
 };
 
 /// What becomes of a command.
@@ -100,7 +101,9 @@ impl<S: SessionStore> SessionStore for FaultyStore<S> {
     fn sweep(&self, now: Now, max_items: usize) -> SweepTurn {
         self.inner.sweep(now, max_items)
     }
+}
 
+impl<S: CountedStore> CountedStore for FaultyStore<S> {
     fn stats(&self) -> StoreStats {
         self.inner.stats()
     }

@@ -95,7 +95,8 @@ impl Server {
 #[derive(Debug, Clone)]
 pub struct Line {
     pub id: u8,
-    pub address: SocketAddr,
+    /// Its `address` or its `redis`.
+    pub place: String,
     pub weight: u32,
     pub state: &'static str,
     /// Its capacity.
@@ -122,9 +123,18 @@ impl Map {
 
     /// Adds a server under the next number.
     pub fn add(&mut self, server: &Server) {
+        self.add_at(format!("address: \"{}\"", server.address));
+    }
+
+    /// Adds a backend on Redis under the next number, with these keys below `redis`.
+    pub fn add_redis(&mut self, keys: &str) {
+        self.add_at(format!("redis: {{{keys}}}"));
+    }
+
+    fn add_at(&mut self, place: String) {
         self.lines.push(Line {
             id: self.lines.len() as u8 + 1,
-            address: server.address,
+            place,
             weight: 100,
             state: "active",
             max_sessions: None,
@@ -144,7 +154,7 @@ impl Map {
         for line in &self.lines {
             let Line {
                 id,
-                address,
+                place,
                 weight,
                 state,
                 max_sessions,
@@ -152,7 +162,7 @@ impl Map {
             let capacity = max_sessions.map(|max| format!(", capacity: {{sessions: {max}}}"));
             let capacity = capacity.unwrap_or_default();
             yaml += &format!(
-                "  - {{name: state-{id}, id: {id}, address: \"{address}\", weight: {weight}, state: {state}{capacity}}}\n"
+                "  - {{name: state-{id}, id: {id}, {place}, weight: {weight}, state: {state}{capacity}}}\n"
             );
         }
         yaml

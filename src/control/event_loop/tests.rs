@@ -6,6 +6,7 @@ use std::sync::Mutex;
 use tokio::sync::oneshot;
 
 use super::*;
+use crate::backend::Connector;
 use crate::config::{BackendAddress, Config, PEER_SILENCE, PartitionMap};
 use crate::control::file_thread::FileThread;
 use crate::control::peers::report::PeerState;
@@ -51,6 +52,7 @@ fn prepared_with_peers(directory: &Path, map: PartitionMap, peers: &[&str]) -> P
         main_file: None,
         level: None,
         certificates: Default::default(),
+        engines: |_, _| Connector::Nowhere,
     };
     prepare(options).unwrap()
 }

@@ -11,6 +11,7 @@ use std::path::{Path, PathBuf};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
+use super::redis_document::RedisDocument;
 use super::slot_groups::{GroupError, SlotGroup, group, ungroup};
 use crate::config::{
     BackendAddress, BackendSpec, BackendState, Faults, PartitionMap, derived_backend_id,
@@ -174,7 +175,11 @@ struct BackendDocument {
     /// `None` when it is derived from the name.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     id: Option<u8>,
-    address: String,
+    /// `None` for one on an engine.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    address: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    redis: Option<RedisDocument>,
     weight: u16,
     #[serde(with = "StateName")]
     state: BackendState,
@@ -518,7 +523,8 @@ impl BackendDocument {
         Self {
             name: spec.name.clone(),
             id: (!spec.id_is_derived).then_some(spec.id),
-            address: spec.address.to_string(),
+            address: spec.redis.is_none().then(|| spec.address.to_string()),
+            redis: spec.redis.as_ref().map(RedisDocument::from),
             weight: spec.weight,
             state: spec.state,
             capacity: CapacityDocument::new(spec.capacity),
@@ -528,16 +534,25 @@ impl BackendDocument {
     fn into_spec(self) -> Result<BackendSpec, Damage> {
         let id = self.id.unwrap_or_else(|| derived_backend_id(&self.name));
         let capacity = self.capacity.into_capacity();
-        match (BackendAddress::parse(&self.address), capacity) {
-            (Ok(address), Ok(capacity)) if BackendId::new(id).is_some() => Ok(BackendSpec {
-                name: self.name,
-                id,
-                id_is_derived: self.id.is_none(),
-                address,
-                weight: self.weight,
-                state: self.state,
-                capacity,
-            }),
+        let redis = self.redis.map(RedisDocument::into_spec).transpose();
+        let at = match (self.address, redis) {
+            (Some(address), Ok(None)) => BackendAddress::parse(&address).ok().zip(Some(None)),
+            (None, Ok(Some(redis))) => Some((redis.stand_in(), Some(redis))),
+            _ => None,
+        };
+        match (at, capacity) {
+            (Some((address, redis)), Ok(capacity)) if BackendId::new(id).is_some() => {
+                Ok(BackendSpec {
+                    name: self.name,
+                    id,
+                    id_is_derived: self.id.is_none(),
+                    address,
+                    redis,
+                    weight: self.weight,
+                    state: self.state,
+                    capacity,
+                })
+            }
             _ => Err(Damage::Retired { name: self.name }),
         }
     }

@@ -8,6 +8,7 @@ use super::handovers::Handovers;
 use super::persisted_state::{Decision, PersistedState};
 use super::{Membership, PoolMember, PoolState, places_known};
 use crate::config::{BackendSpec, Config, PartitionMap};
+use crate::control::probing::engines::Engines;
 use crate::control::session_timeouts::SeenTimeouts;
 use crate::handover::{BackendId, SlotState, Stage};
 use crate::health::Failure;
@@ -61,6 +62,7 @@ impl PoolState {
             peers: vec![None; config.peers.len()],
             peer_positions: (0..config.peers.len()).map(Some).collect(),
             moves: MigrationBudget::new(config.limits.body_bytes),
+            engines: Engines::default(),
             config,
             map,
             decisions,

@@ -1,9 +1,13 @@
 //! What control has noticed and shows in no field of the status.
 
+use std::collections::HashMap;
+
 use super::finding::{Finding, Findings};
 use super::lost_sessions::Lost;
 use super::pauses::Pauses;
 use crate::control::pool_state::PoolState;
+use crate::handover::BackendId;
+use crate::store::StoreSurvey;
 use crate::tls::TlsWatch;
 
 /// What is wrong beside what the status shows, and since when everything has been so.
@@ -16,6 +20,8 @@ pub(crate) struct Noticed {
     pub(crate) unwritten: Option<Unwritten>,
     /// The certificates that this proxy shows and trusts.
     pub(crate) certificates: TlsWatch,
+    /// What the engines say of themselves.
+    pub(crate) engines: HashMap<BackendId, StoreSurvey>,
 }
 
 /// The state file cannot be written.
@@ -36,6 +42,14 @@ impl Noticed {
         found.extend(faults.map(|(backend_id, fault)| {
             Finding::backend_address(pool_state.name_of(backend_id), &fault)
         }));
+        for member in pool_state.members() {
+            let engine = self.engines.get(&member.backend_id);
+            let dangers = engine.iter().flat_map(|engine| &engine.dangers);
+            let name = &member.spec.name;
+            found.extend(dangers.map(|danger| Finding::engine_danger(name, danger)));
+            let memory = engine.and_then(|engine| engine.memory);
+            found.extend(memory.and_then(|memory| Finding::engine_memory(name, memory)));
+        }
         let held_back = pool_state.held_back();
         found
             .extend(held_back.map(|(name, end_ms)| Finding::backend_held_back(name).until(end_ms)));

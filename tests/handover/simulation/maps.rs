@@ -91,6 +91,7 @@ pub(crate) fn map(spec: &Spec, version: u64) -> PartitionMap {
         id,
         id_is_derived: false,
         address: BackendAddress::parse(&format!("10.0.0.{id}:42424")).unwrap(),
+        redis: None,
         weight,
         state,
         capacity: Capacity::default(),

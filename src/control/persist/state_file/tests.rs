@@ -25,6 +25,7 @@ fn retired(id: u8) -> BackendSpec {
         id,
         id_is_derived: false,
         address: BackendAddress::parse("10.0.0.1:1").unwrap(),
+        redis: None,
         weight: 100,
         state: BackendState::Active,
         capacity: Capacity {

@@ -1,0 +1,431 @@
+//! Connections to one server, and the commands on them: the only file that names the crate `redis`.
+//!
+//! The crate frames and parses, encrypts and authenticates. It sends nothing twice: what a lost
+//! answer means is decided in `store`. Its own client for Clusters and its times are not used. The
+//! former holds up all requests while it looks for the servers; the latter need a clock of the
+//! runtime that workers do not have.
+
+use std::fmt;
+use std::path::{Path, PathBuf};
+use std::sync::Once;
+
+use redis::aio::MultiplexedConnection;
+use redis::{
+    AsyncConnectionConfig, ClientTlsConfig, Cmd, ConnectionAddr, ErrorKind, IntoConnectionInfo,
+    Pipeline, RedisConnectionInfo, RedisError, TlsCertificates, Value,
+};
+
+use super::error::EngineError;
+use super::script::Script;
+use super::topology::Node;
+use crate::config::RedisSpec;
+
+/// Connections for changes that wait for replicas: each waits behind those before it.
+const WAITING_CONNECTIONS: usize = 4;
+
+/// How the servers of one engine are connected to.
+#[derive(Debug)]
+pub(super) struct Client {
+    is_tls: bool,
+    database: u16,
+    user: Option<String>,
+    files: Files,
+    waiting_connections: usize,
+}
+
+/// Read for every connection: certificates and passwords are exchanged while programs run.
+#[derive(Debug, Clone)]
+struct Files {
+    password: Option<PathBuf>,
+    ca: Option<PathBuf>,
+    identity: Option<(PathBuf, PathBuf)>,
+}
+
+struct Secrets {
+    password: Option<String>,
+    certificates: TlsCertificates,
+}
+
+impl Client {
+    pub(super) fn new(spec: &RedisSpec) -> Self {
+        // Several crates could bring one; which it is must not depend on features.
+        static PROVIDER: Once = Once::new();
+        PROVIDER.call_once(|| {
+            // It fails if there is one already, which serves as well.
+            let _ = rustls::crypto::ring::default_provider().install_default();
+        });
+        let identity = spec.tls.identity.as_ref();
+        Self {
+            is_tls: spec.is_tls(),
+            database: spec.database(),
+            user: spec.user.clone(),
+            files: Files {
+                password: spec.password_file.clone(),
+                ca: spec.tls.ca.clone(),
+                identity: identity.map(|identity| (identity.cert.clone(), identity.key.clone())),
+            },
+            waiting_connections: match spec.wait_replicas {
+                0 => 0,
+                _ => WAITING_CONNECTIONS,
+            },
+        }
+    }
+
+    /// Connects to a server that holds sessions.
+    pub(super) async fn connect(&self, node: &Node) -> Result<Link, EngineError> {
+        let secrets = self.read_files().await?;
+        let mut settings = RedisConnectionInfo::default()
+            .set_db(i64::from(self.database))
+            .set_lib_name("staterouter", env!("CARGO_PKG_VERSION"));
+        if let Some(user) = &self.user {
+            settings = settings.set_username(user);
+        }
+        if let Some(password) = &secrets.password {
+            settings = settings.set_password(password);
+        }
+        let main = self.open(node, &settings, &secrets).await?;
+        let mut waiting = Vec::with_capacity(self.waiting_connections);
+        for _ in 0..self.waiting_connections {
+            waiting.push(self.open(node, &settings, &secrets).await?);
+        }
+        Ok(Link {
+            node: node.clone(),
+            main,
+            waiting,
+        })
+    }
+
+    /// Connects to a Sentinel, which has users and passwords of its own: none is shown.
+    pub(super) async fn connect_to_sentinel(&self, node: &Node) -> Result<Link, EngineError> {
+        let secrets = self.read_files().await?;
+        let settings = RedisConnectionInfo::default();
+        Ok(Link {
+            node: node.clone(),
+            main: self.open(node, &settings, &secrets).await?,
+            waiting: Vec::new(),
+        })
+    }
+
+    async fn open(
+        &self,
+        node: &Node,
+        settings: &RedisConnectionInfo,
+        secrets: &Secrets,
+    ) -> Result<MultiplexedConnection, EngineError> {
+        let failed = |error: RedisError| connect_error(node, &error);
+        let (host, port) = (node.host.to_string(), node.port);
+        let client = if self.is_tls {
+            let address = ConnectionAddr::TcpTls {
+                host,
+                port,
+                insecure: false,
+                tls_params: None,
+            };
+            let info = address.into_connection_info().map_err(failed)?;
+            let info = info.set_redis_settings(settings.clone());
+            redis::Client::build_with_tls(info, secrets.certificates.clone()).map_err(failed)?
+        } else {
+            let info = ConnectionAddr::Tcp(host, port).into_connection_info();
+            let info = info.map_err(failed)?.set_redis_settings(settings.clone());
+            redis::Client::open(info).map_err(failed)?
+        };
+        let config = AsyncConnectionConfig::new()
+            .set_connection_timeout(None)
+            .set_response_timeout(None);
+        let connected = client.get_multiplexed_async_connection_with_config(&config);
+        connected.await.map_err(failed)
+    }
+
+    async fn read_files(&self) -> Result<Secrets, EngineError> {
+        let files = self.files.clone();
+        // A disk may hang, and this thread serves others.
+        let read = tokio::task::spawn_blocking(move || files.read()).await;
+        read.unwrap_or_else(|ended| {
+            Err(EngineError::File {
+                path: PathBuf::new(),
+                reason: ended.to_string(),
+            })
+        })
+    }
+}
+
+impl Files {
+    fn read(&self) -> Result<Secrets, EngineError> {
+        let identity = match &self.identity {
+            Some((cert, key)) => Some(ClientTlsConfig {
+                client_cert: read(cert)?,
+                client_key: read(key)?,
+            }),
+            None => None,
+        };
+        let password = match &self.password {
+            Some(path) => {
+                let text = String::from_utf8(read(path)?).map_err(|_| EngineError::File {
+                    path: path.clone(),
+                    reason: "it is no UTF-8 text".to_owned(),
+                })?;
+                Some(text.lines().next().unwrap_or_default().to_owned())
+            }
+            None => None,
+        };
+        Ok(Secrets {
+            password,
+            certificates: TlsCertificates {
+                client_tls: identity,
+                root_cert: self.ca.as_deref().map(read).transpose()?,
+            },
+        })
+    }
+}
+
+fn read(path: &Path) -> Result<Vec<u8>, EngineError> {
+    std::fs::read(path).map_err(|error| EngineError::File {
+        path: path.to_owned(),
+        reason: error.to_string(),
+    })
+}
+
+/// Without what the crate says of itself, and without anything that was sent.
+fn connect_error(node: &Node, error: &RedisError) -> EngineError {
+    let node = node.clone();
+    let reason = reason_of(error);
+    match (error.kind(), error.code()) {
+        (ErrorKind::AuthenticationFailed, _) | (_, Some("WRONGPASS" | "NOAUTH")) => {
+            EngineError::Denied { node, reason }
+        }
+        _ => EngineError::Connect { node, reason },
+    }
+}
+
+fn reason_of(error: &RedisError) -> String {
+    match (error.code(), error.detail()) {
+        (Some(code), Some(detail)) => format!("{code} {detail}"),
+        (_, Some(detail)) => format!("{}: {detail}", error.category()),
+        _ => error.to_string(),
+    }
+}
+
+/// Connections to one server.
+pub(super) struct Link {
+    pub(super) node: Node,
+    main: MultiplexedConnection,
+    /// For changes that wait for replicas. WAIT speaks of the changes of its own connection, so all
+    /// copies of a command take the same one.
+    waiting: Vec<MultiplexedConnection>,
+}
+
+impl fmt::Debug for Link {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Link")
+            .field("node", &self.node)
+            .finish_non_exhaustive()
+    }
+}
+
+/// A command as it goes out.
+#[derive(Clone)]
+pub(super) struct Command(Cmd);
+
+/// How many replicas must have a change, and how long they may take.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Replicas {
+    pub(super) wanted: u8,
+    pub(super) within_ms: u64,
+}
+
+impl Command {
+    /// A command without arguments.
+    pub(super) fn new(words: &[&str]) -> Self {
+        let mut command = Cmd::new();
+        for word in words {
+            command.arg(*word);
+        }
+        Self(command)
+    }
+
+    /// `script` on `key`.
+    pub(super) fn script(script: &Script, key: &str, argument_bytes: usize) -> Self {
+        let mut command = Cmd::with_capacity(12, argument_bytes + key.len() + 128);
+        command.arg("EVALSHA").arg(&script.sha).arg(1).arg(key);
+        Self(command)
+    }
+
+    /// With a text.
+    pub(super) fn text(mut self, text: &str) -> Self {
+        self.0.arg(text);
+        self
+    }
+
+    /// With a number.
+    pub(super) fn number(mut self, number: i64) -> Self {
+        self.0.arg(number);
+        self
+    }
+
+    /// With `1` or `0`.
+    pub(super) fn flag(self, flag: bool) -> Self {
+        self.number(i64::from(flag))
+    }
+
+    /// With bytes.
+    pub(super) fn bytes(mut self, bytes: &[u8]) -> Self {
+        self.0.arg(bytes);
+        self
+    }
+}
+
+/// An answer.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Reply {
+    Nil,
+    Number(i64),
+    Bytes(Vec<u8>),
+    List(Vec<Reply>),
+}
+
+impl Reply {
+    pub(super) fn number(&self) -> Option<i64> {
+        match self {
+            Self::Number(number) => Some(*number),
+            _ => None,
+        }
+    }
+
+    pub(super) fn text(&self) -> Option<&str> {
+        match self {
+            Self::Bytes(bytes) => std::str::from_utf8(bytes).ok(),
+            _ => None,
+        }
+    }
+
+    pub(super) fn list(&self) -> Option<&[Reply]> {
+        match self {
+            Self::List(list) => Some(list),
+            _ => None,
+        }
+    }
+}
+
+impl Link {
+    /// Sends a command once. `asks` says that the server is asked on purpose for a key that is on
+    /// its way to it.
+    pub(super) async fn run(&self, command: Command, asks: bool) -> Result<Reply, EngineError> {
+        let mut connection = self.main.clone();
+        if !asks {
+            let answer = connection.send_packed_command(&command.0).await;
+            return self.reply(answer);
+        }
+        let mut pipeline = Pipeline::with_capacity(2);
+        pipeline
+            .add_command(redis::cmd("ASKING"))
+            .add_command(command.0);
+        let answers = connection.send_packed_commands(&pipeline, 0, 2).await;
+        self.last_of(answers, 2)
+    }
+
+    /// Sends a change once, and waits until replicas have it.
+    pub(super) async fn run_replicated(
+        &self,
+        command: Command,
+        asks: bool,
+        slot: u16,
+        replicas: Replicas,
+    ) -> Result<Reply, EngineError> {
+        let index = usize::from(slot) % self.waiting.len().max(1);
+        let connection = self.waiting.get(index);
+        let mut connection = connection.unwrap_or(&self.main).clone();
+        let mut pipeline = Pipeline::with_capacity(3);
+        if asks {
+            pipeline.add_command(redis::cmd("ASKING"));
+        }
+        pipeline.add_command(command.0);
+        let mut wait = redis::cmd("WAIT");
+        wait.arg(replicas.wanted).arg(replicas.within_ms);
+        pipeline.add_command(wait);
+        let count = if asks { 3 } else { 2 };
+        let answers = connection.send_packed_commands(&pipeline, 0, count).await;
+        let mut answers = self.all_of(answers, count)?;
+        let have = self.reply(Ok(answers.pop().unwrap_or_default()));
+        let answer = self.reply(Ok(answers.pop().unwrap_or_default()))?;
+        let have = have?.number().and_then(|have| u64::try_from(have).ok());
+        let have = have.ok_or_else(|| self.garbage())?;
+        if have < u64::from(replicas.wanted) {
+            return Err(EngineError::Unreplicated {
+                node: self.node.clone(),
+                have,
+                wanted: replicas.wanted,
+            });
+        }
+        Ok(answer)
+    }
+
+    /// Gives the server a script.
+    pub(super) async fn load(&self, script: &Script) -> Result<(), EngineError> {
+        let load = Command::new(&["SCRIPT", "LOAD", &script.text]);
+        self.run(load, false).await.map(drop)
+    }
+
+    pub(super) fn garbage(&self) -> EngineError {
+        EngineError::Garbage {
+            node: self.node.clone(),
+        }
+    }
+
+    fn last_of(
+        &self,
+        answers: Result<Vec<Value>, RedisError>,
+        count: usize,
+    ) -> Result<Reply, EngineError> {
+        let mut answers = self.all_of(answers, count)?;
+        self.reply(Ok(answers.pop().unwrap_or_default()))
+    }
+
+    fn all_of(
+        &self,
+        answers: Result<Vec<Value>, RedisError>,
+        count: usize,
+    ) -> Result<Vec<Value>, EngineError> {
+        let answers = answers.map_err(|error| self.error(&error))?;
+        match answers.len() == count {
+            true => Ok(answers),
+            false => Err(self.garbage()),
+        }
+    }
+
+    fn reply(&self, answer: Result<Value, RedisError>) -> Result<Reply, EngineError> {
+        let answer = answer.and_then(Value::extract_error);
+        let answer = answer.map_err(|error| self.error(&error))?;
+        reply(answer).ok_or_else(|| self.garbage())
+    }
+
+    fn error(&self, error: &RedisError) -> EngineError {
+        let node = self.node.clone();
+        match error.code() {
+            Some(code) => EngineError::Answered {
+                node,
+                code: code.to_owned(),
+                detail: error.detail().unwrap_or_default().to_owned(),
+            },
+            None => EngineError::Broken {
+                node,
+                reason: reason_of(error),
+            },
+        }
+    }
+}
+
+/// `None` for what no command here is answered with.
+fn reply(value: Value) -> Option<Reply> {
+    Some(match value {
+        Value::Nil => Reply::Nil,
+        Value::Int(number) => Reply::Number(number),
+        Value::BulkString(bytes) => Reply::Bytes(bytes),
+        Value::SimpleString(text) => Reply::Bytes(text.into_bytes()),
+        Value::Okay => Reply::Bytes(b"OK".to_vec()),
+        Value::Array(values) => {
+            let list = values.into_iter().map(reply);
+            Reply::List(list.collect::<Option<_>>()?)
+        }
+        _ => return None,
+    })
+}

@@ -1,0 +1,446 @@
+//! The store: every command as one script, sent again only where that does no harm.
+//!
+//! What became of a command whose answer is lost nobody knows. So each carries what makes a second
+//! copy harmless:
+//!
+//! | command | sent again after a lost answer |
+//! |---|---|
+//! | shared read, touch | as it is; the nonce shows that the uninitialised flag was taken by itself |
+//! | acquire | the nonce shows that the lock is its own |
+//! | release | as it is: its cookie opens no later lock |
+//! | store, remove | with "sent again": not carried out if somebody has had the lock since |
+//!
+//! Each that takes a lock, stores or removes also carries the time after which nobody waits for it.
+//! A copy that is late does nothing.
+
+use std::cell::Cell;
+use std::hash::{BuildHasher, RandomState};
+use std::rc::Rc;
+use std::time::Duration;
+
+use super::client::{Command, Reply};
+use super::engine::{Asked, Engine, EngineOptions};
+use super::error::{EngineError, Sequel};
+use super::key::{item_key, slot_of};
+use super::script::Script;
+use super::topology::Node;
+use crate::log::LogLimit;
+use crate::store::{
+    BadHeader, Body, LockCookie, Now, SessionCommand, SessionStore, StoreOutcome, StoreRefusal,
+    StoreSurvey,
+};
+
+/// Before a command that was not carried out is sent again.
+const PAUSE: Duration = Duration::from_millis(100);
+
+/// Bodies that are longer are fetched without a script, which would copy them once more.
+const MAX_SCRIPT_BODY_BYTES: i64 = 64 * 1024;
+
+/// An acquire raises the counter by 1 to this.
+const MAX_STEP: u64 = 63;
+
+/// Ticks of `LockDate` in a millisecond.
+const TICKS_PER_MS: u64 = 10_000;
+
+/// The largest lock age told (protocol 4).
+const MAX_LOCK_AGE_S: u64 = 31_535_999;
+
+/// The sessions of one engine, for one thread.
+#[derive(Debug, Clone)]
+pub struct RedisStore(Rc<Inner>);
+
+#[derive(Debug)]
+struct Inner {
+    engine: Engine,
+    answer: Duration,
+    wait_replicas: u8,
+    steps: Option<RandomState>,
+    step_number: Cell<u64>,
+    log_limit: LogLimit,
+}
+
+/// A command with all that its copies share.
+struct Call {
+    key: String,
+    slot: u16,
+    nonce: String,
+    command: SessionCommand,
+    step: i64,
+    now: Now,
+}
+
+/// What earlier attempts have shown.
+#[derive(Default)]
+struct Course {
+    /// One of them may have been carried out.
+    again: bool,
+    /// The server is full.
+    live_only: bool,
+    /// Where the key is on its way to.
+    redirect: Option<Node>,
+}
+
+impl RedisStore {
+    /// The sessions of `engine`.
+    pub fn new(engine: Engine, options: &EngineOptions) -> Self {
+        Self(Rc::new(Inner {
+            engine,
+            answer: options.answer,
+            wait_replicas: options.spec.wait_replicas,
+            steps: (!options.steps_of_one).then(RandomState::new),
+            step_number: Cell::new(0),
+            log_limit: LogLimit::default(),
+        }))
+    }
+}
+
+impl SessionStore for RedisStore {
+    fn apply(
+        &self,
+        key: &[u8],
+        command: SessionCommand,
+        now: Now,
+    ) -> impl Future<Output = StoreOutcome> + use<'_> {
+        let inner = &self.0;
+        let key = item_key(inner.engine.prefix(), key);
+        let call = Call {
+            slot: slot_of(&key),
+            key,
+            nonce: inner.engine.nonce(),
+            command,
+            step: inner.step(),
+            now,
+        };
+        inner.carry_out(call)
+    }
+
+    async fn survey(&self) -> StoreSurvey {
+        self.0.engine.survey().await
+    }
+
+    async fn ready(&self) -> Result<(), String> {
+        let ready = self.0.engine.ready().await;
+        ready.map_err(|error| error.to_string())
+    }
+}
+
+impl Inner {
+    /// How far the next acquire raises the counter. After a failover that lost an acquire, the next
+    /// one hardly gets the cookie that the lost one had.
+    fn step(&self) -> i64 {
+        let Some(random) = &self.steps else {
+            return 1;
+        };
+        let number = self.step_number.get();
+        self.step_number.set(number.wrapping_add(1));
+        let step = random.hash_one(number) % MAX_STEP + 1;
+        i64::try_from(step).unwrap_or(1)
+    }
+
+    async fn carry_out(&self, call: Call) -> StoreOutcome {
+        let due_ms = self.engine.now_ms() + self.answer.as_millis() as u64;
+        let mut course = Course::default();
+        loop {
+            let left_ms = due_ms.saturating_sub(self.engine.now_ms());
+            let limit = Duration::from_millis(left_ms);
+            let error = match self.attempt(&call, &course, due_ms, limit).await {
+                Ok(Answer::Outcome(outcome)) => return outcome,
+                Ok(Answer::TooLate) if left_ms > 0 => {
+                    // The server's clock has been set: nothing ran.
+                    self.engine.time_is_wrong(call.slot);
+                    None
+                }
+                Ok(Answer::TooLate) => return self.give_up(&call, &course, "its time is over"),
+                Ok(Answer::Again) => None,
+                Err(error) => Some(error),
+            };
+            let mut pause = Duration::ZERO;
+            if let Some(error) = &error {
+                match self.prepare(&call, &mut course, error) {
+                    Next::At(after) => pause = after,
+                    Next::Never => return self.give_up(&call, &course, &error.to_string()),
+                    Next::Outcome(outcome) => return outcome,
+                }
+            }
+            if self.engine.now_ms() + pause.as_millis() as u64 >= due_ms {
+                let reason = error.map_or_else(String::new, |error| error.to_string());
+                return self.give_up(&call, &course, &reason);
+            }
+            if !pause.is_zero() {
+                self.engine.clock().sleep(pause).await;
+            }
+        }
+    }
+
+    /// What to do after `error`.
+    fn prepare(&self, call: &Call, course: &mut Course, error: &EngineError) -> Next {
+        let redirect = course.redirect.take();
+        match error.sequel() {
+            Sequel::Unclear => {
+                course.again = true;
+                self.engine.look_anew();
+                Next::At(Duration::ZERO)
+            }
+            Sequel::Later => {
+                self.engine.look_anew();
+                Next::At(PAUSE)
+            }
+            Sequel::Moved(slot, node) => {
+                self.engine.moved(slot, node);
+                Next::At(Duration::ZERO)
+            }
+            Sequel::Ask(node) => {
+                // Two that send it to each other are asked again a little later.
+                let pause = if redirect.is_some() {
+                    PAUSE
+                } else {
+                    Duration::ZERO
+                };
+                course.redirect = Some(node);
+                Next::At(pause)
+            }
+            // It was loaded, and lost again at once.
+            Sequel::LoadScript => Next::At(PAUSE),
+            Sequel::Full => match &call.command {
+                SessionCommand::Put { .. } if !course.live_only => {
+                    course.live_only = true;
+                    Next::At(Duration::ZERO)
+                }
+                SessionCommand::Put { .. } => {
+                    Next::Outcome(StoreOutcome::Refused(StoreRefusal::MemoryFull))
+                }
+                _ => Next::Never,
+            },
+            Sequel::Refused => Next::Never,
+        }
+    }
+
+    /// No answer will come. A write that certainly was not carried out is refused; whatever else
+    /// would be answered would claim to know.
+    fn give_up(&self, call: &Call, course: &Course, reason: &str) -> StoreOutcome {
+        if let Some(suppressed) = self.log_limit.allow(self.engine.clock().now_ms()) {
+            let what = call.name();
+            tracing::warn!(suppressed, "redis: {what} has failed: {reason}");
+        }
+        match call.command.is_write() && !course.again {
+            true => StoreOutcome::Refused(StoreRefusal::NotWritable),
+            false => StoreOutcome::Unknown,
+        }
+    }
+
+    async fn attempt(
+        &self,
+        call: &Call,
+        course: &Course,
+        due_ms: u64,
+        limit: Duration,
+    ) -> Result<Answer, EngineError> {
+        let changes = !matches!(call.command, SessionCommand::Get | SessionCommand::Touch);
+        let may_be_late = changes && !matches!(call.command, SessionCommand::Release { .. });
+        let asked = Asked {
+            slot: call.slot,
+            redirect: course.redirect.as_ref(),
+            due_ms: may_be_late.then_some(due_ms),
+            limit,
+            replicas: if changes { self.wait_replicas } else { 0 },
+        };
+        let script = self.script(&call.command, course);
+        let command = |deadline: &str| call.command(script, course, deadline);
+        let (node, reply) = self.engine.run(script, &asked, command).await?;
+        match call.read(&reply, course) {
+            Some(Read::Answer(answer)) => Ok(answer),
+            Some(Read::LongBody(found)) => match self.engine.fetch(&asked, &call.key).await? {
+                Reply::Bytes(body) => Ok(Answer::Outcome(found.outcome(Body::from(body)))),
+                // It was removed in between, as the script will say.
+                _ => Ok(Answer::Again),
+            },
+            None => Err(EngineError::Garbage {
+                node: Node::clone(&node),
+            }),
+        }
+    }
+
+    fn script(&self, command: &SessionCommand, course: &Course) -> &Script {
+        let scripts = self.engine.scripts();
+        match command {
+            SessionCommand::Get | SessionCommand::Acquire => &scripts.read,
+            SessionCommand::Release { .. } => &scripts.release,
+            SessionCommand::Put { .. } if course.live_only => &scripts.put_live,
+            SessionCommand::Put { .. } => &scripts.put,
+            SessionCommand::Remove { .. } => &scripts.delete,
+            SessionCommand::Touch => &scripts.touch,
+        }
+    }
+}
+
+enum Next {
+    /// Another attempt, after a pause.
+    At(Duration),
+    Never,
+    Outcome(StoreOutcome),
+}
+
+enum Answer {
+    Outcome(StoreOutcome),
+    /// The server's clock was past the time after which nobody waits.
+    TooLate,
+    /// Ask once more: the item has changed in between.
+    Again,
+}
+
+enum Read {
+    Answer(Answer),
+    /// The body is to be fetched.
+    LongBody(Found),
+}
+
+/// An item without its body.
+struct Found {
+    timeout_minutes: u32,
+    cookie: Option<u32>,
+    action_flags: bool,
+}
+
+impl Found {
+    fn outcome(self, body: Body) -> StoreOutcome {
+        StoreOutcome::Found {
+            body,
+            timeout_minutes: self.timeout_minutes,
+            cookie: self.cookie,
+            action_flags: self.action_flags,
+        }
+    }
+}
+
+impl From<StoreOutcome> for Read {
+    fn from(outcome: StoreOutcome) -> Self {
+        Self::Answer(Answer::Outcome(outcome))
+    }
+}
+
+impl Call {
+    /// For the log.
+    fn name(&self) -> &'static str {
+        match &self.command {
+            SessionCommand::Get => "a shared read",
+            SessionCommand::Acquire => "a read with a lock",
+            SessionCommand::Release { .. } => "a release",
+            SessionCommand::Put { .. } => "a write",
+            SessionCommand::Remove { .. } => "a removal",
+            SessionCommand::Touch => "a touch",
+        }
+    }
+
+    /// The command for `script`; `deadline` is in the server's time.
+    fn command(&self, script: &Script, course: &Course, deadline: &str) -> Command {
+        let new = |argument_bytes| Command::script(script, &self.key, argument_bytes);
+        let read = |step| {
+            let command = new(0).text(&self.nonce).number(step).text(deadline);
+            command.number(MAX_SCRIPT_BODY_BYTES)
+        };
+        match &self.command {
+            SessionCommand::Get => read(0),
+            SessionCommand::Acquire => read(self.step),
+            SessionCommand::Release { cookie } => new(0).text(&self.nonce).number(number(*cookie)),
+            SessionCommand::Put {
+                timeout,
+                insert_only,
+                cookie,
+                body,
+            } => new(body.len())
+                .number(i64::from(timeout.minutes))
+                .number(number(*cookie))
+                .flag(*insert_only)
+                .flag(course.again)
+                .flag(course.live_only)
+                .text(deadline)
+                .bytes(body),
+            SessionCommand::Remove { cookie } => new(0)
+                .number(number(*cookie))
+                .flag(course.again)
+                .text(deadline),
+            SessionCommand::Touch => new(0),
+        }
+    }
+
+    /// What the script's answer means; `None` for one that it never gives.
+    fn read(&self, reply: &Reply, course: &Course) -> Option<Read> {
+        let reply = reply.list()?;
+        let (status, rest) = reply.split_first()?;
+        Some(match (status.number()?, rest) {
+            (200, [minutes, counter, first]) if self.is_read() => {
+                Read::LongBody(self.found(minutes, counter, first)?)
+            }
+            (200, [minutes, counter, first, Reply::Bytes(body)]) if self.is_read() => {
+                let found = self.found(minutes, counter, first)?;
+                found.outcome(Body::from(body.as_slice())).into()
+            }
+            (200, rest) if !self.is_read() => {
+                let zero_timeout = match &self.command {
+                    SessionCommand::Put { timeout, .. } => timeout.was_zero,
+                    _ => false,
+                };
+                let action_flags = matches!(rest, [Reply::Number(1)]);
+                StoreOutcome::Done {
+                    action_flags,
+                    zero_timeout,
+                }
+                .into()
+            }
+            (400, []) => StoreOutcome::Invalid(self.bad_header()?).into(),
+            (404, []) => StoreOutcome::Absent.into(),
+            (408, []) => Read::Answer(Answer::TooLate),
+            // Whoever has the lock now got it after the first copy was carried out, or the cookie
+            // never was that of the lock.
+            (423, _) if course.again && self.command.is_write() => StoreOutcome::Unknown.into(),
+            (423, [counter, age_ms]) => {
+                let age_ms = u64::try_from(age_ms.number()?).ok()?;
+                let age_s = (age_ms / 1000).min(MAX_LOCK_AGE_S);
+                StoreOutcome::Locked {
+                    lock_date_ticks: self.now.local_ticks.saturating_sub(age_ms * TICKS_PER_MS),
+                    lock_age_s: u32::try_from(age_s).ok()?,
+                    cookie: u32::try_from(counter.number()?).ok()?,
+                }
+                .into()
+            }
+            (507, []) => StoreOutcome::Refused(StoreRefusal::MemoryFull).into(),
+            _ => return None,
+        })
+    }
+
+    fn is_read(&self) -> bool {
+        matches!(self.command, SessionCommand::Get | SessionCommand::Acquire)
+    }
+
+    fn found(&self, minutes: &Reply, counter: &Reply, first: &Reply) -> Option<Found> {
+        let counter = u32::try_from(counter.number()?).ok()?;
+        let is_acquire = matches!(self.command, SessionCommand::Acquire);
+        Some(Found {
+            timeout_minutes: u32::try_from(minutes.number()?).ok()?,
+            cookie: is_acquire.then_some(counter),
+            action_flags: first.number()? == 1,
+        })
+    }
+
+    fn bad_header(&self) -> Option<BadHeader> {
+        match &self.command {
+            SessionCommand::Release { cookie }
+            | SessionCommand::Put { cookie, .. }
+            | SessionCommand::Remove { cookie } => match cookie {
+                LockCookie::Missing => Some(BadHeader::LockCookieMissing),
+                LockCookie::Unusable => Some(BadHeader::LockCookie),
+                LockCookie::Number(_) => None,
+            },
+            _ => None,
+        }
+    }
+}
+
+/// A cookie as the scripts read it.
+fn number(cookie: LockCookie) -> i64 {
+    match cookie {
+        LockCookie::Missing => -1,
+        LockCookie::Unusable => -2,
+        LockCookie::Number(number) => i64::from(number),
+    }
+}

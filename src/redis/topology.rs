@@ -1,0 +1,215 @@
+//! Which server has which key.
+
+use std::fmt;
+use std::rc::Rc;
+use std::sync::Arc;
+
+use super::client::Reply;
+use super::key::SLOTS;
+use crate::config::RedisUrl;
+
+/// One server.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct Node {
+    /// Name or IP address, without brackets.
+    pub(super) host: Arc<str>,
+    pub(super) port: u16,
+}
+
+impl Node {
+    pub(super) fn new(host: &str, port: u16) -> Self {
+        Self {
+            host: Arc::from(host),
+            port,
+        }
+    }
+}
+
+impl From<&RedisUrl> for Node {
+    fn from(url: &RedisUrl) -> Self {
+        Self::new(&url.host, url.port)
+    }
+}
+
+impl fmt::Display for Node {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.host.contains(':') {
+            true => write!(f, "[{}]:{}", self.host, self.port),
+            false => write!(f, "{}:{}", self.host, self.port),
+        }
+    }
+}
+
+/// The servers of an engine that take writes.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Topology {
+    /// One has all keys.
+    One(Rc<Node>),
+    /// Each has some slots.
+    Cluster(SlotMap),
+}
+
+impl Topology {
+    /// Who has this slot.
+    pub(super) fn owner(&self, slot: u16) -> Option<Rc<Node>> {
+        match self {
+            Self::One(node) => Some(Rc::clone(node)),
+            Self::Cluster(map) => map.owner(slot),
+        }
+    }
+
+    /// All of them.
+    pub(super) fn masters(&self) -> &[Rc<Node>] {
+        match self {
+            Self::One(node) => std::slice::from_ref(node),
+            Self::Cluster(map) => &map.nodes,
+        }
+    }
+
+    /// A server has said that this slot is somewhere else for good.
+    pub(super) fn moved(&mut self, slot: u16, to: Node) {
+        match self {
+            // What was one server has become a cluster: it is looked at anew.
+            Self::One(_) => {}
+            Self::Cluster(map) => map.set(slot, to),
+        }
+    }
+}
+
+/// The slots of a Cluster.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct SlotMap {
+    nodes: Vec<Rc<Node>>,
+    /// For each slot the position of its owner in `nodes`; [`NOBODY`] for none.
+    owners: Box<[u16]>,
+}
+
+const NOBODY: u16 = u16::MAX;
+
+impl SlotMap {
+    /// Reads the answer to CLUSTER SLOTS that `asked` gave.
+    pub(super) fn read(answer: &Reply, asked: &Node) -> Option<Self> {
+        let mut map = Self {
+            nodes: Vec::new(),
+            owners: vec![NOBODY; usize::from(SLOTS)].into_boxed_slice(),
+        };
+        for range in answer.list()? {
+            let [first, last, master, ..] = range.list()? else {
+                return None;
+            };
+            let [host, port, ..] = master.list()? else {
+                return None;
+            };
+            // A server that does not know its own name leaves it out: it is the one that was asked.
+            let host = match host.text() {
+                None | Some("" | "?") => &asked.host,
+                Some(host) => host,
+            };
+            let port = u16::try_from(port.number()?).ok()?;
+            let (first, last) = (position(first)?, position(last)?);
+            let node = map.position_of(Node::new(host, port));
+            map.owners.get_mut(first..=last)?.fill(node);
+        }
+        Some(map)
+    }
+
+    fn owner(&self, slot: u16) -> Option<Rc<Node>> {
+        let position = self.owners.get(usize::from(slot))?;
+        self.nodes.get(usize::from(*position)).cloned()
+    }
+
+    fn set(&mut self, slot: u16, node: Node) {
+        let position = self.position_of(node);
+        if let Some(owner) = self.owners.get_mut(usize::from(slot)) {
+            *owner = position;
+        }
+    }
+
+    fn position_of(&mut self, node: Node) -> u16 {
+        let position = self.nodes.iter().position(|known| **known == node);
+        let position = position.unwrap_or_else(|| {
+            self.nodes.push(Rc::new(node));
+            self.nodes.len() - 1
+        });
+        u16::try_from(position).unwrap_or(NOBODY)
+    }
+}
+
+fn position(slot: &Reply) -> Option<usize> {
+    let slot = usize::try_from(slot.number()?).ok()?;
+    (slot < usize::from(SLOTS)).then_some(slot)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn list(items: impl IntoIterator<Item = Reply>) -> Reply {
+        Reply::List(items.into_iter().collect())
+    }
+
+    fn range(first: i64, last: i64, host: &str, port: i64) -> Reply {
+        let node = |port| {
+            list([
+                Reply::Bytes(host.as_bytes().to_vec()),
+                Reply::Number(port),
+                Reply::Bytes(b"id".to_vec()),
+            ])
+        };
+        let (first, last) = (Reply::Number(first), Reply::Number(last));
+        list([first, last, node(port), node(port + 1000)])
+    }
+
+    fn asked() -> Node {
+        Node::new("10.0.0.9", 7009)
+    }
+
+    fn owner(map: &SlotMap, slot: u16) -> Option<String> {
+        map.owner(slot).map(|node| node.to_string())
+    }
+
+    #[test]
+    fn every_slot_has_the_owner_that_the_cluster_says() {
+        let answer = list([
+            range(0, 99, "10.0.0.1", 7001),
+            range(200, 16383, "10.0.0.2", 7002),
+            range(100, 149, "10.0.0.1", 7001),
+        ]);
+        let mut map = SlotMap::read(&answer, &asked()).unwrap();
+        assert_eq!(map.nodes.len(), 2);
+        for (slot, expected) in [
+            (0, Some("10.0.0.1:7001")),
+            (149, Some("10.0.0.1:7001")),
+            (150, None),
+            (16383, Some("10.0.0.2:7002")),
+        ] {
+            assert_eq!(owner(&map, slot).as_deref(), expected, "{slot}");
+        }
+        map.set(150, Node::new("10.0.0.3", 7003));
+        assert_eq!(owner(&map, 150).as_deref(), Some("10.0.0.3:7003"));
+        assert_eq!(owner(&map, 149).as_deref(), Some("10.0.0.1:7001"));
+    }
+
+    #[test]
+    fn a_server_without_a_name_is_the_one_that_was_asked() {
+        for nameless in ["", "?"] {
+            let answer = list([range(0, 16383, nameless, 7001)]);
+            let map = SlotMap::read(&answer, &asked()).unwrap();
+            assert_eq!(owner(&map, 5).as_deref(), Some("10.0.0.9:7001"));
+        }
+    }
+
+    #[test]
+    fn what_is_no_map_of_slots_is_refused() {
+        for answer in [
+            Reply::Nil,
+            list([Reply::Number(3)]),
+            list([range(0, 16384, "h", 1)]),
+            list([range(-1, 5, "h", 1)]),
+            list([range(9, 5, "h", 1)]),
+            list([range(0, 5, "h", 65536)]),
+        ] {
+            assert_eq!(SlotMap::read(&answer, &asked()), None, "{answer:?}");
+        }
+    }
+}

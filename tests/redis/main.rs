@@ -1,0 +1,11 @@
+//! Backends on a real Redis, served by the proxy itself.
+
+#[path = "../support/redis.rs"]
+mod redis_server;
+#[path = "../support/mod.rs"]
+mod support;
+
+mod cluster;
+mod moves;
+mod sentinel;
+mod status;
