@@ -42,75 +42,66 @@ pub(super) async fn run(engine: &Engine, topology: &Topology) -> Result<(), Engi
 impl Trial<'_> {
     async fn play(&self) -> Result<(), EngineError> {
         let scripts = self.engine.scripts();
-        let read = |nonce: &str, step| {
-            let command = Command::script(&scripts.read, &self.key, 0).text(nonce);
-            command.number(step).text("0").number(1000)
-        };
-        let put = |script, cookie| {
-            let command = Command::script(script, &self.key, 0)
-                .number(1)
-                .number(cookie);
-            let command = command.flag(false).flag(false).flag(false);
-            command.text("0").bytes(b"tried")
-        };
-        let found = |counter| {
-            let answer = [200, 1, counter, 0].map(Reply::Number);
-            [&answer[..], &[Reply::Bytes(b"tried".to_vec())]].concat()
-        };
-        let done = || vec![Reply::Number(200)];
-        let absent = || vec![Reply::Number(404)];
+        let (done, absent) = ([Reply::Number(200)], [Reply::Number(404)]);
         let touch = Command::script(&scripts.touch, &self.key, 0);
         let release = Command::script(&scripts.release, &self.key, 0);
         let release = release.text("trial-2").number(3);
+        let released = [Reply::Number(200), Reply::Number(0)];
         let delete = Command::script(&scripts.delete, &self.key, 0);
         let delete = delete.number(3).flag(false).text("0");
+        let (put, put_live) = (&scripts.put, &scripts.put_live);
 
-        self.step(
-            "a read of nothing",
-            &scripts.read,
-            &read("trial-0", 0),
-            &absent(),
-        )
-        .await?;
-        self.step("a new item", &scripts.put, &put(&scripts.put, 0), &done())
+        self.reads("a read of nothing", "trial-0", 0, &absent)
             .await?;
-        self.step("a lock", &scripts.read, &read("trial-1", 1), &found(2))
+        self.step("a new item", put, &self.put(put, 0), &done)
             .await?;
-        self.step(
-            "the same lock again",
-            &scripts.read,
-            &read("trial-1", 1),
-            &found(2),
-        )
-        .await?;
-        let locked = self
-            .ask("a second lock", &scripts.read, &read("trial-2", 1))
+        self.reads("a lock", "trial-1", 1, &found(2)).await?;
+        self.reads("the same lock again", "trial-1", 1, &found(2))
             .await?;
-        if !matches!(
-            locked[..],
-            [Reply::Number(423), Reply::Number(2), Reply::Number(0..)]
-        ) {
-            return Err(self.unfit("a second lock", &locked));
-        }
-        let put_live = put(&scripts.put_live, 2);
-        self.step("a change", &scripts.put_live, &put_live, &done())
-            .await?;
-        self.step("a touch", &scripts.touch, &touch, &done())
-            .await?;
-        self.step(
-            "another lock",
-            &scripts.read,
-            &read("trial-2", 1),
-            &found(3),
-        )
-        .await?;
-        let released = [Reply::Number(200), Reply::Number(0)];
+        self.is_locked_out("a second lock", "trial-2").await?;
+        let change = self.put(put_live, 2);
+        self.step("a change", put_live, &change, &done).await?;
+        self.step("a touch", &scripts.touch, &touch, &done).await?;
+        self.reads("another lock", "trial-2", 1, &found(3)).await?;
         self.step("a release", &scripts.release, &release, &released)
             .await?;
-        self.step("a removal", &scripts.delete, &delete, &done())
+        self.step("a removal", &scripts.delete, &delete, &done)
             .await?;
-        self.step("a touch of nothing", &scripts.touch, &touch, &absent())
-            .await
+        let last = "a touch of nothing";
+        self.step(last, &scripts.touch, &touch, &absent).await
+    }
+
+    fn read(&self, nonce: &str, step: i64) -> Command {
+        let script = &self.engine.scripts().read;
+        let command = Command::script(script, &self.key, 0).text(nonce);
+        command.number(step).text("0").number(1000)
+    }
+
+    fn put(&self, script: &Script, cookie: i64) -> Command {
+        let command = Command::script(script, &self.key, 0).number(1);
+        let command = command.number(cookie).flag(false).flag(false).flag(false);
+        command.text("0").bytes(b"tried")
+    }
+
+    async fn reads(
+        &self,
+        what: &str,
+        nonce: &str,
+        step: i64,
+        expected: &[Reply],
+    ) -> Result<(), EngineError> {
+        let script = &self.engine.scripts().read;
+        let command = self.read(nonce, step);
+        self.step(what, script, &command, expected).await
+    }
+
+    async fn is_locked_out(&self, what: &str, nonce: &str) -> Result<(), EngineError> {
+        let script = &self.engine.scripts().read;
+        let locked = self.ask(what, script, &self.read(nonce, 1)).await?;
+        match locked[..] {
+            [Reply::Number(423), Reply::Number(2), Reply::Number(0..)] => Ok(()),
+            _ => Err(self.unfit(what, &locked)),
+        }
     }
 
     async fn step(
@@ -163,4 +154,10 @@ impl Trial<'_> {
             reason: format!("{what} was answered {answer:?}"),
         }
     }
+}
+
+/// The answer to a read of the item with this counter.
+fn found(counter: i64) -> Vec<Reply> {
+    let answer = [200, 1, counter, 0].map(Reply::Number);
+    [&answer[..], &[Reply::Bytes(b"tried".to_vec())]].concat()
 }

@@ -1,5 +1,10 @@
 //! A Cluster of six under a farm: slots move, and a master dies.
 
+#![expect(
+    clippy::unwrap_used,
+    reason = "a test that cannot set up its scene must fail"
+)]
+
 use std::time::Duration;
 
 use crate::redis_server::{RedisClient, RedisServer, free_port, has_redis};

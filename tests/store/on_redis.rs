@@ -3,6 +3,11 @@
 //! A server has a clock of its own, which nobody can set. So the items are moved instead: when the
 //! test lets time pass, each of them gets so much nearer to its expiry, and its lock so much older.
 
+#![expect(
+    clippy::unwrap_used,
+    reason = "a test that cannot set up its scene must fail"
+)]
+
 use std::cell::{Cell, RefCell};
 use std::convert::Infallible;
 use std::future::{Future, ready};

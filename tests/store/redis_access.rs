@@ -1,5 +1,10 @@
 //! Who may use an engine: certificates and users.
 
+#![expect(
+    clippy::unwrap_used,
+    reason = "a test that cannot set up its scene must fail"
+)]
+
 use std::path::Path;
 use std::process::Command;
 use std::rc::Rc;

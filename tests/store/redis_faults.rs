@@ -1,5 +1,10 @@
 //! What the store on Redis makes of lost answers, lost scripts and servers that are not well.
 
+#![expect(
+    clippy::unwrap_used,
+    reason = "a test that cannot set up its scene must fail"
+)]
+
 use std::io::{Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
 use std::rc::Rc;

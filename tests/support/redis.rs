@@ -1,4 +1,11 @@
 //! Debian's `redis-server`, started by the test that wants it and ended with it.
+
+#![expect(
+    clippy::unwrap_used,
+    clippy::panic,
+    clippy::print_stderr,
+    reason = "a test that cannot set up its scene must fail and say why"
+)]
 #![allow(dead_code, reason = "each test binary uses a part of this")]
 
 use std::io::{BufRead, BufReader, Read, Write};
