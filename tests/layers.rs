@@ -79,7 +79,7 @@ const MAY_NAME: &[(&str, &[&[&str]])] = &[
     ("notify", &[&["control"]]),
     ("prometheus", &[&["metrics"]]),
     ("redis", &[&["redis"]]),
-    ("ring", &[&["redis"]]),
+    ("ring", &[&["redis", "tls"]]),
     ("rustix", &[&["os"]]),
     ("rustls", &[&["tls", "redis"]]),
     ("saphyr-parser", &[&["config"]]),

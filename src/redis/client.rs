@@ -16,8 +16,9 @@ use redis::{
 };
 
 use super::error::EngineError;
+use super::node::EngineNode;
+use super::reply::EngineReply;
 use super::script::Script;
-use super::topology::Node;
 use crate::config::RedisSpec;
 
 /// Connections for changes that wait for replicas: each waits behind those before it.
@@ -72,7 +73,7 @@ impl Client {
     }
 
     /// Connects to a server that holds sessions.
-    pub(super) async fn connect(&self, node: &Node) -> Result<Link, EngineError> {
+    pub(super) async fn connect(&self, node: &EngineNode) -> Result<Link, EngineError> {
         let secrets = self.read_files().await?;
         let mut settings = RedisConnectionInfo::default()
             .set_db(i64::from(self.database))
@@ -96,7 +97,7 @@ impl Client {
     }
 
     /// Connects to a Sentinel, which has users and passwords of its own: none is shown.
-    pub(super) async fn connect_to_sentinel(&self, node: &Node) -> Result<Link, EngineError> {
+    pub(super) async fn connect_to_sentinel(&self, node: &EngineNode) -> Result<Link, EngineError> {
         let secrets = self.read_files().await?;
         let settings = RedisConnectionInfo::default();
         Ok(Link {
@@ -108,7 +109,7 @@ impl Client {
 
     async fn open(
         &self,
-        node: &Node,
+        node: &EngineNode,
         settings: &RedisConnectionInfo,
         secrets: &Secrets,
     ) -> Result<MultiplexedConnection, EngineError> {
@@ -186,7 +187,7 @@ fn read(path: &Path) -> Result<Vec<u8>, EngineError> {
 }
 
 /// Without what the crate says of itself, and without anything that was sent.
-fn connect_error(node: &Node, error: &RedisError) -> EngineError {
+fn connect_error(node: &EngineNode, error: &RedisError) -> EngineError {
     let node = node.clone();
     let reason = reason_of(error);
     match (error.kind(), error.code()) {
@@ -207,7 +208,7 @@ fn reason_of(error: &RedisError) -> String {
 
 /// Connections to one server.
 pub(super) struct Link {
-    pub(super) node: Node,
+    pub(super) node: EngineNode,
     main: MultiplexedConnection,
     /// For changes that wait for replicas. WAIT speaks of the changes of its own connection, so all
     /// copies of a command take the same one.
@@ -274,42 +275,14 @@ impl Command {
     }
 }
 
-/// An answer.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) enum Reply {
-    Nil,
-    Number(i64),
-    Bytes(Vec<u8>),
-    List(Vec<Reply>),
-}
-
-impl Reply {
-    pub(super) fn number(&self) -> Option<i64> {
-        match self {
-            Self::Number(number) => Some(*number),
-            _ => None,
-        }
-    }
-
-    pub(super) fn text(&self) -> Option<&str> {
-        match self {
-            Self::Bytes(bytes) => std::str::from_utf8(bytes).ok(),
-            _ => None,
-        }
-    }
-
-    pub(super) fn list(&self) -> Option<&[Reply]> {
-        match self {
-            Self::List(list) => Some(list),
-            _ => None,
-        }
-    }
-}
-
 impl Link {
     /// Sends a command once. `asks` says that the server is asked on purpose for a key that is on
     /// its way to it.
-    pub(super) async fn run(&self, command: Command, asks: bool) -> Result<Reply, EngineError> {
+    pub(super) async fn run(
+        &self,
+        command: Command,
+        asks: bool,
+    ) -> Result<EngineReply, EngineError> {
         let mut connection = self.main.clone();
         if !asks {
             let answer = connection.send_packed_command(&command.0).await;
@@ -330,7 +303,7 @@ impl Link {
         asks: bool,
         slot: u16,
         replicas: Replicas,
-    ) -> Result<Reply, EngineError> {
+    ) -> Result<EngineReply, EngineError> {
         let index = usize::from(slot) % self.waiting.len().max(1);
         let connection = self.waiting.get(index);
         let mut connection = connection.unwrap_or(&self.main).clone();
@@ -375,7 +348,7 @@ impl Link {
         &self,
         answers: Result<Vec<Value>, RedisError>,
         count: usize,
-    ) -> Result<Reply, EngineError> {
+    ) -> Result<EngineReply, EngineError> {
         let mut answers = self.all_of(answers, count)?;
         self.reply(Ok(answers.pop().unwrap_or_default()))
     }
@@ -392,7 +365,7 @@ impl Link {
         }
     }
 
-    fn reply(&self, answer: Result<Value, RedisError>) -> Result<Reply, EngineError> {
+    fn reply(&self, answer: Result<Value, RedisError>) -> Result<EngineReply, EngineError> {
         let answer = answer.and_then(Value::extract_error);
         let answer = answer.map_err(|error| self.error(&error))?;
         reply(answer).ok_or_else(|| self.garbage())
@@ -415,16 +388,16 @@ impl Link {
 }
 
 /// `None` for what no command here is answered with.
-fn reply(value: Value) -> Option<Reply> {
+fn reply(value: Value) -> Option<EngineReply> {
     Some(match value {
-        Value::Nil => Reply::Nil,
-        Value::Int(number) => Reply::Number(number),
-        Value::BulkString(bytes) => Reply::Bytes(bytes),
-        Value::SimpleString(text) => Reply::Bytes(text.into_bytes()),
-        Value::Okay => Reply::Bytes(b"OK".to_vec()),
+        Value::Nil => EngineReply::Nil,
+        Value::Int(number) => EngineReply::Number(number),
+        Value::BulkString(bytes) => EngineReply::Bytes(bytes),
+        Value::SimpleString(text) => EngineReply::Bytes(text.into_bytes()),
+        Value::Okay => EngineReply::Bytes(b"OK".to_vec()),
         Value::Array(values) => {
             let list = values.into_iter().map(reply);
-            Reply::List(list.collect::<Option<_>>()?)
+            EngineReply::List(list.collect::<Option<_>>()?)
         }
         _ => return None,
     })

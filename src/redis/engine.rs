@@ -9,13 +9,14 @@ use std::time::{Duration, Instant, SystemTime};
 
 use tokio::sync::OnceCell;
 
-use super::client::{Client, Command, Link, Replicas, Reply};
+use super::client::{Client, Command, Link, Replicas};
 use super::error::EngineError;
 use super::key::push_base64_url;
+use super::node::EngineNode;
+use super::reply::EngineReply;
 use super::script::{Script, Scripts};
 use super::survey::Info;
-use super::topology::{Node, SlotMap, Topology};
-use super::trial;
+use super::topology::{SlotMap, Topology};
 use crate::config::RedisSpec;
 use crate::net::Deadlines;
 use crate::store::{StoreDanger, StoreSurvey};
@@ -52,9 +53,7 @@ pub struct Engine {
     started: Instant,
     /// Replaced when it has to be looked up anew.
     topology: RefCell<Rc<OnceCell<RefCell<Topology>>>>,
-    servers: RefCell<HashMap<Rc<Node>, Rc<Server>>>,
-    /// The engine has run the scripts as it must.
-    is_tried: Cell<bool>,
+    servers: RefCell<HashMap<Rc<EngineNode>, Rc<Server>>>,
     nonce_seed: [u8; 8],
     nonces: Cell<u64>,
 }
@@ -86,7 +85,6 @@ impl Engine {
             started: Instant::now(),
             topology: RefCell::default(),
             servers: RefCell::default(),
-            is_tried: Cell::new(false),
             nonce_seed: RandomState::new().hash_one(SystemTime::now()).to_be_bytes(),
             nonces: Cell::new(0),
         }
@@ -170,9 +168,9 @@ impl Engine {
     pub(super) async fn run(
         &self,
         script: &Script,
-        asked: &Asked<'_>,
+        asked: &ScriptAttempt<'_>,
         command: impl Fn(&str) -> Command,
-    ) -> Result<(Rc<Node>, Reply), EngineError> {
+    ) -> Result<(Rc<EngineNode>, EngineReply), EngineError> {
         let node = match asked.redirect {
             Some(node) => Rc::new(node.clone()),
             None => self.owner(asked.slot).await?,
@@ -225,7 +223,11 @@ impl Engine {
     }
 
     /// Fetches a body that was too long for its script.
-    pub(super) async fn fetch(&self, asked: &Asked<'_>, key: &str) -> Result<Reply, EngineError> {
+    pub(super) async fn fetch(
+        &self,
+        asked: &ScriptAttempt<'_>,
+        key: &str,
+    ) -> Result<EngineReply, EngineError> {
         let node = match asked.redirect {
             Some(node) => Rc::new(node.clone()),
             None => self.owner(asked.slot).await?,
@@ -243,7 +245,7 @@ impl Engine {
     }
 
     /// A server has said where a slot is for good.
-    pub(super) fn moved(&self, slot: u16, to: Node) {
+    pub(super) fn moved(&self, slot: u16, to: EngineNode) {
         let topology = self.topology.borrow();
         match topology.get() {
             Some(known) if matches!(*known.borrow(), Topology::Cluster(_)) => {
@@ -270,7 +272,8 @@ impl Engine {
         }
     }
 
-    async fn owner(&self, slot: u16) -> Result<Rc<Node>, EngineError> {
+    /// The server that has this slot.
+    pub(super) async fn owner(&self, slot: u16) -> Result<Rc<EngineNode>, EngineError> {
         let topology = self.topology().await?;
         let owner = topology.get().and_then(|known| known.borrow().owner(slot));
         owner.ok_or(EngineError::NoOwner { slot })
@@ -289,31 +292,25 @@ impl Engine {
     async fn look_up(&self) -> Result<Topology, EngineError> {
         let mut failed = None;
         for url in &self.spec.urls {
-            let seed = Rc::new(Node::from(url));
+            let seed = Rc::new(EngineNode::from(url));
             let looked = match &self.spec.sentinel {
                 Some(name) => self.ask_sentinel(&seed, name).await,
                 None => self.ask_seed(&seed).await,
             };
             match looked {
-                Ok(topology) => {
-                    if !self.is_tried.get() {
-                        trial::run(self, &topology).await?;
-                        self.is_tried.set(true);
-                    }
-                    return Ok(topology);
-                }
+                Ok(topology) => return Ok(topology),
                 Err(error) => failed = Some(error),
             }
         }
         Err(failed.unwrap_or(EngineError::NoOwner { slot: 0 }))
     }
 
-    async fn ask_seed(&self, seed: &Rc<Node>) -> Result<Topology, EngineError> {
+    async fn ask_seed(&self, seed: &Rc<EngineNode>) -> Result<Topology, EngineError> {
         match self.ask(seed, Command::new(&["CLUSTER", "SLOTS"])).await {
             Ok(answer) => {
                 let map = SlotMap::read(&answer, seed);
                 let map = map.ok_or_else(|| EngineError::Garbage {
-                    node: Node::clone(seed),
+                    node: EngineNode::clone(seed),
                 })?;
                 Ok(Topology::Cluster(map))
             }
@@ -326,7 +323,11 @@ impl Engine {
         }
     }
 
-    async fn ask_sentinel(&self, sentinel: &Node, name: &str) -> Result<Topology, EngineError> {
+    async fn ask_sentinel(
+        &self,
+        sentinel: &EngineNode,
+        name: &str,
+    ) -> Result<Topology, EngineError> {
         let no_master = |reason: String| EngineError::NoMaster {
             name: name.to_owned(),
             reason,
@@ -350,7 +351,7 @@ impl Engine {
                 let port = port.text().and_then(|port| port.parse().ok());
                 host.text()
                     .zip(port)
-                    .map(|(host, port)| Node::new(host, port))
+                    .map(|(host, port)| EngineNode::new(host, port))
             }
             _ => None,
         };
@@ -361,16 +362,16 @@ impl Engine {
     }
 
     /// A Sentinel may name a server that is about to be one.
-    async fn require_master(&self, node: &Rc<Node>) -> Result<(), EngineError> {
+    async fn require_master(&self, node: &Rc<EngineNode>) -> Result<(), EngineError> {
         let role = match self.ask(node, Command::new(&["ROLE"])).await {
             // Not everybody may ask: then the first write shows it.
             Err(EngineError::Answered { .. }) => return Ok(()),
             answer => answer?,
         };
         let role = role.list().and_then(|role| role.first());
-        match role.and_then(Reply::text) {
+        match role.and_then(EngineReply::text) {
             Some("slave") => Err(EngineError::Replica {
-                node: Node::clone(node),
+                node: EngineNode::clone(node),
             }),
             _ => Ok(()),
         }
@@ -379,9 +380,9 @@ impl Engine {
     /// Asks one server.
     pub(super) async fn ask(
         &self,
-        node: &Rc<Node>,
+        node: &Rc<EngineNode>,
         command: Command,
-    ) -> Result<Reply, EngineError> {
+    ) -> Result<EngineReply, EngineError> {
         let server = self.server(node);
         let link = self.link(node, &server).await?;
         let answer = self.within(self.attempt, link.run(command, false)).await;
@@ -396,7 +397,7 @@ impl Engine {
         answer
     }
 
-    fn server(&self, node: &Rc<Node>) -> Rc<Server> {
+    fn server(&self, node: &Rc<EngineNode>) -> Rc<Server> {
         if let Some(server) = self.servers.borrow().get(node) {
             return Rc::clone(server);
         }
@@ -406,7 +407,11 @@ impl Engine {
         server
     }
 
-    async fn link<'s>(&self, node: &Node, server: &'s Server) -> Result<&'s Link, EngineError> {
+    async fn link<'s>(
+        &self,
+        node: &EngineNode,
+        server: &'s Server,
+    ) -> Result<&'s Link, EngineError> {
         if let Some(link) = server.link.get() {
             return Ok(link);
         }
@@ -417,7 +422,7 @@ impl Engine {
 
     /// The connections to a server are of no use any more. What is under way on them ends by
     /// itself.
-    fn forget(&self, node: &Rc<Node>, server: &Rc<Server>) {
+    fn forget(&self, node: &Rc<EngineNode>, server: &Rc<Server>) {
         let mut servers = self.servers.borrow_mut();
         if servers
             .get(node)
@@ -435,7 +440,7 @@ impl Engine {
             return Ok(time.offset_ms);
         }
         let answer = link.run(Command::new(&["TIME"]), false).await?;
-        let word = |word: &Reply| word.text().and_then(|word| word.parse::<i64>().ok());
+        let word = |word: &EngineReply| word.text().and_then(|word| word.parse::<i64>().ok());
         let server_ms = match answer.list() {
             Some([seconds, micros]) => {
                 word(seconds)
@@ -474,11 +479,11 @@ impl fmt::Debug for Engine {
 
 /// What goes with one attempt.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Asked<'a> {
+pub(super) struct ScriptAttempt<'a> {
     /// The slot of the key.
     pub(super) slot: u16,
     /// A server that the key is on its way to, instead of the one that has the slot.
-    pub(super) redirect: Option<&'a Node>,
+    pub(super) redirect: Option<&'a EngineNode>,
     /// After this, in [`Engine::now_ms`], nobody waits any more: a copy that is late must not run.
     pub(super) due_ms: Option<u64>,
     /// How long the attempt may take.
@@ -487,7 +492,7 @@ pub(super) struct Asked<'a> {
     pub(super) replicas: u8,
 }
 
-impl Asked<'_> {
+impl ScriptAttempt<'_> {
     fn is_redirect(&self) -> bool {
         self.redirect.is_some()
     }

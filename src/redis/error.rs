@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use super::topology::Node;
+use super::node::EngineNode;
 
 /// A command has no answer, or one that is an error.
 #[derive(Debug, Clone, thiserror::Error)]
@@ -19,7 +19,7 @@ pub enum EngineError {
     #[error("cannot connect to {node}: {reason}")]
     Connect {
         /// Whom.
-        node: Node,
+        node: EngineNode,
         /// Why not.
         reason: String,
     },
@@ -27,13 +27,13 @@ pub enum EngineError {
     #[error("cannot connect to {node} in time")]
     ConnectLate {
         /// Whom.
-        node: Node,
+        node: EngineNode,
     },
     /// The server takes neither user nor password.
     #[error("{node} refuses user or password: {reason}")]
     Denied {
         /// Who.
-        node: Node,
+        node: EngineNode,
         /// What it said.
         reason: String,
     },
@@ -49,7 +49,7 @@ pub enum EngineError {
     #[error("{node} is a replica")]
     Replica {
         /// Who.
-        node: Node,
+        node: EngineNode,
     },
     /// The cluster says that nobody has this slot.
     #[error("no server of the cluster has slot {slot}")]
@@ -61,7 +61,7 @@ pub enum EngineError {
     #[error("{node} does not run scripts as it must: {reason}")]
     Unfit {
         /// Who.
-        node: Node,
+        node: EngineNode,
         /// What was tried and what came.
         reason: String,
     },
@@ -69,7 +69,7 @@ pub enum EngineError {
     #[error("the connection to {node} broke: {reason}")]
     Broken {
         /// Whose.
-        node: Node,
+        node: EngineNode,
         /// What the system said.
         reason: String,
     },
@@ -77,19 +77,19 @@ pub enum EngineError {
     #[error("{node} has not answered in time")]
     Late {
         /// Who.
-        node: Node,
+        node: EngineNode,
     },
     /// An answer of another shape than the command has.
     #[error("{node} answered what nobody asked")]
     Garbage {
         /// Who.
-        node: Node,
+        node: EngineNode,
     },
     /// Too few replicas have the change.
     #[error("{node}: {have} of {wanted} replicas have the change")]
     Unreplicated {
         /// Who.
-        node: Node,
+        node: EngineNode,
         /// How many have it.
         have: u64,
         /// How many must.
@@ -99,7 +99,7 @@ pub enum EngineError {
     #[error("{node}: {code} {detail}")]
     Answered {
         /// Who.
-        node: Node,
+        node: EngineNode,
         /// Its first word, `OOM` for instance.
         code: String,
         /// The rest.
@@ -115,10 +115,10 @@ pub(super) enum Sequel {
     /// It was not carried out. Look where the keys are, and send it again a little later.
     Later,
     /// It was not carried out: this server has the slot for good.
-    Moved(u16, Node),
+    Moved(u16, EngineNode),
     /// It was not carried out: this server has the key, and must be told that it is asked on
     /// purpose.
-    Ask(Node),
+    Ask(EngineNode),
     /// It was not carried out: the server does not know the script.
     LoadScript,
     /// It was not carried out: there is no memory for what grows.
@@ -146,7 +146,7 @@ impl EngineError {
     }
 }
 
-fn answered(node: &Node, code: &str, detail: &str) -> Sequel {
+fn answered(node: &EngineNode, code: &str, detail: &str) -> Sequel {
     match code {
         "MOVED" | "ASK" => match redirect(node, detail) {
             Some((slot, to)) if code == "MOVED" => Sequel::Moved(slot, to),
@@ -163,12 +163,15 @@ fn answered(node: &Node, code: &str, detail: &str) -> Sequel {
 
 /// `slot host:port`. A server that does not know its own name leaves the host out: it is the one
 /// that was asked.
-fn redirect(asked: &Node, detail: &str) -> Option<(u16, Node)> {
+fn redirect(asked: &EngineNode, detail: &str) -> Option<(u16, EngineNode)> {
     let (slot, address) = detail.split_once(' ')?;
     let (host, port) = address.trim().rsplit_once(':')?;
     let host = host.trim_start_matches('[').trim_end_matches(']');
     let host = if host.is_empty() { &asked.host } else { host };
-    Some((slot.parse().ok()?, Node::new(host, port.parse().ok()?)))
+    Some((
+        slot.parse().ok()?,
+        EngineNode::new(host, port.parse().ok()?),
+    ))
 }
 
 #[cfg(test)]
@@ -178,7 +181,7 @@ mod tests {
     fn said(line: &str) -> Sequel {
         let (code, detail) = line.split_once(' ').unwrap();
         let error = EngineError::Answered {
-            node: Node::new("10.0.0.1", 7000),
+            node: EngineNode::new("10.0.0.1", 7000),
             code: code.to_owned(),
             detail: detail.to_owned(),
         };
@@ -187,7 +190,7 @@ mod tests {
 
     #[test]
     fn redirects_name_their_server() {
-        let to = |host, port| Node::new(host, port);
+        let to = |host, port| EngineNode::new(host, port);
         for (line, sequel) in [
             (
                 "MOVED 3999 10.0.0.2:7001",

@@ -11,6 +11,7 @@
 //! * `client`: the one file that names the crate `redis`: connections and commands.
 //! * `error`: what can go wrong, and whether a command may have been carried out.
 //! * `key`: keys and slots of a Cluster.
+//! * `node`, `reply`: a server, and what it answers.
 //! * `script`: the scripts.
 //! * `topology`: which server has which key.
 //! * `engine`: an engine as one thread uses it.
@@ -22,6 +23,8 @@ mod client;
 mod engine;
 mod error;
 mod key;
+mod node;
+mod reply;
 mod script;
 mod store;
 mod survey;

@@ -18,16 +18,20 @@ use std::hash::{BuildHasher, RandomState};
 use std::rc::Rc;
 use std::time::Duration;
 
-use super::client::{Command, Reply};
-use super::engine::{Asked, Engine, EngineOptions};
+use tokio::sync::OnceCell;
+
+use super::client::Command;
+use super::engine::{Engine, EngineOptions, ScriptAttempt};
 use super::error::{EngineError, Sequel};
 use super::key::{item_key, slot_of};
+use super::node::EngineNode;
+use super::reply::EngineReply;
 use super::script::Script;
-use super::topology::Node;
+use super::trial;
 use crate::log::LogLimit;
 use crate::store::{
-    BadHeader, Body, LockCookie, Now, SessionCommand, SessionStore, StoreOutcome, StoreRefusal,
-    StoreSurvey,
+    BadHeader, Body, LockCookie, Now, SessionCommand, SessionStore, StoreDanger, StoreOutcome,
+    StoreRefusal, StoreSurvey,
 };
 
 /// Before a command that was not carried out is sent again.
@@ -52,6 +56,8 @@ pub struct RedisStore(Rc<Inner>);
 #[derive(Debug)]
 struct Inner {
     engine: Engine,
+    /// The engine has run the scripts as it must.
+    tried: OnceCell<()>,
     answer: Duration,
     wait_replicas: u8,
     steps: Option<RandomState>,
@@ -77,7 +83,7 @@ struct Course {
     /// The server is full.
     live_only: bool,
     /// Where the key is on its way to.
-    redirect: Option<Node>,
+    redirect: Option<EngineNode>,
 }
 
 impl RedisStore {
@@ -85,6 +91,7 @@ impl RedisStore {
     pub fn new(engine: Engine, options: &EngineOptions) -> Self {
         Self(Rc::new(Inner {
             engine,
+            tried: OnceCell::new(),
             answer: options.answer,
             wait_replicas: options.spec.wait_replicas,
             steps: (!options.steps_of_one).then(RandomState::new),
@@ -115,12 +122,21 @@ impl SessionStore for RedisStore {
     }
 
     async fn survey(&self) -> StoreSurvey {
-        self.0.engine.survey().await
+        let mut found = self.0.engine.survey().await;
+        if !matches!(found.dangers[..], [StoreDanger::Unusable { .. }, ..])
+            && let Err(reason) = self.ready().await
+        {
+            found.dangers.insert(0, StoreDanger::Unusable { reason });
+        }
+        found
     }
 
     async fn ready(&self) -> Result<(), String> {
-        let ready = self.0.engine.ready().await;
-        ready.map_err(|error| error.to_string())
+        let ready = async {
+            self.0.engine.ready().await?;
+            self.0.try_scripts().await
+        };
+        ready.await.map_err(|error: EngineError| error.to_string())
     }
 }
 
@@ -135,6 +151,12 @@ impl Inner {
         self.step_number.set(number.wrapping_add(1));
         let step = random.hash_one(number) % MAX_STEP + 1;
         i64::try_from(step).unwrap_or(1)
+    }
+
+    /// No session is trusted to an engine that has not shown that it runs the scripts as it must.
+    async fn try_scripts(&self) -> Result<(), EngineError> {
+        let tried = self.tried.get_or_try_init(|| trial::run(&self.engine));
+        tried.await.map(|_tried| ())
     }
 
     async fn carry_out(&self, call: Call) -> StoreOutcome {
@@ -237,25 +259,28 @@ impl Inner {
     ) -> Result<Answer, EngineError> {
         let changes = !matches!(call.command, SessionCommand::Get | SessionCommand::Touch);
         let may_be_late = changes && !matches!(call.command, SessionCommand::Release { .. });
-        let asked = Asked {
+        let asked = ScriptAttempt {
             slot: call.slot,
             redirect: course.redirect.as_ref(),
             due_ms: may_be_late.then_some(due_ms),
             limit,
             replicas: if changes { self.wait_replicas } else { 0 },
         };
+        if !self.tried.initialized() {
+            self.try_scripts().await?;
+        }
         let script = self.script(&call.command, course);
         let command = |deadline: &str| call.command(script, course, deadline);
         let (node, reply) = self.engine.run(script, &asked, command).await?;
         match call.read(&reply, course) {
             Some(Read::Answer(answer)) => Ok(answer),
             Some(Read::LongBody(found)) => match self.engine.fetch(&asked, &call.key).await? {
-                Reply::Bytes(body) => Ok(Answer::Outcome(found.outcome(Body::from(body)))),
+                EngineReply::Bytes(body) => Ok(Answer::Outcome(found.outcome(Body::from(body)))),
                 // It was removed in between, as the script will say.
                 _ => Ok(Answer::Again),
             },
             None => Err(EngineError::Garbage {
-                node: Node::clone(&node),
+                node: EngineNode::clone(&node),
             }),
         }
     }
@@ -364,14 +389,14 @@ impl Call {
     }
 
     /// What the script's answer means; `None` for one that it never gives.
-    fn read(&self, reply: &Reply, course: &Course) -> Option<Read> {
+    fn read(&self, reply: &EngineReply, course: &Course) -> Option<Read> {
         let reply = reply.list()?;
         let (status, rest) = reply.split_first()?;
         Some(match (status.number()?, rest) {
             (200, [minutes, counter, first]) if self.is_read() => {
                 Read::LongBody(self.found(minutes, counter, first)?)
             }
-            (200, [minutes, counter, first, Reply::Bytes(body)]) if self.is_read() => {
+            (200, [minutes, counter, first, EngineReply::Bytes(body)]) if self.is_read() => {
                 let found = self.found(minutes, counter, first)?;
                 found.outcome(Body::from(body.as_slice())).into()
             }
@@ -380,7 +405,7 @@ impl Call {
                     SessionCommand::Put { timeout, .. } => timeout.was_zero,
                     _ => false,
                 };
-                let action_flags = matches!(rest, [Reply::Number(1)]);
+                let action_flags = matches!(rest, [EngineReply::Number(1)]);
                 StoreOutcome::Done {
                     action_flags,
                     zero_timeout,
@@ -412,7 +437,12 @@ impl Call {
         matches!(self.command, SessionCommand::Get | SessionCommand::Acquire)
     }
 
-    fn found(&self, minutes: &Reply, counter: &Reply, first: &Reply) -> Option<Found> {
+    fn found(
+        &self,
+        minutes: &EngineReply,
+        counter: &EngineReply,
+        first: &EngineReply,
+    ) -> Option<Found> {
         let counter = u32::try_from(counter.number()?).ok()?;
         let is_acquire = matches!(self.command, SessionCommand::Acquire);
         Some(Found {

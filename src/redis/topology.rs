@@ -1,57 +1,23 @@
 //! Which server has which key.
 
-use std::fmt;
 use std::rc::Rc;
-use std::sync::Arc;
 
-use super::client::Reply;
 use super::key::SLOTS;
-use crate::config::RedisUrl;
-
-/// One server.
-#[derive(Debug, Clone, PartialEq, Eq, Hash)]
-pub struct Node {
-    /// Name or IP address, without brackets.
-    pub(super) host: Arc<str>,
-    pub(super) port: u16,
-}
-
-impl Node {
-    pub(super) fn new(host: &str, port: u16) -> Self {
-        Self {
-            host: Arc::from(host),
-            port,
-        }
-    }
-}
-
-impl From<&RedisUrl> for Node {
-    fn from(url: &RedisUrl) -> Self {
-        Self::new(&url.host, url.port)
-    }
-}
-
-impl fmt::Display for Node {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self.host.contains(':') {
-            true => write!(f, "[{}]:{}", self.host, self.port),
-            false => write!(f, "{}:{}", self.host, self.port),
-        }
-    }
-}
+use super::node::EngineNode;
+use super::reply::EngineReply;
 
 /// The servers of an engine that take writes.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Topology {
     /// One has all keys.
-    One(Rc<Node>),
+    One(Rc<EngineNode>),
     /// Each has some slots.
     Cluster(SlotMap),
 }
 
 impl Topology {
     /// Who has this slot.
-    pub(super) fn owner(&self, slot: u16) -> Option<Rc<Node>> {
+    pub(super) fn owner(&self, slot: u16) -> Option<Rc<EngineNode>> {
         match self {
             Self::One(node) => Some(Rc::clone(node)),
             Self::Cluster(map) => map.owner(slot),
@@ -59,7 +25,7 @@ impl Topology {
     }
 
     /// All of them.
-    pub(super) fn masters(&self) -> &[Rc<Node>] {
+    pub(super) fn masters(&self) -> &[Rc<EngineNode>] {
         match self {
             Self::One(node) => std::slice::from_ref(node),
             Self::Cluster(map) => &map.nodes,
@@ -67,7 +33,7 @@ impl Topology {
     }
 
     /// A server has said that this slot is somewhere else for good.
-    pub(super) fn moved(&mut self, slot: u16, to: Node) {
+    pub(super) fn moved(&mut self, slot: u16, to: EngineNode) {
         match self {
             // What was one server has become a cluster: it is looked at anew.
             Self::One(_) => {}
@@ -79,7 +45,7 @@ impl Topology {
 /// The slots of a Cluster.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct SlotMap {
-    nodes: Vec<Rc<Node>>,
+    nodes: Vec<Rc<EngineNode>>,
     /// For each slot the position of its owner in `nodes`; [`NOBODY`] for none.
     owners: Box<[u16]>,
 }
@@ -88,7 +54,7 @@ const NOBODY: u16 = u16::MAX;
 
 impl SlotMap {
     /// Reads the answer to CLUSTER SLOTS that `asked` gave.
-    pub(super) fn read(answer: &Reply, asked: &Node) -> Option<Self> {
+    pub(super) fn read(answer: &EngineReply, asked: &EngineNode) -> Option<Self> {
         let mut map = Self {
             nodes: Vec::new(),
             owners: vec![NOBODY; usize::from(SLOTS)].into_boxed_slice(),
@@ -107,25 +73,25 @@ impl SlotMap {
             };
             let port = u16::try_from(port.number()?).ok()?;
             let (first, last) = (position(first)?, position(last)?);
-            let node = map.position_of(Node::new(host, port));
+            let node = map.position_of(EngineNode::new(host, port));
             map.owners.get_mut(first..=last)?.fill(node);
         }
         Some(map)
     }
 
-    fn owner(&self, slot: u16) -> Option<Rc<Node>> {
+    fn owner(&self, slot: u16) -> Option<Rc<EngineNode>> {
         let position = self.owners.get(usize::from(slot))?;
         self.nodes.get(usize::from(*position)).cloned()
     }
 
-    fn set(&mut self, slot: u16, node: Node) {
+    fn set(&mut self, slot: u16, node: EngineNode) {
         let position = self.position_of(node);
         if let Some(owner) = self.owners.get_mut(usize::from(slot)) {
             *owner = position;
         }
     }
 
-    fn position_of(&mut self, node: Node) -> u16 {
+    fn position_of(&mut self, node: EngineNode) -> u16 {
         let position = self.nodes.iter().position(|known| **known == node);
         let position = position.unwrap_or_else(|| {
             self.nodes.push(Rc::new(node));
@@ -135,7 +101,7 @@ impl SlotMap {
     }
 }
 
-fn position(slot: &Reply) -> Option<usize> {
+fn position(slot: &EngineReply) -> Option<usize> {
     let slot = usize::try_from(slot.number()?).ok()?;
     (slot < usize::from(SLOTS)).then_some(slot)
 }
@@ -144,24 +110,24 @@ fn position(slot: &Reply) -> Option<usize> {
 mod tests {
     use super::*;
 
-    fn list(items: impl IntoIterator<Item = Reply>) -> Reply {
-        Reply::List(items.into_iter().collect())
+    fn list(items: impl IntoIterator<Item = EngineReply>) -> EngineReply {
+        EngineReply::List(items.into_iter().collect())
     }
 
-    fn range(first: i64, last: i64, host: &str, port: i64) -> Reply {
+    fn range(first: i64, last: i64, host: &str, port: i64) -> EngineReply {
         let node = |port| {
             list([
-                Reply::Bytes(host.as_bytes().to_vec()),
-                Reply::Number(port),
-                Reply::Bytes(b"id".to_vec()),
+                EngineReply::Bytes(host.as_bytes().to_vec()),
+                EngineReply::Number(port),
+                EngineReply::Bytes(b"id".to_vec()),
             ])
         };
-        let (first, last) = (Reply::Number(first), Reply::Number(last));
+        let (first, last) = (EngineReply::Number(first), EngineReply::Number(last));
         list([first, last, node(port), node(port + 1000)])
     }
 
-    fn asked() -> Node {
-        Node::new("10.0.0.9", 7009)
+    fn asked() -> EngineNode {
+        EngineNode::new("10.0.0.9", 7009)
     }
 
     fn owner(map: &SlotMap, slot: u16) -> Option<String> {
@@ -185,7 +151,7 @@ mod tests {
         ] {
             assert_eq!(owner(&map, slot).as_deref(), expected, "{slot}");
         }
-        map.set(150, Node::new("10.0.0.3", 7003));
+        map.set(150, EngineNode::new("10.0.0.3", 7003));
         assert_eq!(owner(&map, 150).as_deref(), Some("10.0.0.3:7003"));
         assert_eq!(owner(&map, 149).as_deref(), Some("10.0.0.1:7001"));
     }
@@ -202,8 +168,8 @@ mod tests {
     #[test]
     fn what_is_no_map_of_slots_is_refused() {
         for answer in [
-            Reply::Nil,
-            list([Reply::Number(3)]),
+            EngineReply::Nil,
+            list([EngineReply::Number(3)]),
             list([range(0, 16384, "h", 1)]),
             list([range(-1, 5, "h", 1)]),
             list([range(9, 5, "h", 1)]),

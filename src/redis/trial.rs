@@ -5,17 +5,18 @@
 
 use std::rc::Rc;
 
-use super::client::{Command, Reply};
+use super::client::Command;
 use super::engine::Engine;
 use super::error::EngineError;
 use super::key::{item_key, slot_of};
+use super::node::EngineNode;
+use super::reply::EngineReply;
 use super::script::Script;
-use super::topology::{Node, Topology};
 
 /// A step: what is done, and whether the answer is right.
 struct Trial<'a> {
     engine: &'a Engine,
-    node: Rc<Node>,
+    node: Rc<EngineNode>,
     key: String,
 }
 
@@ -23,14 +24,14 @@ struct Trial<'a> {
 ///
 /// # Errors
 /// [`EngineError::Unfit`] for a wrong answer, or what kept the engine from answering.
-pub(super) async fn run(engine: &Engine, topology: &Topology) -> Result<(), EngineError> {
+pub(super) async fn run(engine: &Engine) -> Result<(), EngineError> {
     // Not one that anybody else tries at the same time.
     let key = item_key(
         engine.prefix(),
         format!("trial {}", engine.nonce()).as_bytes(),
     );
     let slot = slot_of(&key);
-    let node = topology.owner(slot).ok_or(EngineError::NoOwner { slot })?;
+    let node = engine.owner(slot).await?;
     let trial = Trial { engine, node, key };
     match trial.play().await {
         // A full server takes no new item, which says nothing about its scripts.
@@ -42,11 +43,11 @@ pub(super) async fn run(engine: &Engine, topology: &Topology) -> Result<(), Engi
 impl Trial<'_> {
     async fn play(&self) -> Result<(), EngineError> {
         let scripts = self.engine.scripts();
-        let (done, absent) = ([Reply::Number(200)], [Reply::Number(404)]);
+        let (done, absent) = ([EngineReply::Number(200)], [EngineReply::Number(404)]);
         let touch = Command::script(&scripts.touch, &self.key, 0);
         let release = Command::script(&scripts.release, &self.key, 0);
         let release = release.text("trial-2").number(3);
-        let released = [Reply::Number(200), Reply::Number(0)];
+        let released = [EngineReply::Number(200), EngineReply::Number(0)];
         let delete = Command::script(&scripts.delete, &self.key, 0);
         let delete = delete.number(3).flag(false).text("0");
         let (put, put_live) = (&scripts.put, &scripts.put_live);
@@ -88,7 +89,7 @@ impl Trial<'_> {
         what: &str,
         nonce: &str,
         step: i64,
-        expected: &[Reply],
+        expected: &[EngineReply],
     ) -> Result<(), EngineError> {
         let script = &self.engine.scripts().read;
         let command = self.read(nonce, step);
@@ -99,7 +100,11 @@ impl Trial<'_> {
         let script = &self.engine.scripts().read;
         let locked = self.ask(what, script, &self.read(nonce, 1)).await?;
         match locked[..] {
-            [Reply::Number(423), Reply::Number(2), Reply::Number(0..)] => Ok(()),
+            [
+                EngineReply::Number(423),
+                EngineReply::Number(2),
+                EngineReply::Number(0..),
+            ] => Ok(()),
             _ => Err(self.unfit(what, &locked)),
         }
     }
@@ -109,7 +114,7 @@ impl Trial<'_> {
         what: &str,
         script: &Script,
         command: &Command,
-        expected: &[Reply],
+        expected: &[EngineReply],
     ) -> Result<(), EngineError> {
         let answer = self.ask(what, script, command).await?;
         match answer == expected {
@@ -123,7 +128,7 @@ impl Trial<'_> {
         what: &str,
         script: &Script,
         command: &Command,
-    ) -> Result<Vec<Reply>, EngineError> {
+    ) -> Result<Vec<EngineReply>, EngineError> {
         let answer = match self.engine.ask(&self.node, command.clone()).await {
             Err(EngineError::Answered { code, .. }) if code == "NOSCRIPT" => {
                 let load = Command::new(&["SCRIPT", "LOAD", &script.text]);
@@ -143,21 +148,21 @@ impl Trial<'_> {
             answer => answer,
         };
         match answer? {
-            Reply::List(list) => Ok(list),
+            EngineReply::List(list) => Ok(list),
             other => Err(self.unfit(what, std::slice::from_ref(&other))),
         }
     }
 
-    fn unfit(&self, what: &str, answer: &[Reply]) -> EngineError {
+    fn unfit(&self, what: &str, answer: &[EngineReply]) -> EngineError {
         EngineError::Unfit {
-            node: Node::clone(&self.node),
+            node: EngineNode::clone(&self.node),
             reason: format!("{what} was answered {answer:?}"),
         }
     }
 }
 
 /// The answer to a read of the item with this counter.
-fn found(counter: i64) -> Vec<Reply> {
-    let answer = [200, 1, counter, 0].map(Reply::Number);
-    [&answer[..], &[Reply::Bytes(b"tried".to_vec())]].concat()
+fn found(counter: i64) -> Vec<EngineReply> {
+    let answer = [200, 1, counter, 0].map(EngineReply::Number);
+    [&answer[..], &[EngineReply::Bytes(b"tried".to_vec())]].concat()
 }

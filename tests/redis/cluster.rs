@@ -17,7 +17,7 @@ const PATIENCE: Duration = Duration::from_secs(60);
 const TIMES: &str = "
 timeouts: {connect: 2s, answer: 10s}
 health: {interval: 1s, timeout: 10s, fall: 5, rise: 1, max_rise: 1}
-handover: {settle: 2s, session_timeout: 1s, max_session_timeout: 12s, takeover: 5s, failover: off}";
+handover: {settle: 13s, session_timeout: 1s, max_session_timeout: 12s, takeover: 5s, failover: off}";
 
 struct Cluster {
     /// Three masters, then their replicas.
