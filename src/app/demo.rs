@@ -9,9 +9,9 @@ use std::io;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 
-use super::{StartError, engines};
 use super::proxy_server::{self, ProxyServer};
 use super::state_server::{self, DataOptions, StateServer, StateServerOptions};
+use super::{StartError, engines};
 use crate::config::{self, LoadedConfig};
 use crate::control::ControlOptions;
 use crate::disk::{DiskError, SyncMode};
