@@ -41,12 +41,12 @@ fn a_drain_a_kill_and_silence_show_on_the_open_page() {
     let [first, second, mut third] = [(); 3].map(|()| Server::start());
     let map = Map::of(&[&first, &second, &third]);
     let mut proxy = Proxy::start(&map, SHORT_TIMES);
-    let farm = Farm::start(&[&proxy]);
     browser.resize(WIDE, "light");
     browser.open(&format!("http://{}/", proxy.admin));
     browser.evaluate("window.isStillTheSame = true");
 
     browser.wait_for(&headline("=== 'All well'"));
+    let farm = Farm::start(&[&proxy]);
     browser.wait_for("document.querySelectorAll('tr[data-id]').length === 3");
     for (id, name) in [(1, "state-1"), (2, "state-2"), (3, "state-3")] {
         browser.wait_for(&row(id, name));
@@ -58,7 +58,10 @@ fn a_drain_a_kill_and_silence_show_on_the_open_page() {
 
     proxy.change(&map.changed(|map| map.lines[1].state = "drain"));
     browser.wait_for(&row(2, "draining"));
-    browser.wait_for(&headline("=== 'All well'"));
+    // The farm's sessions live a minute, handovers wait 12 s.
+    browser.wait_for(&headline(
+        ".startsWith('Sessions have a timeout of up to 1 min')",
+    ));
     browser.wait_for(&says("findings", "handover is under way"));
     browser.wait_for(&says("moves", "state-2"));
     browser.wait_for(&ring("state-2 to state-1"));
@@ -135,10 +138,10 @@ fn a_backend_that_others_wait_for_and_lost_sessions_stay_visible() {
     let [mut first, second, mut third] = [(); 3].map(|()| Server::start());
     let map = Map::of(&[&first, &second]);
     let proxy = Proxy::start(&map, SHORT_TIMES);
-    let farm = Farm::start(&[&proxy]);
     browser.resize(WIDE, "light");
     browser.open(&format!("http://{}/", proxy.admin));
     browser.wait_for(&headline("=== 'All well'"));
+    let farm = Farm::start(&[&proxy]);
     third.kill();
     proxy.change(&map.changed(|map| map.add(&third)));
     browser.wait_for(&headline(".startsWith('state-3 is waited for')"));

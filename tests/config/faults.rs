@@ -17,12 +17,7 @@ fn unknown_keys_name_the_nearest_known_one() {
     );
     main_fault(
         "worker: 2\n",
-        (
-            2,
-            1,
-            "unknown key `worker`",
-            "`allow`, `workers`, `timeouts`",
-        ),
+        (2, 1, "unknown key `worker`", "`workers`, `timeouts`"),
     );
     // Columns count characters, not bytes.
     main_fault(
