@@ -182,9 +182,13 @@ impl Restore<'_> {
     /// many locks were taken.
     fn marks(&self, noted: &ItemMarks, timeout_minutes: u32, run: u64) -> ItemMarks {
         let timeout_ms = u64::from(timeout_minutes) * 60_000;
+        // The last moment of the part that the note is in: a use beyond it would have been noted, and
+        // one up to it counts as noted from here on.
+        let part_ms = timeout_ms / NOTES_PER_TIMEOUT;
+        let into_part_ms = noted.expires_ms % part_ms.max(1);
         let latest_ms = noted
             .expires_ms
-            .saturating_add(timeout_ms / NOTES_PER_TIMEOUT);
+            .saturating_add(part_ms.saturating_sub(into_part_ms + 1));
         // No further than a use at this moment would, wherever the clock stood before.
         let expires_ms = latest_ms.min(self.now.unix_ms.saturating_add(timeout_ms));
         let cookie = restored_cookie(noted.cookie, self.run.saturating_sub(run));

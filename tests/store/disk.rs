@@ -451,6 +451,38 @@ fn a_lock_does_not_outlive_a_restart_and_its_cookie_opens_no_later_one() {
 }
 
 #[test]
+fn a_session_lives_no_shorter_for_restarts_between_its_uses() {
+    let mut disk = FakeDisk::default();
+    let timeout_ms = 20 * 60_000;
+    let at = |ms: u64| Now {
+        unix_ms: NOW.unix_ms + ms,
+        ..NOW
+    };
+    let open_at = |disk: &FakeDisk, now| {
+        DiskStore::open(disk.clone(), &options(SyncMode::EverySec), now).unwrap()
+    };
+    let store = open_at(&disk, at(0));
+    assert_eq!(store.ask(&key(1), put(b"x"), at(0)), DONE);
+    store.close().unwrap();
+    let mut used_ms = 0;
+    for pause_ms in [150_001, 1, 149_999, 75_000, 150_001, 299_999] {
+        disk = FakeDisk::with(disk.files());
+        used_ms += pause_ms;
+        let store = open_at(&disk, at(used_ms));
+        let _ = store.ask(&key(1), SessionCommand::Touch, at(used_ms));
+        store.close().unwrap();
+        disk = FakeDisk::with(disk.files());
+        let last_moment = at(used_ms + timeout_ms - 1);
+        let store = open_at(&FakeDisk::with(disk.files()), last_moment);
+        let outcome = store.ask(&key(1), SessionCommand::Get, last_moment);
+        assert!(
+            matches!(outcome, StoreOutcome::Found { .. }),
+            "used at {used_ms} ms: {outcome:?}"
+        );
+    }
+}
+
+#[test]
 fn two_processes_cannot_have_one_folder() {
     let folder = tempfile::tempdir().unwrap();
     let first = Folder::take(folder.path()).unwrap();
