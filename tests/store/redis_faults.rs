@@ -253,28 +253,30 @@ fn a_lock_is_not_taken_for_somebody_who_has_given_up() {
     let server = Rc::new(RedisServer::start(&["--enable-debug-command", "yes"]));
     let store = OnRedis::over(Rc::clone(&server), spec_of(&server), SHORT);
     assert_eq!(store.ask(KEY, put(0, b"x"), NOW), DONE);
-    let address = server.address();
-    let (asleep, is_asleep) = std::sync::mpsc::channel();
-    let sleeper = thread::spawn(move || {
-        let mut client = RedisClient::connect(address);
-        client.expect(&["PING"]);
-        asleep.send(()).unwrap();
-        client.expect(&["DEBUG", "SLEEP", "4"]);
-    });
-    is_asleep.recv().unwrap();
-    // One that comes before the sleep takes the lock in good order.
-    while store.ask(KEY, SessionCommand::Acquire, NOW) != StoreOutcome::Unknown {
-        let _ = store.ask(KEY, release(2), NOW);
-        let _ = store.ask(KEY, put(9, b"x"), NOW);
-        let _ = store.ask(KEY, remove(9), NOW);
-        let _ = store.ask(KEY, put(0, b"x"), NOW);
-    }
-    sleeper.join().unwrap();
+    let mut sleeper = TcpStream::connect(server.address()).unwrap();
+    sleeper.write_all(b"DEBUG SLEEP 5\r\n").unwrap();
+    wait_until_silent(server.address());
+    let locked = store.ask(KEY, SessionCommand::Acquire, NOW);
+    assert_eq!(locked, StoreOutcome::Unknown);
+    assert!(sleeper.read(&mut [0; 16]).unwrap() > 0);
     // What it had got meanwhile is behind it once it answers.
     let mut client = server.connect();
     client.expect(&["PING"]);
     let found = store.look(KEY, NOW).unwrap();
     assert!(!found.locked, "a late copy has taken the lock");
+}
+
+/// Waits until the server answers nobody.
+fn wait_until_silent(server: SocketAddr) {
+    loop {
+        let mut asked = TcpStream::connect(server).unwrap();
+        let patience = Some(Duration::from_millis(500));
+        asked.set_read_timeout(patience).unwrap();
+        asked.write_all(b"PING\r\n").unwrap();
+        if asked.read(&mut [0; 16]).is_err() {
+            return;
+        }
+    }
 }
 
 #[test]
