@@ -107,6 +107,7 @@ impl ConnectionPool {
 
     /// Limits a step of an exchange with the server to `due_ms` of the deadline's clock. It is over
     /// as soon as the server is down.
+    #[inline]
     pub fn arm(&self, deadline: &Deadline, due_ms: u64) {
         let due_ms = if self.is_down() { 0 } else { due_ms };
         deadline.arm_for(self.party, due_ms);

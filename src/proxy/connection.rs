@@ -18,7 +18,7 @@ use crate::backend::{PROBE_TARGET, PROXY_ANSWER};
 use crate::handover::{Refusal, RequestMachine, Stage, Step};
 use crate::metrics::{ClientRefusal, RequestOutcome};
 use crate::net::{self, Buffer, Conn, Deadline, Moment, Service};
-use crate::route::BackendIndex;
+use crate::route::{BackendIndex, Slot};
 use crate::wire::{self, Operation, RequestHead};
 
 impl Service for ProxyService {
@@ -153,7 +153,7 @@ impl Client {
         let request_bytes = head.head_bytes as u64 + head.body_bytes;
         let at_hand = request_bytes.min(received.len() as u64);
         self.service.metrics.received_bytes.add(at_hand);
-        let mut subject = Subject {
+        let subject = Subject {
             peer: self.peer,
             operation,
             session: located.fingerprint,
@@ -161,26 +161,54 @@ impl Client {
             started,
         };
         let due_ms = self.deadline.after_ms(view.snapshot.timeouts.answer);
-        let mut attempt = Attempt::first(&head, received.filled(), &view, located.sample, due_ms);
-        let mut held = None;
-        let answered = loop {
-            let answering = self.answer_at(&view, &head, &subject, attempt, received);
-            match answering.await {
-                Err(mut failed) => match failed.again.take() {
-                    Some(again) if self.hold(&mut held, &view, &failed, &subject, &again).await => {
-                        view = self.service.view();
-                        subject.route = view.snapshot.slots.lookup(located.slot.index());
-                        attempt = again;
-                    }
-                    _ => break Err(failed),
-                },
-                answered => break answered,
+        let attempt = Attempt::first(&head, received.filled(), &view, located.sample, due_ms);
+        let answering = self.answer_at(&view, &head, &subject, attempt, received);
+        match answering.await {
+            Err(failed) if failed.again.is_some() => {
+                let again = self.answer_again(view, &head, subject, located.slot, failed, received);
+                again.await
             }
-        };
-        if let Some(held) = held {
-            held.end(answered.is_ok());
+            answered => self.concludes(&view, &subject, answered),
         }
-        self.concludes(&view, &subject, answered)
+    }
+
+    /// Tries a request again for which nobody has done anything, as long as it is worth waiting for.
+    ///
+    /// That is rare, and its state large: it lives on the heap, and away from the first attempt.
+    #[cold]
+    fn answer_again<'a>(
+        &'a mut self,
+        mut view: Rc<View>,
+        head: &'a RequestHead,
+        mut subject: Subject,
+        slot: Slot,
+        mut failed: Unanswered,
+        received: &'a mut Buffer,
+    ) -> Pin<Box<impl Future<Output = Result<(), ProxyError>> + 'a>> {
+        Box::pin(async move {
+            let mut held = None;
+            let answered = loop {
+                let Some(again) = failed.again.take() else {
+                    break Err(failed);
+                };
+                if !self.hold(&mut held, &view, &failed, &subject, &again).await {
+                    break Err(failed);
+                }
+                view = self.service.view();
+                subject.route = view.snapshot.slots.lookup(slot.index());
+                match self
+                    .answer_at(&view, head, &subject, *again, received)
+                    .await
+                {
+                    Err(next) => failed = next,
+                    answered => break answered,
+                }
+            };
+            if let Some(held) = held {
+                held.end(answered.is_ok());
+            }
+            self.concludes(&view, &subject, answered)
+        })
     }
 
     /// Counts and logs how the request has ended.
@@ -306,7 +334,7 @@ impl Client {
                 Box::pin(two_places::run(exchange, search, ask, received, due_ms)).await
             }
             Step::Drop { reason, .. } => Err(Unanswered {
-                again: (reason == Refusal::Suspect).then(|| exchange.attempt(due_ms)),
+                again: (reason == Refusal::Suspect).then(|| Box::new(exchange.attempt(due_ms))),
                 ..Unanswered::refused(reason, backend)
             }),
             Step::Pass { .. } => Err(Unanswered::refused(Refusal::Unknown, backend)),

@@ -59,7 +59,7 @@ pub(super) struct Unanswered {
     pub(super) error: ProxyError,
     pub(super) backend: BackendIndex,
     /// The request, if it has changed nothing anywhere and may begin anew.
-    pub(super) again: Option<Attempt>,
+    pub(super) again: Option<Box<Attempt>>,
 }
 
 impl Unanswered {

@@ -160,7 +160,7 @@ impl Exchange<'_> {
         Unanswered {
             error: failed.error,
             backend,
-            again: failed.may_repeat.then(|| self.attempt(due_ms)),
+            again: failed.may_repeat.then(|| Box::new(self.attempt(due_ms))),
         }
     }
 
@@ -258,6 +258,7 @@ impl Exchange<'_> {
 
     /// Limits a step of passing the answer on. What a backend has answered that is down by then is
     /// passed on no more: others may have gone on without it.
+    #[inline]
     fn arm(&self, limit: Duration) {
         let due_ms = self.deadline.after_ms(limit);
         self.view.pool(self.backend).arm(self.deadline, due_ms);

@@ -70,7 +70,7 @@ pub(super) async fn run(
                 let mut failed = seek.refused(reason);
                 if seek.is_untouched && reason == Refusal::Unknown && failed.error.is_out_of_reach()
                 {
-                    failed.again = Some(seek.exchange.attempt(due_ms));
+                    failed.again = Some(Box::new(seek.exchange.attempt(due_ms)));
                 }
                 return Err(failed);
             }
