@@ -61,6 +61,7 @@ impl Transport {
     }
 
     /// Reads what is there; nothing means the end.
+    #[inline]
     pub(super) fn poll_read(
         &mut self,
         cx: &mut Context<'_>,
@@ -100,6 +101,7 @@ impl Transport {
     }
 
     /// Waits until what was written is on its way. TLS may have taken it and not sent it yet.
+    #[inline]
     pub(super) fn poll_flush(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         match self {
             Self::Tcp(_) | Self::Memory(_) => Poll::Ready(Ok(())),

@@ -18,7 +18,7 @@ use crate::backend::{PROBE_TARGET, PROXY_ANSWER};
 use crate::handover::{Refusal, RequestMachine, Stage, Step};
 use crate::metrics::{ClientRefusal, RequestOutcome};
 use crate::net::{self, Buffer, Conn, Deadline, Moment, Service};
-use crate::route::{BackendIndex, Slot};
+use crate::route::BackendIndex;
 use crate::wire::{self, Operation, RequestHead};
 
 impl Service for ProxyService {
@@ -153,7 +153,7 @@ impl Client {
         let request_bytes = head.head_bytes as u64 + head.body_bytes;
         let at_hand = request_bytes.min(received.len() as u64);
         self.service.metrics.received_bytes.add(at_hand);
-        let subject = Subject {
+        let mut subject = Subject {
             peer: self.peer,
             operation,
             session: located.fingerprint,
@@ -161,57 +161,50 @@ impl Client {
             started,
         };
         let due_ms = self.deadline.after_ms(view.snapshot.timeouts.answer);
-        let attempt = Attempt::first(&head, received.filled(), &view, located.sample, due_ms);
-        let answering = self.answer_at(&view, &head, &subject, attempt, received);
-        match answering.await {
-            Err(failed) if failed.again.is_some() => {
-                let again = self.answer_again(view, &head, subject, located.slot, failed, received);
-                again.await
+        let mut attempt = Attempt::first(&head, received.filled(), &view, located.sample, due_ms);
+        let mut held = None;
+        let answered = loop {
+            let answering = self.answer_at(&view, &head, &subject, attempt, received);
+            match answering.await {
+                Err(failed) if failed.again.is_some() => {
+                    let again = self.try_again(&mut held, &view, &subject, failed);
+                    match again.await {
+                        Ok(again) => attempt = *again,
+                        Err(failed) => break Err(failed),
+                    }
+                    view = self.service.view();
+                    subject.route = view.snapshot.slots.lookup(located.slot.index());
+                }
+                answered => break answered,
             }
-            answered => self.concludes(&view, &subject, answered),
+        };
+        if let Some(held) = held {
+            held.end(answered.is_ok());
         }
+        self.concludes(&view, &subject, answered)
     }
 
-    /// Tries a request again for which nobody has done anything, as long as it is worth waiting for.
+    /// The request once more, for which nobody has done anything, if that is worth waiting for.
     ///
-    /// That is rare, and its state large: it lives on the heap, and away from the first attempt.
+    /// That is rare, and its state large: it lives on the heap.
     #[cold]
-    fn answer_again<'a>(
-        &'a mut self,
-        mut view: Rc<View>,
-        head: &'a RequestHead,
-        mut subject: Subject,
-        slot: Slot,
+    fn try_again<'a>(
+        &'a self,
+        held: &'a mut Option<Held>,
+        view: &'a Rc<View>,
+        subject: &'a Subject,
         mut failed: Unanswered,
-        received: &'a mut Buffer,
-    ) -> Pin<Box<impl Future<Output = Result<(), ProxyError>> + 'a>> {
+    ) -> Pin<Box<impl Future<Output = Result<Box<Attempt>, Unanswered>> + 'a>> {
         Box::pin(async move {
-            let mut held = None;
-            let answered = loop {
-                let Some(again) = failed.again.take() else {
-                    break Err(failed);
-                };
-                if !self.hold(&mut held, &view, &failed, &subject, &again).await {
-                    break Err(failed);
-                }
-                view = self.service.view();
-                subject.route = view.snapshot.slots.lookup(slot.index());
-                match self
-                    .answer_at(&view, head, &subject, *again, received)
-                    .await
-                {
-                    Err(next) => failed = next,
-                    answered => break answered,
-                }
-            };
-            if let Some(held) = held {
-                held.end(answered.is_ok());
+            match failed.again.take() {
+                Some(again) if self.hold(held, view, &failed, subject, &again).await => Ok(again),
+                _ => Err(failed),
             }
-            self.concludes(&view, &subject, answered)
         })
     }
 
     /// Counts and logs how the request has ended.
+    #[inline]
     fn concludes(
         &self,
         view: &View,
@@ -264,26 +257,21 @@ impl Client {
     }
 
     /// Whether it is worth trying the request once more, after having waited for that.
-    ///
-    /// A request that waits is rare: its state lives on the heap.
-    fn hold<'a>(
-        &'a self,
-        held: &'a mut Option<Held>,
-        view: &'a Rc<View>,
-        failed: &'a Unanswered,
-        subject: &'a Subject,
-        attempt: &'a Attempt,
-    ) -> Pin<Box<impl Future<Output = bool> + 'a>> {
+    async fn hold(
+        &self,
+        held: &mut Option<Held>,
+        view: &Rc<View>,
+        failed: &Unanswered,
+        subject: &Subject,
+        attempt: &Attempt,
+    ) -> bool {
         let obstacle = Obstacle::new(failed, view, subject.in_the_way(view));
         // It may take more than one to find that the backend is down.
         self.service.report(view, failed);
-        Box::pin(async move {
-            let (service, deadline) = (&self.service, &self.deadline);
-            let waited = &attempt.progress.waited;
-            obstacle
-                .wait(held, service, deadline, attempt.due_ms, waited)
-                .await
-        })
+        let (service, deadline) = (&self.service, &self.deadline);
+        let waited = &attempt.progress.waited;
+        let waiting = obstacle.wait(held, service, deadline, attempt.due_ms, waited);
+        waiting.await
     }
 
     async fn answer_at(
