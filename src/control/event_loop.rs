@@ -439,6 +439,9 @@ impl Control {
             .insert(backend_id, reason.to_string());
         self.probes.suspect(backend_id, to == HealthState::Suspect);
         if from == HealthState::Down || to == HealthState::Down {
+            // An outage may be shorter than the time between two ticks.
+            self.publisher
+                .follow_pauses(&self.pool_state, self.clock.now_ms());
             self.advance();
             self.in_force.show(&self.pool_state);
             self.pool_state.set_followed(false);
