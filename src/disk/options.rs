@@ -17,7 +17,7 @@ pub enum SyncMode {
     Always,
 }
 
-/// How to open a [`DiskStore`].
+/// How to open a [`DiskStore`](super::DiskStore).
 #[derive(Debug, Clone)]
 pub struct DiskOptions {
     /// How items are kept in memory.

@@ -4,7 +4,7 @@
 //! protocol asks (5.3); it needs one round trip. Times and lock ages are the engine's, so proxies
 //! need not agree on the time.
 //!
-//! An item is a HASH under the prefix and a digest of its key ([`key`]): `b` body, `t` minutes,
+//! An item is a HASH under the prefix and a digest of its key (`key`): `b` body, `t` minutes,
 //! `c` counter, `l` when the lock was taken in the engine's milliseconds, `n` the nonce of its
 //! holder, `u` uninitialised (`1`, or the nonce of the read that took the flag).
 //!
