@@ -22,7 +22,7 @@ const ID: &str = "q3m1zt0xk4vdw2hn5sbyr0ac";
 const PATIENCE: Duration = Duration::from_secs(30);
 
 /// Everything as quick as it may be.
-const QUICK: &str = "
+pub(crate) const QUICK: &str = "
 timeouts: {connect: 200ms, answer: 1s}
 health: {interval: 100ms, timeout: 1s, fall: 2, rise: 2, flap_window: 100ms}
 handover:
@@ -33,7 +33,7 @@ handover:
   takeover: 100ms";
 
 /// Slots of both backends in this stage.
-fn slots(status: &Value, stage: &str) -> u64 {
+pub(crate) fn slots(status: &Value, stage: &str) -> u64 {
     status["slots"][stage].as_u64().unwrap()
 }
 
@@ -148,12 +148,7 @@ fn a_proxy_that_remembers_nothing_begins_with_what_the_other_has_under_way() {
     let servers = [(); 3].map(|()| Program::state_server());
     let addresses = servers.each_ref().map(|server| server.address);
     let [one, other] = two_files(&addresses[..2], "1h");
-    let map = one.read("map.yaml").replace("version: 1", "version: 2");
-    let third = format!(
-        "  - {{name: state-3, id: 3, address: \"{}\"}}\n",
-        addresses[2]
-    );
-    let map = map + &third;
+    let map = one.map_with_third(addresses[2]);
     other.replace("map.yaml", &map);
 
     // Nobody is waited for in vain.

@@ -9,20 +9,11 @@
 use crate::support::client::{Client, acquire, body, get, put, release, status};
 use crate::support::run;
 use crate::support::scene::{
-    Farm, Map, Proxy, SESSIONS, SHORT_TIMES, SLOTS, Server, assert_no_wrong_answer, backend, number,
+    EVERYBODY_KEEPS_THE_COOKIE, Farm, Map, Proxy, SESSIONS, SHORT_TIMES, SLOTS, Server,
+    assert_no_wrong_answer, backend, number,
 };
 use crate::support::sessions::moving;
 use staterouter::farm::{FarmOptions, PageMix};
-
-/// Nobody leaves a session behind that lives on without its user.
-const EVERYBODY_KEEPS_THE_COOKIE: PageMix = PageMix {
-    change: 55,
-    keep: 15,
-    read: 20,
-    touch: 7,
-    abandon: 3,
-    cookieless_return_percent: 0,
-};
 
 #[test]
 fn a_third_backend_gets_its_share_and_the_others_let_go() {

@@ -2,29 +2,13 @@
 
 use std::ops::Range;
 
+use crate::failover::{QUICK, slots};
 use crate::support::admin::{self, backend, wait_for, wait_for_finding};
 use crate::support::client::{Client, body, get, put, status};
-use crate::support::scene::number;
 use crate::support::sessions::ids;
 use crate::support::{Program, ProxyFiles};
-use serde_json::Value;
-
-/// Times that are over long before the sessions, whose timeout is 20 minutes.
-const TOO_SHORT: &str = "
-timeouts: {connect: 200ms, answer: 1s}
-health: {interval: 100ms, timeout: 1s, fall: 2, rise: 2, flap_window: 100ms}
-handover:
-  settle: 1200ms
-  failover_after: 1200ms
-  session_timeout: 100ms
-  max_session_timeout: 100ms
-  takeover: 100ms";
 
 const SESSIONS: Range<usize> = 0..30;
-
-fn slots(status: &Value, stage: &str) -> u64 {
-    number(&status["slots"][stage])
-}
 
 fn store_all(proxy: &Program, ids: &[String], contents: &[u8]) {
     let mut client = Client::connect(proxy.address);
@@ -38,7 +22,8 @@ fn store_all(proxy: &Program, ids: &[String], contents: &[u8]) {
 fn a_bound_that_is_too_low_serves_nothing_outdated_and_is_a_finding() {
     let servers = [(); 3].map(|()| Program::state_server());
     let addresses = servers.each_ref().map(|server| server.address);
-    let files = ProxyFiles::new(&addresses[..2], TOO_SHORT);
+    // Everything is over long before the sessions, whose timeout is 20 minutes.
+    let files = ProxyFiles::new(&addresses[..2], QUICK);
     let proxy = files.start();
     let admin = proxy.admin();
     let ids = &ids(31, 30)[SESSIONS];
@@ -63,12 +48,7 @@ fn a_bound_that_is_too_low_serves_nothing_outdated_and_is_a_finding() {
     let returned = wait_for(admin, "it serves again", |status| slots(status, "wait") > 0);
 
     // A whole handover takes no longer than it may.
-    let third = format!(
-        "  - {{name: state-3, id: 3, address: \"{}\"}}\n",
-        addresses[2]
-    );
-    let map = files.read("map.yaml").replace("version: 1", "version: 2") + &third;
-    files.replace("map.yaml", &map);
+    files.replace("map.yaml", &files.map_with_third(addresses[2]));
     assert_eq!(admin::reload(admin).1["map_version"], 2);
     proxy.wait_for_log(|line| line.contains("to state-3 has ended"));
 

@@ -272,12 +272,7 @@ fn a_handover_goes_on_where_it_was_after_a_restart() {
     let addresses: Vec<_> = servers.iter().map(|server| server.address).collect();
     let files = ProxyFiles::new(&addresses[..2], "");
     let proxy = files.start();
-    let third = format!(
-        "  - {{name: state-3, id: 3, address: \"{}\"}}\n",
-        addresses[2]
-    );
-    let next = files.read("map.yaml").replace("version: 1", "version: 2") + &third;
-    files.replace("map.yaml", &next);
+    files.replace("map.yaml", &files.map_with_third(addresses[2]));
     assert_eq!(admin::reload(proxy.admin()).1["map_version"], 2);
     let before = wait_for(proxy.admin(), "it has answered", |status| {
         backend(status, "state-3")["slots_in"]["settle"].as_u64() > Some(3000)

@@ -1,18 +1,10 @@
 //! A farm is moved from state servers onto Redis and back, and nobody notices.
 
-use staterouter::farm::{FarmOptions, PageMix};
+use staterouter::farm::FarmOptions;
 
 use crate::redis_server::{RedisServer, has_redis};
-use crate::support::scene::{Farm, Map, Proxy, SHORT_TIMES, SLOTS, Server, backend};
-
-/// Nobody leaves a session behind that lives on without its user.
-const EVERYBODY_KEEPS_THE_COOKIE: PageMix = PageMix {
-    change: 55,
-    keep: 15,
-    read: 20,
-    touch: 7,
-    abandon: 3,
-    cookieless_return_percent: 0,
+use crate::support::scene::{
+    EVERYBODY_KEEPS_THE_COOKIE, Farm, Map, Proxy, SHORT_TIMES, SLOTS, Server, backend,
 };
 
 #[test]

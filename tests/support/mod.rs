@@ -275,6 +275,12 @@ impl ProxyFiles {
         std::fs::read_to_string(self.directory.path().join(file)).unwrap()
     }
 
+    /// The first map with a third backend.
+    pub fn map_with_third(&self, address: SocketAddr) -> String {
+        let map = self.read("map.yaml").replace("version: 1", "version: 2");
+        format!("{map}  - {{name: state-3, id: 3, address: \"{address}\"}}\n")
+    }
+
     /// Starts the proxy and keeps the files.
     pub fn start(&self) -> Program {
         Program::start(&["serve", "--config", &self.config()])

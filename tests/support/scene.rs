@@ -11,7 +11,9 @@ use std::time::Duration;
 
 use serde_json::Value;
 use socket2::Socket;
-use staterouter::farm::{self, FarmCounts, FarmOptions, FarmReport, FarmStats, RunEnd, Stop};
+use staterouter::farm::{
+    self, FarmCounts, FarmOptions, FarmReport, FarmStats, PageMix, RunEnd, Stop,
+};
 use tempfile::TempDir;
 
 use super::Program;
@@ -37,6 +39,16 @@ pub const SHORT_TIMES: &str = "
 timeouts: {connect: 500ms, answer: 1s}
 health: {interval: 500ms, timeout: 500ms, fall: 2, rise: 2, max_rise: 2}
 handover: {settle: 2s, session_timeout: 1s, max_session_timeout: 12s, takeover: 5s, failover_after: 2s}";
+
+/// Nobody leaves a session behind that lives on without its user.
+pub const EVERYBODY_KEEPS_THE_COOKIE: PageMix = PageMix {
+    change: 55,
+    keep: 15,
+    read: 20,
+    touch: 7,
+    abandon: 3,
+    cookieless_return_percent: 0,
+};
 
 /// One state server on a port of its own.
 pub struct Server {
