@@ -4,7 +4,9 @@ use std::fmt::Display;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use super::{Exit, output};
 use crate::admin::client::{AdminAnswer, AdminClient, AdminError};
+use crate::app::signals::StopSignals;
 use crate::config::{self, AdminToken, BackendAddress};
 
 /// How long a proxy may take to answer.
@@ -45,7 +47,7 @@ pub(super) fn client(address: &BackendAddress) -> AdminClient {
 
 impl TokenArgs {
     /// The token, if there is one.
-    pub(super) fn token(&self) -> Result<Option<AdminToken>, String> {
+    fn token(&self) -> Result<Option<AdminToken>, String> {
         let Some(path) = &self.token_file else {
             return Ok(None);
         };
@@ -54,6 +56,24 @@ impl TokenArgs {
             .map(Some)
             .map_err(|error| format!("no token in {}: {error}", path.display()))
     }
+}
+
+/// Runs `order` with the token, unless that cannot be read, until it is done or the command is
+/// stopped.
+pub(super) fn give_order(
+    args: &TokenArgs,
+    order: impl AsyncFnOnce(Option<&AdminToken>) -> Exit,
+) -> Exit {
+    let token = match args.token() {
+        Ok(token) => token,
+        Err(problem) => return output::could_not_run(problem),
+    };
+    let mut signals = match StopSignals::new() {
+        Ok(signals) => signals,
+        Err(error) => return output::could_not_run(error),
+    };
+    let ordered = signals.wait_or(order(token.as_ref()));
+    ordered.unwrap_or(Exit::CouldNotRun)
 }
 
 /// Which address was asked in vain, why, and what to do.

@@ -2,11 +2,10 @@
 
 use serde::Deserialize;
 
-use super::admins::{AdminArgs, TokenArgs, cannot_ask, refusal};
+use super::admins::{AdminArgs, TokenArgs, cannot_ask, give_order, refusal};
 use super::plan;
 use super::{Exit, output};
 use crate::admin::client::AdminClient;
-use crate::app::signals::StopSignals;
 use crate::config::{self, AdminToken};
 use crate::control::report::plan::{PlanReport, PlanResult};
 
@@ -85,16 +84,7 @@ pub(super) fn run(args: &BackendArgs) -> Exit {
         let _ = output::could_not_run("--fresh goes with activate");
         return Exit::Usage;
     }
-    let token = match args.token.token() {
-        Ok(token) => token,
-        Err(problem) => return output::could_not_run(problem),
-    };
-    let mut signals = match StopSignals::new() {
-        Ok(signals) => signals,
-        Err(error) => return output::could_not_run(error),
-    };
-    let ordered = signals.wait_or(order(args, token.as_ref()));
-    ordered.unwrap_or(Exit::CouldNotRun)
+    give_order(&args.token, async |token| order(args, token).await)
 }
 
 /// Gives the order to all proxies that were named, or to none if one of them would not take it. Their

@@ -2,10 +2,9 @@
 
 use serde_json::from_slice;
 
-use super::admins::{AdminArgs, TokenArgs, cannot_ask, refusal};
+use super::admins::{AdminArgs, TokenArgs, cannot_ask, give_order, refusal};
 use super::{Exit, output};
 use crate::admin::client::AdminClient;
-use crate::app::signals::StopSignals;
 use crate::config::{self, AdminToken, BackendAddress};
 use crate::control::report::status::{SteerPeerOutcome, SteerResult};
 
@@ -33,16 +32,7 @@ enum PeerOrder {
 
 pub(super) fn run(args: &PeerArgs) -> Exit {
     let PeerOrder::Gone = args.order;
-    let token = match args.token.token() {
-        Ok(token) => token,
-        Err(problem) => return output::could_not_run(problem),
-    };
-    let mut signals = match StopSignals::new() {
-        Ok(signals) => signals,
-        Err(error) => return output::could_not_run(error),
-    };
-    let ordered = signals.wait_or(order(args, token.as_ref()));
-    ordered.unwrap_or(Exit::CouldNotRun)
+    give_order(&args.token, async |token| order(args, token).await)
 }
 
 /// Tells all proxies that were named, or none if one of them would not take it.
