@@ -4,8 +4,8 @@
 //! [`PartitionMap::parse`] read from memory. Every fault carries its file, line and column, the
 //! line itself, and what would be right; nothing is guessed, and unknown keys are faults.
 //!
-//! Within: `raw` turns YAML into a tree, `places` finds its nodes in the text, `reader` takes a map apart key by key,
-//! `kinds` says what a scalar may be, `outline` keeps what the reader asked for and turns it into
+//! Within: `raw` turns YAML into a tree, `locations` finds its nodes in the text, `reader` takes a map
+//! apart key by key, `kinds` says what a scalar may be, `outline` keeps what the reader asked for and turns it into
 //! the JSON Schemas, `fault` renders. `staterouter_file` with its `sections`, and `partition_map` say
 //! which keys there are; they are the only place where that stands.
 
@@ -13,6 +13,7 @@ mod address;
 mod allow;
 mod arguments;
 mod fault;
+mod key_pair;
 mod kinds;
 mod load;
 mod locations;

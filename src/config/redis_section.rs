@@ -3,6 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use super::fault::Location;
+use super::key_pair::{Pair, pair};
 use super::kinds::{Integer, Mistake, Text};
 use super::printable::quoted;
 use super::reader::MapReader;
@@ -108,7 +109,7 @@ fn check(
     Some(spec.clone())
 }
 
-/// `None` if one of certificate and key is missing.
+/// `None` if one of certificate and key is missing or faulty, which has been reported then.
 fn read_tls(map: &mut MapReader<'_, '_>) -> Option<RedisTls> {
     let ca = map.derived(
         "ca",
@@ -122,19 +123,14 @@ fn read_tls(map: &mut MapReader<'_, '_>) -> Option<RedisTls> {
         &FILE,
     );
     let key = map.derived("key", "The private key of `cert`, in PEM.", &FILE);
-    let one_of_two = match (cert.found(), key.found()) {
-        (Some((_, place)), None) | (None, Some((_, place))) => Some(place),
-        _ => None,
+    let identity = match pair(map, cert, key) {
+        Pair::Both(cert, key) => Some(RedisIdentity { cert, key }),
+        Pair::Neither => None,
+        Pair::Faulty => return None,
     };
-    if let Some(place) = one_of_two {
-        let help = "write both, or neither";
-        map.fault(place, "`cert` and `key` belong together", help);
-        return None;
-    }
-    let identity = cert.value().zip(key.value());
     Some(RedisTls {
         ca: ca.value(),
-        identity: identity.map(|(cert, key)| RedisIdentity { cert, key }),
+        identity,
     })
 }
 

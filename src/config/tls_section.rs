@@ -1,8 +1,9 @@
 //! The keys for TLS in the main file.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use super::fault::Location;
+use super::key_pair::{Pair, pair};
 use super::kinds::{Mistake, Text};
 use super::partition_map::NAME;
 use super::printable::quoted;
@@ -150,33 +151,6 @@ pub(super) fn read_client(
             None
         }
         (Read::Absent | Read::Faulty, _) => None,
-    }
-}
-
-/// A certificate and its key.
-enum Pair {
-    Both(PathBuf, PathBuf),
-    Neither,
-    Faulty,
-}
-
-fn pair(map: &mut MapReader<'_, '_>, cert: Read<PathBuf>, key: Read<PathBuf>) -> Pair {
-    match (cert, key) {
-        (Read::Found(cert, _), Read::Found(key, _)) => Pair::Both(cert, key),
-        (Read::Absent, Read::Absent) => Pair::Neither,
-        (Read::Found(_, place), Read::Absent) => {
-            map.fault(place, "`cert` has no key", "add `key:` with its file");
-            Pair::Faulty
-        }
-        (Read::Absent, Read::Found(_, place)) => {
-            map.fault(
-                place,
-                "`key` has no certificate",
-                "add `cert:` with its file",
-            );
-            Pair::Faulty
-        }
-        (Read::Faulty, _) | (_, Read::Faulty) => Pair::Faulty,
     }
 }
 

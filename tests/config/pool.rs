@@ -329,3 +329,45 @@ fn a_map_that_says_where_it_ends_is_not_taken_half() {
         assert!(PartitionMap::parse(&unchecked, "map.yaml").is_ok());
     }
 }
+
+#[test]
+fn every_fault_below_redis_is_reported_once() {
+    const ONE: &str = "urls: [\"redis://h:1\"]";
+    const ENCRYPTED: &str = "urls: [\"rediss://h:1\"]";
+    for (urls, more, expected) in [
+        (
+            "prefix: p",
+            "sentinel: s",
+            (4, 5, "`redis` has no `urls`", "write `urls: "),
+        ),
+        (
+            "urls: [\"redis://h:1\", \"rediss://h:1\"]",
+            "prefix: p",
+            (5, 13, "differ in their scheme", "the same database"),
+        ),
+        (
+            ONE,
+            "tls: {ca: /ca.pem}",
+            (6, 7, "is of no use with `redis://`", "or remove `tls`"),
+        ),
+        (
+            ONE,
+            "user: proxy",
+            (5, 13, "no `password_file`", "or remove `user`"),
+        ),
+        (
+            ENCRYPTED,
+            "tls: {cert: /a.pem}",
+            (6, 19, "`cert` has no key", "add `key:`"),
+        ),
+        (
+            ENCRYPTED,
+            "tls: {cert: /a.pem, key: a.key}",
+            (6, 32, "is not an absolute path", "absolute path"),
+        ),
+    ] {
+        let map =
+            format!("version: 1\nbackends:\n  - name: a\n    redis:\n      {urls}\n      {more}\n");
+        map_faults(&map, &[expected]);
+    }
+}
