@@ -58,8 +58,10 @@ impl Planner {
     ) -> Result<PlanReport, QuestionError> {
         query.only(&[]).map_err(QuestionError::Query)?;
         let loads = loads(control);
-        self.work(control, move |engine| plan(engine, &text, MAP_NAME, &loads))
-            .await
+        self.work(control, move |pool_state| {
+            plan(pool_state, &text, MAP_NAME, &loads)
+        })
+        .await
     }
 
     /// What an order about one backend would do.
@@ -71,8 +73,8 @@ impl Planner {
         let order = steer::order_of(query).map_err(QuestionError::Query)?;
         let published = control.published();
         let (loads, now_ms) = (loads(control), published.status.now_ms);
-        self.work(control, move |engine| {
-            plan_order(engine, &order, &loads, now_ms)
+        self.work(control, move |pool_state| {
+            plan_order(pool_state, &order, &loads, now_ms)
         })
         .await
     }
@@ -91,7 +93,9 @@ impl Planner {
         };
         let loads = loads(control);
         let suggested = self
-            .work(control, move |engine| suggest(engine, percent, &loads))
+            .work(control, move |pool_state| {
+                suggest(pool_state, percent, &loads)
+            })
             .await?;
         suggested.map_err(|error| QuestionError::Unknown(error.to_string()))
     }

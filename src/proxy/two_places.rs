@@ -1,4 +1,4 @@
-//! One request whose item may be at either of two places: does what `handover::Search` says.
+//! One request whose item may be at either of two places: does what `handover::RequestMachine` says.
 
 use std::cell::Cell;
 use std::time::Duration;

@@ -42,7 +42,7 @@ pub struct PendingDeletes {
 
 type Debts = BTreeMap<BackendId, Debt>;
 
-/// What is owed to the server at one place.
+/// What is owed to one backend.
 #[derive(Debug)]
 struct Debt {
     /// Its name.
@@ -91,16 +91,17 @@ pub enum OwedError {
 #[derive(Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Line {
+    /// The id of the backend.
     place: u8,
-    /// The name of the backend that had the place then.
+    /// The name of the backend that had the id then.
     backend: String,
     /// In hexadecimal digits: a target may be any bytes.
     target: String,
 }
 
 impl PendingDeletes {
-    /// Opens the journal at `path`, which need not exist. `name_of` gives the name of the backend at
-    /// a place now: what is owed to another one that had the place before is forgotten.
+    /// Opens the journal at `path`, which need not exist. `name_of` gives the name of the backend
+    /// that has an id now: what is owed to another one that had the id before is forgotten.
     ///
     /// # Errors
     /// [`OwedError`]. A last line without its end is none: nobody was told that it was kept.
@@ -178,52 +179,54 @@ impl PendingDeletes {
         if self.is_torn { self.compact() } else { Ok(()) }
     }
 
-    /// The targets to be removed at `place`, in no order that matters.
-    pub fn of(&self, place: BackendId) -> impl Iterator<Item = &[u8]> {
-        let debt = self.debts.get(&place).into_iter();
+    /// The targets to be removed at `backend_id`, in no order that matters.
+    pub fn of(&self, backend_id: BackendId) -> impl Iterator<Item = &[u8]> {
+        let debt = self.debts.get(&backend_id).into_iter();
         debt.flat_map(|debt| &debt.targets).map(Vec::as_slice)
     }
 
-    /// How many removals are owed to `place`.
+    /// How many removals are owed to `backend_id`.
     #[must_use]
-    pub fn count(&self, place: BackendId) -> usize {
-        self.debts.get(&place).map_or(0, |debt| debt.targets.len())
+    pub fn count(&self, backend_id: BackendId) -> usize {
+        self.debts
+            .get(&backend_id)
+            .map_or(0, |debt| debt.targets.len())
     }
 
-    /// The server at `place` has removed `target`. The journal forgets it with the last for that
-    /// place; a process that ends before replays it once more, which does no harm then.
+    /// The backend `backend_id` has removed `target`. The journal forgets it with the last for that
+    /// backend; a process that ends before replays it once more, which does no harm then.
     ///
     /// # Errors
     /// [`OwedError::Write`]: the journal cannot forget it, so it stays owed.
-    pub fn replayed(&mut self, place: BackendId, target: &[u8]) -> Result<(), OwedError> {
-        let Some(Debt { targets, .. }) = self.debts.get_mut(&place) else {
+    pub fn replayed(&mut self, backend_id: BackendId, target: &[u8]) -> Result<(), OwedError> {
+        let Some(Debt { targets, .. }) = self.debts.get_mut(&backend_id) else {
             return Ok(());
         };
         if targets.len() == 1 && targets.contains(target) {
-            return self.keep(place, None);
+            return self.keep(backend_id, None);
         }
         self.count -= usize::from(targets.remove(target));
         Ok(())
     }
 
-    /// Forgets what is owed at `place`, unless to `backend`, which has it now.
+    /// Forgets what is owed to `backend_id`, unless to `backend`, which has the id now.
     ///
     /// # Errors
-    /// [`OwedError::Write`]: the journal cannot forget it; it stays owed if nobody has the place.
-    pub fn keep(&mut self, place: BackendId, backend: Option<&str>) -> Result<(), OwedError> {
-        let Some(debt) = self.debts.remove(&place) else {
+    /// [`OwedError::Write`]: the journal cannot forget it; it stays owed if nobody has the id.
+    pub fn keep(&mut self, backend_id: BackendId, backend: Option<&str>) -> Result<(), OwedError> {
+        let Some(debt) = self.debts.remove(&backend_id) else {
             return Ok(());
         };
         if backend == Some(&debt.backend) {
-            self.debts.insert(place, debt);
+            self.debts.insert(backend_id, debt);
             return Ok(());
         }
         match self.compact() {
             Err(error) if backend.is_none() => {
-                self.debts.insert(place, debt);
+                self.debts.insert(backend_id, debt);
                 return Err(error);
             }
-            // Lines that are left name somebody else than who has the place now.
+            // Lines that are left name somebody else than who has the id now.
             _ => {}
         }
         self.count -= debt.targets.len();
@@ -233,9 +236,9 @@ impl PendingDeletes {
     /// Writes the journal anew, without what has been replayed.
     fn compact(&mut self) -> Result<(), OwedError> {
         let mut bytes = Vec::new();
-        for (place, debt) in &self.debts {
+        for (backend_id, debt) in &self.debts {
             for target in &debt.targets {
-                let line = line(*place, &debt.backend, target);
+                let line = line(*backend_id, &debt.backend, target);
                 bytes.extend(line.map_err(|problem| self.write_error(problem))?);
             }
         }
@@ -320,14 +323,16 @@ fn read<'m>(
         let Some(line) = line.strip_suffix(b"\n") else {
             break;
         };
-        let Some((place, backend, target)) = parse(line) else {
+        let Some((backend_id, backend, target)) = parse(line) else {
             return Err(OwedError::Damaged {
                 path: path.to_owned(),
                 line: index + 1,
             });
         };
-        if name_of(place) == Some(&backend) {
-            let debt = debts.entry(place).or_insert_with(|| Debt::to(&backend));
+        if name_of(backend_id) == Some(&backend) {
+            let debt = debts
+                .entry(backend_id)
+                .or_insert_with(|| Debt::to(&backend));
             debt.targets.insert(target);
         }
     }

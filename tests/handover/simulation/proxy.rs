@@ -1,4 +1,5 @@
-//! The data path of a proxy: asks what `handover::Search` says (as `proxy::seek` does over sockets).
+//! The data path of a proxy: asks what `handover::RequestMachine` says, as `proxy::two_places` does
+//! over sockets.
 
 use std::rc::Rc;
 
