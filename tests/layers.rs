@@ -1,5 +1,6 @@
 //! Holds the layers: which module may import which, which crate may be named where, that files of
-//! one folder form no circle, that types have names of their own, and the size of files. The three tables at the top are the rules; everything below them only enforces.
+//! one folder form no circle, that types have names of their own, and the size of files. The tables at
+//! the top are the rules; everything below them only enforces.
 //!
 //! Code under `#[cfg(test)]` is free to import what it likes.
 #![expect(clippy::unwrap_used, reason = "test helpers")]
@@ -19,7 +20,7 @@ const PURE: &[&str] = &["wire", "route", "handover", "store", "health", "usage"]
 const BASE: &[&str] = &["os", "tls", "config", "net", "metrics", "log"];
 const SERVING: &[&str] = &["backend", "proxy"];
 const SERVICES: &[&str] = &["state_server", "disk", "redis", "control", "farm"];
-const ASSEMBLY: &[&str] = &["admin", "app", "demo"];
+const ASSEMBLY: &[&str] = &["admin", "app"];
 const COMMANDS: &[&str] = &["cli", "main"];
 
 /// Every top-level module of `src/` and the modules it may import. Itself is always allowed,
@@ -50,7 +51,6 @@ const MAY_IMPORT: &[(&str, &[&[&str]])] = &[
     ("farm", &[&["wire", "net"]]),
     ("admin", &[PURE, BASE, SERVING, SERVICES]),
     ("app", &[PURE, BASE, SERVING, SERVICES, &["admin"]]),
-    ("demo", &[PURE, BASE, SERVING, SERVICES, &["admin", "app"]]),
     ("cli", &[PURE, BASE, SERVING, SERVICES, ASSEMBLY]),
     ("main", &[&["cli"]]),
     ("lib", &[]),
