@@ -1,15 +1,12 @@
 //! A backend is given up while a farm runs on two proxies: what it holds is lost, and nothing outdated
 //! is ever served.
 
-use std::thread;
-use std::time::Duration;
-
 use crate::support::admin::{self, wait_for};
 use crate::support::scene::{Farm, Map, Proxy, SHORT_TIMES, Server, assert_only_lost, backend};
 use serde_json::Value;
 
 /// How much later the second proxy gets a map than the first.
-const LATE: Duration = Duration::from_secs(10);
+const LATE_S: f64 = 10.0;
 
 /// State servers, two proxies that know each other, and the map.
 fn farm_of_two() -> ([Server; 3], [Proxy; 2], Map) {
@@ -87,7 +84,7 @@ fn a_map_that_the_second_proxy_gets_ten_seconds_late_serves_nothing_outdated() {
     let given_up = map.changed(|map| map.lines[1].state = "off");
     proxies[0].change(&given_up);
     // As slow as whatever copies files from machine to machine.
-    thread::sleep(LATE);
+    farm.go_on_for(LATE_S);
     proxies[1].change(&given_up);
     for proxy in &proxies {
         wait_for(proxy.admin, "both have left it", is_left);
