@@ -194,7 +194,14 @@ fn nothing_is_carried_out_twice_when_an_answer_is_lost() {
     assert_eq!(scene.ask(SessionCommand::Get), found(b"first", None, false));
     assert_eq!(scene.ask(remove(0)), DONE);
     assert_eq!(scene.ask_losing(put_with(b"1", 0, b"first")), DONE);
-    // The flag is taken by the read whose answer was lost, and told all the same.
+    // The flag is taken by the release or the read whose answer was lost, and told all the same.
+    let flagged = StoreOutcome::Done {
+        action_flags: true,
+        zero_timeout: false,
+    };
+    assert_eq!(scene.ask_losing(release(1)), flagged);
+    assert_eq!(scene.ask(remove(0)), DONE);
+    assert_eq!(scene.ask_losing(put_with(b"1", 0, b"first")), DONE);
     let read = scene.ask_losing(SessionCommand::Get);
     assert_eq!(read, found(b"first", None, true));
     assert_eq!(scene.ask(SessionCommand::Get), found(b"first", None, false));
