@@ -251,7 +251,7 @@ pub(super) fn read_handover(map: &mut MapReader<'_, '_>) -> HandoverDraft {
     let failover = map.optional(
         "failover",
         "`on`: other backends stand in for one that is down; what it holds is out of reach \
-         meanwhile. `off`: its users get errors until it is back.",
+         meanwhile. `off`: its users wait for `hold`, and then get errors until it is back.",
         &SWITCH,
         default.failover,
     );
