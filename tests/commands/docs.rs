@@ -1,6 +1,6 @@
-//! README.md and docs/ say what the code does: every configuration key with its default and range, example
-//! files that parse, command lines that the program takes, and the output of those that are cheap
-//! to run.
+//! README.md and docs/ say what the code does: every configuration key with its default and range,
+//! example files that parse, command lines that the program takes, and the output of those that are
+//! cheap to run.
 #![expect(
     clippy::unwrap_used,
     clippy::panic,
@@ -15,8 +15,8 @@ use serde_json::Value as Json;
 use staterouter::config::{self, Config, PartitionMap};
 use tempfile::TempDir;
 
-/// The table of keys.
-const KEYS: &str = include_str!("../../docs/configuration.md");
+/// The small example, and the table of keys.
+const CONFIGURATION: &str = include_str!("../../docs/configuration.md");
 
 /// A page for readers: its path in the repository, and its text.
 struct Page {
@@ -55,7 +55,7 @@ fn every_key_is_there_with_its_default_and_range() {
             assert!(range.contains(&word), "{name}: no {word:?} in {range:?}");
         }
     }
-    let rows = KEYS.lines().filter(|line| line.starts_with("| `"));
+    let rows = CONFIGURATION.lines().filter(|line| line.starts_with("| `"));
     assert_eq!(rows.count(), keys.len(), "a row for a key that is not read");
 }
 
@@ -131,7 +131,7 @@ fn command_lines_are_taken_by_the_program() {
     }
 }
 
-/// Runs `check` and `route` as printed, with the files of the README, and what stands around them.
+/// Runs `check` and `route` as printed, with the files of docs/configuration.md, and what stands around them.
 #[test]
 fn printed_output_is_what_comes() {
     let mut compared = 0;
@@ -196,7 +196,9 @@ fn collect_keys(schema: &Json, prefix: &str, keys: &mut Vec<(String, Json)>) {
 /// Default and range of the table row for a key.
 fn row(name: &str) -> [&'static str; 2] {
     let start = format!("| `{name}` |");
-    let line = KEYS.lines().find_map(|line| line.strip_prefix(&start));
+    let line = CONFIGURATION
+        .lines()
+        .find_map(|line| line.strip_prefix(&start));
     let line = line.unwrap_or_else(|| panic!("docs/configuration.md has no row for `{name}`"));
     let mut cells = line.split('|').map(str::trim);
     [cells.next().unwrap(), cells.next().unwrap()]
@@ -238,13 +240,19 @@ fn shown_range(key: &Json) -> Vec<String> {
 
 /// The contents of the fenced blocks of a language, in all pages.
 fn blocks(language: &str) -> Vec<String> {
+    let pages = pages();
+    pages
+        .iter()
+        .flat_map(|page| blocks_of(&page.text, language))
+        .collect()
+}
+
+fn blocks_of(text: &str, language: &str) -> Vec<String> {
     let fence = format!("\n```{language}\n");
-    let mut blocks = Vec::new();
-    for page in pages() {
-        let rests = page.text.split(fence.as_str()).skip(1);
-        blocks.extend(rests.map(|rest| rest[..rest.find("```").unwrap()].to_owned()));
-    }
-    blocks
+    let rests = text.split(fence.as_str()).skip(1);
+    rests
+        .map(|rest| rest[..rest.find("```").unwrap()].to_owned())
+        .collect()
 }
 
 /// The name in the comment on the first line.
@@ -254,7 +262,7 @@ fn file_name(block: &str) -> &str {
 
 fn example_files() -> TempDir {
     let directory = tempfile::tempdir().unwrap();
-    for block in blocks("yaml") {
+    for block in blocks_of(CONFIGURATION, "yaml") {
         fs::write(directory.path().join(file_name(&block)), &block).unwrap();
     }
     directory
