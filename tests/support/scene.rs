@@ -32,6 +32,9 @@ const PAGES_PER_S: f64 = 60.0;
 /// flag for nothing: stock servers cannot help it (docs/handover.md, 7). Of some fifty new sessions
 /// hardly ever one meets it.
 const MAX_MISSED_STARTS: u64 = 1;
+/// After a page that failed in between, the first lock is a long time coming: so many failed pages
+/// excuse one more.
+const FAILED_PAGES_PER_MISSED_START: u64 = 1000;
 
 /// Times for users who never rest: a handover takes 23 s, although no session can have a timeout of
 /// less than a minute.
@@ -463,6 +466,7 @@ pub fn assert_only_lost(report: &FarmReport) {
     let other = wrong
         .find(|(kind, finding)| !matches!(**kind, "lost" | "missed_start") && finding.count > 0);
     assert!(other.is_none(), "{report:#?}");
-    assert!(missed_starts(report) <= MAX_MISSED_STARTS, "{report:#?}");
+    let excused = MAX_MISSED_STARTS + report.failed_pages / FAILED_PAGES_PER_MISSED_START;
+    assert!(missed_starts(report) <= excused, "{report:#?}");
     assert_eq!(report.sweep.unwrap().unread, 0, "{report:#?}");
 }
