@@ -176,11 +176,13 @@ pub enum ClientRefusal {
     NotAllowed,
     /// Too many connections.
     NoPlace,
+    /// No TLS came about with it.
+    NoTls,
 }
 
 impl ClientRefusal {
     /// All of them, in order.
-    pub const ALL: [Self; 2] = [Self::NotAllowed, Self::NoPlace];
+    pub const ALL: [Self; 3] = [Self::NotAllowed, Self::NoPlace, Self::NoTls];
 
     /// Its label.
     #[must_use]
@@ -188,6 +190,7 @@ impl ClientRefusal {
         match self {
             Self::NotAllowed => "not_allowed",
             Self::NoPlace => "no_place",
+            Self::NoTls => "no_tls",
         }
     }
 }

@@ -38,6 +38,10 @@ impl Service for ProxyService {
         self.metrics.refused(ClientRefusal::NoPlace).increment();
     }
 
+    fn not_trusted(&self) {
+        self.metrics.refused(ClientRefusal::NoTls).increment();
+    }
+
     fn tick(&self, now_ms: u64) {
         self.view().tick(now_ms);
     }

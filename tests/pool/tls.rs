@@ -243,6 +243,10 @@ fn a_proxy_with_a_certificate_serves_tls_alone_and_tells_when_it_ends() {
     let answer = plain.until_closed();
     // A TLS alert at most.
     assert!(!answer.ends_with(b"one") && answer.len() < 16, "{answer:?}");
+    let refused = "staterouter_client_connections_refused_total{reason=\"no_tls\"} 1\n";
+    admin::wait_for(proxy.admin(), "the refusal in the metrics", |_| {
+        admin::get(proxy.admin(), "/metrics").1.contains(refused)
+    });
 
     authority.issue_until(folder, "proxy", LOOPBACK, 2020);
     proxy.signal("HUP");
