@@ -164,6 +164,11 @@ impl Conn {
         self.transport.has_ended().unwrap_or(false)
     }
 
+    /// Waits until the peer ends the connection: for ever where [`Self::has_ended`] never says so.
+    pub fn ended(&self) -> impl Future<Output = ()> {
+        poll_fn(|cx| self.transport.poll_ended(cx))
+    }
+
     /// Ends the connection so that the peer can still read what was written last: stops sending,
     /// then throws away what the peer sends until it closes, `max_bytes` came or time is up.
     /// Closing at once would reset the connection and could take the answer with it.

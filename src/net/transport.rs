@@ -6,7 +6,7 @@
 use std::io;
 use std::mem::MaybeUninit;
 use std::pin::Pin;
-use std::task::{Context, Poll, Waker};
+use std::task::{Context, Poll, Waker, ready};
 use std::time::Duration;
 
 use socket2::{SockRef, TcpKeepalive};
@@ -152,6 +152,26 @@ impl Transport {
         match read {
             Ok(1..) => Quiet::Unasked,
             Ok(0) | Err(_) => Quiet::Ended,
+        }
+    }
+
+    /// Waits until the peer ends the connection: for ever where [`Self::has_ended`] cannot tell.
+    pub(super) fn poll_ended(&self, cx: &mut Context<'_>) -> Poll<()> {
+        let Self::Tcp(stream) = self else {
+            return Poll::Pending;
+        };
+        let peek = || SockRef::from(stream).peek(&mut [MaybeUninit::uninit()]);
+        loop {
+            if ready!(stream.poll_read_ready(cx)).is_err() {
+                return Poll::Ready(());
+            }
+            match stream.try_io(Interest::READABLE, peek) {
+                // Bytes hide the end until somebody reads them.
+                Ok(1..) => return Poll::Pending,
+                // Nothing after all: the next look waits for it.
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+                Ok(0) | Err(_) => return Poll::Ready(()),
+            }
         }
     }
 

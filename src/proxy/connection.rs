@@ -15,7 +15,7 @@ use super::service::ProxyService;
 use super::two_places;
 use super::view::View;
 use crate::backend::{PROBE_TARGET, PROXY_ANSWER};
-use crate::handover::{Refusal, RequestMachine, Stage, Step};
+use crate::handover::{ClientRequest, Refusal, RequestMachine, Stage, Step};
 use crate::metrics::{ClientRefusal, RequestOutcome};
 use crate::net::{self, Buffer, Conn, Deadline, Moment, Service};
 use crate::route::BackendIndex;
@@ -274,7 +274,14 @@ impl Client {
         self.service.report(view, failed);
         let (service, deadline) = (&self.service, &self.deadline);
         let waited = &attempt.progress.waited;
-        let waiting = obstacle.wait(held, service, deadline, attempt.due_ms, waited);
+        // What is stored, released or removed is for whoever comes next.
+        let stores_nothing = matches!(
+            attempt.request,
+            ClientRequest::Read | ClientRequest::Acquire | ClientRequest::Touch
+        );
+        let client = stores_nothing.then_some(&self.conn);
+        let due_ms = attempt.due_ms;
+        let waiting = obstacle.wait(held, service, deadline, due_ms, waited, client);
         waiting.await
     }
 

@@ -12,7 +12,7 @@ use std::time::Duration;
 use super::error::Unanswered;
 use super::service::ProxyService;
 use super::view::View;
-use crate::net::{Deadline, Moment};
+use crate::net::{Conn, Deadline, Moment};
 use crate::route::BackendIndex;
 
 /// A backend that cannot be reached, and does not count as down yet, is tried again after this.
@@ -84,7 +84,8 @@ impl<'a> Obstacle<'a> {
     }
 
     /// Waits until the request may fare better. False once it has waited long enough, by `due_ms` at
-    /// the latest, or if too many wait already. The time counts as spent on backends.
+    /// the latest, if too many wait already, or if `client` has left. The time counts as spent on
+    /// backends.
     pub(super) async fn wait(
         &self,
         held: &mut Option<Held>,
@@ -92,6 +93,7 @@ impl<'a> Obstacle<'a> {
         deadline: &Deadline,
         due_ms: u64,
         waited: &Cell<Duration>,
+        client: Option<&Conn>,
     ) -> bool {
         let now_ms = service.now_ms();
         let since_ms = held.as_ref().map_or(now_ms, |held| held.since_ms);
@@ -115,9 +117,19 @@ impl<'a> Obstacle<'a> {
         };
         deadline.arm_at(look_ms);
         let begun = Moment::now();
-        let _ = deadline.guard(service.holding.changed()).await;
+        let left = async {
+            match client {
+                Some(client) => client.ended().await,
+                None => std::future::pending().await,
+            }
+        };
+        let is_there = tokio::select! {
+            biased;
+            _ = deadline.guard(service.holding.changed()) => true,
+            () = left => false,
+        };
         waited.set(waited.get() + begun.elapsed());
-        true
+        is_there
     }
 
     /// As long as the pause may last: counted from the fall of the backend, for whoever came later.

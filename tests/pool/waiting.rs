@@ -62,6 +62,34 @@ fn requests_wait_for_a_backend_that_restarts() {
 }
 
 #[test]
+fn who_leaves_waits_no_more_and_what_was_to_be_stored_is() {
+    let mut server = Server::start();
+    let times = "timeouts: {answer: 1m}\nhandover: {settle: 5m, hold: 1m}";
+    let proxy = Proxy::start(&Map::of(&[&server]), &format!("{WATCHFUL}\n{times}"));
+    server.kill();
+    let ids = owned_by(0, 1, 7, 4);
+    let requests = [get(&ids[0]), acquire(&ids[1]), put(&ids[2], 0, b"last")];
+    let clients = requests.each_ref().map(|request| {
+        let mut client = Client::connect(proxy.address);
+        client.send(request);
+        client
+    });
+    let mut stays = Client::connect(proxy.address);
+    stays.send(&get(&ids[3]));
+    let waiting = || Scrape::of(proxy.admin).value("staterouter_waiting_requests");
+    wait_for("all wait", || waiting() == 4.0);
+    drop(clients);
+    wait_for("who only reads has left", || waiting() == 2.0);
+    wait_until_down(&proxy, 1);
+
+    server.restart();
+    assert_eq!(status(&stays.answer_to(false)), "404");
+    wait_for("it is stored", || {
+        status(&Client::connect(proxy.address).ask(&get(&ids[2]))) == "200"
+    });
+}
+
+#[test]
 fn a_backend_that_stays_away_is_not_waited_for() {
     let mut server = Server::start();
     let proxy = Proxy::start(
