@@ -422,7 +422,10 @@ impl Call {
                 let age_ms = u64::try_from(age_ms.number()?).ok()?;
                 let age_s = (age_ms / 1000).min(MAX_LOCK_AGE_S);
                 StoreOutcome::Locked {
-                    lock_date_ticks: self.now.local_ticks.saturating_sub(age_ms * TICKS_PER_MS),
+                    lock_date_ticks: self
+                        .now
+                        .local_ticks
+                        .saturating_sub(age_ms.saturating_mul(TICKS_PER_MS)),
                     lock_age_s: u32::try_from(age_s).ok()?,
                     cookie: u32::try_from(counter.number()?).ok()?,
                 }
@@ -472,5 +475,48 @@ fn number(cookie: LockCookie) -> i64 {
         LockCookie::Missing => -1,
         LockCookie::Unusable => -2,
         LockCookie::Number(number) => i64::from(number),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The answer to a shared read that says this.
+    fn outcome(answer: [i64; 3]) -> Option<StoreOutcome> {
+        let call = Call {
+            key: String::new(),
+            slot: 0,
+            nonce: String::new(),
+            command: SessionCommand::Get,
+            step: 1,
+            now: Now {
+                unix_ms: 1_000_000,
+                local_ticks: 638_000_000_000_000_000,
+            },
+        };
+        let reply = EngineReply::List(answer.map(EngineReply::Number).to_vec());
+        match call.read(&reply, &Course::default())? {
+            Read::Answer(Answer::Outcome(outcome)) => Some(outcome),
+            _ => None,
+        }
+    }
+
+    #[test]
+    fn a_lock_may_be_as_old_as_a_server_says() {
+        for (age_ms, lock_date_ticks, lock_age_s) in [
+            (0, 638_000_000_000_000_000, 0),
+            (1_500, 637_999_999_985_000_000, 1),
+            (i64::MAX, 0, MAX_LOCK_AGE_S as u32),
+        ] {
+            let locked = StoreOutcome::Locked {
+                lock_date_ticks,
+                lock_age_s,
+                cookie: 2,
+            };
+            assert_eq!(outcome([423, 2, age_ms]), Some(locked), "{age_ms}");
+        }
+        assert_eq!(outcome([423, 2, -1]), None);
+        assert_eq!(outcome([423, -2, 1]), None);
     }
 }
