@@ -19,6 +19,7 @@ use super::error::EngineError;
 use super::node::EngineNode;
 use super::reply::EngineReply;
 use super::script::Script;
+use super::shown::shown;
 use crate::config::RedisSpec;
 
 /// Connections for changes that wait for replicas: each waits behind those before it.
@@ -199,11 +200,11 @@ fn connect_error(node: &EngineNode, error: &RedisError) -> EngineError {
 }
 
 fn reason_of(error: &RedisError) -> String {
-    match (error.code(), error.detail()) {
+    shown(&match (error.code(), error.detail()) {
         (Some(code), Some(detail)) => format!("{code} {detail}"),
         (_, Some(detail)) => format!("{}: {detail}", error.category()),
         _ => error.to_string(),
-    }
+    })
 }
 
 /// Connections to one server.
@@ -376,8 +377,8 @@ impl Link {
         match error.code() {
             Some(code) => EngineError::Answered {
                 node,
-                code: code.to_owned(),
-                detail: error.detail().unwrap_or_default().to_owned(),
+                code: shown(code),
+                detail: shown(error.detail().unwrap_or_default()),
             },
             None => EngineError::Broken {
                 node,

@@ -12,6 +12,7 @@
 //! * `error`: what can go wrong, and whether a command may have been carried out.
 //! * `key`: keys and slots of a Cluster.
 //! * `node`, `reply`: a server, and what it answers.
+//! * `shown`: what they say, fit to be shown.
 //! * `script`: the scripts.
 //! * `topology`: which server has which key.
 //! * `engine`: an engine as one thread uses it.
@@ -26,6 +27,7 @@ mod key;
 mod node;
 mod reply;
 mod script;
+mod shown;
 mod store;
 mod survey;
 mod topology;

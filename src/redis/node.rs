@@ -3,6 +3,7 @@
 use std::fmt;
 use std::sync::Arc;
 
+use super::shown::shown;
 use crate::config::RedisUrl;
 
 /// One server.
@@ -30,9 +31,11 @@ impl From<&RedisUrl> for EngineNode {
 
 impl fmt::Display for EngineNode {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self.host.contains(':') {
-            true => write!(f, "[{}]:{}", self.host, self.port),
-            false => write!(f, "{}:{}", self.host, self.port),
+        // Other servers may have named it.
+        let host = shown(&self.host);
+        match host.contains(':') {
+            true => write!(f, "[{host}]:{}", self.port),
+            false => write!(f, "{host}:{}", self.port),
         }
     }
 }

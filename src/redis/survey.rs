@@ -1,5 +1,6 @@
 //! What a server says of itself, and what of it is dangerous for sessions.
 
+use super::shown::shown;
 use crate::store::{StoreDanger, StoreMemory, StoreSurvey};
 
 /// The answer to INFO of one server, as lines of `name:value`.
@@ -54,7 +55,7 @@ impl<'a> Info<'a> {
         let policy = self.value("maxmemory_policy")?;
         (policy != "noeviction").then(|| StoreDanger::Evicts {
             server: server.to_owned(),
-            policy: policy.to_owned(),
+            policy: shown(policy),
             evicted: self.number("evicted_keys").unwrap_or(0),
         })
     }

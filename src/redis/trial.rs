@@ -12,6 +12,7 @@ use super::key::{item_key, slot_of};
 use super::node::EngineNode;
 use super::reply::EngineReply;
 use super::script::Script;
+use super::shown::shown;
 
 /// A step: what is done, and whether the answer is right.
 struct Trial<'a> {
@@ -156,7 +157,7 @@ impl Trial<'_> {
     fn unfit(&self, what: &str, answer: &[EngineReply]) -> EngineError {
         EngineError::Unfit {
             node: EngineNode::clone(&self.node),
-            reason: format!("{what} was answered {answer:?}"),
+            reason: shown(&format!("{what} was answered {answer:?}")),
         }
     }
 }

@@ -430,6 +430,36 @@ fn a_server_that_cannot_be_used_is_said_to_be_so_and_no_password_is_shown() {
     );
 }
 
+/// What is no line of its own in a log, and none for the service manager.
+#[test]
+fn what_a_server_says_is_one_short_line_wherever_it_is_shown() {
+    if !has_redis() {
+        return;
+    }
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap();
+    let said = format!("-ERR no\nSTOPPING=1\u{1b}[2J{}\r\n", "x".repeat(100_000));
+    thread::spawn(move || {
+        for client in listener.incoming() {
+            let (mut client, said) = (client.unwrap(), said.clone());
+            thread::spawn(move || {
+                let mut buffer = [0; 4096];
+                while let Ok(count @ 1..) = client.read(&mut buffer) {
+                    let commands = buffer[..count].iter().filter(|byte| **byte == b'*').count();
+                    let _ = client.write_all(said.repeat(commands).as_bytes());
+                }
+            });
+        }
+    });
+    let server = Rc::new(RedisServer::start(&[]));
+    let spec = RedisSpec::new(RedisUrl::parse(&format!("redis://{address}")).unwrap());
+    let store = OnRedis::over_unflushed(server, spec, SHORT);
+    let error = store.wait(store.store.ready()).unwrap_err();
+    assert!(error.contains("STOPPING=1"), "{error}");
+    assert!(!error.contains(char::is_control), "{error:?}");
+    assert!(error.len() < 1000, "{}", error.len());
+}
+
 #[test]
 fn what_endangers_sessions_is_found() {
     if !has_redis() {

@@ -16,13 +16,23 @@ pub fn tell_manager(phase: Phase<'_>) {
         Phase::Ready(status) => sd_notify::notify(&[
             NotifyState::Ready,
             NotifyState::Watchdog,
-            NotifyState::Status(status),
+            NotifyState::Status(&in_one_line(status)),
         ]),
-        Phase::Alive(status) => {
-            sd_notify::notify(&[NotifyState::Watchdog, NotifyState::Status(status)])
-        }
+        Phase::Alive(status) => sd_notify::notify(&[
+            NotifyState::Watchdog,
+            NotifyState::Status(&in_one_line(status)),
+        ]),
         Phase::Stopping => sd_notify::notify(&[NotifyState::Stopping]),
     };
+}
+
+/// Each line of a message says something of its own, `STOPPING=1` for instance. A status may quote
+/// what files and other machines say.
+fn in_one_line(status: &str) -> String {
+    status
+        .chars()
+        .map(|c| if c.is_control() { ' ' } else { c })
+        .collect()
 }
 
 /// How often [`Phase::Alive`] is wanted, if it is: twice as often as systemd loses patience.
@@ -31,4 +41,14 @@ pub fn wanted_signs_of_life() -> Option<Duration> {
     env::var_os("NOTIFY_SOCKET")?;
     let wanted = sd_notify::watchdog_enabled().map(|patience| patience / 2);
     Some(wanted.unwrap_or(STATUS_EVERY).min(STATUS_EVERY))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_status_is_one_line() {
+        assert_eq!(in_one_line("all\r\nSTOPPING=1"), "all  STOPPING=1");
+    }
 }
