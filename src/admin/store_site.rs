@@ -135,11 +135,7 @@ impl StoreSite {
 
     /// Why users see errors.
     fn trouble(&self) -> Option<&'static str> {
-        match self.disk.as_ref()?().state {
-            DiskState::Writable => None,
-            DiskState::Paused => Some("the disk refuses writes; the log says which"),
-            DiskState::Failed => Some("the disk has failed; the log says how. Restart it"),
-        }
+        self.disk.as_ref()?().state.trouble()
     }
 }
 

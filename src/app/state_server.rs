@@ -83,6 +83,7 @@ pub struct StateServer {
     /// Where it listens.
     pub address: SocketAddr,
     read_stats: ReadStats,
+    read_disk: Option<ReadDisk>,
     workers: Running,
     admin: Option<AdminServer>,
     certificates: TlsWatch,
@@ -93,6 +94,11 @@ impl StateServer {
     /// What its store counts.
     pub fn stats(&self) -> StoreStats {
         (self.read_stats)()
+    }
+
+    /// Why users see errors, if they do because of its disk.
+    pub fn trouble(&self) -> Option<&'static str> {
+        self.read_disk.as_ref()?().state.trouble()
     }
 
     /// Has the files of its certificate read again.
@@ -220,11 +226,12 @@ fn serve<S: CountedStore + Send + Sync>(
     })
     .map_err(StartError::Thread)?;
     let read_stats: ReadStats = Arc::new(move || store.stats());
+    let disk = read_disk.clone();
     let start_admin = |listeners| {
         let mut hosts = options.admin_hosts.clone();
         hosts.push(own_host_name());
         let stats = Arc::clone(&read_stats);
-        let site = StoreSite::new(stats, read_disk, options.max_memory_bytes, hosts);
+        let site = StoreSite::new(stats, disk, options.max_memory_bytes, hosts);
         AdminServer::start_for_store(listeners, site, admin_options)
     };
     let admin = admin.map(start_admin).transpose();
@@ -232,6 +239,7 @@ fn serve<S: CountedStore + Send + Sync>(
         address: workers.address,
         admin: admin.map_err(StartError::Thread)?,
         read_stats,
+        read_disk,
         workers,
         certificates,
         close,

@@ -113,7 +113,12 @@ impl StateServerArgs {
 
 fn how_it_is(server: &StateServer) -> String {
     let sessions = server.stats().items;
-    format!("listening on {}: {sessions} sessions", server.address)
+    let trouble = server.trouble().map(|trouble| format!(", {trouble}"));
+    let trouble = trouble.unwrap_or_default();
+    format!(
+        "listening on {}: {sessions} sessions{trouble}",
+        server.address
+    )
 }
 
 pub(super) fn run(args: &StateServerArgs) -> Exit {

@@ -9,6 +9,7 @@ use std::os::unix::net::UnixDatagram;
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
+use crate::support::client::{Client, put};
 use crate::support::{PATIENCE, run, start};
 
 /// What `socket` hears, until a message with `wanted`; returns that one.
@@ -51,6 +52,41 @@ fn systemd_hears_when_a_server_serves_how_it_is_and_that_it_stops() {
         .unwrap();
     hear(&socket, "STOPPING=1");
     assert!(server.wait().unwrap().success());
+}
+
+/// Its files may not grow, as on a disk that is full.
+#[test]
+fn systemd_hears_that_the_disk_of_a_state_server_is_full() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("notify");
+    let socket = UnixDatagram::bind(&path).unwrap();
+    socket.set_read_timeout(Some(PATIENCE)).unwrap();
+    let limited = "trap '' XFSZ; ulimit -f 64; exec \"$0\" \"$@\"";
+    let mut server = start(
+        Command::new("sh")
+            .args(["-c", limited, env!("CARGO_BIN_EXE_staterouter")])
+            .args(["state-server", "--listen", "127.0.0.1:0", "--data"])
+            .arg(folder.path().join("sessions"))
+            .env("NOTIFY_SOCKET", &path)
+            .env("WATCHDOG_USEC", "200000")
+            .stdout(Stdio::null())
+            .stderr(Stdio::null()),
+    );
+    let ready = hear(&socket, "READY=1");
+    let status = ready.lines().find_map(|line| line.strip_prefix("STATUS="));
+    let address = status.unwrap().strip_prefix("listening on ").unwrap();
+    let address = address.strip_suffix(": 0 sessions").unwrap();
+    let mut client = Client::connect(address.parse().unwrap());
+    client.ask(&put("abcdefghijklmnopqrstuvwx", 0, &[b'x'; 200_000]));
+    let wanted = "the disk refuses writes; the log says which";
+    let mut message = [0; 4096];
+    let heard = (0..100).any(|_| {
+        let length = socket.recv(&mut message).unwrap();
+        String::from_utf8_lossy(&message[..length]).contains(wanted)
+    });
+    server.kill().unwrap();
+    server.wait().unwrap();
+    assert!(heard);
 }
 
 #[test]
