@@ -169,6 +169,13 @@ fn the_user_of_the_docs_may_do_all_that_is_needed() {
     let found = store.wait(store.store.survey());
     assert_eq!(found.dangers, [], "what may not be asked is no danger");
     assert!(found.memory.is_some());
+    let mut other = spec.clone();
+    other.urls = vec![RedisUrl::parse(&(server.url() + "/1")).unwrap()];
+    let store = OnRedis::over(Rc::clone(&server), other, PATIENT);
+    assert!(store.wait(store.store.ready()).is_err());
+    assert!(docs.contains("takes `+select` as well"));
+    client.expect(&["ACL", "SETUSER", "staterouter", "+select"]);
+    assert_eq!(store.wait(store.store.ready()), Ok(()));
     // Its keys are those of its prefix.
     spec.prefix = "another:".to_owned();
     let store = OnRedis::over(server, spec, PATIENT);
