@@ -36,11 +36,15 @@ const ANY_PORT: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 0)
 /// Where the admin server is, unless that port is taken.
 const ADMIN: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 42480);
 
-/// Times with which a handover takes half a minute: no user of the demo is away for long.
+/// How long a session of the demo lives unless it is used, in minutes: the shortest there is.
+pub const SESSION_MINUTES: u32 = 1;
+
+/// Times with which a handover takes little more than a minute. That is longer than a session lives:
+/// none is left behind.
 const SHORT_TIMES: &str = "\
 timeouts: {connect: 500ms, answer: 4500ms}
 health: {interval: 500ms, timeout: 500ms, fall: 2, rise: 2, max_rise: 2}
-handover: {settle: 5s, session_timeout: 5s, max_session_timeout: 12s, takeover: 5s, failover_after: 20s}
+handover: {settle: 5s, session_timeout: 1m, max_session_timeout: 1m, takeover: 5s, failover_after: 20s}
 ";
 
 /// How fast things go.
@@ -48,7 +52,7 @@ handover: {settle: 5s, session_timeout: 5s, max_session_timeout: 12s, takeover: 
 pub enum Pace {
     /// As in a farm: nothing is changed anyway.
     Steady,
-    /// A handover takes half a minute.
+    /// A handover takes little more than a minute.
     Story,
 }
 
@@ -121,6 +125,14 @@ impl Demo {
     /// The state server of this name.
     pub fn server(&mut self, name: &str) -> Option<&mut DemoServer> {
         self.servers.iter_mut().find(|server| server.name == name)
+    }
+
+    /// The share of all sessions that this state server holds, from 0 to 1.
+    pub fn share_of_sessions(&self, name: &str) -> f64 {
+        let items = |server: &DemoServer| server.stats().map_or(0, |stats| stats.items);
+        let all: u64 = self.servers.iter().map(items).sum();
+        let here = self.servers.iter().find(|server| server.name == name);
+        here.map_or(0, items) as f64 / all.max(1) as f64
     }
 
     /// How many slots are with this backend, and how many of all are not at rest.

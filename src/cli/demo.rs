@@ -86,6 +86,7 @@ impl DemoArgs {
                 RunEnd::After(Duration::from_secs(s))
             }),
             pages_per_s: Some(self.rate),
+            timeout_minutes: demo::SESSION_MINUTES,
             ..FarmOptions::default()
         }
     }

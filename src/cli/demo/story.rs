@@ -3,13 +3,17 @@
 use std::time::Duration;
 
 use crate::app::StartError;
-use crate::app::demo::Demo;
+use crate::app::demo::{Demo, SESSION_MINUTES};
 
 /// How long a scene is looked at before the next one begins.
 const LOOK: Duration = Duration::from_secs(6);
 
 /// How long the killed server is away: shorter than requests wait for it.
 const AWAY: Duration = Duration::from_secs(2);
+
+/// The share of the sessions with which an added server is filled. Its whole share is a quarter, and
+/// comes with the sessions that are used last.
+const FILLED_SHARE: f64 = 0.2;
 
 const ADDED: &str = "state-d";
 const DRAINED: &str = "state-a";
@@ -64,11 +68,15 @@ impl Story {
                 demo.add(ADDED)?;
                 let says = format!(
                     "A fourth server, {ADDED}, is added to the partition map. Sessions move to it \
-                     while they are used; a quarter of them will be there in half a minute."
+                     while they are used; a quarter of them will be there soon."
                 );
                 (Scene::Filling, says)
             }
-            Scene::Filling if is_settled(ADDED).is_some_and(|slots| slots > 0) => {
+            // A handful of sessions may be spread unevenly; then the handover's end tells.
+            Scene::Filling
+                if demo.share_of_sessions(ADDED) >= FILLED_SHARE
+                    || is_settled(ADDED).is_some_and(|slots| slots > 0) =>
+            {
                 let says = format!("{ADDED} has its share of the sessions.");
                 (Scene::Filled, says)
             }
@@ -76,7 +84,8 @@ impl Story {
                 demo.drain(DRAINED)?;
                 let says = format!(
                     "{DRAINED} is drained, to be patched: new sessions go elsewhere, and those that it \
-                     has move away while they are used."
+                     has move away while they are used. That takes as long as a session lives, {SESSION_MINUTES} \
+                     minute."
                 );
                 (Scene::Draining, says)
             }
