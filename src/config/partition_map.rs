@@ -30,6 +30,8 @@ pub struct PartitionMap {
     /// Share of the slots that this map may move, 1 to 100; `None` leaves it to
     /// [`HandoverConfig::max_moved_percent`](super::HandoverConfig::max_moved_percent).
     pub accept_moved_percent: Option<u8>,
+    /// On how many backends each session is kept besides its own: 0 or 1.
+    pub replicas: u8,
     /// 1 to 127 backends in file order, at least one of them active. Names, ids and addresses
     /// are unique.
     pub backends: Vec<BackendSpec>,
@@ -201,6 +203,13 @@ fn read_partition_map(map: &mut MapReader<'_, '_>) -> MapDraft {
          of the main file counts. Remove it with the next change.",
         &PERCENT,
     );
+    let replicas = map.optional(
+        "replicas",
+        "On how many backends each session is kept besides its own. With `1` a backend that fails \
+         costs a pause of seconds and no session; the pool needs twice the memory.",
+        &Integer(0..=1),
+        0,
+    );
     let check_end = map.optional(
         "check_end",
         "With `on`, the file counts only with `end: on` behind the last backend: half a file, as a \
@@ -239,6 +248,7 @@ fn read_partition_map(map: &mut MapReader<'_, '_>) -> MapDraft {
             version,
             hash_key: hash_key.value,
             accept_moved_percent: accept_moved_share.value().map(to_percent),
+            replicas: u8::try_from(replicas.value).unwrap_or(0),
             backends,
         }),
         hash_key: map.name_place("hash_key"),

@@ -36,7 +36,7 @@ use super::report::noticed::Unwritten;
 use crate::handover::BackendId;
 use crate::health::{Change, Failure, HealthState};
 use crate::log::LevelHandle;
-use crate::proxy::{Feedback, Report};
+use crate::proxy::{Copies, Feedback, Report};
 
 /// How often the pool state is asked what the time has changed.
 const TICK: Duration = Duration::from_millis(250);
@@ -168,7 +168,10 @@ impl Control {
         let now_ms = self.clock.now_ms();
         self.forget_silent_peers(now_ms);
         self.look_at_timeouts(now_ms);
-        let is_followed = self.in_force.is_followed(&self.publisher.metrics);
+        let copies_have_ended = || copies_have_ended(&self.pool_state, &self.feedback.copies);
+        let is_followed = self
+            .in_force
+            .is_followed(&self.publisher.metrics, copies_have_ended);
         self.pool_state.set_followed(is_followed);
         let may_serve = self.has_met(now_ms);
         self.advance();
@@ -258,6 +261,8 @@ impl Control {
         self.forget_silent_peers(now_ms);
         self.pool_state.look_for_failed_moves(now_ms);
         let mut next = self.pool_state.clone();
+        let missed = self.feedback.copies.take_missed();
+        next.copies_missed(&missed, now_ms);
         let notices = self.step(&mut next, now_ms);
         // They are copied when one changes.
         let is_changed = !notices.is_empty() || !ptr::eq(next.slots(), self.pool_state.slots());
@@ -267,6 +272,11 @@ impl Control {
             self.pool_state = next;
         } else if self.try_to_put_in_force(next) {
             self.publisher.tell(&notices, now_ms);
+        } else {
+            // It counts until it is on disk.
+            missed
+                .iter()
+                .for_each(|slot| self.feedback.copies.miss(*slot));
         }
     }
 
@@ -530,6 +540,15 @@ impl Control {
             self.publisher.tell(&notices, now_ms);
         }
     }
+}
+
+/// No copy is under way any more of what is at a backend that is served from no more.
+fn copies_have_ended(pool_state: &PoolState, copies: &Copies) -> bool {
+    let mut members = pool_state.members().iter();
+    members.all(|member| {
+        let is_served = member.is_up() && !member.is_off();
+        is_served || copies.under_way(member.backend_id) == 0
+    })
 }
 
 #[cfg(test)]

@@ -75,10 +75,15 @@ impl InForce {
     }
 
     /// Whether every worker goes by all that is in force, so that nothing is under way any more at a
-    /// backend that is down. Only then the peers are told: they go on without a backend on the
+    /// backend that is down, nor a copy of what it holds. Only then the peers are told: they go on without a backend on the
     /// strength of it.
-    pub(super) fn is_followed(&mut self, metrics: &Metrics) -> bool {
-        let is_followed = metrics.go_by(self.number);
+    pub(super) fn is_followed(
+        &mut self,
+        metrics: &Metrics,
+        copies_have_ended: impl FnOnce() -> bool,
+    ) -> bool {
+        // In this order: who goes by it begins no copy any more.
+        let is_followed = metrics.go_by(self.number) && copies_have_ended();
         if is_followed {
             self.followed = Arc::clone(&self.slots);
         }

@@ -13,6 +13,7 @@ mod membership;
 mod notice;
 pub mod persisted_state;
 mod preview;
+mod replicas;
 mod resume;
 mod server;
 mod server_fault;
@@ -34,7 +35,9 @@ use crate::backend::{Connector, TlsServer};
 use crate::config::{
     BackendAddress, BackendHost, BackendSpec, BackendState, Config, HandoverConfig, PartitionMap,
 };
-use crate::handover::schedule::{PeerSlot, Standing, Standings, Surroundings, Times, advance};
+use crate::handover::schedule::{
+    CopyPlaces, PeerSlot, Standing, Standings, Surroundings, Times, advance,
+};
 use crate::handover::{BackendId, BackendMap, Places, SlotState, SlotTable};
 use crate::health::{Change, Failure, Health, HealthState};
 use crate::metrics::BackendMetrics;
@@ -467,10 +470,13 @@ impl PoolState {
         let mut is_wanted = BackendMap::filled(false);
         let mut peers = vec![None; self.peers.len()];
         let mut stand_ins = Vec::with_capacity(MAX_CANDIDATES);
+        let keepers = self.keepers();
+        let mut replicas = Vec::with_capacity(MAX_CANDIDATES);
         for slot in Slot::all() {
             let before = self.slots[slot.index()];
             let target = self.target(slot);
-            let rests = before == SlotState::steady(target, before.since_ms);
+            let rests =
+                self.map.replicas == 0 && before == SlotState::steady(target, before.since_ms);
             let is_elsewhere = before.second.is_none() && before.first != target;
             is_wanted[target] |= is_elsewhere;
             if rests && peers.is_empty() && standings.get(target).up_since_ms.is_some() {
@@ -478,7 +484,12 @@ impl PoolState {
             }
             self.look_at_peers(before, slot, &mut peers);
             self.look_for_stand_ins(slot, &fit, &mut stand_ins);
+            self.look_for_replicas(slot, &fit, keepers, &mut replicas);
             let around = Surroundings {
+                copies: CopyPlaces {
+                    candidates: &replicas,
+                    keepers,
+                },
                 target,
                 stand_ins: &stand_ins,
                 standings: &standings,
@@ -680,7 +691,8 @@ impl PoolMember {
 
 /// The places of a slot, and those that must not get it yet: what they hold has not died.
 fn places_known(slot: &SlotState) -> impl Iterator<Item = BackendId> + use<> {
-    slot.places().chain(slot.outdated.places())
+    let replica = slot.replica.map(|replica| replica.backend_id);
+    slot.places().chain(slot.outdated.places()).chain(replica)
 }
 
 impl Times {

@@ -14,6 +14,16 @@ use std::num::NonZeroU8;
 /// those that were handed out before lies there.
 pub const NO_LOCK: u32 = 0xf0_0000;
 
+/// Cookie under which a copy is stored at a replica, or removed there.
+///
+/// No acquire hands it out: the first lock of an item is 2. An item that nobody has locked takes it,
+/// and one that somebody has locked, because the replica serves by now, refuses it. A stock server
+/// may take it for the item's new counter, as it may with [`NO_LOCK`]; counting goes on from there.
+pub const COPY_LOCK: u32 = 1;
+
+/// Cookie of the first lock that anybody takes of an item (protocol 5.1).
+pub const FIRST_LOCK: u32 = 2;
+
 /// Bits of a server's own counter in a tagged cookie.
 const COUNTER_BITS: u32 = 24;
 

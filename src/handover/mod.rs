@@ -5,7 +5,8 @@
 //! * [`slot`]: the places and the stage of one slot.
 //! * [`schedule`]: when a slot goes from one stage to the next.
 //! * [`table`]: the slots as the data path reads them.
-//! * [`request_machine`]: one request of a client; `find`, `write` and `remove` hold its rules.
+//! * [`request_machine`]: one request of a client; `find`, `write`, `remove` and `replicate` hold its
+//!   rules.
 
 mod backend_map;
 pub mod lock_cookie;
@@ -15,10 +16,11 @@ pub mod slot;
 pub mod table;
 
 pub use backend_map::BackendMap;
-pub use lock_cookie::{BackendId, Cookie, CounterTooLarge, NO_LOCK};
+pub use lock_cookie::{BackendId, COPY_LOCK, Cookie, CounterTooLarge, FIRST_LOCK, NO_LOCK};
 pub use request_machine::{
-    ClientRequest, Refusal, RequestMachine, SlotRoute, Step, Subrequest, SubrequestReply,
+    ClientRequest, Refusal, ReplicaRoute, RequestMachine, SlotRoute, Step, Subrequest,
+    SubrequestReply,
 };
-pub use schedule::{PeerSlot, Standing, Standings, Surroundings, Times, advance};
-pub use slot::{Before, Outdated, Places, SlotState, Stage};
+pub use schedule::{CopyPlaces, PeerSlot, Standing, Standings, Surroundings, Times, advance};
+pub use slot::{Before, Outdated, Places, Replica, ReplicaPhase, SlotState, Stage};
 pub use table::SlotTable;

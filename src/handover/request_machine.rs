@@ -6,11 +6,13 @@
 
 mod find;
 mod remove;
+mod replicate;
 mod write;
 
 use self::find::Find;
 use self::remove::Remove;
-use super::{BackendId, Cookie, Stage};
+use self::replicate::Copying;
+use super::{BackendId, Cookie, Places, Replica, ReplicaPhase, Stage};
 
 /// Most times a request starts over because its item moved meanwhile.
 const MAX_RESTARTS: u8 = 3;
@@ -24,6 +26,25 @@ pub struct SlotRoute {
     pub second: Option<BackendId>,
     /// What is going on.
     pub stage: Stage,
+    /// Places that the slot has left with items that may be outdated: a lock of theirs is void.
+    pub left: Places,
+    /// Who keeps a copy of each item, if anybody does.
+    pub replica: Option<ReplicaRoute>,
+}
+
+/// The replica of the slot a request falls into.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct ReplicaRoute {
+    /// The backend.
+    pub at: BackendId,
+    /// How far it is.
+    pub phase: ReplicaPhase,
+    /// Since when, Unix time in milliseconds.
+    pub since_ms: u64,
+    /// Whether this proxy knows that the item has been copied there in this phase.
+    pub has_copy: bool,
+    /// Whether the copy was written or touched so lately that it needs no keep-alive.
+    pub is_fresh: bool,
 }
 
 /// What a client asks for, as far as a decision depends on it.
@@ -91,6 +112,29 @@ pub enum Subrequest {
     Owe {
         /// The server.
         to: BackendId,
+    },
+    /// Store what the client stores at the replica, too (PUT, [`COPY_LOCK`](super::COPY_LOCK)).
+    Copy {
+        /// Whom to ask.
+        at: BackendId,
+    },
+    /// Store the item of the held answer at the replica, in place of what is there (PUT,
+    /// [`COPY_LOCK`](super::COPY_LOCK)).
+    CopyHeld {
+        /// Whom to ask.
+        at: BackendId,
+    },
+    /// Keep the copy at the replica alive. If there is none, copy the item anew from `from`.
+    Refresh {
+        /// The replica.
+        at: BackendId,
+        /// Where the item is; `None` if it may be new.
+        from: Option<BackendId>,
+    },
+    /// Take note that the replica has missed something: it is to be relied on no more.
+    Miss {
+        /// The replica.
+        at: BackendId,
     },
 }
 
@@ -169,6 +213,12 @@ pub enum Refusal {
     /// Another request is in the middle of moving the item.
     #[error("the session is being moved by another request")]
     Moving,
+    /// The replica has missed a copy: the request waits until no proxy relies on it any more.
+    #[error("the backend that keeps the copies did not take one")]
+    CopyMissed,
+    /// Somebody has locked the copy: another proxy may serve from the replica already.
+    #[error("the copy of the session is locked: another proxy may serve it already")]
+    CopyLocked,
     /// The item moved away again and again.
     #[error("the session moved {} times during one request", MAX_RESTARTS)]
     Restless,
@@ -185,6 +235,9 @@ pub struct RequestMachine {
     request: ClientRequest,
     restarts: u8,
     state: State,
+    left: Places,
+    replica: Option<ReplicaRoute>,
+    copying: Copying,
 }
 
 /// Where a request stands.
@@ -211,13 +264,34 @@ impl RequestMachine {
             request,
             restarts: 0,
             state: State::Over,
+            left: route.left,
+            replica: route.replica,
+            copying: Copying::Idle,
         };
         let step = search.begin();
-        (search, step)
+        match search.replica {
+            None => (search, step),
+            Some(replica) => {
+                let step = search.replicate(replica, step);
+                (search, step)
+            }
+        }
     }
 
     /// The next step, given what came of the last [`Step::Ask`].
     pub fn next(&mut self, seen: SubrequestReply) -> Step {
+        match (self.replica, self.copying) {
+            (None, _) => self.next_of_request(seen),
+            (Some(replica), Copying::Idle) => {
+                let lock = self.lock_of_session(seen);
+                let step = self.next_of_request(seen);
+                self.replicate_after(replica, step, lock)
+            }
+            (Some(replica), copying) => copying.next(self, replica, seen),
+        }
+    }
+
+    fn next_of_request(&mut self, seen: SubrequestReply) -> Step {
         match self.state {
             State::Find(find) => find.next(self, seen),
             State::Write(write) => write.next(self, seen),
@@ -266,6 +340,10 @@ impl RequestMachine {
     /// Another proxy knows more than this one, or a page took longer than a whole handover. The
     /// lock is where its tag says, if anywhere.
     fn begin_foreign(&mut self, (backend_id, counter): (BackendId, u32)) -> Step {
+        // Its sessions have gone on elsewhere.
+        if self.left.contains(backend_id) {
+            return Step::dropped(Refusal::LockOutOfReach);
+        }
         match self.request {
             ClientRequest::Put(_) => write::begin_foreign_put(self, backend_id, counter),
             ClientRequest::Remove(_) => Remove::begin_foreign(self, backend_id, counter),
@@ -314,6 +392,32 @@ impl RequestMachine {
     /// Whether a lock of this age may belong to a request that is moving the item.
     pub(super) fn may_be_mover(&self, age_s: u64) -> bool {
         age_s < self.mover_s
+    }
+}
+
+impl SlotRoute {
+    /// A slot all of whose items are at one place, and of which there is no more to say.
+    #[must_use]
+    pub const fn steady(first: BackendId) -> Self {
+        Self {
+            first,
+            second: None,
+            stage: Stage::Steady,
+            left: Places::NONE,
+            replica: None,
+        }
+    }
+}
+
+impl From<Replica> for ReplicaRoute {
+    fn from(replica: Replica) -> Self {
+        Self {
+            at: replica.backend_id,
+            phase: replica.phase,
+            since_ms: replica.since_ms,
+            has_copy: replica.phase == ReplicaPhase::Full,
+            is_fresh: false,
+        }
     }
 }
 

@@ -7,11 +7,13 @@
 
 mod give_up;
 mod peers;
+mod replica;
 mod stand_in;
 
-use super::{BackendId, BackendMap, Outdated, SlotState, Stage};
+use super::{BackendId, BackendMap, Outdated, Places, ReplicaPhase, SlotState, Stage};
 
 pub use peers::{Joined, PeerSlot};
+pub use replica::missed;
 
 /// What counts for one slot at one moment.
 #[derive(Debug, Clone, Copy)]
@@ -21,6 +23,8 @@ pub struct Surroundings<'a> {
     /// Who may stand in for a place that is down: the slot's candidates that are up, the next one
     /// first.
     pub stand_ins: &'a [BackendId],
+    /// Where copies of the slot's items may be kept.
+    pub copies: CopyPlaces<'a>,
     /// How the backends are.
     pub standings: &'a Standings,
     /// The same slot at every other proxy, `None` for one that does not say; empty for a proxy
@@ -36,6 +40,23 @@ pub struct Surroundings<'a> {
     pub is_broken_off: bool,
     /// Unix time in milliseconds, never decreasing.
     pub now_ms: u64,
+}
+
+/// Where copies of a slot's items may be kept.
+#[derive(Debug, Clone, Copy)]
+pub struct CopyPlaces<'a> {
+    /// Who may become the slot's replica, the one to prefer first; empty if none is wanted.
+    pub candidates: &'a [BackendId],
+    /// Who may go on as a replica.
+    pub keepers: Places,
+}
+
+impl CopyPlaces<'_> {
+    /// Nobody keeps copies.
+    pub const NONE: Self = Self {
+        candidates: &[],
+        keepers: Places::NONE,
+    };
 }
 
 /// How long the stages last, in milliseconds.
@@ -169,7 +190,9 @@ impl Times {
             let rested_ms = suspect.since_ms.saturating_sub(before.since_ms);
             before.second.is_none() && rested_ms >= self.overlap_ms
         });
-        match was_at_rest {
+        // What has to do with a copy is waited for by itself.
+        let has_replica = suspect.replica_in(ReplicaPhase::Full).is_some();
+        match was_at_rest || has_replica {
             true => self.failover_after_ms,
             false => self.failover_after_ms.max(self.overlap_ms),
         }
@@ -192,6 +215,10 @@ impl Surroundings<'_> {
             let outdated = Outdated::NONE;
             return SlotState { outdated, ..slot };
         }
+        let with_replica = self.replica(slot);
+        if with_replica != slot {
+            return with_replica;
+        }
         let Some(second) = slot.second else {
             return self.steady(slot);
         };
@@ -207,7 +234,9 @@ impl Surroundings<'_> {
     fn steady(&self, slot: SlotState) -> SlotState {
         let (backend_id, target) = (slot.first, self.target);
         let may_serve = target != backend_id && self.may_get(&slot, target);
+        let is_copied = slot.replica_in(ReplicaPhase::Full).is_some();
         if self.standing(backend_id).gone
+            && !is_copied
             && let Some(rest) = self.rest_without(&slot, backend_id)
             && self.may_get(&slot, rest)
             && self.all_let_go(backend_id, rest)
@@ -264,10 +293,15 @@ impl Surroundings<'_> {
 
     fn suspect(&self, slot: SlotState, failed: BackendId) -> SlotState {
         let before = restored(slot);
-        if let Some(changed) = self.without_gone_before(slot, before, failed) {
+        if let Some(recovered) = self.recovered(slot, failed) {
+            return recovered;
+        }
+        let is_copied = slot.replica_in(ReplicaPhase::Full).is_some();
+        if !is_copied && let Some(changed) = self.without_gone_before(slot, before, failed) {
             return changed;
         }
         if self.standing(failed).gone
+            && !is_copied
             && let Some(first) = self.rest_without(&slot, failed)
         {
             return SlotState { first, ..slot };
@@ -296,6 +330,7 @@ impl Surroundings<'_> {
             && self.is_broken_off
             && self.is_up(stand_in)
             && !self.standing(stand_in).owed
+            && !is_copied
             && self.peers_agree_to_leave(slot, failed)
         {
             return self.leave(slot, stand_in, Stage::Away);
@@ -370,7 +405,8 @@ impl Surroundings<'_> {
 
     /// The slot without a place that is gone, or suspect because one is down.
     fn without_failed(&self, slot: SlotState, second: BackendId) -> Option<SlotState> {
-        if let Some(left) = self.without_gone(slot, second) {
+        let is_copied = slot.replica_in(ReplicaPhase::Full).is_some();
+        if !is_copied && let Some(left) = self.without_gone(slot, second) {
             return Some(left);
         }
         let is_known = slot.stage == Stage::Away;
@@ -392,6 +428,9 @@ impl Surroundings<'_> {
     fn at_rest(&self, slot: SlotState, backend_id: BackendId) -> SlotState {
         SlotState {
             outdated: slot.outdated.without(backend_id),
+            replica: slot
+                .replica
+                .filter(|replica| replica.backend_id != backend_id),
             ..SlotState::steady(backend_id, self.now_ms)
         }
     }
@@ -404,13 +443,18 @@ impl Surroundings<'_> {
         second: BackendId,
         stage: Stage,
     ) -> SlotState {
-        SlotState {
+        let paired = SlotState {
             first,
             second: Some(second),
             stage,
             since_ms: self.now_ms,
             before: None,
             outdated: slot.outdated,
+            replica: slot.replica,
+        };
+        match stage.is_handover() {
+            true => paired,
+            false => self.without_replica(paired),
         }
     }
 
@@ -456,6 +500,7 @@ fn restored(slot: SlotState) -> SlotState {
         since_ms: before.since_ms,
         before: None,
         outdated: slot.outdated,
+        replica: slot.replica,
     }
 }
 

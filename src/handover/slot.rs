@@ -21,6 +21,50 @@ pub struct SlotState {
     pub before: Option<Before>,
     /// Where else there may be outdated items.
     pub outdated: Outdated,
+    /// Who keeps a copy of each item, if anybody does.
+    pub replica: Option<Replica>,
+}
+
+/// The backend that keeps a copy of each item of a slot.
+///
+/// It is none of the slot's places, and nobody is served from it before one of them has failed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct Replica {
+    /// The backend.
+    pub backend_id: BackendId,
+    /// How far it is.
+    pub phase: ReplicaPhase,
+    /// When the phase began, Unix time in milliseconds.
+    pub since_ms: u64,
+}
+
+/// How far a replica is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum ReplicaPhase {
+    /// Writes are copied, but not by every proxy yet.
+    Joining,
+    /// Every proxy copies what it writes, and each item that it finds for the first time.
+    Filling,
+    /// It has every item of the slot.
+    Full,
+    /// It has missed something: writes wait until no other proxy relies on it any more.
+    Dropping,
+}
+
+impl ReplicaPhase {
+    /// All of them, in order.
+    pub const ALL: [Self; 4] = [Self::Joining, Self::Filling, Self::Full, Self::Dropping];
+
+    /// Its name in metrics, reports and the documents.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Joining => "joining",
+            Self::Filling => "filling",
+            Self::Full => "full",
+            Self::Dropping => "dropping",
+        }
+    }
 }
 
 /// What a suspect slot returns to if its server answers again in time.
@@ -88,12 +132,20 @@ impl SlotState {
             since_ms,
             before: None,
             outdated: Outdated::NONE,
+            replica: None,
         }
+    }
+
+    /// The replica, if it is in this phase.
+    #[must_use]
+    pub fn replica_in(&self, phase: ReplicaPhase) -> Option<BackendId> {
+        let replica = self.replica.filter(|replica| replica.phase == phase)?;
+        Some(replica.backend_id)
     }
 
     /// The places that are served from, or that may be once the slot is suspect no more. A place
     /// can be there twice.
-    pub fn places(&self) -> impl Iterator<Item = BackendId> + use<> {
+    pub fn places(&self) -> impl Iterator<Item = BackendId> + Clone + use<> {
         let before = self.before;
         let places = [
             Some(self.first),
@@ -151,6 +203,12 @@ impl Outdated {
         self.places & bit(backend_id) != 0
     }
 
+    /// The places as a set.
+    #[must_use]
+    pub const fn set(self) -> Places {
+        Places(self.places)
+    }
+
     /// Whether there are none.
     #[must_use]
     pub const fn is_empty(self) -> bool {
@@ -180,10 +238,13 @@ const fn bit(backend_id: BackendId) -> u128 {
 }
 
 /// A set of places.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash)]
 pub struct Places(u128);
 
 impl Places {
+    /// No place.
+    pub const NONE: Self = Self(0);
+
     /// Whether this is one of them.
     #[must_use]
     pub const fn contains(self, backend_id: BackendId) -> bool {

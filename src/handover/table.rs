@@ -2,22 +2,22 @@
 
 use std::collections::HashMap;
 
-use super::{BackendId, SlotRoute, SlotState, Stage};
+use super::{BackendId, ReplicaRoute, SlotRoute, SlotState};
 
-/// Where the items of each slot are: one byte per slot while nothing is going on, and a second
-/// table only for the slots in which something is. Immutable; a lookup allocates nothing.
+/// Where the items of each slot are: one byte per slot while all its items are at one place, and a
+/// second table only for the slots of which there is more to say. Immutable; a lookup allocates nothing.
 #[derive(Debug, Clone)]
 pub struct SlotTable {
-    /// The id of the place for a steady slot, else [`UNSTEADY`].
+    /// The id of the only place of a slot, else [`MORE`].
     places: Box<[u8]>,
-    /// Index into `routes` per slot; empty when all slots are steady.
-    unsteady: Box<[u16]>,
-    /// Distinct routes of the slots that are not steady.
+    /// Index into `routes` per slot; empty when all slots are at one place.
+    more: Box<[u16]>,
+    /// Distinct routes of the slots that are not.
     routes: Box<[SlotRoute]>,
 }
 
 /// No place has this id.
-const UNSTEADY: u8 = 0;
+const MORE: u8 = 0;
 
 impl SlotTable {
     /// The table of these slots, in their order; at most 65,536 of them.
@@ -26,26 +26,26 @@ impl SlotTable {
         let mut routes: Vec<SlotRoute> = Vec::new();
         let mut known: HashMap<SlotRoute, u16> = HashMap::new();
         let mut places = Vec::with_capacity(slots.len());
-        let mut unsteady = Vec::new();
+        let mut more = Vec::new();
         for (index, slot) in slots.iter().enumerate() {
             let route = SlotRoute::from(slot);
-            if route.stage == Stage::Steady {
+            if route == SlotRoute::steady(slot.first) {
                 places.push(slot.first.id());
                 continue;
             }
-            places.push(UNSTEADY);
+            places.push(MORE);
             // No more routes than slots, whose number fits.
             let next = routes.len() as u16;
             let route_index = *known.entry(route).or_insert_with(|| {
                 routes.push(route);
                 next
             });
-            unsteady.resize(slots.len(), 0);
-            unsteady[index] = route_index;
+            more.resize(slots.len(), 0);
+            more[index] = route_index;
         }
         Self {
             places: places.into(),
-            unsteady: unsteady.into(),
+            more: more.into(),
             routes: routes.into(),
         }
     }
@@ -57,12 +57,8 @@ impl SlotTable {
     #[must_use]
     pub fn lookup(&self, slot: usize) -> SlotRoute {
         match BackendId::new(self.places[slot]) {
-            Some(first) => SlotRoute {
-                first,
-                second: None,
-                stage: Stage::Steady,
-            },
-            None => self.routes[usize::from(self.unsteady[slot])],
+            Some(first) => SlotRoute::steady(first),
+            None => self.routes[usize::from(self.more[slot])],
         }
     }
 }
@@ -73,6 +69,8 @@ impl From<&SlotState> for SlotRoute {
             first: slot.first,
             second: slot.second,
             stage: slot.stage,
+            left: slot.outdated.set(),
+            replica: slot.replica.map(ReplicaRoute::from),
         }
     }
 }
@@ -111,11 +109,11 @@ mod tests {
     }
 
     #[test]
-    fn steady_slots_need_no_second_table() {
+    fn slots_at_one_place_need_no_second_table() {
         let slots = [1, 2, 127].map(|id| SlotState::steady(backend_id(id), 7));
         let table = SlotTable::new(&slots);
         assert_eq!(table.lookup(2), SlotRoute::from(&slots[2]));
-        assert!(table.unsteady.is_empty() && table.routes.is_empty());
+        assert!(table.more.is_empty() && table.routes.is_empty());
     }
 
     #[test]

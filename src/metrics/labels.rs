@@ -163,6 +163,8 @@ impl FailureReason {
                 Refusal::BegunAnew => "begun_anew",
                 Refusal::LockOutOfReach => "lock_out_of_reach",
                 Refusal::Moving => "moving",
+                Refusal::CopyMissed => "copy_missed",
+                Refusal::CopyLocked => "copy_locked",
                 Refusal::Restless => "restless",
             },
         }

@@ -98,6 +98,21 @@ impl Conn {
         })
     }
 
+    /// Reads what there is into `room`, once there is something; how many bytes.
+    ///
+    /// # Errors
+    /// [`IoError`].
+    pub fn read_some(
+        &mut self,
+        room: &mut [u8],
+        deadline: &Deadline,
+    ) -> impl Future<Output = Result<usize, IoError>> {
+        poll_fn(move |cx| match self.poll_read(cx, room) {
+            Poll::Ready(result) => Poll::Ready(result),
+            Poll::Pending => pending_until(cx, deadline),
+        })
+    }
+
     /// Writes all of `bytes`. `written` counts what the kernel has taken, also on failure.
     ///
     /// # Errors

@@ -54,6 +54,8 @@ pub(super) fn tidy(
                 // No lock: the session was absent, locked, or its server died.
                 None => return,
             },
+            // Those have a task of their own.
+            Untidy::Copy => return,
         };
         let _busy = busy.unwrap_or_else(|| service.worker.keep_busy());
         let caller = Caller {

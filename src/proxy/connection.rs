@@ -161,6 +161,7 @@ impl Client {
             peer: self.peer,
             operation,
             session: located.fingerprint,
+            slot: located.slot,
             route: located.route,
             started,
         };
@@ -293,7 +294,10 @@ impl Client {
         attempt: Attempt,
         received: &mut Buffer,
     ) -> Result<Answered, Unanswered> {
-        let route = subject.route;
+        let mut route = subject.route;
+        if let Some(replica) = &mut route.replica {
+            self.service.recall_copy(subject, replica);
+        }
         let snapshot = &view.snapshot;
         let Some(backend) = snapshot.backend_at(route.first) else {
             return Err(Unanswered::refused(Refusal::Unknown, BackendIndex::new(0)));

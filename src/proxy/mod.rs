@@ -8,10 +8,13 @@
 //! * `hold`: waits until a backend can serve a request; `holding`: how many do so at once.
 //! * `tagged`: a client's request before and after its lock cookie has lost the tag.
 //! * `two_places`: one request whose item may be at either of two places, as `handover` decides.
+//!   `two_places/copying`: the copies for its replica.
+//! * [`copies`]: what all workers know of copies: when they were written, which were missed.
 //! * [`migration_budget`]: how much of sessions that are being moved is held in memory.
 //! * `subrequest`: one small request to one backend, for `two_places` and `cleanup`.
 //! * `cleanup`: gives back locks that nobody knows of, removes what moved items leave behind.
 //!   `untidy`: how much of that at once.
+//! * `refresh`: keeps the copies at a replica alive.
 //! * `observation`: what is learned from an answer, for the account of sessions and the metrics.
 //! * `request_log`: what the log says of single requests.
 //! * [`reports`]: what the data path tells the control thread.
@@ -22,12 +25,14 @@
 mod attempt;
 mod cleanup;
 mod connection;
+pub mod copies;
 mod error;
 mod forward;
 mod hold;
 mod holding;
 pub mod migration_budget;
 mod observation;
+mod refresh;
 pub mod reports;
 mod request_log;
 pub mod service;
@@ -38,6 +43,7 @@ mod two_places;
 mod untidy;
 mod view;
 
+pub use copies::Copies;
 pub use migration_budget::MigrationBudget;
 pub use reports::{Feedback, PendingDelete, Report};
 pub use service::{ProxyService, SharedSnapshot, share};

@@ -6,6 +6,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 
 use tokio::sync::{mpsc, oneshot};
 
+use super::copies::Copies;
 use super::error::ProxyError;
 use crate::backend;
 use crate::handover::BackendId;
@@ -46,6 +47,8 @@ pub struct PendingDelete {
 pub struct Feedback {
     /// Which sessions are where, as far as answers tell.
     pub account: Account,
+    /// The copies that replicas keep.
+    pub copies: Copies,
     reports: mpsc::Sender<Report>,
     longest_timeout_minutes: AtomicU32,
 }
@@ -56,6 +59,7 @@ impl Feedback {
         let (reports, received) = mpsc::channel(MAX_REPORTS);
         let feedback = Self {
             account: Account::default(),
+            copies: Copies::default(),
             reports,
             longest_timeout_minutes: AtomicU32::new(0),
         };

@@ -12,7 +12,7 @@ use crate::handover::{BackendId, SlotRoute, Step, Subrequest, SubrequestReply};
 use crate::log::LogLimit;
 use crate::metrics::RequestOutcome;
 use crate::net::Moment;
-use crate::route::{BackendIndex, Fingerprint};
+use crate::route::{BackendIndex, Fingerprint, Slot};
 use crate::wire::Operation;
 
 /// What every line of a request says of it.
@@ -21,6 +21,7 @@ pub(super) struct Subject {
     pub(super) peer: IpAddr,
     pub(super) operation: Operation,
     pub(super) session: Fingerprint,
+    pub(super) slot: Slot,
     pub(super) route: SlotRoute,
     /// When its head was there.
     pub(super) started: Moment,
@@ -186,6 +187,9 @@ impl Trail {
             Subrequest::Release { at, .. } => ("release", at),
             Subrequest::Remove { at, .. } => ("remove", at),
             Subrequest::Owe { to } => ("note removal for", to),
+            Subrequest::Copy { at } | Subrequest::CopyHeld { at } => ("copy", at),
+            Subrequest::Refresh { at, .. } => ("refresh copy", at),
+            Subrequest::Miss { at } => ("note missed copy of", at),
         };
         let seen = match seen {
             SubrequestReply::Done { .. } => "ok",

@@ -9,11 +9,11 @@ use arc_swap::{ArcSwap, Cache};
 use super::error::{ProxyError, Unanswered};
 use super::holding::Holding;
 use super::reports::{self, Feedback};
-use super::request_log::LogLines;
+use super::request_log::{LogLines, Subject};
 use super::snapshot::Snapshot;
 use super::untidy::Tidying;
 use super::view::View;
-use crate::handover::SlotRoute;
+use crate::handover::{ReplicaRoute, SlotRoute};
 use crate::metrics::{FailureReason, Metrics, RequestOutcome, WorkerShard};
 use crate::net::Worker;
 use crate::route::{self, BackendIndex, Fingerprint, KeyBuffer, KeyError, Slot};
@@ -104,6 +104,15 @@ impl ProxyService {
             fingerprint: located.fingerprint,
             sample: self.feedback.account.sample(located.hash, key.key()),
         })
+    }
+
+    /// What all workers know of the copy of a session.
+    #[cold]
+    pub(super) fn recall_copy(&self, subject: &Subject, replica: &mut ReplicaRoute) {
+        if let Some(known) = self.feedback.copies.known(subject.slot, subject.session) {
+            replica.has_copy |= known.is_since(replica.since_ms);
+            replica.is_fresh = known.is_fresh();
+        }
     }
 
     /// Takes note of the timeout of a session that lives: a handover lasts as long as the longest.

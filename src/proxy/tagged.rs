@@ -70,6 +70,15 @@ impl UntaggedRequest<'_> {
             .get(..usize::try_from(self.bytes).ok()?)
     }
 
+    /// Its head, in front of a body of so many bytes.
+    pub(super) fn head(&self, body_bytes: u64) -> &[u8] {
+        let head_bytes = self.bytes - body_bytes;
+        self.buffer
+            .filled()
+            .get(..head_bytes as usize)
+            .unwrap_or_default()
+    }
+
     /// How much of it has come.
     fn at_hand(&self) -> u64 {
         self.bytes.min(self.buffer.len() as u64)

@@ -1,13 +1,18 @@
 //! One request whose item may be at either of two places: does what `handover::RequestMachine` says.
 
+mod copying;
+
 use std::cell::Cell;
 use std::time::Duration;
 
 use tokio::sync::SemaphorePermit;
 
+use self::copying::Body;
 use super::cleanup;
+use super::copies::CopyUnderWay;
 use super::error::{ProxyError, Unanswered};
 use super::forward::{Exchange, RunFailed};
+use super::refresh;
 use super::request_log::Answered;
 use super::subrequest::{Call, CallFailed, Caller, SubrequestAnswer};
 use super::untidy::Untidy;
@@ -47,10 +52,14 @@ pub(super) async fn run(
         is_untouched: true,
         is_unsent: Cell::new(false),
         moving: None,
+        body: None,
     };
     let mut ask = first;
     loop {
-        let seen = seek.ask(ask, received).await;
+        let seen = match seek.ask_or_copy(ask, received).await {
+            Ok(seen) => seen,
+            Err(failed) => return Err(seek.changed_meanwhile(failed)),
+        };
         let step = search.next(seen);
         if let Some(trail) = &mut trail {
             trail.asked(seek.exchange.view, ask, seen);
@@ -68,9 +77,11 @@ pub(super) async fn run(
                 seek.count_failed_move();
                 seek.tidy(behind, received);
                 let mut failed = seek.refused(reason);
-                if seek.is_untouched && reason == Refusal::Unknown && failed.error.is_out_of_reach()
-                {
-                    failed.again = Some(Box::new(seek.exchange.attempt(due_ms)));
+                let is_lost = reason == Refusal::Unknown && failed.error.is_out_of_reach();
+                // What a replica has missed is stored anew once nobody relies on it any more.
+                let is_missed = reason == Refusal::CopyMissed && seek.body.is_none();
+                if is_missed || (seek.is_untouched && is_lost) {
+                    failed.again = Some(Box::new(seek.exchange.attempt(seek.due_ms)));
                 }
                 return Err(failed);
             }
@@ -91,6 +102,8 @@ struct Seek<'a> {
     /// No byte of the question under way could be sent.
     is_unsent: Cell<bool>,
     moving: Option<Moving>,
+    /// What the client stores, if it did not come whole and two servers get it.
+    body: Option<Body<'a>>,
 }
 
 /// The move of the item.
@@ -121,6 +134,34 @@ struct Kept<'a> {
 }
 
 impl Seek<'_> {
+    /// The same for what the replica is asked, too; an error if the slot has changed meanwhile.
+    async fn ask_or_copy(
+        &mut self,
+        ask: Subrequest,
+        received: &mut Buffer,
+    ) -> Result<SubrequestReply, Unanswered> {
+        let replica = self.exchange.subject.route.replica;
+        match ask {
+            Subrequest::Copy { at } => self.copy(at, received).await,
+            Subrequest::CopyHeld { at } => self.copy_held(at, received).await,
+            Subrequest::Remove { at, .. } if replica.is_some_and(|replica| replica.at == at) => {
+                self.clear_copy(at, received).await
+            }
+            Subrequest::Miss { .. } => Ok(self.miss()),
+            ask => Ok(self.ask(ask, received).await),
+        }
+    }
+
+    /// Nothing was done yet, unless the client's body was taken: then it cannot begin anew.
+    fn changed_meanwhile(self, failed: Unanswered) -> Unanswered {
+        let is_whole = self.is_untouched && self.body.is_none() && failed.error.is_refusal();
+        let due_ms = self.due_ms;
+        Unanswered {
+            again: is_whole.then(|| Box::new(self.exchange.attempt(due_ms))),
+            ..failed
+        }
+    }
+
     /// Puts one question and says what came of it.
     async fn ask(&mut self, ask: Subrequest, received: &mut Buffer) -> SubrequestReply {
         let seen = match ask {
@@ -134,6 +175,11 @@ impl Seek<'_> {
             Subrequest::Remove { at, counter } => self.remove(at, counter, received).await,
             Subrequest::Insert { at } => self.insert(at, received).await,
             Subrequest::Owe { to } => return self.owe(to, received).await,
+            // Those go elsewhere, or to the background.
+            Subrequest::Copy { .. }
+            | Subrequest::CopyHeld { .. }
+            | Subrequest::Miss { .. }
+            | Subrequest::Refresh { .. } => return SubrequestReply::Unknown,
         };
         let seen = seen.unwrap_or_else(|failed| {
             self.failed = Some(failed);
@@ -188,10 +234,14 @@ impl Seek<'_> {
         let backend = self.backend(at)?;
         self.release_held();
         let unrepeatable = |error| Unanswered::new(error, backend);
-        let request = self.exchange.own.untag(received, counter);
-        let bytes = request.whole();
-        let bytes = bytes.ok_or(unrepeatable(ProxyError::Unrepeatable))?;
         let head = self.exchange.head;
+        let request = self.exchange.own.untag(received, counter);
+        let mut body = self.body.take();
+        let bytes = match &mut body {
+            Some(body) => Some(body.behind(request.head(head.body_bytes))),
+            None => request.whole(),
+        };
+        let bytes = bytes.ok_or(unrepeatable(ProxyError::Unrepeatable))?;
         let call = Call {
             bytes,
             operation: head.operation(),
@@ -199,6 +249,7 @@ impl Seek<'_> {
             retry: RetryPolicy::of(head.operation()),
         };
         let answered = self.caller().call(backend, call).await;
+        self.body = body;
         self.hold(answered, backend, received)
     }
 
@@ -345,7 +396,13 @@ impl Seek<'_> {
             body_bytes,
             retry: RetryPolicy::Unsent,
         };
+        // Nobody goes on with the copies of this slot before it is known what became of this one.
+        let mut under_way = self.begin_insert();
+        under_way.iter_mut().for_each(CopyUnderWay::is_sent);
         let sent = self.send_and_see(backend, call).await;
+        if let Some(under_way) = under_way.filter(|_| sent.is_ok()) {
+            under_way.ends();
+        }
         let (seen, status) = sent.or_else(|failed| {
             let refusal = refusal(&failed.error).ok_or(failed)?;
             Ok((SubrequestReply::Refused, refusal))
@@ -462,7 +519,9 @@ impl Seek<'_> {
             (None, None) => return Err(self.refused(Refusal::Unknown)),
         };
         passed.map_err(|error| Unanswered::new(error, backend))?;
-        received.consume(self.exchange.own.bytes() as usize);
+        // A part of it may have come past this buffer.
+        let came = received.len() as u64;
+        received.consume(self.exchange.own.bytes().min(came) as usize);
         Ok(self.exchange.answered())
     }
 
@@ -537,6 +596,17 @@ impl Seek<'_> {
             Some(Subrequest::Remove { at, counter }) => {
                 self.count_move();
                 (at, Untidy::Moved(counter))
+            }
+            Some(Subrequest::Refresh { at, from }) => {
+                let Exchange {
+                    service,
+                    view,
+                    subject,
+                    head,
+                    ..
+                } = &self.exchange;
+                let target = head.target.of(received.filled());
+                return refresh::refresh(service, view, subject, target, (at, from));
             }
             _ => return,
         };

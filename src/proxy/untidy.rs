@@ -21,6 +21,8 @@ pub(super) enum Untidy {
     LateAnswer(Conn),
     /// What a moved item left behind, under this lock.
     Moved(u32),
+    /// A copy that is to be kept alive.
+    Copy,
 }
 
 impl From<Left> for Untidy {
@@ -36,6 +38,7 @@ impl From<Left> for Untidy {
 #[derive(Debug, Default)]
 pub(super) struct Tidying {
     late: Rc<Cell<usize>>,
+    copies: Rc<Cell<usize>>,
     others: Rc<Cell<usize>>,
 }
 
@@ -46,6 +49,7 @@ impl Tidying {
     pub(super) fn begin(&self, untidy: &Untidy) -> Option<UnderWay> {
         let (under_way, max) = match untidy {
             Untidy::LateAnswer(_) => (&self.late, MAX_LATE),
+            Untidy::Copy => (&self.copies, MAX_UNDER_WAY),
             Untidy::Lock(_) | Untidy::Moved(_) => (&self.others, MAX_UNDER_WAY),
         };
         let free = under_way.get() < max;

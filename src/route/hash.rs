@@ -124,6 +124,14 @@ impl fmt::Display for Slot {
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub struct Fingerprint(u32);
 
+impl Fingerprint {
+    /// Its bits.
+    #[must_use]
+    pub const fn value(self) -> u32 {
+        self.0
+    }
+}
+
 impl fmt::Display for Fingerprint {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{:08x}", self.0)

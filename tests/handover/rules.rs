@@ -61,6 +61,8 @@ fn route(stage: Stage) -> SlotRoute {
         first: backend_id("B"),
         second: (stage != Stage::Steady).then(|| backend_id("A")),
         stage,
+        left: staterouter::handover::Places::NONE,
+        replica: None,
     }
 }
 
@@ -161,6 +163,10 @@ fn ask_text(ask: Subrequest) -> String {
         Subrequest::Release { at, counter } => text("release", at, Some(counter)),
         Subrequest::Remove { at, counter } => text("remove", at, Some(counter)),
         Subrequest::Owe { to } => text("owe", to, None),
+        Subrequest::Copy { at } => text("copy", at, None),
+        Subrequest::CopyHeld { at } => text("copy found", at, None),
+        Subrequest::Refresh { at, .. } => text("refresh", at, None),
+        Subrequest::Miss { at } => text("miss", at, None),
     }
 }
 
@@ -183,6 +189,8 @@ fn end_text(step: Step) -> String {
                 Refusal::Returning => "returning",
                 Refusal::LockOutOfReach => "lock",
                 Refusal::Moving => "moving",
+                Refusal::CopyMissed => "copy missed",
+                Refusal::CopyLocked => "copy locked",
                 Refusal::Restless => "restless",
                 Refusal::BegunAnew => "begun anew",
             };

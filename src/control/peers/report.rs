@@ -274,6 +274,9 @@ pub fn read(body: &[u8], own_instance: &str, now_ms: u64) -> Result<PeerView, Pe
             ..before
         });
         slot.outdated = slot.outdated.since(here(slot.outdated.since_ms()));
+        if let Some(replica) = &mut slot.replica {
+            replica.since_ms = here(replica.since_ms);
+        }
     }
     Ok(PeerView {
         map_version: report.map_version,

@@ -4,7 +4,9 @@ use std::collections::HashMap;
 
 use serde::{Deserialize, Serialize};
 
-use crate::handover::{BackendId, BackendMap, Before, Outdated, SlotState, Stage};
+use crate::handover::{
+    BackendId, BackendMap, Before, Outdated, Replica, ReplicaPhase, SlotState, Stage,
+};
 use crate::route::SLOT_COUNT;
 
 /// Slots in one state. Times are Unix time in milliseconds. Fields that a later version may add are
@@ -21,6 +23,8 @@ pub struct SlotGroup {
     before: Option<BeforeGroup>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     outdated: Option<OutdatedGroup>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    replica: Option<ReplicaGroup>,
     /// Ascending, as in `0-3,7`.
     slots: String,
 }
@@ -39,6 +43,23 @@ struct BeforeGroup {
 struct OutdatedGroup {
     places: Vec<u8>,
     since_ms: u64,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+struct ReplicaGroup {
+    place: u8,
+    #[serde(with = "PhaseName")]
+    phase: ReplicaPhase,
+    since_ms: u64,
+}
+
+#[derive(Serialize, Deserialize)]
+#[serde(remote = "ReplicaPhase", rename_all = "lowercase")]
+enum PhaseName {
+    Joining,
+    Filling,
+    Full,
+    Dropping,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -133,6 +154,11 @@ impl SlotGroup {
                 places: slot.outdated.places().map(BackendId::id).collect(),
                 since_ms: slot.outdated.since_ms(),
             }),
+            replica: slot.replica.map(|replica| ReplicaGroup {
+                place: replica.backend_id.id(),
+                phase: replica.phase,
+                since_ms: replica.since_ms,
+            }),
             slots: write_ranges(indices),
         }
     }
@@ -145,6 +171,7 @@ impl SlotGroup {
             since_ms: self.since_ms,
             before: self.before.as_ref().map(BeforeGroup::state).transpose()?,
             outdated: self.outdated()?,
+            replica: self.replica.as_ref().map(ReplicaGroup::state).transpose()?,
         };
         if fits(&slot) {
             Ok(slot)
@@ -167,6 +194,16 @@ impl SlotGroup {
             // It may be as long as the file.
             let start = self.slots.chars().take(40).collect();
             GroupError::BadSlots(start)
+        })
+    }
+}
+
+impl ReplicaGroup {
+    fn state(&self) -> Result<Replica, GroupError> {
+        Ok(Replica {
+            backend_id: backend_id(self.place)?,
+            phase: self.phase,
+            since_ms: self.since_ms,
         })
     }
 }
@@ -202,7 +239,14 @@ fn fits(slot: &SlotState) -> bool {
         }
         None => slot.stage != Stage::Suspect,
     };
-    past_fits && places_fit(slot.stage, slot.first, slot.second)
+    // A replica is none of the places it stands for, and there is none while a server is away.
+    let replica_fits = slot.replica.is_none_or(|replica| {
+        let is_elsewhere = slot.places().all(|place| place != replica.backend_id);
+        let stands_in = slot.stage == Stage::Suspect && slot.first == replica.backend_id;
+        let has_stage = !matches!(slot.stage, Stage::Away | Stage::Back | Stage::Wait);
+        has_stage && (is_elsewhere || stands_in)
+    });
+    past_fits && replica_fits && places_fit(slot.stage, slot.first, slot.second)
 }
 
 fn write_ranges(indices: &[usize]) -> String {
@@ -270,6 +314,7 @@ mod tests {
         };
         for good in [
             r#""first": 1, "stage": "steady", "outdated": {"places": [2, 127], "since_ms": 0}"#,
+            r#""first": 1, "stage": "steady", "replica": {"place": 2, "phase": "full", "since_ms": 0}"#,
             &before("steady", r#""first": 2"#),
             &before("wait", r#""first": 2, "second": 3"#),
         ] {
@@ -283,6 +328,9 @@ mod tests {
             r#""first": 1, "second": 1, "stage": "settle""#,
             r#""first": 1, "second": 2, "stage": "suspect""#,
             r#""first": 1, "stage": "steady", "outdated": {"places": [128], "since_ms": 0}"#,
+            r#""first": 1, "stage": "steady", "replica": {"place": 1, "phase": "full", "since_ms": 0}"#,
+            r#""first": 1, "stage": "steady", "replica": {"place": 128, "phase": "full", "since_ms": 0}"#,
+            r#""first": 1, "second": 2, "stage": "away", "replica": {"place": 3, "phase": "full", "since_ms": 0}"#,
             &before("steady", r#""first": 2"#).replace("suspect", "settle"),
             &before("suspect", r#""first": 1, "second": 2"#),
             &before("steady", r#""first": 1, "second": 2"#),
@@ -350,6 +398,15 @@ mod tests {
                 BackendId::new(second).filter(|_| since_ms % 2 == 0),
                 since_ms / 3,
             ),
+            replica: (stage < Stage::Suspect && since_ms % 3 == 0)
+                .then(|| BackendId::new(if first.max(second) == 127 { 1 } else { 127 }))
+                .flatten()
+                .filter(|backend_id| ![first, second].contains(&backend_id.id()))
+                .map(|backend_id| Replica {
+                    backend_id,
+                    phase: ReplicaPhase::ALL[(since_ms / 7 % 4) as usize],
+                    since_ms: since_ms / 5,
+                }),
         }
     }
 }

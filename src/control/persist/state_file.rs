@@ -694,7 +694,8 @@ fn check_places(
         }
     }
     for (number, slot) in slots.iter().enumerate() {
-        for backend_id in slot.places().chain(slot.outdated.places()) {
+        let replica = slot.replica.map(|replica| replica.backend_id);
+        for backend_id in slot.places().chain(slot.outdated.places()).chain(replica) {
             if !is_known[usize::from(backend_id.id())] {
                 return Err(Damage::UnknownPlace {
                     slot: number,
@@ -713,6 +714,9 @@ fn write_map(map: &PartitionMap) -> Value {
         "hash_key": map.hash_key.to_hex(),
         "backends": backends.collect::<Vec<_>>(),
     });
+    if map.replicas > 0 {
+        written["replicas"] = map.replicas.into();
+    }
     if let Some(percent) = map.accept_moved_percent {
         written["accept_moved_share"] = percent.into();
     }

@@ -107,6 +107,9 @@ impl PersistedState {
                 before.since_ms = time(before.since_ms);
             }
             slot.outdated = slot.outdated.since(time(slot.outdated.since_ms()));
+            if let Some(replica) = &mut slot.replica {
+                replica.since_ms = time(replica.since_ms);
+            }
         }
         for decision in &mut self.decisions {
             decision.since_ms = time(decision.since_ms);

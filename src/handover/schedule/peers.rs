@@ -1,6 +1,6 @@
 //! What the other proxies do with the same slot, and what this one may conclude from it.
 
-use super::super::{BackendId, Places, SlotState, Stage};
+use super::super::{BackendId, Places, Replica, ReplicaPhase, SlotState, Stage};
 use super::{Surroundings, restored};
 
 /// The slot at another proxy.
@@ -45,6 +45,13 @@ impl Joined {
         Some(Self {
             slot: SlotState {
                 outdated: served.outdated.without(backend_id),
+                replica: served
+                    .replica
+                    .filter(|replica| replica.backend_id != backend_id)
+                    .map(|replica| Replica {
+                        since_ms: now_ms,
+                        ..replica
+                    }),
                 ..SlotState::steady(backend_id, now_ms)
             },
             since_ms: served.since_ms,
@@ -145,7 +152,9 @@ impl Surroundings<'_> {
             let Some(peer) = peer else {
                 return false;
             };
+            let relies_on_copies = peer.slot.replica_in(ReplicaPhase::Full).is_some();
             let refuses = peer.slot.stage == Stage::Suspect
+                && !relies_on_copies
                 && has_places(peer.slot, slot.first, failed)
                 && peer.has_lasted(self.times.of_refusal(peer.slot))
                 && !peer.second_up;

@@ -173,6 +173,7 @@ impl Farm {
             let around = Surroundings {
                 target: proxy.target,
                 stand_ins: &stand_ins,
+                copies: CopyPlaces::NONE,
                 standings: &standings,
                 peers: &peers,
                 times: &TIMES,

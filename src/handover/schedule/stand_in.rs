@@ -57,6 +57,9 @@ impl Surroundings<'_> {
     /// Who stands in for the failed place of a suspect slot, if anybody may.
     pub(super) fn stand_in_for(&self, suspect: &SlotState) -> Option<BackendId> {
         let failed = suspect.second?;
+        if let Some(replica) = self.copied_stand_in(suspect) {
+            return Some(replica);
+        }
         let elsewhere = self.stand_in_elsewhere(suspect, failed);
         let bound = elsewhere.or(self.partner(suspect));
         bound.or_else(|| {
@@ -81,14 +84,14 @@ impl Surroundings<'_> {
             .second
             .and_then(|failed| other_than(&restored(suspect), failed))
             .filter(|backend_id| *backend_id != stand_in);
-        SlotState {
+        self.without_replica(SlotState {
             first: stand_in,
             stage,
             since_ms: self.now_ms,
             before: None,
             outdated: suspect.outdated.with(left, self.now_ms).without(stand_in),
             ..suspect
-        }
+        })
     }
 }
 

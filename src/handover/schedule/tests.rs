@@ -42,6 +42,7 @@ pub(super) fn pair(stage: Stage, first: u8, second: u8, since_ms: u64) -> SlotSt
         since_ms,
         before: None,
         outdated: Outdated::NONE,
+        replica: None,
     }
 }
 
@@ -123,6 +124,7 @@ impl Moment {
         Surroundings {
             target: backend_id(self.target),
             stand_ins: &self.stand_ins,
+            copies: CopyPlaces::NONE,
             standings: &self.standings,
             peers: &self.peers,
             times: &self.times,

@@ -491,6 +491,11 @@ fn message(config: &Config, op: &Op, ask: Subrequest) -> Message {
             version: op.held.map_or(NO_VERSION, |held| held.version),
             ..own(at, Verb::Insert)
         },
+        // No slot of the model has a replica.
+        Subrequest::Copy { at }
+        | Subrequest::CopyHeld { at }
+        | Subrequest::Refresh { at, .. }
+        | Subrequest::Miss { at } => own(at, Verb::Look),
         Subrequest::Release { at, counter } => own(at, Verb::Release(counter)),
         Subrequest::Remove { at, counter } => own(at, Verb::Delete(counter)),
     }

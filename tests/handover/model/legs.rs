@@ -146,6 +146,8 @@ pub(crate) fn path(stages: &[(u8, Stage, u8)]) -> Vec<Leg> {
                 first: backend_id(first),
                 second: (!steady).then(|| backend_id(second)),
                 stage,
+                left: staterouter::handover::Places::NONE,
+                replica: None,
             },
             next: Vec::new(),
             gone: gone.map(|(gone, at)| (gone, at.id() - 1)),

@@ -100,6 +100,7 @@ pub(crate) fn map(spec: &Spec, version: u64) -> PartitionMap {
         version,
         hash_key: HashKey::DEFAULT,
         accept_moved_percent: Some(100),
+        replicas: 0,
         backends: spec.iter().map(backend).collect(),
     }
 }

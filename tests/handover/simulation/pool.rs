@@ -7,7 +7,9 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use staterouter::config::{BackendState, Config};
-use staterouter::handover::schedule::{PeerSlot, Standing, Standings, Surroundings, Times};
+use staterouter::handover::schedule::{
+    CopyPlaces, PeerSlot, Standing, Standings, Surroundings, Times,
+};
 use staterouter::handover::{BackendId, Outdated, Places, SlotState, Stage, advance};
 use staterouter::health::{Failure, Health, HealthState};
 use staterouter::route::Slot;
@@ -310,6 +312,7 @@ impl Brain for Pool {
             self.slots[index] = advance(
                 before,
                 &Surroundings {
+                    copies: CopyPlaces::NONE,
                     target: self.target(index),
                     stand_ins: &self.stand_ins(index),
                     standings: &standings,

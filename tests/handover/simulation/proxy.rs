@@ -264,6 +264,11 @@ impl World {
                 let version = held.1.version;
                 (at, Op::Insert { version })
             }
+            // No slot of the simulation has a replica.
+            Subrequest::Copy { .. }
+            | Subrequest::CopyHeld { .. }
+            | Subrequest::Refresh { .. }
+            | Subrequest::Miss { .. } => return self.see(p, id, SubrequestReply::Unknown),
             Subrequest::Owe { to } => {
                 self.owe(p, to, session);
                 let done = SubrequestReply::Done {
@@ -621,7 +626,9 @@ fn place_of(ask: Subrequest) -> Option<BackendId> {
         | Subrequest::Insert { at }
         | Subrequest::Release { at, .. }
         | Subrequest::Remove { at, .. } => Some(at),
-        Subrequest::Owe { .. } => None,
+        Subrequest::Copy { at } | Subrequest::CopyHeld { at } => Some(at),
+        Subrequest::Refresh { at, .. } => Some(at),
+        Subrequest::Owe { .. } | Subrequest::Miss { .. } => None,
     }
 }
 
@@ -652,6 +659,8 @@ fn refusal(reason: staterouter::handover::Refusal) -> &'static str {
         Refusal::Returning => "returning",
         Refusal::LockOutOfReach => "lock out of reach",
         Refusal::Moving => "moving",
+        Refusal::CopyMissed => "copy missed",
+        Refusal::CopyLocked => "copy locked",
         Refusal::Restless => "restless",
     }
 }

@@ -1,0 +1,57 @@
+//! Who may keep copies of whose sessions, and what replicas have missed.
+
+use std::sync::Arc;
+
+use super::PoolState;
+use crate::config::BackendState;
+use crate::handover::schedule::missed;
+use crate::handover::{BackendId, BackendMap, Places};
+use crate::route::Slot;
+
+impl PoolState {
+    /// The replicas of these slots have missed something.
+    pub fn copies_missed(&mut self, slots: &[Slot], now_ms: u64) {
+        for slot in slots {
+            let before = self.slots[slot.index()];
+            let after = missed(before, now_ms);
+            if after != before {
+                Arc::make_mut(&mut self.slots)[slot.index()] = after;
+            }
+        }
+    }
+
+    /// The backends that may go on as replicas: those that are to keep sessions.
+    pub(super) fn keepers(&self) -> Places {
+        if self.map.replicas == 0 {
+            return Places::NONE;
+        }
+        let members = self.members.iter().filter(|member| {
+            let is_active = member.in_map && member.spec.state == BackendState::Active;
+            is_active && !self.is_left(member) && !self.is_given_up(member)
+        });
+        members.map(|member| member.backend_id).collect()
+    }
+
+    /// The backends that may become the replica of a slot, the one to prefer first. Not the one that
+    /// the slot goes to when its owner leaves, if there is another: the target of a handover must
+    /// hold no copies.
+    pub(super) fn look_for_replicas(
+        &self,
+        slot: Slot,
+        fit: &BackendMap<bool>,
+        keepers: Places,
+        out: &mut Vec<BackendId>,
+    ) {
+        out.clear();
+        if self.map.replicas == 0 {
+            return;
+        }
+        let heir = self.candidates(slot).nth(1);
+        let others = self
+            .candidates(slot)
+            .skip(2)
+            .chain(self.candidates(slot).take(1));
+        let all = others.chain(heir);
+        out.extend(all.filter(|backend_id| fit[*backend_id] && keepers.contains(*backend_id)));
+    }
+}

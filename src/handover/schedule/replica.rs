@@ -1,0 +1,338 @@
+//! Who keeps a copy of each item of a slot, and what becomes of the slot when one of its places fails.
+//!
+//! Two laws are behind every rule. A replica is relied on only if every proxy has copied all that it
+//! wrote since the replica held nothing, and for a lifetime all that it found. And a proxy that has
+//! called it anything but full while it refuses the slot never calls it full again, so that one
+//! proxy cannot go on with the replica while another goes on without. `docs/replicas.md` gives the
+//! reasons.
+
+use super::super::{BackendId, Before, Replica, ReplicaPhase, SlotState, Stage};
+use super::{PeerSlot, Surroundings, restored};
+
+impl Surroundings<'_> {
+    /// At most one transition of the slot's replica.
+    pub(super) fn replica(&self, slot: SlotState) -> SlotState {
+        let Some(replica) = slot.replica else {
+            return self.with_replica(slot);
+        };
+        if slot.stage == Stage::Suspect {
+            return self.in_doubt(slot, replica);
+        }
+        let phase = match replica.phase {
+            ReplicaPhase::Dropping => {
+                return match self.is_relied_on_elsewhere(replica) {
+                    true => slot,
+                    false => self.without_replica(slot),
+                };
+            }
+            ReplicaPhase::Full
+                if self.is_lost(&slot, replica) || self.is_left_elsewhere(replica) =>
+            {
+                ReplicaPhase::Dropping
+            }
+            ReplicaPhase::Full => ReplicaPhase::Full,
+            _ if self.is_lost(&slot, replica) || self.is_another_chosen(replica) => {
+                return self.without_replica(slot);
+            }
+            ReplicaPhase::Joining if self.all_copy(slot, replica) => ReplicaPhase::Filling,
+            ReplicaPhase::Joining => ReplicaPhase::Joining,
+            ReplicaPhase::Filling if !self.all_copy(slot, replica) => ReplicaPhase::Joining,
+            ReplicaPhase::Filling if self.is_filled(replica) => ReplicaPhase::Full,
+            ReplicaPhase::Filling => ReplicaPhase::Filling,
+        };
+        self.in_phase(slot, replica, phase)
+    }
+
+    /// The slot with a replica, if one is wanted and somebody is fit.
+    fn with_replica(&self, slot: SlotState) -> SlotState {
+        let is_due = slot.stage == Stage::Steady
+            && !self.copies.candidates.is_empty()
+            && self.is_up(slot.first)
+            && self.peers.iter().all(Option::is_some);
+        if !is_due {
+            return slot;
+        }
+        let is_fit = |backend_id: BackendId| {
+            backend_id != slot.first
+                && backend_id != self.target
+                && self.is_up(backend_id)
+                && self.may_get(&slot, backend_id)
+                && self.copies.keepers.contains(backend_id)
+        };
+        let peers = self.peers.iter().flatten();
+        let elsewhere = peers
+            .filter_map(|peer| peer.slot.replica)
+            .min_by_key(|replica| replica.backend_id);
+        let chosen = match elsewhere {
+            Some(replica) => {
+                Some(replica.backend_id).filter(|_| replica.phase < ReplicaPhase::Full)
+            }
+            None => {
+                let mut fit = self.copies.candidates.iter().copied();
+                fit.find(|backend_id| is_fit(*backend_id))
+            }
+        };
+        let replica = chosen
+            .filter(|backend_id| is_fit(*backend_id))
+            .map(|backend_id| Replica {
+                backend_id,
+                phase: ReplicaPhase::Joining,
+                since_ms: self.now_ms,
+            });
+        SlotState { replica, ..slot }
+    }
+
+    /// The slot without its replica, whose copies are outdated from now on.
+    pub(super) fn without_replica(&self, slot: SlotState) -> SlotState {
+        let left = slot.replica.map(|replica| replica.backend_id);
+        let is_left = |backend_id: &BackendId| slot.places().all(|place| place != *backend_id);
+        SlotState {
+            replica: None,
+            outdated: slot.outdated.with(left.filter(is_left), self.now_ms),
+            ..slot
+        }
+    }
+
+    fn in_phase(&self, slot: SlotState, replica: Replica, phase: ReplicaPhase) -> SlotState {
+        if phase == replica.phase {
+            return slot;
+        }
+        let replica = Some(Replica {
+            phase,
+            since_ms: self.now_ms,
+            ..replica
+        });
+        SlotState { replica, ..slot }
+    }
+
+    /// A suspect slot may go on with its replica only if it is full for all. Who calls it full no
+    /// more, stays with that.
+    fn in_doubt(&self, slot: SlotState, replica: Replica) -> SlotState {
+        let failed = slot.second;
+        let mut peers = self.peers.iter().flatten();
+        let is_kept_elsewhere = peers.all(|peer| {
+            let there = peer
+                .slot
+                .replica
+                .filter(|there| there.backend_id == replica.backend_id);
+            there.is_some_and(|there| is_true(there.phase))
+                || failed.is_some_and(|failed| has_recovered(peer, replica, failed))
+        });
+        let is_kept = is_true(replica.phase) && is_kept_elsewhere && !self.is_lost(&slot, replica);
+        if !is_kept {
+            let dropping = self.in_phase(slot, replica, ReplicaPhase::Dropping);
+            let outdated = match slot.outdated.contains(replica.backend_id) {
+                true => slot.outdated,
+                false => slot.outdated.with([replica.backend_id], self.now_ms),
+            };
+            return SlotState {
+                outdated,
+                ..dropping
+            };
+        }
+        let mut peers = self.peers.iter().flatten();
+        let is_filling_elsewhere = peers
+            .any(|peer| peer.slot.replica_in(ReplicaPhase::Filling) == Some(replica.backend_id));
+        match is_filling_elsewhere {
+            true => self.in_phase(slot, replica, ReplicaPhase::Filling),
+            false => slot,
+        }
+    }
+
+    /// It has missed something, or will miss what is written next, or is not to be the replica.
+    fn is_lost(&self, slot: &SlotState, replica: Replica) -> bool {
+        let backend_id = replica.backend_id;
+        !self.is_up(backend_id)
+            || !self.copies.keepers.contains(backend_id)
+            || (slot.stage == Stage::Steady && self.target == backend_id)
+            || restored(*slot).places().any(|place| place == backend_id)
+    }
+
+    /// Every proxy copies what it writes, so that time counts.
+    fn all_copy(&self, slot: SlotState, replica: Replica) -> bool {
+        slot.stage == Stage::Steady
+            && self.is_broken_off
+            && self.peers.iter().all(|peer| {
+                let there = peer.as_ref().and_then(|peer| peer.slot.replica);
+                there.is_some_and(|there| {
+                    is_at(there, replica) && there.phase < ReplicaPhase::Dropping
+                })
+            })
+    }
+
+    /// Every item has been used since all copy, or has died.
+    fn is_filled(&self, replica: Replica) -> bool {
+        let lifetime_ms = self.times.lifetime_ms;
+        let has_lasted =
+            |since_ms: u64, now_ms: u64| now_ms.saturating_sub(since_ms) >= lifetime_ms;
+        has_lasted(replica.since_ms, self.now_ms)
+            && self.peers.iter().flatten().all(|peer| {
+                peer.slot.replica.is_some_and(|there| match there.phase {
+                    ReplicaPhase::Full => true,
+                    ReplicaPhase::Filling => has_lasted(there.since_ms, peer.heard_ms),
+                    ReplicaPhase::Joining | ReplicaPhase::Dropping => false,
+                })
+            })
+    }
+
+    /// Another proxy writes without copying to it.
+    fn is_left_elsewhere(&self, replica: Replica) -> bool {
+        self.peers.iter().flatten().any(|peer| {
+            let there = peer.slot.replica;
+            !there
+                .is_some_and(|there| is_at(there, replica) && there.phase < ReplicaPhase::Dropping)
+        })
+    }
+
+    /// Another proxy has dropped it, or has chosen one that counts more.
+    fn is_another_chosen(&self, replica: Replica) -> bool {
+        self.peers.iter().flatten().any(|peer| {
+            let is_dropped =
+                |there: Replica| is_at(there, replica) && there.phase == ReplicaPhase::Dropping;
+            let counts_more = |there: Replica| there.backend_id < replica.backend_id;
+            let there = peer.slot.replica;
+            there.is_some_and(|there| is_dropped(there) || counts_more(there))
+                || peer.slot.outdated.contains(replica.backend_id)
+        })
+    }
+
+    fn is_relied_on_elsewhere(&self, replica: Replica) -> bool {
+        self.peers
+            .iter()
+            .flatten()
+            .any(|peer| peer.slot.replica_in(ReplicaPhase::Full) == Some(replica.backend_id))
+    }
+
+    /// Who stands in for the only place of a suspect slot, because it has its copies: all of them, or
+    /// those of sessions that were used lately.
+    pub(super) fn copied_stand_in(&self, suspect: &SlotState) -> Option<BackendId> {
+        let replica = suspect.replica.filter(|replica| is_true(replica.phase))?;
+        let is_alone = restored(*suspect).second.is_none();
+        is_alone.then_some(replica.backend_id)
+    }
+
+    /// The suspect slot with its replica in place of the server that failed, once all proxies agree.
+    pub(super) fn recovered(&self, slot: SlotState, failed: BackendId) -> Option<SlotState> {
+        let replica = slot.replica?;
+        let mut peers = self.peers.iter().flatten();
+        let is_followed = peers.any(|peer| has_recovered(peer, replica, failed));
+        if is_followed {
+            return Some(self.with_copies(self.as_ended(slot, replica, failed), replica, failed));
+        }
+        let may_go_on = replica.phase == ReplicaPhase::Full
+            && self.is_failed(failed)
+            && self.has_lasted(slot, self.times.of_refusal(slot))
+            && self.is_broken_off
+            && self.is_up(replica.backend_id)
+            && !self.standing(replica.backend_id).owed
+            && (self.standing(failed).insisted || self.peers_agree_to_recover(replica, failed));
+        may_go_on.then(|| self.with_copies(self.as_ended(slot, replica, failed), replica, failed))
+    }
+
+    fn peers_agree_to_recover(&self, replica: Replica, failed: BackendId) -> bool {
+        self.peers.iter().all(|peer| {
+            let Some(peer) = peer else {
+                return false;
+            };
+            let there = &peer.slot;
+            let lasted_ms = peer.heard_ms.saturating_sub(there.since_ms);
+            let is_full = there.replica_in(ReplicaPhase::Full) == Some(replica.backend_id);
+            let refuses = there.stage == Stage::Suspect
+                && there.second == Some(failed)
+                && lasted_ms >= self.times.of_refusal(*there)
+                && !peer.second_up;
+            let is_elsewhere = there.stage != Stage::Suspect
+                && there.stage != Stage::Away
+                && there.places().all(|place| place != failed);
+            is_full && (refuses || is_elsewhere)
+        })
+    }
+
+    /// A handover that another proxy has ended is over: its old owner has nothing any more.
+    fn as_ended(&self, slot: SlotState, replica: Replica, failed: BackendId) -> SlotState {
+        let is_ended = slot.before.is_some_and(|before| {
+            before.stage == Stage::Move2
+                && before.first == failed
+                && self.peers.iter().flatten().any(|peer| {
+                    let there = restored(peer.slot);
+                    let is_at_failed = there.first == failed;
+                    let is_at_replica =
+                        has_recovered(peer, replica, failed) && there.first == replica.backend_id;
+                    there.second.is_none() && (is_at_failed || is_at_replica)
+                })
+        });
+        let before = slot.before.map(|before| Before {
+            second: before.second.filter(|_| !is_ended),
+            stage: if is_ended {
+                Stage::Steady
+            } else {
+                before.stage
+            },
+            ..before
+        });
+        SlotState { before, ..slot }
+    }
+
+    /// The replica takes the place of the server that failed. In a handover whose new owner failed it
+    /// becomes the second place: what has not moved is locked at the old owner, and what has moved
+    /// comes back from the replica.
+    fn with_copies(&self, suspect: SlotState, replica: Replica, failed: BackendId) -> SlotState {
+        let before = restored(suspect);
+        let copies = replica.backend_id;
+        let (first, second, stage) = match before.second {
+            None => (copies, None, Stage::Steady),
+            Some(second) if second == failed => (before.first, Some(copies), before.stage),
+            Some(second) => (second, Some(copies), Stage::Move2),
+        };
+        SlotState {
+            first,
+            second,
+            stage,
+            since_ms: self.now_ms,
+            before: None,
+            outdated: suspect
+                .outdated
+                .without(copies)
+                .without(first)
+                .with([failed], self.now_ms),
+            replica: None,
+        }
+    }
+}
+
+/// The slot once its replica has missed something.
+#[must_use]
+pub fn missed(slot: SlotState, now_ms: u64) -> SlotState {
+    let Some(replica) = slot.replica else {
+        return slot;
+    };
+    let is_relied_on = replica.phase == ReplicaPhase::Full || slot.stage == Stage::Suspect;
+    SlotState {
+        replica: is_relied_on.then_some(Replica {
+            phase: ReplicaPhase::Dropping,
+            since_ms: now_ms,
+            ..replica
+        }),
+        outdated: slot.outdated.with([replica.backend_id], now_ms),
+        ..slot
+    }
+}
+
+/// Whether what a replica has in this phase is true, all of it or not.
+const fn is_true(phase: ReplicaPhase) -> bool {
+    matches!(phase, ReplicaPhase::Filling | ReplicaPhase::Full)
+}
+
+fn is_at(one: Replica, other: Replica) -> bool {
+    one.backend_id == other.backend_id
+}
+
+/// Another proxy has gone on with the replica in place of the server that failed.
+fn has_recovered(peer: &PeerSlot, replica: Replica, failed: BackendId) -> bool {
+    let there = &peer.slot;
+    let mut places = there.places();
+    there.stage != Stage::Suspect
+        && there.outdated.contains(failed)
+        && places.clone().all(|place| place != failed)
+        && places.any(|place| place == replica.backend_id)
+}

@@ -1,0 +1,225 @@
+//! The copies that replicas keep, as all workers of this proxy know of them: which were written or
+//! touched when, which slots have missed one, and how many are under way.
+
+use std::sync::OnceLock;
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
+use std::time::{Instant, SystemTime, UNIX_EPOCH};
+
+use crate::handover::BackendId;
+use crate::route::{Fingerprint, SLOT_COUNT, Slot};
+
+/// Sessions whose copies are remembered; a power of two. One that is forgotten costs one small
+/// request when it is used next.
+const REMEMBERED: usize = 1 << 20;
+
+/// A copy is touched when it was last written or touched longer ago than this.
+const REFRESH_AFTER_S: u64 = 60;
+
+/// Shared by all workers and the control thread.
+#[derive(Debug)]
+pub struct Copies {
+    start: Instant,
+    start_ms: u64,
+    /// The fingerprint of a session, and when its copy was written or touched last, in seconds.
+    /// Eight megabytes, once there is a replica.
+    known: OnceLock<Box<[AtomicU64]>>,
+    /// A bit per slot whose replica has missed something.
+    missed: Box<[AtomicU64]>,
+    has_missed: AtomicBool,
+    /// Copies under way, by the place of what is copied.
+    under_way: Box<[AtomicU32]>,
+}
+
+/// A copy under way, of an item at these places. Dropped before its outcome is known, it was missed.
+#[derive(Debug)]
+pub(super) struct CopyUnderWay<'c> {
+    copies: &'c Copies,
+    places: [Option<BackendId>; 2],
+    slot: Slot,
+    is_known: bool,
+}
+
+/// What is known of one copy.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct KnownCopy {
+    /// When it was written or touched last, Unix time in whole seconds.
+    at_s: u64,
+    now_s: u64,
+}
+
+impl Copies {
+    /// Nothing is copied yet.
+    pub fn new() -> Self {
+        let wall = SystemTime::now().duration_since(UNIX_EPOCH);
+        let counters = |count: usize| (0..count).map(|_| AtomicU64::new(0)).collect();
+        Self {
+            start: Instant::now(),
+            start_ms: wall.map_or(0, |since| since.as_millis() as u64),
+            known: OnceLock::new(),
+            missed: counters(SLOT_COUNT.div_ceil(64)),
+            has_missed: AtomicBool::new(false),
+            under_way: (0..128).map(|_| AtomicU32::new(0)).collect(),
+        }
+    }
+
+    /// Unix time in whole seconds that never goes back, as control has it.
+    fn now_s(&self) -> u64 {
+        (self.start_ms + self.start.elapsed().as_millis() as u64) / 1000
+    }
+
+    fn entry(&self, slot: Slot, session: Fingerprint) -> &AtomicU64 {
+        let known = self
+            .known
+            .get_or_init(|| (0..REMEMBERED).map(|_| AtomicU64::new(0)).collect());
+        let index = ((slot.index() << 6) ^ session.value() as usize) % REMEMBERED;
+        &known[index]
+    }
+
+    /// What is known of the copy of a session.
+    pub(super) fn known(&self, slot: Slot, session: Fingerprint) -> Option<KnownCopy> {
+        let entry = self.entry(slot, session).load(Ordering::Relaxed);
+        let is_of_it = (entry >> 32) as u32 == session.value();
+        let at_s = entry & u64::from(u32::MAX);
+        let now_s = self.now_s();
+        (is_of_it && at_s > 0).then_some(KnownCopy { at_s, now_s })
+    }
+
+    /// A copy was written or touched just now.
+    pub(super) fn was_written(&self, slot: Slot, session: Fingerprint) {
+        let now_s = self.now_s() & u64::from(u32::MAX);
+        let entry = u64::from(session.value()) << 32 | now_s;
+        self.entry(slot, session).store(entry, Ordering::Relaxed);
+    }
+
+    /// A copy is gone, or may be.
+    pub(super) fn forget(&self, slot: Slot, session: Fingerprint) {
+        self.entry(slot, session).store(0, Ordering::Relaxed);
+    }
+
+    /// The replica of this slot has missed something.
+    pub fn miss(&self, slot: Slot) {
+        let index = slot.index();
+        self.missed[index / 64].fetch_or(1 << (index % 64), Ordering::AcqRel);
+        self.has_missed.store(true, Ordering::Release);
+    }
+
+    /// The slots whose replicas have missed something since the last call.
+    pub fn take_missed(&self) -> Vec<Slot> {
+        if !self.has_missed.swap(false, Ordering::AcqRel) {
+            return Vec::new();
+        }
+        let mut slots = Vec::new();
+        for (word, base) in self.missed.iter().zip((0..).step_by(64)) {
+            let mut bits = word.swap(0, Ordering::AcqRel);
+            while bits != 0 {
+                slots.extend(Slot::all().nth(base + bits.trailing_zeros() as usize));
+                bits &= bits - 1;
+            }
+        }
+        slots
+    }
+
+    /// How many copies of items at this place are under way.
+    pub fn under_way(&self, place: BackendId) -> u32 {
+        self.under_way[usize::from(place.id())].load(Ordering::Acquire)
+    }
+
+    /// A copy of an item at one of these places is about to be sent.
+    pub(super) fn begin(&self, slot: Slot, places: [Option<BackendId>; 2]) -> CopyUnderWay<'_> {
+        for place in places.into_iter().flatten() {
+            self.under_way[usize::from(place.id())].fetch_add(1, Ordering::AcqRel);
+        }
+        CopyUnderWay {
+            copies: self,
+            places,
+            slot,
+            is_known: true,
+        }
+    }
+}
+
+impl Default for Copies {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl CopyUnderWay<'_> {
+    /// It is on its way.
+    pub(super) fn is_sent(&mut self) {
+        self.is_known = false;
+    }
+
+    /// What became of it is known, or is taken care of.
+    pub(super) fn ends(mut self) {
+        self.is_known = true;
+    }
+}
+
+impl Drop for CopyUnderWay<'_> {
+    fn drop(&mut self) {
+        // Missed before it counts as ended: whoever sees that none is under way sees this, too.
+        if !self.is_known {
+            self.copies.miss(self.slot);
+        }
+        for place in self.places.into_iter().flatten() {
+            let counter = &self.copies.under_way[usize::from(place.id())];
+            counter.fetch_sub(1, Ordering::AcqRel);
+        }
+    }
+}
+
+impl KnownCopy {
+    /// Whether that was after `since_ms`, Unix time in milliseconds.
+    pub(super) fn is_since(self, since_ms: u64) -> bool {
+        self.at_s > since_ms / 1000
+    }
+
+    /// Whether it needs no keep-alive yet.
+    pub(super) fn is_fresh(self) -> bool {
+        self.now_s.saturating_sub(self.at_s) < REFRESH_AFTER_S
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::route::HashKey;
+
+    fn session(id: &str) -> (Slot, Fingerprint) {
+        let located = HashKey::DEFAULT.locate(id.as_bytes());
+        (located.slot, located.fingerprint)
+    }
+
+    #[test]
+    fn a_copy_is_known_as_of_now_until_it_is_forgotten() {
+        let copies = Copies::new();
+        let (slot, one) = session("one");
+        assert_eq!(copies.known(slot, one), None);
+        copies.was_written(slot, one);
+        let known = copies.known(slot, one).unwrap();
+        assert!(known.is_fresh() && known.is_since(0));
+        assert!(!known.is_since((copies.now_s() + 1) * 1000));
+        let (other_slot, other) = session("other");
+        assert_eq!(copies.known(other_slot, other), None);
+        copies.forget(slot, one);
+        assert_eq!(copies.known(slot, one), None);
+    }
+
+    #[test]
+    fn a_copy_that_is_given_up_half_way_was_missed_before_it_counts_as_ended() {
+        let copies = Copies::new();
+        let (slot, _) = session("one");
+        let place = BackendId::new(7);
+        let known = copies.begin(slot, [place, None]);
+        assert_eq!(copies.under_way(place.unwrap()), 1);
+        drop(known);
+        assert!(copies.take_missed().is_empty());
+        let mut sent = copies.begin(slot, [place, None]);
+        sent.is_sent();
+        drop(sent);
+        assert_eq!(copies.take_missed(), [slot]);
+        assert!(copies.take_missed().is_empty());
+        assert_eq!(copies.under_way(place.unwrap()), 0);
+    }
+}

@@ -1,0 +1,284 @@
+//! Copies for the replica of a slot.
+
+use std::rc::Rc;
+
+use tokio::sync::SemaphorePermit;
+
+use super::{Call, Kept, Seek};
+use crate::backend::RetryPolicy;
+use crate::handover::{BackendId, COPY_LOCK, Refusal, ReplicaPhase, SubrequestReply};
+use crate::net::Buffer;
+use crate::proxy::copies::{Copies, CopyUnderWay};
+use crate::proxy::error::{ProxyError, Unanswered};
+use crate::wire::{self, Operation, Request};
+
+/// What the client stores, held whole because two servers get it.
+pub(super) struct Body<'a> {
+    /// Ends with it; in front of it there is room for a head.
+    bytes: Vec<u8>,
+    starts_at: usize,
+    _memory: Option<SemaphorePermit<'a>>,
+}
+
+/// Room for a head in front of a body: the client's own, with another lock cookie.
+const MORE_HEAD_BYTES: usize = 64;
+
+impl Body<'_> {
+    /// The body behind `head`.
+    pub(super) fn behind(&mut self, head: &[u8]) -> &[u8] {
+        let from = self.starts_at - head.len();
+        self.bytes[from..self.starts_at].copy_from_slice(head);
+        &self.bytes[from..]
+    }
+}
+
+impl<'a> Seek<'a> {
+    /// Stores what the client stores at the replica.
+    pub(super) async fn copy(
+        &mut self,
+        at: BackendId,
+        received: &mut Buffer,
+    ) -> Result<SubrequestReply, Unanswered> {
+        let backend = self.backend(at)?;
+        self.take_body(received).await?;
+        let request = Request {
+            timeout_minutes: self.timeout_minutes(),
+            ..self.request(Operation::Put, COPY_LOCK, received.filled())
+        };
+        let body_bytes = self.exchange.head.body_bytes;
+        let mut bytes = Vec::new();
+        wire::encode_request_head(&mut bytes, &request, body_bytes as usize);
+        let mut under_way = self.begin_copy(at)?;
+        under_way.is_sent();
+        let mut body = self.body.take();
+        let call = Call {
+            bytes: match &mut body {
+                Some(body) => body.behind(&bytes),
+                None => {
+                    let head_bytes = self.exchange.own.bytes() - body_bytes;
+                    let whole = received.filled().get(head_bytes as usize..);
+                    let content = whole.and_then(|rest| rest.get(..body_bytes as usize));
+                    bytes.extend_from_slice(content.unwrap_or_default());
+                    &bytes
+                }
+            },
+            operation: Operation::Put,
+            body_bytes,
+            retry: RetryPolicy::Unanswered,
+        };
+        let sent = self.send(backend, call).await;
+        self.body = body;
+        Ok(self.copied(under_way, sent))
+    }
+
+    /// Stores the item of the held answer at the replica.
+    pub(super) async fn copy_held(
+        &mut self,
+        at: BackendId,
+        received: &Buffer,
+    ) -> Result<SubrequestReply, Unanswered> {
+        let backend = self.backend(at)?;
+        let Some(mut held) = self.held.take() else {
+            return Err(Unanswered::refused(Refusal::Unknown, backend));
+        };
+        let request = Request {
+            timeout_minutes: held.answered.timeout_minutes(),
+            ..self.request(Operation::Put, COPY_LOCK, received.filled())
+        };
+        let mut bytes = Vec::new();
+        let body_bytes = held.answered.head.body_bytes;
+        wire::encode_request_head(&mut bytes, &request, body_bytes as usize);
+        let from = held.backend;
+        let head = &held.answered.head;
+        let lock = head.lock_taken(held.answered.bytes.filled());
+        let stays = |error| self.stays_behind(from, lock, error, received);
+        let taking = self.exchange.view.snapshot.moves.take(body_bytes);
+        self.exchange.deadline.arm_at(self.due_ms);
+        let Ok(memory) = self.exchange.deadline.guard(taking).await else {
+            return Err(stays(ProxyError::Crowded));
+        };
+        let caller = self.caller();
+        let head = held.answered.copy_head(&caller);
+        let read = held.answered.read_body(&caller, from, &mut bytes);
+        read.await.map_err(stays)?;
+        caller.finish(from, held.answered);
+        self.kept = Some(Kept {
+            head,
+            bytes,
+            body_bytes: body_bytes as usize,
+            backend: from,
+            _memory: memory,
+        });
+        let mut under_way = self.begin_copy(at).inspect_err(|_| {
+            if let Some(cookie) = lock {
+                self.tidy_at(from, super::Untidy::Lock(cookie), received);
+            }
+        })?;
+        under_way.is_sent();
+        let call = Call {
+            bytes: self.kept.as_ref().map_or(&[], |kept| &kept.bytes),
+            operation: Operation::Put,
+            body_bytes,
+            retry: RetryPolicy::Unanswered,
+        };
+        let sent = self.send(backend, call).await;
+        Ok(self.copied(under_way, sent))
+    }
+
+    /// Removes the copy at the replica.
+    pub(super) async fn clear_copy(
+        &mut self,
+        at: BackendId,
+        received: &Buffer,
+    ) -> Result<SubrequestReply, Unanswered> {
+        let mut under_way = self.begin_copy(at)?;
+        under_way.is_sent();
+        let removing = self.ask_alone(at, Operation::Remove, COPY_LOCK, received);
+        let seen = removing.await.unwrap_or_else(|failed| {
+            self.failed = Some(failed);
+            SubrequestReply::Unknown
+        });
+        let subject = self.exchange.subject;
+        self.copies().forget(subject.slot, subject.session);
+        // Without an answer the machine says that it was missed.
+        under_way.ends();
+        Ok(seen)
+    }
+
+    /// The replica has missed something.
+    pub(super) fn miss(&self) -> SubrequestReply {
+        let subject = self.exchange.subject;
+        self.copies().miss(subject.slot);
+        self.copies().forget(subject.slot, subject.session);
+        SubrequestReply::Done {
+            counter: 0,
+            flag: false,
+        }
+    }
+
+    fn copied(
+        &mut self,
+        under_way: CopyUnderWay<'_>,
+        sent: Result<SubrequestReply, Unanswered>,
+    ) -> SubrequestReply {
+        let subject = self.exchange.subject;
+        let seen = sent.unwrap_or_else(|failed| {
+            self.failed = Some(failed);
+            SubrequestReply::Unknown
+        });
+        if let SubrequestReply::Done { .. } = seen {
+            self.copies().was_written(subject.slot, subject.session);
+            under_way.ends();
+        }
+        // Whatever else came of it, the replica does not have it: it was missed.
+        seen
+    }
+
+    /// The same for an item that is moved, if there are copies of it.
+    pub(super) fn begin_insert(&self) -> Option<CopyUnderWay<'a>> {
+        let subject = self.exchange.subject;
+        let route = subject.route;
+        let places = [Some(route.first), route.second];
+        route
+            .replica
+            .map(|_| self.copies().begin(subject.slot, places))
+    }
+
+    /// Counts a copy to `at` as under way, unless the slot has changed since the request came: what
+    /// is written late would cover what others have written at the replica.
+    fn begin_copy(&self, at: BackendId) -> Result<CopyUnderWay<'a>, Unanswered> {
+        let subject = self.exchange.subject;
+        let route = subject.route;
+        let under_way = self
+            .copies()
+            .begin(subject.slot, [Some(route.first), route.second]);
+        // Looked at only now: from here on nobody goes on without this copy.
+        let view = self.exchange.service.view();
+        let now = view.snapshot.slots.lookup(subject.slot.index());
+        let is_kept = now
+            .replica
+            .is_some_and(|replica| replica.at == at && replica.phase != ReplicaPhase::Dropping);
+        let places = [Some(route.first), route.second];
+        let is_down = |place| {
+            let index = view.snapshot.backend_at(place);
+            index.is_none_or(|index| view.pool(index).is_down())
+        };
+        let is_same =
+            (now.first, now.second, now.stage) == (route.first, route.second, route.stage);
+        let stands = Rc::ptr_eq(&view, self.exchange.view) || (is_kept && is_same);
+        if stands && !places.into_iter().flatten().any(is_down) {
+            return Ok(under_way);
+        }
+        Err(Unanswered::refused(Refusal::Suspect, self.exchange.backend))
+    }
+
+    /// Holds the client's body if it has not come whole.
+    async fn take_body(&mut self, received: &mut Buffer) -> Result<(), Unanswered> {
+        let head = self.exchange.head;
+        let has_come = self.exchange.own.bytes() <= received.len() as u64;
+        if has_come || self.body.is_some() {
+            return Ok(());
+        }
+        let failed = |error| Unanswered::new(error, self.exchange.backend);
+        let taking = self.exchange.view.snapshot.moves.take(head.body_bytes);
+        self.exchange.deadline.arm_at(self.due_ms);
+        let memory = self.exchange.deadline.guard(taking).await;
+        let memory = memory.map_err(|_| failed(ProxyError::Crowded))?;
+        let head_bytes = (self.exchange.own.bytes() - head.body_bytes) as usize;
+        let starts_at = head_bytes + MORE_HEAD_BYTES + self.longest_head_bytes(received);
+        let mut bytes = vec![0; starts_at];
+        bytes.reserve_exact(head.body_bytes as usize);
+        let at_hand = received.filled().get(head_bytes..).unwrap_or_default();
+        bytes.extend_from_slice(at_hand);
+        let mut filled = bytes.len();
+        bytes.resize(starts_at + head.body_bytes as usize, 0);
+        let stall = self.exchange.view.snapshot.timeouts.client_stall;
+        while filled < bytes.len() {
+            self.exchange.deadline.arm(stall);
+            let room = &mut bytes[filled..];
+            let part = room.len().min(PART_BYTES);
+            let reading = self
+                .exchange
+                .client
+                .read_some(&mut room[..part], self.exchange.deadline);
+            let count = reading.await.map_err(|error| {
+                Unanswered::new(ProxyError::Client(error), self.exchange.backend)
+            })?;
+            self.exchange
+                .service
+                .metrics
+                .received_bytes
+                .add(count as u64);
+            filled += count;
+        }
+        // The backend's time does not run while the client is the slow one.
+        let answer = self.exchange.view.snapshot.timeouts.answer;
+        self.due_ms = self.exchange.deadline.after_ms(answer);
+        self.body = Some(Body {
+            bytes,
+            starts_at,
+            _memory: memory,
+        });
+        Ok(())
+    }
+
+    /// A head of our own is no longer than this.
+    fn longest_head_bytes(&self, received: &Buffer) -> usize {
+        self.exchange.head.target.of(received.filled()).len() + 256
+    }
+
+    /// What the client's PUT says, or what a server takes when it says nothing (protocol 3).
+    fn timeout_minutes(&self) -> u32 {
+        match self.exchange.progress.timeout_minutes {
+            0 => 20,
+            minutes => minutes,
+        }
+    }
+
+    fn copies(&self) -> &'a Copies {
+        &self.exchange.service.feedback.copies
+    }
+}
+
+/// So much of a body is read at a time; the client's time begins anew with each part.
+const PART_BYTES: usize = 64 * 1024;
