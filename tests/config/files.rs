@@ -48,10 +48,12 @@ fn example_values_are_the_defaults() {
         version,
         hash_key,
         accept_moved_percent,
+        replicas,
         backends,
     } = partition_map;
     assert_eq!((version, hash_key), (1, HashKey::DEFAULT));
     assert_eq!(accept_moved_percent, None);
+    assert_eq!(replicas, 0);
     let shown: Vec<(String, u8, String)> = backends
         .iter()
         .map(|b| (b.name.clone(), b.id, b.address.to_string()))
