@@ -12,15 +12,16 @@ use super::report::diagnosis::diagnose;
 use super::report::finding::{self, Finding, Findings};
 use super::report::history::History;
 use super::report::progress::{empty_ms, under_way};
+use super::report::replication::{ReplicaCounts, replication};
 use super::report::status::{
     BackendHealth, BackendLoad, BackendStatus, LastReload, OverrideStatus, PeerStatus,
     ReloadResult, ServiceState, StageCounts, Status,
 };
 use super::report::usage_estimates::UsageEstimates;
 use crate::config::{BackendHost, BackendState, Config};
-use crate::handover::{BackendId, BackendMap, SlotState, Stage};
+use crate::handover::{BackendId, BackendMap, ReplicaPhase, SlotState, Stage};
 use crate::health;
-use crate::metrics::{self, MapState, PoolBackend, PoolMetrics, Reloads};
+use crate::metrics::{self, MapState, PoolBackend, PoolMetrics, PoolReplication, Reloads};
 use crate::net::own_host_name;
 use crate::os;
 use crate::route::Slot;
@@ -92,19 +93,28 @@ impl About {
         } = pool;
         let members = pool_state.members().iter();
         let up = members.filter(|member| member.is_up() && !member.is_off());
+        let now_ms = self.clock.now_ms();
+        let backends = backends(pool_state, reasons, accounting, now_ms);
+        let replication = replication(
+            pool_state.map().replicas,
+            in_force,
+            &backends,
+            pool_state.times().lifetime_ms,
+        );
         let mut status = Status {
             version: env!("CARGO_PKG_VERSION").to_owned(),
             instance: self.instance.clone(),
             host: self.host.clone(),
             listen: pool_state.config().listen.to_string(),
             started_ms: self.started_ms,
-            now_ms: self.clock.now_ms(),
+            now_ms,
             findings: Vec::new(),
             map_version: pool_state.map().version,
             last_reload,
-            backends: backends(pool_state, reasons, accounting, self.clock.now_ms()),
+            backends,
             accounting: accounting.status(),
             slots: stages(in_force),
+            replication,
             under_way: under_way(pool_state, in_force),
             longest_session_timeout_minutes: pool_state.longest_timeout_minutes(),
             peers,
@@ -192,6 +202,16 @@ fn figures(
             .as_ref()
             .map(metrics::LastReloadMetrics::from),
         slots: Stage::ALL.map(|stage| *slots.of(stage)),
+        replication: status.replication.as_ref().map(|known| PoolReplication {
+            slots: [
+                ("none", known.slots.none),
+                ("joining", known.slots.joining),
+                ("filling", known.slots.filling),
+                ("full", known.slots.full),
+                ("dropping", known.slots.dropping),
+            ],
+            at_risk_sessions: known.at_risk_sessions,
+        }),
         findings: finding::counted(&status.findings),
         certificates: certificates
             .iter()
@@ -213,6 +233,8 @@ struct Counts {
     first: usize,
     waiting: usize,
     refused: usize,
+    as_replica: ReplicaCounts,
+    unprotected: usize,
     /// When there should be none any more.
     empty_ms: Option<u64>,
     stages: StageCounts,
@@ -247,6 +269,14 @@ fn backends(
             counts[down].refused += 1;
         } else if state.second.is_none() && state.first != target {
             counts[target].waiting += 1;
+        }
+        if let Some(replica) = state.replica {
+            counts[replica.backend_id]
+                .as_replica
+                .count(Some(replica.phase));
+        }
+        if state.replica_in(ReplicaPhase::Full).is_none() {
+            counts[state.first].unprotected += 1;
         }
         for backend_id in [Some(state.first), state.second].into_iter().flatten() {
             *counts[backend_id].stages.of(state.stage) += 1;
@@ -319,6 +349,8 @@ fn backend(
         slots_refused: counts.refused,
         empty_ms: counts.empty_ms,
         slots_in: counts.stages,
+        slots_as_replica: counts.as_replica,
+        slots_unprotected: counts.unprotected,
         pending_deletes: member.owed,
         moved_here: member.metrics.moved_here(),
         absent_while_away: member.metrics.absent_while_away(),

@@ -29,7 +29,9 @@ pub use admin::AdminRefusals;
 pub use backend::{BACKEND_BOUNDS_NS, BackendMetrics, BackendShard, FailedMoves};
 pub use counter::{Counter, Histogram, HistogramTotals};
 pub use labels::{AdminRefusal, ClientRefusal, FailureReason, MapState, MoveStep, RequestOutcome};
-pub use pool::{LastReloadMetrics, PoolBackend, PoolFinding, PoolLoad, PoolMetrics, Reloads};
+pub use pool::{
+    LastReloadMetrics, PoolBackend, PoolFinding, PoolLoad, PoolMetrics, PoolReplication, Reloads,
+};
 pub use process::resident_bytes;
 pub use scrape::{Metrics, ScrapeError};
 pub use worker::{HeldRequests, WorkerShard};

@@ -19,6 +19,8 @@ pub struct PoolMetrics {
     pub last_reload: Option<LastReloadMetrics>,
     /// Number of slots by stage, in the order of [`Stage::ALL`].
     pub slots: [usize; Stage::ALL.len()],
+    /// The second copies of the sessions; `None` if there are none.
+    pub replication: Option<PoolReplication>,
     /// The backends of the map, behind them those that left it and still hold slots.
     pub backends: Vec<PoolBackend>,
     /// Every code, also those without a finding.
@@ -36,6 +38,15 @@ pub struct PoolFinding {
     pub level: &'static str,
     /// How many.
     pub count: usize,
+}
+
+/// The second copies of the sessions.
+#[derive(Debug, Clone)]
+pub struct PoolReplication {
+    /// Slots by how far their replicas are.
+    pub slots: [(&'static str, usize); 5],
+    /// Sessions that the worst failure would cost now; `None` while nobody counts them.
+    pub at_risk_sessions: Option<u64>,
 }
 
 /// One backend.

@@ -178,6 +178,14 @@ fn expose_map(out: &mut Exposition, pool: &PoolMetrics) {
         }
     }
     out.count(&table::HANDOVER_ACTIVE, [], (moving > 0).into());
+    if let Some(replication) = &pool.replication {
+        for (phase, slots) in replication.slots {
+            out.count(&table::REPLICA_SLOTS, [phase], slots as u64);
+        }
+        if let Some(sessions) = replication.at_risk_sessions {
+            out.count(&table::SESSIONS_UNPROTECTED, [], sessions);
+        }
+    }
     for finding in &pool.findings {
         let labels = [finding.code, finding.level];
         out.count(&table::FINDINGS, labels, finding.count as u64);

@@ -135,6 +135,10 @@ families! {
         "1 while any slot is in a handover (settle, move1, move2).";
     SLOTS: Gauge "staterouter_slots" ["stage"]
         "Slots by what is going on in them; all 16,384 are steady when nothing is.";
+    REPLICA_SLOTS: Gauge "staterouter_replica_slots" ["phase"]
+        "Slots by how far their replicas are: full ones lose no session with a backend. No series without `replicas` in the partition map.";
+    SESSIONS_UNPROTECTED: Gauge "staterouter_sessions_unprotected" []
+        "Sessions that would be lost if one backend failed now, the one whose failure would cost most. No series without `replicas` in the partition map, or while sessions are not counted.";
     SESSIONS_MOVED: Counter "staterouter_sessions_moved_total" ["from", "to"]
         "Sessions moved from one backend to another.";
     SESSION_MOVES_FAILED: Counter "staterouter_session_moves_failed_total" ["step"]

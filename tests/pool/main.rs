@@ -15,6 +15,7 @@ mod outliving_sessions;
 mod plan;
 mod refused_moves;
 mod reload;
+mod replicas;
 mod status;
 mod steering;
 mod tls;

@@ -122,6 +122,8 @@ pub struct Line {
 #[derive(Debug, Clone)]
 pub struct Map {
     pub version: u64,
+    /// On how many other backends each session is kept.
+    pub replicas: u8,
     pub lines: Vec<Line>,
 }
 
@@ -130,6 +132,7 @@ impl Map {
     pub fn of(servers: &[&Server]) -> Self {
         let mut map = Self {
             version: 1,
+            replicas: 0,
             lines: Vec::new(),
         };
         servers.iter().for_each(|server| map.add(server));
@@ -165,7 +168,10 @@ impl Map {
     }
 
     fn yaml(&self) -> String {
-        let mut yaml = format!("version: {}\nbackends:\n", self.version);
+        let mut yaml = format!(
+            "version: {}\nreplicas: {}\nbackends:\n",
+            self.version, self.replicas
+        );
         for line in &self.lines {
             let Line {
                 id,

@@ -20,6 +20,9 @@ pub struct Notice {
 #[derive(Debug, Default)]
 pub(super) struct Changes {
     counts: BTreeMap<(Side, Side), usize>,
+    /// Slots that went on with their replicas, by the backend that failed and the one that had the
+    /// copies.
+    recovered: BTreeMap<(BackendId, BackendId), usize>,
 }
 
 /// What there is to say of a slot before or after a change.
@@ -39,11 +42,27 @@ impl Changes {
             // would be a thousand lines.
             return;
         }
+        let sides = (Side::new(before), Side::new(after));
+        let has_recovered = before.stage == Stage::Suspect
+            && before.replica.is_some_and(|replica| {
+                before
+                    .second
+                    .is_some_and(|failed| after.outdated.contains(failed))
+                    && after.places().any(|place| place == replica.backend_id)
+            });
+        if has_recovered && after.stage != Stage::Away {
+            let way = before
+                .second
+                .zip(before.replica.map(|replica| replica.backend_id));
+            if let Some(way) = way {
+                *self.recovered.entry(way).or_default() += 1;
+            }
+            return;
+        }
         if has_arrived(&before, &after) {
             // Told once for the whole handover.
             return;
         }
-        let sides = (Side::new(before), Side::new(after));
         if sides.0 != sides.1 {
             *self.counts.entry(sides).or_default() += 1;
         }
@@ -54,7 +73,17 @@ impl Changes {
         let line = |((before, after), slots): ((Side, Side), usize)| {
             notice(before.stage, after, slots, &name)
         };
-        self.counts.into_iter().map(line).collect()
+        let recovered = self.recovered.into_iter().map(|((failed, replica), slots)| {
+            let (failed, replica, share) = (name(failed), name(replica), share(slots));
+            Notice {
+                level: LogLevel::Warn,
+                text: format!(
+                    "{failed} has failed: the sessions of {share} go on at {replica}, which has a copy \
+                     of each"
+                ),
+            }
+        });
+        recovered.chain(self.counts.into_iter().map(line)).collect()
     }
 }
 

@@ -36,6 +36,7 @@ pub(crate) fn diagnose(status: &Status, history: &History) -> Vec<Finding> {
         found.extend(refusal(status, backend));
     }
     found.extend(slots(status));
+    found.extend(unprotected(status));
     let recent_ms = status.now_ms.saturating_sub(RECENT_MS);
     found.extend(failures(recent_ms, history));
     found.extend(answers(status, history));
@@ -136,6 +137,20 @@ fn slots(status: &Status) -> Vec<Finding> {
     }));
     found.extend(moving(status));
     found
+}
+
+/// What a failure would cost now that each session is to be kept twice.
+fn unprotected(status: &Status) -> Option<Finding> {
+    let replication = status.replication.as_ref()?;
+    let name = replication.at_risk_backend.as_ref()?;
+    let backend = status
+        .backends
+        .iter()
+        .find(|backend| backend.name == *name)?;
+    let lost = replication.at_risk_sessions;
+    let finding = Finding::sessions_unprotected(name, lost, backend.slots_unprotected);
+    let is_wanted = replication.replicas > 0 && lost != Some(0);
+    is_wanted.then(|| finding.until(replication.full_ms))
 }
 
 /// What the failure or the return of one backend means for the slots in one stage.

@@ -130,6 +130,8 @@ codes! {
     EngineUnproven "engine_unproven" Warning;
     /// Requests failed within the last minute.
     RequestsFailed "requests_failed" Warning;
+    /// A failure of a backend would lose sessions, although each is to be kept twice.
+    SessionsUnprotected "sessions_unprotected" Warning;
     /// Sessions live longer than a handover lasts.
     SessionsOutliveHandovers "sessions_outlive_handovers" Warning;
     /// The state file cannot be written.
@@ -456,6 +458,25 @@ impl Finding {
                 "Start the state server {backend}: sessions that were not used meanwhile are \
                  served again."
             ),
+        )
+        .about(backend)
+    }
+
+    /// A failure of `backend` would lose so many sessions, or those of so many slots.
+    pub fn sessions_unprotected(backend: &str, lost: Option<u64>, slots: usize) -> Self {
+        let lost = match lost {
+            Some(1) => "1 session".to_owned(),
+            Some(lost) => format!("{lost} sessions"),
+            None => sessions(slots),
+        };
+        Self::new(
+            Code::SessionsUnprotected,
+            format!(
+                "a failure of {backend} would cost {lost}: not every session is kept twice yet"
+            ),
+            "Nothing as long as no other backend fails.",
+            "Wait until the copies are full. If none are being filled, the pool has no backend to \
+             spare for them: start those that are down, or add one.",
         )
         .about(backend)
     }

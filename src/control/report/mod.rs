@@ -17,6 +17,7 @@ pub(crate) mod noticed;
 pub(crate) mod pauses;
 pub mod plan;
 pub(crate) mod progress;
+pub mod replication;
 pub mod slot_view;
 pub mod status;
 pub mod suggest;

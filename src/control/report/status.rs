@@ -7,6 +7,7 @@ use std::fmt::{self, Display, Formatter};
 use serde::{Deserialize, Serialize};
 
 use super::finding::Finding;
+use super::replication::{ReplicaCounts, ReplicationStatus};
 use crate::config::BackendState;
 use crate::control::persist::slot_groups::StageName;
 use crate::handover::Stage;
@@ -39,6 +40,9 @@ pub struct Status {
     pub accounting: AccountingStatus,
     /// All slots, by stage.
     pub slots: StageCounts,
+    /// The second copies of the sessions; `null` without `replicas` in the partition map.
+    #[serde(default)]
+    pub replication: Option<ReplicationStatus>,
     /// What is going on in the slots that are not steady, by stage and places.
     pub under_way: Vec<HandoverProgress>,
     /// The longest session timeout seen, here or by a peer, in minutes; 0 for none so far.
@@ -199,6 +203,12 @@ pub struct BackendStatus {
     pub empty_ms: Option<u64>,
     /// Slots with it at either place, by stage.
     pub slots_in: StageCounts,
+    /// Slots of which it keeps the copies, by how far it is.
+    #[serde(default)]
+    pub slots_as_replica: ReplicaCounts,
+    /// Slots that it serves and of which no other backend has all copies.
+    #[serde(default)]
+    pub slots_unprotected: usize,
     /// Removals that it has missed and still has to be told of.
     pub pending_deletes: usize,
     /// Sessions moved to it since the start.

@@ -4,6 +4,7 @@ use super::{
     AccountingStatus, BackendHealth, BackendLoad, BackendStatus, HandoverProgress, ServiceState,
     StageCounts, Status,
 };
+use crate::control::report::replication::ReplicaCounts;
 use crate::handover::Stage;
 
 pub(crate) fn status() -> Status {
@@ -20,6 +21,7 @@ pub(crate) fn status() -> Status {
         backends: vec![backend("state-a", 1), backend("state-b", 2)],
         accounting: AccountingStatus::default(),
         slots: StageCounts::default(),
+        replication: None,
         under_way: Vec::new(),
         longest_session_timeout_minutes: 20,
         peers: Vec::new(),
@@ -47,6 +49,8 @@ pub(crate) fn backend(name: &str, id: u8) -> BackendStatus {
             steady: 8192,
             ..StageCounts::default()
         },
+        slots_as_replica: ReplicaCounts::default(),
+        slots_unprotected: 0,
         pending_deletes: 0,
         moved_here: 0,
         absent_while_away: 0,
