@@ -15,6 +15,7 @@ use tokio::task::LocalSet;
 use tokio::time::{MissedTickBehavior, interval};
 
 use super::clock::ControlClock;
+use super::copy_watch::CopyWatch;
 use super::files::read::{FileReader, FilesRead};
 use super::handle::{ControlCommand, PeerNews};
 use super::in_force::InForce;
@@ -36,7 +37,7 @@ use super::report::noticed::Unwritten;
 use crate::handover::BackendId;
 use crate::health::{Change, Failure, HealthState};
 use crate::log::LevelHandle;
-use crate::proxy::{Copies, Feedback, Report};
+use crate::proxy::{Feedback, Report};
 
 /// How often the pool state is asked what the time has changed.
 const TICK: Duration = Duration::from_millis(250);
@@ -67,6 +68,7 @@ pub struct Control {
     pub(super) names: Names,
     pub(super) bursts: CoalescedFailures,
     pub(super) feedback: Arc<Feedback>,
+    pub(super) copies: CopyWatch,
     /// `None` when there are no files to read again.
     pub(super) files: Option<FileReader>,
     pub(super) level: Option<LevelHandle>,
@@ -168,7 +170,7 @@ impl Control {
         let now_ms = self.clock.now_ms();
         self.forget_silent_peers(now_ms);
         self.look_at_timeouts(now_ms);
-        let copies_have_ended = || copies_have_ended(&self.pool_state, &self.feedback.copies);
+        let copies_have_ended = || self.copies.have_ended(&self.pool_state);
         let is_followed = self
             .in_force
             .is_followed(&self.publisher.metrics, copies_have_ended);
@@ -261,9 +263,8 @@ impl Control {
         self.forget_silent_peers(now_ms);
         self.pool_state.look_for_failed_moves(now_ms);
         let mut next = self.pool_state.clone();
-        let missed = self.feedback.copies.take_missed();
-        next.copies_missed(&missed, now_ms);
-        let notices = self.step(&mut next, now_ms);
+        let (missed, mut notices) = self.copies.look(&mut next, now_ms);
+        notices.extend(self.step(&mut next, now_ms));
         // They are copied when one changes.
         let is_changed = !notices.is_empty() || !ptr::eq(next.slots(), self.pool_state.slots());
         let is_due = next.is_under_way() && self.in_force.is_due(now_ms);
@@ -273,10 +274,7 @@ impl Control {
         } else if self.try_to_put_in_force(next) {
             self.publisher.tell(&notices, now_ms);
         } else {
-            // It counts until it is on disk.
-            missed
-                .iter()
-                .for_each(|slot| self.feedback.copies.miss(*slot));
+            self.copies.keep(&missed);
         }
     }
 
@@ -540,15 +538,6 @@ impl Control {
             self.publisher.tell(&notices, now_ms);
         }
     }
-}
-
-/// No copy is under way any more of what is at a backend that is served from no more.
-fn copies_have_ended(pool_state: &PoolState, copies: &Copies) -> bool {
-    let mut members = pool_state.members().iter();
-    members.all(|member| {
-        let is_served = member.is_up() && !member.is_off();
-        is_served || copies.under_way(member.backend_id) == 0
-    })
 }
 
 #[cfg(test)]

@@ -17,6 +17,7 @@
 //! * [`clock`]: the time that everything here goes by; [`pulse`]: whether control goes on.
 
 pub mod clock;
+mod copy_watch;
 pub mod event_loop;
 mod file_thread;
 pub mod files;

@@ -8,6 +8,7 @@ use std::sync::Arc;
 use tokio::sync::{mpsc, oneshot, watch};
 
 use super::clock::ControlClock;
+use super::copy_watch::CopyWatch;
 use super::event_loop::{Control, Inbox};
 use super::files::read::{FileReader, Files, FilesRead};
 use super::handle::{ControlHandle, Published, handle};
@@ -192,6 +193,7 @@ fn assemble(
         surveys: channels.surveys,
         names: channels.names,
         bursts: CoalescedFailures::default(),
+        copies: CopyWatch::new(Arc::clone(&ends.feedback)),
         feedback: Arc::clone(&ends.feedback),
         files,
         level,

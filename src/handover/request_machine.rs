@@ -124,6 +124,11 @@ pub enum Subrequest {
         /// Whom to ask.
         at: BackendId,
     },
+    /// The copy at the replica, without its lock (GET); the answer is held.
+    Recall {
+        /// Whom to ask.
+        at: BackendId,
+    },
     /// Keep the copy at the replica alive. If there is none, copy the item anew from `from`.
     Refresh {
         /// The replica.

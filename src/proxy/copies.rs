@@ -28,7 +28,13 @@ pub struct Copies {
     has_missed: AtomicBool,
     /// Copies under way, by the place of what is copied.
     under_way: Box<[AtomicU32]>,
+    /// Keep-alives that found a copy, and that found none where one should be, by replica.
+    kept: Box<[AtomicU32]>,
+    gone: Box<[AtomicU32]>,
 }
+
+/// So many copies that are gone are no accident, if more are gone than are there.
+const MIN_GONE: u32 = 3;
 
 /// A copy under way, of an item at these places. Dropped before its outcome is known, it was missed.
 #[derive(Debug)]
@@ -51,6 +57,7 @@ impl Copies {
     /// Nothing is copied yet.
     pub fn new() -> Self {
         let wall = SystemTime::now().duration_since(UNIX_EPOCH);
+        let per_backend = || (0..128).map(|_| AtomicU32::new(0)).collect();
         let counters = |count: usize| (0..count).map(|_| AtomicU64::new(0)).collect();
         Self {
             start: Instant::now(),
@@ -58,7 +65,9 @@ impl Copies {
             known: OnceLock::new(),
             missed: counters(SLOT_COUNT.div_ceil(64)),
             has_missed: AtomicBool::new(false),
-            under_way: (0..128).map(|_| AtomicU32::new(0)).collect(),
+            under_way: per_backend(),
+            kept: per_backend(),
+            gone: per_backend(),
         }
     }
 
@@ -117,6 +126,26 @@ impl Copies {
             }
         }
         slots
+    }
+
+    /// A keep-alive has found the copy at this replica, or none.
+    pub(super) fn was_touched(&self, replica: BackendId, is_there: bool) {
+        let counters = if is_there { &self.kept } else { &self.gone };
+        counters[usize::from(replica.id())].fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// Whether this replica has lost its memory, as far as keep-alives have found since the last call
+    /// with `is_new_look`.
+    pub fn has_lost_memory(&self, replica: BackendId, is_new_look: bool) -> bool {
+        let index = usize::from(replica.id());
+        let (kept, gone) = (&self.kept[index], &self.gone[index]);
+        let (kept_now, gone_now) = (kept.load(Ordering::Relaxed), gone.load(Ordering::Relaxed));
+        let is_lost = gone_now >= MIN_GONE && gone_now > kept_now;
+        if is_lost || is_new_look {
+            kept.store(0, Ordering::Relaxed);
+            gone.store(0, Ordering::Relaxed);
+        }
+        is_lost
     }
 
     /// How many copies of items at this place are under way.

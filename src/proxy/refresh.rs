@@ -88,6 +88,12 @@ impl Refresh {
         let touched = self.ask(&caller, replica, Operation::Touch, 0).await?;
         let seen = touched.seen();
         caller.finish(replica, touched);
+        let copies = &self.service.feedback.copies;
+        match seen {
+            SubrequestReply::Absent if self.from.is_some() => copies.was_touched(self.at, false),
+            SubrequestReply::Done { .. } => copies.was_touched(self.at, true),
+            _ => {}
+        }
         match seen {
             SubrequestReply::Done { .. } | SubrequestReply::Locked { .. } => Some(true),
             SubrequestReply::Absent => self.copy(&caller, replica).await,

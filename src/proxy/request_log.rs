@@ -188,6 +188,7 @@ impl Trail {
             Subrequest::Remove { at, .. } => ("remove", at),
             Subrequest::Owe { to } => ("note removal for", to),
             Subrequest::Copy { at } | Subrequest::CopyHeld { at } => ("copy", at),
+            Subrequest::Recall { at } => ("read copy", at),
             Subrequest::Refresh { at, .. } => ("refresh copy", at),
             Subrequest::Miss { at } => ("note missed copy of", at),
         };

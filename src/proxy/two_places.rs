@@ -166,7 +166,8 @@ impl Seek<'_> {
     async fn ask(&mut self, ask: Subrequest, received: &mut Buffer) -> SubrequestReply {
         let seen = match ask {
             Subrequest::Client { at, counter } => self.ask_as_client(at, counter, received).await,
-            Subrequest::Acquire { at } => self.fetch(at, received).await,
+            Subrequest::Acquire { at } => self.fetch(at, Operation::Acquire, received).await,
+            Subrequest::Recall { at } => self.fetch(at, Operation::Get, received).await,
             Subrequest::Look { at } => self.ask_alone(at, Operation::Touch, 0, received).await,
             Subrequest::Release { at, counter } => {
                 self.ask_alone(at, Operation::Release, counter, received)
@@ -194,7 +195,7 @@ impl Seek<'_> {
     fn leaves_no_trace(&self, ask: Subrequest, seen: SubrequestReply) -> bool {
         let is_repeatable = self.exchange.head.operation().is_repeatable();
         match ask {
-            Subrequest::Look { .. } => true,
+            Subrequest::Look { .. } | Subrequest::Recall { .. } => true,
             Subrequest::Client { .. } if is_repeatable => true,
             _ => matches!(
                 seen,
@@ -279,24 +280,23 @@ impl Seek<'_> {
         self.send(backend, call).await
     }
 
-    /// Locks the item for a request that asked for no lock, and holds the answer.
+    /// Gets the item, with a lock or without, for a request that asked for something else, and holds
+    /// the answer.
     async fn fetch(
         &mut self,
         at: BackendId,
+        operation: Operation,
         received: &Buffer,
     ) -> Result<SubrequestReply, Unanswered> {
         let backend = self.backend(at)?;
         self.release_held();
         let mut bytes = Vec::new();
-        wire::encode_request(
-            &mut bytes,
-            &self.request(Operation::Acquire, 0, received.filled()),
-        );
+        wire::encode_request(&mut bytes, &self.request(operation, 0, received.filled()));
         let call = Call {
             bytes: &bytes,
-            operation: Operation::Acquire,
+            operation,
             body_bytes: 0,
-            retry: RetryPolicy::Unsent,
+            retry: RetryPolicy::of(operation),
         };
         let answered = self.caller().call(backend, call).await;
         self.hold(answered, backend, received)

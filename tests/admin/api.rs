@@ -20,6 +20,7 @@ use staterouter::control::handle::{AdminAccess, ControlCommand, ControlEnd, Publ
 use staterouter::control::peers::report::{self, PeerState};
 use staterouter::control::pool_state::{Membership, PeerView};
 use staterouter::control::report::finding::Finding;
+use staterouter::control::report::replication::ReplicaCounts;
 use staterouter::control::report::status::{
     AccountingStatus, BackendHealth, BackendLoad, BackendStatus, LastReload, ReloadOutcome,
     ReloadResult, ServiceState, StageCounts, Status,
@@ -146,6 +147,8 @@ pub(super) fn published(verdicts: [BackendHealth; 2]) -> Published {
         slots_refused: 0,
         empty_ms: None,
         slots_in: StageCounts::default(),
+        slots_as_replica: ReplicaCounts::default(),
+        slots_unprotected: 0,
         pending_deletes: 0,
         moved_here: 0,
         absent_while_away: 0,
@@ -176,6 +179,7 @@ pub(super) fn published(verdicts: [BackendHealth; 2]) -> Published {
             steady: 16_384,
             ..StageCounts::default()
         },
+        replication: None,
         under_way: Vec::new(),
         longest_session_timeout_minutes: 20,
         peers: Vec::new(),

@@ -165,6 +165,7 @@ fn ask_text(ask: Subrequest) -> String {
         Subrequest::Owe { to } => text("owe", to, None),
         Subrequest::Copy { at } => text("copy", at, None),
         Subrequest::CopyHeld { at } => text("copy found", at, None),
+        Subrequest::Recall { at } => text("recall", at, None),
         Subrequest::Refresh { at, .. } => text("refresh", at, None),
         Subrequest::Miss { at } => text("miss", at, None),
     }

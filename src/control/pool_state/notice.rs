@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use super::wording::{lasting, share};
 use super::{PoolMember, name_in};
 use crate::config::LogLevel;
-use crate::handover::{BackendId, Outdated, SlotState, Stage};
+use crate::handover::{BackendId, Outdated, ReplicaPhase, SlotState, Stage};
 
 /// One line for the log.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -23,6 +23,8 @@ pub(super) struct Changes {
     /// Slots that went on with their replicas, by the backend that failed and the one that had the
     /// copies.
     recovered: BTreeMap<(BackendId, BackendId), usize>,
+    /// Slots whose copies count no more, by the backend that keeps them.
+    dropped: BTreeMap<BackendId, usize>,
 }
 
 /// What there is to say of a slot before or after a change.
@@ -63,6 +65,15 @@ impl Changes {
             // Told once for the whole handover.
             return;
         }
+        if let Some(dropped) = dropped_replica(&before, &after) {
+            *self.dropped.entry(dropped).or_default() += 1;
+        }
+        if (sides.0.stage, sides.0.places()) == (sides.1.stage, sides.1.places())
+            && after.stage == Stage::Steady
+        {
+            // Only the copies have changed.
+            return;
+        }
         if sides.0 != sides.1 {
             *self.counts.entry(sides).or_default() += 1;
         }
@@ -83,11 +94,32 @@ impl Changes {
                 ),
             }
         });
+        let dropped = self.dropped.into_iter().map(|(replica, slots)| {
+            let (replica, share) = (name(replica), share(slots));
+            Notice {
+                level: LogLevel::Warn,
+                text: format!(
+                    "the copies of {share} at {replica} count no more: it missed one, or is down, or \
+                     leaves; these sessions are kept once until others are filled"
+                ),
+            }
+        });
+        let recovered = recovered.chain(dropped);
         recovered.chain(self.counts.into_iter().map(line)).collect()
     }
 }
 
+/// The replica that a slot relied on and does not any more, although its places are the same.
+fn dropped_replica(before: &SlotState, after: &SlotState) -> Option<BackendId> {
+    let full = before.replica_in(ReplicaPhase::Full)?;
+    (after.replica_in(ReplicaPhase::Full) != Some(full)).then_some(full)
+}
+
 impl Side {
+    fn places(self) -> (BackendId, Option<BackendId>) {
+        (self.first, self.second)
+    }
+
     fn new(slot: SlotState) -> Self {
         let left = slot.before.filter(|before| {
             let is_return = matches!(before.stage, Stage::Away | Stage::Back | Stage::Wait);
@@ -125,6 +157,15 @@ impl Notice {
         Self {
             level: LogLevel::Info,
             text,
+        }
+    }
+
+    pub(in crate::control) fn copies_lost(name: &str) -> Self {
+        Self {
+            level: LogLevel::Warn,
+            text: format!(
+                "{name} has lost its memory, as after a restart: the copies that it kept count no more"
+            ),
         }
     }
 

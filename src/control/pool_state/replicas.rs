@@ -20,6 +20,16 @@ impl PoolState {
         }
     }
 
+    /// The slots whose replica this backend is.
+    pub fn copied_to(&self, backend_id: BackendId) -> Vec<Slot> {
+        let slots = Slot::all().zip(self.slots.iter());
+        let kept = slots.filter(|(_, state)| {
+            let replica = state.replica.map(|replica| replica.backend_id);
+            replica == Some(backend_id)
+        });
+        kept.map(|(slot, _)| slot).collect()
+    }
+
     /// The backends that may go on as replicas: those that are to keep sessions.
     pub(super) fn keepers(&self) -> Places {
         if self.map.replicas == 0 {

@@ -7,7 +7,7 @@
 use super::{
     ClientRequest, Refusal, ReplicaRoute, RequestMachine, Step, Subrequest, SubrequestReply,
 };
-use crate::handover::{BackendId, COPY_LOCK, FIRST_LOCK, ReplicaPhase, Stage};
+use crate::handover::{BackendId, COPY_LOCK, FIRST_LOCK, NO_LOCK, ReplicaPhase, Stage};
 
 /// What a request waits for that has to do with its copy.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -24,6 +24,17 @@ pub(super) enum Copying {
     Undo,
     /// The item at its place, for a request that changes nothing.
     Find(Truth),
+    /// The copy, because its place does not have the item: it may have lost its memory.
+    Recall(Truth),
+    /// The copy, stored at its place again.
+    Restore(Truth),
+    /// The flag of what was stored there, taken off it.
+    Unflag(Truth),
+    /// The client's own request, now that its place has the item again.
+    Take,
+    /// Whether there is a copy of a flagged item: then it is not new, but was just restored. With the
+    /// lock that the client has taken.
+    Check(Option<Lock>),
     /// The item and its lock, for a request that asks for no lock and has to copy it.
     Fetch(Truth),
     /// The copy of what was found; then the lock that nobody asked for is given back.
@@ -146,9 +157,6 @@ impl RequestMachine {
             let at = truth.at;
             return self.ask_in_copying(Copying::Fetch(truth), Subrequest::Acquire { at });
         }
-        if !self.is_acquire() && replica.is_fresh {
-            return truth.forward();
-        }
         self.ask_in_copying(Copying::Find(truth), truth.ask())
     }
 
@@ -224,6 +232,47 @@ impl Copying {
                 _ => Step::pass(),
             },
             Self::Find(truth) => found(search, replica, truth, seen),
+            Self::Recall(truth) => match seen {
+                SubrequestReply::Done { .. } => {
+                    let at = truth.at;
+                    search.ask_in_copying(Self::Restore(truth), Subrequest::Insert { at })
+                }
+                SubrequestReply::Absent => Step::pass(),
+                SubrequestReply::Locked { .. } => search.copy_is_locked(replica, None),
+                SubrequestReply::Refused | SubrequestReply::Unknown => {
+                    Step::dropped(Refusal::Unknown)
+                }
+            },
+            Self::Restore(truth) => match seen {
+                // Stored, or another request was first.
+                SubrequestReply::Done { .. } if search.is_touch() => {
+                    let (at, counter) = (truth.at, NO_LOCK);
+                    search.ask_in_copying(Self::Unflag(truth), Subrequest::Release { at, counter })
+                }
+                SubrequestReply::Done { .. } => search.ask_in_copying(Self::Take, truth.ask()),
+                _ => Step::dropped(Refusal::Unknown),
+            },
+            Self::Unflag(truth) => match seen {
+                SubrequestReply::Refused | SubrequestReply::Unknown => {
+                    Step::dropped(Refusal::Unknown)
+                }
+                _ => search.ask_in_copying(Self::Take, truth.ask()),
+            },
+            Self::Take => match seen {
+                SubrequestReply::Done { .. } => WITHOUT_FLAG,
+                SubrequestReply::Absent | SubrequestReply::Locked { .. } => Step::pass(),
+                SubrequestReply::Refused | SubrequestReply::Unknown => {
+                    Step::dropped(Refusal::Unknown)
+                }
+            },
+            Self::Check(lock) => match seen {
+                SubrequestReply::Absent => Step::pass(),
+                SubrequestReply::Done { .. } | SubrequestReply::Locked { .. } => WITHOUT_FLAG,
+                SubrequestReply::Refused | SubrequestReply::Unknown => Step::Drop {
+                    reason: Refusal::Unknown,
+                    behind: lock.map(|Lock { at, counter }| Subrequest::Release { at, counter }),
+                },
+            },
             Self::Fetch(truth) => fetched(search, replica, truth, seen),
             Self::Fill { lock, answer } => filled(search, replica, lock, answer, seen),
             Self::Unlock(answer) => search.end(None, answer),
@@ -262,6 +311,18 @@ fn found(
     seen: SubrequestReply,
 ) -> Step {
     match seen {
+        SubrequestReply::Done {
+            counter,
+            flag: true,
+        } if replica.has_copy => {
+            let (at, truth) = (replica.at, truth.at);
+            let lock = search.is_acquire().then_some(Lock { at: truth, counter });
+            search.ask_in_copying(Copying::Check(lock), Subrequest::Look { at })
+        }
+        SubrequestReply::Absent if replica.has_copy => {
+            let at = replica.at;
+            search.ask_in_copying(Copying::Recall(truth), Subrequest::Recall { at })
+        }
         SubrequestReply::Done { counter, flag } => {
             let is_new = search.is_acquire() && flag;
             // Two pages may have begun the session at once: the copy of the one that came second at
@@ -326,6 +387,12 @@ fn filled(
         }
     }
 }
+
+/// The held answer: the item is not new, it was stored anew.
+const WITHOUT_FLAG: Step = Step::Pass {
+    clear_flag: true,
+    behind: None,
+};
 
 /// The held answer, as it came.
 const HELD: Answer = Answer::Held {

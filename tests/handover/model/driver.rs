@@ -495,6 +495,7 @@ fn message(config: &Config, op: &Op, ask: Subrequest) -> Message {
         Subrequest::Copy { at }
         | Subrequest::CopyHeld { at }
         | Subrequest::Refresh { at, .. }
+        | Subrequest::Recall { at }
         | Subrequest::Miss { at } => own(at, Verb::Look),
         Subrequest::Release { at, counter } => own(at, Verb::Release(counter)),
         Subrequest::Remove { at, counter } => own(at, Verb::Delete(counter)),

@@ -268,6 +268,7 @@ impl World {
             Subrequest::Copy { .. }
             | Subrequest::CopyHeld { .. }
             | Subrequest::Refresh { .. }
+            | Subrequest::Recall { .. }
             | Subrequest::Miss { .. } => return self.see(p, id, SubrequestReply::Unknown),
             Subrequest::Owe { to } => {
                 self.owe(p, to, session);
@@ -627,7 +628,7 @@ fn place_of(ask: Subrequest) -> Option<BackendId> {
         | Subrequest::Release { at, .. }
         | Subrequest::Remove { at, .. } => Some(at),
         Subrequest::Copy { at } | Subrequest::CopyHeld { at } => Some(at),
-        Subrequest::Refresh { at, .. } => Some(at),
+        Subrequest::Refresh { at, .. } | Subrequest::Recall { at } => Some(at),
         Subrequest::Owe { .. } | Subrequest::Miss { .. } => None,
     }
 }

@@ -1,0 +1,62 @@
+//! What the data path has seen of copies: which replicas have missed some, and which have lost all.
+
+use std::sync::Arc;
+
+use super::pool_state::{Notice, PoolState};
+use crate::proxy::Feedback;
+use crate::route::Slot;
+
+/// Keep-alives are counted anew after this long.
+const LOOKS_ANEW_MS: u64 = 10_000;
+
+/// Follows the copies.
+#[derive(Debug)]
+pub(super) struct CopyWatch {
+    feedback: Arc<Feedback>,
+    since_ms: u64,
+}
+
+impl CopyWatch {
+    pub(super) fn new(feedback: Arc<Feedback>) -> Self {
+        let since_ms = 0;
+        Self { feedback, since_ms }
+    }
+
+    /// Tells `next` what was missed; those slots, and what there is to say.
+    pub(super) fn look(&mut self, next: &mut PoolState, now_ms: u64) -> (Vec<Slot>, Vec<Notice>) {
+        let is_new_look = now_ms >= self.since_ms + LOOKS_ANEW_MS;
+        if is_new_look {
+            self.since_ms = now_ms;
+        }
+        let copies = &self.feedback.copies;
+        let mut notices = Vec::new();
+        for member in next.members() {
+            if copies.has_lost_memory(member.backend_id, is_new_look) {
+                let slots = next.copied_to(member.backend_id);
+                slots.iter().for_each(|slot| copies.miss(*slot));
+                let is_replica = !slots.is_empty();
+                notices.extend(is_replica.then(|| Notice::copies_lost(&member.spec.name)));
+            }
+        }
+        let missed = copies.take_missed();
+        next.copies_missed(&missed, now_ms);
+        (missed, notices)
+    }
+
+    /// They could not be written down: they count until they are.
+    pub(super) fn keep(&self, missed: &[Slot]) {
+        missed
+            .iter()
+            .for_each(|slot| self.feedback.copies.miss(*slot));
+    }
+
+    /// No copy is under way any more of what is at a backend that is served from no more.
+    pub(super) fn have_ended(&self, pool_state: &PoolState) -> bool {
+        let copies = &self.feedback.copies;
+        let mut members = pool_state.members().iter();
+        members.all(|member| {
+            let is_served = member.is_up() && !member.is_off();
+            is_served || copies.under_way(member.backend_id) == 0
+        })
+    }
+}
