@@ -211,7 +211,10 @@ impl Times {
 impl Surroundings<'_> {
     /// At most one transition.
     fn step(&self, slot: SlotState) -> SlotState {
-        if !slot.outdated.is_empty() && !self.is_alive(slot.outdated.since_ms(), self.now_ms) {
+        if !slot.outdated.is_empty()
+            && !self.is_alive(slot.outdated.since_ms(), self.now_ms)
+            && self.all_have_left(&slot)
+        {
             let outdated = Outdated::NONE;
             return SlotState { outdated, ..slot };
         }
@@ -233,7 +236,9 @@ impl Surroundings<'_> {
 
     fn steady(&self, slot: SlotState) -> SlotState {
         let (backend_id, target) = (slot.first, self.target);
-        let may_serve = target != backend_id && self.may_get(&slot, target);
+        let may_serve = target != backend_id
+            && self.may_get(&slot, target)
+            && self.nobody_copies_to(target);
         let is_copied = slot.replica_in(ReplicaPhase::Full).is_some();
         if self.standing(backend_id).gone
             && !is_copied
@@ -248,7 +253,7 @@ impl Surroundings<'_> {
         {
             return suspect;
         }
-        if let Some(under_way) = self.forgotten(backend_id) {
+        if let Some(under_way) = self.forgotten(slot) {
             return under_way;
         }
         if may_serve && self.is_up(target) && !self.standing(target).is_new {

@@ -41,6 +41,9 @@ pub struct Replica {
 /// How far a replica is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum ReplicaPhase {
+    /// It is to be the replica. Nothing is copied before every proxy knows: one that gets the slot by
+    /// a handover meanwhile must hold nothing.
+    Chosen,
     /// Writes are copied, but not by every proxy yet.
     Joining,
     /// Every proxy copies what it writes, and each item that it finds for the first time.
@@ -53,12 +56,25 @@ pub enum ReplicaPhase {
 
 impl ReplicaPhase {
     /// All of them, in order.
-    pub const ALL: [Self; 4] = [Self::Joining, Self::Filling, Self::Full, Self::Dropping];
+    pub const ALL: [Self; 5] = [
+        Self::Chosen,
+        Self::Joining,
+        Self::Filling,
+        Self::Full,
+        Self::Dropping,
+    ];
+
+    /// Whether what is written is copied.
+    #[must_use]
+    pub const fn is_copied(self) -> bool {
+        matches!(self, Self::Joining | Self::Filling | Self::Full)
+    }
 
     /// Its name in metrics, reports and the documents.
     #[must_use]
     pub const fn name(self) -> &'static str {
         match self {
+            Self::Chosen => "chosen",
             Self::Joining => "joining",
             Self::Filling => "filling",
             Self::Full => "full",
@@ -134,6 +150,13 @@ impl SlotState {
             outdated: Outdated::NONE,
             replica: None,
         }
+    }
+
+    /// Where what is written is copied to.
+    #[must_use]
+    pub fn copied_to(&self) -> Option<BackendId> {
+        let replica = self.replica.filter(|replica| replica.phase.is_copied())?;
+        Some(replica.backend_id)
     }
 
     /// The replica, if it is in this phase.
@@ -249,6 +272,12 @@ impl Places {
     #[must_use]
     pub const fn contains(self, backend_id: BackendId) -> bool {
         self.0 & bit(backend_id) != 0
+    }
+
+    /// Whether there are none.
+    #[must_use]
+    pub const fn is_empty(self) -> bool {
+        self.0 == 0
     }
 }
 

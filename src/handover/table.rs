@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 
-use super::{BackendId, ReplicaRoute, SlotRoute, SlotState};
+use super::{BackendId, ReplicaPhase, ReplicaRoute, SlotRoute, SlotState};
 
 /// Where the items of each slot are: one byte per slot while all its items are at one place, and a
 /// second table only for the slots of which there is more to say. Immutable; a lookup allocates nothing.
@@ -70,7 +70,10 @@ impl From<&SlotState> for SlotRoute {
             second: slot.second,
             stage: slot.stage,
             left: slot.outdated.set(),
-            replica: slot.replica.map(ReplicaRoute::from),
+            replica: slot
+                .replica
+                .filter(|replica| replica.phase > ReplicaPhase::Chosen)
+                .map(ReplicaRoute::from),
         }
     }
 }

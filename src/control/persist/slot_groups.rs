@@ -56,6 +56,7 @@ struct ReplicaGroup {
 #[derive(Serialize, Deserialize)]
 #[serde(remote = "ReplicaPhase", rename_all = "lowercase")]
 enum PhaseName {
+    Chosen,
     Joining,
     Filling,
     Full,
@@ -404,7 +405,7 @@ mod tests {
                 .filter(|backend_id| ![first, second].contains(&backend_id.id()))
                 .map(|backend_id| Replica {
                     backend_id,
-                    phase: ReplicaPhase::ALL[(since_ms / 7 % 4) as usize],
+                    phase: ReplicaPhase::ALL[(since_ms / 7 % 5) as usize],
                     since_ms: since_ms / 5,
                 }),
         }

@@ -402,7 +402,7 @@ const HELD: Answer = Answer::Held {
 
 /// Whether what is written in this phase is copied.
 fn is_copied(replica: ReplicaRoute) -> bool {
-    replica.phase != ReplicaPhase::Dropping
+    replica.phase.is_copied()
 }
 
 impl Truth {

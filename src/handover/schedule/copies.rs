@@ -16,6 +16,8 @@ pub(super) struct Copies {
     alive_until: [u64; END],
     /// Until when each place may hold items whose sessions have gone on at each other place.
     outdated_until: [[u64; END]; END],
+    /// Until when there may be items that each place does not have as they were written last.
+    lacking_until: [u64; END],
 }
 
 impl Copies {
@@ -24,6 +26,7 @@ impl Copies {
             item_ms,
             alive_until: [0; END],
             outdated_until: [[0; END]; END],
+            lacking_until: [0; END],
         }
     }
 
@@ -31,9 +34,59 @@ impl Copies {
         self.alive_until[index(backend_id)] > now
     }
 
+    /// A copy for the replica has come to nothing.
+    pub(super) fn miss(&mut self, backend_id: BackendId, now: u64) {
+        self.lacking_until[index(backend_id)] = now + self.item_ms;
+    }
+
+    /// The replica has every item as it was written last.
+    pub(super) fn check_whole(&self, backend_id: BackendId, now: u64) -> Result<(), TestCaseError> {
+        let until = self.lacking_until[index(backend_id)];
+        prop_assert!(
+            until <= now,
+            "at {now}: {backend_id:?} is gone on with and lacks items until {until}"
+        );
+        Ok(())
+    }
+
+    /// What is written and found in this state is copied, or not.
+    fn copy(&mut self, slot: &SlotState, now: u64) {
+        let until = now + self.item_ms;
+        for id in (1..END).filter(|id| serves(slot).all(|place| index(place) != *id)) {
+            let replica = slot.replica.filter(|it| {
+                index(it.backend_id) == id && it.phase != ReplicaPhase::Chosen
+            });
+            let lacks = self.lacking_until[id] > now;
+            let lasts = match replica.map(|replica| replica.phase) {
+                // Written without a copy.
+                None => true,
+                // Found without one, and used.
+                Some(ReplicaPhase::Filling) => lacks && slot.stage != Stage::Steady,
+                Some(_) => lacks,
+            };
+            if lasts {
+                self.lacking_until[id] = until;
+            }
+            let phase = replica.map(|replica| replica.phase);
+            if phase.is_some_and(ReplicaPhase::is_copied) {
+                self.alive_until[id] = until;
+            }
+            if phase == Some(ReplicaPhase::Full) {
+                // Whatever it has is kept alive.
+                let outdated = self.outdated_until[id].iter_mut();
+                outdated
+                    .filter(|until| **until > now)
+                    .for_each(|it| *it = until);
+            }
+        }
+    }
+
     /// Clients create and use sessions wherever a proxy in this state lets them.
     pub(super) fn serve(&mut self, slot: &SlotState, now: u64) {
         let until = now + self.item_ms;
+        if slot.stage != Stage::Suspect {
+            self.copy(slot, now);
+        }
         if let Some(backend_id) = creates_at(slot) {
             self.begin_anew(slot, index(backend_id), now);
             self.alive_until[index(backend_id)] = until;
@@ -54,7 +107,14 @@ impl Copies {
 
     /// Sessions that this proxy does not find are begun anew.
     fn begin_anew(&mut self, slot: &SlotState, at: usize, now: u64) {
-        let unseen = (1..END).filter(|id| !sees(slot, backend_id(*id as u8)));
+        let copies = slot
+            .replica
+            .filter(|replica| replica.phase != ReplicaPhase::Chosen)
+            .map(|replica| replica.backend_id);
+        let unseen = (1..END).filter(|id| {
+            let place = backend_id(*id as u8);
+            !sees(slot, place) && copies != Some(place)
+        });
         for unseen in unseen.filter(|unseen| self.alive_until[*unseen] > now) {
             let until = &mut self.outdated_until[unseen][at];
             *until = (*until).max(self.alive_until[unseen]);

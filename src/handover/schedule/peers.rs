@@ -68,14 +68,18 @@ impl PeerSlot {
 impl Surroundings<'_> {
     /// What another proxy has under way with a slot that is steady here, and could not have without
     /// this one: this proxy has lost its state.
-    pub(super) fn forgotten(&self, backend_id: BackendId) -> Option<SlotState> {
+    pub(super) fn forgotten(&self, slot: SlotState) -> Option<SlotState> {
+        let backend_id = slot.first;
         let handover = self.peers.iter().flatten().find(|peer| {
             let SlotState { first, stage, .. } = peer.slot;
             let is_early = stage != Stage::Move2 || !peer.has_lasted(self.times.move_ms);
             first == backend_id && stage.is_handover() && is_early
         });
         let mut peers = self.peers.iter().flatten();
-        let left = peers.find(|peer| self.was_left(&peer.slot, backend_id, peer.heard_ms));
+        let left = peers.find(|peer| {
+            self.was_left(&peer.slot, backend_id, peer.heard_ms)
+                && !is_behind(&peer.slot, &slot)
+        });
         let return_of_place = self.left_elsewhere(backend_id, 0).map(|there| SlotState {
             stage: Stage::Back,
             since_ms: self.now_ms,
@@ -234,6 +238,15 @@ impl Surroundings<'_> {
 
 fn has_places(slot: SlotState, first: BackendId, second: BackendId) -> bool {
     slot.first == first && slot.second == Some(second)
+}
+
+/// The slot `there` still waits for a server without which `here` has gone on with its replica.
+fn is_behind(there: &SlotState, here: &SlotState) -> bool {
+    let replica = there.replica.map(|replica| replica.backend_id);
+    let mut failed = there.second.into_iter();
+    there.stage == Stage::Suspect
+        && replica == Some(here.first)
+        && failed.any(|failed| here.outdated.contains(failed))
 }
 
 /// The slot is served by `stand_in` without `failed`.

@@ -34,6 +34,8 @@ impl Surroundings<'_> {
             _ if self.is_lost(&slot, replica) || self.is_another_chosen(replica) => {
                 return self.without_replica(slot);
             }
+            ReplicaPhase::Chosen if self.all_know(slot, replica) => ReplicaPhase::Joining,
+            ReplicaPhase::Chosen => ReplicaPhase::Chosen,
             ReplicaPhase::Joining if self.all_copy(slot, replica) => ReplicaPhase::Filling,
             ReplicaPhase::Joining => ReplicaPhase::Joining,
             ReplicaPhase::Filling if !self.all_copy(slot, replica) => ReplicaPhase::Joining,
@@ -45,7 +47,9 @@ impl Surroundings<'_> {
 
     /// The slot with a replica, if one is wanted and somebody is fit.
     fn with_replica(&self, slot: SlotState) -> SlotState {
+        // A request from before may still look for items where copies are to be.
         let is_due = slot.stage == Stage::Steady
+            && self.has_lasted(slot, self.times.overlap_ms)
             && !self.copies.candidates.is_empty()
             && self.is_up(slot.first)
             && self.peers.iter().all(Option::is_some);
@@ -76,7 +80,7 @@ impl Surroundings<'_> {
             .filter(|backend_id| is_fit(*backend_id))
             .map(|backend_id| Replica {
                 backend_id,
-                phase: ReplicaPhase::Joining,
+                phase: ReplicaPhase::Chosen,
                 since_ms: self.now_ms,
             });
         SlotState { replica, ..slot }
@@ -106,36 +110,36 @@ impl Surroundings<'_> {
     }
 
     /// A suspect slot may go on with its replica only if it is full for all. Who calls it full no
-    /// more, stays with that.
+    /// more, stays with that. One that is filling may hold what a proxy wrote again without a copy
+    /// before it began to copy, so nobody goes on with it.
     fn in_doubt(&self, slot: SlotState, replica: Replica) -> SlotState {
         let failed = slot.second;
         let mut peers = self.peers.iter().flatten();
         let is_kept_elsewhere = peers.all(|peer| {
-            let there = peer
-                .slot
-                .replica
-                .filter(|there| there.backend_id == replica.backend_id);
-            there.is_some_and(|there| is_true(there.phase))
+            let there = peer.slot.replica.filter(|there| is_at(*there, replica));
+            let may_be_full = |there: Replica| {
+                matches!(there.phase, ReplicaPhase::Filling | ReplicaPhase::Full)
+            };
+            there.is_some_and(may_be_full)
                 || failed.is_some_and(|failed| has_recovered(peer, replica, failed))
         });
-        let is_kept = is_true(replica.phase) && is_kept_elsewhere && !self.is_lost(&slot, replica);
-        if !is_kept {
-            let dropping = self.in_phase(slot, replica, ReplicaPhase::Dropping);
-            let outdated = match slot.outdated.contains(replica.backend_id) {
-                true => slot.outdated,
-                false => slot.outdated.with([replica.backend_id], self.now_ms),
-            };
-            return SlotState {
-                outdated,
-                ..dropping
-            };
+        let is_full = match replica.phase {
+            ReplicaPhase::Filling => {
+                self.peers.iter().all(Option::is_some) && self.is_filled(replica)
+            }
+            phase => phase == ReplicaPhase::Full,
+        };
+        if is_full && is_kept_elsewhere && !self.is_lost(&slot, replica) {
+            return self.in_phase(slot, replica, ReplicaPhase::Full);
         }
-        let mut peers = self.peers.iter().flatten();
-        let is_filling_elsewhere = peers
-            .any(|peer| peer.slot.replica_in(ReplicaPhase::Filling) == Some(replica.backend_id));
-        match is_filling_elsewhere {
-            true => self.in_phase(slot, replica, ReplicaPhase::Filling),
-            false => slot,
+        let dropping = self.in_phase(slot, replica, ReplicaPhase::Dropping);
+        let outdated = match slot.outdated.contains(replica.backend_id) {
+            true => slot.outdated,
+            false => slot.outdated.with([replica.backend_id], self.now_ms),
+        };
+        SlotState {
+            outdated,
+            ..dropping
         }
     }
 
@@ -148,15 +152,24 @@ impl Surroundings<'_> {
             || restored(*slot).places().any(|place| place == backend_id)
     }
 
-    /// Every proxy copies what it writes, so that time counts.
-    fn all_copy(&self, slot: SlotState, replica: Replica) -> bool {
+    /// No proxy takes it for anything but the replica.
+    fn all_know(&self, slot: SlotState, replica: Replica) -> bool {
         slot.stage == Stage::Steady
-            && self.is_broken_off
             && self.peers.iter().all(|peer| {
                 let there = peer.as_ref().and_then(|peer| peer.slot.replica);
                 there.is_some_and(|there| {
                     is_at(there, replica) && there.phase < ReplicaPhase::Dropping
                 })
+            })
+    }
+
+    /// Every proxy copies what it writes, so that time counts.
+    fn all_copy(&self, slot: SlotState, replica: Replica) -> bool {
+        slot.stage == Stage::Steady
+            && self.is_broken_off
+            && self.peers.iter().all(|peer| {
+                let there = peer.as_ref().and_then(|peer| peer.slot.copied_to());
+                there == Some(replica.backend_id)
             })
     }
 
@@ -170,7 +183,7 @@ impl Surroundings<'_> {
                 peer.slot.replica.is_some_and(|there| match there.phase {
                     ReplicaPhase::Full => true,
                     ReplicaPhase::Filling => has_lasted(there.since_ms, peer.heard_ms),
-                    ReplicaPhase::Joining | ReplicaPhase::Dropping => false,
+                    ReplicaPhase::Chosen | ReplicaPhase::Joining | ReplicaPhase::Dropping => false,
                 })
             })
     }
@@ -178,9 +191,7 @@ impl Surroundings<'_> {
     /// Another proxy writes without copying to it.
     fn is_left_elsewhere(&self, replica: Replica) -> bool {
         self.peers.iter().flatten().any(|peer| {
-            let there = peer.slot.replica;
-            !there
-                .is_some_and(|there| is_at(there, replica) && there.phase < ReplicaPhase::Dropping)
+            peer.slot.copied_to() != Some(replica.backend_id)
         })
     }
 
@@ -192,7 +203,19 @@ impl Surroundings<'_> {
             let counts_more = |there: Replica| there.backend_id < replica.backend_id;
             let there = peer.slot.replica;
             there.is_some_and(|there| is_dropped(there) || counts_more(there))
-                || peer.slot.outdated.contains(replica.backend_id)
+                || self.was_left(&peer.slot, replica.backend_id, peer.heard_ms)
+        })
+    }
+
+    /// No proxy keeps copies at `target`, nor does one that has been silent since it did.
+    pub(super) fn nobody_copies_to(&self, target: BackendId) -> bool {
+        let has_replicas = !self.copies.keepers.is_empty();
+        self.peers.iter().all(|peer| match peer {
+            Some(peer) => peer
+                .slot
+                .replica
+                .is_none_or(|replica| replica.backend_id != target),
+            None => !has_replicas,
         })
     }
 
@@ -203,12 +226,12 @@ impl Surroundings<'_> {
             .any(|peer| peer.slot.replica_in(ReplicaPhase::Full) == Some(replica.backend_id))
     }
 
-    /// Who stands in for the only place of a suspect slot, because it has its copies: all of them, or
-    /// those of sessions that were used lately.
+    /// Who stands in for the only place of a suspect slot, because it has copies of all its items.
     pub(super) fn copied_stand_in(&self, suspect: &SlotState) -> Option<BackendId> {
-        let replica = suspect.replica.filter(|replica| is_true(replica.phase))?;
         let is_alone = restored(*suspect).second.is_none();
-        is_alone.then_some(replica.backend_id)
+        suspect
+            .replica_in(ReplicaPhase::Full)
+            .filter(|_| is_alone)
     }
 
     /// The suspect slot with its replica in place of the server that failed, once all proxies agree.
@@ -219,10 +242,14 @@ impl Surroundings<'_> {
         if is_followed {
             return Some(self.with_copies(self.as_ended(slot, replica, failed), replica, failed));
         }
-        let may_go_on = replica.phase == ReplicaPhase::Full
+        let is_due = replica.phase == ReplicaPhase::Full
             && self.is_failed(failed)
             && self.has_lasted(slot, self.times.of_refusal(slot))
-            && self.is_broken_off
+            && self.is_broken_off;
+        if let Some(rested) = self.at_rest_as_elsewhere(slot, failed).filter(|_| is_due) {
+            return Some(rested);
+        }
+        let may_go_on = is_due
             && self.is_up(replica.backend_id)
             && !self.standing(replica.backend_id).owed
             && (self.standing(failed).insisted || self.peers_agree_to_recover(replica, failed));
@@ -241,10 +268,26 @@ impl Surroundings<'_> {
                 && there.second == Some(failed)
                 && lasted_ms >= self.times.of_refusal(*there)
                 && !peer.second_up;
-            let is_elsewhere = there.stage != Stage::Suspect
-                && there.stage != Stage::Away
-                && there.places().all(|place| place != failed);
-            is_full && (refuses || is_elsewhere)
+            is_full && refuses
+        })
+    }
+
+    /// The slot at the other one of its places, where another proxy is without the server that failed:
+    /// it has not begun the handover, so that nothing has been moved yet, or has ended it, so that all
+    /// has. The replica keeps what it has.
+    fn at_rest_as_elsewhere(&self, slot: SlotState, failed: BackendId) -> Option<SlotState> {
+        let before = restored(slot);
+        let (other, left) = match (before.stage, before.second?) {
+            (Stage::Settle, second) if second != failed => (second, None),
+            (Stage::Move2, second) if second == failed => (before.first, Some(failed)),
+            _ => return None,
+        };
+        let rests = |there: &SlotState| there.stage == Stage::Steady && there.first == other;
+        let mut peers = self.peers.iter().flatten();
+        let is_elsewhere = peers.any(|peer| rests(&peer.slot));
+        is_elsewhere.then(|| {
+            let outdated = slot.outdated.with(left, self.now_ms);
+            self.at_rest(SlotState { outdated, ..slot }, other)
         })
     }
 
@@ -316,11 +359,6 @@ pub fn missed(slot: SlotState, now_ms: u64) -> SlotState {
         outdated: slot.outdated.with([replica.backend_id], now_ms),
         ..slot
     }
-}
-
-/// Whether what a replica has in this phase is true, all of it or not.
-const fn is_true(phase: ReplicaPhase) -> bool {
-    matches!(phase, ReplicaPhase::Filling | ReplicaPhase::Full)
 }
 
 fn is_at(one: Replica, other: Replica) -> bool {

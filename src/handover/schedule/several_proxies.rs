@@ -21,6 +21,9 @@ const TIMES: Times = Times {
 const ITEM: u64 = 170;
 const OPERATION: u64 = 10;
 
+/// Enough for a server to be full again that has missed something.
+const FILLING: u64 = 4 * TIMES.lifetime_ms;
+
 /// How late each proxy notices a server's fall or return, takes a map, and hears of the others.
 const LAGS: [u64; 3] = [1, 6, 3];
 
@@ -31,6 +34,22 @@ enum Event {
     View { proxy: usize, id: u8, up: bool },
     Proxy { proxy: usize, on: bool },
     Link { proxy: usize, on: bool },
+    /// How long the copies of a proxy are under way from now on.
+    Copies { proxy: usize, last: u64 },
+    /// A copy of a proxy comes to nothing.
+    Miss { proxy: usize },
+    /// A server is drained, or is not any more.
+    Keeper { id: u8, on: bool },
+}
+
+fn any_event_with_copies() -> impl Strategy<Value = Event> {
+    let id = 1..=PLACES;
+    prop_oneof![
+        9 => any_event(),
+        1 => (0..3_usize, 0..OPERATION).prop_map(|(proxy, last)| Event::Copies { proxy, last }),
+        1 => (0..3_usize).prop_map(|proxy| Event::Miss { proxy }),
+        1 => (id, any::<bool>()).prop_map(|(id, on)| Event::Keeper { id, on }),
+    ]
 }
 
 fn any_event() -> impl Strategy<Value = Event> {
@@ -54,12 +73,22 @@ struct Proxy {
     is_on: bool,
     hears: bool,
     on_since: u64,
+    /// How long its copies are under way.
+    copies_last: u64,
+    /// Until when copies of what is at each server are.
+    copying_until: [u64; 5],
+    /// A copy has come to nothing, and the slot does not say so yet.
+    has_missed: bool,
+    /// What it tells of the slot: nothing that its copies under way contradict.
+    told: SlotState,
     /// What it did, newest last, an entry per tick; `None` while it was off.
     past: VecDeque<Option<Done>>,
 }
 
 #[derive(Debug, Clone, Copy)]
 struct Done {
+    slot: SlotState,
+    /// What it tells the others.
     seen: PeerSlot,
     /// What it had under way then is broken off: nobody waits for it any more.
     is_broken_off: bool,
@@ -73,21 +102,54 @@ struct Farm {
     servers: [(bool, u64); 5],
     proxies: Vec<Proxy>,
     copies: Copies,
+    /// Whether the slot is to have a replica.
+    has_replicas: bool,
+    /// Servers that may keep copies.
+    keepers: [bool; 5],
 }
 
 impl Proxy {
-    /// What it has under way at a server that is down, of a slot that was there alone.
-    fn break_off(&mut self) {
-        let failed = self.slot.second.filter(|_| self.slot.stage == Suspect);
+    fn is_down(&self, id: usize) -> bool {
+        self.up_since[id].is_none()
+    }
+
+    /// Whether no copy is under way of what is at a server that is down.
+    fn copies_have_ended(&self, now: u64) -> bool {
+        let ended = |id: usize| !self.is_down(id) || self.copying_until[id] <= now;
+        !self.has_missed && (1..=usize::from(PLACES)).all(ended)
+    }
+
+    fn begins_copies(&mut self, now: u64) {
+        if self.slot.stage == Suspect || self.slot.copied_to().is_none() {
+            return;
+        }
+        let until = now + self.copies_last;
+        for place in serves(&self.slot) {
+            let known = &mut self.copying_until[usize::from(place.id())];
+            *known = until.max(*known);
+        }
+    }
+
+    /// What it has under way at a server that is down, of a slot that was there alone, or whose
+    /// copies have ended.
+    fn break_off(&mut self, now: u64) {
+        let Some(failed) = self.slot.second.filter(|_| self.slot.stage == Suspect) else {
+            return;
+        };
+        if !self.copies_have_ended(now) {
+            return;
+        }
         for done in self.past.iter_mut().flatten() {
-            let slot = done.seen.slot;
-            done.is_broken_off |= slot.second.is_none() && Some(slot.first) == failed;
+            let slot = done.slot;
+            let is_copied = slot.replica_in(ReplicaPhase::Full).is_some();
+            let was_there = slot.first == failed || slot.second == Some(failed);
+            done.is_broken_off |= was_there && (slot.second.is_none() || is_copied);
         }
     }
 }
 
 impl Farm {
-    fn new(proxies: usize) -> Self {
+    fn new(proxies: usize, has_replicas: bool) -> Self {
         let proxy = |_| Proxy {
             slot: SlotState::steady(backend_id(1), 0),
             target: backend_id(1),
@@ -96,6 +158,10 @@ impl Farm {
             is_on: true,
             hears: true,
             on_since: 0,
+            copies_last: 1,
+            copying_until: [0; 5],
+            has_missed: false,
+            told: SlotState::steady(backend_id(1), 0),
             past: VecDeque::new(),
         };
         Self {
@@ -104,6 +170,8 @@ impl Farm {
             servers: [(true, 0); 5],
             proxies: (0..proxies).map(proxy).collect(),
             copies: Copies::new(ITEM),
+            has_replicas,
+            keepers: [true; 5],
         }
     }
 
@@ -117,6 +185,9 @@ impl Farm {
                 proxy.cut_off[usize::from(id)] = !up;
             }
             Event::Link { proxy, on } => self.proxies[proxy % count].hears = on,
+            Event::Copies { proxy, last } => self.proxies[proxy % count].copies_last = last,
+            Event::Miss { proxy } => self.miss(proxy % count),
+            Event::Keeper { id, on } => self.keepers[usize::from(id)] = on,
             Event::Proxy { proxy, on } => {
                 let proxy = &mut self.proxies[proxy % count];
                 proxy.is_on = on;
@@ -125,14 +196,27 @@ impl Farm {
         }
     }
 
+    fn miss(&mut self, proxy: usize) {
+        let proxy = &mut self.proxies[proxy];
+        let is_served = proxy.is_on && proxy.slot.stage != Suspect;
+        if let Some(copies) = proxy.slot.copied_to().filter(|_| is_served) {
+            proxy.has_missed = true;
+            self.copies.miss(copies, self.now);
+        }
+    }
+
     fn tick(&mut self) -> Result<(), TestCaseError> {
         self.now += 1;
         for index in 0..self.proxies.len() {
             self.look_around(index);
-            self.advance(index);
+            self.advance(index)?;
         }
         self.live();
         self.check()
+    }
+
+    fn slots(&self) -> Vec<SlotState> {
+        self.proxies.iter().map(|proxy| proxy.slot).collect()
     }
 
     fn is_at_rest(&self) -> bool {
@@ -155,10 +239,27 @@ impl Farm {
         }
     }
 
-    fn advance(&mut self, index: usize) {
+    /// Who may become the replica, the one to prefer first.
+    fn copy_candidates(&self, proxy: &Proxy) -> Vec<BackendId> {
+        let target = proxy.target.id();
+        let ids = [2, 3, 0, 1].map(|behind| (target - 1 + behind) % PLACES + 1);
+        let fits =
+            |id: &u8| !proxy.is_down(usize::from(*id)) && self.keepers[usize::from(*id)];
+        let fit = ids.into_iter().filter(fits).map(backend_id);
+        fit.filter(|_| self.has_replicas).collect()
+    }
+
+    fn keepers(&self) -> Places {
+        let kept = |id: &u8| self.has_replicas && self.keepers[usize::from(*id)];
+        (1..=PLACES).filter(kept).map(backend_id).collect()
+    }
+
+    fn advance(&mut self, index: usize) -> Result<(), TestCaseError> {
         let others = (0..self.proxies.len()).filter(|other| *other != index);
         let peers: Vec<_> = others.map(|other| self.heard(index, other)).collect();
         let now = self.now;
+        let keepers = self.keepers();
+        let candidates = self.copy_candidates(&self.proxies[index]);
         let proxy = &mut self.proxies[index];
         let mut seen = None;
         if proxy.is_on {
@@ -170,28 +271,44 @@ impl Farm {
                     proxy.up_since[usize::from(id)].map_or(Standing::down(), Standing::up);
                 standings.set(backend_id(id), standing);
             }
+            let is_broken_off = proxy.copies_have_ended(now);
+            proxy.break_off(now);
+            let before = proxy.slot;
+            if std::mem::take(&mut proxy.has_missed) {
+                proxy.slot = missed(proxy.slot, now);
+            }
             let around = Surroundings {
                 target: proxy.target,
                 stand_ins: &stand_ins,
-                copies: CopyPlaces::NONE,
+                copies: CopyPlaces {
+                    candidates: &candidates,
+                    keepers,
+                },
                 standings: &standings,
                 peers: &peers,
                 times: &TIMES,
                 move_failed_ms: None,
-                is_broken_off: true,
+                is_broken_off,
                 now_ms: now,
             };
             proxy.slot = advance(proxy.slot, &around);
-            proxy.break_off();
+            if let Some(copies) = goes_on_with(before, proxy.slot) {
+                self.copies.check_whole(copies, now)?;
+            }
+            proxy.break_off(now);
+            if proxy.copies_have_ended(now) {
+                proxy.told = proxy.slot;
+            }
             let second_up = proxy
                 .slot
                 .second
                 .is_some_and(|second| proxy.up_since[usize::from(second.id())].is_some());
             seen = Some(Done {
+                slot: proxy.slot,
                 seen: PeerSlot {
-                    slot: proxy.slot,
+                    slot: proxy.told,
                     second_up,
-                    gone: crate::handover::Places::default(),
+                    gone: Places::default(),
                     heard_ms: now,
                 },
                 is_broken_off: false,
@@ -201,6 +318,7 @@ impl Farm {
         if proxy.past.len() > usize::try_from(OPERATION).unwrap() {
             proxy.past.pop_front();
         }
+        Ok(())
     }
 
     /// What a proxy knows of another: as it was a while ago, or nothing.
@@ -214,12 +332,16 @@ impl Farm {
         let mut heard = (*other.past.get(other.past.len().checked_sub(back)?)?)?.seen;
         // It says how long ago, not when.
         heard.slot.since_ms += lag;
+        if let Some(replica) = &mut heard.slot.replica {
+            replica.since_ms += lag;
+        }
         heard.heard_ms = self.now;
         Some(heard)
     }
 
     fn live(&mut self) {
-        for proxy in self.proxies.iter().filter(|proxy| proxy.is_on) {
+        for proxy in self.proxies.iter_mut().filter(|proxy| proxy.is_on) {
+            proxy.begins_copies(self.now);
             self.copies.serve(&proxy.slot, self.now);
         }
     }
@@ -229,9 +351,9 @@ impl Farm {
         for now in self.proxies.iter().filter(|proxy| proxy.is_on) {
             self.copies.check(&now.slot, self.now)?;
             let past = self.proxies.iter().flat_map(|proxy| &proxy.past).flatten();
-            for Done { seen, .. } in past.filter(|then| !then.is_broken_off) {
-                self.check_pair(&now.slot, &seen.slot)?;
-                self.check_pair(&seen.slot, &now.slot)?;
+            for Done { slot, .. } in past.filter(|then| !then.is_broken_off) {
+                self.check_pair(&now.slot, slot)?;
+                self.check_pair(slot, &now.slot)?;
             }
         }
         Ok(())
@@ -267,36 +389,71 @@ impl Farm {
     }
 }
 
+/// The replica that a suspect slot has gone on with as if nothing had failed.
+fn goes_on_with(before: SlotState, after: SlotState) -> Option<BackendId> {
+    let copies = before.replica?.backend_id;
+    let was_place = restored(before).places().any(|place| place == copies);
+    let is_served = matches!(after.stage, Steady | Settle | Move1 | Move2)
+        && after.places().any(|place| place == copies);
+    (before.stage == Suspect && !was_place && is_served).then_some(copies)
+}
+
+/// All comes to rest once everything works.
+fn play(
+    has_replicas: bool,
+    proxies: usize,
+    events: &[(u64, Event)],
+) -> Result<Farm, TestCaseError> {
+    let mut farm = Farm::new(proxies, has_replicas);
+    for (ticks, event) in events {
+        for _ in 0..*ticks {
+            farm.tick()?;
+        }
+        farm.apply(event);
+    }
+    // Once everything works, all get where the map wants them.
+    for id in 1..=PLACES {
+        farm.apply(&Event::Server { id, up: true });
+        farm.apply(&Event::Keeper { id, on: true });
+        for proxy in 0..proxies {
+            farm.apply(&Event::View { proxy, id, up: true });
+        }
+    }
+    for proxy in 0..proxies {
+        farm.apply(&Event::Proxy { proxy, on: true });
+        farm.apply(&Event::Link { proxy, on: true });
+    }
+    let mut ticks = 0;
+    while ticks < 5000 && !farm.is_at_rest() {
+        farm.tick()?;
+        ticks += 1;
+    }
+    prop_assert!(farm.is_at_rest(), "{:?}", farm.slots());
+    Ok(farm)
+}
+
 proptest! {
     #[test]
     fn proxies_never_contradict_each_other(
         proxies in 2..=3_usize,
         events in prop::collection::vec((0..70_u64, any_event()), 1..60),
     ) {
-        let mut farm = Farm::new(proxies);
-        for (ticks, event) in &events {
-            for _ in 0..*ticks {
-                farm.tick()?;
-            }
-            farm.apply(event);
-        }
-        // Once everything works, all get where the map wants them.
-        for id in 1..=PLACES {
-            farm.apply(&Event::Server { id, up: true });
-            for proxy in 0..proxies {
-                farm.apply(&Event::View { proxy, id, up: true });
-            }
-        }
-        for proxy in 0..proxies {
-            farm.apply(&Event::Proxy { proxy, on: true });
-            farm.apply(&Event::Link { proxy, on: true });
-        }
-        let mut ticks = 0;
-        while ticks < 5000 && !farm.is_at_rest() {
+        play(false, proxies, &events)?;
+    }
+
+    #[test]
+    fn proxies_with_replicas_never_contradict_each_other(
+        proxies in 1..=3_usize,
+        events in prop::collection::vec((0..70_u64, any_event_with_copies()), 1..60),
+    ) {
+        let mut farm = play(true, proxies, &events)?;
+        for _ in 0..FILLING {
             farm.tick()?;
-            ticks += 1;
         }
-        let slots: Vec<_> = farm.proxies.iter().map(|proxy| proxy.slot).collect();
-        prop_assert!(farm.is_at_rest(), "{slots:?}");
+        let slots = farm.slots();
+        let full = |slot: &SlotState| slot.replica_in(ReplicaPhase::Full);
+        let replica = full(&slots[0]);
+        prop_assert!(replica.is_some(), "{slots:?}");
+        prop_assert!(slots.iter().all(|slot| full(slot) == replica), "{slots:?}");
     }
 }

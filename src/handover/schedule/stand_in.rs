@@ -32,6 +32,15 @@ impl Surroundings<'_> {
             || (outdated.contains(backend_id) && self.is_alive(outdated.since_ms(), now_ms))
     }
 
+    /// No other proxy is still where this one has outdated items, or may be. What is remembered until
+    /// then tells such a one where the slot has gone.
+    pub(super) fn all_have_left(&self, slot: &SlotState) -> bool {
+        self.peers.iter().all(|peer| {
+            let is_left = |backend_id| slot.outdated.contains(backend_id);
+            peer.is_some_and(|peer| !peer.slot.places().any(is_left))
+        })
+    }
+
     /// The slot as suspect because `failed`, one of its places, is down; `None` if all its items are
     /// there, and nobody could stand in.
     pub(super) fn suspicion(&self, slot: SlotState, failed: BackendId) -> Option<SlotState> {
