@@ -50,13 +50,17 @@ impl CopyWatch {
             .for_each(|slot| self.feedback.copies.miss(*slot));
     }
 
-    /// No copy is under way any more of what is at a backend that is served from no more.
+    /// No copy is under way any more of what is at a backend that is served from no more, and the slots
+    /// say of all that ended badly that it was missed: whoever hears that they are refused goes on
+    /// with the replica.
     pub(super) fn have_ended(&self, pool_state: &PoolState) -> bool {
         let copies = &self.feedback.copies;
         let mut members = pool_state.members().iter();
-        members.all(|member| {
+        let have_ended = members.all(|member| {
             let is_served = member.is_up() && !member.is_off();
             is_served || copies.under_way(member.backend_id) == 0
-        })
+        });
+        // In this order: a copy is missed before it is under way no more.
+        have_ended && !copies.has_missed()
     }
 }

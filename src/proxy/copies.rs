@@ -112,6 +112,12 @@ impl Copies {
         self.has_missed.store(true, Ordering::Release);
     }
 
+    /// Whether there are slots whose replicas have missed something since the last call of
+    /// [`Self::take_missed`].
+    pub fn has_missed(&self) -> bool {
+        self.has_missed.load(Ordering::Acquire)
+    }
+
     /// The slots whose replicas have missed something since the last call.
     pub fn take_missed(&self) -> Vec<Slot> {
         if !self.has_missed.swap(false, Ordering::AcqRel) {
@@ -247,7 +253,9 @@ mod tests {
         let mut sent = copies.begin(slot, [place, None]);
         sent.is_sent();
         drop(sent);
+        assert!(copies.has_missed());
         assert_eq!(copies.take_missed(), [slot]);
+        assert!(!copies.has_missed());
         assert!(copies.take_missed().is_empty());
         assert_eq!(copies.under_way(place.unwrap()), 0);
     }

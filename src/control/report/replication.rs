@@ -42,7 +42,7 @@ impl ReplicaCounts {
     pub fn count(&mut self, phase: Option<ReplicaPhase>) {
         *match phase {
             None => &mut self.none,
-            Some(ReplicaPhase::Joining) => &mut self.joining,
+            Some(ReplicaPhase::Chosen | ReplicaPhase::Joining) => &mut self.joining,
             Some(ReplicaPhase::Filling) => &mut self.filling,
             Some(ReplicaPhase::Full) => &mut self.full,
             Some(ReplicaPhase::Dropping) => &mut self.dropping,

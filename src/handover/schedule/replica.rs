@@ -272,20 +272,32 @@ impl Surroundings<'_> {
         })
     }
 
-    /// The slot at the other one of its places, where another proxy is without the server that failed:
-    /// it has not begun the handover, so that nothing has been moved yet, or has ended it, so that all
-    /// has. The replica keeps what it has.
+    /// The slot at the other one of its places, if its handover has not moved anything yet, or if
+    /// another proxy has ended it, so that all is moved. The replica keeps what it has: a request from
+    /// before the handover may still be copying to it.
     fn at_rest_as_elsewhere(&self, slot: SlotState, failed: BackendId) -> Option<SlotState> {
         let before = restored(slot);
-        let (other, left) = match (before.stage, before.second?) {
-            (Stage::Settle, second) if second != failed => (second, None),
-            (Stage::Move2, second) if second == failed => (before.first, Some(failed)),
+        let rests = |peer: &PeerSlot, at: BackendId| {
+            peer.slot.stage == Stage::Steady && peer.slot.first == at
+        };
+        let settles = |peer: &PeerSlot| {
+            peer.slot.second == Some(failed) && restored(peer.slot).stage == Stage::Settle
+        };
+        let mut peers = self.peers.iter();
+        let (other, left, is_so) = match (before.stage, before.second?) {
+            (Stage::Settle, second) if second != failed => {
+                let waits = |peer: &PeerSlot| rests(peer, second) || settles(peer);
+                let all_wait = peers.all(|peer| peer.as_ref().is_some_and(waits));
+                (second, None, all_wait)
+            }
+            (Stage::Move2, second) if second == failed => {
+                let mut peers = peers.flatten();
+                let has_ended = peers.any(|peer| rests(peer, before.first));
+                (before.first, Some(failed), has_ended)
+            }
             _ => return None,
         };
-        let rests = |there: &SlotState| there.stage == Stage::Steady && there.first == other;
-        let mut peers = self.peers.iter().flatten();
-        let is_elsewhere = peers.any(|peer| rests(&peer.slot));
-        is_elsewhere.then(|| {
+        is_so.then(|| {
             let outdated = slot.outdated.with(left, self.now_ms);
             self.at_rest(SlotState { outdated, ..slot }, other)
         })
@@ -365,12 +377,12 @@ fn is_at(one: Replica, other: Replica) -> bool {
     one.backend_id == other.backend_id
 }
 
-/// Another proxy has gone on with the replica in place of the server that failed.
+/// Another proxy has gone on with the replica in place of the server that failed; meanwhile another
+/// place may have failed.
 fn has_recovered(peer: &PeerSlot, replica: Replica, failed: BackendId) -> bool {
     let there = &peer.slot;
     let mut places = there.places();
-    there.stage != Stage::Suspect
-        && there.outdated.contains(failed)
+    there.outdated.contains(failed)
         && places.clone().all(|place| place != failed)
         && places.any(|place| place == replica.backend_id)
 }
