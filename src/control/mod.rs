@@ -12,6 +12,7 @@
 //! * [`peers`]: the other proxies.
 //! * [`persist`]: what outlives a restart; `missed_deletes`: what backends are owed; `file_thread`: work on files that nobody waits for longer
 //!   than a disk may take.
+//! * `copy_watch`: what the data path has seen of the copies that replicas keep.
 //! * [`probing`]: which backends answer, and where.
 //! * [`report`]: what others are shown, as `publish` puts it together; [`handle`]: what they may ask.
 //! * [`clock`]: the time that everything here goes by; [`pulse`]: whether control goes on.
