@@ -19,7 +19,7 @@ use super::report::status::{
 };
 use super::report::usage_estimates::UsageEstimates;
 use crate::config::{BackendHost, BackendState, Config};
-use crate::handover::{BackendId, BackendMap, ReplicaPhase, SlotState, Stage};
+use crate::handover::{BackendId, BackendMap, SlotState, Stage};
 use crate::health;
 use crate::metrics::{self, MapState, PoolBackend, PoolMetrics, PoolReplication, Reloads};
 use crate::net::own_host_name;
@@ -275,7 +275,7 @@ fn backends(
                 .as_replica
                 .count(Some(replica.phase));
         }
-        if state.replica_in(ReplicaPhase::Full).is_none() {
+        if !pool_state.is_protected(slot) {
             counts[state.first].unprotected += 1;
         }
         for backend_id in [Some(state.first), state.second].into_iter().flatten() {

@@ -236,9 +236,8 @@ impl Surroundings<'_> {
 
     fn steady(&self, slot: SlotState) -> SlotState {
         let (backend_id, target) = (slot.first, self.target);
-        let may_serve = target != backend_id
-            && self.may_get(&slot, target)
-            && self.nobody_copies_to(target);
+        let may_serve =
+            target != backend_id && self.may_get(&slot, target) && self.nobody_copies_to(target);
         let is_copied = slot.replica_in(ReplicaPhase::Full).is_some();
         if self.standing(backend_id).gone
             && !is_copied

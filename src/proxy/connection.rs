@@ -337,7 +337,8 @@ impl Client {
                 Box::pin(two_places::run(exchange, search, ask, received, due_ms)).await
             }
             Step::Drop { reason, .. } => Err(Unanswered {
-                again: (reason == Refusal::Suspect).then(|| Box::new(exchange.attempt(due_ms))),
+                again: matches!(reason, Refusal::Suspect | Refusal::CopyMissed)
+                    .then(|| Box::new(exchange.attempt(due_ms))),
                 ..Unanswered::refused(reason, backend)
             }),
             Step::Pass { .. } => Err(Unanswered::refused(Refusal::Unknown, backend)),

@@ -334,7 +334,8 @@ fn a_moved_session_counts_with_every_question_it_took() {
         "map.yaml",
         &files
             .read("map.yaml")
-            .replace("}\n", ", capacity: {sessions: 1, memory: 1GiB}}\n"),
+            .replace("}\n", ", capacity: {sessions: 1, memory: 1GiB}}\n")
+            .replace("backends:", "replicas: 1\nbackends:"),
     );
     slots::put_all(&files, Stage::Move2, 2, 1);
     let proxy = files.serve();

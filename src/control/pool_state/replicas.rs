@@ -2,10 +2,10 @@
 
 use std::sync::Arc;
 
-use super::PoolState;
+use super::{PeerView, PoolState};
 use crate::config::BackendState;
 use crate::handover::schedule::missed;
-use crate::handover::{BackendId, BackendMap, Places};
+use crate::handover::{BackendId, BackendMap, Places, ReplicaPhase};
 use crate::route::Slot;
 
 impl PoolState {
@@ -18,6 +18,17 @@ impl PoolState {
                 Arc::make_mut(&mut self.slots)[slot.index()] = after;
             }
         }
+    }
+
+    /// Whether no session of this slot would be lost with a backend: every proxy that is heard calls
+    /// the same replica full.
+    pub fn is_protected(&self, slot: Slot) -> bool {
+        let full = self.slots[slot.index()].replica_in(ReplicaPhase::Full);
+        let is_full_there = |peer: &Arc<PeerView>| {
+            let there = peer.slots.get(slot.index());
+            there.and_then(|there| there.replica_in(ReplicaPhase::Full)) == full
+        };
+        full.is_some() && self.peers.iter().flatten().all(is_full_there)
     }
 
     /// The slots whose replica this backend is.

@@ -27,7 +27,7 @@ pub struct ReplicationStatus {
 pub struct ReplicaCounts {
     /// No replica.
     pub none: usize,
-    /// Not every proxy copies what it writes yet.
+    /// It is chosen, and not every proxy copies what it writes yet.
     pub joining: usize,
     /// Sessions are copied when they are used.
     pub filling: usize,

@@ -53,9 +53,9 @@ impl Copies {
     fn copy(&mut self, slot: &SlotState, now: u64) {
         let until = now + self.item_ms;
         for id in (1..END).filter(|id| serves(slot).all(|place| index(place) != *id)) {
-            let replica = slot.replica.filter(|it| {
-                index(it.backend_id) == id && it.phase != ReplicaPhase::Chosen
-            });
+            let replica = slot
+                .replica
+                .filter(|it| index(it.backend_id) == id && it.phase != ReplicaPhase::Chosen);
             let lacks = self.lacking_until[id] > now;
             let lasts = match replica.map(|replica| replica.phase) {
                 // Written without a copy.

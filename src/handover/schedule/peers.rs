@@ -77,8 +77,7 @@ impl Surroundings<'_> {
         });
         let mut peers = self.peers.iter().flatten();
         let left = peers.find(|peer| {
-            self.was_left(&peer.slot, backend_id, peer.heard_ms)
-                && !is_behind(&peer.slot, &slot)
+            self.was_left(&peer.slot, backend_id, peer.heard_ms) && !is_behind(&peer.slot, &slot)
         });
         let return_of_place = self.left_elsewhere(backend_id, 0).map(|there| SlotState {
             stage: Stage::Back,

@@ -117,9 +117,8 @@ impl Surroundings<'_> {
         let mut peers = self.peers.iter().flatten();
         let is_kept_elsewhere = peers.all(|peer| {
             let there = peer.slot.replica.filter(|there| is_at(*there, replica));
-            let may_be_full = |there: Replica| {
-                matches!(there.phase, ReplicaPhase::Filling | ReplicaPhase::Full)
-            };
+            let may_be_full =
+                |there: Replica| matches!(there.phase, ReplicaPhase::Filling | ReplicaPhase::Full);
             there.is_some_and(may_be_full)
                 || failed.is_some_and(|failed| has_recovered(peer, replica, failed))
         });
@@ -129,6 +128,9 @@ impl Surroundings<'_> {
             }
             phase => phase == ReplicaPhase::Full,
         };
+        if self.is_true_alone(replica) && !self.is_lost(&slot, replica) {
+            return slot;
+        }
         if is_full && is_kept_elsewhere && !self.is_lost(&slot, replica) {
             return self.in_phase(slot, replica, ReplicaPhase::Full);
         }
@@ -190,9 +192,10 @@ impl Surroundings<'_> {
 
     /// Another proxy writes without copying to it.
     fn is_left_elsewhere(&self, replica: Replica) -> bool {
-        self.peers.iter().flatten().any(|peer| {
-            peer.slot.copied_to() != Some(replica.backend_id)
-        })
+        self.peers
+            .iter()
+            .flatten()
+            .any(|peer| peer.slot.copied_to() != Some(replica.backend_id))
     }
 
     /// Another proxy has dropped it, or has chosen one that counts more.
@@ -226,12 +229,19 @@ impl Surroundings<'_> {
             .any(|peer| peer.slot.replica_in(ReplicaPhase::Full) == Some(replica.backend_id))
     }
 
-    /// Who stands in for the only place of a suspect slot, because it has copies of all its items.
+    /// What a replica has that a proxy without peers is filling is true, as far as it goes: sessions
+    /// that were used lately go on there, if their server fails, and the others begin anew.
+    fn is_true_alone(&self, replica: Replica) -> bool {
+        replica.phase == ReplicaPhase::Filling && self.peers.is_empty()
+    }
+
+    /// Who stands in for the only place of a suspect slot, because it has copies of its items.
     pub(super) fn copied_stand_in(&self, suspect: &SlotState) -> Option<BackendId> {
         let is_alone = restored(*suspect).second.is_none();
-        suspect
-            .replica_in(ReplicaPhase::Full)
-            .filter(|_| is_alone)
+        let replica = suspect.replica.filter(|replica| {
+            replica.phase == ReplicaPhase::Full || self.is_true_alone(*replica)
+        })?;
+        is_alone.then_some(replica.backend_id)
     }
 
     /// The suspect slot with its replica in place of the server that failed, once all proxies agree.

@@ -30,16 +30,37 @@ const LAGS: [u64; 3] = [1, 6, 3];
 #[derive(Debug, Clone)]
 enum Event {
     Target(u8),
-    Server { id: u8, up: bool },
-    View { proxy: usize, id: u8, up: bool },
-    Proxy { proxy: usize, on: bool },
-    Link { proxy: usize, on: bool },
+    Server {
+        id: u8,
+        up: bool,
+    },
+    View {
+        proxy: usize,
+        id: u8,
+        up: bool,
+    },
+    Proxy {
+        proxy: usize,
+        on: bool,
+    },
+    Link {
+        proxy: usize,
+        on: bool,
+    },
     /// How long the copies of a proxy are under way from now on.
-    Copies { proxy: usize, last: u64 },
+    Copies {
+        proxy: usize,
+        last: u64,
+    },
     /// A copy of a proxy comes to nothing.
-    Miss { proxy: usize },
+    Miss {
+        proxy: usize,
+    },
     /// A server is drained, or is not any more.
-    Keeper { id: u8, on: bool },
+    Keeper {
+        id: u8,
+        on: bool,
+    },
 }
 
 fn any_event_with_copies() -> impl Strategy<Value = Event> {
@@ -243,8 +264,7 @@ impl Farm {
     fn copy_candidates(&self, proxy: &Proxy) -> Vec<BackendId> {
         let target = proxy.target.id();
         let ids = [2, 3, 0, 1].map(|behind| (target - 1 + behind) % PLACES + 1);
-        let fits =
-            |id: &u8| !proxy.is_down(usize::from(*id)) && self.keepers[usize::from(*id)];
+        let fits = |id: &u8| !proxy.is_down(usize::from(*id)) && self.keepers[usize::from(*id)];
         let fit = ids.into_iter().filter(fits).map(backend_id);
         fit.filter(|_| self.has_replicas).collect()
     }
@@ -416,7 +436,11 @@ fn play(
         farm.apply(&Event::Server { id, up: true });
         farm.apply(&Event::Keeper { id, on: true });
         for proxy in 0..proxies {
-            farm.apply(&Event::View { proxy, id, up: true });
+            farm.apply(&Event::View {
+                proxy,
+                id,
+                up: true,
+            });
         }
     }
     for proxy in 0..proxies {
