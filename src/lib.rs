@@ -28,7 +28,8 @@
 //!
 //! Around it: [`config`] (two YAML files, all faults at once), [`admin`] (status, metrics and reload
 //! over HTTP), [`metrics`] (what is counted), [`usage`] (how many sessions are where), [`log`],
-//! [`app`] (what starts and stops when), [`farm`] (a simulated web farm that counts wrong answers),
+//! [`app`] (what starts and stops when), [`farm`] (a simulated web farm that counts wrong answers), [`conformance`] (does a state server
+//! do what the protocol says),
 //! [`cli`] (the commands).
 //!
 //! A module imports only from layers below its own; `tests/layers.rs` holds the table.
@@ -39,6 +40,7 @@ pub mod app;
 pub mod backend;
 pub mod cli;
 pub mod config;
+pub mod conformance;
 pub mod control;
 pub mod disk;
 pub mod farm;

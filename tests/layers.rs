@@ -19,7 +19,14 @@ use scan::{Import, paths_of};
 const PURE: &[&str] = &["wire", "route", "handover", "store", "health", "usage"];
 const BASE: &[&str] = &["os", "tls", "config", "net", "metrics", "log"];
 const SERVING: &[&str] = &["backend", "proxy"];
-const SERVICES: &[&str] = &["state_server", "disk", "redis", "control", "farm"];
+const SERVICES: &[&str] = &[
+    "state_server",
+    "disk",
+    "redis",
+    "control",
+    "farm",
+    "conformance",
+];
 const ASSEMBLY: &[&str] = &["admin", "app"];
 const COMMANDS: &[&str] = &["cli", "main"];
 
@@ -49,6 +56,8 @@ const MAY_IMPORT: &[(&str, &[&[&str]])] = &[
     ("control", &[PURE, BASE, SERVING]),
     // The simulated web farm shares codec and sockets with the proxy and nothing else.
     ("farm", &[&["wire", "net"]]),
+    // Asks state servers as a stranger would: the codec, and who may connect.
+    ("conformance", &[&["wire", "route", "os", "config"]]),
     ("admin", &[PURE, BASE, SERVING, SERVICES]),
     ("app", &[PURE, BASE, SERVING, SERVICES, &["admin"]]),
     ("cli", &[PURE, BASE, SERVING, SERVICES, ASSEMBLY]),
@@ -84,10 +93,13 @@ const MAY_NAME: &[(&str, &[&[&str]])] = &[
     ("rustls", &[&["tls", "redis"]]),
     ("saphyr-parser", &[&["config"]]),
     ("sd-notify", &[&["os"]]),
-    ("serde", &[&["config", "control", "farm", "admin", "cli"]]),
+    (
+        "serde",
+        &[&["config", "control", "farm", "conformance", "admin", "cli"]],
+    ),
     (
         "serde_json",
-        &[&["config", "control", "farm", "admin", "cli"]],
+        &[&["config", "control", "farm", "conformance", "admin", "cli"]],
     ),
     ("serde_yaml", &[&["config"]]),
     ("siphasher", &[&["route", "store", "disk"]]),

@@ -342,7 +342,7 @@ fn print_violations(
 }
 
 /// Reads `host:port`, with or without the `tcpip=` of a stateConnectionString.
-fn target(text: &str) -> Result<SocketAddr, String> {
+pub(super) fn target(text: &str) -> Result<SocketAddr, String> {
     let address = text.strip_prefix("tcpip=").unwrap_or(text);
     let resolved = address.to_socket_addrs();
     let first = resolved.ok().and_then(|mut addresses| addresses.next());

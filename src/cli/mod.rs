@@ -7,6 +7,7 @@ mod admins;
 mod backend;
 mod bench;
 mod check;
+mod conformance;
 mod demo;
 mod human;
 mod log_args;
@@ -98,6 +99,8 @@ enum Command {
     Peer(peer::PeerArgs),
     /// Simulate a web farm against a running proxy or state server; exit 1 on any wrong answer
     Bench(bench::BenchArgs),
+    /// Ask a state server whether it does what docs/protocol.md says; exit 1 on any difference
+    Conformance(conformance::ConformanceArgs),
     /// Write the man pages and the shell completions of this program into a folder
     Manual(manual::ManualArgs),
     /// Run the proxy or a state server as a service of Windows
@@ -122,6 +125,7 @@ fn execute(command: Command) -> Exit {
         Command::Backend(args) => backend::run(&args),
         Command::Peer(args) => peer::run(&args),
         Command::Bench(args) => bench::run(&args),
+        Command::Conformance(args) => conformance::run(&args),
         Command::Manual(args) => manual::run(&args),
         #[cfg(windows)]
         Command::Service(args) => service::run(args),
