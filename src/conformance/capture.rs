@@ -342,9 +342,9 @@ struct Side {
 
 impl Side {
     /// The head that `bytes` complete, as `parse` reads it, and what follows; `None` when more is needed.
-    fn take<'b, T>(
+    fn take<T>(
         &mut self,
-        bytes: &mut &'b [u8],
+        bytes: &mut &[u8],
         parse: impl Fn(&[u8]) -> Result<Option<(T, usize, u64)>, String>,
     ) -> Result<Option<(T, Vec<u8>)>, String> {
         let skipped = self.skip_bytes.min(bytes.len() as u64);
