@@ -3,7 +3,7 @@
 use std::thread;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use super::line::{Answer, Silence};
+use super::line::{NoAnswer, TargetAnswer};
 use super::report::Outcome;
 use super::scratch::{Ask, COUNTER_BITS, FIRST_LOCK, Talk};
 use crate::wire::{Operation, decimal};
@@ -16,14 +16,14 @@ pub(super) struct Check {
     /// The section of docs/protocol.md.
     pub(super) section: &'static str,
     pub(super) question: &'static str,
-    pub(super) run: fn(&mut Talk<'_>) -> Result<Outcome, Silence>,
+    pub(super) run: fn(&mut Talk<'_>) -> Result<Outcome, NoAnswer>,
 }
 
 pub(super) const fn check(
     id: &'static str,
     section: &'static str,
     question: &'static str,
-    run: fn(&mut Talk<'_>) -> Result<Outcome, Silence>,
+    run: fn(&mut Talk<'_>) -> Result<Outcome, NoAnswer>,
 ) -> Check {
     Check {
         id,
@@ -135,21 +135,21 @@ pub(super) const CHECKS: &[Check] = &[
 ];
 
 /// What a request without a fault was answered with instead of 200.
-fn other_status(what: &str, answer: &Answer) -> Option<Outcome> {
+fn other_status(what: &str, answer: &TargetAnswer) -> Option<Outcome> {
     let status = answer.head.status;
     (status != 200)
         .then(|| Outcome::differs(format!("{what} was answered {status} instead of 200")))
 }
 
 /// The lock of an item that was just stored and locked.
-fn locked_item(talk: &mut Talk<'_>) -> Result<(Vec<u8>, u32), Silence> {
+fn locked_item(talk: &mut Talk<'_>) -> Result<(Vec<u8>, u32), NoAnswer> {
     let target = talk.own_target()?;
     talk.ask(&target, Ask::put(b"item"))?;
     let lock = talk.ask(&target, Ask::of(Operation::Acquire))?.lock();
     Ok((target, lock.unwrap_or(0)))
 }
 
-fn key_slashes(talk: &mut Talk<'_>) -> Result<Outcome, Silence> {
+fn key_slashes(talk: &mut Talk<'_>) -> Result<Outcome, NoAnswer> {
     let target = talk.own_target()?;
     let plain: Vec<u8> = String::from_utf8_lossy(&target).replace("%2f", "/").into();
     talk.ask(&plain, Ask::put(b"one"))?;
@@ -169,7 +169,7 @@ fn key_slashes(talk: &mut Talk<'_>) -> Result<Outcome, Silence> {
     Ok(Outcome::of(findings.collect()))
 }
 
-fn key_hex(talk: &mut Talk<'_>) -> Result<Outcome, Silence> {
+fn key_hex(talk: &mut Talk<'_>) -> Result<Outcome, NoAnswer> {
     let target = talk.own_target()?;
     talk.ask(&target, Ask::put(b"one"))?;
     let upper = String::from_utf8_lossy(&target)
@@ -182,7 +182,7 @@ fn key_hex(talk: &mut Talk<'_>) -> Result<Outcome, Silence> {
     })
 }
 
-fn lock_spacing(talk: &mut Talk<'_>) -> Result<Outcome, Silence> {
+fn lock_spacing(talk: &mut Talk<'_>) -> Result<Outcome, NoAnswer> {
     let (target, lock) = locked_item(talk)?;
     let target = String::from_utf8_lossy(&target).into_owned();
     let release = format!(
@@ -200,7 +200,7 @@ fn lock_spacing(talk: &mut Talk<'_>) -> Result<Outcome, Silence> {
     Ok(other_status("a removal with `LockCookie:n`", &removed).unwrap_or_else(Outcome::fine))
 }
 
-fn release_with(talk: &mut Talk<'_>, line: impl Fn(u32) -> String) -> Result<u16, Silence> {
+fn release_with(talk: &mut Talk<'_>, line: impl Fn(u32) -> String) -> Result<u16, NoAnswer> {
     let (target, lock) = locked_item(talk)?;
     let target = String::from_utf8_lossy(&target).into_owned();
     let line = line(lock);
@@ -209,7 +209,7 @@ fn release_with(talk: &mut Talk<'_>, line: impl Fn(u32) -> String) -> Result<u16
     Ok(talk.ask_raw(release.as_bytes())?.head.status)
 }
 
-fn lock_plus(talk: &mut Talk<'_>) -> Result<Outcome, Silence> {
+fn lock_plus(talk: &mut Talk<'_>) -> Result<Outcome, NoAnswer> {
     let status = release_with(talk, |lock| format!("LockCookie: +{lock}"))?;
     Ok(match status {
         200 => Outcome::fine(),
@@ -219,7 +219,7 @@ fn lock_plus(talk: &mut Talk<'_>) -> Result<Outcome, Silence> {
     })
 }
 
-fn lock_dash(talk: &mut Talk<'_>) -> Result<Outcome, Silence> {
+fn lock_dash(talk: &mut Talk<'_>) -> Result<Outcome, NoAnswer> {
     let status = release_with(talk, |lock| format!("Lock-Cookie: {lock}"))?;
     Ok(Outcome::observed(match status {
         200 => "`Lock-Cookie` is read as `LockCookie`".to_owned(),
@@ -227,7 +227,7 @@ fn lock_dash(talk: &mut Talk<'_>) -> Result<Outcome, Silence> {
     }))
 }
 
-fn header_case(talk: &mut Talk<'_>) -> Result<Outcome, Silence> {
+fn header_case(talk: &mut Talk<'_>) -> Result<Outcome, NoAnswer> {
     let status = release_with(talk, |lock| format!("lockcookie: {lock}"))?;
     Ok(Outcome::observed(match status {
         200 => "`lockcookie` is read as `LockCookie`".to_owned(),
@@ -235,7 +235,7 @@ fn header_case(talk: &mut Talk<'_>) -> Result<Outcome, Silence> {
     }))
 }
 
-fn exclusive_other(talk: &mut Talk<'_>) -> Result<Outcome, Silence> {
+fn exclusive_other(talk: &mut Talk<'_>) -> Result<Outcome, NoAnswer> {
     let target = talk.own_target()?;
     talk.ask(&target, Ask::put(b"item"))?;
     let target = String::from_utf8_lossy(&target).into_owned();
@@ -246,7 +246,7 @@ fn exclusive_other(talk: &mut Talk<'_>) -> Result<Outcome, Silence> {
     )))
 }
 
-fn stores(talk: &mut Talk<'_>, body: &[u8]) -> Result<Outcome, Silence> {
+fn stores(talk: &mut Talk<'_>, body: &[u8]) -> Result<Outcome, NoAnswer> {
     let target = talk.own_target()?;
     let stored = talk.ask(&target, Ask::put(body))?;
     if let Some(differs) = other_status(&format!("a PUT of {} bytes", body.len()), &stored) {
@@ -259,17 +259,17 @@ fn stores(talk: &mut Talk<'_>, body: &[u8]) -> Result<Outcome, Silence> {
     })
 }
 
-fn body_bytes(talk: &mut Talk<'_>) -> Result<Outcome, Silence> {
+fn body_bytes(talk: &mut Talk<'_>) -> Result<Outcome, NoAnswer> {
     let mut body: Vec<u8> = (0..=u8::MAX).collect();
     body.extend_from_slice(b"\r\n\r\n200 OK\r\nContent-Length: 5\r\n\r\n\0\xff");
     stores(talk, &body)
 }
 
-fn body_large(talk: &mut Talk<'_>) -> Result<Outcome, Silence> {
+fn body_large(talk: &mut Talk<'_>) -> Result<Outcome, NoAnswer> {
     stores(talk, &vec![b'x'; 1 << 20])
 }
 
-fn lock_age(talk: &mut Talk<'_>) -> Result<Outcome, Silence> {
+fn lock_age(talk: &mut Talk<'_>) -> Result<Outcome, NoAnswer> {
     const SECONDS_TO_1970: i64 = 62_135_596_800;
     let (target, _) = locked_item(talk)?;
     thread::sleep(Duration::from_millis(1100));
@@ -296,7 +296,7 @@ fn lock_age(talk: &mut Talk<'_>) -> Result<Outcome, Silence> {
     Ok(Outcome::of(findings))
 }
 
-fn first_lock(talk: &mut Talk<'_>) -> Result<Outcome, Silence> {
+fn first_lock(talk: &mut Talk<'_>) -> Result<Outcome, NoAnswer> {
     let (_, lock) = locked_item(talk)?;
     let (counter, tag) = (lock & ((1 << COUNTER_BITS) - 1), lock >> COUNTER_BITS);
     Ok(match (counter, tag) {
@@ -308,7 +308,7 @@ fn first_lock(talk: &mut Talk<'_>) -> Result<Outcome, Silence> {
     })
 }
 
-fn lock_room(talk: &mut Talk<'_>) -> Result<Outcome, Silence> {
+fn lock_room(talk: &mut Talk<'_>) -> Result<Outcome, NoAnswer> {
     let (target, first) = locked_item(talk)?;
     talk.ask(&target, Ask::under(Operation::Release, first))?;
     let second = talk.ask(&target, Ask::of(Operation::Acquire))?.lock();
@@ -323,7 +323,7 @@ fn lock_room(talk: &mut Talk<'_>) -> Result<Outcome, Silence> {
     )))
 }
 
-fn flag_once(talk: &mut Talk<'_>) -> Result<Outcome, Silence> {
+fn flag_once(talk: &mut Talk<'_>) -> Result<Outcome, NoAnswer> {
     let mut findings = Vec::new();
     for operation in [Operation::Get, Operation::Acquire] {
         let target = talk.own_target()?;
@@ -352,7 +352,7 @@ fn flag_once(talk: &mut Talk<'_>) -> Result<Outcome, Silence> {
     Ok(Outcome::of(findings))
 }
 
-fn lock_race(talk: &mut Talk<'_>) -> Result<Outcome, Silence> {
+fn lock_race(talk: &mut Talk<'_>) -> Result<Outcome, NoAnswer> {
     const AT_ONCE: usize = 4;
     let target = talk.own_target()?;
     talk.ask(&target, Ask::put(b"item"))?;
@@ -379,7 +379,7 @@ fn lock_race(talk: &mut Talk<'_>) -> Result<Outcome, Silence> {
 }
 
 /// The next lock of an item whose last one was 2, after `put` without a lock.
-fn lock_after(talk: &mut Talk<'_>, put: impl Fn(&str) -> Vec<u8>) -> Result<Option<u32>, Silence> {
+fn lock_after(talk: &mut Talk<'_>, put: impl Fn(&str) -> Vec<u8>) -> Result<Option<u32>, NoAnswer> {
     let (target, lock) = locked_item(talk)?;
     talk.ask(&target, Ask::under(Operation::Release, lock))?;
     talk.ask_raw(&put(&String::from_utf8_lossy(&target)))?;
@@ -395,7 +395,7 @@ fn shown_counter(lock: Option<u32>) -> Outcome {
     })
 }
 
-fn counter_timeout(talk: &mut Talk<'_>) -> Result<Outcome, Silence> {
+fn counter_timeout(talk: &mut Talk<'_>) -> Result<Outcome, NoAnswer> {
     let next = lock_after(talk, |target| {
         let head = format!("PUT {target} HTTP/1.1\r\nHost: localhost\r\nTimeout:2\r\n");
         format!("{head}Content-Length:3\r\nExtraFlags:0\r\nLockCookie:0\r\n\r\nnew").into_bytes()
@@ -403,7 +403,7 @@ fn counter_timeout(talk: &mut Talk<'_>) -> Result<Outcome, Silence> {
     Ok(shown_counter(next))
 }
 
-fn counter_no_cookie(talk: &mut Talk<'_>) -> Result<Outcome, Silence> {
+fn counter_no_cookie(talk: &mut Talk<'_>) -> Result<Outcome, NoAnswer> {
     let next = lock_after(talk, |target| {
         let head = format!("PUT {target} HTTP/1.1\r\nHost: localhost\r\nTimeout:2\r\n");
         format!("{head}Content-Length:3\r\nExtraFlags:0\r\n\r\nnew").into_bytes()
@@ -411,7 +411,7 @@ fn counter_no_cookie(talk: &mut Talk<'_>) -> Result<Outcome, Silence> {
     Ok(shown_counter(next))
 }
 
-fn host_missing(talk: &mut Talk<'_>) -> Result<Outcome, Silence> {
+fn host_missing(talk: &mut Talk<'_>) -> Result<Outcome, NoAnswer> {
     let target = talk.own_target()?;
     let target = String::from_utf8_lossy(&target).into_owned();
     let answer = talk.ask_raw(format!("HEAD {target} HTTP/1.1\r\n\r\n").as_bytes())?;

@@ -17,7 +17,7 @@ const BEHIND: Duration = Duration::from_millis(30);
 
 /// An open connection.
 #[derive(Debug)]
-pub(super) struct Line {
+pub(super) struct TargetLine {
     stream: TcpStream,
     patience: Duration,
     /// What came behind the last answer.
@@ -26,7 +26,7 @@ pub(super) struct Line {
 
 /// One whole answer.
 #[derive(Debug, Clone)]
-pub(super) struct Answer {
+pub(super) struct TargetAnswer {
     /// Head and body.
     pub(super) bytes: Vec<u8>,
     pub(super) head: ResponseHead,
@@ -36,7 +36,7 @@ pub(super) struct Answer {
 
 /// Why there is no answer.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub(super) enum Silence {
+pub(super) enum NoAnswer {
     /// No connection.
     #[error("it took no connection: {0}")]
     Connect(String),
@@ -62,7 +62,7 @@ pub(super) enum Silence {
     TooLong,
 }
 
-impl Answer {
+impl TargetAnswer {
     pub(super) fn head(&self) -> &[u8] {
         self.bytes.get(..self.head.head_bytes).unwrap_or_default()
     }
@@ -81,11 +81,11 @@ impl Answer {
     }
 }
 
-impl Line {
+impl TargetLine {
     /// # Errors
-    /// [`Silence::Connect`].
-    pub(super) fn open(target: SocketAddr, patience: Duration) -> Result<Self, Silence> {
-        let connect = |error: io::Error| Silence::Connect(error.to_string());
+    /// [`NoAnswer::Connect`].
+    pub(super) fn open(target: SocketAddr, patience: Duration) -> Result<Self, NoAnswer> {
+        let connect = |error: io::Error| NoAnswer::Connect(error.to_string());
         let stream = TcpStream::connect_timeout(&target, patience).map_err(connect)?;
         stream.set_nodelay(true).map_err(connect)?;
         stream.set_write_timeout(Some(patience)).map_err(connect)?;
@@ -100,19 +100,19 @@ impl Line {
     /// Sends one request and reads its answer. `to_head`: no body is awaited (protocol 4).
     ///
     /// # Errors
-    /// [`Silence`]; the connection is of no use any more.
-    pub(super) fn ask(&mut self, request: &[u8], to_head: bool) -> Result<Answer, Silence> {
+    /// [`NoAnswer`]; the connection is of no use any more.
+    pub(super) fn ask(&mut self, request: &[u8], to_head: bool) -> Result<TargetAnswer, NoAnswer> {
         self.send(request)?;
         self.answer(to_head)
     }
 
     /// # Errors
-    /// [`Silence`].
-    pub(super) fn send(&mut self, bytes: &[u8]) -> Result<(), Silence> {
+    /// [`NoAnswer`].
+    pub(super) fn send(&mut self, bytes: &[u8]) -> Result<(), NoAnswer> {
         // A server that refuses a large body may answer before it has read it and close; its answer is
         // there all the same.
         match self.stream.write_all(bytes) {
-            Err(error) if is_late(&error) => Err(Silence::Late(self.patience)),
+            Err(error) if is_late(&error) => Err(NoAnswer::Late(self.patience)),
             Err(_) | Ok(()) => Ok(()),
         }
     }
@@ -120,8 +120,8 @@ impl Line {
     /// Reads one answer.
     ///
     /// # Errors
-    /// [`Silence`].
-    pub(super) fn answer(&mut self, to_head: bool) -> Result<Answer, Silence> {
+    /// [`NoAnswer`].
+    pub(super) fn answer(&mut self, to_head: bool) -> Result<TargetAnswer, NoAnswer> {
         let until = Instant::now() + self.patience;
         let max_head_bytes = HeadLimits::default().max_head_bytes;
         let mut bytes = std::mem::take(&mut self.behind);
@@ -131,7 +131,7 @@ impl Line {
                 Ok(Parsed::Partial) => {}
                 Err(reason) => {
                     let shown = printable(&bytes);
-                    return Err(Silence::Unframed { reason, shown });
+                    return Err(NoAnswer::Unframed { reason, shown });
                 }
             }
             self.read_more(&mut bytes, until)?;
@@ -139,14 +139,14 @@ impl Line {
         let body_bytes = usize::try_from(head.body_bytes).unwrap_or(usize::MAX);
         let total = head.head_bytes.saturating_add(body_bytes);
         if total > MAX_ANSWER_BYTES {
-            return Err(Silence::TooLong);
+            return Err(NoAnswer::TooLong);
         }
         while bytes.len() < total {
             self.read_more(&mut bytes, until)?;
         }
         self.behind = bytes.split_off(total);
         let has_more = !self.behind.is_empty();
-        Ok(Answer {
+        Ok(TargetAnswer {
             bytes,
             head,
             has_more,
@@ -175,10 +175,10 @@ impl Line {
         self.quiet_until_closed(longest).is_some()
     }
 
-    fn read_more(&mut self, bytes: &mut Vec<u8>, until: Instant) -> Result<(), Silence> {
+    fn read_more(&mut self, bytes: &mut Vec<u8>, until: Instant) -> Result<(), NoAnswer> {
         let left = until.saturating_duration_since(Instant::now());
         if left.is_zero() || self.stream.set_read_timeout(Some(left)).is_err() {
-            return Err(Silence::Late(self.patience));
+            return Err(NoAnswer::Late(self.patience));
         }
         let mut part = [0; 64 * 1024];
         match self.stream.read(&mut part) {
@@ -187,9 +187,9 @@ impl Line {
                 Ok(())
             }
             Err(error) if error.kind() == io::ErrorKind::Interrupted => Ok(()),
-            Err(error) if is_late(&error) => Err(Silence::Late(self.patience)),
-            _ if bytes.is_empty() => Err(Silence::Closed),
-            _ => Err(Silence::CutShort),
+            Err(error) if is_late(&error) => Err(NoAnswer::Late(self.patience)),
+            _ if bytes.is_empty() => Err(NoAnswer::Closed),
+            _ => Err(NoAnswer::CutShort),
         }
     }
 }

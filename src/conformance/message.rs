@@ -1,6 +1,6 @@
 //! Requests and answers taken apart, and how an answer differs from the one that was expected.
 
-use super::line::Answer;
+use super::line::TargetAnswer;
 use crate::wire::decimal;
 
 /// How one answer differs from the expected one.
@@ -14,7 +14,7 @@ pub(super) struct Differences {
 
 /// Who gets the answer, as far as its consequences depend on it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Asked {
+pub(super) enum AskedFor {
     /// A shared read or an acquire.
     Read,
     /// A write, a release, a removal, a HEAD.
@@ -50,7 +50,7 @@ impl Differences {
     }
 
     /// How `answer` differs from `expected`, in which `{LOCKDATE}` and `{LOCKAGE}` stand for digits.
-    pub(super) fn between(expected: &[u8], answer: &Answer, asked: Asked) -> Self {
+    pub(super) fn between(expected: &[u8], answer: &TargetAnswer, asked: AskedFor) -> Self {
         let mut found = Self::default();
         if answer.has_more {
             found.matter.push(
@@ -76,7 +76,7 @@ impl Differences {
         found
     }
 
-    fn status(&mut self, wanted: &Parts<'_>, got: &Parts<'_>, asked: Asked) {
+    fn status(&mut self, wanted: &Parts<'_>, got: &Parts<'_>, asked: AskedFor) {
         let (want, have) = (status(wanted.status_line), status(got.status_line));
         if want == have {
             if wanted.status_line != got.status_line {
@@ -310,17 +310,19 @@ fn major_version(value: &[u8]) -> Option<u64> {
 }
 
 /// What an answer with the status `have` does to users, where `want` was right (protocol 6).
-fn consequence(want: u16, have: u16, asked: Asked) -> &'static str {
+fn consequence(want: u16, have: u16, asked: AskedFor) -> &'static str {
     match (want, have, asked) {
         (_, 400, _) => ": the user gets an error page",
-        (200 | 423, 404 | 500..=599, Asked::Read) => {
+        (200 | 423, 404 | 500..=599, AskedFor::Read) => {
             ": ASP.NET starts an empty session without a word"
         }
-        (200, 423, Asked::Read) => ": pages wait for a lock that nobody holds",
-        (423, 200, Asked::Read) => ": two pages have the session at the same time",
-        (423, 200, Asked::Other) => ": what the holder of the lock writes or reads is overwritten",
-        (200, 423, Asked::Other) => ": what the page stored is lost without a word",
-        (404, 200, Asked::Read) => ": a session that has ended comes back",
+        (200, 423, AskedFor::Read) => ": pages wait for a lock that nobody holds",
+        (423, 200, AskedFor::Read) => ": two pages have the session at the same time",
+        (423, 200, AskedFor::Other) => {
+            ": what the holder of the lock writes or reads is overwritten"
+        }
+        (200, 423, AskedFor::Other) => ": what the page stored is lost without a word",
+        (404, 200, AskedFor::Read) => ": a session that has ended comes back",
         _ => "",
     }
 }
@@ -330,13 +332,13 @@ mod tests {
     use super::*;
     use crate::wire::{Parsed, ResponseHead};
 
-    fn answer(bytes: &[u8]) -> Answer {
+    fn answer(bytes: &[u8]) -> TargetAnswer {
         let Ok(Parsed::Complete(head)) = ResponseHead::parse(bytes, 4096, false) else {
             unreachable!("a whole head");
         };
         let bytes = bytes.to_vec();
         let has_more = false;
-        Answer {
+        TargetAnswer {
             bytes,
             head,
             has_more,
@@ -359,7 +361,7 @@ mod tests {
               Cache-Control: private\r\nContent-Length: 2\r\nServer: x\r\n\r\nab",
         ];
         let counts = same.map(|bytes| {
-            let found = Differences::between(ITEM, &answer(bytes), Asked::Read);
+            let found = Differences::between(ITEM, &answer(bytes), AskedFor::Read);
             assert_eq!(found.matter, [""; 0], "{bytes:?}");
             found.spelling.len()
         });
@@ -377,7 +379,7 @@ mod tests {
             (b"200 OK\r\nX-AspNet-Version: 4.0.30319\r\nLockCookie: 2\r\nTimeout: 20\r\nContent-Length: 2\r\n\r\naB", "from byte 1 on"),
             (b"200 OK\r\nX-AspNet-Version: 4.0.30319\r\nActionFlags: 1\r\nLockCookie: 2\r\nTimeout: 20\r\nContent-Length: 2\r\n\r\nab", "Session_Start runs again"),
         ] {
-            let found = Differences::between(ITEM, &answer(bytes), Asked::Read);
+            let found = Differences::between(ITEM, &answer(bytes), AskedFor::Read);
             assert!(found.matter.iter().any(|text| text.contains(names)), "{names}: {found:?}");
         }
     }

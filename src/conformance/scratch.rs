@@ -6,7 +6,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use super::fixtures::FIXTURE_IDS;
-use super::line::{Answer, Line, Silence};
+use super::line::{NoAnswer, TargetAnswer, TargetLine};
 use super::message::{replace_all, target_in, with_lock};
 use crate::os;
 use crate::wire::{self, Operation, Request};
@@ -46,7 +46,7 @@ pub(super) struct Talk<'a> {
     /// Sent so far.
     pub(super) requests: u64,
     /// For requests of the checks' own.
-    line: Option<Line>,
+    line: Option<TargetLine>,
     next_at: Instant,
     /// Whether the server adds its id to lock cookies, as a staterouter proxy does.
     tags_locks: bool,
@@ -165,9 +165,9 @@ impl<'a> Talk<'a> {
     }
 
     /// # Errors
-    /// [`Silence::Connect`].
-    pub(super) fn open(&mut self) -> Result<Line, Silence> {
-        let line = Line::open(self.options.target, self.options.answer_timeout);
+    /// [`NoAnswer::Connect`].
+    pub(super) fn open(&mut self) -> Result<TargetLine, NoAnswer> {
+        let line = TargetLine::open(self.options.target, self.options.answer_timeout);
         self.refusals = if line.is_ok() { 0 } else { self.refusals + 1 };
         line
     }
@@ -175,8 +175,12 @@ impl<'a> Talk<'a> {
     /// Sends a request over `line` and reads its answer.
     ///
     /// # Errors
-    /// [`Silence`].
-    pub(super) fn ask_over(&mut self, line: &mut Line, request: &[u8]) -> Result<Answer, Silence> {
+    /// [`NoAnswer`].
+    pub(super) fn ask_over(
+        &mut self,
+        line: &mut TargetLine,
+        request: &[u8],
+    ) -> Result<TargetAnswer, NoAnswer> {
         self.pace();
         let target = target_in(request);
         if request.starts_with(b"PUT ") && !self.used.iter().any(|used| used == target) {
@@ -188,8 +192,8 @@ impl<'a> Talk<'a> {
     /// One request of its own for `target`.
     ///
     /// # Errors
-    /// [`Silence`].
-    pub(super) fn ask(&mut self, target: &[u8], ask: Ask<'_>) -> Result<Answer, Silence> {
+    /// [`NoAnswer`].
+    pub(super) fn ask(&mut self, target: &[u8], ask: Ask<'_>) -> Result<TargetAnswer, NoAnswer> {
         let mut request = Vec::with_capacity(ask.body.len() + 256);
         wire::encode_request(
             &mut request,
@@ -208,8 +212,8 @@ impl<'a> Talk<'a> {
     /// A request as it is to be sent.
     ///
     /// # Errors
-    /// [`Silence`].
-    pub(super) fn ask_raw(&mut self, request: &[u8]) -> Result<Answer, Silence> {
+    /// [`NoAnswer`].
+    pub(super) fn ask_raw(&mut self, request: &[u8]) -> Result<TargetAnswer, NoAnswer> {
         let kept = self.line.take();
         let was_kept = kept.is_some();
         let mut line = match kept {
@@ -218,7 +222,7 @@ impl<'a> Talk<'a> {
         };
         let mut asked = self.ask_over(&mut line, request);
         // A connection may have been closed after the answer before.
-        if was_kept && matches!(asked, Err(Silence::Closed)) {
+        if was_kept && matches!(asked, Err(NoAnswer::Closed)) {
             line = self.open()?;
             asked = self.ask_over(&mut line, request);
         }
@@ -231,16 +235,16 @@ impl<'a> Talk<'a> {
     /// The target of a session of its own that nobody else can have.
     ///
     /// # Errors
-    /// [`Silence::Connect`], when the system gives no random bytes.
-    pub(super) fn own_target(&self) -> Result<Vec<u8>, Silence> {
+    /// [`NoAnswer::Connect`], when the system gives no random bytes.
+    pub(super) fn own_target(&self) -> Result<Vec<u8>, NoAnswer> {
         Ok([OWN_PREFIX, &random_id()?].concat())
     }
 
     /// Two session ids in place of those in the fixtures.
     ///
     /// # Errors
-    /// [`Silence`].
-    pub(super) fn own_ids(&mut self) -> Result<OwnIds, Silence> {
+    /// [`NoAnswer`].
+    pub(super) fn own_ids(&mut self) -> Result<OwnIds, NoAnswer> {
         let mut ids = [([0; ID_BYTES], 0); 2];
         for (id, added) in &mut ids {
             *id = random_id()?;
@@ -253,8 +257,8 @@ impl<'a> Talk<'a> {
     /// Finds out whether it adds its id to lock cookies.
     ///
     /// # Errors
-    /// [`Silence`].
-    pub(super) fn learn(&mut self) -> Result<(), Silence> {
+    /// [`NoAnswer`].
+    pub(super) fn learn(&mut self) -> Result<(), NoAnswer> {
         self.tags_locks = true;
         let target = self.own_target()?;
         self.tags_locks = self.added_to_locks(&target)? > 0;
@@ -262,7 +266,7 @@ impl<'a> Talk<'a> {
     }
 
     /// What a proxy adds to the locks of this session: a multiple of 2^24, or nothing.
-    fn added_to_locks(&mut self, target: &[u8]) -> Result<u32, Silence> {
+    fn added_to_locks(&mut self, target: &[u8]) -> Result<u32, NoAnswer> {
         if !self.tags_locks {
             return Ok(0);
         }
@@ -284,7 +288,7 @@ impl<'a> Talk<'a> {
     }
 
     /// Takes or breaks the lock and removes the item; returns whether it is gone.
-    fn remove(&mut self, target: &[u8]) -> Result<bool, Silence> {
+    fn remove(&mut self, target: &[u8]) -> Result<bool, NoAnswer> {
         let locked = self.ask(target, Ask::of(Operation::Acquire))?;
         if locked.head.status == 404 {
             return Ok(true);
@@ -306,9 +310,9 @@ impl<'a> Talk<'a> {
 }
 
 /// 24 characters of `a-z0-5`, 120 random bits.
-fn random_id() -> Result<[u8; ID_BYTES], Silence> {
+fn random_id() -> Result<[u8; ID_BYTES], NoAnswer> {
     const ALPHABET: &[u8; 32] = b"abcdefghijklmnopqrstuvwxyz012345";
     let mut id = [0; ID_BYTES];
-    os::random(&mut id).map_err(|error| Silence::Connect(error.to_string()))?;
+    os::random(&mut id).map_err(|error| NoAnswer::Connect(error.to_string()))?;
     Ok(id.map(|byte| ALPHABET[usize::from(byte >> 3)]))
 }

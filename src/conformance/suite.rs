@@ -4,8 +4,8 @@ use std::collections::{BTreeMap, HashMap};
 
 use super::checks::{self, Check};
 use super::fixtures::{self, FixtureItem, Scenario, WireVector};
-use super::line::{Line, Silence};
-use super::message::{Asked, Differences};
+use super::line::{NoAnswer, TargetLine};
+use super::message::{AskedFor, Differences};
 use super::report::{CheckInfo, CheckReport, ConformanceReport, Outcome, SpellingReport, Verdict};
 use super::scratch::{Ask, ConformanceOptions, OwnIds, Talk};
 use super::thorough;
@@ -106,7 +106,7 @@ pub fn all_checks() -> impl Iterator<Item = CheckInfo> {
 /// Asks for a session that nobody has: that stores nothing anywhere.
 fn begin(talk: &mut Talk<'_>) -> Result<(), ConformanceError> {
     let target = talk.options.target.to_string();
-    let silent = |silence: Silence| ConformanceError::Silent {
+    let silent = |silence: NoAnswer| ConformanceError::Silent {
         target: target.clone(),
         reason: silence.to_string(),
     };
@@ -143,7 +143,7 @@ impl Suite<'_> {
         id: &str,
         section: &'static str,
         name: &str,
-        run: impl FnOnce(&mut Self) -> Result<Outcome, Silence>,
+        run: impl FnOnce(&mut Self) -> Result<Outcome, NoAnswer>,
     ) {
         let only = &self.talk.options.only;
         if !only.is_empty() && !only.iter().any(|only| only == id) {
@@ -166,7 +166,7 @@ impl Suite<'_> {
     }
 
     /// One exchange, its items brought into the state before, and looked at afterwards.
-    fn vector(&mut self, id: &str, vector: &WireVector) -> Result<Outcome, Silence> {
+    fn vector(&mut self, id: &str, vector: &WireVector) -> Result<Outcome, NoAnswer> {
         let own = self.talk.own_ids()?;
         for item in &vector.given {
             if let Some(reason) = self.build(&own, item)? {
@@ -200,9 +200,9 @@ impl Suite<'_> {
     }
 
     /// Steps in order, each web request over a connection of its own.
-    fn scenario(&mut self, id: &str, scenario: &Scenario) -> Result<Outcome, Silence> {
+    fn scenario(&mut self, id: &str, scenario: &Scenario) -> Result<Outcome, NoAnswer> {
         let own = self.talk.own_ids()?;
-        let mut lines: HashMap<&str, Line> = HashMap::new();
+        let mut lines: HashMap<&str, TargetLine> = HashMap::new();
         let mut is_spelled_otherwise = false;
         for (step, n) in scenario.steps.iter().zip(1..) {
             let line = match lines.remove(&*step.by) {
@@ -235,14 +235,18 @@ impl Suite<'_> {
     fn exchange(
         &mut self,
         id: &str,
-        line: &mut Line,
+        line: &mut TargetLine,
         request: &[u8],
         expected: &[u8],
-    ) -> Result<Differences, Silence> {
+    ) -> Result<Differences, NoAnswer> {
         let mut answer = self.talk.ask_over(line, request)?;
         answer.has_more |= line.has_more();
         let is_read = request.starts_with(b"GET ") && !contains(request, b"release");
-        let asked = if is_read { Asked::Read } else { Asked::Other };
+        let asked = if is_read {
+            AskedFor::Read
+        } else {
+            AskedFor::Other
+        };
         let differences = Differences::between(expected, &answer, asked);
         for text in &differences.spelling {
             let seen = self.spelling.entry(text.clone());
@@ -252,7 +256,7 @@ impl Suite<'_> {
     }
 
     /// Brings an item into its state by operations alone; says why that was not possible.
-    fn build(&mut self, own: &OwnIds, item: &FixtureItem) -> Result<Option<String>, Silence> {
+    fn build(&mut self, own: &OwnIds, item: &FixtureItem) -> Result<Option<String>, NoAnswer> {
         let (target, added) = own.target(&item.key);
         let put = Ask {
             extra_flags: u32::from(item.uninit),
@@ -279,7 +283,7 @@ impl Suite<'_> {
     }
 
     /// What differs from the state that the vector wants afterwards.
-    fn afterwards(&mut self, own: &OwnIds, vector: &WireVector) -> Result<Vec<String>, Silence> {
+    fn afterwards(&mut self, own: &OwnIds, vector: &WireVector) -> Result<Vec<String>, NoAnswer> {
         let mut findings = Vec::new();
         for item in &vector.then {
             let (target, added) = own.target(&item.key);

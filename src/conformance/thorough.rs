@@ -4,7 +4,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use super::checks::{Check, check};
-use super::line::Silence;
+use super::line::NoAnswer;
 use super::report::Outcome;
 use super::scratch::{Ask, Talk};
 use crate::wire::Operation;
@@ -45,14 +45,14 @@ const LONGEST_QUIET: Duration = Duration::from_secs(75);
 /// Sizes of bodies that are tried, in MiB.
 const SIZES_MIB: [usize; 5] = [2, 4, 16, 32, 64];
 
-fn head(talk: &Talk<'_>, method: &str) -> Result<String, Silence> {
+fn head(talk: &Talk<'_>, method: &str) -> Result<String, NoAnswer> {
     let target = talk.own_target()?;
     let target = String::from_utf8_lossy(&target).into_owned();
     Ok(format!("{method} {target} HTTP/1.1\r\nHost: localhost\r\n"))
 }
 
 /// What the server makes of bytes that are no request of this protocol.
-fn reaction(talk: &mut Talk<'_>, request: &[u8]) -> Result<String, Silence> {
+fn reaction(talk: &mut Talk<'_>, request: &[u8]) -> Result<String, NoAnswer> {
     let mut line = talk.open()?;
     let what = match talk.ask_over(&mut line, request) {
         Ok(answer) => format!("answered {}", answer.head.status),
@@ -64,11 +64,11 @@ fn reaction(talk: &mut Talk<'_>, request: &[u8]) -> Result<String, Silence> {
     })
 }
 
-fn observe(talk: &mut Talk<'_>, request: &[u8]) -> Result<Outcome, Silence> {
+fn observe(talk: &mut Talk<'_>, request: &[u8]) -> Result<Outcome, NoAnswer> {
     reaction(talk, request).map(Outcome::observed)
 }
 
-fn idle(talk: &mut Talk<'_>) -> Result<Outcome, Silence> {
+fn idle(talk: &mut Talk<'_>) -> Result<Outcome, NoAnswer> {
     let mut line = talk.open()?;
     let request = head(talk, "HEAD")? + "\r\n";
     talk.ask_over(&mut line, request.as_bytes())?;
@@ -86,7 +86,7 @@ fn idle(talk: &mut Talk<'_>) -> Result<Outcome, Silence> {
     ))
 }
 
-fn pipelined(talk: &mut Talk<'_>) -> Result<Outcome, Silence> {
+fn pipelined(talk: &mut Talk<'_>) -> Result<Outcome, NoAnswer> {
     let two = [head(talk, "HEAD")?, head(talk, "GET")?]
         .map(|head| head + "\r\n")
         .concat();
@@ -104,7 +104,7 @@ fn pipelined(talk: &mut Talk<'_>) -> Result<Outcome, Silence> {
     }))
 }
 
-fn timeout_zero(talk: &mut Talk<'_>) -> Result<Outcome, Silence> {
+fn timeout_zero(talk: &mut Talk<'_>) -> Result<Outcome, NoAnswer> {
     let target = talk.own_target()?;
     let put = Ask {
         timeout_minutes: 0,
@@ -128,7 +128,7 @@ fn timeout_zero(talk: &mut Talk<'_>) -> Result<Outcome, Silence> {
     )))
 }
 
-fn body_empty(talk: &mut Talk<'_>) -> Result<Outcome, Silence> {
+fn body_empty(talk: &mut Talk<'_>) -> Result<Outcome, NoAnswer> {
     let target = talk.own_target()?;
     let status = talk.ask(&target, Ask::put(b""))?.head.status;
     let read = talk.ask(&target, Ask::of(Operation::Get))?.head.status;
@@ -138,7 +138,7 @@ fn body_empty(talk: &mut Talk<'_>) -> Result<Outcome, Silence> {
 }
 
 /// Items that live one minute are looked up after 40 s and counted after 80 s.
-fn sliding(talk: &mut Talk<'_>) -> Result<Outcome, Silence> {
+fn sliding(talk: &mut Talk<'_>) -> Result<Outcome, NoAnswer> {
     const LOOKUPS: [(&str, bool, Operation); 5] = [
         ("HEAD", false, Operation::Touch),
         ("GET", false, Operation::Get),
@@ -183,7 +183,7 @@ fn sliding(talk: &mut Talk<'_>) -> Result<Outcome, Silence> {
     Ok(Outcome::of(findings))
 }
 
-fn body_limit(talk: &mut Talk<'_>) -> Result<Outcome, Silence> {
+fn body_limit(talk: &mut Talk<'_>) -> Result<Outcome, NoAnswer> {
     let mut largest = 1;
     for mib in SIZES_MIB {
         let target = talk.own_target()?;
@@ -206,29 +206,29 @@ fn body_limit(talk: &mut Talk<'_>) -> Result<Outcome, Silence> {
     Ok(Outcome::observed(format!("{largest} MiB are stored")))
 }
 
-fn head_long(talk: &mut Talk<'_>) -> Result<Outcome, Silence> {
+fn head_long(talk: &mut Talk<'_>) -> Result<Outcome, NoAnswer> {
     let request = head(talk, "HEAD")? + "X-Long: " + &"x".repeat(64 << 10) + "\r\n\r\n";
     observe(talk, request.as_bytes())
 }
 
-fn bare_line_feed(talk: &mut Talk<'_>) -> Result<Outcome, Silence> {
+fn bare_line_feed(talk: &mut Talk<'_>) -> Result<Outcome, NoAnswer> {
     let request = head(talk, "HEAD")?.replace("\r\n", "\n") + "\n";
     observe(talk, request.as_bytes())
 }
 
-fn two_lengths(talk: &mut Talk<'_>) -> Result<Outcome, Silence> {
+fn two_lengths(talk: &mut Talk<'_>) -> Result<Outcome, NoAnswer> {
     let request = head(talk, "PUT")?
         + "Timeout:1\r\nContent-Length:3\r\nContent-Length:4\r\nExtraFlags:0\r\nLockCookie:0\r\n\r\nitem";
     observe(talk, request.as_bytes())
 }
 
-fn chunked(talk: &mut Talk<'_>) -> Result<Outcome, Silence> {
+fn chunked(talk: &mut Talk<'_>) -> Result<Outcome, NoAnswer> {
     let request = head(talk, "PUT")?
         + "Timeout:1\r\nTransfer-Encoding: chunked\r\nExtraFlags:0\r\nLockCookie:0\r\n\r\n4\r\nitem\r\n0\r\n\r\n";
     observe(talk, request.as_bytes())
 }
 
-fn get_with_body(talk: &mut Talk<'_>) -> Result<Outcome, Silence> {
+fn get_with_body(talk: &mut Talk<'_>) -> Result<Outcome, NoAnswer> {
     let request = head(talk, "GET")? + "Content-Length: 4\r\n\r\nitem";
     observe(talk, request.as_bytes())
 }

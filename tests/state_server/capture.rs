@@ -71,6 +71,48 @@ fn lines(file: &Path) -> Vec<Value> {
     lines.collect()
 }
 
+/// The five exchanges of the session, in order, under one fingerprint.
+#[track_caller]
+fn assert_exchanges(lines: &[Value]) {
+    let exchanges: Vec<_> = lines
+        .iter()
+        .filter(|line| line["answer"].is_object())
+        .collect();
+    let answers: Vec<_> = exchanges
+        .iter()
+        .map(|line| {
+            (
+                line["answer"]["line"].as_str().unwrap(),
+                line["answer"]["body_bytes"].as_u64().unwrap(),
+            )
+        })
+        .collect();
+    let item_bytes = SECRET.len() as u64;
+    let wanted = [
+        ("404 Not Found", 0),
+        ("200 OK", 0),
+        ("200 OK", item_bytes),
+        ("200 OK", 0),
+        ("200 OK", 0),
+    ];
+    assert_eq!(answers[..5], wanted);
+    let request = &exchanges[3]["request"];
+    assert_eq!(request["body_bytes"], item_bytes);
+    let headers: Vec<_> = request["headers"].as_array().unwrap().iter().collect();
+    assert!(headers.contains(&&Value::from("LockCookie:2")), "{request}");
+    let line = request["line"].as_str().unwrap();
+    assert!(
+        line.starts_with("PUT %2fLM%2fW3SVC%2f1%2fROOT({hash of 44})%2f{id of 24, "),
+        "{line}"
+    );
+    let targets = exchanges[..5]
+        .iter()
+        .map(|line| line["request"]["line"].as_str().unwrap());
+    let mut ids = targets.map(|line| line.split_once('{').unwrap().1.to_owned());
+    let first = ids.next().unwrap();
+    assert!(ids.all(|id| id == first), "one session has one fingerprint");
+}
+
 #[test]
 fn a_capture_has_every_exchange_and_no_session_id_and_no_contents() {
     let server = Program::state_server();
@@ -101,43 +143,7 @@ fn a_capture_has_every_exchange_and_no_session_id_and_no_contents() {
     let lines = lines(&file);
     let written = format!("{} lines written", lines.len());
     assert!(said.contains(&written), "{said}");
-    let exchanges: Vec<_> = lines
-        .iter()
-        .filter(|line| line["answer"].is_object())
-        .collect();
-    let answers: Vec<_> = exchanges
-        .iter()
-        .map(|line| {
-            (
-                line["answer"]["line"].as_str().unwrap(),
-                line["answer"]["body_bytes"].as_u64().unwrap(),
-            )
-        })
-        .collect();
-    let item_bytes = SECRET.len() as u64;
-    let wanted = [
-        ("404 Not Found", 0),
-        ("200 OK", 0),
-        ("200 OK", item_bytes),
-        ("200 OK", 0),
-        ("200 OK", 0),
-    ];
-    assert_eq!(answers[..5], wanted, "{text}");
-    let request = &exchanges[3]["request"];
-    assert_eq!(request["body_bytes"], item_bytes);
-    let headers: Vec<_> = request["headers"].as_array().unwrap().iter().collect();
-    assert!(headers.contains(&&Value::from("LockCookie:2")), "{request}");
-    let line = request["line"].as_str().unwrap();
-    assert!(
-        line.starts_with("PUT %2fLM%2fW3SVC%2f1%2fROOT({hash of 44})%2f{id of 24, "),
-        "{line}"
-    );
-    let targets = exchanges[..5]
-        .iter()
-        .map(|line| line["request"]["line"].as_str().unwrap());
-    let mut ids = targets.map(|line| line.split_once('{').unwrap().1.to_owned());
-    let first = ids.next().unwrap();
-    assert!(ids.all(|id| id == first), "one session has one fingerprint");
+    assert_exchanges(&lines);
     let events = lines.iter().filter_map(|line| line["event"].as_str());
     let events: Vec<_> = events.collect();
     assert!(events.contains(&"closed by the web server"), "{events:?}");
