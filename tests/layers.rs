@@ -16,7 +16,9 @@ use std::path::Path;
 use scan::{Import, paths_of};
 
 // Layer 1 is pure: no runtime, sockets, files or clock; time is an argument.
-const PURE: &[&str] = &["wire", "route", "handover", "store", "health", "usage"];
+const PURE: &[&str] = &[
+    "wire", "route", "handover", "store", "health", "usage", "contents",
+];
 const BASE: &[&str] = &["os", "tls", "config", "net", "metrics", "log"];
 const SERVING: &[&str] = &["backend", "proxy"];
 const SERVICES: &[&str] = &[
@@ -39,6 +41,7 @@ const MAY_IMPORT: &[(&str, &[&[&str]])] = &[
     ("store", &[]),
     ("health", &[]),
     ("usage", &[]),
+    ("contents", &[]),
     // What the systems do differently: whoever touches files, sockets or the process asks there.
     ("os", &[]),
     ("tls", &[&["os"]]),
@@ -75,6 +78,7 @@ const MAY_NAME: &[(&str, &[&[&str]])] = &[
     ("clap_complete", &[COMMANDS]),
     ("clap_mangen", &[COMMANDS]),
     ("consistent_hash", &[&["route"]]),
+    ("flate2", &[&["contents"]]),
     ("getrandom", &[&["os"]]),
     ("hashbrown", &[&["store"]]),
     ("hdrhistogram", &[&["farm", "cli"]]),

@@ -8,6 +8,7 @@ mod backend;
 mod bench;
 mod check;
 mod conformance;
+mod contents;
 mod demo;
 mod human;
 mod log_args;
@@ -91,6 +92,8 @@ enum Command {
     Demo(demo::DemoArgs),
     /// Show how running proxies and their backends are; exit 1 if something is wrong
     Status(status::StatusArgs),
+    /// Show which items of which application fill the state servers
+    Contents(contents::ContentsArgs),
     /// Show what a new partition map would do before it is saved; exit 1 if it would be refused
     Plan(plan::PlanArgs),
     /// Drain a backend, give it up or activate it, whatever the partition map says
@@ -121,6 +124,7 @@ fn execute(command: Command) -> Exit {
         Command::Route(args) => route::run(&args),
         Command::Demo(args) => demo::run(&args),
         Command::Status(args) => status::run(&args),
+        Command::Contents(args) => contents::run(&args),
         Command::Plan(args) => plan::run(&args),
         Command::Backend(args) => backend::run(&args),
         Command::Peer(args) => peer::run(&args),

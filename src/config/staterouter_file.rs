@@ -51,6 +51,8 @@ pub struct Config {
     pub handover: HandoverConfig,
     /// Whether sessions and their bytes are counted.
     pub accounting: bool,
+    /// Whether bodies that are stored are looked into, for what fills the servers.
+    pub contents: bool,
     /// What is logged, and how.
     pub log: LogConfig,
 }
@@ -72,6 +74,7 @@ impl Config {
             health: HealthConfig::default(),
             handover: HandoverConfig::default(),
             accounting: true,
+            contents: true,
             log: LogConfig::default(),
         }
     }
@@ -264,6 +267,13 @@ fn read_sections(
         config.accounting,
     );
     config.accounting = accounting.value;
+    let contents = map.optional(
+        "contents",
+        "Whether samples of the bodies that are stored are looked into, for which items fill the servers.",
+        &sections::SWITCH,
+        config.contents,
+    );
+    config.contents = contents.value;
     let doc = "What is logged, and how.";
     config.log = map.section("log", doc, sections::read_log);
     token_file.place

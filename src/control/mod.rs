@@ -14,9 +14,11 @@
 //!   than a disk may take.
 //! * [`probing`]: which backends answer, and where.
 //! * [`report`]: what others are shown, as `publish` puts it together; [`handle`]: what they may ask.
+//! * [`contents`]: looks into samples of session bodies, on a thread of its own.
 //! * [`clock`]: the time that everything here goes by; [`pulse`]: whether control goes on.
 
 pub mod clock;
+pub mod contents;
 pub mod event_loop;
 mod file_thread;
 pub mod files;

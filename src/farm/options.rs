@@ -79,7 +79,7 @@ pub struct PageMix {
 /// Sizes of session bodies in bytes, drawn evenly for every write.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct BodySize {
-    /// The smallest; what is below 59 bytes is taken as 59.
+    /// The smallest; what is below 112 bytes is taken as 112.
     pub min_bytes: u32,
     /// The largest, inclusive.
     pub max_bytes: u32,

@@ -7,6 +7,7 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use super::attempt::Attempt;
+use super::body_samples::{self, ContentsEvent, SAMPLE_BYTES};
 use super::error::{ProxyError, Unanswered};
 use super::forward::Exchange;
 use super::hold::{Held, Obstacle};
@@ -15,11 +16,15 @@ use super::service::ProxyService;
 use super::two_places;
 use super::view::View;
 use crate::backend::{PROBE_TARGET, PROXY_ANSWER};
+use crate::contents::StoredSample;
 use crate::handover::{ClientRequest, Refusal, RequestMachine, Stage, Step};
 use crate::metrics::{ClientRefusal, RequestOutcome};
 use crate::net::{self, Buffer, Conn, Deadline, Moment, Service};
 use crate::route::BackendIndex;
 use crate::wire::{self, Operation, RequestHead};
+
+/// How long a request waits for the beginning of its own body, once a minute and session at most.
+const LOOK_WAIT: Duration = Duration::from_millis(100);
 
 impl Service for ProxyService {
     fn serve(self: Rc<Self>, conn: Conn, peer: SocketAddr) -> impl Future<Output = ()> {
@@ -154,6 +159,12 @@ impl Client {
             self.service.count_failure(operation, &error);
             error
         })?;
+        let contents = &self.service.feedback.contents;
+        let is_followed = contents.follows(located.hash);
+        let mut looked_into = None;
+        if is_followed && operation == Operation::Put && contents.is_due(located.hash) {
+            looked_into = self.look_into(&head, received, located.hash).await;
+        }
         let request_bytes = head.head_bytes as u64 + head.body_bytes;
         let at_hand = request_bytes.min(received.len() as u64);
         self.service.metrics.received_bytes.add(at_hand);
@@ -185,7 +196,54 @@ impl Client {
         if let Some(held) = held {
             held.end(answered.is_ok());
         }
+        if is_followed && let Ok(answered) = &answered {
+            self.note_contents(operation, answered.outcome, located.hash, looked_into);
+        }
         self.concludes(&view, &subject, answered)
+    }
+
+    /// The beginning of the body of a PUT that is to be looked into. Waits a moment for what has not come
+    /// of it.
+    ///
+    /// That is rare, and its state large: it lives on the heap.
+    #[cold]
+    fn look_into<'a>(
+        &'a mut self,
+        head: &'a RequestHead,
+        received: &'a mut Buffer,
+        hash: u64,
+    ) -> Pin<Box<impl Future<Output = Option<Box<StoredSample>>> + 'a>> {
+        Box::pin(async move {
+            let wanted = head.head_bytes as u64 + head.body_bytes.min(SAMPLE_BYTES as u64);
+            self.deadline.arm(LOOK_WAIT);
+            while (received.len() as u64) < wanted && !received.room_mut().is_empty() {
+                // What is wrong with the connection shows when the rest is forwarded.
+                if self.conn.read_more(received, &self.deadline).await.is_err() {
+                    break;
+                }
+            }
+            body_samples::take(head, received.filled(), hash).map(Box::new)
+        })
+    }
+
+    /// A followed session was stored, used or removed.
+    #[cold]
+    fn note_contents(
+        &self,
+        operation: Operation,
+        outcome: RequestOutcome,
+        hash: u64,
+        looked_into: Option<Box<StoredSample>>,
+    ) {
+        let contents = &self.service.feedback.contents;
+        match (operation, outcome, looked_into) {
+            (Operation::Put, RequestOutcome::Ok, Some(sample)) => {
+                contents.tell(ContentsEvent::Stored(sample));
+            }
+            (Operation::Remove, RequestOutcome::Ok, _) => contents.used(hash, true),
+            (_, RequestOutcome::Ok | RequestOutcome::Locked, _) => contents.used(hash, false),
+            _ => {}
+        }
     }
 
     /// The request once more, for which nobody has done anything, if that is worth waiting for.

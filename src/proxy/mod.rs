@@ -14,12 +14,14 @@
 //!   `untidy`: how much of that at once.
 //! * `observation`: what is learned from an answer, for the account of sessions and the metrics.
 //! * `request_log`: what the log says of single requests.
+//! * `body_samples`: which bodies are looked into, for what fills the servers.
 //! * [`reports`]: what the data path tells the control thread.
 //!
 //! Architecture invariant: nothing here makes up an answer but the 400 for bytes that cannot be
 //! framed. A backend that fails costs the client its connection, never a 404 or 5xx.
 
 mod attempt;
+mod body_samples;
 mod cleanup;
 mod connection;
 mod error;
@@ -38,6 +40,7 @@ mod two_places;
 mod untidy;
 mod view;
 
+pub use body_samples::{BodySamples, ContentsEvent, ContentsEvents, SampleGate};
 pub use migration_budget::MigrationBudget;
 pub use reports::{Feedback, PendingDelete, Report};
 pub use service::{ProxyService, SharedSnapshot, share};

@@ -6,6 +6,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 
 use tokio::sync::{mpsc, oneshot};
 
+use super::body_samples::{BodySamples, ContentsEvents};
 use super::error::ProxyError;
 use crate::backend;
 use crate::handover::BackendId;
@@ -46,20 +47,24 @@ pub struct PendingDelete {
 pub struct Feedback {
     /// Which sessions are where, as far as answers tell.
     pub account: Account,
+    /// What sessions consist of.
+    pub contents: BodySamples,
     reports: mpsc::Sender<Report>,
     longest_timeout_minutes: AtomicU32,
 }
 
 impl Feedback {
-    /// Both ends.
-    pub fn channel() -> (Arc<Self>, mpsc::Receiver<Report>) {
+    /// All ends.
+    pub fn channel() -> (Arc<Self>, mpsc::Receiver<Report>, ContentsEvents) {
         let (reports, received) = mpsc::channel(MAX_REPORTS);
+        let (contents, events) = BodySamples::channel();
         let feedback = Self {
             account: Account::default(),
+            contents,
             reports,
             longest_timeout_minutes: AtomicU32::new(0),
         };
-        (Arc::new(feedback), received)
+        (Arc::new(feedback), received, events)
     }
 
     /// The longest session timeout any worker has seen since the last call, in minutes; 0 for none.

@@ -52,6 +52,8 @@ pub(super) struct RequestTarget {
     pub(super) route: SlotRoute,
     pub(super) fingerprint: Fingerprint,
     pub(super) sample: SampledSession,
+    /// Of the session id.
+    pub(super) hash: u64,
 }
 
 impl ProxyService {
@@ -103,6 +105,7 @@ impl ProxyService {
             route: view.snapshot.slots.lookup(located.slot.index()),
             fingerprint: located.fingerprint,
             sample: self.feedback.account.sample(located.hash, key.key()),
+            hash: located.hash,
         })
     }
 

@@ -66,7 +66,7 @@ fn proxy_over(server: Connector) -> Rc<ProxyService> {
     let mut snapshot = engine.snapshot();
     snapshot.backends[0].server = server;
     snapshot.backends[0].up = true;
-    let (feedback, _reports) = Feedback::channel();
+    let (feedback, _reports, _contents) = Feedback::channel();
     let worker = Worker::new(0, BUFFER_BYTES);
     let snapshot = proxy::share(snapshot);
     let metrics = Metrics::default();

@@ -111,6 +111,7 @@ mod tests {
             "health: {interval: 3s, fall: 1}",
             "handover: {settle: 50s, failover: off, max_moved_share: 3}",
             "accounting: off",
+            "contents: off",
             "peers: [\"10.0.0.6:42480\"]",
             "log: {level: debug}",
             "admin: {token_file: token}",
