@@ -101,7 +101,8 @@ const PROGRESS_LINE_INTERVAL: Duration = Duration::from_secs(5);
 /// Runs the farm until its end or Ctrl-C; report on stdout, errors and progress on stderr.
 pub(super) fn run(args: &BenchArgs) -> Exit {
     let stop = Stop::default();
-    stop_on_signal(stop.clone());
+    let stopping = stop.clone();
+    stop_on_signal(move || stopping.stop());
     let stats = Arc::new(FarmStats::default());
     let report = match run_with_progress(args.options(), &stop, &stats) {
         Ok(report) => report,
@@ -208,11 +209,11 @@ fn progress_bar(end: RunEnd) -> ProgressBar {
 
 /// SIGTERM and Ctrl-C end the run with its report. Without a thread or a handler they just end the
 /// process.
-fn stop_on_signal(stop: Stop) {
+pub(super) fn stop_on_signal(stop: impl FnOnce() + Send + 'static) {
     let wait = move || {
         if let Ok(mut signals) = StopSignals::new() {
             signals.wait();
-            stop.stop();
+            stop();
         }
     };
     let _ = thread::Builder::new()

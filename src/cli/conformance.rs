@@ -6,13 +6,13 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use super::bench::target;
+use super::bench::{stop_on_signal, target};
 use super::{Exit, human, output};
 use crate::app::signals::StopSignals;
 use crate::config::{self, AllowList, Network};
 use crate::conformance::{
     self, CaptureOptions, CheckReport, ConformanceError, ConformanceOptions, ConformanceReport,
-    Verdict,
+    SuiteStop, Verdict,
 };
 
 /// Arguments of `staterouter conformance`.
@@ -62,7 +62,10 @@ pub(super) fn run(args: &ConformanceArgs) -> Exit {
         answer_timeout: args.answer_timeout,
         thorough: args.thorough,
         only: args.only.clone(),
+        stop: SuiteStop::default(),
     };
+    let stop = options.stop.clone();
+    stop_on_signal(move || stop.stop());
     let is_watched = io::stderr().is_terminal();
     let mut told = |check: &CheckReport| {
         if is_watched {
@@ -93,6 +96,7 @@ fn conclude(args: &ConformanceArgs, report: &ConformanceReport) -> Exit {
     }
     let is_told = report.count(Verdict::NotTold) == 0;
     match report.count(Verdict::Differs) {
+        0 if report.stopped => Exit::CouldNotRun,
         0 if is_told && report.left_behind == 0 => Exit::Fine,
         _ => Exit::Finding,
     }
@@ -133,6 +137,9 @@ fn show(report: &ConformanceReport) {
             "{} could not be removed; what is left ends by itself within 45 minutes",
             human::count(items, "item", "items")
         )),
+    }
+    if report.stopped {
+        output::line("stopped before the end");
     }
     output::line(match report.count(Verdict::Differs) {
         0 => "no difference that users or the proxy notice".to_owned(),

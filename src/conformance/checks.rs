@@ -1,6 +1,5 @@
 //! What the fixtures do not ask, and the open questions of docs/protocol.md.
 
-use std::thread;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use super::line::{NoAnswer, TargetAnswer};
@@ -272,7 +271,7 @@ fn body_large(talk: &mut Talk<'_>) -> Result<Outcome, NoAnswer> {
 fn lock_age(talk: &mut Talk<'_>) -> Result<Outcome, NoAnswer> {
     const SECONDS_TO_1970: i64 = 62_135_596_800;
     let (target, _) = locked_item(talk)?;
-    thread::sleep(Duration::from_millis(1100));
+    talk.rest(Duration::from_millis(1100))?;
     let answer = talk.ask(&target, Ask::of(Operation::Get))?;
     let head = answer.head();
     let age = answer.head.lock_age.and_then(|age| decimal(age.of(head)));

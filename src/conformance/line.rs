@@ -46,6 +46,9 @@ pub(super) enum NoAnswer {
     /// Only the beginning of an answer came.
     #[error("it closed the connection in the middle of its answer")]
     CutShort,
+    /// The run was stopped.
+    #[error("the run was stopped")]
+    Stopped,
     /// Nothing, or not all, in time.
     #[error("no whole answer within {0:?}")]
     Late(Duration),
@@ -160,19 +163,12 @@ impl TargetLine {
         waits.is_ok() && matches!(self.stream.peek(&mut byte), Ok(1))
     }
 
-    /// How long it stays open with nothing sent; `None`: as long as it was waited for.
-    pub(super) fn quiet_until_closed(&mut self, longest: Duration) -> Option<Duration> {
-        let begun = Instant::now();
-        self.stream.set_read_timeout(Some(longest)).ok()?;
-        match self.stream.read(&mut [0]) {
-            Err(error) if is_late(&error) => None,
-            _ => Some(begun.elapsed()),
-        }
-    }
-
     /// Whether the server has ended the connection, or does so within `longest`.
     pub(super) fn is_closed_within(&mut self, longest: Duration) -> bool {
-        self.quiet_until_closed(longest).is_some()
+        if self.stream.set_read_timeout(Some(longest)).is_err() {
+            return true;
+        }
+        !matches!(self.stream.read(&mut [0]), Err(error) if is_late(&error))
     }
 
     fn read_more(&mut self, bytes: &mut Vec<u8>, until: Instant) -> Result<(), NoAnswer> {

@@ -27,5 +27,5 @@ mod thorough;
 
 pub use capture::{Capture, CaptureCounts, CaptureError, CaptureOptions, capture};
 pub use report::{CheckInfo, CheckReport, ConformanceReport, SpellingReport, Verdict};
-pub use scratch::ConformanceOptions;
+pub use scratch::{ConformanceOptions, SuiteStop};
 pub use suite::{ConformanceError, all_checks, run};

@@ -61,6 +61,8 @@ pub struct ConformanceReport {
     pub target: String,
     /// Whether the thorough checks were among them.
     pub thorough: bool,
+    /// Whether it was stopped before its end.
+    pub stopped: bool,
     /// Requests that were sent.
     pub requests: u64,
     /// Every check, in order.

@@ -2,6 +2,8 @@
 //! lock cookies that the server gives them.
 
 use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -24,7 +26,27 @@ pub struct ConformanceOptions {
     pub thorough: bool,
     /// Only the checks with these names, thorough ones included; all if there are none.
     pub only: Vec<String>,
+    /// Ends the run early.
+    pub stop: SuiteStop,
 }
+
+/// Ends a run from outside: what it has stored is removed before it ends.
+#[derive(Debug, Clone, Default)]
+pub struct SuiteStop(Arc<AtomicBool>);
+
+impl SuiteStop {
+    /// Asks nothing more.
+    pub fn stop(&self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
+
+    pub(super) fn is_stopped(&self) -> bool {
+        self.0.load(Ordering::Relaxed)
+    }
+}
+
+/// How long a stop goes unnoticed.
+const REST_PART: Duration = Duration::from_millis(100);
 
 /// Application and hash of the checks' own sessions.
 const OWN_PREFIX: &[u8] =
@@ -53,6 +75,8 @@ pub(super) struct Talk<'a> {
     /// What may hold an item.
     used: Vec<Vec<u8>>,
     left_behind: usize,
+    /// Removes what it has stored, whoever wants it to stop.
+    is_cleaning: bool,
     /// How often in a row it took no connection.
     refusals: u32,
 }
@@ -150,6 +174,7 @@ impl<'a> Talk<'a> {
             tags_locks: false,
             used: Vec::new(),
             left_behind: 0,
+            is_cleaning: false,
             refusals: 0,
         }
     }
@@ -181,7 +206,7 @@ impl<'a> Talk<'a> {
         line: &mut TargetLine,
         request: &[u8],
     ) -> Result<TargetAnswer, NoAnswer> {
-        self.pace();
+        self.pace()?;
         let target = target_in(request);
         if request.starts_with(b"PUT ") && !self.used.iter().any(|used| used == target) {
             self.used.push(target.to_vec());
@@ -280,10 +305,30 @@ impl<'a> Talk<'a> {
 
     /// Removes whatever the last check has stored.
     pub(super) fn clean(&mut self) {
+        self.is_cleaning = true;
         for target in std::mem::take(&mut self.used) {
             if !matches!(self.remove(&target), Ok(true)) {
                 self.left_behind += 1;
             }
+        }
+        self.is_cleaning = false;
+    }
+
+    /// Lets time pass.
+    ///
+    /// # Errors
+    /// [`NoAnswer::Stopped`].
+    pub(super) fn rest(&self, time: Duration) -> Result<(), NoAnswer> {
+        let until = Instant::now() + time;
+        loop {
+            let left = until.saturating_duration_since(Instant::now());
+            if self.options.stop.is_stopped() && !self.is_cleaning {
+                return Err(NoAnswer::Stopped);
+            }
+            if left.is_zero() {
+                return Ok(());
+            }
+            thread::sleep(left.min(REST_PART));
         }
     }
 
@@ -300,12 +345,13 @@ impl<'a> Talk<'a> {
     }
 
     /// Holds the rate.
-    fn pace(&mut self) {
-        self.requests += 1;
+    fn pace(&mut self) -> Result<(), NoAnswer> {
         let now = Instant::now();
-        thread::sleep(self.next_at.saturating_duration_since(now));
+        self.rest(self.next_at.saturating_duration_since(now))?;
+        self.requests += 1;
         self.next_at =
             self.next_at.max(now) + Duration::from_secs(1) / self.options.rate_per_s.max(1);
+        Ok(())
     }
 }
 

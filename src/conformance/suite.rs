@@ -146,7 +146,8 @@ impl Suite<'_> {
         run: impl FnOnce(&mut Self) -> Result<Outcome, NoAnswer>,
     ) {
         let only = &self.talk.options.only;
-        if !only.is_empty() && !only.iter().any(|only| only == id) {
+        let is_asked = only.is_empty() || only.iter().any(|only| only == id);
+        if !is_asked || self.talk.options.stop.is_stopped() {
             return;
         }
         let outcome = match self.talk.is_gone() {
@@ -328,6 +329,7 @@ impl Suite<'_> {
         ConformanceReport {
             target: self.talk.options.target.to_string(),
             thorough: self.talk.options.thorough,
+            stopped: self.talk.options.stop.is_stopped(),
             requests: self.talk.requests,
             checks: self.checks,
             spelling: spelling

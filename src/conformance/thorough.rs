@@ -1,6 +1,5 @@
 //! What takes minutes, and what no web server sends: for a server without users.
 
-use std::thread;
 use std::time::{Duration, Instant};
 
 use super::checks::{Check, check};
@@ -72,18 +71,20 @@ fn idle(talk: &mut Talk<'_>) -> Result<Outcome, NoAnswer> {
     let mut line = talk.open()?;
     let request = head(talk, "HEAD")? + "\r\n";
     talk.ask_over(&mut line, request.as_bytes())?;
-    Ok(Outcome::observed(
-        match line.quiet_until_closed(LONGEST_QUIET) {
-            Some(after) => format!(
+    let begun = Instant::now();
+    while begun.elapsed() < LONGEST_QUIET {
+        talk.rest(Duration::ZERO)?;
+        if line.is_closed_within(Duration::from_millis(500)) {
+            return Ok(Outcome::observed(format!(
                 "it closes a connection that has been quiet for {} s",
-                after.as_secs_f64().round()
-            ),
-            None => format!(
-                "a connection stays open for {} s at least",
-                LONGEST_QUIET.as_secs()
-            ),
-        },
-    ))
+                begun.elapsed().as_secs_f64().round()
+            )));
+        }
+    }
+    Ok(Outcome::observed(format!(
+        "a connection stays open for {} s at least",
+        LONGEST_QUIET.as_secs()
+    )))
 }
 
 fn pipelined(talk: &mut Talk<'_>) -> Result<Outcome, NoAnswer> {
@@ -158,8 +159,8 @@ fn sliding(talk: &mut Talk<'_>) -> Result<Outcome, NoAnswer> {
         }
         targets.push(target);
     }
-    let wait_until = |s: u64| thread::sleep(Duration::from_secs(s).saturating_sub(begun.elapsed()));
-    wait_until(40);
+    let left = |s: u64| Duration::from_secs(s).saturating_sub(begun.elapsed());
+    talk.rest(left(40))?;
     for (target, (_, _, operation)) in targets.iter().zip(LOOKUPS) {
         let lookup = Ask {
             operation,
@@ -168,7 +169,7 @@ fn sliding(talk: &mut Talk<'_>) -> Result<Outcome, NoAnswer> {
         };
         talk.ask(target, lookup)?;
     }
-    wait_until(80);
+    talk.rest(left(80))?;
     let mut findings = Vec::new();
     for (target, (name, ..)) in targets.iter().zip(LOOKUPS) {
         if talk.ask(target, Ask::of(Operation::Touch))?.head.status == 404 {

@@ -7,16 +7,19 @@
     reason = "a test that cannot set up its scene must fail"
 )]
 
+use std::io::Read;
 use std::net::SocketAddr;
+use std::process::{Command, Stdio};
 use std::time::Duration;
 
 use serde_json::Value;
 use staterouter::conformance::{
-    self, CheckReport, ConformanceOptions, ConformanceReport, Verdict, all_checks,
+    self, CheckReport, ConformanceOptions, ConformanceReport, SuiteStop, Verdict, all_checks,
 };
 
 use crate::broken::{self, Broken};
-use crate::support::{Program, ProxyFiles, run};
+use crate::support::system::wait_up_to;
+use crate::support::{PATIENCE, Program, ProxyFiles, admin, run, start};
 
 /// Those of the thorough checks that take no minutes.
 const QUICK: [&str; 9] = [
@@ -38,11 +41,23 @@ fn options(target: SocketAddr) -> ConformanceOptions {
         answer_timeout: Duration::from_secs(30),
         thorough: false,
         only: Vec::new(),
+        stop: SuiteStop::default(),
     }
 }
 
 fn suite(target: SocketAddr) -> ConformanceReport {
     conformance::run(&options(target), &mut |_| {}).unwrap()
+}
+
+fn state_server_with_admin() -> Program {
+    let listen = ["state-server", "--listen", "127.0.0.1:0"];
+    Program::start(&[&listen[..], &["--admin", "127.0.0.1:0"]].concat())
+}
+
+/// How many sessions the server holds.
+fn sessions(server: &Program) -> u64 {
+    let status = admin::status(server.admin());
+    status["sessions"].as_u64().unwrap()
 }
 
 fn proxy() -> (Program, [Program; 3]) {
@@ -114,6 +129,44 @@ fn what_no_web_server_sends_has_the_same_answers_through_the_proxy() {
     assert_eq!(wrong, None);
 }
 
+#[test]
+fn a_run_that_is_stopped_leaves_nothing_behind() {
+    let server = state_server_with_admin();
+    let options = options(server.address);
+    let stop = options.stop.clone();
+    // In the middle of it, with items stored and locked.
+    let mut told = |check: &CheckReport| {
+        if check.id == "vector-10" {
+            stop.stop();
+        }
+    };
+    let report = conformance::run(&options, &mut told).unwrap();
+    assert!(report.stopped);
+    assert_eq!(report.checks.len(), 10);
+    assert_eq!(report.left_behind, 0);
+    assert_eq!(sessions(&server), 0);
+
+    let target = server.address.to_string();
+    let args = ["conformance", "--target", &target, "--only", "sliding"];
+    let mut command = Command::new(env!("CARGO_BIN_EXE_staterouter"));
+    let mut child = start(command.args(args).stdout(Stdio::piped()));
+    let all_stored = || (sessions(&server) == 6).then_some(());
+    wait_up_to(PATIENCE, all_stored).unwrap();
+    let pid = child.id().to_string();
+    let kill = Command::new("kill").args(["-INT", &pid]).status();
+    assert!(kill.unwrap().success());
+    let mut said = String::new();
+    child
+        .stdout
+        .take()
+        .unwrap()
+        .read_to_string(&mut said)
+        .unwrap();
+    assert_eq!(child.wait().unwrap().code(), Some(3), "{said}");
+    assert!(said.contains("stopped before the end"), "{said}");
+    assert_eq!(sessions(&server), 0);
+}
+
 /// Each fault is named in words, by the checks that are about it, and what has nothing to do with it
 /// is as described.
 #[test]
@@ -177,14 +230,7 @@ fn a_server_that_sends_no_version_is_named_in_every_answer() {
 
 #[test]
 fn the_command_says_what_it_found_and_leaves_nothing_behind() {
-    let args = [
-        "state-server",
-        "--listen",
-        "127.0.0.1:0",
-        "--admin",
-        "127.0.0.1:0",
-    ];
-    let server = Program::start(&args);
+    let server = state_server_with_admin();
     let target = server.address.to_string();
     let args = ["conformance", "--rate", "10000", "--target", &target];
     let (code, text, error) = run(&args);
@@ -198,9 +244,7 @@ fn the_command_says_what_it_found_and_leaves_nothing_behind() {
         text.ends_with("no difference that users or the proxy notice\n"),
         "{text}"
     );
-    let (_, status) = crate::support::admin::get(server.admin(), "/status");
-    let status: Value = serde_json::from_str(&status).unwrap();
-    assert_eq!(status["sessions"], 0, "{status}");
+    assert_eq!(sessions(&server), 0);
 
     let broken = broken::start(Broken::TakesAnyCookie);
     let target = broken.address.to_string();
