@@ -80,6 +80,14 @@ pub(super) struct BenchArgs {
     /// Threads, each with a connection pool of its own
     #[arg(long, default_value_t = 1)]
     threads: usize,
+    /// Threads on which each web server (one for each of --threads) runs its pages at first; it gets
+    /// one more every half second while pages wait for one, as ASP.NET does. Left out, no page waits
+    /// for a thread
+    #[arg(long, value_name = "THREADS")]
+    web_threads: Option<usize>,
+    /// So many pages in a row are for the same session; with --rate they come at once
+    #[arg(long, value_name = "PAGES", default_value_t = 1)]
+    burst: usize,
     /// Do not read every session once more at the end
     #[arg(long)]
     no_sweep: bool,
@@ -148,6 +156,8 @@ impl BenchArgs {
             execution_timeout: self.execution_timeout,
             network_timeout: self.network_timeout,
             threads: self.threads,
+            web_threads: self.web_threads,
+            burst: self.burst,
             final_sweep: !self.no_sweep,
         }
     }
@@ -276,6 +286,12 @@ fn print_latencies(out: &mut impl Write, report: &FarmReport) -> io::Result<()> 
         )
     };
     line("page", &report.page_latency)?;
+    if report.lock_wait.count > 0 {
+        line("contended", &report.contended_page_latency)?;
+        line("lock wait", &report.lock_wait)?;
+        line("per page", &report.lock_wait_per_page_ahead)?;
+        line("lock held", &report.lock_hold)?;
+    }
     for (name, latency) in &report.operation_latency {
         line(name, latency)?;
     }

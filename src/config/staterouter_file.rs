@@ -16,7 +16,8 @@ use super::raw;
 use super::reader::{Field, MapReader, Read, read_map, read_nothing};
 use super::sections::{self, AdminDraft, HandoverDraft, require_order};
 use super::settings::{
-    AdminConfig, HandoverConfig, HealthConfig, Limits, LogConfig, PEER_SILENCE, Timeouts,
+    AdminConfig, HandoverConfig, HealthConfig, Limits, LocksConfig, LogConfig, PEER_SILENCE,
+    Timeouts,
 };
 use super::tls_section::{self, BackendTls};
 use crate::tls::ServerFiles;
@@ -49,6 +50,8 @@ pub struct Config {
     pub health: HealthConfig,
     /// How sessions move between backends.
     pub handover: HandoverConfig,
+    /// What becomes of requests for a locked session.
+    pub locks: LocksConfig,
     /// Whether sessions and their bytes are counted.
     pub accounting: bool,
     /// Whether bodies that are stored are looked into, for what fills the servers.
@@ -73,6 +76,7 @@ impl Config {
             peers: Vec::new(),
             health: HealthConfig::default(),
             handover: HandoverConfig::default(),
+            locks: LocksConfig::default(),
             accounting: true,
             contents: true,
             log: LogConfig::default(),
@@ -260,6 +264,8 @@ fn read_sections(
     let handover = map.section("handover", doc, sections::read_handover);
     require_time_for_an_operation(map, &operation, &peers, &handover);
     config.handover = handover.handover;
+    let doc = "What becomes of requests for a locked session.";
+    config.locks = map.section("locks", doc, sections::read_locks);
     let accounting = map.optional(
         "accounting",
         "Whether the sessions at each backend and their bytes are counted.",

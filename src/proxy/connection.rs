@@ -9,8 +9,9 @@ use std::time::Duration;
 use super::attempt::Attempt;
 use super::body_samples::{self, ContentsEvent, SAMPLE_BYTES};
 use super::error::{ProxyError, Unanswered};
-use super::forward::Exchange;
+use super::forward::{Exchange, RunEnd};
 use super::hold::{Held, Obstacle};
+use super::lock_wait::{self, LockWait};
 use super::request_log::{Answered, Subject};
 use super::service::ProxyService;
 use super::two_places;
@@ -172,18 +173,39 @@ impl Client {
             peer: self.peer,
             operation,
             session: located.fingerprint,
+            item: located.item,
             route: located.route,
             started,
         };
         let due_ms = self.deadline.after_ms(view.snapshot.timeouts.answer);
         let mut attempt = Attempt::first(&head, received.filled(), &view, located.sample, due_ms);
         let mut held = None;
+        if self.service.lock_queues.may_be_awaited(subject.item) {
+            let queued = self.queue_up(&view, &subject, &mut attempt);
+            if let Err(failed) = queued.await {
+                return self.concludes(&view, &subject, Err(failed));
+            }
+            view = self.service.view();
+            subject.route = view.snapshot.slots.lookup(located.slot.index());
+        }
         let answered = loop {
             let answering = self.answer_at(&view, &head, &subject, attempt, received);
             match answering.await {
                 Err(failed) if failed.again.is_some() => {
                     let again = self.try_again(&mut held, &view, &subject, failed);
                     match again.await {
+                        Ok(again) => attempt = *again,
+                        Err(failed) => break Err(failed),
+                    }
+                    view = self.service.view();
+                    subject.route = view.snapshot.slots.lookup(located.slot.index());
+                }
+                Ok(Answered {
+                    again: Some(again),
+                    backend,
+                    ..
+                }) => {
+                    match self.await_turn(again, backend).await {
                         Ok(again) => attempt = *again,
                         Err(failed) => break Err(failed),
                     }
@@ -265,6 +287,43 @@ impl Client {
         })
     }
 
+    /// Lets a request for a locked session wait for its turn. Rare, as above.
+    #[cold]
+    fn await_turn<'a>(
+        &'a self,
+        mut again: Box<Attempt>,
+        backend: BackendIndex,
+    ) -> Pin<Box<impl Future<Output = Result<Box<Attempt>, Unanswered>> + 'a>> {
+        Box::pin(async move {
+            lock_wait::await_turn(&mut again, &self.deadline, &self.conn, backend).await?;
+            Ok(again)
+        })
+    }
+
+    /// Lets a request wait behind those that wait for the same lock already. Rare, as above.
+    #[cold]
+    fn queue_up<'a>(
+        &'a self,
+        view: &'a View,
+        subject: &'a Subject,
+        attempt: &'a mut Attempt,
+    ) -> Pin<Box<impl Future<Output = Result<(), Unanswered>> + 'a>> {
+        Box::pin(async move {
+            let wait_ms = view.snapshot.lock_wait_ms;
+            let backend = view.snapshot.backend_at(subject.route.first);
+            let waits = matches!(
+                attempt.request,
+                ClientRequest::Acquire | ClientRequest::Read
+            );
+            if let (true, 1.., Some(backend)) = (waits, wait_ms, backend) {
+                attempt.progress.lock_wait =
+                    LockWait::behind_others(&self.service, subject.item, wait_ms);
+                lock_wait::await_turn(attempt, &self.deadline, &self.conn, backend).await?;
+            }
+            Ok(())
+        })
+    }
+
     /// Counts and logs how the request has ended.
     #[inline]
     fn concludes(
@@ -276,6 +335,9 @@ impl Client {
         let service = &self.service;
         match answered {
             Ok(answered) => {
+                if service.lock_queues.may_be_awaited(subject.item) {
+                    lock_wait::passed_on(service, subject, answered.outcome);
+                }
                 let shard = view.shard(answered.backend);
                 shard.requests.count(subject.operation, answered.outcome);
                 let now_ms = service.now_ms();
@@ -376,13 +438,15 @@ impl Client {
             away: route.second.filter(|_| route.stage == Stage::Away),
             progress,
             sample,
+            may_queue: true,
         };
         let (search, step) = RequestMachine::start(route, request, snapshot.mover_s);
         match step {
             Step::Forward { at, counter } => {
                 exchange.backend = snapshot.backend_at(at).unwrap_or(backend);
                 match exchange.run(received, counter, due_ms).await {
-                    Ok(()) => Ok(exchange.answered()),
+                    Ok(RunEnd::PassedOn) => Ok(exchange.answered()),
+                    Ok(RunEnd::Queued) => Ok(exchange.queued(due_ms)),
                     Err(failed) => Err(exchange.unanswered(failed, due_ms)),
                 }
             }

@@ -6,6 +6,7 @@
 //! * `forward`: one request against one backend: what it asks for, and its answer on the way back.
 //! * `attempt`: a request as it can begin, and begin anew after it has waited.
 //! * `hold`: waits until a backend can serve a request; `holding`: how many do so at once.
+//! * `lock_wait`: waits until a locked session is released; `lock_queue`: in which order.
 //! * `tagged`: a client's request before and after its lock cookie has lost the tag.
 //! * `two_places`: one request whose item may be at either of two places, as `handover` decides.
 //! * [`migration_budget`]: how much of sessions that are being moved is held in memory.
@@ -28,6 +29,8 @@ mod error;
 mod forward;
 mod hold;
 mod holding;
+mod lock_queue;
+mod lock_wait;
 pub mod migration_budget;
 mod observation;
 pub mod reports;

@@ -8,6 +8,7 @@ use tokio::sync::{mpsc, oneshot};
 
 use super::body_samples::{BodySamples, ContentsEvents};
 use super::error::ProxyError;
+use super::lock_queue::LockQueues;
 use crate::backend;
 use crate::handover::BackendId;
 use crate::health::Failure;
@@ -42,13 +43,14 @@ pub struct PendingDelete {
     pub noted: oneshot::Sender<bool>,
 }
 
-/// The workers' end.
+/// The workers' end, and what they tell one another.
 #[derive(Debug)]
 pub struct Feedback {
     /// Which sessions are where, as far as answers tell.
     pub account: Account,
     /// What sessions consist of.
     pub contents: BodySamples,
+    pub(super) lock_queues: Arc<LockQueues>,
     reports: mpsc::Sender<Report>,
     longest_timeout_minutes: AtomicU32,
 }
@@ -61,6 +63,7 @@ impl Feedback {
         let feedback = Self {
             account: Account::default(),
             contents,
+            lock_queues: Arc::default(),
             reports,
             longest_timeout_minutes: AtomicU32::new(0),
         };

@@ -62,6 +62,7 @@ fn proxy_over(server: Connector) -> Rc<ProxyService> {
     let mut config = Config::new(PathBuf::from("map.yaml"));
     // Nobody would ever end a wait.
     config.handover.hold = Duration::ZERO;
+    config.locks.wait = Duration::ZERO;
     let engine = PoolState::new(config, map, 1_800_000_000_000).unwrap();
     let mut snapshot = engine.snapshot();
     snapshot.backends[0].server = server;

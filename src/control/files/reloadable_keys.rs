@@ -110,6 +110,7 @@ mod tests {
             "timeouts: {connect: 1s, answer: 3s, client_idle: 3s, client_stall: 3s, backend_idle: 3s}",
             "health: {interval: 3s, fall: 1}",
             "handover: {settle: 50s, failover: off, max_moved_share: 3}",
+            "locks: {wait: 0s}",
             "accounting: off",
             "contents: off",
             "peers: [\"10.0.0.6:42480\"]",
