@@ -12,7 +12,6 @@ use std::cell::Cell;
 use std::rc::Rc;
 use std::time::Duration;
 
-use super::lock_wait;
 use super::service::ProxyService;
 use super::subrequest::{Call, Caller};
 use super::untidy::Untidy;
@@ -67,7 +66,7 @@ pub(super) fn tidy(
         if !send(&caller, backend, &target, operation, cookie).await {
             service.log_untidy(&view, backend, "its backend did not take it");
         } else if operation == Operation::Release {
-            lock_wait::given_back(&service, &target);
+            service.gave_back(&target);
         }
     });
 }

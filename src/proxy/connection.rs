@@ -9,9 +9,9 @@ use std::time::Duration;
 use super::attempt::Attempt;
 use super::body_samples::{self, ContentsEvent, SAMPLE_BYTES};
 use super::error::{ProxyError, Unanswered};
-use super::forward::{Exchange, RunEnd};
+use super::forward::{Exchange, Forwarded};
 use super::hold::{Held, Obstacle};
-use super::lock_wait::{self, LockWait};
+use super::lock_wait::LockWait;
 use super::request_log::{Answered, Subject};
 use super::service::ProxyService;
 use super::two_places;
@@ -20,8 +20,8 @@ use crate::backend::{PROBE_TARGET, PROXY_ANSWER};
 use crate::contents::StoredSample;
 use crate::handover::{ClientRequest, Refusal, RequestMachine, Stage, Step};
 use crate::metrics::{ClientRefusal, RequestOutcome};
-use crate::net::{self, Buffer, Conn, Deadline, Moment, Service};
-use crate::route::BackendIndex;
+use crate::net::{self, Buffer, Conn, Deadline, IoError, Moment, Service};
+use crate::route::{BackendIndex, Slot};
 use crate::wire::{self, Operation, RequestHead};
 
 /// How long a request waits for the beginning of its own body, once a minute and session at most.
@@ -90,6 +90,9 @@ pub(super) fn serve(
         }
     }
 }
+
+/// A request that may be tried once more, when it is time for that.
+type NextAttempt<'a> = Pin<Box<dyn Future<Output = Result<Box<Attempt>, Unanswered>> + 'a>>;
 
 /// The service as one open connection holds it.
 struct Served(Rc<ProxyService>);
@@ -181,39 +184,24 @@ impl Client {
         let mut attempt = Attempt::first(&head, received.filled(), &view, located.sample, due_ms);
         let mut held = None;
         if self.service.lock_queues.may_be_awaited(subject.item) {
-            let queued = self.queue_up(&view, &subject, &mut attempt);
-            if let Err(failed) = queued.await {
-                return self.concludes(&view, &subject, Err(failed));
-            }
-            view = self.service.view();
-            subject.route = view.snapshot.slots.lookup(located.slot.index());
+            let queued = self.queue_up(&mut view, &mut subject, located.slot, &mut attempt);
+            queued.await?;
         }
         let answered = loop {
             let answering = self.answer_at(&view, &head, &subject, attempt, received);
-            match answering.await {
+            let again = match answering.await {
                 Err(failed) if failed.again.is_some() => {
-                    let again = self.try_again(&mut held, &view, &subject, failed);
-                    match again.await {
-                        Ok(again) => attempt = *again,
-                        Err(failed) => break Err(failed),
-                    }
-                    view = self.service.view();
-                    subject.route = view.snapshot.slots.lookup(located.slot.index());
+                    self.try_again(&mut held, &view, &subject, failed)
                 }
-                Ok(Answered {
-                    again: Some(again),
-                    backend,
-                    ..
-                }) => {
-                    match self.await_turn(again, backend).await {
-                        Ok(again) => attempt = *again,
-                        Err(failed) => break Err(failed),
-                    }
-                    view = self.service.view();
-                    subject.route = view.snapshot.slots.lookup(located.slot.index());
-                }
+                Ok(answered) if answered.again.is_some() => self.await_turn(answered),
                 answered => break answered,
+            };
+            match again.await {
+                Ok(again) => attempt = *again,
+                Err(failed) => break Err(failed),
             }
+            view = self.service.view();
+            subject.route = view.snapshot.slots.lookup(located.slot.index());
         };
         if let Some(held) = held {
             held.end(answered.is_ok());
@@ -278,7 +266,7 @@ impl Client {
         view: &'a Rc<View>,
         subject: &'a Subject,
         mut failed: Unanswered,
-    ) -> Pin<Box<impl Future<Output = Result<Box<Attempt>, Unanswered>> + 'a>> {
+    ) -> NextAttempt<'a> {
         Box::pin(async move {
             match failed.again.take() {
                 Some(again) if self.hold(held, view, &failed, subject, &again).await => Ok(again),
@@ -289,37 +277,71 @@ impl Client {
 
     /// Lets a request for a locked session wait for its turn. Rare, as above.
     #[cold]
-    fn await_turn<'a>(
-        &'a self,
-        mut again: Box<Attempt>,
-        backend: BackendIndex,
-    ) -> Pin<Box<impl Future<Output = Result<Box<Attempt>, Unanswered>> + 'a>> {
+    fn await_turn<'a>(&'a self, locked: Answered) -> NextAttempt<'a> {
         Box::pin(async move {
-            lock_wait::await_turn(&mut again, &self.deadline, &self.conn, backend).await?;
+            let Answered { again, backend, .. } = locked;
+            let Some(mut again) = again else {
+                return Err(Unanswered::refused(Refusal::Unknown, backend));
+            };
+            let Attempt {
+                progress, due_ms, ..
+            } = &mut *again;
+            if let Some(lock_wait) = &mut progress.lock_wait {
+                let begun = Moment::now();
+                let is_there = lock_wait.wait(&self.deadline, *due_ms, &self.conn).await;
+                // It counts as spent on backends.
+                progress.waited.set(progress.waited.get() + begun.elapsed());
+                if !is_there {
+                    let left = ProxyError::Client(IoError::Closed);
+                    return Err(Unanswered::new(left, backend));
+                }
+            }
             Ok(again)
         })
     }
 
     /// Lets a request wait behind those that wait for the same lock already. Rare, as above.
+    ///
+    /// # Errors
+    /// The client has left.
     #[cold]
     fn queue_up<'a>(
         &'a self,
-        view: &'a View,
-        subject: &'a Subject,
+        view: &'a mut Rc<View>,
+        subject: &'a mut Subject,
+        slot: Slot,
         attempt: &'a mut Attempt,
-    ) -> Pin<Box<impl Future<Output = Result<(), Unanswered>> + 'a>> {
+    ) -> Pin<Box<impl Future<Output = Result<(), ProxyError>> + 'a>> {
         Box::pin(async move {
+            let service = &self.service;
             let wait_ms = view.snapshot.lock_wait_ms;
-            let backend = view.snapshot.backend_at(subject.route.first);
             let waits = matches!(
                 attempt.request,
                 ClientRequest::Acquire | ClientRequest::Read
             );
-            if let (true, 1.., Some(backend)) = (waits, wait_ms, backend) {
-                attempt.progress.lock_wait =
-                    LockWait::behind_others(&self.service, subject.item, wait_ms);
-                lock_wait::await_turn(attempt, &self.deadline, &self.conn, backend).await?;
+            let backend = view.snapshot.backend_at(subject.route.first);
+            let (true, 1.., Some(backend)) = (waits, wait_ms, backend) else {
+                return Ok(());
+            };
+            let until_ms = service.now_ms() + wait_ms;
+            let (queues, metrics) = (&service.lock_queues, &service.metrics);
+            let place = LockWait::behind_others(queues, metrics, subject.item, until_ms);
+            let Some(mut lock_wait) = place else {
+                return Ok(());
+            };
+            let begun = Moment::now();
+            let is_there = lock_wait
+                .wait(&self.deadline, attempt.due_ms, &self.conn)
+                .await;
+            if !is_there {
+                let left = Unanswered::new(ProxyError::Client(IoError::Closed), backend);
+                return self.concludes(view, subject, Err(left));
             }
+            let progress = &mut attempt.progress;
+            progress.waited.set(begun.elapsed());
+            progress.lock_wait = Some(lock_wait);
+            *view = service.view();
+            subject.route = view.snapshot.slots.lookup(slot.index());
             Ok(())
         })
     }
@@ -336,7 +358,7 @@ impl Client {
         match answered {
             Ok(answered) => {
                 if service.lock_queues.may_be_awaited(subject.item) {
-                    lock_wait::passed_on(service, subject, answered.outcome);
+                    self.calls_next(subject, answered.outcome);
                 }
                 let shard = view.shard(answered.backend);
                 shard.requests.count(subject.operation, answered.outcome);
@@ -356,6 +378,20 @@ impl Client {
                 service.failed(view, subject.operation, &failed);
                 Err(failed.error)
             }
+        }
+    }
+
+    /// Calls whoever waits for the session, if the answer that was passed on says that it may be free.
+    /// A request that had to look at two places may have locked it for a moment of its own.
+    #[cold]
+    fn calls_next(&self, subject: &Subject, outcome: RequestOutcome) {
+        let releases = matches!(
+            subject.operation,
+            Operation::Put | Operation::Release | Operation::Remove
+        );
+        let is_released = releases && outcome == RequestOutcome::Ok;
+        if is_released || subject.route.second.is_some() {
+            self.service.lock_queues.released(subject.item);
         }
     }
 
@@ -445,8 +481,8 @@ impl Client {
             Step::Forward { at, counter } => {
                 exchange.backend = snapshot.backend_at(at).unwrap_or(backend);
                 match exchange.run(received, counter, due_ms).await {
-                    Ok(RunEnd::PassedOn) => Ok(exchange.answered()),
-                    Ok(RunEnd::Queued) => Ok(exchange.queued(due_ms)),
+                    Ok(Forwarded::PassedOn) => Ok(exchange.answered()),
+                    Ok(Forwarded::Queued) => Ok(exchange.queued(due_ms)),
                     Err(failed) => Err(exchange.unanswered(failed, due_ms)),
                 }
             }

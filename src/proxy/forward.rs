@@ -47,7 +47,7 @@ pub(super) struct Exchange<'a> {
 
 /// What has become of the client's own request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum RunEnd {
+pub(super) enum Forwarded {
     /// Its answer was passed on.
     PassedOn,
     /// The session is locked, and the request has a place in the queue for the lock.
@@ -102,7 +102,7 @@ impl Exchange<'_> {
         received: &mut Buffer,
         counter: Option<u32>,
         due_ms: u64,
-    ) -> Result<RunEnd, RunFailed> {
+    ) -> Result<Forwarded, RunFailed> {
         if self.view.pool(self.backend).is_down() {
             return Err(RunFailed::untouched(ProxyError::Down));
         }
@@ -133,7 +133,7 @@ impl Exchange<'_> {
             if reply.is_whole() && reply.keeps_connection {
                 self.keep(Some(reply.conn));
             }
-            return Ok(RunEnd::Queued);
+            return Ok(Forwarded::Queued);
         }
         let (conn, mut answer, due_ms) = (reply.conn, reply.bytes, reply.due_ms);
         let is_gone = reply.is_request_gone;
@@ -149,7 +149,7 @@ impl Exchange<'_> {
         if !is_gone {
             received.consume(self.own.bytes() as usize);
         }
-        Ok(RunEnd::PassedOn)
+        Ok(Forwarded::PassedOn)
     }
 
     /// Whether the request, whose answer is 423, waits for the lock instead of passing that on.
@@ -165,7 +165,10 @@ impl Exchange<'_> {
             return lock_wait.found_locked();
         }
         let age = head.lock_age.and_then(|age| wire::decimal(age.of(answer)));
-        let lock_wait = LockWait::begin(self.service, self.subject.item, age, wait_ms);
+        let service = self.service;
+        let until_ms = service.now_ms() + wait_ms;
+        let (queues, metrics) = (&service.lock_queues, &service.metrics);
+        let lock_wait = LockWait::begin(queues, metrics, self.subject.item, age, until_ms);
         self.progress.lock_wait = lock_wait;
         self.progress.lock_wait.is_some()
     }

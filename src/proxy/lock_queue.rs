@@ -287,7 +287,8 @@ mod tests {
 
     #[test]
     fn who_leaves_without_the_lock_in_its_turn_calls_the_next() {
-        let leave: [(&str, fn(&mut QueuePlace), bool); 4] = [
+        type Leaves = fn(&mut QueuePlace);
+        let leave: [(&str, Leaves, bool); 4] = [
             ("its client has left while it waited", |_| {}, false),
             (
                 "left before it could ask",

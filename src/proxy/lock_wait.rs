@@ -9,18 +9,11 @@
 //! A web server's thread waits as long, which it does not between two polls. So nobody waits behind
 //! a lock that is older than [`MAX_LOCK_AGE_S`]: its page is slow.
 
-use std::rc::Rc;
 use std::sync::Arc;
 
-use super::attempt::Attempt;
-use super::error::{ProxyError, Unanswered};
-use super::lock_queue::{ItemHash, QueuePlace};
-use super::request_log::Subject;
-use super::service::ProxyService;
-use crate::metrics::{LockWaitEnd, RequestOutcome, WorkerShard};
-use crate::net::{Conn, Deadline, IoError, Moment};
-use crate::route::BackendIndex;
-use crate::wire::Operation;
+use super::lock_queue::{ItemHash, LockQueues, QueuePlace};
+use crate::metrics::{LockWaitEnd, WorkerShard};
+use crate::net::{Conn, Deadline};
 
 /// From this age on a lock is not waited for.
 const MAX_LOCK_AGE_S: u64 = 1;
@@ -36,40 +29,42 @@ pub(super) struct LockWait {
 }
 
 impl LockWait {
-    /// Begins to wait for an item that its backend says is locked, since `age_s` seconds. `None` if
-    /// that is not worth it, or too many wait.
+    /// Begins to wait for an item that its backend says is locked, since `age_s` seconds, until
+    /// `until_ms` of the worker's clock. `None` if that is not worth it, or too many wait.
     pub(super) fn begin(
-        service: &ProxyService,
+        queues: &Arc<LockQueues>,
+        metrics: &Arc<WorkerShard>,
         item: ItemHash,
         age_s: Option<u64>,
-        wait_ms: u64,
+        until_ms: u64,
     ) -> Option<Box<Self>> {
         if age_s.is_some_and(|age_s| age_s >= MAX_LOCK_AGE_S) {
             return None;
         }
-        let place = service.lock_queues.take_place(item);
+        let place = queues.take_place(item);
         if place.is_none() {
-            service.metrics.lock_waits(LockWaitEnd::Refused).increment();
+            metrics.lock_waits(LockWaitEnd::Refused).increment();
         }
-        place.map(|place| Self::at(place, service, wait_ms))
+        place.map(|place| Self::at(place, metrics, until_ms))
     }
 
     /// Stands behind those that wait for the item, if any do: first come, first served.
     pub(super) fn behind_others(
-        service: &ProxyService,
+        queues: &Arc<LockQueues>,
+        metrics: &Arc<WorkerShard>,
         item: ItemHash,
-        wait_ms: u64,
+        until_ms: u64,
     ) -> Option<Box<Self>> {
-        let place = service.lock_queues.behind_others(item)?;
-        Some(Self::at(place, service, wait_ms))
+        let place = queues.behind_others(item)?;
+        Some(Self::at(place, metrics, until_ms))
     }
 
-    fn at(place: QueuePlace, service: &ProxyService, wait_ms: u64) -> Box<Self> {
-        service.metrics.lock_waits_begun.increment();
+    fn at(place: QueuePlace, metrics: &Arc<WorkerShard>, until_ms: u64) -> Box<Self> {
+        metrics.lock_waits_begun.increment();
         Box::new(Self {
             place,
-            metrics: Arc::clone(&service.metrics),
-            until_ms: service.now_ms() + wait_ms,
+            metrics: Arc::clone(metrics),
+            until_ms,
             end: LockWaitEnd::Left,
         })
     }
@@ -91,7 +86,7 @@ impl LockWait {
     }
 
     /// Waits until it is its turn, or its time is up. False if `client` has left.
-    async fn wait(&mut self, deadline: &Deadline, due_ms: u64, client: &Conn) -> bool {
+    pub(super) async fn wait(&mut self, deadline: &Deadline, due_ms: u64, client: &Conn) -> bool {
         deadline.arm_at(self.until_ms.min(due_ms));
         let is_called = tokio::select! {
             biased;
@@ -109,55 +104,5 @@ impl LockWait {
 impl Drop for LockWait {
     fn drop(&mut self) {
         self.metrics.lock_waits(self.end).increment();
-    }
-}
-
-/// Waits for the turn of `attempt`, if it has a place in a queue. The time counts as spent on
-/// backends.
-///
-/// # Errors
-/// The client has left.
-pub(super) async fn await_turn(
-    attempt: &mut Attempt,
-    deadline: &Deadline,
-    client: &Conn,
-    backend: BackendIndex,
-) -> Result<(), Unanswered> {
-    let Some(lock_wait) = &mut attempt.progress.lock_wait else {
-        return Ok(());
-    };
-    let begun = Moment::now();
-    let is_there = lock_wait.wait(deadline, attempt.due_ms, client).await;
-    let waited = &attempt.progress.waited;
-    waited.set(waited.get() + begun.elapsed());
-    match is_there {
-        true => Ok(()),
-        false => {
-            let left = ProxyError::Client(IoError::Closed);
-            Err(Unanswered::new(left, backend))
-        }
-    }
-}
-
-/// Calls whoever waits for the session, if the answer that was passed on says that it may be free. A
-/// request that had to look at two places may have locked it for a moment of its own.
-#[cold]
-pub(super) fn passed_on(service: &ProxyService, subject: &Subject, outcome: RequestOutcome) {
-    let releases = matches!(
-        subject.operation,
-        Operation::Put | Operation::Release | Operation::Remove
-    );
-    let is_released = releases && outcome == RequestOutcome::Ok;
-    if is_released || subject.route.second.is_some() {
-        service.lock_queues.released(subject.item);
-    }
-}
-
-/// A lock was given back of which no client knew.
-pub(super) fn given_back(service: &Rc<ProxyService>, target: &[u8]) {
-    if service.lock_queues.is_anybody_waiting()
-        && let Ok(located) = service.locate(&service.view(), target)
-    {
-        service.lock_queues.released(located.item);
     }
 }

@@ -114,6 +114,15 @@ impl ProxyService {
         })
     }
 
+    /// Calls whoever waits for the session: a lock was given back of which no client knew.
+    pub(super) fn gave_back(&self, target: &[u8]) {
+        if self.lock_queues.is_anybody_waiting()
+            && let Ok(located) = self.locate(&self.view(), target)
+        {
+            self.lock_queues.released(located.item);
+        }
+    }
+
     /// Takes note of the timeout of a session that lives: a handover lasts as long as the longest.
     pub(super) fn saw_timeout(&self, minutes: u64) {
         if minutes <= MAX_TIMEOUT_MINUTES {

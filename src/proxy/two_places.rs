@@ -7,7 +7,7 @@ use tokio::sync::SemaphorePermit;
 
 use super::cleanup;
 use super::error::{ProxyError, Unanswered};
-use super::forward::{Exchange, RunEnd, RunFailed};
+use super::forward::{Exchange, Forwarded, RunFailed};
 use super::request_log::Answered;
 use super::subrequest::{Call, CallFailed, Caller, SubrequestAnswer};
 use super::untidy::Untidy;
@@ -434,8 +434,8 @@ impl Seek<'_> {
         self.exchange.backend = self.backend(at)?;
         self.exchange.may_queue = self.is_untouched;
         match self.exchange.run(received, counter, self.due_ms).await {
-            Ok(RunEnd::PassedOn) => Ok(self.exchange.answered()),
-            Ok(RunEnd::Queued) => Ok(self.exchange.queued(self.due_ms)),
+            Ok(Forwarded::PassedOn) => Ok(self.exchange.answered()),
+            Ok(Forwarded::Queued) => Ok(self.exchange.queued(self.due_ms)),
             Err(failed) => {
                 let may_repeat = failed.may_repeat && self.is_untouched;
                 let failed = RunFailed {

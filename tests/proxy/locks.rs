@@ -1,5 +1,10 @@
 //! Requests for a locked session that wait for the lock in the proxy.
 
+#![expect(
+    clippy::unwrap_used,
+    reason = "an answer without a lock cookie must fail its test"
+)]
+
 use std::net::SocketAddr;
 
 use crate::support::client::{
