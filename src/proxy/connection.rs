@@ -13,7 +13,7 @@ use super::forward::{Exchange, Forwarded};
 use super::hold::{Held, Obstacle};
 use super::lock_wait::LockWait;
 use super::request_log::{Answered, Subject};
-use super::service::ProxyService;
+use super::service::{ProxyService, RequestTarget};
 use super::two_places;
 use super::view::View;
 use crate::backend::{PROBE_TARGET, PROXY_ANSWER};
@@ -158,11 +158,7 @@ impl Client {
             self.deadline.arm(stall);
             return self.answer_probe(&head, received).await;
         }
-        let located = self.service.locate(&view, target).map_err(|error| {
-            let error = ProxyError::from(error);
-            self.service.count_failure(operation, &error);
-            error
-        })?;
+        let located = self.locate(&view, &head, received)?;
         let contents = &self.service.feedback.contents;
         let is_followed = contents.follows(located.hash);
         let mut looked_into = None;
@@ -172,14 +168,7 @@ impl Client {
         let request_bytes = head.head_bytes as u64 + head.body_bytes;
         let at_hand = request_bytes.min(received.len() as u64);
         self.service.metrics.received_bytes.add(at_hand);
-        let mut subject = Subject {
-            peer: self.peer,
-            operation,
-            session: located.fingerprint,
-            item: located.item,
-            route: located.route,
-            started,
-        };
+        let mut subject = self.subject(operation, &located, started);
         let due_ms = self.deadline.after_ms(view.snapshot.timeouts.answer);
         let mut attempt = Attempt::first(&head, received.filled(), &view, located.sample, due_ms);
         let mut held = None;
@@ -273,6 +262,34 @@ impl Client {
                 _ => Err(failed),
             }
         })
+    }
+
+    /// Where the request's session can be.
+    #[inline]
+    fn locate(
+        &self,
+        view: &View,
+        head: &RequestHead,
+        received: &Buffer,
+    ) -> Result<RequestTarget, ProxyError> {
+        let located = self.service.locate(view, head.target.of(received.filled()));
+        located.map_err(|error| {
+            let error = ProxyError::from(error);
+            self.service.count_failure(head.operation(), &error);
+            error
+        })
+    }
+
+    #[inline]
+    fn subject(&self, operation: Operation, located: &RequestTarget, started: Moment) -> Subject {
+        Subject {
+            peer: self.peer,
+            operation,
+            session: located.fingerprint,
+            item: located.item,
+            route: located.route,
+            started,
+        }
     }
 
     /// Lets a request for a locked session wait for its turn. Rare, as above.
