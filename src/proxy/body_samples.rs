@@ -114,6 +114,15 @@ impl BodySamples {
     }
 }
 
+/// Whether a PUT creates a session that has no contents yet. If there is one already it is answered as
+/// if it were stored, and is not (protocol 5.3).
+pub(super) fn is_create(head: &RequestHead, received: &[u8]) -> bool {
+    let flags = head.extra_flags.map(|flags| flags.of(received));
+    flags
+        .and_then(wire::signed)
+        .is_some_and(|flags| flags & 1 == 1)
+}
+
 /// The beginning of the body of the PUT with this head, at the start of `received`.
 pub(super) fn take(head: &RequestHead, received: &[u8], hash: u64) -> Option<StoredSample> {
     let mut buffer = KeyBuffer::new();

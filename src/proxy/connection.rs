@@ -162,7 +162,11 @@ impl Client {
         let contents = &self.service.feedback.contents;
         let is_followed = contents.follows(located.hash);
         let mut looked_into = None;
-        if is_followed && operation == Operation::Put && contents.is_due(located.hash) {
+        if is_followed
+            && operation == Operation::Put
+            && !body_samples::is_create(&head, received.filled())
+            && contents.is_due(located.hash)
+        {
             looked_into = self.look_into(&head, received, located.hash).await;
         }
         let request_bytes = head.head_bytes as u64 + head.body_bytes;

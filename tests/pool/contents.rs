@@ -212,6 +212,31 @@ fn what_is_not_understood_is_counted_and_what_has_ended_is_not() {
     });
 }
 
+/// As ASP.NET begins a session: first an empty item, then the page's contents, in one minute. Somebody
+/// else's first page, which comes late, changes nothing.
+#[test]
+fn a_new_session_counts_with_what_its_first_page_has_stored() {
+    let server = Program::state_server();
+    let (_files, proxy) = proxy(&server, "");
+    wait_until("bodies are looked into", || contents(&proxy)["on"] == true);
+    let mut client = Client::connect(proxy.address);
+    let [head, empty] = put("Shop", 1, &encode(20, &[]));
+    let head = String::from_utf8(head).unwrap();
+    let create = head.replace("ExtraFlags:0", "ExtraFlags:1").into_bytes();
+    let (_, body, _) = session(1);
+    let page = put("Shop", 1, &body).concat();
+    for request in [
+        &[&create[..], &empty].concat(),
+        &page,
+        &[&create[..], &empty].concat(),
+    ] {
+        assert_eq!(status(&client.ask(request)), "200");
+    }
+    wait_until("it is looked into", || contents(&proxy)["sessions"] == 1);
+    let items = &contents(&proxy)["applications"][0]["items"];
+    assert_eq!(items.as_array().unwrap().len(), 2, "{items}");
+}
+
 #[test]
 fn it_can_be_switched_off_and_on_without_a_restart() {
     let server = Program::state_server();
