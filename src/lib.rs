@@ -27,8 +27,10 @@
 //! thread that follows the files, the [`health`] of the backends and the stages of the slots.
 //!
 //! Around it: [`config`] (two YAML files, all faults at once), [`admin`] (status, metrics and reload
-//! over HTTP), [`metrics`] (what is counted), [`usage`] (how many sessions are where), [`log`],
-//! [`app`] (what starts and stops when), [`farm`] (a simulated web farm that counts wrong answers),
+//! over HTTP), [`metrics`] (what is counted), [`usage`] (how many sessions are where),
+//! [`contents`] (what they consist of), [`log`],
+//! [`app`] (what starts and stops when), [`farm`] (a simulated web farm that counts wrong answers), [`conformance`] (does a state server
+//! do what the protocol says),
 //! [`cli`] (the commands).
 //!
 //! A module imports only from layers below its own; `tests/layers.rs` holds the table.
@@ -39,6 +41,8 @@ pub mod app;
 pub mod backend;
 pub mod cli;
 pub mod config;
+pub mod conformance;
+pub mod contents;
 pub mod control;
 pub mod disk;
 pub mod farm;

@@ -11,6 +11,8 @@ mod vectors;
 use std::hash::{BuildHasher, RandomState};
 use std::{env, fs, panic};
 
+use staterouter::contents::{BodyItem, compress, encode};
+
 const INPUTS: usize = 20_000;
 /// Inputs stop growing here, so that one run always takes about as long as another.
 const MAX_INPUT_BYTES: usize = 4096;
@@ -47,6 +49,23 @@ fn response_head() {
 #[test]
 fn target() {
     smoke("target", vectors::targets(), entry::target);
+}
+
+#[test]
+fn session_body() {
+    let item = |name: &str, bytes| BodyItem {
+        name: name.to_owned(),
+        bytes,
+    };
+    let bodies = [
+        vec![],
+        vec![item("Cart", 40)],
+        vec![item("User", 9), item("", 1), item("Search Results", 300)],
+    ];
+    let plain = bodies.map(|items| encode(20, &items));
+    let packed = plain.each_ref().map(|body| compress(body));
+    let seeds = plain.into_iter().chain(packed).collect();
+    smoke("session_body", seeds, entry::session_body);
 }
 
 #[test]

@@ -16,10 +16,19 @@ use std::path::Path;
 use scan::{Import, paths_of};
 
 // Layer 1 is pure: no runtime, sockets, files or clock; time is an argument.
-const PURE: &[&str] = &["wire", "route", "handover", "store", "health", "usage"];
+const PURE: &[&str] = &[
+    "wire", "route", "handover", "store", "health", "usage", "contents",
+];
 const BASE: &[&str] = &["os", "tls", "config", "net", "metrics", "log"];
 const SERVING: &[&str] = &["backend", "proxy"];
-const SERVICES: &[&str] = &["state_server", "disk", "redis", "control", "farm"];
+const SERVICES: &[&str] = &[
+    "state_server",
+    "disk",
+    "redis",
+    "control",
+    "farm",
+    "conformance",
+];
 const ASSEMBLY: &[&str] = &["admin", "app"];
 const COMMANDS: &[&str] = &["cli", "main"];
 
@@ -32,6 +41,7 @@ const MAY_IMPORT: &[(&str, &[&[&str]])] = &[
     ("store", &[]),
     ("health", &[]),
     ("usage", &[]),
+    ("contents", &[]),
     // What the systems do differently: whoever touches files, sockets or the process asks there.
     ("os", &[]),
     ("tls", &[&["os"]]),
@@ -49,6 +59,8 @@ const MAY_IMPORT: &[(&str, &[&[&str]])] = &[
     ("control", &[PURE, BASE, SERVING]),
     // The simulated web farm shares codec and sockets with the proxy and nothing else.
     ("farm", &[&["wire", "net"]]),
+    // Asks state servers as a stranger would: the codec, and who may connect.
+    ("conformance", &[&["wire", "route", "os", "config"]]),
     ("admin", &[PURE, BASE, SERVING, SERVICES]),
     ("app", &[PURE, BASE, SERVING, SERVICES, &["admin"]]),
     ("cli", &[PURE, BASE, SERVING, SERVICES, ASSEMBLY]),
@@ -66,6 +78,7 @@ const MAY_NAME: &[(&str, &[&[&str]])] = &[
     ("clap_complete", &[COMMANDS]),
     ("clap_mangen", &[COMMANDS]),
     ("consistent_hash", &[&["route"]]),
+    ("flate2", &[&["contents"]]),
     ("getrandom", &[&["os"]]),
     ("hashbrown", &[&["store"]]),
     ("hdrhistogram", &[&["farm", "cli"]]),
@@ -84,10 +97,13 @@ const MAY_NAME: &[(&str, &[&[&str]])] = &[
     ("rustls", &[&["tls", "redis"]]),
     ("saphyr-parser", &[&["config"]]),
     ("sd-notify", &[&["os"]]),
-    ("serde", &[&["config", "control", "farm", "admin", "cli"]]),
+    (
+        "serde",
+        &[&["config", "control", "farm", "conformance", "admin", "cli"]],
+    ),
     (
         "serde_json",
-        &[&["config", "control", "farm", "admin", "cli"]],
+        &[&["config", "control", "farm", "conformance", "admin", "cli"]],
     ),
     ("serde_yaml", &[&["config"]]),
     ("siphasher", &[&["route", "store", "disk"]]),

@@ -1,6 +1,6 @@
 //! The page for people: one HTML file without anything from elsewhere, put together from its parts.
 //!
-//! What it shows comes from `GET /status` and `GET /history`, and becomes text: names, reasons and
+//! What it shows comes from `GET /status`, `GET /history` and `GET /contents`, and becomes text: names, reasons and
 //! faults come from files and from other machines, and a browser that obeys the policy below takes
 //! none of it for markup.
 
@@ -22,13 +22,14 @@ const FRAME: &str = include_str!("page/index.html");
 const STYLE: &str = include_str!("page/style.css");
 
 /// In the order in which they need each other.
-const SCRIPTS: [&str; 7] = [
+const SCRIPTS: [&str; 8] = [
     include_str!("page/base.js"),
     include_str!("page/verdict.js"),
     include_str!("page/ring.js"),
     include_str!("page/charts.js"),
     include_str!("page/backends.js"),
     include_str!("page/panels.js"),
+    include_str!("page/contents.js"),
     include_str!("page/main.js"),
 ];
 

@@ -56,6 +56,9 @@ impl Site for ProxySite {
         AdminRoute::get("/history", Guard::Read, |site, asked| {
             Box::pin(async move { history(&asked.query, &site.control) })
         }),
+        AdminRoute::get("/contents", Guard::Read, |site, _| {
+            Box::pin(async { json(StatusCode::OK, &site.control.contents()) })
+        }),
         AdminRoute::get("/route", Guard::Read, |site, asked| {
             Box::pin(async move { found(plan::route(&asked.query, &site.control).await) })
         }),

@@ -80,6 +80,14 @@ pub(super) struct BenchArgs {
     /// Threads, each with a connection pool of its own
     #[arg(long, default_value_t = 1)]
     threads: usize,
+    /// Threads on which each web server (one for each of --threads) runs its pages at first; it gets
+    /// one more every half second while pages wait for one, as ASP.NET does. Left out, no page waits
+    /// for a thread
+    #[arg(long, value_name = "THREADS")]
+    web_threads: Option<usize>,
+    /// So many pages in a row are for the same session; with --rate they come at once
+    #[arg(long, value_name = "PAGES", default_value_t = 1)]
+    burst: usize,
     /// Do not read every session once more at the end
     #[arg(long)]
     no_sweep: bool,
@@ -101,7 +109,8 @@ const PROGRESS_LINE_INTERVAL: Duration = Duration::from_secs(5);
 /// Runs the farm until its end or Ctrl-C; report on stdout, errors and progress on stderr.
 pub(super) fn run(args: &BenchArgs) -> Exit {
     let stop = Stop::default();
-    stop_on_signal(stop.clone());
+    let stopping = stop.clone();
+    stop_on_signal(move || stopping.stop());
     let stats = Arc::new(FarmStats::default());
     let report = match run_with_progress(args.options(), &stop, &stats) {
         Ok(report) => report,
@@ -147,6 +156,8 @@ impl BenchArgs {
             execution_timeout: self.execution_timeout,
             network_timeout: self.network_timeout,
             threads: self.threads,
+            web_threads: self.web_threads,
+            burst: self.burst,
             final_sweep: !self.no_sweep,
         }
     }
@@ -208,11 +219,11 @@ fn progress_bar(end: RunEnd) -> ProgressBar {
 
 /// SIGTERM and Ctrl-C end the run with its report. Without a thread or a handler they just end the
 /// process.
-fn stop_on_signal(stop: Stop) {
+pub(super) fn stop_on_signal(stop: impl FnOnce() + Send + 'static) {
     let wait = move || {
         if let Ok(mut signals) = StopSignals::new() {
             signals.wait();
-            stop.stop();
+            stop();
         }
     };
     let _ = thread::Builder::new()
@@ -275,6 +286,12 @@ fn print_latencies(out: &mut impl Write, report: &FarmReport) -> io::Result<()> 
         )
     };
     line("page", &report.page_latency)?;
+    if report.lock_wait.count > 0 {
+        line("contended", &report.contended_page_latency)?;
+        line("lock wait", &report.lock_wait)?;
+        line("per page", &report.lock_wait_per_page_ahead)?;
+        line("lock held", &report.lock_hold)?;
+    }
     for (name, latency) in &report.operation_latency {
         line(name, latency)?;
     }
@@ -342,7 +359,7 @@ fn print_violations(
 }
 
 /// Reads `host:port`, with or without the `tcpip=` of a stateConnectionString.
-fn target(text: &str) -> Result<SocketAddr, String> {
+pub(super) fn target(text: &str) -> Result<SocketAddr, String> {
     let address = text.strip_prefix("tcpip=").unwrap_or(text);
     let resolved = address.to_socket_addrs();
     let first = resolved.ok().and_then(|mut addresses| addresses.next());

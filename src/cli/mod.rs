@@ -7,6 +7,8 @@ mod admins;
 mod backend;
 mod bench;
 mod check;
+mod conformance;
+mod contents;
 mod demo;
 mod human;
 mod log_args;
@@ -90,6 +92,8 @@ enum Command {
     Demo(demo::DemoArgs),
     /// Show how running proxies and their backends are; exit 1 if something is wrong
     Status(status::StatusArgs),
+    /// Show which items of which application fill the state servers
+    Contents(contents::ContentsArgs),
     /// Show what a new partition map would do before it is saved; exit 1 if it would be refused
     Plan(plan::PlanArgs),
     /// Drain a backend, give it up or activate it, whatever the partition map says
@@ -98,6 +102,8 @@ enum Command {
     Peer(peer::PeerArgs),
     /// Simulate a web farm against a running proxy or state server; exit 1 on any wrong answer
     Bench(bench::BenchArgs),
+    /// Ask a state server whether it does what docs/protocol.md says; exit 1 on any difference
+    Conformance(conformance::ConformanceArgs),
     /// Write the man pages and the shell completions of this program into a folder
     Manual(manual::ManualArgs),
     /// Run the proxy or a state server as a service of Windows
@@ -118,10 +124,12 @@ fn execute(command: Command) -> Exit {
         Command::Route(args) => route::run(&args),
         Command::Demo(args) => demo::run(&args),
         Command::Status(args) => status::run(&args),
+        Command::Contents(args) => contents::run(&args),
         Command::Plan(args) => plan::run(&args),
         Command::Backend(args) => backend::run(&args),
         Command::Peer(args) => peer::run(&args),
         Command::Bench(args) => bench::run(&args),
+        Command::Conformance(args) => conformance::run(&args),
         Command::Manual(args) => manual::run(&args),
         #[cfg(windows)]
         Command::Service(args) => service::run(args),

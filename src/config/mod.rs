@@ -48,7 +48,7 @@ pub use redis_spec::{
     DEFAULT_REDIS_PREFIX, RedisIdentity, RedisSpec, RedisTls, RedisUrl, RedisUrlError,
 };
 pub use settings::{
-    AdminConfig, HandoverConfig, HealthConfig, Limits, LogConfig, LogFormat, LogLevel,
+    AdminConfig, HandoverConfig, HealthConfig, Limits, LocksConfig, LogConfig, LogFormat, LogLevel,
     PEER_SILENCE, Timeouts,
 };
 pub use staterouter_file::Config;

@@ -9,7 +9,8 @@ use super::kinds::{Choice, Durations, Integer, Mistake, Sizes, Text};
 use super::printable::quoted;
 use super::reader::{Field, MapReader};
 use super::settings::{
-    AdminConfig, HandoverConfig, HealthConfig, Limits, LogConfig, LogFormat, LogLevel, Timeouts,
+    AdminConfig, HandoverConfig, HealthConfig, Limits, LocksConfig, LogConfig, LogFormat, LogLevel,
+    Timeouts,
 };
 use super::units;
 
@@ -300,6 +301,20 @@ pub(super) fn read_handover(map: &mut MapReader<'_, '_>) -> HandoverDraft {
     }
 }
 
+/// What becomes of requests for a locked session.
+pub(super) fn read_locks(map: &mut MapReader<'_, '_>) -> LocksConfig {
+    let default = LocksConfig::default();
+    let wait = map.optional(
+        "wait",
+        "How long a request for a locked session waits for the lock before it is told that the \
+         session is locked, and ASP.NET asks again after half a second. Exact to 100 ms. `0s`: not \
+         at all.",
+        &UP_TO_A_LOCK_WAIT,
+        default.wait,
+    );
+    LocksConfig { wait: wait.value }
+}
+
 fn read_session_timeouts(
     map: &mut MapReader<'_, '_>,
     default: &HandoverConfig,
@@ -384,6 +399,8 @@ impl Shown for Duration {
 
 /// Nothing at all included.
 const UP_TO_A_MINUTE: Durations = Durations(0..=60_000);
+/// Longer than a poll comes late: a thread of the web server waits all the time.
+const UP_TO_A_LOCK_WAIT: Durations = Durations(0..=5_000);
 const UP_TO_AN_HOUR: Durations = Durations(MIN_MS..=HOUR_MS);
 const UP_TO_A_DAY: Durations = Durations(MIN_MS..=24 * HOUR_MS);
 /// A year is the longest timeout that ASP.NET takes.

@@ -101,6 +101,14 @@ pub struct HandoverConfig {
     pub state_file: PathBuf,
 }
 
+/// What becomes of requests for a locked session.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct LocksConfig {
+    /// How long one waits for the lock before it is told that the session is locked; zero: not at
+    /// all.
+    pub wait: Duration,
+}
+
 /// What is logged, and how.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct LogConfig {
@@ -155,6 +163,14 @@ impl Default for Limits {
             body_bytes: 64 << 20,
             client_connections: 10_000,
             idle_backend_connections: 1024,
+        }
+    }
+}
+
+impl Default for LocksConfig {
+    fn default() -> Self {
+        LocksConfig {
+            wait: Duration::from_millis(250),
         }
     }
 }

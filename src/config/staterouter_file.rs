@@ -16,7 +16,8 @@ use super::raw;
 use super::reader::{Field, MapReader, Read, read_map, read_nothing};
 use super::sections::{self, AdminDraft, HandoverDraft, require_order};
 use super::settings::{
-    AdminConfig, HandoverConfig, HealthConfig, Limits, LogConfig, PEER_SILENCE, Timeouts,
+    AdminConfig, HandoverConfig, HealthConfig, Limits, LocksConfig, LogConfig, PEER_SILENCE,
+    Timeouts,
 };
 use super::tls_section::{self, BackendTls};
 use crate::tls::ServerFiles;
@@ -49,8 +50,12 @@ pub struct Config {
     pub health: HealthConfig,
     /// How sessions move between backends.
     pub handover: HandoverConfig,
+    /// What becomes of requests for a locked session.
+    pub locks: LocksConfig,
     /// Whether sessions and their bytes are counted.
     pub accounting: bool,
+    /// Whether bodies that are stored are looked into, for what fills the servers.
+    pub contents: bool,
     /// What is logged, and how.
     pub log: LogConfig,
 }
@@ -71,7 +76,9 @@ impl Config {
             peers: Vec::new(),
             health: HealthConfig::default(),
             handover: HandoverConfig::default(),
+            locks: LocksConfig::default(),
             accounting: true,
+            contents: true,
             log: LogConfig::default(),
         }
     }
@@ -257,6 +264,8 @@ fn read_sections(
     let handover = map.section("handover", doc, sections::read_handover);
     require_time_for_an_operation(map, &operation, &peers, &handover);
     config.handover = handover.handover;
+    let doc = "What becomes of requests for a locked session.";
+    config.locks = map.section("locks", doc, sections::read_locks);
     let accounting = map.optional(
         "accounting",
         "Whether the sessions at each backend and their bytes are counted.",
@@ -264,6 +273,13 @@ fn read_sections(
         config.accounting,
     );
     config.accounting = accounting.value;
+    let contents = map.optional(
+        "contents",
+        "Whether samples of the bodies that are stored are looked into, for which items fill the servers.",
+        &sections::SWITCH,
+        config.contents,
+    );
+    config.contents = contents.value;
     let doc = "What is logged, and how.";
     config.log = map.section("log", doc, sections::read_log);
     token_file.place

@@ -179,6 +179,8 @@ impl Control {
         self.advance();
         self.publisher
             .count_sessions(&self.feedback.account, &mut self.pool_state, now_ms);
+        let is_wanted = self.pool_state.config().contents;
+        self.feedback.contents.switch(is_wanted);
         self.mend();
         self.missed.replay(&self.pool_state, now_ms);
         self.publisher.sample(&self.pool_state, now_ms);

@@ -6,9 +6,11 @@ use std::time::Duration;
 
 use tokio::sync::{mpsc, oneshot, watch};
 
+use super::contents::ContentsBoard;
 use super::peers::report::PeerState;
 use super::pool_state::{Order, PoolState};
 use super::pulse::{Pulse, Stuck};
+use super::report::contents::ContentsReport;
 use super::report::finding::{self, Finding};
 use super::report::history::History;
 use super::report::status::{ReloadOutcome, Status, SteerOutcome, SteerPeerOutcome};
@@ -119,6 +121,7 @@ pub struct ControlHandle {
     commands: mpsc::Sender<ControlCommand>,
     published: watch::Receiver<Arc<Published>>,
     pulse: Pulse,
+    contents: ContentsBoard,
 }
 
 /// Control's end of its handles.
@@ -133,7 +136,7 @@ pub struct ControlEnd {
 }
 
 /// A handle and control's end of it.
-pub fn handle(first: Published) -> (ControlHandle, ControlEnd) {
+pub fn handle(first: Published, contents: ContentsBoard) -> (ControlHandle, ControlEnd) {
     let (send, commands) = mpsc::channel(MAX_COMMANDS);
     let (publish, published) = watch::channel(Arc::new(first));
     let pulse = Pulse::default();
@@ -141,6 +144,7 @@ pub fn handle(first: Published) -> (ControlHandle, ControlEnd) {
         commands: send,
         published,
         pulse: pulse.clone(),
+        contents,
     };
     let end = ControlEnd {
         commands,
@@ -160,6 +164,11 @@ impl ControlHandle {
             Some(Silence::Stuck(stuck)) => Finding::control_stuck(stuck),
         };
         Arc::new(last.with(found.since(last.status.now_ms)))
+    }
+
+    /// What fills the servers.
+    pub fn contents(&self) -> ContentsReport {
+        self.contents.report()
     }
 
     /// Why what was published last may no longer be true; `None` while control goes on.

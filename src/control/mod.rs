@@ -15,9 +15,11 @@
 //! * `copy_watch`: what the data path has seen of the copies that replicas keep.
 //! * [`probing`]: which backends answer, and where.
 //! * [`report`]: what others are shown, as `publish` puts it together; [`handle`]: what they may ask.
+//! * [`contents`]: looks into samples of session bodies, on a thread of its own.
 //! * [`clock`]: the time that everything here goes by; [`pulse`]: whether control goes on.
 
 pub mod clock;
+pub mod contents;
 mod copy_watch;
 pub mod event_loop;
 mod file_thread;

@@ -8,6 +8,7 @@ use std::sync::Arc;
 use tokio::sync::{mpsc, oneshot, watch};
 
 use super::clock::ControlClock;
+use super::contents::ContentsBoard;
 use super::copy_watch::CopyWatch;
 use super::event_loop::{Control, Inbox};
 use super::files::read::{FileReader, Files, FilesRead};
@@ -164,7 +165,7 @@ fn assemble(
         since: &mut noticed.since,
     });
     let (files, files_read) = read_on_a_thread(files)?;
-    let channels = open_channels(&pool_state, first, files_read);
+    let channels = open_channels(&pool_state, first, files_read)?;
     let ends = channels.ends;
     let control = Control {
         clock,
@@ -246,14 +247,15 @@ fn open_channels(
     pool_state: &PoolState,
     first: Published,
     files: mpsc::Receiver<FilesRead>,
-) -> Channels {
-    let (handle, end) = handle(first);
-    let (feedback, reports) = Feedback::channel();
+) -> Result<Channels, ControlError> {
+    let (feedback, reports, events) = Feedback::channel();
+    let contents = ContentsBoard::start(events).map_err(ControlError::Thread)?;
+    let (handle, end) = handle(first, contents);
     let (probes, probed) = Probes::new(&pool_state.config().health);
     let (surveys, surveyed) = Surveys::new();
     let (names, looked_up) = Names::new();
     let (replays, replayed) = Replays::new();
-    Channels {
+    Ok(Channels {
         ends: ControlEnds {
             snapshot: share(pool_state.snapshot()),
             feedback,
@@ -275,7 +277,7 @@ fn open_channels(
         replays,
         published: end.published,
         pulse: end.pulse,
-    }
+    })
 }
 
 /// What is counted and remembered from the start: a map that was refused then.

@@ -18,6 +18,7 @@ use super::report::{FarmCounts, FarmReport, FarmStats, FinalSweep, RunFacts, Tal
 use super::session::Population;
 use super::stop::Stop;
 use super::web_server::{Farm, WebServer};
+use super::web_threads::WebThreads;
 
 /// Why there is no report.
 #[derive(Debug, thiserror::Error)]
@@ -136,6 +137,7 @@ fn in_runtime(farm: &Arc<Farm>, work: impl AsyncFnOnce(Rc<WebServer>)) -> Result
         pools: pools
             .map(|&target| FarmConnections::new(target, options.network_timeout))
             .collect(),
+        web_threads: options.web_threads.map(WebThreads::new),
         tally: RefCell::new(Tally::new()),
     });
     let runtime = Builder::new_current_thread()
@@ -159,7 +161,9 @@ async fn serve(server: Rc<WebServer>, thread: usize) {
     let requests: Vec<_> = requests.collect();
     let closer = spawn_local(close_idle(Rc::clone(&server)));
     let timer = spawn_local(end_in_time(Rc::clone(&server)));
+    let grower = spawn_local(grow(Rc::clone(&server)));
     join_all(requests).await;
+    grower.abort();
     closer.abort();
     timer.abort();
 }
@@ -174,10 +178,10 @@ async fn page_after_page(server: Rc<WebServer>, random: Random) {
         let Some(begin_ns) = server.await_turn(ticket).await else {
             return;
         };
-        let ended = request.run_page().await;
+        let ended = request.run_page(ticket).await;
         let took_ns = server.now_ns().saturating_sub(begin_ns);
         let has_failed = matches!(ended, Err(Ended::Failed));
-        server.page_done(ended, took_ns);
+        server.page_done(ended, took_ns, request.was_contended());
         if has_failed && server.farm.options.pages_per_s.is_none() {
             // Nobody reloads an error page at once; a dead target would only be hammered.
             server.pause(server.farm.options.poll_interval).await;
@@ -199,6 +203,7 @@ impl WebServer {
         let Some(rate) = self.farm.options.pages_per_s else {
             return Some(now);
         };
+        let ticket = ticket - ticket % self.farm.options.burst as u64;
         let due = (ticket as f64 / rate * 1e9) as u64;
         if due > now {
             self.pause(Duration::from_nanos(due - now)).await;
@@ -216,11 +221,11 @@ impl WebServer {
         Some(due)
     }
 
-    fn page_done(&self, ended: Result<(), Ended>, took_ns: u64) {
+    fn page_done(&self, ended: Result<(), Ended>, took_ns: u64, was_contended: bool) {
         let now_ns = self.now_ns();
         let mut tally = self.tally();
         match ended {
-            Ok(()) => tally.page(took_ns),
+            Ok(()) => tally.page(took_ns, was_contended),
             Err(Ended::Failed) => tally.page_failed(now_ns),
             Err(Ended::Unfinished) => tally.unfinished_pages += 1,
         }
@@ -243,6 +248,12 @@ async fn close_idle(server: Rc<WebServer>) {
     loop {
         tokio::time::sleep(IDLE_TICK).await;
         server.pools.iter().for_each(FarmConnections::close_idle);
+    }
+}
+
+async fn grow(server: Rc<WebServer>) {
+    if let Some(threads) = &server.web_threads {
+        threads.grow().await;
     }
 }
 

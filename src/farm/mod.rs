@@ -10,6 +10,7 @@
 //! * `body`: session bodies that tell which write they came from.
 //! * `connection`: the client's connection pool.
 //! * `web_server`: one thread of the farm with its connections and counts.
+//! * `web_threads`: the threads that a web server runs its pages on, if they are modelled.
 //! * `engine`: threads, pace, beginning and end.
 //!
 //! Architecture invariant: a request without an answer is a failure, never a wrong answer; a wrong
@@ -26,6 +27,7 @@ mod report;
 mod session;
 mod stop;
 mod web_server;
+mod web_threads;
 
 pub use body::MIN_BODY_BYTES;
 pub use engine::{FarmError, run};

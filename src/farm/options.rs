@@ -42,6 +42,12 @@ pub struct FarmOptions {
     pub network_timeout: Duration,
     /// Threads that simulate web servers, each with a connection pool of its own. Default 1.
     pub threads: usize,
+    /// Threads on which each simulated web server runs its pages at first, as many as its cores; it
+    /// gets one more every half second while pages wait for one. `None`, the default: a page never
+    /// waits for a thread.
+    pub web_threads: Option<usize>,
+    /// Pages in a row that are for the same session, and in an open loop due at once. Default 1.
+    pub burst: usize,
     /// Read every session once at the end, to find losses nobody met. Default true.
     pub final_sweep: bool,
 }
@@ -79,7 +85,7 @@ pub struct PageMix {
 /// Sizes of session bodies in bytes, drawn evenly for every write.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct BodySize {
-    /// The smallest; what is below 59 bytes is taken as 59.
+    /// The smallest; what is below 112 bytes is taken as 112.
     pub min_bytes: u32,
     /// The largest, inclusive.
     pub max_bytes: u32,
@@ -140,6 +146,8 @@ impl Default for FarmOptions {
             execution_timeout: Duration::from_secs(110),
             network_timeout: Duration::from_secs(10),
             threads: 1,
+            web_threads: None,
+            burst: 1,
             final_sweep: true,
         }
     }
@@ -154,6 +162,8 @@ impl FarmOptions {
             ("client", self.clients == 0),
             ("session", self.sessions == 0),
             ("thread", self.threads == 0),
+            ("thread per web server", self.web_threads == Some(0)),
+            ("page in a burst", self.burst == 0),
             ("minute of timeout", self.timeout_minutes == 0),
             (
                 "millisecond of network timeout",
@@ -248,11 +258,13 @@ mod tests {
     #[test]
     fn the_defaults_can_run_and_nothing_can_be_zero() {
         assert_eq!(FarmOptions::default().check(), Ok(()));
-        let faults: [fn(&mut FarmOptions); 9] = [
+        let faults: [fn(&mut FarmOptions); 11] = [
             |options| options.targets.clear(),
             |options| options.clients = 0,
             |options| options.sessions = 0,
             |options| options.threads = 0,
+            |options| options.web_threads = Some(0),
+            |options| options.burst = 0,
             |options| options.timeout_minutes = 0,
             |options| options.timeout_minutes = 525_601,
             |options| options.body.max_bytes = u32::MAX,

@@ -4,6 +4,8 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use tokio::sync::OwnedSemaphorePermit;
+
 use super::body;
 use super::checker::{
     Begun, CheckedOutcome, Create, Holder, Leave, SeenContents, SessionEvents, SessionLedger,
@@ -25,6 +27,9 @@ pub(crate) struct WebRequest {
     body: Vec<u8>,
     answer: AnswerBuffer,
     violations: Vec<Violation>,
+    /// The thread that its page runs on.
+    thread: Option<OwnedSemaphorePermit>,
+    was_contended: bool,
 }
 
 /// Why a page ended early.
@@ -70,14 +75,33 @@ impl WebRequest {
             body: Vec::new(),
             answer: AnswerBuffer::new(),
             violations: Vec::new(),
+            thread: None,
+            was_contended: false,
         }
     }
 
-    /// Serves one page to one user.
-    pub(crate) async fn run_page(&mut self) -> Result<(), Ended> {
+    /// Whether its last page wanted a lock that another one held.
+    pub(crate) fn was_contended(&self) -> bool {
+        self.was_contended
+    }
+
+    /// Serves the page with this number to one user.
+    pub(crate) async fn run_page(&mut self, ticket: u64) -> Result<(), Ended> {
+        self.was_contended = false;
+        self.thread = self.server.take_thread().await;
+        let ended = self.serve_page(ticket).await;
+        self.thread = None;
+        ended
+    }
+
+    async fn serve_page(&mut self, ticket: u64) -> Result<(), Ended> {
         let page = self.pick_page();
         let server = Rc::clone(&self.server);
-        match server.population().next_visitor(&mut self.random) {
+        let visitor = match server.options().burst as u64 {
+            0 | 1 => server.population().next_visitor(&mut self.random),
+            burst => server.population().next_of_burst(ticket / burst),
+        };
+        match visitor {
             Visitor::WithoutCookie(place) => self.first_page(place).await,
             Visitor::WithCookie(place, session) => match page {
                 Page::Read => self.read_only(&session).await,
@@ -152,14 +176,24 @@ impl WebRequest {
 
     async fn read_write(&mut self, session: &Arc<Session>, leave: Leave) -> Result<(), Ended> {
         let mut leave = leave;
+        let mut contender = session.contend();
+        self.was_contended = contender.finds_it_held;
+        let asked_at_ns = self.server.now_ns();
         for _ in 0..MAX_CREATES {
             match self.acquire(session).await? {
                 Acquired::Locked {
                     holder,
                     is_readable: true,
                 } => {
+                    let locked_at_ns = self.server.now_ns();
+                    let waited_ns = locked_at_ns - asked_at_ns;
+                    contender.holds();
                     self.server.pause(self.server.options().hold).await;
-                    return self.leave(session, holder, leave).await;
+                    let left = self.leave(session, holder, leave).await;
+                    let held_ns = self.server.now_ns() - locked_at_ns;
+                    let ahead = contender.finds_it_held.then_some(contender.ahead);
+                    self.server.tally().lock(waited_ns, ahead, held_ns);
+                    return left;
                 }
                 Acquired::Locked { holder, .. } => {
                     self.leave(session, holder, Leave::Release).await?;
@@ -258,7 +292,9 @@ impl WebRequest {
         if server.is_stopped() {
             return Err(Ended::Unfinished);
         }
+        self.thread = None;
         server.pause(server.options().poll_interval).await;
+        self.thread = server.take_thread().await;
         Ok(())
     }
 

@@ -115,6 +115,15 @@ pub struct FarmReport {
     pub operations_per_s: f64,
     /// Time of whole pages; in an open loop from the moment the page was due.
     pub page_latency: Latency,
+    /// The same of pages that first asked for a lock while another page held it.
+    pub contended_page_latency: Latency,
+    /// How long those waited for the lock, from their first request for it on.
+    pub lock_wait: Latency,
+    /// The same, over the number of pages that held or wanted it before: how long one of them keeps
+    /// the next one waiting.
+    pub lock_wait_per_page_ahead: Latency,
+    /// How long pages held a lock, from its answer to the one that released it.
+    pub lock_hold: Latency,
     /// Time from request to answer, by operation.
     pub operation_latency: BTreeMap<&'static str, Latency>,
     /// Wrong answers, by kind; every kind is present.
@@ -229,6 +238,10 @@ const OPERATIONS: [Operation; 6] = [
 #[derive(Debug)]
 pub(crate) struct Tally {
     page_latency: Histogram<u32>,
+    contended_page_latency: Histogram<u32>,
+    lock_wait: Histogram<u32>,
+    lock_wait_per_page_ahead: Histogram<u32>,
+    lock_hold: Histogram<u32>,
     operation_latency: [Histogram<u32>; OPERATIONS.len()],
     violations: BTreeMap<ViolationKind, ViolationSummary>,
     failures: BTreeMap<FarmFailure, u64>,
@@ -249,6 +262,10 @@ impl Tally {
     pub(crate) fn new() -> Self {
         Self {
             page_latency: histogram(),
+            contended_page_latency: histogram(),
+            lock_wait: histogram(),
+            lock_wait_per_page_ahead: histogram(),
+            lock_hold: histogram(),
             operation_latency: std::array::from_fn(|_| histogram()),
             violations: BTreeMap::new(),
             failures: BTreeMap::new(),
@@ -265,8 +282,24 @@ impl Tally {
         }
     }
 
-    pub(crate) fn page(&mut self, took_ns: u64) {
+    pub(crate) fn page(&mut self, took_ns: u64, was_contended: bool) {
         self.page_latency.saturating_record(took_ns / 1000);
+        if was_contended {
+            self.contended_page_latency
+                .saturating_record(took_ns / 1000);
+        }
+    }
+
+    /// A page has had a lock. When it first asked another one held it, and `ahead` held or wanted it
+    /// in all; `None` if it was free.
+    pub(crate) fn lock(&mut self, waited_ns: u64, ahead: Option<usize>, held_ns: u64) {
+        self.lock_hold.saturating_record(held_ns / 1000);
+        if let Some(ahead) = ahead {
+            let waited_us = waited_ns / 1000;
+            self.lock_wait.saturating_record(waited_us);
+            self.lock_wait_per_page_ahead
+                .saturating_record(waited_us / ahead.max(1) as u64);
+        }
     }
 
     pub(crate) fn page_failed(&mut self, now_ns: u64) {
@@ -315,7 +348,21 @@ impl Tally {
 
     pub(crate) fn merge(&mut self, other: Self) {
         // Adding fails only for values out of range, and all ranges are the same.
-        let _ = self.page_latency.add(other.page_latency);
+        for (ours, theirs) in [
+            (&mut self.page_latency, other.page_latency),
+            (
+                &mut self.contended_page_latency,
+                other.contended_page_latency,
+            ),
+            (&mut self.lock_wait, other.lock_wait),
+            (
+                &mut self.lock_wait_per_page_ahead,
+                other.lock_wait_per_page_ahead,
+            ),
+            (&mut self.lock_hold, other.lock_hold),
+        ] {
+            let _ = ours.add(theirs);
+        }
         let theirs = other.operation_latency;
         for (ours, theirs) in self.operation_latency.iter_mut().zip(theirs) {
             let _ = ours.add(theirs);
@@ -364,6 +411,10 @@ impl Tally {
             operations: run.counts.operations,
             operations_per_s: run.counts.operations as f64 / seconds,
             page_latency: latency(&self.page_latency),
+            contended_page_latency: latency(&self.contended_page_latency),
+            lock_wait: latency(&self.lock_wait),
+            lock_wait_per_page_ahead: latency(&self.lock_wait_per_page_ahead),
+            lock_hold: latency(&self.lock_hold),
             operation_latency: by_operation
                 .map(|(operation, histogram)| (operation.name(), latency(histogram)))
                 .filter(|(_, latency)| latency.count > 0)

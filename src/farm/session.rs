@@ -1,7 +1,7 @@
 //! The farm's users: their session ids, and who is where in a session's life.
 
 use std::collections::VecDeque;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use super::checker::{Rules, SessionLedger};
@@ -23,6 +23,38 @@ pub(crate) struct Session {
     /// The request target.
     pub(crate) target: Vec<u8>,
     ledger: Mutex<SessionLedger>,
+    /// Pages that want its lock or hold it.
+    contenders: AtomicUsize,
+    /// Pages that hold it.
+    holders: AtomicUsize,
+}
+
+/// A page that wants the lock of a session, and then holds it.
+#[derive(Debug)]
+pub(crate) struct Contender<'a> {
+    session: &'a Session,
+    /// How many wanted or held it before.
+    pub(crate) ahead: usize,
+    /// Whether somebody held it then.
+    pub(crate) finds_it_held: bool,
+    holds: bool,
+}
+
+impl Contender<'_> {
+    /// The page has the lock.
+    pub(crate) fn holds(&mut self) {
+        self.holds = true;
+        self.session.holders.fetch_add(1, Ordering::Relaxed);
+    }
+}
+
+impl Drop for Contender<'_> {
+    fn drop(&mut self) {
+        self.session.contenders.fetch_sub(1, Ordering::Relaxed);
+        if self.holds {
+            self.session.holders.fetch_sub(1, Ordering::Relaxed);
+        }
+    }
 }
 
 impl Session {
@@ -33,11 +65,23 @@ impl Session {
             target: [TARGET_PREFIX, &id].concat(),
             id,
             ledger: Mutex::new(SessionLedger::new(rules)),
+            contenders: AtomicUsize::new(0),
+            holders: AtomicUsize::new(0),
         }
     }
 
     pub(crate) fn ledger(&self) -> MutexGuard<'_, SessionLedger> {
         lock(&self.ledger)
+    }
+
+    /// Counts a page that wants the lock, until what is returned is dropped.
+    pub(crate) fn contend(&self) -> Contender<'_> {
+        Contender {
+            ahead: self.contenders.fetch_add(1, Ordering::Relaxed),
+            finds_it_held: self.holders.load(Ordering::Relaxed) > 0,
+            holds: false,
+            session: self,
+        }
     }
 
     /// What may be printed of an id, which is a bearer secret: 32 bits of a hash.
@@ -99,7 +143,16 @@ impl Population {
                 return self.first_visit(place as usize);
             }
         }
-        let place = random.below(places) as usize;
+        self.visitor_of(random.below(places) as usize)
+    }
+
+    /// The user of whom so many pages in a row come at once.
+    pub(crate) fn next_of_burst(&self, burst: u64) -> Visitor {
+        let places = self.places.len() as u64;
+        self.visitor_of(Random::new(!self.seed, burst).below(places) as usize)
+    }
+
+    fn visitor_of(&self, place: usize) -> Visitor {
         match &*lock(&self.places[place]) {
             Some(session) => Visitor::WithCookie(place, Arc::clone(session)),
             None => Visitor::WithoutCookie(place),

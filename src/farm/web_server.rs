@@ -5,6 +5,8 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
 use std::time::{Duration, Instant};
 
+use tokio::sync::OwnedSemaphorePermit;
+
 use super::checker::{SessionEvents, Violation};
 use super::connection::FarmConnections;
 use super::options::FarmOptions;
@@ -12,6 +14,7 @@ use super::random::Random;
 use super::report::{FarmCounts, FarmFailure, FarmStats, Tally};
 use super::session::{Population, Session};
 use super::stop::Stop;
+use super::web_threads::WebThreads;
 use crate::wire::Operation;
 
 /// What all threads share.
@@ -32,6 +35,7 @@ pub(super) struct Farm {
 pub(super) struct WebServer {
     pub(super) farm: Arc<Farm>,
     pub(super) pools: Vec<FarmConnections>,
+    pub(super) web_threads: Option<WebThreads>,
     pub(super) tally: RefCell<Tally>,
 }
 
@@ -52,6 +56,11 @@ impl WebServer {
 
     pub(crate) fn pick_pool(&self, random: &mut Random) -> &FarmConnections {
         &self.pools[random.below(self.pools.len() as u64) as usize]
+    }
+
+    /// A thread to run a page on; `None` if pages do without.
+    pub(crate) async fn take_thread(&self) -> Option<OwnedSemaphorePermit> {
+        self.web_threads.as_ref()?.take().await
     }
 
     pub(crate) fn is_stopped(&self) -> bool {

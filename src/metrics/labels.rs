@@ -243,6 +243,35 @@ impl AdminRefusal {
     }
 }
 
+/// How a request for a locked session has ended its wait for the lock.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum LockWaitEnd {
+    /// The lock was released, and it got its answer.
+    Released,
+    /// `locks.wait` was over.
+    Expired,
+    /// Its client left, or it failed.
+    Left,
+    /// It did not wait: too many did.
+    Refused,
+}
+
+impl LockWaitEnd {
+    /// All of them, in order.
+    pub const ALL: [Self; 4] = [Self::Released, Self::Expired, Self::Left, Self::Refused];
+
+    /// Its label.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Released => "released",
+            Self::Expired => "expired",
+            Self::Left => "left",
+            Self::Refused => "refused",
+        }
+    }
+}
+
 /// How far the move of a session had come.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum MoveStep {

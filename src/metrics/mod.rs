@@ -28,7 +28,9 @@ pub mod worker;
 pub use admin::AdminRefusals;
 pub use backend::{BACKEND_BOUNDS_NS, BackendMetrics, BackendShard, FailedMoves};
 pub use counter::{Counter, Histogram, HistogramTotals};
-pub use labels::{AdminRefusal, ClientRefusal, FailureReason, MapState, MoveStep, RequestOutcome};
+pub use labels::{
+    AdminRefusal, ClientRefusal, FailureReason, LockWaitEnd, MapState, MoveStep, RequestOutcome,
+};
 pub use pool::{
     LastReloadMetrics, PoolBackend, PoolFinding, PoolLoad, PoolMetrics, PoolReplication, Reloads,
 };

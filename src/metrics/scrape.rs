@@ -8,7 +8,8 @@ use super::backend::{BACKEND_BOUNDS_NS, BackendShard, Outcomes};
 use super::counter::HistogramTotals;
 use super::exposition::Exposition;
 use super::labels::{
-    self, AdminRefusal, BackendStateLabel, ClientRefusal, FailureReason, MoveStep, RequestOutcome,
+    self, AdminRefusal, BackendStateLabel, ClientRefusal, FailureReason, LockWaitEnd, MoveStep,
+    RequestOutcome,
 };
 use super::pool::{PoolBackend, PoolMetrics};
 use super::process;
@@ -130,6 +131,20 @@ impl Metrics {
         out.count(&table::HELD_REQUESTS, ["answered"], held.answered);
         out.count(&table::HELD_REQUESTS, ["failed"], held.failed);
         out.count(&table::WAITING_REQUESTS, [], held.waiting());
+        let mut waited = 0;
+        for end in LockWaitEnd::ALL {
+            let count = sum(&|worker| worker.lock_waits(end).get());
+            out.count(&table::LOCK_WAITS, [end.name()], count);
+            waited += if end == LockWaitEnd::Refused {
+                0
+            } else {
+                count
+            };
+        }
+        // Read last: what ended meanwhile has begun before.
+        let begun = sum(&|worker| worker.lock_waits_begun.get());
+        let waiting = begun.saturating_sub(waited);
+        out.count(&table::LOCK_WAITING_REQUESTS, [], waiting);
         for reason in ClientRefusal::ALL {
             let count = sum(&|worker| worker.refused(reason).get());
             out.count(&table::CLIENT_CONNECTIONS_REFUSED, [reason.name()], count);

@@ -66,6 +66,10 @@ families! {
         "Requests of clients that waited because their backend could not be reached, by how that ended: answered, or failed all the same.";
     WAITING_REQUESTS: Gauge "staterouter_waiting_requests" []
         "Requests of clients that are waiting now because their backend cannot be reached.";
+    LOCK_WAITS: Counter "staterouter_lock_waits_total" ["end"]
+        "Requests of clients for a locked session, by how their wait for the lock ended: released, expired (locks.wait was over), left (the client did, or the request failed), or refused at once because too many waited.";
+    LOCK_WAITING_REQUESTS: Gauge "staterouter_lock_waiting_requests" []
+        "Requests of clients that are waiting now for the lock of a session.";
     LOST_WRITES: Counter "staterouter_lost_writes_total" ["backend"]
         "Writes of clients that the backend refused because of a lock; ASP.NET ignores that, so what the page stored is lost.";
     OVERDUE_LOCKS: Counter "staterouter_overdue_locks_total" ["backend"]

@@ -2,7 +2,7 @@
 
 use super::backend::Outcomes;
 use super::counter::{Bounds, Counter, Histogram};
-use super::labels::{ClientRefusal, FailureReason, MoveStep};
+use super::labels::{ClientRefusal, FailureReason, LockWaitEnd, MoveStep};
 
 /// From 5 us to 1 s: what the proxy does to a request is a matter of microseconds.
 pub(super) const OVERHEAD_BOUNDS_NS: Bounds = [
@@ -38,6 +38,8 @@ pub struct WorkerShard {
     pub held_answered: Counter,
     /// Those of them that failed all the same.
     pub held_failed: Counter,
+    /// Requests that have begun to wait for a lock.
+    pub lock_waits_begun: Counter,
     /// Number of the snapshot that the worker goes by.
     pub snapshot: Counter,
     /// Client connections taken.
@@ -53,6 +55,7 @@ pub struct WorkerShard {
     refused: [Counter; ClientRefusal::ALL.len()],
     failures: [Counter; FailureReason::ALL.len()],
     failed_moves: [Counter; MoveStep::ALL.len()],
+    lock_waits: [Counter; LockWaitEnd::ALL.len()],
 }
 
 /// Requests that have waited for a backend, since the start.
@@ -82,6 +85,7 @@ impl Default for WorkerShard {
             held: Counter::default(),
             held_answered: Counter::default(),
             held_failed: Counter::default(),
+            lock_waits_begun: Counter::default(),
             snapshot: Counter::default(),
             opened: Counter::default(),
             closed: Counter::default(),
@@ -91,6 +95,7 @@ impl Default for WorkerShard {
             refused: Default::default(),
             failures: Default::default(),
             failed_moves: Default::default(),
+            lock_waits: Default::default(),
         }
     }
 }
@@ -104,6 +109,11 @@ impl WorkerShard {
     /// Requests without an answer, for this reason.
     pub fn failures(&self, reason: FailureReason) -> &Counter {
         &self.failures[reason.index()]
+    }
+
+    /// Waits for a lock that ended like this.
+    pub fn lock_waits(&self, end: LockWaitEnd) -> &Counter {
+        &self.lock_waits[end as usize]
     }
 
     /// Moves that came no further than this.

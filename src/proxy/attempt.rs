@@ -3,6 +3,7 @@
 use std::cell::Cell;
 use std::time::Duration;
 
+use super::lock_wait::LockWait;
 use super::tagged::TaggedRequest;
 use super::view::View;
 use crate::handover::{ClientRequest, Cookie, NO_LOCK};
@@ -33,6 +34,8 @@ pub(super) struct RequestProgress {
     pub(super) has_overhead: bool,
     /// Of the answer that is passed on.
     pub(super) outcome: RequestOutcome,
+    /// While it waits for a lock, and when it asks after that.
+    pub(super) lock_wait: Option<Box<LockWait>>,
     /// What a PUT asks for; 0 without a number that can be one.
     pub(super) timeout_minutes: u32,
 }
@@ -43,6 +46,7 @@ impl Default for RequestProgress {
             waited: Cell::default(),
             has_overhead: false,
             outcome: RequestOutcome::Failed,
+            lock_wait: None,
             timeout_minutes: 0,
         }
     }

@@ -67,6 +67,8 @@ pub(super) fn tidy(
         };
         if !send(&caller, backend, &target, operation, cookie).await {
             service.log_untidy(&view, backend, "its backend did not take it");
+        } else if operation == Operation::Release {
+            service.gave_back(&target);
         }
     });
 }

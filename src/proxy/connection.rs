@@ -7,19 +7,25 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use super::attempt::Attempt;
+use super::body_samples::{self, ContentsEvent, SAMPLE_BYTES};
 use super::error::{ProxyError, Unanswered};
-use super::forward::Exchange;
+use super::forward::{Exchange, Forwarded};
 use super::hold::{Held, Obstacle};
+use super::lock_wait::LockWait;
 use super::request_log::{Answered, Subject};
-use super::service::ProxyService;
+use super::service::{ProxyService, RequestTarget};
 use super::two_places;
 use super::view::View;
 use crate::backend::{PROBE_TARGET, PROXY_ANSWER};
+use crate::contents::StoredSample;
 use crate::handover::{ClientRequest, Refusal, RequestMachine, Stage, Step};
 use crate::metrics::{ClientRefusal, RequestOutcome};
-use crate::net::{self, Buffer, Conn, Deadline, Moment, Service};
-use crate::route::BackendIndex;
+use crate::net::{self, Buffer, Conn, Deadline, IoError, Moment, Service};
+use crate::route::{BackendIndex, Slot};
 use crate::wire::{self, Operation, RequestHead};
+
+/// How long a request waits for the beginning of its own body, once a minute and session at most.
+const LOOK_WAIT: Duration = Duration::from_millis(100);
 
 impl Service for ProxyService {
     fn serve(self: Rc<Self>, conn: Conn, peer: SocketAddr) -> impl Future<Output = ()> {
@@ -85,6 +91,9 @@ pub(super) fn serve(
     }
 }
 
+/// A request that may be tried once more, when it is time for that.
+type NextAttempt<'a> = Pin<Box<dyn Future<Output = Result<Box<Attempt>, Unanswered>> + 'a>>;
+
 /// The service as one open connection holds it.
 struct Served(Rc<ProxyService>);
 
@@ -149,44 +158,95 @@ impl Client {
             self.deadline.arm(stall);
             return self.answer_probe(&head, received).await;
         }
-        let located = self.service.locate(&view, target).map_err(|error| {
-            let error = ProxyError::from(error);
-            self.service.count_failure(operation, &error);
-            error
-        })?;
+        let located = self.locate(&view, &head, received)?;
+        let contents = &self.service.feedback.contents;
+        let is_followed = contents.follows(located.hash);
+        let mut looked_into = None;
+        if is_followed
+            && operation == Operation::Put
+            && !body_samples::is_create(&head, received.filled())
+            && contents.is_due(located.hash)
+        {
+            looked_into = self.look_into(&head, received, located.hash).await;
+        }
         let request_bytes = head.head_bytes as u64 + head.body_bytes;
         let at_hand = request_bytes.min(received.len() as u64);
         self.service.metrics.received_bytes.add(at_hand);
-        let mut subject = Subject {
-            peer: self.peer,
-            operation,
-            session: located.fingerprint,
-            slot: located.slot,
-            route: located.route,
-            started,
-        };
+        let mut subject = self.subject(operation, &located, started);
         let due_ms = self.deadline.after_ms(view.snapshot.timeouts.answer);
         let mut attempt = Attempt::first(&head, received.filled(), &view, located.sample, due_ms);
         let mut held = None;
+        if self.service.lock_queues.may_be_awaited(subject.item) {
+            let queued = self.queue_up(&mut view, &mut subject, located.slot, &mut attempt);
+            queued.await?;
+        }
         let answered = loop {
             let answering = self.answer_at(&view, &head, &subject, attempt, received);
-            match answering.await {
+            let again = match answering.await {
                 Err(failed) if failed.again.is_some() => {
-                    let again = self.try_again(&mut held, &view, &subject, failed);
-                    match again.await {
-                        Ok(again) => attempt = *again,
-                        Err(failed) => break Err(failed),
-                    }
-                    view = self.service.view();
-                    subject.route = view.snapshot.slots.lookup(located.slot.index());
+                    self.try_again(&mut held, &view, &subject, failed)
                 }
+                Ok(answered) if answered.again.is_some() => self.await_turn(answered),
                 answered => break answered,
+            };
+            match again.await {
+                Ok(again) => attempt = *again,
+                Err(failed) => break Err(failed),
             }
+            view = self.service.view();
+            subject.route = view.snapshot.slots.lookup(located.slot.index());
         };
         if let Some(held) = held {
             held.end(answered.is_ok());
         }
+        if is_followed && let Ok(answered) = &answered {
+            self.note_contents(operation, answered.outcome, located.hash, looked_into);
+        }
         self.concludes(&view, &subject, answered)
+    }
+
+    /// The beginning of the body of a PUT that is to be looked into. Waits a moment for what has not come
+    /// of it.
+    ///
+    /// That is rare, and its state large: it lives on the heap.
+    #[cold]
+    fn look_into<'a>(
+        &'a mut self,
+        head: &'a RequestHead,
+        received: &'a mut Buffer,
+        hash: u64,
+    ) -> Pin<Box<impl Future<Output = Option<Box<StoredSample>>> + 'a>> {
+        Box::pin(async move {
+            let wanted = head.head_bytes as u64 + head.body_bytes.min(SAMPLE_BYTES as u64);
+            self.deadline.arm(LOOK_WAIT);
+            while (received.len() as u64) < wanted && !received.room_mut().is_empty() {
+                // What is wrong with the connection shows when the rest is forwarded.
+                if self.conn.read_more(received, &self.deadline).await.is_err() {
+                    break;
+                }
+            }
+            body_samples::take(head, received.filled(), hash).map(Box::new)
+        })
+    }
+
+    /// A followed session was stored, used or removed.
+    #[cold]
+    fn note_contents(
+        &self,
+        operation: Operation,
+        outcome: RequestOutcome,
+        hash: u64,
+        looked_into: Option<Box<StoredSample>>,
+    ) {
+        let contents = &self.service.feedback.contents;
+        match (operation, outcome, looked_into) {
+            (Operation::Put, RequestOutcome::Ok, Some(sample)) => {
+                contents.tell(ContentsEvent::Stored(sample));
+            }
+            (Operation::Remove, RequestOutcome::Ok, _) => contents.used(hash, true),
+            (_, RequestOutcome::Ok | RequestOutcome::Locked, _) => contents.used(hash, false),
+            _ => {}
+        }
     }
 
     /// The request once more, for which nobody has done anything, if that is worth waiting for.
@@ -199,12 +259,112 @@ impl Client {
         view: &'a Rc<View>,
         subject: &'a Subject,
         mut failed: Unanswered,
-    ) -> Pin<Box<impl Future<Output = Result<Box<Attempt>, Unanswered>> + 'a>> {
+    ) -> NextAttempt<'a> {
         Box::pin(async move {
             match failed.again.take() {
                 Some(again) if self.hold(held, view, &failed, subject, &again).await => Ok(again),
                 _ => Err(failed),
             }
+        })
+    }
+
+    /// Where the request's session can be.
+    #[inline]
+    fn locate(
+        &self,
+        view: &View,
+        head: &RequestHead,
+        received: &Buffer,
+    ) -> Result<RequestTarget, ProxyError> {
+        let located = self.service.locate(view, head.target.of(received.filled()));
+        located.map_err(|error| {
+            let error = ProxyError::from(error);
+            self.service.count_failure(head.operation(), &error);
+            error
+        })
+    }
+
+    #[inline]
+    fn subject(&self, operation: Operation, located: &RequestTarget, started: Moment) -> Subject {
+        Subject {
+            peer: self.peer,
+            operation,
+            session: located.fingerprint,
+            slot: located.slot,
+            item: located.item,
+            route: located.route,
+            started,
+        }
+    }
+
+    /// Lets a request for a locked session wait for its turn. Rare, as above.
+    #[cold]
+    fn await_turn<'a>(&'a self, locked: Answered) -> NextAttempt<'a> {
+        Box::pin(async move {
+            let Answered { again, backend, .. } = locked;
+            let Some(mut again) = again else {
+                return Err(Unanswered::refused(Refusal::Unknown, backend));
+            };
+            let Attempt {
+                progress, due_ms, ..
+            } = &mut *again;
+            if let Some(lock_wait) = &mut progress.lock_wait {
+                let begun = Moment::now();
+                let is_there = lock_wait.wait(&self.deadline, *due_ms, &self.conn).await;
+                // It counts as spent on backends.
+                progress.waited.set(progress.waited.get() + begun.elapsed());
+                if !is_there {
+                    let left = ProxyError::Client(IoError::Closed);
+                    return Err(Unanswered::new(left, backend));
+                }
+            }
+            Ok(again)
+        })
+    }
+
+    /// Lets a request wait behind those that wait for the same lock already. Rare, as above.
+    ///
+    /// # Errors
+    /// The client has left.
+    #[cold]
+    fn queue_up<'a>(
+        &'a self,
+        view: &'a mut Rc<View>,
+        subject: &'a mut Subject,
+        slot: Slot,
+        attempt: &'a mut Attempt,
+    ) -> Pin<Box<impl Future<Output = Result<(), ProxyError>> + 'a>> {
+        Box::pin(async move {
+            let service = &self.service;
+            let wait_ms = view.snapshot.lock_wait_ms;
+            let waits = matches!(
+                attempt.request,
+                ClientRequest::Acquire | ClientRequest::Read
+            );
+            let backend = view.snapshot.backend_at(subject.route.first);
+            let (true, 1.., Some(backend)) = (waits, wait_ms, backend) else {
+                return Ok(());
+            };
+            let until_ms = service.now_ms() + wait_ms;
+            let (queues, metrics) = (&service.lock_queues, &service.metrics);
+            let place = LockWait::behind_others(queues, metrics, subject.item, until_ms);
+            let Some(mut lock_wait) = place else {
+                return Ok(());
+            };
+            let begun = Moment::now();
+            let is_there = lock_wait
+                .wait(&self.deadline, attempt.due_ms, &self.conn)
+                .await;
+            if !is_there {
+                let left = Unanswered::new(ProxyError::Client(IoError::Closed), backend);
+                return self.concludes(view, subject, Err(left));
+            }
+            let progress = &mut attempt.progress;
+            progress.waited.set(begun.elapsed());
+            progress.lock_wait = Some(lock_wait);
+            *view = service.view();
+            subject.route = view.snapshot.slots.lookup(slot.index());
+            Ok(())
         })
     }
 
@@ -219,6 +379,9 @@ impl Client {
         let service = &self.service;
         match answered {
             Ok(answered) => {
+                if service.lock_queues.may_be_awaited(subject.item) {
+                    self.calls_next(subject, answered.outcome);
+                }
                 let shard = view.shard(answered.backend);
                 shard.requests.count(subject.operation, answered.outcome);
                 let now_ms = service.now_ms();
@@ -237,6 +400,20 @@ impl Client {
                 service.failed(view, subject.operation, &failed);
                 Err(failed.error)
             }
+        }
+    }
+
+    /// Calls whoever waits for the session, if the answer that was passed on says that it may be free.
+    /// A request that had to look at two places may have locked it for a moment of its own.
+    #[cold]
+    fn calls_next(&self, subject: &Subject, outcome: RequestOutcome) {
+        let releases = matches!(
+            subject.operation,
+            Operation::Put | Operation::Release | Operation::Remove
+        );
+        let is_released = releases && outcome == RequestOutcome::Ok;
+        if is_released || subject.route.second.is_some() {
+            self.service.lock_queues.released(subject.item);
         }
     }
 
@@ -322,13 +499,15 @@ impl Client {
             away: route.second.filter(|_| route.stage == Stage::Away),
             progress,
             sample,
+            may_queue: true,
         };
         let (search, step) = RequestMachine::start(route, request, snapshot.mover_s);
         match step {
             Step::Forward { at, counter } => {
                 exchange.backend = snapshot.backend_at(at).unwrap_or(backend);
                 match exchange.run(received, counter, due_ms).await {
-                    Ok(()) => Ok(exchange.answered()),
+                    Ok(Forwarded::PassedOn) => Ok(exchange.answered()),
+                    Ok(Forwarded::Queued) => Ok(exchange.queued(due_ms)),
                     Err(failed) => Err(exchange.unanswered(failed, due_ms)),
                 }
             }

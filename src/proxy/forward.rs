@@ -6,6 +6,7 @@ use std::time::Duration;
 use super::attempt::{Attempt, RequestProgress};
 use super::cleanup;
 use super::error::{ProxyError, Unanswered};
+use super::lock_wait::LockWait;
 use super::request_log::{Answered, Subject};
 use super::service::ProxyService;
 use super::tagged::TaggedRequest;
@@ -40,6 +41,17 @@ pub(super) struct Exchange<'a> {
     pub(super) progress: RequestProgress,
     /// Whether and how the account of sessions follows it.
     pub(super) sample: SampledSession,
+    /// Whether the request may wait for the lock of its session: it has changed nothing anywhere.
+    pub(super) may_queue: bool,
+}
+
+/// What has become of the client's own request.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Forwarded {
+    /// Its answer was passed on.
+    PassedOn,
+    /// The session is locked, and the request has a place in the queue for the lock.
+    Queued,
 }
 
 /// The client's own request got no answer that could be passed on.
@@ -90,7 +102,7 @@ impl Exchange<'_> {
         received: &mut Buffer,
         counter: Option<u32>,
         due_ms: u64,
-    ) -> Result<(), RunFailed> {
+    ) -> Result<Forwarded, RunFailed> {
         if self.view.pool(self.backend).is_down() {
             return Err(RunFailed::untouched(ProxyError::Down));
         }
@@ -117,6 +129,12 @@ impl Exchange<'_> {
         );
         let asked = upstream.ask(outgoing).await;
         let reply = asked.map_err(|failed| self.failed(failed, received))?;
+        if reply.head.status == 423 && self.joins_queue(&reply.head, reply.bytes.filled()) {
+            if reply.is_whole() && reply.keeps_connection {
+                self.keep(Some(reply.conn));
+            }
+            return Ok(Forwarded::Queued);
+        }
         let (conn, mut answer, due_ms) = (reply.conn, reply.bytes, reply.due_ms);
         let is_gone = reply.is_request_gone;
         let request = Some(&*received).filter(|_| !is_gone);
@@ -131,7 +149,37 @@ impl Exchange<'_> {
         if !is_gone {
             received.consume(self.own.bytes() as usize);
         }
-        Ok(())
+        Ok(Forwarded::PassedOn)
+    }
+
+    /// Whether the request, whose answer is 423, waits for the lock instead of passing that on.
+    #[cold]
+    pub(super) fn joins_queue(&mut self, head: &ResponseHead, answer: &[u8]) -> bool {
+        let asks_for_contents =
+            matches!(self.head.operation(), Operation::Acquire | Operation::Get);
+        let wait_ms = self.view.snapshot.lock_wait_ms;
+        if !self.may_queue || !asks_for_contents || wait_ms == 0 || self.head.body_bytes > 0 {
+            return false;
+        }
+        if let Some(lock_wait) = &mut self.progress.lock_wait {
+            return lock_wait.found_locked();
+        }
+        let age = head.lock_age.and_then(|age| wire::decimal(age.of(answer)));
+        let service = self.service;
+        let until_ms = service.now_ms() + wait_ms;
+        let (queues, metrics) = (&service.lock_queues, &service.metrics);
+        let lock_wait = LockWait::begin(queues, metrics, self.subject.item, age, until_ms);
+        self.progress.lock_wait = lock_wait;
+        self.progress.lock_wait.is_some()
+    }
+
+    /// The request once more, which has a place in the queue for the lock.
+    pub(super) fn queued(self, due_ms: u64) -> Answered {
+        Answered {
+            backend: self.backend,
+            outcome: RequestOutcome::Locked,
+            again: Some(Box::new(self.attempt(due_ms))),
+        }
     }
 
     /// Why there is no answer; the lock that nobody knows of is given back.
@@ -151,6 +199,7 @@ impl Exchange<'_> {
         Answered {
             backend: self.backend,
             outcome: self.progress.outcome,
+            again: None,
         }
     }
 
@@ -317,6 +366,10 @@ impl Exchange<'_> {
         if head.body_bytes > max_bytes {
             self.give_back(lock, request);
             return Err(ProxyError::Garbage(WireError::BodyTooLarge { max_bytes }));
+        }
+        if let Some(lock_wait) = &mut self.progress.lock_wait {
+            // Before its client can release what it has got.
+            lock_wait.is_over(takes_lock);
         }
         self.observe(head, answer.filled());
         self.progress.outcome = RequestOutcome::of_status(head.status);

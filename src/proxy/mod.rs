@@ -6,6 +6,7 @@
 //! * `forward`: one request against one backend: what it asks for, and its answer on the way back.
 //! * `attempt`: a request as it can begin, and begin anew after it has waited.
 //! * `hold`: waits until a backend can serve a request; `holding`: how many do so at once.
+//! * `lock_wait`: waits until a locked session is released; `lock_queue`: in which order.
 //! * `tagged`: a client's request before and after its lock cookie has lost the tag.
 //! * `two_places`: one request whose item may be at either of two places, as `handover` decides.
 //!   `two_places/copying`: the copies for its replica.
@@ -17,12 +18,14 @@
 //! * `refresh`: keeps the copies at a replica alive.
 //! * `observation`: what is learned from an answer, for the account of sessions and the metrics.
 //! * `request_log`: what the log says of single requests.
+//! * `body_samples`: which bodies are looked into, for what fills the servers.
 //! * [`reports`]: what the data path tells the control thread.
 //!
 //! Architecture invariant: nothing here makes up an answer but the 400 for bytes that cannot be
 //! framed. A backend that fails costs the client its connection, never a 404 or 5xx.
 
 mod attempt;
+mod body_samples;
 mod cleanup;
 mod connection;
 pub mod copies;
@@ -30,6 +33,8 @@ mod error;
 mod forward;
 mod hold;
 mod holding;
+mod lock_queue;
+mod lock_wait;
 pub mod migration_budget;
 mod observation;
 mod refresh;
@@ -43,6 +48,7 @@ mod two_places;
 mod untidy;
 mod view;
 
+pub use body_samples::{BodySamples, ContentsEvent, ContentsEvents, SampleGate};
 pub use copies::Copies;
 pub use migration_budget::MigrationBudget;
 pub use reports::{Feedback, PendingDelete, Report};

@@ -6,8 +6,10 @@ use std::sync::atomic::{AtomicU32, Ordering};
 
 use tokio::sync::{mpsc, oneshot};
 
+use super::body_samples::{BodySamples, ContentsEvents};
 use super::copies::Copies;
 use super::error::ProxyError;
+use super::lock_queue::LockQueues;
 use crate::backend;
 use crate::handover::BackendId;
 use crate::health::Failure;
@@ -42,28 +44,34 @@ pub struct PendingDelete {
     pub noted: oneshot::Sender<bool>,
 }
 
-/// The workers' end.
+/// The workers' end, and what they tell one another.
 #[derive(Debug)]
 pub struct Feedback {
     /// Which sessions are where, as far as answers tell.
     pub account: Account,
     /// The copies that replicas keep.
     pub copies: Copies,
+    /// What sessions consist of.
+    pub contents: BodySamples,
+    pub(super) lock_queues: Arc<LockQueues>,
     reports: mpsc::Sender<Report>,
     longest_timeout_minutes: AtomicU32,
 }
 
 impl Feedback {
-    /// Both ends.
-    pub fn channel() -> (Arc<Self>, mpsc::Receiver<Report>) {
+    /// All ends.
+    pub fn channel() -> (Arc<Self>, mpsc::Receiver<Report>, ContentsEvents) {
         let (reports, received) = mpsc::channel(MAX_REPORTS);
+        let (contents, events) = BodySamples::channel();
         let feedback = Self {
             account: Account::default(),
             copies: Copies::default(),
+            contents,
+            lock_queues: Arc::default(),
             reports,
             longest_timeout_minutes: AtomicU32::new(0),
         };
-        (Arc::new(feedback), received)
+        (Arc::new(feedback), received, events)
     }
 
     /// The longest session timeout any worker has seen since the last call, in minutes; 0 for none.

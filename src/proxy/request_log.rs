@@ -6,7 +6,9 @@ use std::net::IpAddr;
 
 use tracing::Level;
 
+use super::attempt::Attempt;
 use super::error::{ProxyError, Unanswered};
+use super::lock_queue::ItemHash;
 use super::view::View;
 use crate::handover::{BackendId, SlotRoute, Step, Subrequest, SubrequestReply};
 use crate::log::LogLimit;
@@ -22,6 +24,7 @@ pub(super) struct Subject {
     pub(super) operation: Operation,
     pub(super) session: Fingerprint,
     pub(super) slot: Slot,
+    pub(super) item: ItemHash,
     pub(super) route: SlotRoute,
     /// When its head was there.
     pub(super) started: Moment,
@@ -51,6 +54,9 @@ pub(super) struct Answered {
     /// Who gave the answer.
     pub(super) backend: BackendIndex,
     pub(super) outcome: RequestOutcome,
+    /// The request instead, if its answer says that the session is locked, has not been passed on,
+    /// and may become another one soon.
+    pub(super) again: Option<Box<Attempt>>,
 }
 
 impl Subject {

@@ -8,6 +8,7 @@ use arc_swap::{ArcSwap, Cache};
 
 use super::error::{ProxyError, Unanswered};
 use super::holding::Holding;
+use super::lock_queue::{ItemHash, LockQueues};
 use super::reports::{self, Feedback};
 use super::request_log::{LogLines, Subject};
 use super::snapshot::Snapshot;
@@ -37,6 +38,7 @@ pub struct ProxyService {
     pub(super) worker: Rc<Worker>,
     pub(super) tidying: Tidying,
     pub(super) holding: Holding,
+    pub(super) lock_queues: Arc<LockQueues>,
     pub(super) feedback: Arc<Feedback>,
     pub(super) metrics: Arc<WorkerShard>,
     current: RefCell<Cache<SharedSnapshot, Arc<Snapshot>>>,
@@ -51,7 +53,10 @@ pub(super) struct RequestTarget {
     pub(super) slot: Slot,
     pub(super) route: SlotRoute,
     pub(super) fingerprint: Fingerprint,
+    pub(super) item: ItemHash,
     pub(super) sample: SampledSession,
+    /// Of the session id.
+    pub(super) hash: u64,
 }
 
 impl ProxyService {
@@ -71,6 +76,7 @@ impl ProxyService {
             worker,
             tidying: Tidying::default(),
             holding: Holding::default(),
+            lock_queues: Arc::clone(&feedback.lock_queues),
             feedback,
             metrics,
             current: RefCell::new(current),
@@ -102,7 +108,9 @@ impl ProxyService {
             slot: located.slot,
             route: view.snapshot.slots.lookup(located.slot.index()),
             fingerprint: located.fingerprint,
+            item: ItemHash::new(located.hash, key.start_hash()),
             sample: self.feedback.account.sample(located.hash, key.key()),
+            hash: located.hash,
         })
     }
 
@@ -112,6 +120,15 @@ impl ProxyService {
         if let Some(known) = self.feedback.copies.known(subject.slot, subject.session) {
             replica.has_copy |= known.is_since(replica.since_ms);
             replica.is_fresh = known.is_fresh();
+        }
+    }
+
+    /// Calls whoever waits for the session: a lock was given back of which no client knew.
+    pub(super) fn gave_back(&self, target: &[u8]) {
+        if self.lock_queues.is_anybody_waiting()
+            && let Ok(located) = self.locate(&self.view(), target)
+        {
+            self.lock_queues.released(located.item);
         }
     }
 

@@ -64,6 +64,8 @@ pub struct Snapshot {
     pub takeover_s: u64,
     /// How long a request waits for a backend that is down.
     pub hold: Duration,
+    /// How long a request waits for a lock, in milliseconds; 0 for not at all.
+    pub lock_wait_ms: u64,
 }
 
 impl Snapshot {
@@ -98,6 +100,7 @@ impl Snapshot {
             mover_s: mover_s(&config.timeouts),
             takeover_s: config.handover.takeover.as_secs(),
             hold: config.handover.hold,
+            lock_wait_ms: config.locks.wait.as_millis() as u64,
         }
     }
 

@@ -11,7 +11,7 @@ use self::copying::Body;
 use super::cleanup;
 use super::copies::CopyUnderWay;
 use super::error::{ProxyError, Unanswered};
-use super::forward::{Exchange, RunFailed};
+use super::forward::{Exchange, Forwarded, RunFailed};
 use super::refresh;
 use super::request_log::Answered;
 use super::subrequest::{Call, CallFailed, Caller, SubrequestAnswer};
@@ -68,6 +68,10 @@ pub(super) async fn run(
         match step {
             Step::Ask(next) => ask = next,
             Step::Forward { at, counter } => return seek.forward(at, counter, received).await,
+            Step::Pass { behind: None, .. } if seek.joins_queue() => {
+                seek.release_held();
+                return Ok(seek.exchange.queued(due_ms));
+            }
             Step::Pass { clear_flag, behind } => {
                 seek.count_what_stays();
                 seek.tidy(behind, received);
@@ -485,8 +489,10 @@ impl Seek<'_> {
         received: &mut Buffer,
     ) -> Result<Answered, Unanswered> {
         self.exchange.backend = self.backend(at)?;
+        self.exchange.may_queue = self.is_untouched;
         match self.exchange.run(received, counter, self.due_ms).await {
-            Ok(()) => Ok(self.exchange.answered()),
+            Ok(Forwarded::PassedOn) => Ok(self.exchange.answered()),
+            Ok(Forwarded::Queued) => Ok(self.exchange.queued(self.due_ms)),
             Err(failed) => {
                 let may_repeat = failed.may_repeat && self.is_untouched;
                 let failed = RunFailed {
@@ -495,6 +501,19 @@ impl Seek<'_> {
                 };
                 Err(self.exchange.unanswered(failed, self.due_ms))
             }
+        }
+    }
+
+    /// Whether the request waits for the lock that the held answer speaks of.
+    fn joins_queue(&mut self) -> bool {
+        self.exchange.may_queue = self.is_untouched;
+        match &self.held {
+            Some(Held { answered, backend }) if answered.head.status == 423 => {
+                self.exchange.backend = *backend;
+                let (head, bytes) = (&answered.head, answered.bytes.filled());
+                self.exchange.joins_queue(head, bytes)
+            }
+            _ => false,
         }
     }
 

@@ -39,6 +39,8 @@ struct KnownStart {
     /// As it was sent; empty when nothing is known. Decoded it is what the buffer begins with.
     raw: Vec<u8>,
     group: Group,
+    /// [`start_hash`] of it.
+    hash: u64,
 }
 
 /// Positions of the parentheses around an application's hash; `)/` ends the start of the target.
@@ -57,6 +59,7 @@ impl KeyBuffer {
             known: KnownStart {
                 raw: Vec::new(),
                 group: Group { open: 0, close: 0 },
+                hash: 0,
             },
         }
     }
@@ -76,6 +79,7 @@ pub struct SessionKey<'b> {
     app: &'b [u8],
     hash: &'b [u8],
     session_id: &'b [u8],
+    start_hash: u64,
 }
 
 impl<'b> SessionKey<'b> {
@@ -90,6 +94,13 @@ impl<'b> SessionKey<'b> {
     #[must_use]
     pub fn session_id(&self) -> &'b [u8] {
         self.session_id
+    }
+
+    /// A hash of what stands in front of the session id, to tell applications apart that share
+    /// session ids; 0 if it has not the usual form.
+    #[must_use]
+    pub fn start_hash(&self) -> u64 {
+        self.start_hash
     }
 
     /// The application's id, empty if the target has none.
@@ -145,7 +156,7 @@ pub fn extract<'b>(target: &[u8], buffer: &'b mut KeyBuffer) -> Result<SessionKe
         Some(rest) if !known.raw.is_empty() => {
             let start = known.group.end();
             let end = decode(rest, decoded, start);
-            known.group.split(&decoded[..end])
+            known.group.split(&decoded[..end], known.hash)
         }
         _ => {
             let end = decode(raw, decoded, 0);
@@ -153,8 +164,9 @@ pub fn extract<'b>(target: &[u8], buffer: &'b mut KeyBuffer) -> Result<SessionKe
             known.raw.clear();
             match standard_group(key) {
                 Some(group) => {
-                    known.learn(raw, key, group);
-                    group.split(key)
+                    let hash = start_hash(&key[..group.end()]);
+                    known.learn(raw, key, group, hash);
+                    group.split(key, hash)
                 }
                 None => split(key),
             }
@@ -169,7 +181,7 @@ pub fn extract<'b>(target: &[u8], buffer: &'b mut KeyBuffer) -> Result<SessionKe
 impl KnownStart {
     /// Keeps the start of the target `raw`, whose decoded form is `key`, if what it ends with is
     /// spelt so that nothing that follows can change what it means.
-    fn learn(&mut self, raw: &[u8], key: &[u8], group: Group) {
+    fn learn(&mut self, raw: &[u8], key: &[u8], group: Group, hash: u64) {
         let id_bytes = key.len() - group.end();
         let (start, id) = raw.split_at(raw.len() - id_bytes);
         // Of an id without escapes as many bytes were sent. No escape goes on behind a slash.
@@ -178,6 +190,7 @@ impl KnownStart {
         if is_clean && memchr(b'%', id).is_none() {
             self.raw.extend_from_slice(start);
             self.group = group;
+            self.hash = hash;
         }
     }
 }
@@ -188,12 +201,13 @@ impl Group {
         self.close + 2
     }
 
-    fn split(self, key: &[u8]) -> SessionKey<'_> {
+    fn split(self, key: &[u8], start_hash: u64) -> SessionKey<'_> {
         SessionKey {
             key,
             app: &key[..self.open],
             hash: &key[self.open + 1..self.close],
             session_id: &key[self.end()..],
+            start_hash,
         }
     }
 }
@@ -329,6 +343,7 @@ fn split(key: &[u8]) -> SessionKey<'_> {
             app,
             hash,
             session_id: &key[close + 2..],
+            start_hash: 0,
         };
     }
     if let Some(slash) = memrchr(b'/', key) {
@@ -337,6 +352,7 @@ fn split(key: &[u8]) -> SessionKey<'_> {
             app: &key[..slash],
             hash: &key[..0],
             session_id: &key[slash + 1..],
+            start_hash: 0,
         };
     }
     SessionKey {
@@ -344,7 +360,19 @@ fn split(key: &[u8]) -> SessionKey<'_> {
         app: &key[..0],
         hash: &key[..0],
         session_id: key,
+        start_hash: 0,
     }
+}
+
+/// Eight bytes a step. Whoever chooses the bytes chooses the hash: it is no key of anything that
+/// has to stay apart.
+fn start_hash(start: &[u8]) -> u64 {
+    const FACTOR: u64 = 0x9e37_79b9_7f4a_7c15;
+    start.chunks(8).fold(0, |hash: u64, part| {
+        let mut word = [0; 8];
+        word[..part.len()].copy_from_slice(part);
+        (hash.rotate_left(23) ^ u64::from_le_bytes(word)).wrapping_mul(FACTOR)
+    })
 }
 
 /// The first `(` whose text up to the next `)` can only be an application's hash, with `)/`

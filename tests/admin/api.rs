@@ -16,6 +16,7 @@ use serde_json::{Value, json};
 use staterouter::admin::{AdminOptions, AdminServer};
 use staterouter::config::BackendAddress;
 use staterouter::control::clock::ControlClock;
+use staterouter::control::contents::ContentsBoard;
 use staterouter::control::handle::{AdminAccess, ControlCommand, ControlEnd, Published, handle};
 use staterouter::control::peers::report::{self, PeerState};
 use staterouter::control::pool_state::{Membership, PeerView};
@@ -63,10 +64,11 @@ impl Admin {
 
     fn with_peers(peers: &[SocketAddr], options: AdminOptions) -> Self {
         let peers: Vec<_> = peers.iter().copied().map(BackendAddress::from).collect();
-        let (control, end) = handle(Published {
+        let published = Published {
             peers: peers.clone(),
             ..published([BackendHealth::Up, BackendHealth::Down])
-        });
+        };
+        let (control, end) = handle(published, ContentsBoard::new());
         let listeners = Listeners::bind(SocketAddr::from(([127, 0, 0, 1], 0)), 1).unwrap();
         let server = AdminServer::start(Some(listeners), control, Arc::default(), options).unwrap();
         Self {

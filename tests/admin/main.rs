@@ -9,3 +9,4 @@ mod dashboards;
 mod logging;
 mod metrics;
 mod page;
+mod schemas;

@@ -129,7 +129,8 @@ fn one_of_everything(proxy: &Program) -> Counting {
 #[test]
 fn every_request_counts_once_by_operation_and_result() {
     let server = Program::state_server();
-    let proxy = proxy(&[server.address], "");
+    // A request that waits for a lock asks its backend more than once.
+    let proxy = proxy(&[server.address], "locks: {wait: 0s}");
     let client = one_of_everything(&proxy);
     wait_for(&proxy, &requests("state-1", "unknown", "bad_request"), 1.0);
     let scrape = wait_for(&proxy, "staterouter_client_connections", 1.0);

@@ -430,6 +430,27 @@ fn status(real: &Value, backends: u64) -> Value {
     status
 }
 
+/// Applications and items with names of all kinds.
+fn contents() -> Value {
+    let item = |number: u64| {
+        let name = if number == 1 {
+            HOSTILE.to_owned()
+        } else {
+            "n".repeat(128)
+        };
+        json!({"name": name, "percent": 12.3, "sessions_percent": 99.9, "mean_bytes": 1 << (10 * number)})
+    };
+    let app = |number: u64| {
+        json!({
+            "name": format!("/LM/W3SVC/{number}/ROOT/{}", "a".repeat(200)), "percent": 25.0, "sessions": 1_234_567,
+            "compressed": 3, "not_understood": 4, "too_long": 1, "mean_bytes": 123_456, "rest_percent": 1.5,
+            "items": (0..9).map(|n| item(n % 3)).collect::<Vec<_>>(),
+        })
+    };
+    let applications: Vec<_> = (0..6).map(app).collect();
+    json!({"on": true, "one_in": 4, "sessions": 2_500, "applications": applications})
+}
+
 fn history(status: &Value, backends: u64) -> Value {
     let now_ms = status["now_ms"].as_u64().unwrap();
     let sample = |number: u64| {
@@ -468,6 +489,7 @@ fn serve(stream: &TcpStream, pages: &Mutex<Pages>) {
             pages.head.as_str(),
             pages.page.clone(),
         ),
+        Some("/contents") => ("application/json", "x: y", contents().to_string()),
         Some("/status") => ("application/json", "x: y", pages.status.to_string()),
         _ => ("application/json", "x: y", pages.history.to_string()),
     };

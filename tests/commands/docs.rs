@@ -13,6 +13,7 @@ use std::process::{Command, Output};
 
 use serde_json::Value as Json;
 use staterouter::config::{self, Config, PartitionMap};
+use staterouter::conformance;
 use tempfile::TempDir;
 
 /// The small example, and the table of keys.
@@ -173,6 +174,47 @@ fn links_lead_to_files() {
             assert!(file.exists(), "{} links to {target}", path.display());
         }
     }
+}
+
+/// docs/protocol.md says which check answers each open question, and forgets none that asks one.
+#[test]
+fn checks_of_the_conformance_suite_are_named_in_the_protocol() {
+    const PROTOCOL: &str = include_str!("../../docs/protocol.md");
+    let (_, questions) = PROTOCOL.split_once("\n## 12. ").unwrap();
+    let rows = questions.lines().filter(|line| line.starts_with("| "));
+    let mut named = Vec::new();
+    for row in rows.skip(1) {
+        let checks = row
+            .trim_end_matches([' ', '|'])
+            .rsplit_once("| ")
+            .unwrap()
+            .1;
+        let is_thorough = checks.ends_with("(thorough)");
+        let names = checks.split('`').skip(1).step_by(2).map(str::to_owned);
+        let names: Vec<String> = names.collect();
+        let last = names.last().cloned();
+        named.extend(names.into_iter().map(|name| {
+            let is_thorough = is_thorough && Some(&name) == last.as_ref();
+            (name, is_thorough)
+        }));
+    }
+    let all: Vec<_> = conformance::all_checks().collect();
+    for (name, is_thorough) in &named {
+        let check = all.iter().find(|check| check.id == *name);
+        let check = check.unwrap_or_else(|| panic!("there is no check `{name}`"));
+        assert!(
+            check.is_thorough || !is_thorough,
+            "`{name}` is not thorough"
+        );
+    }
+    for check in all.iter().filter(|check| check.is_thorough) {
+        assert!(
+            named.iter().any(|(name, _)| *name == check.id),
+            "{}",
+            check.id
+        );
+    }
+    assert!(named.len() >= 25, "{}", named.len());
 }
 
 /// Every key of a schema that is no section, as `section.key`.

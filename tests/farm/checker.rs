@@ -20,7 +20,7 @@ fn options(target: SocketAddr) -> FarmOptions {
         clients: 8,
         sessions: 5,
         end: RunEnd::Pages(1500),
-        body: "59..600".parse().unwrap(),
+        body: "112..600".parse().unwrap(),
         mix: PageMix {
             abandon: 10,
             ..PageMix::default()

@@ -6,6 +6,7 @@ use std::collections::HashSet;
 use std::time::Duration;
 
 use staterouter::config::{BackendAddress, BackendState, Config, Faults, PartitionMap};
+use staterouter::contents;
 use staterouter::route::{KeyBuffer, MAX_MEMBERS, MAX_WEIGHT, extract};
 use staterouter::wire::decimal;
 use staterouter::wire::rewrite::HEADROOM_BYTES;
@@ -41,6 +42,34 @@ pub(crate) fn request_head(bytes: &[u8]) -> bool {
         check_rewrite(bytes, &head, cookie);
     }
     check_encoding(bytes, &head);
+    true
+}
+
+/// The beginning of a session body: bounded, the same from a shorter beginning or not at all, and as
+/// it was written.
+pub(crate) fn session_body(bytes: &[u8]) -> bool {
+    let Ok(found) = contents::decode(bytes) else {
+        return false;
+    };
+    assert!(found.items.len() <= 10_000);
+    assert!(found.items.iter().all(|item| item.name.len() <= 128));
+    let sum: u64 = found.items.iter().map(|item| item.bytes).sum();
+    assert_eq!(sum, found.values_bytes);
+    if !found.compressed && !found.items.is_empty() {
+        for end in [bytes.len() / 2, bytes.len() - 1] {
+            if let Ok(shorter) = contents::decode(&bytes[..end]) {
+                assert_eq!(shorter, found);
+            }
+        }
+    }
+    let nameless = found.items.iter().filter(|item| item.name.is_empty());
+    if nameless.count() <= 1 && sum <= 1 << 20 {
+        let written = contents::encode(20, &found.items);
+        let again = contents::decode(&written);
+        assert_eq!(again.as_ref().map(|again| &again.items), Ok(&found.items));
+        let packed = contents::decode(&contents::compress(&written));
+        assert_eq!(packed.map(|packed| packed.items), Ok(found.items));
+    }
     true
 }
 

@@ -5,6 +5,7 @@ mod support;
 
 mod accounting_end_to_end;
 mod addresses;
+mod contents;
 mod failover;
 mod failover_end_to_end;
 mod fresh_server;

@@ -261,7 +261,8 @@ fn one_id_of_each(files: &ProxyFiles, backends: usize) -> Vec<String> {
 
 #[test]
 fn odd_but_well_framed_messages_pass_as_they_are() {
-    let (proxy, backend) = one_backend("");
+    // A scripted backend would be asked again.
+    let (proxy, backend) = one_backend("locks: {wait: 0s}");
     let (mut client, mut connection) = connected(&proxy, &backend);
     let requests: &[&[u8]] = &[
         b"GET /a/b HTTP/1.1\r\n\r\n",

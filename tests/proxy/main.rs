@@ -6,6 +6,7 @@ mod support;
 mod failures;
 mod framing;
 mod limits;
+mod locks;
 mod moves;
 mod names;
 mod one_thread;

@@ -62,11 +62,12 @@ fn proxy_over(server: Connector) -> Rc<ProxyService> {
     let mut config = Config::new(PathBuf::from("map.yaml"));
     // Nobody would ever end a wait.
     config.handover.hold = Duration::ZERO;
+    config.locks.wait = Duration::ZERO;
     let engine = PoolState::new(config, map, 1_800_000_000_000).unwrap();
     let mut snapshot = engine.snapshot();
     snapshot.backends[0].server = server;
     snapshot.backends[0].up = true;
-    let (feedback, _reports) = Feedback::channel();
+    let (feedback, _reports, _contents) = Feedback::channel();
     let worker = Worker::new(0, BUFFER_BYTES);
     let snapshot = proxy::share(snapshot);
     let metrics = Metrics::default();

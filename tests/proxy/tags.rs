@@ -31,7 +31,9 @@ struct Scene {
 impl Scene {
     fn new(backend_id: u8) -> Self {
         let backend = Backend::start();
-        let proxy = ProxyFiles::with_ids(&[(backend_id, backend.address)], "").serve();
+        // A scripted backend would be asked again.
+        let at_once = "locks: {wait: 0s}";
+        let proxy = ProxyFiles::with_ids(&[(backend_id, backend.address)], at_once).serve();
         let mut client = Client::connect(proxy.address);
         client.send(&get(ID));
         let mut connection = backend.accept();

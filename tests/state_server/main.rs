@@ -3,6 +3,8 @@
 #[path = "../support/mod.rs"]
 mod support;
 
+mod broken;
+mod capture;
 mod disk;
 #[path = "../support/faulty_store.rs"]
 mod faulty_store;

@@ -1,260 +1,298 @@
-//! Every fixture of the protocol over real sockets: against a state server directly, and through
-//! the proxy in front of three of them. Both must answer the same bytes, but that the proxy tags
-//! lock cookies.
+//! The conformance suite, which carries every fixture of the protocol, over real sockets: against a
+//! state server directly, and through the proxy in front of three of them. Both must do what is
+//! described, but that the proxy tags lock cookies. And against servers with a fault: it is named.
 
 #![expect(
     clippy::unwrap_used,
     reason = "a test that cannot set up its scene must fail"
 )]
 
-use crate::support;
-use crate::support::client::Client;
-use crate::support::tags::{tag, with_cookie};
-use crate::support::{Program, ProxyFiles, vectors};
+use std::io::Read;
+use std::net::SocketAddr;
+use std::process::{Command, Stdio};
+use std::time::Duration;
+
 use serde_json::Value;
-use staterouter::config;
-use staterouter::route::{KeyBuffer, Placement, extract};
-use staterouter::wire::{self, Operation, Request};
+use staterouter::conformance::{
+    self, CheckReport, ConformanceOptions, ConformanceReport, SuiteStop, Verdict, all_checks,
+};
 
-#[test]
-fn vectors_hold_against_the_state_server() {
-    run_vectors(&Server::alone());
+use crate::broken::{self, Broken};
+use crate::support::system::wait_up_to;
+use crate::support::{PATIENCE, Program, ProxyFiles, admin, run, start};
+
+/// Those of the thorough checks that take no minutes.
+const QUICK: [&str; 9] = [
+    "pipelined",
+    "timeout-zero",
+    "body-empty",
+    "body-limit",
+    "head-long",
+    "bare-line-feed",
+    "two-lengths",
+    "chunked",
+    "get-with-body",
+];
+
+fn options(target: SocketAddr) -> ConformanceOptions {
+    ConformanceOptions {
+        target,
+        rate_per_s: 10_000,
+        answer_timeout: Duration::from_secs(30),
+        thorough: false,
+        only: Vec::new(),
+        stop: SuiteStop::default(),
+    }
+}
+
+fn suite(target: SocketAddr) -> ConformanceReport {
+    conformance::run(&options(target), &mut |_| {}).unwrap()
+}
+
+fn state_server_with_admin() -> Program {
+    let listen = ["state-server", "--listen", "127.0.0.1:0"];
+    Program::start(&[&listen[..], &["--admin", "127.0.0.1:0"]].concat())
+}
+
+/// How many sessions the server holds.
+fn sessions(server: &Program) -> u64 {
+    let status = admin::status(server.admin());
+    status["sessions"].as_u64().unwrap()
+}
+
+fn proxy() -> (Program, [Program; 3]) {
+    let backends: [Program; 3] = std::array::from_fn(|_| Program::state_server());
+    let addresses = backends.each_ref().map(|backend| backend.address);
+    (ProxyFiles::new(&addresses, "").serve(), backends)
+}
+
+/// All checks but the thorough ones, each as described but for the open questions.
+#[track_caller]
+fn assert_conforms(report: &ConformanceReport) {
+    let quick = all_checks().filter(|check| !check.is_thorough);
+    assert!(report.checks.len() >= 65, "{}", report.checks.len());
+    assert_eq!(report.checks.len(), quick.count());
+    let is_fine = |verdict| matches!(verdict, Verdict::AsDescribed | Verdict::Observed);
+    let wrong = report.checks.iter().find(|check| !is_fine(check.verdict));
+    assert_eq!(wrong, None);
+    assert_eq!(report.spelling, []);
+    assert_eq!(report.left_behind, 0);
+}
+
+fn check<'a>(report: &'a ConformanceReport, id: &str) -> &'a CheckReport {
+    let mut checks = report.checks.iter();
+    checks.find(|check| check.id == id).unwrap()
 }
 
 #[test]
-fn vectors_hold_through_the_proxy() {
-    run_vectors(&Server::behind_proxy());
+fn the_suite_holds_against_the_state_server() {
+    let server = Program::state_server();
+    let report = suite(server.address);
+    assert_conforms(&report);
+    assert_eq!(check(&report, "first-lock").verdict, Verdict::AsDescribed);
 }
 
 #[test]
-fn scenarios_hold_against_the_state_server() {
-    for scenario in vectors::read("scenarios.jsonl") {
-        run_scenario(&Server::alone(), &scenario);
-    }
+fn the_suite_holds_through_the_proxy() {
+    let (proxy, _backends) = proxy();
+    let report = suite(proxy.address);
+    assert_conforms(&report);
+    let first_lock = &check(&report, "first-lock").findings;
+    assert!(
+        first_lock[0].contains("a staterouter proxy"),
+        "{first_lock:?}"
+    );
 }
 
 #[test]
-fn scenarios_hold_through_the_proxy() {
-    for scenario in vectors::read("scenarios.jsonl") {
-        run_scenario(&Server::behind_proxy(), &scenario);
-    }
-}
-
-/// A state server, or what looks like one.
-struct Server {
-    program: Program,
-    /// Which backend a proxy asks; `None` without a proxy.
-    placement: Option<Placement>,
-    _backends: Vec<Program>,
-}
-
-impl Server {
-    fn alone() -> Self {
-        Self {
-            program: Program::state_server(),
-            placement: None,
-            _backends: Vec::new(),
-        }
-    }
-
-    fn behind_proxy() -> Self {
-        let backends: Vec<_> = (0..3).map(|_| Program::state_server()).collect();
-        let addresses: Vec<_> = backends.iter().map(|backend| backend.address).collect();
-        let files = ProxyFiles::new(&addresses, "");
-        let loaded = config::load(files.config().as_ref()).unwrap();
-        Self {
-            placement: Some(loaded.partition_map.placement().unwrap()),
-            program: files.serve(),
-            _backends: backends,
-        }
-    }
-
-    fn connect(&self) -> Client {
-        Client::connect(self.program.address)
-    }
-
-    /// The server's lock `counter` for `target` as clients know it.
-    fn cookie(&self, target: &[u8], counter: u32) -> u32 {
-        let Some(placement) = &self.placement else {
-            return counter;
+fn what_no_web_server_sends_has_the_same_answers_through_the_proxy() {
+    let server = Program::state_server();
+    let (proxy, _backends) = proxy();
+    let findings = [server.address, proxy.address].map(|target| {
+        let only = QUICK.map(str::to_owned).to_vec();
+        let options = ConformanceOptions {
+            only,
+            ..options(target)
         };
-        let mut buffer = KeyBuffer::new();
-        let key = extract(target, &mut buffer).unwrap();
-        let owner = placement.owner(placement.slot(key.session_id())).index();
-        tag(owner as u8 + 1, counter)
-    }
-
-    /// A fixture's request as a client sends it that got the lock in it from this server.
-    fn request(&self, request: &[u8]) -> Vec<u8> {
-        with_cookie(request, |counter| match counter {
-            0 => 0,
-            _ => self.cookie(target_in(request), counter),
-        })
-    }
-
-    /// A fixture's answer to `request` as a client of this server sees it.
-    fn answer(&self, request: &[u8], answer: &[u8]) -> Vec<u8> {
-        with_cookie(answer, |counter| self.cookie(target_in(request), counter))
-    }
+        let report = conformance::run(&options, &mut |_| {}).unwrap();
+        assert_eq!(report.left_behind, 0);
+        let checks = report.checks.into_iter();
+        checks
+            .map(|check| (check.id, check.verdict, check.findings))
+            .collect::<Vec<_>>()
+    });
+    assert_eq!(findings[0].len(), QUICK.len());
+    assert_eq!(findings[0], findings[1]);
+    let wrong = findings[0]
+        .iter()
+        .find(|found| found.1 != Verdict::Observed);
+    assert_eq!(wrong, None);
 }
 
-/// The target in a request.
-fn target_in(request: &[u8]) -> &[u8] {
-    let line = request.split(|&byte| byte == b'\r').next().unwrap();
-    let first = line.iter().position(|&byte| byte == b' ').unwrap();
-    let last = line.iter().rposition(|&byte| byte == b' ').unwrap();
-    &line[first + 1..last]
-}
-
-/// All vectors against one server: before each, its keys are brought into the state it wants.
-fn run_vectors(server: &Server) {
-    let vectors = vectors::read("wire.jsonl");
-    assert!(vectors.len() >= 42, "only {} vectors", vectors.len());
-    for vector in &vectors {
-        let mut client = server.connect();
-        let request = vectors::bytes(&vector["request"]);
-        // What an earlier vector left under the key of this one.
-        remove(&mut client, target_in(&request));
-        for item in vector["given"].as_array().unwrap() {
-            build(&mut client, item);
+#[test]
+fn a_run_that_is_stopped_leaves_nothing_behind() {
+    let server = state_server_with_admin();
+    let options = options(server.address);
+    let stop = options.stop.clone();
+    // In the middle of it, with items stored and locked.
+    let mut told = |check: &CheckReport| {
+        if check.id == "vector-10" {
+            stop.stop();
         }
-        let answer = client.ask(&server.request(&request));
-        let expected = server.answer(&request, &vectors::bytes(&vector["response"]));
-        assert!(
-            vectors::matches(&expected, &answer),
-            "{}: expected {:?}, got {:?}",
-            vector["name"],
-            String::from_utf8_lossy(&expected),
-            String::from_utf8_lossy(&answer)
-        );
-        check_body(server, &mut client, vector);
-    }
-}
+    };
+    let report = conformance::run(&options, &mut told).unwrap();
+    assert!(report.stopped);
+    assert_eq!(report.checks.len(), 10);
+    assert_eq!(report.left_behind, 0);
+    assert_eq!(sessions(&server), 0);
 
-/// Takes the lock away if there is one, then removes the item.
-fn remove(client: &mut Client, target: &[u8]) {
-    let locked = ask(client, Operation::Acquire, target, 0, 0, b"");
-    let cookie = header(&locked, "LockCookie").unwrap_or(0);
-    ask(client, Operation::Remove, target, cookie, 0, b"");
-}
-
-/// Brings an item into the `given` state by operations of the protocol alone.
-fn build(client: &mut Client, item: &Value) {
-    let target = target_of(item);
-    let target = target.as_bytes();
-    remove(client, target);
-    let cookie = item["cookie"].as_u64().unwrap() as u32;
-    let (locked, uninit) = (
-        item["locked"].as_bool().unwrap(),
-        item["uninit"].as_bool().unwrap(),
-    );
-    let body = vectors::bytes(&item["body"]);
-    assert_eq!(item["timeout"], 20, "the helper stores with 20 minutes");
-    assert!(!uninit || cookie == 1, "only a fresh item is uninitialised");
-    ask(client, Operation::Put, target, 0, u32::from(uninit), &body);
-    for taken in 2..=cookie {
-        let lock = ask(client, Operation::Acquire, target, 0, 0, b"");
-        let lock = header(&lock, "LockCookie").unwrap();
-        if taken < cookie || !locked {
-            ask(client, Operation::Release, target, lock, 0, b"");
-        }
-    }
-}
-
-/// Reads back what `then` says is stored; a locked item shows its cookie instead.
-fn check_body(server: &Server, client: &mut Client, vector: &Value) {
-    for item in vector["then"].as_array().unwrap() {
-        let target = target_of(item);
-        let answer = ask(client, Operation::Get, target.as_bytes(), 0, 0, b"");
-        if item["locked"].as_bool().unwrap() {
-            assert!(answer.starts_with(b"423"), "{}", vector["name"]);
-            let counter = item["cookie"].as_u64().unwrap() as u32;
-            assert_eq!(
-                header(&answer, "LockCookie").unwrap(),
-                server.cookie(target.as_bytes(), counter)
-            );
-        } else {
-            let body = support::client::body(&answer);
-            assert_eq!(body, vectors::bytes(&item["body"]), "{}", vector["name"]);
-            let flag = header(&answer, "ActionFlags") == Some(1);
-            assert_eq!(
-                flag,
-                item["uninit"].as_bool().unwrap(),
-                "{}",
-                vector["name"]
-            );
-            assert_eq!(
-                header(&answer, "Timeout").map(u64::from),
-                item["timeout"].as_u64()
-            );
-        }
-    }
-}
-
-/// The item's key as a request target, every byte encoded.
-fn target_of(item: &Value) -> String {
-    item["key"]
-        .as_str()
+    let target = server.address.to_string();
+    let args = ["conformance", "--target", &target, "--only", "sliding"];
+    let mut command = Command::new(env!("CARGO_BIN_EXE_staterouter"));
+    let mut child = start(command.args(args).stdout(Stdio::piped()));
+    let all_stored = || (sessions(&server) == 6).then_some(());
+    wait_up_to(PATIENCE, all_stored).unwrap();
+    let pid = child.id().to_string();
+    let kill = Command::new("kill").args(["-INT", &pid]).status();
+    assert!(kill.unwrap().success());
+    let mut said = String::new();
+    child
+        .stdout
+        .take()
         .unwrap()
-        .bytes()
-        .map(|byte| format!("%{byte:02x}"))
-        .collect()
+        .read_to_string(&mut said)
+        .unwrap();
+    assert_eq!(child.wait().unwrap().code(), Some(3), "{said}");
+    assert!(said.contains("stopped before the end"), "{said}");
+    assert_eq!(sessions(&server), 0);
 }
 
-fn run_scenario(server: &Server, scenario: &Value) {
-    let targets = vectors::read("targets.jsonl");
-    let first = targets[0]["raw"].as_str().unwrap();
-    let second = first.replace("q3m1zt0xk4vdw2hn5sbyr0ac", "b5k2ye1tqz0mh3wdcx4nvs1g");
-    // Each web request has a connection of its own, as its turn in the pool may give it.
-    let mut clients = std::collections::HashMap::new();
-    for step in scenario["steps"].as_array().unwrap() {
-        let by = step["by"].as_str().unwrap();
-        let client = clients.entry(by).or_insert_with(|| server.connect());
-        let text = step["request"]
-            .as_str()
-            .unwrap()
-            .replace("{T1}", first)
-            .replace("{T2}", &second);
-        let request = vectors::bytes(&Value::String(text));
-        let answer = client.ask(&server.request(&request));
-        let expected = server.answer(&request, &vectors::bytes(&step["response"]));
+/// Each fault is named in words, by the checks that are about it, and what has nothing to do with it
+/// is as described.
+#[test]
+fn every_fault_of_a_broken_server_is_named() {
+    for (broken, names, by, unharmed) in [
+        (
+            Broken::KeepsFlag,
+            "does not clear the flag: Session_Start runs again",
+            "flag-once",
+            "lock-race",
+        ),
+        (
+            Broken::TakesAnyCookie,
+            "what the holder of the lock writes or reads is overwritten",
+            "vector-19",
+            "flag-once",
+        ),
+        (
+            Broken::WideCookies,
+            "have more than 24 bits",
+            "lock-room",
+            "flag-once",
+        ),
+    ] {
+        let server = broken::start(broken);
+        let report = suite(server.address);
+        let found = check(&report, by);
+        assert_eq!(found.verdict, Verdict::Differs, "{broken:?}: {found:?}");
         assert!(
-            vectors::matches(&expected, &answer),
-            "{}: expected {:?}, got {:?}",
-            scenario["name"],
-            String::from_utf8_lossy(&expected),
-            String::from_utf8_lossy(&answer)
+            found.findings.iter().any(|text| text.contains(names)),
+            "{broken:?}: {found:?}"
+        );
+        assert_eq!(
+            check(&report, unharmed).verdict,
+            Verdict::AsDescribed,
+            "{broken:?}"
+        );
+        assert_eq!(report.left_behind, 0, "{broken:?}");
+        server.stop();
+    }
+}
+
+#[test]
+fn a_server_that_sends_no_version_is_named_in_every_answer() {
+    let server = Program::state_server();
+    let report = suite(broken::without_version(server.address));
+    let exchanges = report
+        .checks
+        .iter()
+        .filter(|check| check.id.starts_with("vector-") || check.id.starts_with("scenario-"));
+    for found in exchanges {
+        // Where the real server's answer is not known, a difference is no fault.
+        let is_open = found.findings.iter().any(|text| text.starts_with("open: "));
+        assert!(is_open || found.verdict == Verdict::Differs, "{found:?}");
+        assert!(
+            found.findings[0].contains("no `X-AspNet-Version"),
+            "{found:?}"
         );
     }
 }
 
-fn ask(
-    client: &mut Client,
-    operation: Operation,
-    target: &[u8],
-    lock_cookie: u32,
-    extra_flags: u32,
-    body: &[u8],
-) -> Vec<u8> {
-    let mut request = Vec::new();
-    wire::encode_request(
-        &mut request,
-        &Request {
-            operation,
-            target,
-            lock_cookie,
-            timeout_minutes: 20,
-            extra_flags,
-            body,
-        },
+#[test]
+fn the_command_says_what_it_found_and_leaves_nothing_behind() {
+    let server = state_server_with_admin();
+    let target = server.address.to_string();
+    let args = ["conformance", "--rate", "10000", "--target", &target];
+    let (code, text, error) = run(&args);
+    assert_eq!((code, &*error), (Some(0), ""), "{text}");
+    assert!(text.contains("by section of docs/protocol.md"), "{text}");
+    assert!(
+        text.contains("everything that was stored is removed again"),
+        "{text}"
     );
-    client.ask(&request)
+    assert!(
+        text.ends_with("no difference that users or the proxy notice\n"),
+        "{text}"
+    );
+    assert_eq!(sessions(&server), 0);
+
+    let broken = broken::start(Broken::TakesAnyCookie);
+    let target = broken.address.to_string();
+    let args = [
+        "conformance",
+        "--rate",
+        "10000",
+        "--json",
+        "--target",
+        &target,
+    ];
+    let (code, json, error) = run(&args);
+    assert_eq!((code, &*error), (Some(1), ""), "{json}");
+    let report: Value = serde_json::from_str(&json).unwrap();
+    let mut checks = report["checks"].as_array().unwrap().iter();
+    let late_write = checks.find(|check| check["id"] == "vector-19").unwrap();
+    assert_eq!(late_write["verdict"], "differs", "{late_write}");
+    assert_eq!(late_write["section"], "5.3", "{late_write}");
+    broken.stop();
 }
 
-fn header(answer: &[u8], name: &str) -> Option<u32> {
-    let head = String::from_utf8_lossy(answer).into_owned();
-    let value = head
-        .lines()
-        .find_map(|line| line.strip_prefix(name)?.strip_prefix(": "))?;
-    value.parse().ok()
+#[test]
+fn what_is_no_state_server_gets_one_head_and_nothing_more() {
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let target = listener.local_addr().unwrap().to_string();
+    let web_server = std::thread::spawn(move || {
+        use std::io::{Read, Write};
+        let (mut client, _) = listener.accept().unwrap();
+        client
+            .write_all(b"HTTP/1.1 400 Bad Request\r\nContent-Length: 0\r\n\r\n")
+            .unwrap();
+        let mut heard = String::new();
+        client.read_to_string(&mut heard).unwrap();
+        heard
+    });
+    let (code, _, error) = run(&["conformance", "--target", &target]);
+    assert_eq!(code, Some(3), "{error}");
+    assert!(error.contains("is no state server"), "{error}");
+    let heard = web_server.join().unwrap();
+    assert!(
+        heard.starts_with("HEAD %2fstaterouter%2fconformance("),
+        "{heard}"
+    );
+    assert_eq!(heard.matches("HTTP/1.1").count(), 1, "{heard}");
+
+    let (code, _, error) = run(&["conformance", "--target", "127.0.0.1:1"]);
+    assert_eq!(code, Some(3), "{error}");
+    assert!(error.contains("took no connection"), "{error}");
+    let (code, _, error) = run(&["conformance", "--target", &target, "--only", "vector-99"]);
+    assert_eq!(code, Some(2), "{error}");
 }

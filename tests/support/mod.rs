@@ -29,7 +29,6 @@ pub mod sessions;
 pub mod slots;
 pub mod system;
 pub mod tags;
-pub mod vectors;
 
 use std::io::{BufRead, BufReader};
 use std::net::SocketAddr;

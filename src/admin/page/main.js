@@ -2,8 +2,9 @@
 
 const POLL_MS = 2000;
 const PATIENCE_MS = 5000;
+const CONTENTS_MS = 10000;
 
-const memory = { status: null, samples: [], events: [], instance: null, silentSince: null, asking: false };
+const memory = { status: null, samples: [], events: [], instance: null, silentSince: null, asking: false, contents: null, contentsAt: 0 };
 
 async function ask(page) {
   const answer = await fetch(page, { cache: 'no-store', signal: AbortSignal.timeout(PATIENCE_MS) });
@@ -24,6 +25,7 @@ async function look() {
   const fresh = history.samples.filter((sample) => sample.at_ms > known);
   const oldest = status.now_ms - WINDOW_MS - 10000;
   memory.samples = [...memory.samples, ...fresh].filter((sample) => sample.at_ms > oldest);
+  if (Date.now() - memory.contentsAt > CONTENTS_MS) Object.assign(memory, { contents: await ask('contents'), contentsAt: Date.now() });
   Object.assign(memory, { status, events: history.events, silentSince: null });
 }
 
@@ -37,6 +39,7 @@ function showAll() {
   showMoves(status);
   showBackends(status, samples);
   showEvents(events);
+  showContents(memory.contents);
   showReload(status.last_reload, status.map_version);
   showPeers(status.peers, status.map_version);
   show(byId('facts'), [status.host, status.listen, status.map_version, status.version, duration(status.now_ms - status.started_ms)], ([host, listen, map, version, up]) => [

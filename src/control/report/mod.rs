@@ -4,10 +4,12 @@
 //! * [`finding`]: what is wrong, in words; `diagnosis` reads it from the status, `noticed` has the
 //!   rest; `lost_sessions`: what users have lost lately.
 //! * [`history`]: what has happened in the last minutes.
+//! * [`contents`]: which items fill the servers.
 //! * `usage_estimates`, [`load`]: how many sessions are where, and when a backend is full.
 //! * [`plan`]: what a new map would do; [`suggest`]: which pool would be large enough;
 //!   [`slot_view`]: where a session is.
 
+pub mod contents;
 pub(crate) mod diagnosis;
 pub mod finding;
 pub mod history;

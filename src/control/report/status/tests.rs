@@ -1,6 +1,6 @@
 use std::collections::BTreeSet;
 
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use super::*;
 use crate::control::report::finding::Code;
@@ -24,6 +24,7 @@ fn full() -> Status {
     status.backends.truncate(1);
     let backend = &mut status.backends[0];
     backend.reason = Some("it refuses connections".to_owned());
+    backend.empty_ms = Some(1);
     backend.overridden = Some(OverrideStatus {
         in_map: ServiceState::Drain,
         since_ms: 1,
@@ -116,4 +117,120 @@ fn what_is_written_can_be_read() {
     let written = serde_json::to_string(&full()).unwrap();
     let read: Status = serde_json::from_str(&written).unwrap();
     assert_eq!(read, full());
+}
+
+/// The schema of `/status` for those who read it by machine; refreshed by `UPDATE_GOLDEN=1`.
+#[test]
+fn the_schema_is_that_of_the_code() {
+    let mut schema = schema(&to_value(full()), &to_value(bare()), "");
+    schema["$schema"] = "https://json-schema.org/draft/2020-12/schema".into();
+    schema["title"] = "GET /status of staterouter".into();
+    let text = format!("{schema:#}\n");
+    let path = concat!(env!("CARGO_MANIFEST_DIR"), "/docs/status.schema.json");
+    if std::env::var_os("UPDATE_GOLDEN").is_some() {
+        std::fs::write(path, &text).unwrap();
+    }
+    let kept = std::fs::read_to_string(path).unwrap();
+    assert_eq!(kept, text, "docs/status.schema.json: UPDATE_GOLDEN=1");
+}
+
+/// A status in which every field that may be `null` is.
+fn bare() -> Status {
+    Status {
+        findings: vec![Finding::control_stopped()],
+        backends: vec![BackendStatus {
+            address_in_use: None,
+            ..example::backend("state-a", 1)
+        }],
+        under_way: vec![example::under_way(Stage::Move2, 1, 2, None)],
+        peers: vec![PeerStatus {
+            address: "10.0.0.6:42480".to_owned(),
+            failure: None,
+            map_version: None,
+            overrides_differ: false,
+            gone: false,
+        }],
+        ..example::status()
+    }
+}
+
+fn to_value(status: Status) -> Value {
+    serde_json::to_value(status).unwrap()
+}
+
+/// The schema of a value in [`full`], which is `bare` in [`bare`]. `path` is its name in the docs.
+fn schema(full: &Value, bare: &Value, path: &str) -> Value {
+    let mut schema = match full {
+        Value::Object(fields) => {
+            let dot = if path.is_empty() { "" } else { "." };
+            let field = |(name, field): (&String, &Value)| {
+                let path = format!("{path}{dot}{name}");
+                (
+                    name.clone(),
+                    self::schema(field, &bare[name.as_str()], &path),
+                )
+            };
+            let names: Vec<_> = fields.keys().collect();
+            let properties: serde_json::Map<_, _> = fields.iter().map(field).collect();
+            json!({"type": "object", "required": names, "properties": properties})
+        }
+        Value::Array(items) => {
+            let path = format!("{path}[]");
+            let path = if items[0].is_object() { &path } else { "" };
+            json!({"type": "array", "items": self::schema(&items[0], &bare[0], path)})
+        }
+        Value::Number(number) if number.is_f64() => json!({"type": "number"}),
+        Value::Number(_) => json!({"type": "integer", "minimum": 0}),
+        Value::Bool(_) => json!({"type": "boolean"}),
+        Value::String(_) => json!({"type": "string"}),
+        Value::Null => panic!("{path} has no value"),
+    };
+    if let Some(words) = words(path) {
+        schema["enum"] = words;
+    }
+    if let Some(description) = description(path) {
+        schema["description"] = description.into();
+    }
+    if bare.is_null() && !path.is_empty() {
+        let kind = schema["type"].take();
+        schema["type"] = json!([kind, "null"]);
+    }
+    schema
+}
+
+/// The words that a field may hold.
+fn words(path: &str) -> Option<Value> {
+    Some(match path {
+        "findings[].level" => json!(["critical", "warning", "info"]),
+        "backends[].state" | "backends[].override.in_map" => json!([
+            ServiceState::Active,
+            ServiceState::Drain,
+            ServiceState::Off,
+            ServiceState::Removed
+        ]),
+        "backends[].verdict" => json!([
+            BackendHealth::Up,
+            BackendHealth::Suspect,
+            BackendHealth::Down
+        ]),
+        "last_reload.result" => json!([
+            ReloadResult::Applied,
+            ReloadResult::Unchanged,
+            ReloadResult::Refused
+        ]),
+        _ => return None,
+    })
+}
+
+/// What the docs say of a field.
+fn description(path: &str) -> Option<&'static str> {
+    let (_, below) = PAGE.split_once("## Fields").unwrap();
+    let mut rows = below.lines().filter_map(|line| line.strip_prefix("| `"));
+    rows.find_map(|row| {
+        let (names, text) = row.split_once(" | ")?;
+        let mut names = names.trim_end_matches('`').split("`, `");
+        names
+            .any(|name| name == path)
+            .then(|| text.trim_end_matches([' ', '|']))
+    })
 }

@@ -1,0 +1,364 @@
+//! The server under test as the checks use it: one request at a time, session ids of its own, and the
+//! lock cookies that the server gives them.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use super::fixtures::FIXTURE_IDS;
+use super::line::{NoAnswer, TargetAnswer, TargetLine};
+use super::message::{replace_all, target_in, with_lock};
+use crate::os;
+use crate::wire::{self, Operation, Request};
+
+/// What to ask, and how carefully.
+#[derive(Debug, Clone)]
+pub struct ConformanceOptions {
+    /// The state server, or a proxy.
+    pub target: SocketAddr,
+    /// Most requests per second.
+    pub rate_per_s: u32,
+    /// How long an answer is waited for.
+    pub answer_timeout: Duration,
+    /// Ask as well what takes minutes, and what no web server sends.
+    pub thorough: bool,
+    /// Only the checks with these names, thorough ones included; all if there are none.
+    pub only: Vec<String>,
+    /// Ends the run early.
+    pub stop: SuiteStop,
+}
+
+/// Ends a run from outside: what it has stored is removed before it ends.
+#[derive(Debug, Clone, Default)]
+pub struct SuiteStop(Arc<AtomicBool>);
+
+impl SuiteStop {
+    /// Asks nothing more.
+    pub fn stop(&self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
+
+    pub(super) fn is_stopped(&self) -> bool {
+        self.0.load(Ordering::Relaxed)
+    }
+}
+
+/// How long a stop goes unnoticed.
+const REST_PART: Duration = Duration::from_millis(100);
+
+/// Application and hash of the checks' own sessions.
+const OWN_PREFIX: &[u8] =
+    b"%2fstaterouter%2fconformance(c3RhdGVyb3V0ZXIgY29uZm9ybWFuY2UgY2hlY2tzISE%3d)%2f";
+
+/// Length of a session id of ASP.NET's default manager (protocol 2.1).
+const ID_BYTES: usize = FIXTURE_IDS[0].len();
+
+/// The first lock of a new item (protocol 0, 8).
+pub(super) const FIRST_LOCK: u32 = 2;
+
+/// Bits of a lock cookie that a staterouter proxy leaves to the server's counter (protocol 8).
+pub(super) const COUNTER_BITS: u32 = 24;
+
+/// The server under test.
+#[derive(Debug)]
+pub(super) struct Talk<'a> {
+    pub(super) options: &'a ConformanceOptions,
+    /// Sent so far.
+    pub(super) requests: u64,
+    /// For requests of the checks' own.
+    line: Option<TargetLine>,
+    next_at: Instant,
+    /// Whether the server adds its id to lock cookies, as a staterouter proxy does.
+    tags_locks: bool,
+    /// What may hold an item.
+    used: Vec<Vec<u8>>,
+    left_behind: usize,
+    /// Removes what it has stored, whoever wants it to stop.
+    is_cleaning: bool,
+    /// How often in a row it took no connection.
+    refusals: u32,
+}
+
+/// What one own request asks besides its operation.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Ask<'a> {
+    pub(super) operation: Operation,
+    pub(super) lock: u32,
+    pub(super) extra_flags: u32,
+    pub(super) timeout_minutes: u32,
+    pub(super) body: &'a [u8],
+}
+
+impl<'a> Ask<'a> {
+    pub(super) fn of(operation: Operation) -> Self {
+        Self {
+            operation,
+            lock: 0,
+            extra_flags: 0,
+            timeout_minutes: 20,
+            body: b"",
+        }
+    }
+
+    /// Under this lock.
+    pub(super) fn under(operation: Operation, lock: u32) -> Self {
+        Self {
+            lock,
+            ..Self::of(operation)
+        }
+    }
+
+    /// Stores `body` without a lock. Sessions of the checks' own live as short as possible.
+    pub(super) fn put(body: &'a [u8]) -> Self {
+        Self {
+            body,
+            timeout_minutes: 1,
+            ..Self::of(Operation::Put)
+        }
+    }
+}
+
+/// Session ids in place of those in the fixtures, and what the server adds to their lock cookies.
+#[derive(Debug)]
+pub(super) struct OwnIds {
+    ids: [([u8; ID_BYTES], u32); 2],
+}
+
+impl OwnIds {
+    /// A fixture's request as a client sends it that has its locks from this server.
+    pub(super) fn request(&self, fixture: &[u8]) -> Vec<u8> {
+        let mut request = fixture.to_vec();
+        let added = self.replace(&mut request);
+        with_lock(&request, |lock| match lock {
+            0 => 0,
+            _ => lock + added,
+        })
+    }
+
+    /// A fixture's answer to `fixture_request` as this server gives it.
+    pub(super) fn answer(&self, fixture_request: &[u8], answer: &[u8]) -> Vec<u8> {
+        let added = self.replace(&mut fixture_request.to_vec());
+        with_lock(answer, |lock| lock + added)
+    }
+
+    /// The target of a fixture's key, every byte encoded, and what is added to its locks.
+    pub(super) fn target(&self, key: &[u8]) -> (Vec<u8>, u32) {
+        let mut key = key.to_vec();
+        let added = self.replace(&mut key);
+        (super::fixtures::encoded(&key), added)
+    }
+
+    /// Replaces the ids; returns what is added to the locks of the one that was found.
+    fn replace(&self, bytes: &mut [u8]) -> u32 {
+        let mut added = 0;
+        for (fixture, (own, adds)) in FIXTURE_IDS.iter().zip(&self.ids) {
+            let before = bytes.to_vec();
+            replace_all(bytes, fixture.as_bytes(), own);
+            if before != bytes {
+                added = *adds;
+            }
+        }
+        added
+    }
+}
+
+impl<'a> Talk<'a> {
+    pub(super) fn new(options: &'a ConformanceOptions) -> Self {
+        Self {
+            options,
+            requests: 0,
+            line: None,
+            next_at: Instant::now(),
+            tags_locks: false,
+            used: Vec::new(),
+            left_behind: 0,
+            is_cleaning: false,
+            refusals: 0,
+        }
+    }
+
+    /// How many items could not be removed.
+    pub(super) fn left_behind(&self) -> usize {
+        self.left_behind
+    }
+
+    /// Whether it has not taken a connection three times in a row.
+    pub(super) fn is_gone(&self) -> bool {
+        self.refusals >= 3
+    }
+
+    /// # Errors
+    /// [`NoAnswer::Connect`].
+    pub(super) fn open(&mut self) -> Result<TargetLine, NoAnswer> {
+        let line = TargetLine::open(self.options.target, self.options.answer_timeout);
+        self.refusals = if line.is_ok() { 0 } else { self.refusals + 1 };
+        line
+    }
+
+    /// Sends a request over `line` and reads its answer.
+    ///
+    /// # Errors
+    /// [`NoAnswer`].
+    pub(super) fn ask_over(
+        &mut self,
+        line: &mut TargetLine,
+        request: &[u8],
+    ) -> Result<TargetAnswer, NoAnswer> {
+        self.pace()?;
+        let target = target_in(request);
+        if request.starts_with(b"PUT ") && !self.used.iter().any(|used| used == target) {
+            self.used.push(target.to_vec());
+        }
+        line.ask(request, request.starts_with(b"HEAD "))
+    }
+
+    /// One request of its own for `target`.
+    ///
+    /// # Errors
+    /// [`NoAnswer`].
+    pub(super) fn ask(&mut self, target: &[u8], ask: Ask<'_>) -> Result<TargetAnswer, NoAnswer> {
+        let mut request = Vec::with_capacity(ask.body.len() + 256);
+        wire::encode_request(
+            &mut request,
+            &Request {
+                operation: ask.operation,
+                target,
+                lock_cookie: ask.lock,
+                timeout_minutes: ask.timeout_minutes,
+                extra_flags: ask.extra_flags,
+                body: ask.body,
+            },
+        );
+        self.ask_raw(&request)
+    }
+
+    /// A request as it is to be sent.
+    ///
+    /// # Errors
+    /// [`NoAnswer`].
+    pub(super) fn ask_raw(&mut self, request: &[u8]) -> Result<TargetAnswer, NoAnswer> {
+        let kept = self.line.take();
+        let was_kept = kept.is_some();
+        let mut line = match kept {
+            Some(line) => line,
+            None => self.open()?,
+        };
+        let mut asked = self.ask_over(&mut line, request);
+        // A connection may have been closed after the answer before.
+        if was_kept && matches!(asked, Err(NoAnswer::Closed)) {
+            line = self.open()?;
+            asked = self.ask_over(&mut line, request);
+        }
+        if asked.is_ok() {
+            self.line = Some(line);
+        }
+        asked
+    }
+
+    /// The target of a session of its own that nobody else can have.
+    ///
+    /// # Errors
+    /// [`NoAnswer::Connect`], when the system gives no random bytes.
+    pub(super) fn own_target(&self) -> Result<Vec<u8>, NoAnswer> {
+        Ok([OWN_PREFIX, &random_id()?].concat())
+    }
+
+    /// Two session ids in place of those in the fixtures.
+    ///
+    /// # Errors
+    /// [`NoAnswer`].
+    pub(super) fn own_ids(&mut self) -> Result<OwnIds, NoAnswer> {
+        let mut ids = [([0; ID_BYTES], 0); 2];
+        for (id, added) in &mut ids {
+            *id = random_id()?;
+            // A tag belongs to the session id, not to the application.
+            *added = self.added_to_locks(&[OWN_PREFIX, &id[..]].concat())?;
+        }
+        Ok(OwnIds { ids })
+    }
+
+    /// Finds out whether it adds its id to lock cookies.
+    ///
+    /// # Errors
+    /// [`NoAnswer`].
+    pub(super) fn learn(&mut self) -> Result<(), NoAnswer> {
+        self.tags_locks = true;
+        let target = self.own_target()?;
+        self.tags_locks = self.added_to_locks(&target)? > 0;
+        Ok(())
+    }
+
+    /// What a proxy adds to the locks of this session: a multiple of 2^24, or nothing.
+    fn added_to_locks(&mut self, target: &[u8]) -> Result<u32, NoAnswer> {
+        if !self.tags_locks {
+            return Ok(0);
+        }
+        self.ask(target, Ask::put(b"lock"))?;
+        let lock = self.ask(target, Ask::of(Operation::Acquire))?.lock();
+        self.clean();
+        let added = lock.and_then(|lock| lock.checked_sub(FIRST_LOCK));
+        let is_tag = |added: &u32| added.trailing_zeros() >= COUNTER_BITS;
+        Ok(added.filter(is_tag).unwrap_or(0))
+    }
+
+    /// Removes whatever the last check has stored.
+    pub(super) fn clean(&mut self) {
+        self.is_cleaning = true;
+        for target in std::mem::take(&mut self.used) {
+            if !matches!(self.remove(&target), Ok(true)) {
+                self.left_behind += 1;
+            }
+        }
+        self.is_cleaning = false;
+    }
+
+    /// Lets time pass.
+    ///
+    /// # Errors
+    /// [`NoAnswer::Stopped`].
+    pub(super) fn rest(&self, time: Duration) -> Result<(), NoAnswer> {
+        let until = Instant::now() + time;
+        loop {
+            let left = until.saturating_duration_since(Instant::now());
+            if self.options.stop.is_stopped() && !self.is_cleaning {
+                return Err(NoAnswer::Stopped);
+            }
+            if left.is_zero() {
+                return Ok(());
+            }
+            thread::sleep(left.min(REST_PART));
+        }
+    }
+
+    /// Takes or breaks the lock and removes the item; returns whether it is gone.
+    fn remove(&mut self, target: &[u8]) -> Result<bool, NoAnswer> {
+        let locked = self.ask(target, Ask::of(Operation::Acquire))?;
+        if locked.head.status == 404 {
+            return Ok(true);
+        }
+        let lock = locked.lock().unwrap_or(0);
+        self.ask(target, Ask::under(Operation::Remove, lock))?;
+        let left = self.ask(target, Ask::of(Operation::Touch))?;
+        Ok(left.head.status == 404)
+    }
+
+    /// Holds the rate.
+    fn pace(&mut self) -> Result<(), NoAnswer> {
+        let now = Instant::now();
+        self.rest(self.next_at.saturating_duration_since(now))?;
+        self.requests += 1;
+        self.next_at =
+            self.next_at.max(now) + Duration::from_secs(1) / self.options.rate_per_s.max(1);
+        Ok(())
+    }
+}
+
+/// 24 characters of `a-z0-5`, 120 random bits.
+fn random_id() -> Result<[u8; ID_BYTES], NoAnswer> {
+    const ALPHABET: &[u8; 32] = b"abcdefghijklmnopqrstuvwxyz012345";
+    let mut id = [0; ID_BYTES];
+    os::random(&mut id).map_err(|error| NoAnswer::Connect(error.to_string()))?;
+    Ok(id.map(|byte| ALPHABET[usize::from(byte >> 3)]))
+}
