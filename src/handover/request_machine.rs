@@ -289,8 +289,9 @@ impl RequestMachine {
             (None, _) => self.next_of_request(seen),
             (Some(replica), Copying::Idle) => {
                 let lock = self.lock_of_session(seen);
+                let is_found = matches!(seen, SubrequestReply::Done { .. });
                 let step = self.next_of_request(seen);
-                self.replicate_after(replica, step, lock)
+                self.replicate_after(replica, step, lock, is_found)
             }
             (Some(replica), copying) => copying.next(self, replica, seen),
         }

@@ -211,7 +211,9 @@ impl Times {
 impl Surroundings<'_> {
     /// At most one transition.
     fn step(&self, slot: SlotState) -> SlotState {
+        // While it is suspect, who may stand in does not change with time.
         if !slot.outdated.is_empty()
+            && slot.stage != Stage::Suspect
             && !self.is_alive(slot.outdated.since_ms(), self.now_ms)
             && self.all_have_left(&slot)
         {

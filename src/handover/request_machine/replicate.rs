@@ -19,9 +19,9 @@ pub(super) enum Copying {
     /// The removal of the copy of what is removed next.
     Clear(Truth),
     /// What is stored or removed at its place.
-    Write,
-    /// The removal of the copy of a write that was refused.
-    Undo,
+    Write(Truth),
+    /// The removal of the copy of a write that was refused at its place.
+    Undo(Truth),
     /// The item at its place, for a request that changes nothing.
     Find(Truth),
     /// The copy, because its place does not have the item: it may have lost its memory.
@@ -45,6 +45,11 @@ pub(super) enum Copying {
     Miss(AfterMiss),
     /// A keep-alive, now that its item is copied.
     Touch,
+    /// The keep-alive of the copy of what was just moved.
+    KeepAlive {
+        clear_flag: bool,
+        behind: Option<Subrequest>,
+    },
 }
 
 /// Where the client's own request goes, and under which lock there.
@@ -89,7 +94,7 @@ pub(super) enum AfterMiss {
 impl RequestMachine {
     /// What a step of the request alone becomes.
     pub(super) fn replicate(&mut self, replica: ReplicaRoute, step: Step) -> Step {
-        self.replicate_after(replica, step, None)
+        self.replicate_after(replica, step, None, false)
     }
 
     /// The same behind an answer that came with the first lock of the session that the client gets.
@@ -98,6 +103,7 @@ impl RequestMachine {
         replica: ReplicaRoute,
         step: Step,
         lock: Option<u32>,
+        is_found: bool,
     ) -> Step {
         match step {
             Step::Forward { at, counter } => self.forward_with_copy(replica, Truth { at, counter }),
@@ -107,7 +113,40 @@ impl RequestMachine {
                 let answer = Answer::Held { clear_flag, behind };
                 self.fill(replica, None, answer)
             }
+            Step::Pass { clear_flag, behind } if is_found && self.needs_touch(replica) => {
+                self.touch(replica, clear_flag, behind)
+            }
             step => step,
+        }
+    }
+
+    /// Whether the copy of what was found in a handover has to be kept alive.
+    fn needs_touch(&self, replica: ReplicaRoute) -> bool {
+        let finds = matches!(
+            self.request,
+            ClientRequest::Read | ClientRequest::Touch | ClientRequest::Acquire
+        );
+        finds && replica.phase == ReplicaPhase::Full && !replica.is_fresh
+    }
+
+    /// Keeps the copy alive before an answer is passed on, behind it if nothing else is to be sent
+    /// there. It is not written anew: what is at either place may be debris.
+    fn touch(
+        &mut self,
+        replica: ReplicaRoute,
+        clear_flag: bool,
+        behind: Option<Subrequest>,
+    ) -> Step {
+        let (at, from) = (replica.at, None);
+        match behind {
+            None => Step::Pass {
+                clear_flag,
+                behind: Some(Subrequest::Refresh { at, from }),
+            },
+            Some(_) => {
+                let touching = Copying::KeepAlive { clear_flag, behind };
+                self.ask_in_copying(touching, Subrequest::Look { at })
+            }
         }
     }
 
@@ -195,6 +234,16 @@ impl RequestMachine {
         }
     }
 
+    /// Passes the held answer on, and copies what is at its place if the replica has nothing.
+    fn pass_and_copy(&self, replica: ReplicaRoute, truth: Truth) -> Step {
+        let is_at_rest = self.stage == Stage::Steady;
+        let (at, from) = (replica.at, Some(truth.at));
+        Step::Pass {
+            clear_flag: false,
+            behind: is_at_rest.then_some(Subrequest::Refresh { at, from }),
+        }
+    }
+
     fn ask_in_copying(&mut self, copying: Copying, ask: Subrequest) -> Step {
         self.copying = copying;
         Step::Ask(ask)
@@ -211,25 +260,27 @@ impl Copying {
         match self {
             Self::Idle => Step::dropped(Refusal::Unknown),
             Self::Store(truth) => match seen {
-                SubrequestReply::Done { .. } => search.ask_in_copying(Self::Write, truth.ask()),
+                SubrequestReply::Done { .. } => {
+                    search.ask_in_copying(Self::Write(truth), truth.ask())
+                }
                 SubrequestReply::Locked { .. } => search.copy_is_locked(replica, None),
                 _ => search.missed(replica),
             },
             Self::Clear(truth) => match seen {
                 SubrequestReply::Done { .. } | SubrequestReply::Absent => {
-                    search.ask_in_copying(Self::Write, truth.ask())
+                    search.ask_in_copying(Self::Write(truth), truth.ask())
                 }
                 SubrequestReply::Locked { .. } => search.copy_is_locked(replica, None),
                 SubrequestReply::Refused | SubrequestReply::Unknown => search.missed(replica),
             },
-            Self::Write => written(search, replica, seen),
-            Self::Undo => match seen {
+            Self::Write(truth) => written(search, replica, truth, seen),
+            Self::Undo(truth) => match seen {
                 SubrequestReply::Refused | SubrequestReply::Unknown => {
                     let (lock, answer) = (None, HELD);
                     search.miss(replica, AfterMiss::Answer { lock, answer })
                 }
-                // Gone, or somebody's who serves from the replica.
-                _ => Step::pass(),
+                // Gone, or somebody's who serves from the replica. The true one is copied anew.
+                _ => search.pass_and_copy(replica, truth),
             },
             Self::Find(truth) => found(search, replica, truth, seen),
             Self::Recall(truth) => match seen {
@@ -282,6 +333,7 @@ impl Copying {
                 }
                 _ => Step::pass(),
             },
+            Self::KeepAlive { clear_flag, behind } => Step::Pass { clear_flag, behind },
             Self::Miss(AfterMiss::Answer { lock, answer }) => search.end(lock, answer),
             Self::Miss(AfterMiss::Drop { reason, behind }) => Step::Drop { reason, behind },
         }
@@ -289,7 +341,12 @@ impl Copying {
 }
 
 /// What became of the client's write at its place, once the replica had it.
-fn written(search: &mut RequestMachine, replica: ReplicaRoute, seen: SubrequestReply) -> Step {
+fn written(
+    search: &mut RequestMachine,
+    replica: ReplicaRoute,
+    truth: Truth,
+    seen: SubrequestReply,
+) -> Step {
     let stores = matches!(search.request, ClientRequest::Put(_));
     match seen {
         SubrequestReply::Unknown => Step::dropped(Refusal::Unknown),
@@ -297,10 +354,13 @@ fn written(search: &mut RequestMachine, replica: ReplicaRoute, seen: SubrequestR
             if stores =>
         {
             let (at, counter) = (replica.at, COPY_LOCK);
-            search.ask_in_copying(Copying::Undo, Subrequest::Remove { at, counter })
+            search.ask_in_copying(Copying::Undo(truth), Subrequest::Remove { at, counter })
         }
-        // A session that lives on although its copy is gone is copied anew when it is used.
-        _ => Step::pass(),
+        // The session lives on, and its copy is gone.
+        SubrequestReply::Locked { .. } | SubrequestReply::Refused => {
+            search.pass_and_copy(replica, truth)
+        }
+        SubrequestReply::Done { .. } | SubrequestReply::Absent => Step::pass(),
     }
 }
 
@@ -415,3 +475,6 @@ impl Truth {
         Subrequest::Client { at, counter }
     }
 }
+
+#[cfg(test)]
+mod tests;

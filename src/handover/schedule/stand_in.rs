@@ -22,6 +22,25 @@ impl Surroundings<'_> {
             || peers.any(|peer| self.was_left(&peer.slot, backend_id, peer.heard_ms))
     }
 
+    /// When this or another proxy has left it; 0 for one that nobody remembers to have left. All
+    /// prefer the one that was left first, so that nobody's choice changes when the next is fit, too.
+    fn last_left_ms(&self, slot: &SlotState, backend_id: BackendId) -> u64 {
+        let peers = self.peers.iter().flatten().map(|peer| peer.slot);
+        let left_ms = |slot: SlotState| {
+            let served = restored(slot);
+            let is_return = matches!(served.stage, Stage::Away | Stage::Back | Stage::Wait);
+            let is_returned = is_return && served.second == Some(backend_id);
+            let is_outdated = slot.outdated.contains(backend_id);
+            let left = [
+                is_returned.then_some(served.since_ms),
+                is_outdated.then(|| slot.outdated.since_ms()),
+            ];
+            left.into_iter().flatten().max()
+        };
+        let left = peers.chain([*slot]).filter_map(left_ms);
+        left.max().unwrap_or(0)
+    }
+
     /// Whoever has the slot in this state has left `place` less than a lifetime before `now_ms`.
     pub(super) fn was_left(&self, slot: &SlotState, backend_id: BackendId, now_ms: u64) -> bool {
         let served = restored(*slot);
@@ -72,8 +91,10 @@ impl Surroundings<'_> {
         let elsewhere = self.stand_in_elsewhere(suspect, failed);
         let bound = elsewhere.or(self.partner(suspect));
         bound.or_else(|| {
-            let mut fit = self.stand_ins.iter().copied();
-            fit.find(|&backend_id| backend_id != failed && !self.is_outdated(suspect, backend_id))
+            let fit = self.stand_ins.iter().copied().filter(|&backend_id| {
+                backend_id != failed && !self.is_outdated(suspect, backend_id)
+            });
+            fit.min_by_key(|backend_id| self.last_left_ms(suspect, *backend_id))
         })
     }
 
