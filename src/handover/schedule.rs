@@ -513,6 +513,8 @@ fn restored(slot: SlotState) -> SlotState {
 #[cfg(test)]
 mod copies;
 #[cfg(test)]
+mod replicas;
+#[cfg(test)]
 mod several_proxies;
 #[cfg(test)]
 mod tests;

@@ -81,6 +81,7 @@ pub(super) struct Moment {
     peers: Vec<Option<PeerSlot>>,
     move_failed_ms: Option<u64>,
     is_broken_off: bool,
+    copies: Vec<BackendId>,
 }
 
 impl Moment {
@@ -97,7 +98,26 @@ impl Moment {
             peers: Vec::new(),
             move_failed_ms: None,
             is_broken_off: true,
+            copies: Vec::new(),
         }
+    }
+
+    /// These may keep copies, the first one to be preferred.
+    pub(super) fn copied_to(mut self, ids: &[u8]) -> Self {
+        self.copies = ids.iter().copied().map(backend_id).collect();
+        self
+    }
+
+    /// What was sent to a server that is down, or copied from it, is still waited for.
+    pub(super) fn waiting(mut self) -> Self {
+        self.is_broken_off = false;
+        self
+    }
+
+    /// One more peer, which does not answer.
+    pub(super) fn silent_peer(mut self) -> Self {
+        self.peers.push(None);
+        self
     }
 
     pub(super) fn with(mut self, id: u8, standing: Standing) -> Self {
@@ -124,7 +144,10 @@ impl Moment {
         Surroundings {
             target: backend_id(self.target),
             stand_ins: &self.stand_ins,
-            copies: CopyPlaces::NONE,
+            copies: CopyPlaces {
+                candidates: &self.copies,
+                keepers: self.copies.iter().copied().collect(),
+            },
             standings: &self.standings,
             peers: &self.peers,
             times: &self.times,
