@@ -120,7 +120,7 @@ impl Surroundings<'_> {
             let may_be_full =
                 |there: Replica| matches!(there.phase, ReplicaPhase::Filling | ReplicaPhase::Full);
             there.is_some_and(may_be_full)
-                || failed.is_some_and(|failed| has_recovered(peer, replica, failed))
+                || failed.is_some_and(|failed| has_recovered(peer, &slot, replica, failed))
         });
         let is_full = match replica.phase {
             ReplicaPhase::Filling => {
@@ -248,7 +248,7 @@ impl Surroundings<'_> {
     pub(super) fn recovered(&self, slot: SlotState, failed: BackendId) -> Option<SlotState> {
         let replica = slot.replica?;
         let mut peers = self.peers.iter().flatten();
-        let is_followed = peers.any(|peer| has_recovered(peer, replica, failed));
+        let is_followed = peers.any(|peer| has_recovered(peer, &slot, replica, failed));
         if is_followed {
             return Some(self.with_copies(self.as_ended(slot, replica, failed), replica, failed));
         }
@@ -321,8 +321,8 @@ impl Surroundings<'_> {
                 && self.peers.iter().flatten().any(|peer| {
                     let there = restored(peer.slot);
                     let is_at_failed = there.first == failed;
-                    let is_at_replica =
-                        has_recovered(peer, replica, failed) && there.first == replica.backend_id;
+                    let is_at_replica = has_recovered(peer, &slot, replica, failed)
+                        && there.first == replica.backend_id;
                     there.second.is_none() && (is_at_failed || is_at_replica)
                 })
         });
@@ -387,12 +387,20 @@ fn is_at(one: Replica, other: Replica) -> bool {
     one.backend_id == other.backend_id
 }
 
-/// Another proxy has gone on with the replica in place of the server that failed; meanwhile another
-/// place may have failed.
-fn has_recovered(peer: &PeerSlot, replica: Replica, failed: BackendId) -> bool {
+/// Another proxy has gone on with the replica in place of the server that failed, since `suspect` is
+/// refused here; meanwhile another place may have failed. What it has left before, it has left for
+/// another reason.
+fn has_recovered(
+    peer: &PeerSlot,
+    suspect: &SlotState,
+    replica: Replica,
+    failed: BackendId,
+) -> bool {
     let there = &peer.slot;
-    let mut places = there.places();
+    let served = restored(*there);
+    let mut places = [Some(served.first), served.second].into_iter().flatten();
     there.outdated.contains(failed)
-        && places.clone().all(|place| place != failed)
+        && there.outdated.since_ms() >= suspect.since_ms
+        && there.places().all(|place| place != failed)
         && places.any(|place| place == replica.backend_id)
 }

@@ -355,6 +355,8 @@ impl Farm {
         if let Some(replica) = &mut heard.slot.replica {
             replica.since_ms += lag;
         }
+        let left_ms = heard.slot.outdated.since_ms();
+        heard.slot.outdated = heard.slot.outdated.since(left_ms + lag);
         heard.heard_ms = self.now;
         Some(heard)
     }
