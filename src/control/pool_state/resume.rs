@@ -10,7 +10,7 @@ use super::{Membership, PoolMember, PoolState, places_known};
 use crate::config::{BackendSpec, Config, PartitionMap};
 use crate::control::probing::engines::Engines;
 use crate::control::session_timeouts::SeenTimeouts;
-use crate::handover::{BackendId, SlotState, Stage};
+use crate::handover::{BackendId, ReplicaPhase, SlotState, Stage};
 use crate::health::Failure;
 use crate::proxy::MigrationBudget;
 use crate::route::{PlacementError, SLOT_COUNT, Slot};
@@ -135,6 +135,13 @@ impl PoolState {
                 before.since_ms = before.since_ms.min(now_ms);
             }
             slot.outdated = slot.outdated.since(slot.outdated.since_ms().min(now_ms));
+            if let Some(replica) = &mut slot.replica {
+                replica.since_ms = replica.since_ms.min(now_ms);
+                // A copy that was missed just before the end may not be written down.
+                if replica.phase == ReplicaPhase::Filling {
+                    replica.since_ms = now_ms;
+                }
+            }
         }
         for server in &mut pool_state.given_up {
             server.since_ms = server.since_ms.min(now_ms);

@@ -2,7 +2,7 @@ use std::path::PathBuf;
 
 use super::*;
 use crate::config::BackendAddress;
-use crate::handover::Stage;
+use crate::handover::{ReplicaPhase, Stage};
 use crate::route::SLOT_COUNT;
 
 const START_MS: u64 = 1_800_000_000_000;
@@ -314,4 +314,42 @@ fn a_handover_whose_moves_fail_goes_on_until_they_do_not_even_over_a_restart() {
     assert!(!moving(&pool));
     assert_eq!(pool.pool_state.failing_moves().count(), 0);
     assert_eq!(pool.lines("from a to c has ended").len(), 1);
+}
+
+/// It may have missed a copy in the moment before, and that is not written down.
+#[test]
+fn a_replica_that_was_filling_fills_anew_after_a_restart() {
+    let mut copied = map(1, ["a/1/active", "b/1/active", "c/1/active"]);
+    copied.replicas = 1;
+    let mut pool = Pool::new(["a/1/active", "b/1/active", "c/1/active"]);
+    pool.pool_state = PoolState::new(config(), copied, START_MS).unwrap();
+    pool.answer();
+    let begin_ms = START_MS + 60_000;
+    pool.pool_state.tick(begin_ms);
+    let filling_since_ms = |pool: &Pool, phase| {
+        let slots = pool.pool_state.slots().iter();
+        let replicas = slots.filter_map(|slot| slot.replica);
+        let mut since_ms: Vec<u64> = replicas
+            .filter(|replica| replica.phase == phase)
+            .map(|replica| replica.since_ms)
+            .collect();
+        assert_eq!(since_ms.len(), SLOT_COUNT);
+        since_ms.dedup();
+        since_ms
+    };
+    assert_eq!(filling_since_ms(&pool, ReplicaPhase::Filling), [begin_ms]);
+    let lifetime_ms = pool.pool_state.times().lifetime_ms;
+    let restart_ms = begin_ms + lifetime_ms - 1;
+    let memory = pool.pool_state.memory();
+    pool.pool_state = PoolState::resume(config(), memory, restart_ms).unwrap();
+    pool.answer();
+    pool.pool_state.tick(restart_ms + 1);
+    assert_eq!(filling_since_ms(&pool, ReplicaPhase::Filling), [restart_ms]);
+    let full_ms = restart_ms + lifetime_ms;
+    pool.pool_state.tick(full_ms);
+    assert_eq!(filling_since_ms(&pool, ReplicaPhase::Full), [full_ms]);
+    // What is full stays so.
+    let memory = pool.pool_state.memory();
+    pool.pool_state = PoolState::resume(config(), memory, full_ms + 1).unwrap();
+    assert_eq!(filling_since_ms(&pool, ReplicaPhase::Full), [full_ms]);
 }
