@@ -59,8 +59,11 @@ const MAY_IMPORT: &[(&str, &[&[&str]])] = &[
     ("control", &[PURE, BASE, SERVING]),
     // The simulated web farm shares codec and sockets with the proxy and nothing else.
     ("farm", &[&["wire", "net"]]),
-    // Asks state servers as a stranger would: the codec, and who may connect.
-    ("conformance", &[&["wire", "route", "os", "config"]]),
+    // Asks state servers as a stranger would: the codec, who may connect, and how a proxy is known.
+    (
+        "conformance",
+        &[&["wire", "route", "os", "config", "backend"]],
+    ),
     ("admin", &[PURE, BASE, SERVING, SERVICES]),
     ("app", &[PURE, BASE, SERVING, SERVICES, &["admin"]]),
     ("cli", &[PURE, BASE, SERVING, SERVICES, ASSEMBLY]),

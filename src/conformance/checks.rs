@@ -7,6 +7,9 @@ use super::report::Outcome;
 use super::scratch::{Ask, COUNTER_BITS, FIRST_LOCK, Talk};
 use crate::wire::{Operation, decimal};
 
+/// The server's part of a lock cookie, where a proxy has added the number of a backend.
+const COUNTER: u32 = (1 << COUNTER_BITS) - 1;
+
 /// One check.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Check {
@@ -297,13 +300,16 @@ fn lock_age(talk: &mut Talk<'_>) -> Result<Outcome, NoAnswer> {
 
 fn first_lock(talk: &mut Talk<'_>) -> Result<Outcome, NoAnswer> {
     let (_, lock) = locked_item(talk)?;
-    let (counter, tag) = (lock & ((1 << COUNTER_BITS) - 1), lock >> COUNTER_BITS);
-    Ok(match (counter, tag) {
-        (FIRST_LOCK, 0) => Outcome::fine(),
-        (FIRST_LOCK, _) => Outcome::observed(format!(
-            "lock 2 with the number {tag} in its upper bits: a staterouter proxy, and its backend {tag}"
+    let (counter, backend) = (lock & COUNTER, lock >> COUNTER_BITS);
+    Ok(match lock {
+        0 => Outcome::differs("an acquire has no LockCookie: nobody can give the lock back"),
+        FIRST_LOCK => Outcome::fine(),
+        _ if talk.is_proxy => Outcome::observed(format!(
+            "lock {counter} of backend {backend}: a staterouter proxy adds that number"
         )),
-        _ => Outcome::differs(format!("the first lock is {lock}")),
+        _ => Outcome::observed(format!(
+            "the first lock is {lock}, which ASP.NET does not mind"
+        )),
     })
 }
 
@@ -312,14 +318,18 @@ fn lock_room(talk: &mut Talk<'_>) -> Result<Outcome, NoAnswer> {
     talk.ask(&target, Ask::under(Operation::Release, first))?;
     let second = talk.ask(&target, Ask::of(Operation::Acquire))?.lock();
     let second = second.unwrap_or(0);
-    let is_counted = first & ((1 << COUNTER_BITS) - 1) == FIRST_LOCK && second == first + 1;
-    if is_counted || first.max(second) >> COUNTER_BITS == 0 {
-        return Ok(Outcome::fine());
-    }
-    Ok(Outcome::differs(format!(
-        "lock cookies such as {second} have more than 24 bits: staterouter refuses every lock of such a \
-         backend, so it cannot be one"
-    )))
+    let highest = first.max(second);
+    Ok(match highest >> COUNTER_BITS {
+        _ if first == second => Outcome::differs(format!(
+            "two locks one after the other are both {first}: a page whose lock was broken writes over the \
+             next one's contents"
+        )),
+        1.. if !talk.is_proxy => Outcome::differs(format!(
+            "lock cookies such as {highest} have more than 24 bits: staterouter refuses every lock of such \
+             a backend, so it cannot be one"
+        )),
+        _ => Outcome::fine(),
+    })
 }
 
 fn flag_once(talk: &mut Talk<'_>) -> Result<Outcome, NoAnswer> {
@@ -377,37 +387,34 @@ fn lock_race(talk: &mut Talk<'_>) -> Result<Outcome, NoAnswer> {
     })
 }
 
-/// The next lock of an item whose last one was 2, after `put` without a lock.
-fn lock_after(talk: &mut Talk<'_>, put: impl Fn(&str) -> Vec<u8>) -> Result<Option<u32>, NoAnswer> {
-    let (target, lock) = locked_item(talk)?;
-    talk.ask(&target, Ask::under(Operation::Release, lock))?;
+/// What becomes of the lock counter with a `put` without a lock.
+fn counter_after(talk: &mut Talk<'_>, put: impl Fn(&str) -> Vec<u8>) -> Result<Outcome, NoAnswer> {
+    let (target, before) = locked_item(talk)?;
+    talk.ask(&target, Ask::under(Operation::Release, before))?;
     talk.ask_raw(&put(&String::from_utf8_lossy(&target)))?;
-    let lock = talk.ask(&target, Ask::of(Operation::Acquire))?.lock();
-    Ok(lock.map(|lock| lock & ((1 << COUNTER_BITS) - 1)))
-}
-
-fn shown_counter(lock: Option<u32>) -> Outcome {
-    Outcome::observed(match lock {
-        Some(3) => "the next lock is 3: the counter goes on".to_owned(),
-        Some(lock) => format!("the next lock is {lock}: the counter starts anew"),
+    let after = talk.ask(&target, Ask::of(Operation::Acquire))?.lock();
+    Ok(Outcome::observed(match after {
+        Some(after) if after > before => "the counter goes on".to_owned(),
+        Some(after) => format!(
+            "the counter starts anew: the next lock is {}",
+            after & COUNTER
+        ),
         None => "no lock is given afterwards".to_owned(),
-    })
+    }))
 }
 
 fn counter_timeout(talk: &mut Talk<'_>) -> Result<Outcome, NoAnswer> {
-    let next = lock_after(talk, |target| {
+    counter_after(talk, |target| {
         let head = format!("PUT {target} HTTP/1.1\r\nHost: localhost\r\nTimeout:2\r\n");
         format!("{head}Content-Length:3\r\nExtraFlags:0\r\nLockCookie:0\r\n\r\nnew").into_bytes()
-    })?;
-    Ok(shown_counter(next))
+    })
 }
 
 fn counter_no_cookie(talk: &mut Talk<'_>) -> Result<Outcome, NoAnswer> {
-    let next = lock_after(talk, |target| {
+    counter_after(talk, |target| {
         let head = format!("PUT {target} HTTP/1.1\r\nHost: localhost\r\nTimeout:2\r\n");
         format!("{head}Content-Length:3\r\nExtraFlags:0\r\n\r\nnew").into_bytes()
-    })?;
-    Ok(shown_counter(next))
+    })
 }
 
 fn host_missing(talk: &mut Talk<'_>) -> Result<Outcome, NoAnswer> {

@@ -253,6 +253,14 @@ pub(super) fn with_lock(message: &[u8], change: impl Fn(u32) -> u32) -> Vec<u8> 
     out
 }
 
+/// The number in a message's `LockCookie` header, if it is one.
+pub(super) fn lock_in(message: &[u8]) -> Option<u32> {
+    let head = &message[..head_bytes(message)];
+    let mut headers = head.split(|&byte| byte == b'\n').filter_map(HeaderLine::of);
+    let lock = headers.find(|header| header.name == "lockcookie")?;
+    decimal(lock.value).and_then(|number| u32::try_from(number).ok())
+}
+
 /// Replaces every `from` in `bytes` by `to`, which is as long.
 pub(super) fn replace_all(bytes: &mut [u8], from: &[u8], to: &[u8]) {
     let mut at = 0;

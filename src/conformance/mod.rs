@@ -3,7 +3,8 @@
 //! * `fixtures`: the frozen exchanges of tests/vectors, as the program carries them.
 //! * `line`: one connection to the server under test, request by request.
 //! * `message`: requests and answers taken apart and compared.
-//! * `scratch`: session ids of its own, and the lock cookies that the server gives them.
+//! * `own`: session ids of its own in place of those in the fixtures, and the server's lock cookies.
+//! * `scratch`: the server as the checks use it: one request at a time, and everything removed again.
 //! * `suite`: the vectors and scenarios, one after the other.
 //! * `checks`: what the fixtures do not ask: the open questions of the protocol.
 //! * `thorough`: those that take minutes, or send what no web server sends.
@@ -20,6 +21,7 @@ mod checks;
 mod fixtures;
 mod line;
 mod message;
+mod own;
 mod report;
 mod scratch;
 mod suite;

@@ -59,6 +59,8 @@ pub struct SpellingReport {
 pub struct ConformanceReport {
     /// The server that was asked, `host:port`.
     pub target: String,
+    /// Whether it is a staterouter proxy.
+    pub proxy: bool,
     /// Whether the thorough checks were among them.
     pub thorough: bool,
     /// Whether it was stopped before its end.

@@ -7,9 +7,10 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use super::fixtures::FIXTURE_IDS;
 use super::line::{NoAnswer, TargetAnswer, TargetLine};
-use super::message::{replace_all, target_in, with_lock};
+use super::message::target_in;
+use super::own::{ID_BYTES, OwnIds};
+use crate::backend::{PROBE_TARGET, PROXY_ANSWER};
 use crate::os;
 use crate::wire::{self, Operation, Request};
 
@@ -52,9 +53,6 @@ const REST_PART: Duration = Duration::from_millis(100);
 const OWN_PREFIX: &[u8] =
     b"%2fstaterouter%2fconformance(c3RhdGVyb3V0ZXIgY29uZm9ybWFuY2UgY2hlY2tzISE%3d)%2f";
 
-/// Length of a session id of ASP.NET's default manager (protocol 2.1).
-const ID_BYTES: usize = FIXTURE_IDS[0].len();
-
 /// The first lock of a new item (protocol 0, 8).
 pub(super) const FIRST_LOCK: u32 = 2;
 
@@ -70,8 +68,8 @@ pub(super) struct Talk<'a> {
     /// For requests of the checks' own.
     line: Option<TargetLine>,
     next_at: Instant,
-    /// Whether the server adds its id to lock cookies, as a staterouter proxy does.
-    tags_locks: bool,
+    /// Whether it is a staterouter proxy, which adds the number of a backend to lock cookies.
+    pub(super) is_proxy: bool,
     /// What may hold an item.
     used: Vec<Vec<u8>>,
     left_behind: usize,
@@ -120,50 +118,6 @@ impl<'a> Ask<'a> {
     }
 }
 
-/// Session ids in place of those in the fixtures, and what the server adds to their lock cookies.
-#[derive(Debug)]
-pub(super) struct OwnIds {
-    ids: [([u8; ID_BYTES], u32); 2],
-}
-
-impl OwnIds {
-    /// A fixture's request as a client sends it that has its locks from this server.
-    pub(super) fn request(&self, fixture: &[u8]) -> Vec<u8> {
-        let mut request = fixture.to_vec();
-        let added = self.replace(&mut request);
-        with_lock(&request, |lock| match lock {
-            0 => 0,
-            _ => lock + added,
-        })
-    }
-
-    /// A fixture's answer to `fixture_request` as this server gives it.
-    pub(super) fn answer(&self, fixture_request: &[u8], answer: &[u8]) -> Vec<u8> {
-        let added = self.replace(&mut fixture_request.to_vec());
-        with_lock(answer, |lock| lock + added)
-    }
-
-    /// The target of a fixture's key, every byte encoded, and what is added to its locks.
-    pub(super) fn target(&self, key: &[u8]) -> (Vec<u8>, u32) {
-        let mut key = key.to_vec();
-        let added = self.replace(&mut key);
-        (super::fixtures::encoded(&key), added)
-    }
-
-    /// Replaces the ids; returns what is added to the locks of the one that was found.
-    fn replace(&self, bytes: &mut [u8]) -> u32 {
-        let mut added = 0;
-        for (fixture, (own, adds)) in FIXTURE_IDS.iter().zip(&self.ids) {
-            let before = bytes.to_vec();
-            replace_all(bytes, fixture.as_bytes(), own);
-            if before != bytes {
-                added = *adds;
-            }
-        }
-        added
-    }
-}
-
 impl<'a> Talk<'a> {
     pub(super) fn new(options: &'a ConformanceOptions) -> Self {
         Self {
@@ -171,7 +125,7 @@ impl<'a> Talk<'a> {
             requests: 0,
             line: None,
             next_at: Instant::now(),
-            tags_locks: false,
+            is_proxy: false,
             used: Vec::new(),
             left_behind: 0,
             is_cleaning: false,
@@ -268,39 +222,19 @@ impl<'a> Talk<'a> {
     /// Two session ids in place of those in the fixtures.
     ///
     /// # Errors
-    /// [`NoAnswer`].
-    pub(super) fn own_ids(&mut self) -> Result<OwnIds, NoAnswer> {
-        let mut ids = [([0; ID_BYTES], 0); 2];
-        for (id, added) in &mut ids {
-            *id = random_id()?;
-            // A tag belongs to the session id, not to the application.
-            *added = self.added_to_locks(&[OWN_PREFIX, &id[..]].concat())?;
-        }
-        Ok(OwnIds { ids })
+    /// [`NoAnswer::Connect`], when the system gives no random bytes.
+    pub(super) fn own_ids(&self) -> Result<OwnIds, NoAnswer> {
+        Ok(OwnIds::new([random_id()?, random_id()?]))
     }
 
-    /// Finds out whether it adds its id to lock cookies.
+    /// Finds out whether it is a staterouter proxy.
     ///
     /// # Errors
     /// [`NoAnswer`].
     pub(super) fn learn(&mut self) -> Result<(), NoAnswer> {
-        self.tags_locks = true;
-        let target = self.own_target()?;
-        self.tags_locks = self.added_to_locks(&target)? > 0;
+        let answer = self.ask(PROBE_TARGET, Ask::of(Operation::Touch))?;
+        self.is_proxy = answer.bytes == PROXY_ANSWER;
         Ok(())
-    }
-
-    /// What a proxy adds to the locks of this session: a multiple of 2^24, or nothing.
-    fn added_to_locks(&mut self, target: &[u8]) -> Result<u32, NoAnswer> {
-        if !self.tags_locks {
-            return Ok(0);
-        }
-        self.ask(target, Ask::put(b"lock"))?;
-        let lock = self.ask(target, Ask::of(Operation::Acquire))?.lock();
-        self.clean();
-        let added = lock.and_then(|lock| lock.checked_sub(FIRST_LOCK));
-        let is_tag = |added: &u32| added.trailing_zeros() >= COUNTER_BITS;
-        Ok(added.filter(is_tag).unwrap_or(0))
     }
 
     /// Removes whatever the last check has stored.

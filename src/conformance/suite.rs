@@ -6,8 +6,9 @@ use super::checks::{self, Check};
 use super::fixtures::{self, FixtureItem, Scenario, WireVector};
 use super::line::{NoAnswer, TargetLine};
 use super::message::{AskedFor, Differences};
+use super::own::OwnIds;
 use super::report::{CheckInfo, CheckReport, ConformanceReport, Outcome, SpellingReport, Verdict};
-use super::scratch::{Ask, ConformanceOptions, OwnIds, Talk};
+use super::scratch::{Ask, ConformanceOptions, Talk};
 use super::thorough;
 use crate::wire::Operation;
 
@@ -168,16 +169,15 @@ impl Suite<'_> {
 
     /// One exchange, its items brought into the state before, and looked at afterwards.
     fn vector(&mut self, id: &str, vector: &WireVector) -> Result<Outcome, NoAnswer> {
-        let own = self.talk.own_ids()?;
+        let mut own = self.talk.own_ids()?;
         for item in &vector.given {
-            if let Some(reason) = self.build(&own, item)? {
+            if let Some(reason) = self.build(&mut own, item)? {
                 return Ok(Outcome::not_told(reason));
             }
         }
         let mut line = self.talk.open()?;
-        let request = own.request(&vector.request);
-        let expected = own.answer(&vector.request, &vector.response);
-        let compared = self.exchange(id, &mut line, &request, &expected);
+        let fixture = (&*vector.request, &*vector.response);
+        let compared = self.exchange(id, &mut line, &mut own, fixture);
         let mut findings = match &compared {
             Ok(differences) => differences.matter.clone(),
             Err(silence) => vec![silence.to_string()],
@@ -202,7 +202,7 @@ impl Suite<'_> {
 
     /// Steps in order, each web request over a connection of its own.
     fn scenario(&mut self, id: &str, scenario: &Scenario) -> Result<Outcome, NoAnswer> {
-        let own = self.talk.own_ids()?;
+        let mut own = self.talk.own_ids()?;
         let mut lines: HashMap<&str, TargetLine> = HashMap::new();
         let mut is_spelled_otherwise = false;
         for (step, n) in scenario.steps.iter().zip(1..) {
@@ -211,9 +211,8 @@ impl Suite<'_> {
                 None => self.talk.open()?,
             };
             let line = lines.entry(&step.by).or_insert(line);
-            let request = own.request(&step.request);
-            let expected = own.answer(&step.request, &step.response);
-            let findings = match self.exchange(id, line, &request, &expected) {
+            let fixture = (&*step.request, &*step.response);
+            let findings = match self.exchange(id, line, &mut own, fixture) {
                 Ok(differences) => {
                     is_spelled_otherwise |= !differences.spelling.is_empty();
                     differences.matter
@@ -237,18 +236,19 @@ impl Suite<'_> {
         &mut self,
         id: &str,
         line: &mut TargetLine,
-        request: &[u8],
-        expected: &[u8],
+        own: &mut OwnIds,
+        (request, response): (&[u8], &[u8]),
     ) -> Result<Differences, NoAnswer> {
-        let mut answer = self.talk.ask_over(line, request)?;
+        let mut answer = self.talk.ask_over(line, &own.request(request))?;
         answer.has_more |= line.has_more();
+        let expected = own.expected(request, response, &answer);
         let is_read = request.starts_with(b"GET ") && !contains(request, b"release");
         let asked = if is_read {
             AskedFor::Read
         } else {
             AskedFor::Other
         };
-        let differences = Differences::between(expected, &answer, asked);
+        let differences = Differences::between(&expected, &answer, asked);
         for text in &differences.spelling {
             let seen = self.spelling.entry(text.clone());
             seen.or_insert_with(|| (0, id.to_owned())).0 += 1;
@@ -257,46 +257,48 @@ impl Suite<'_> {
     }
 
     /// Brings an item into its state by operations alone; says why that was not possible.
-    fn build(&mut self, own: &OwnIds, item: &FixtureItem) -> Result<Option<String>, NoAnswer> {
-        let (target, added) = own.target(&item.key);
+    fn build(&mut self, own: &mut OwnIds, item: &FixtureItem) -> Result<Option<String>, NoAnswer> {
+        let target = own.target(&item.key);
         let put = Ask {
             extra_flags: u32::from(item.uninit),
             timeout_minutes: item.timeout,
             ..Ask::put(&item.body)
         };
-        let mut steps = vec![put];
-        for lock in 2..=item.cookie {
-            steps.push(Ask::of(Operation::Acquire));
-            if lock < item.cookie || !item.locked {
-                steps.push(Ask::under(Operation::Release, lock + added));
+        let mut asked = (put.operation, self.talk.ask(&target, put)?);
+        for number in 2..=item.cookie {
+            let acquired = self.talk.ask(&target, Ask::of(Operation::Acquire))?;
+            if let (200, Some(lock)) = (acquired.head.status, acquired.lock()) {
+                own.note(&item.key, number, lock);
+            }
+            asked = (Operation::Acquire, acquired);
+            if asked.1.head.status == 200 && (number < item.cookie || !item.locked) {
+                let release = Ask::under(Operation::Release, own.lock(&item.key, number));
+                asked = (Operation::Release, self.talk.ask(&target, release)?);
+            }
+            if asked.1.head.status != 200 {
+                break;
             }
         }
-        for step in steps {
-            let status = self.talk.ask(&target, step)?.head.status;
-            if status != 200 {
-                let operation = step.operation.name();
-                return Ok(Some(format!(
-                    "the state before it could not be reached: {operation} was answered {status}"
-                )));
-            }
-        }
-        Ok(None)
+        let (operation, answer) = asked;
+        let (operation, status) = (operation.name(), answer.head.status);
+        Ok((status != 200).then(|| {
+            format!("the state before it could not be reached: {operation} was answered {status}")
+        }))
     }
 
     /// What differs from the state that the vector wants afterwards.
     fn afterwards(&mut self, own: &OwnIds, vector: &WireVector) -> Result<Vec<String>, NoAnswer> {
         let mut findings = Vec::new();
         for item in &vector.then {
-            let (target, added) = own.target(&item.key);
+            let target = own.target(&item.key);
             let answer = self.talk.ask(&target, Ask::of(Operation::Get))?;
+            let lock = own.lock(&item.key, item.cookie);
             let head = answer.head();
             let timeout = answer.head.timeout.map(|span| span.of(head).to_vec());
             let status = answer.head.status;
             let finding = match item.locked {
                 true if status != 423 => format!("status {status} where the item is locked"),
-                true if answer.lock() != Some(item.cookie + added) => {
-                    format!("another lock than {}", item.cookie + added)
-                }
+                true if answer.lock() != Some(lock) => format!("another lock than {lock}"),
                 true => continue,
                 false if status != 200 => format!("status {status} where the item is there"),
                 false if answer.body() != item.body => "the item has another body".to_owned(),
@@ -315,7 +317,7 @@ impl Suite<'_> {
         }
         let is_left = |item: &&FixtureItem| vector.then.iter().any(|then| then.key == item.key);
         for item in vector.given.iter().filter(|item| !is_left(item)) {
-            let (target, _) = own.target(&item.key);
+            let target = own.target(&item.key);
             let status = self.talk.ask(&target, Ask::of(Operation::Get))?.head.status;
             if status != 404 {
                 findings.push(format!("afterwards: status {status} where nothing is left"));
@@ -328,6 +330,7 @@ impl Suite<'_> {
         let spelling = self.spelling.into_iter();
         ConformanceReport {
             target: self.talk.options.target.to_string(),
+            proxy: self.talk.is_proxy,
             thorough: self.talk.options.thorough,
             stopped: self.talk.options.stop.is_stopped(),
             requests: self.talk.requests,

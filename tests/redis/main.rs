@@ -6,6 +6,7 @@ mod redis_server;
 mod support;
 
 mod cluster;
+mod conformance;
 mod moves;
 mod sentinel;
 mod status;
