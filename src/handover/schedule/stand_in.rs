@@ -6,7 +6,7 @@
 //! died.
 
 use super::super::{BackendId, Before, SlotState, Stage};
-use super::{Surroundings, restored};
+use super::{PeerSlot, Surroundings, restored};
 
 impl Surroundings<'_> {
     /// What was used last at `since_ms` may still be there at `now_ms`.
@@ -20,6 +20,19 @@ impl Surroundings<'_> {
         let mut peers = self.peers.iter().flatten();
         self.was_left(slot, backend_id, self.now_ms)
             || peers.any(|peer| self.was_left(&peer.slot, backend_id, peer.heard_ms))
+    }
+
+    /// Every other proxy has chosen the stand-in that this one has: they may go on with it already,
+    /// also if one that is to be preferred has come back since.
+    fn is_chosen_by_all(&self, suspect: &SlotState, failed: BackendId) -> bool {
+        let chosen = |peer: &PeerSlot| {
+            let there = &peer.slot;
+            there.stage == Stage::Suspect
+                && there.second == Some(failed)
+                && there.first == suspect.first
+        };
+        let mut peers = self.peers.iter();
+        !self.peers.is_empty() && peers.all(|peer| peer.as_ref().is_some_and(chosen))
     }
 
     /// When this or another proxy has left it; 0 for one that nobody remembers to have left. All
@@ -94,6 +107,11 @@ impl Surroundings<'_> {
             let fit = self.stand_ins.iter().copied().filter(|&backend_id| {
                 backend_id != failed && !self.is_outdated(suspect, backend_id)
             });
+            if self.is_chosen_by_all(suspect, failed)
+                && let Some(chosen) = fit.clone().find(|fit| *fit == suspect.first)
+            {
+                return Some(chosen);
+            }
             fit.min_by_key(|backend_id| self.last_left_ms(suspect, *backend_id))
         })
     }
