@@ -4,6 +4,7 @@ use serde_json::{Value, json};
 
 use super::*;
 use crate::control::report::finding::Code;
+use crate::control::report::replication::{ReplicaCounts, ReplicationStatus};
 
 const PAGE: &str = include_str!("../../../../docs/status.md");
 
@@ -20,6 +21,13 @@ fn full() -> Status {
             faults: vec!["bad".to_owned()],
             needs_restart: vec!["listen".to_owned()],
         },
+    });
+    status.replication = Some(ReplicationStatus {
+        replicas: 1,
+        slots: ReplicaCounts::default(),
+        at_risk_sessions: Some(1),
+        at_risk_backend: Some("state-a".to_owned()),
+        full_ms: Some(1),
     });
     status.backends.truncate(1);
     let backend = &mut status.backends[0];
