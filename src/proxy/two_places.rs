@@ -61,7 +61,7 @@ pub(super) async fn run(
             Step::Forward { at, counter } => return seek.forward(at, counter, received).await,
             Step::Pass { behind: None, .. } if seek.joins_queue() => {
                 seek.release_held();
-                return Ok(seek.exchange.queued(due_ms));
+                return Ok(seek.exchange.queued());
             }
             Step::Pass { clear_flag, behind } => {
                 seek.count_what_stays();
@@ -74,7 +74,7 @@ pub(super) async fn run(
                 let mut failed = seek.refused(reason);
                 if seek.is_untouched && reason == Refusal::Unknown && failed.error.is_out_of_reach()
                 {
-                    failed.again = Some(Box::new(seek.exchange.attempt(due_ms)));
+                    failed.may_repeat = true;
                 }
                 return Err(failed);
             }
@@ -192,7 +192,7 @@ impl Seek<'_> {
         let backend = self.backend(at)?;
         self.release_held();
         let unrepeatable = |error| Unanswered::new(error, backend);
-        let request = self.exchange.own.untag(received, counter);
+        let request = self.exchange.attempt.own.untag(received, counter);
         let bytes = request.whole();
         let bytes = bytes.ok_or(unrepeatable(ProxyError::Unrepeatable))?;
         let head = self.exchange.head;
@@ -435,14 +435,14 @@ impl Seek<'_> {
         self.exchange.may_queue = self.is_untouched;
         match self.exchange.run(received, counter, self.due_ms).await {
             Ok(Forwarded::PassedOn) => Ok(self.exchange.answered()),
-            Ok(Forwarded::Queued) => Ok(self.exchange.queued(self.due_ms)),
+            Ok(Forwarded::Queued) => Ok(self.exchange.queued()),
             Err(failed) => {
                 let may_repeat = failed.may_repeat && self.is_untouched;
                 let failed = RunFailed {
                     may_repeat,
                     ..failed
                 };
-                Err(self.exchange.unanswered(failed, self.due_ms))
+                Err(self.exchange.unanswered(failed))
             }
         }
     }
@@ -481,7 +481,7 @@ impl Seek<'_> {
             (None, None) => return Err(self.refused(Refusal::Unknown)),
         };
         passed.map_err(|error| Unanswered::new(error, backend))?;
-        received.consume(self.exchange.own.bytes() as usize);
+        received.consume(self.exchange.attempt.own.bytes() as usize);
         Ok(self.exchange.answered())
     }
 
@@ -635,7 +635,7 @@ impl Seek<'_> {
             view: self.exchange.view,
             deadline: self.exchange.deadline,
             due_ms: self.due_ms,
-            waited: &self.exchange.progress.waited,
+            waited: &self.exchange.attempt.progress.waited,
         }
     }
 
