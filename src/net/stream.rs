@@ -187,6 +187,7 @@ impl Conn {
     }
 
     /// How many bytes it has put into `room`; [`IoError::Closed`] instead of none.
+    #[inline(always)]
     fn poll_read(&mut self, cx: &mut Context<'_>, room: &mut [u8]) -> Poll<Result<usize, IoError>> {
         match ready!(self.transport.poll_read(cx, room)) {
             Ok(0) => Poll::Ready(Err(IoError::Closed)),
