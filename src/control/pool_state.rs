@@ -521,6 +521,7 @@ impl PoolState {
                         || self.is_owed_by_peers(member)
                         || self.is_given_up(member),
                     is_new: !member.health.has_answered(),
+                    is_leaving: member.is_leaving(),
                 },
             );
         }
@@ -604,7 +605,7 @@ impl PoolState {
         let is_served = self.needed(|slot| slot.places());
         for member in &mut self.members {
             let is_free = !is_served[member.backend_id];
-            let is_leaving = !member.in_map || member.spec.state != BackendState::Active;
+            let is_leaving = member.is_leaving();
             if is_free && is_leaving && !member.is_let_go {
                 notices.push(Notice::let_go(&member.spec.name));
             }
@@ -670,6 +671,11 @@ impl PoolMember {
     /// Whether it is asked at all.
     pub fn is_up(&self) -> bool {
         self.verdict() != HealthState::Down
+    }
+
+    /// Whether it is to be left: it is drained, off, or not in the map any more.
+    pub fn is_leaving(&self) -> bool {
+        !self.in_map || self.spec.state != BackendState::Active
     }
 
     /// Whether the operator has given it up.

@@ -117,6 +117,17 @@ fn the_way_back_waits() {
     breaks("back at once", &Config::new(legs, &[2, 1]).session(A), "I6");
 }
 
+/// One proxy may not call off what another has begun to move.
+#[test]
+fn a_handover_is_called_off_only_before_anything_moves() {
+    let legs = path(&[(B, Move1, A), (A, Wait, B)]);
+    breaks(
+        "called off late",
+        &Config::new(legs, &[1, 1]).session(A),
+        "I1",
+    );
+}
+
 #[test]
 fn a_failure_needs_all_proxies() {
     let legs = path(&[(A, Steady, A), (B, Away, A)]);
