@@ -123,19 +123,26 @@ impl SessionStore for DiskStore {
         command: SessionCommand,
         now: Now,
     ) -> impl Future<Output = StoreOutcome> + use<'_> {
-        let (mut own, mut latest) = (0, 0);
+        let (mut own, mut latest, mut call) = (0, 0, None);
         let outcome = if command.is_write() && self.journal.state() != DiskState::Writable {
             StoreOutcome::Refused(StoreRefusal::NotWritable)
         } else if self.sync == SyncMode::Shutdown {
             self.memory.apply_observed(key, command, now, |_change| ())
         } else {
             let outcome = self.memory.apply_observed(key, command, now, |change| {
-                own = self.journal.note(key, change).max(own);
+                let noted = self.journal.note(key, change);
+                own = noted.ticket.max(own);
+                call = call.take().or(noted.call);
             });
             latest = self.journal.latest_write(key);
             outcome
         };
         async move {
+            if let Some(call) = call {
+                // What else is written in this turn of the event loop is written at one go with it.
+                tokio::task::yield_now().await;
+                drop(call);
+            }
             // Also who only reads waits: what an answer has shown must not be gone after a crash.
             if latest == 0 || self.journal.settled(latest).await || own == 0 {
                 outcome
