@@ -209,6 +209,11 @@ impl Journal {
         }
     }
 
+    /// The newest ticket of all.
+    pub(super) fn last_ticket(&self) -> u64 {
+        self.queue().last_ticket
+    }
+
     /// The ticket that an answer about this key has to wait for.
     pub(super) fn latest_write(&self, key: &[u8]) -> u64 {
         let ticket = self.place_of(key).load(Ordering::Acquire);

@@ -18,6 +18,9 @@ use crate::store::{
     StoreRefusal, StoreStats, SweepTurn,
 };
 
+/// So many turns of the event loop a write waits for more writes at most, as long as they come.
+const MAX_TURNS: usize = 8;
+
 /// What the disk of a store is like.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct DiskStats {
@@ -139,8 +142,16 @@ impl SessionStore for DiskStore {
         };
         async move {
             if let Some(call) = call {
-                // What else is written in this turn of the event loop is written at one go with it.
-                tokio::task::yield_now().await;
+                // What else is written meanwhile is written at one go with it.
+                let mut known = own;
+                for _turn in 0..MAX_TURNS {
+                    tokio::task::yield_now().await;
+                    let newest = self.journal.last_ticket();
+                    if newest == known {
+                        break;
+                    }
+                    known = newest;
+                }
                 drop(call);
             }
             // Also who only reads waits: what an answer has shown must not be gone after a crash.
