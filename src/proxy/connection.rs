@@ -20,7 +20,7 @@ use crate::backend::{PROBE_TARGET, PROXY_ANSWER};
 use crate::contents::StoredSample;
 use crate::handover::{ClientRequest, Refusal, RequestMachine, Stage, Step};
 use crate::metrics::{ClientRefusal, RequestOutcome};
-use crate::net::{self, Buffer, Conn, Deadline, IoError, Moment, RequestError, Service};
+use crate::net::{self, Buffer, Conn, Deadline, IoError, Moment, Service};
 use crate::route::{BackendIndex, Slot};
 use crate::wire::{self, Operation, Parsed, RequestHead};
 
@@ -140,13 +140,7 @@ impl Client {
         let head = match RequestHead::parse(received.filled(), &view.snapshot.head_limits) {
             Ok(Parsed::Complete(head)) => head,
             // Rare, and on the heap: its state is not to be paid for by every request.
-            _ => match Box::pin(self.read_head(&view, received)).await {
-                Ok(head) => {
-                    view = self.service.view();
-                    head
-                }
-                Err(error) => return Err(self.unplaced(Operation::Unknown, error.into())),
-            },
+            _ => Box::pin(self.read_head(&mut view, received)).await?,
         };
         let started = Moment::now();
         let operation = head.operation();
@@ -272,15 +266,23 @@ impl Client {
         })
     }
 
-    /// The head of a request that has come in part, or cannot be framed.
+    /// The head of a request that has come in part, or cannot be framed. It may take a while to come.
     async fn read_head(
         &mut self,
-        view: &View,
+        view: &mut Rc<View>,
         received: &mut Buffer,
-    ) -> Result<RequestHead, RequestError> {
+    ) -> Result<RequestHead, ProxyError> {
         let limits = &view.snapshot.head_limits;
         let stall = view.snapshot.timeouts.client_stall;
-        net::read_request_head(&mut self.conn, received, &self.deadline, limits, stall).await
+        let reading =
+            net::read_request_head(&mut self.conn, received, &self.deadline, limits, stall);
+        match reading.await {
+            Ok(head) => {
+                *view = self.service.view();
+                Ok(head)
+            }
+            Err(error) => Err(self.unplaced(Operation::Unknown, error.into())),
+        }
     }
 
     /// Counts a request that has nothing to do with any backend.
