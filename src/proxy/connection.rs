@@ -373,7 +373,7 @@ impl Client {
     }
 
     /// Counts and logs how the request has ended.
-    #[inline]
+    #[inline(always)]
     fn concludes(
         &self,
         view: &View,
