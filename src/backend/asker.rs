@@ -78,7 +78,7 @@ impl Asker {
     }
 
     /// Asks once. Needs a runtime with timers and sockets, on the thread where it stays.
-    pub(super) async fn ask(&self, request: Outgoing<'_>) -> Result<Reply, AskFailed> {
+    pub(super) async fn ask(&self, mut request: Outgoing<'_>) -> Result<Reply, AskFailed> {
         let clock = Deadlines::new();
         let deadline = clock.register();
         let upstream = Upstream {
@@ -95,7 +95,7 @@ impl Asker {
             waited: &Cell::default(),
         };
         tokio::select! {
-            reply = upstream.ask(request) => reply,
+            reply = upstream.ask(&mut request) => reply,
             never = drive(&clock) => match never {},
         }
     }

@@ -214,7 +214,7 @@ impl Upstream<'_> {
     ///
     /// # Errors
     /// [`AskFailed`].
-    pub async fn ask(&self, mut request: Outgoing<'_>) -> Result<Reply, AskFailed> {
+    pub async fn ask(&self, request: &mut Outgoing<'_>) -> Result<Reply, AskFailed> {
         let mut asked = Moment::now();
         self.shard.begun.increment();
         let mut pooled = self.pool.take();
@@ -261,7 +261,7 @@ impl Upstream<'_> {
             let mut bytes = match first.await {
                 Ok(bytes) => bytes,
                 Err(error) => {
-                    let failed = not_answered(error, conn, &request);
+                    let failed = not_answered(error, conn, request);
                     if may_retry && request.retry.allows(&failed) {
                         self.shard.retries.increment();
                         continue;
@@ -277,15 +277,15 @@ impl Upstream<'_> {
                     }
                     Ok(Parsed::Partial) => {}
                     Err(reason) => {
-                        return Err(self.refuse(reason, conn, bytes, &request, asked));
+                        return Err(self.refuse(reason, conn, bytes, request, asked));
                     }
                 }
                 if let Err(error) = conn.read_more(&mut bytes, self.deadline).await {
-                    return Err(self.failed(BrokenReason::Answer(error).into(), &request, asked));
+                    return Err(self.failed(BrokenReason::Answer(error).into(), request, asked));
                 }
             }
         };
-        Err(self.failed(failed, &request, asked))
+        Err(self.failed(failed, request, asked))
     }
 
     async fn connect(&self) -> Result<Conn, ConnectError> {

@@ -532,6 +532,7 @@ impl PoolState {
                         || self.is_owed_by_peers(member)
                         || self.is_given_up(member),
                     is_new: !member.health.has_answered(),
+                    is_leaving: member.is_leaving(),
                 },
             );
         }
@@ -615,7 +616,7 @@ impl PoolState {
         let is_served = self.needed(|slot| slot.places());
         for member in &mut self.members {
             let is_free = !is_served[member.backend_id];
-            let is_leaving = !member.in_map || member.spec.state != BackendState::Active;
+            let is_leaving = member.is_leaving();
             if is_free && is_leaving && !member.is_let_go {
                 notices.push(Notice::let_go(&member.spec.name));
             }
@@ -681,6 +682,11 @@ impl PoolMember {
     /// Whether it is asked at all.
     pub fn is_up(&self) -> bool {
         self.verdict() != HealthState::Down
+    }
+
+    /// Whether it is to be left: it is drained, off, or not in the map any more.
+    pub fn is_leaving(&self) -> bool {
+        !self.in_map || self.spec.state != BackendState::Active
     }
 
     /// Whether the operator has given it up.

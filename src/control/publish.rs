@@ -8,11 +8,12 @@ use super::clock::ControlClock;
 use super::handle::{AdminAccess, Published};
 use super::peers::report::PeerState;
 use super::pool_state::{PoolMember, PoolState};
+use super::report::at_risk::replication;
 use super::report::diagnosis::diagnose;
 use super::report::finding::{self, Finding, Findings};
 use super::report::history::History;
 use super::report::progress::{empty_ms, under_way};
-use super::report::replication::{ReplicaCounts, replication};
+use super::report::replication::ReplicaCounts;
 use super::report::status::{
     BackendHealth, BackendLoad, BackendStatus, LastReload, OverrideStatus, PeerStatus,
     ReloadResult, ServiceState, StageCounts, Status,

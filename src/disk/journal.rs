@@ -6,10 +6,9 @@ use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use tokio::sync::watch;
-
 use super::load::{COOKIE_BLOCK, NOTES_PER_TIMEOUT};
 use super::record::Record;
+use super::waiting::Waiting;
 use crate::store::{Item, ItemChange, ItemMarks, KeptItem};
 
 /// Writes are remembered by the hash of their key in a table of so many places.
@@ -77,13 +76,22 @@ pub(super) struct Batch {
     pub(super) last_ticket: u64,
 }
 
-/// How far the writer is.
-#[derive(Debug, Clone, Copy, Default)]
-struct Progress {
-    /// What was promised for tickets up to here holds.
-    committed: u64,
-    /// Tickets from there up to here were refused.
-    refused: u64,
+/// A change that was noted.
+#[derive(Default)]
+pub(super) struct Noted<'a> {
+    /// The ticket of a write, 0 for anything nobody waits for.
+    pub(super) ticket: u64,
+    /// Wakes the writer when it is dropped. Until then other changes can join this one.
+    pub(super) call: Option<WriterCall<'a>>,
+}
+
+/// The writer sleeps, and whoever has this is to wake it.
+pub(super) struct WriterCall<'a>(&'a Condvar);
+
+impl Drop for WriterCall<'_> {
+    fn drop(&mut self) {
+        self.0.notify_one();
+    }
 }
 
 #[derive(Default)]
@@ -91,6 +99,8 @@ struct Queue {
     entries: VecDeque<JournalEntry>,
     /// The ticket of the last entry that was added.
     last_ticket: u64,
+    /// The writer sleeps, and nobody is to wake it yet.
+    is_asleep: bool,
     /// Set once, at the end.
     closed: bool,
 }
@@ -101,7 +111,7 @@ pub(super) struct Journal {
     wake: Condvar,
     state: AtomicU8,
     committed: AtomicU64,
-    progress: watch::Sender<Progress>,
+    waiting: Waiting,
     /// The ticket of the latest write to any key with this hash: whoever reads what is not
     /// committed yet has to wait for it.
     latest: Box<[AtomicU64]>,
@@ -115,7 +125,7 @@ impl Journal {
             wake: Condvar::new(),
             state: AtomicU8::new(DiskState::Writable as u8),
             committed: AtomicU64::new(0),
-            progress: watch::Sender::new(Progress::default()),
+            waiting: Waiting::new(),
             latest: (0..PLACES).map(|_| AtomicU64::new(0)).collect(),
             hasher: RandomState::new(),
         }
@@ -129,8 +139,8 @@ impl Journal {
         }
     }
 
-    /// Takes note of a change. Returns the ticket of a write, 0 for anything nobody waits for.
-    pub(super) fn note(&self, key: &[u8], change: ItemChange<'_>) -> u64 {
+    /// Takes note of a change.
+    pub(super) fn note(&self, key: &[u8], change: ItemChange<'_>) -> Noted<'_> {
         match change {
             ItemChange::Stored(item) => {
                 let item = item.kept();
@@ -149,11 +159,11 @@ impl Journal {
             }
             ItemChange::Used { before, item } => {
                 self.use_of(key, &before, item);
-                0
+                Noted::default()
             }
             ItemChange::Expired => {
                 self.expired(key);
-                0
+                Noted::default()
             }
         }
     }
@@ -178,26 +188,30 @@ impl Journal {
         }
     }
 
-    fn write(&self, key: &[u8], entry: JournalEntry) -> u64 {
-        let ticket = self.push(entry, usize::MAX);
-        self.place_of(key).fetch_max(ticket, Ordering::AcqRel);
-        ticket
+    fn write(&self, key: &[u8], entry: JournalEntry) -> Noted<'_> {
+        let noted = self.push(entry, usize::MAX);
+        self.place_of(key).fetch_max(noted.ticket, Ordering::AcqRel);
+        noted
     }
 
-    /// Adds an entry unless more than `most` wait. Returns its ticket, 0 if it was not added.
-    fn push(&self, entry: JournalEntry, most: usize) -> u64 {
+    /// Adds an entry unless more than `most` wait; without a ticket if it was not added.
+    fn push(&self, entry: JournalEntry, most: usize) -> Noted<'_> {
         let mut queue = self.queue();
         if queue.entries.len() >= most {
-            return 0;
+            return Noted::default();
         }
         queue.last_ticket += 1;
         queue.entries.push_back(entry);
-        let (ticket, is_first) = (queue.last_ticket, queue.entries.len() == 1);
-        drop(queue);
-        if is_first {
-            self.wake.notify_one();
+        let is_called = std::mem::take(&mut queue.is_asleep);
+        Noted {
+            ticket: queue.last_ticket,
+            call: is_called.then_some(WriterCall(&self.wake)),
         }
-        ticket
+    }
+
+    /// The newest ticket of all.
+    pub(super) fn last_ticket(&self) -> u64 {
+        self.queue().last_ticket
     }
 
     /// The ticket that an answer about this key has to wait for.
@@ -215,11 +229,7 @@ impl Journal {
 
     /// Waits until a ticket is committed or refused. False if it was refused.
     pub(super) async fn settled(&self, ticket: u64) -> bool {
-        let mut progress = self.progress.subscribe();
-        let is_settled = |progress: &Progress| progress.committed.max(progress.refused) >= ticket;
-        // The sender lives as long as this.
-        let settled = progress.wait_for(is_settled).await;
-        settled.is_ok_and(|progress| progress.committed >= ticket)
+        self.waiting.settled(ticket).await
     }
 
     /// Waits for entries, for the end, or for `patience`, and takes what there is. `None` at the
@@ -227,8 +237,10 @@ impl Journal {
     pub(super) fn take(&self, patience: Duration) -> Option<Batch> {
         let mut queue = self.queue();
         if queue.entries.is_empty() && !queue.closed {
+            queue.is_asleep = true;
             let waited = self.wake.wait_timeout(queue, patience);
             queue = waited.unwrap_or_else(PoisonError::into_inner).0;
+            queue.is_asleep = false;
         }
         if queue.entries.is_empty() && queue.closed {
             return None;
@@ -256,16 +268,15 @@ impl Journal {
         self.committed.store(ticket, Ordering::Release);
         self.state
             .store(DiskState::Writable as u8, Ordering::Relaxed);
-        self.progress
-            .send_modify(|progress| progress.committed = ticket);
+        self.waiting.go_on(|progress| progress.committed = ticket);
     }
 
     /// Refuses all tickets that have been given and are not committed.
     pub(super) fn refuse(&self, state: DiskState) {
         self.state.store(state as u8, Ordering::Relaxed);
         let last_ticket = self.queue().last_ticket;
-        self.progress
-            .send_modify(|progress| progress.refused = last_ticket);
+        self.waiting
+            .go_on(|progress| progress.refused = last_ticket);
     }
 
     /// Lets the writer end once it has taken everything.

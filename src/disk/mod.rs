@@ -16,6 +16,7 @@
 //! * `log`: appending, syncing, cleaning up.
 //! * `load`: from the folder into memory.
 //! * `journal`: between the workers and the writer.
+//! * `waiting`: those who wait for the writer, of whom it wakes one a thread.
 //! * `writer`: the thread that writes.
 //! * `store`: [`DiskStore`], which holds it all.
 
@@ -29,6 +30,7 @@ mod options;
 mod record;
 mod segment;
 mod store;
+mod waiting;
 mod writer;
 
 pub use directory::{Directory, Folder, LogFile};

@@ -18,6 +18,9 @@ use crate::store::{
     StoreRefusal, StoreStats, SweepTurn,
 };
 
+/// So many turns of the event loop a write waits for more writes at most, as long as they come.
+const MAX_TURNS: usize = 8;
+
 /// What the disk of a store is like.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct DiskStats {
@@ -123,19 +126,34 @@ impl SessionStore for DiskStore {
         command: SessionCommand,
         now: Now,
     ) -> impl Future<Output = StoreOutcome> + use<'_> {
-        let (mut own, mut latest) = (0, 0);
+        let (mut own, mut latest, mut call) = (0, 0, None);
         let outcome = if command.is_write() && self.journal.state() != DiskState::Writable {
             StoreOutcome::Refused(StoreRefusal::NotWritable)
         } else if self.sync == SyncMode::Shutdown {
             self.memory.apply_observed(key, command, now, |_change| ())
         } else {
             let outcome = self.memory.apply_observed(key, command, now, |change| {
-                own = self.journal.note(key, change).max(own);
+                let noted = self.journal.note(key, change);
+                own = noted.ticket.max(own);
+                call = call.take().or(noted.call);
             });
             latest = self.journal.latest_write(key);
             outcome
         };
         async move {
+            if let Some(call) = call {
+                // What else is written meanwhile is written at one go with it.
+                let mut known = own;
+                for _turn in 0..MAX_TURNS {
+                    tokio::task::yield_now().await;
+                    let newest = self.journal.last_ticket();
+                    if newest == known {
+                        break;
+                    }
+                    known = newest;
+                }
+                drop(call);
+            }
             // Also who only reads waits: what an answer has shown must not be gone after a crash.
             if latest == 0 || self.journal.settled(latest).await || own == 0 {
                 outcome

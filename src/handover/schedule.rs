@@ -92,6 +92,8 @@ pub struct Standing {
     pub owed: bool,
     /// It has not answered since it joined the pool: no handover to it begins before it does.
     pub is_new: bool,
+    /// It is to be left: a handover to it that has moved nothing yet is called off.
+    pub is_leaving: bool,
 }
 
 /// The standing of every place; a place nobody has told of is gone.
@@ -125,6 +127,7 @@ impl Standing {
             up_since_ms: Some(since_ms),
             owed: false,
             is_new: false,
+            is_leaving: false,
         }
     }
 
@@ -137,6 +140,7 @@ impl Standing {
             up_since_ms: None,
             owed: false,
             is_new: false,
+            is_leaving: false,
         }
     }
 
@@ -149,6 +153,7 @@ impl Standing {
             up_since_ms: None,
             owed: false,
             is_new: false,
+            is_leaving: false,
         }
     }
 }
@@ -271,6 +276,9 @@ impl Surroundings<'_> {
             // Both places may have items: the second may have stood in for the first.
             return self.pair(slot, second, slot.first, Stage::Wait);
         }
+        if let Some(called_off) = self.called_off(slot, second) {
+            return called_off;
+        }
         if let Some(again) = self.begun_again(slot) {
             return again;
         }
@@ -295,6 +303,34 @@ impl Surroundings<'_> {
         let is_moving = matches!(slot.stage, Stage::Move1 | Stage::Move2);
         let is_due = is_moving && since_ms > slot.since_ms && self.has_lasted(slot, half_ms);
         is_due.then_some(SlotState { since_ms, ..slot })
+    }
+
+    /// What becomes of a handover to a server that is to be left, as long as no proxy has moved
+    /// anything there: it ends in *wait*, as one that the others never begin.
+    ///
+    /// Nobody goes on to move 1 who has not heard that all have been in *settle* long enough. So this
+    /// proxy begins the stage anew until it is too young for that, and waits until whoever has heard
+    /// it as it was before shows what came of it. Several proxies that do not know of each other, which
+    /// they may be without failover, cannot tell: theirs goes on.
+    fn called_off(&self, slot: SlotState, second: BackendId) -> Option<SlotState> {
+        let is_leaving = self.standing(slot.first).is_leaving && self.target != slot.first;
+        if slot.stage != Stage::Settle || !is_leaving || !self.nobody_is_ahead(slot, second) {
+            return None;
+        }
+        let settle_ms = self.times.settle_ms;
+        let is_alone = self.peers.is_empty();
+        if is_alone && !self.times.failover {
+            return None;
+        }
+        if !is_alone && self.has_lasted(slot, settle_ms / 4 * 3) {
+            let since_ms = self.now_ms;
+            return Some(SlotState { since_ms, ..slot });
+        }
+        let is_known = is_alone || self.has_lasted(slot, settle_ms / 2);
+        Some(match is_known {
+            true => self.pair(slot, second, slot.first, Stage::Wait),
+            false => slot,
+        })
     }
 
     fn suspect(&self, slot: SlotState, failed: BackendId) -> SlotState {

@@ -1,6 +1,8 @@
 //! The server side of one connection: the next request, or the 400 that ends it. Proxy and state
 //! server share it, so both treat hostile bytes alike.
 
+use std::future::poll_fn;
+use std::pin::Pin;
 use std::time::Duration;
 
 use super::{Buffer, Conn, Deadline, IoError, Worker};
@@ -29,16 +31,15 @@ pub enum RequestError {
 
 /// Waits for the first bytes of a request. `None` when the connection is over: closed, idle for
 /// longer than `idle`, or the worker is stopping. No buffer is held while waiting.
-pub async fn wait_for_request(
+pub fn wait_for_request(
     conn: &mut Conn,
     worker: &Worker,
     deadline: &Deadline,
     idle: Duration,
-) -> Option<Buffer> {
+) -> impl Future<Output = Option<Buffer>> {
     deadline.arm(idle);
-    conn.read_first(&worker.buffers, deadline, || worker.is_stopping())
-        .await
-        .ok()
+    let mut first = conn.read_first(&worker.buffers, deadline, || worker.is_stopping());
+    poll_fn(move |cx| Pin::new(&mut first).poll(cx).map(Result::ok))
 }
 
 /// Reads until the head at the start of `received` is complete, for at most `stall`.

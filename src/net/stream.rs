@@ -5,7 +5,6 @@ use std::io;
 use std::rc::Rc;
 use std::task::{Context, Poll, ready};
 
-use tokio::io::ReadBuf;
 use tokio::net::TcpStream;
 use tokio_rustls::TlsStream;
 
@@ -203,12 +202,12 @@ impl Conn {
     }
 
     /// How many bytes it has put into `room`; [`IoError::Closed`] instead of none.
+    #[inline(always)]
     fn poll_read(&mut self, cx: &mut Context<'_>, room: &mut [u8]) -> Poll<Result<usize, IoError>> {
-        let mut room = ReadBuf::new(room);
-        ready!(self.transport.poll_read(cx, &mut room)).map_err(IoError::Broken)?;
-        match room.filled().len() {
-            0 => Poll::Ready(Err(IoError::Closed)),
-            count => Poll::Ready(Ok(count)),
+        match ready!(self.transport.poll_read(cx, room)) {
+            Ok(0) => Poll::Ready(Err(IoError::Closed)),
+            Ok(count) => Poll::Ready(Ok(count)),
+            Err(error) => Poll::Ready(Err(IoError::Broken(error))),
         }
     }
 }

@@ -14,6 +14,8 @@ use tokio::io::{AsyncRead, AsyncWrite, DuplexStream, Interest, ReadBuf};
 use tokio::net::TcpStream;
 use tokio_rustls::TlsStream;
 
+use crate::os;
+
 /// Silence after which the kernel asks whether the peer is still there.
 const KEEPALIVE_IDLE: Duration = Duration::from_secs(30);
 /// Pause between two such questions.
@@ -60,18 +62,33 @@ impl Transport {
         (Self::Memory(one), Self::Memory(other))
     }
 
-    /// Reads what is there; nothing means the end.
+    /// Reads what is there into `room`, and says how much; nothing means the end.
     #[inline]
     pub(super) fn poll_read(
         &mut self,
         cx: &mut Context<'_>,
-        room: &mut ReadBuf<'_>,
-    ) -> Poll<io::Result<()>> {
+        room: &mut [u8],
+    ) -> Poll<io::Result<usize>> {
         match self {
-            Self::Tcp(stream) => Pin::new(stream).poll_read(cx, room),
-            Self::Memory(stream) => Pin::new(stream).poll_read(cx, room),
-            Self::Tls(stream) => Pin::new(stream).poll_read(cx, room),
+            Self::Tcp(stream) => poll_receive(stream, cx, room),
+            other => other.poll_read_other(cx, room),
         }
+    }
+
+    /// Out of line, as the two below: what is no socket must cost sockets nothing.
+    #[inline(never)]
+    fn poll_read_other(
+        &mut self,
+        cx: &mut Context<'_>,
+        room: &mut [u8],
+    ) -> Poll<io::Result<usize>> {
+        let mut room = ReadBuf::new(room);
+        ready!(match self {
+            Self::Tcp(stream) => Pin::new(stream).poll_read(cx, &mut room),
+            Self::Memory(stream) => Pin::new(stream).poll_read(cx, &mut room),
+            Self::Tls(stream) => Pin::new(stream).poll_read(cx, &mut room),
+        })?;
+        Poll::Ready(Ok(room.filled().len()))
     }
 
     /// Writes what is taken of `head`, then `body`. A socket takes all of nearly every message at
@@ -82,21 +99,32 @@ impl Transport {
         head: &[u8],
         body: &[u8],
     ) -> Poll<io::Result<usize>> {
-        let both = [io::IoSlice::new(head), io::IoSlice::new(body)];
-        let stream = match self {
-            Self::Tcp(stream) => stream,
-            Self::Memory(stream) => return Pin::new(stream).poll_write_vectored(cx, &both),
-            Self::Tls(stream) => return Pin::new(stream).poll_write_vectored(cx, &both),
-        };
-        let tried = match (head, body) {
-            (one, []) | ([], one) => stream.try_write(one),
-            _ => stream.try_write_vectored(&both),
-        };
-        match tried {
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
-                Pin::new(stream).poll_write_vectored(cx, &both)
+        if let (Self::Tcp(stream), [], one) | (Self::Tcp(stream), one, []) = (&*self, head, body) {
+            match stream.try_io(Interest::WRITABLE, || os::send(stream, one)) {
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+                done => return Poll::Ready(done),
             }
-            done => Poll::Ready(done),
+        }
+        self.poll_write_other(cx, head, body)
+    }
+
+    #[inline(never)]
+    fn poll_write_other(
+        &mut self,
+        cx: &mut Context<'_>,
+        head: &[u8],
+        body: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        let both = [io::IoSlice::new(head), io::IoSlice::new(body)];
+        match self {
+            Self::Tcp(stream) => match stream.try_write_vectored(&both) {
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                    Pin::new(stream).poll_write_vectored(cx, &both)
+                }
+                done => Poll::Ready(done),
+            },
+            Self::Memory(stream) => Pin::new(stream).poll_write_vectored(cx, &both),
+            Self::Tls(stream) => Pin::new(stream).poll_write_vectored(cx, &both),
         }
     }
 
@@ -105,7 +133,7 @@ impl Transport {
     pub(super) fn poll_flush(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         match self {
             Self::Tcp(_) | Self::Memory(_) => Poll::Ready(Ok(())),
-            Self::Tls(stream) => Pin::new(stream).poll_flush(cx),
+            Self::Tls(stream) => flush(stream, cx),
         }
     }
 
@@ -141,11 +169,10 @@ impl Transport {
                 read => read,
             },
             Self::Memory(_) | Self::Tls(_) => {
-                let mut room = ReadBuf::new(&mut byte);
                 let mut cx = Context::from_waker(Waker::noop());
-                match self.poll_read(&mut cx, &mut room) {
+                match self.poll_read_other(&mut cx, &mut byte) {
                     Poll::Pending => return Quiet::Yes,
-                    Poll::Ready(read) => read.map(|()| room.filled().len()),
+                    Poll::Ready(read) => read,
                 }
             }
         };
@@ -190,6 +217,39 @@ impl Transport {
             Err(error) => error.kind() != io::ErrorKind::WouldBlock,
         })
     }
+}
+
+/// Reads what has arrived. What leaves room has emptied the socket: then it is not asked again
+/// before the event loop has seen more arrive.
+#[inline]
+fn poll_receive(
+    stream: &TcpStream,
+    cx: &mut Context<'_>,
+    room: &mut [u8],
+) -> Poll<io::Result<usize>> {
+    loop {
+        ready!(stream.poll_read_ready(cx))?;
+        let mut received = 0;
+        let tried = stream.try_io(Interest::READABLE, || {
+            received = os::receive(stream, room)?;
+            match os::SHORT_READ_EMPTIES && (1..room.len()).contains(&received) {
+                true => Err(io::ErrorKind::WouldBlock.into()),
+                false => Ok(()),
+            }
+        });
+        match tried {
+            Err(error) if error.kind() != io::ErrorKind::WouldBlock => {
+                return Poll::Ready(Err(error));
+            }
+            Err(_) if received == 0 => {}
+            _ => return Poll::Ready(Ok(received)),
+        }
+    }
+}
+
+#[inline(never)]
+fn flush(stream: &mut TlsStream<TcpStream>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+    Pin::new(stream).poll_flush(cx)
 }
 
 /// No delay for small writes, keep-alive on.

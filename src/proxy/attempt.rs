@@ -58,6 +58,7 @@ impl Attempt {
     /// answered alike everywhere, as a look is.
     pub(super) fn first(
         head: &RequestHead,
+        operation: Operation,
         received: &[u8],
         view: &View,
         mut sample: SampledSession,
@@ -77,7 +78,7 @@ impl Attempt {
             }
         };
         let mut progress = RequestProgress::default();
-        let request = match head.operation() {
+        let request = match operation {
             Operation::Get => ClientRequest::Read,
             Operation::Acquire => ClientRequest::Acquire,
             Operation::Release => ClientRequest::Release(cookie()),

@@ -22,7 +22,7 @@ use crate::handover::{ClientRequest, Refusal, RequestMachine, Stage, Step};
 use crate::metrics::{ClientRefusal, RequestOutcome};
 use crate::net::{self, Buffer, Conn, Deadline, IoError, Moment, Service};
 use crate::route::{BackendIndex, Slot};
-use crate::wire::{self, Operation, RequestHead};
+use crate::wire::{self, Operation, Parsed, RequestHead};
 
 /// How long a request waits for the beginning of its own body, once a minute and session at most.
 const LOOK_WAIT: Duration = Duration::from_millis(100);
@@ -92,7 +92,7 @@ pub(super) fn serve(
 }
 
 /// A request that may be tried once more, when it is time for that.
-type NextAttempt<'a> = Pin<Box<dyn Future<Output = Result<Box<Attempt>, Unanswered>> + 'a>>;
+type NextAttempt<'a> = Pin<Box<dyn Future<Output = Result<(), Unanswered>> + 'a>>;
 
 /// The service as one open connection holds it.
 struct Served(Rc<ProxyService>);
@@ -128,37 +128,28 @@ struct Client {
 }
 
 impl Client {
-    async fn wait(&mut self) -> Option<Buffer> {
+    fn wait(&mut self) -> impl Future<Output = Option<Buffer>> {
         let worker = &self.service.worker;
-        net::wait_for_request(&mut self.conn, worker, &self.deadline, self.idle).await
+        net::wait_for_request(&mut self.conn, worker, &self.deadline, self.idle)
     }
 
     /// Answers the request at the start of `received` and takes it out.
     async fn answer(&mut self, received: &mut Buffer) -> Result<(), ProxyError> {
         let mut view = self.service.view();
         self.idle = view.snapshot.timeouts.client_idle;
-        let limits = &view.snapshot.head_limits;
-        let stall = view.snapshot.timeouts.client_stall;
-        let came_first = received.len();
-        let reading =
-            net::read_request_head(&mut self.conn, received, &self.deadline, limits, stall);
-        let head = reading.await.map_err(|error| {
-            let error = ProxyError::from(error);
-            self.service.count_failure(Operation::Unknown, &error);
-            error
-        })?;
-        if received.len() > came_first {
-            // It took a while to come.
-            view = self.service.view();
-        }
+        let head = match RequestHead::parse(received.filled(), &view.snapshot.head_limits) {
+            Ok(Parsed::Complete(head)) => head,
+            // Rare, and on the heap: its state is not to be paid for by every request.
+            _ => Box::pin(self.read_head(&mut view, received)).await?,
+        };
         let started = Moment::now();
         let operation = head.operation();
         let target = head.target.of(received.filled());
         if operation == Operation::Touch && target == PROBE_TARGET {
-            self.deadline.arm(stall);
-            return self.answer_probe(&head, received).await;
+            return Box::pin(self.answer_probe(&view, &head, received)).await;
         }
-        let located = self.locate(&view, &head, received)?;
+        let located = self.service.locate(&view, target);
+        let located = located.map_err(|error| self.unplaced(operation, error.into()))?;
         let contents = &self.service.feedback.contents;
         let is_followed = contents.follows(located.hash);
         let mut looked_into = None;
@@ -174,24 +165,30 @@ impl Client {
         self.service.metrics.received_bytes.add(at_hand);
         let mut subject = self.subject(operation, &located, started);
         let due_ms = self.deadline.after_ms(view.snapshot.timeouts.answer);
-        let mut attempt = Attempt::first(&head, received.filled(), &view, located.sample, due_ms);
+        let mut attempt = Attempt::first(
+            &head,
+            operation,
+            received.filled(),
+            &view,
+            located.sample,
+            due_ms,
+        );
         let mut held = None;
         if self.service.lock_queues.may_be_awaited(subject.item) {
             let queued = self.queue_up(&mut view, &mut subject, located.slot, &mut attempt);
             queued.await?;
         }
         let answered = loop {
-            let answering = self.answer_at(&view, &head, &subject, attempt, received);
+            let answering = self.answer_at(&view, &head, &subject, &mut attempt, received);
             let again = match answering.await {
-                Err(failed) if failed.again.is_some() => {
-                    self.try_again(&mut held, &view, &subject, failed)
+                Err(failed) if failed.may_repeat => {
+                    self.try_again(&mut held, &view, &subject, &attempt, failed)
                 }
-                Ok(answered) if answered.again.is_some() => self.await_turn(answered),
+                Ok(answered) if answered.is_queued => self.await_turn(&mut attempt, &answered),
                 answered => break answered,
             };
-            match again.await {
-                Ok(again) => attempt = *again,
-                Err(failed) => break Err(failed),
+            if let Err(failed) = again.await {
+                break Err(failed);
             }
             view = self.service.view();
             subject.route = view.snapshot.slots.lookup(located.slot.index());
@@ -258,30 +255,41 @@ impl Client {
         held: &'a mut Option<Held>,
         view: &'a Rc<View>,
         subject: &'a Subject,
-        mut failed: Unanswered,
+        attempt: &'a Attempt,
+        failed: Unanswered,
     ) -> NextAttempt<'a> {
         Box::pin(async move {
-            match failed.again.take() {
-                Some(again) if self.hold(held, view, &failed, subject, &again).await => Ok(again),
-                _ => Err(failed),
+            match self.hold(held, view, &failed, subject, attempt).await {
+                true => Ok(()),
+                false => Err(failed),
             }
         })
     }
 
-    /// Where the request's session can be.
-    #[inline]
-    fn locate(
-        &self,
-        view: &View,
-        head: &RequestHead,
-        received: &Buffer,
-    ) -> Result<RequestTarget, ProxyError> {
-        let located = self.service.locate(view, head.target.of(received.filled()));
-        located.map_err(|error| {
-            let error = ProxyError::from(error);
-            self.service.count_failure(head.operation(), &error);
-            error
-        })
+    /// The head of a request that has come in part, or cannot be framed. It may take a while to come.
+    async fn read_head(
+        &mut self,
+        view: &mut Rc<View>,
+        received: &mut Buffer,
+    ) -> Result<RequestHead, ProxyError> {
+        let limits = &view.snapshot.head_limits;
+        let stall = view.snapshot.timeouts.client_stall;
+        let reading =
+            net::read_request_head(&mut self.conn, received, &self.deadline, limits, stall);
+        match reading.await {
+            Ok(head) => {
+                *view = self.service.view();
+                Ok(head)
+            }
+            Err(error) => Err(self.unplaced(Operation::Unknown, error.into())),
+        }
+    }
+
+    /// Counts a request that has nothing to do with any backend.
+    #[cold]
+    fn unplaced(&self, operation: Operation, error: ProxyError) -> ProxyError {
+        self.service.count_failure(operation, &error);
+        error
     }
 
     #[inline]
@@ -299,15 +307,12 @@ impl Client {
 
     /// Lets a request for a locked session wait for its turn. Rare, as above.
     #[cold]
-    fn await_turn<'a>(&'a self, locked: Answered) -> NextAttempt<'a> {
+    fn await_turn<'a>(&'a self, attempt: &'a mut Attempt, locked: &Answered) -> NextAttempt<'a> {
+        let backend = locked.backend;
         Box::pin(async move {
-            let Answered { again, backend, .. } = locked;
-            let Some(mut again) = again else {
-                return Err(Unanswered::refused(Refusal::Unknown, backend));
-            };
             let Attempt {
                 progress, due_ms, ..
-            } = &mut *again;
+            } = attempt;
             if let Some(lock_wait) = &mut progress.lock_wait {
                 let begun = Moment::now();
                 let is_there = lock_wait.wait(&self.deadline, *due_ms, &self.conn).await;
@@ -318,7 +323,7 @@ impl Client {
                     return Err(Unanswered::new(left, backend));
                 }
             }
-            Ok(again)
+            Ok(())
         })
     }
 
@@ -369,7 +374,7 @@ impl Client {
     }
 
     /// Counts and logs how the request has ended.
-    #[inline]
+    #[inline(always)]
     fn concludes(
         &self,
         view: &View,
@@ -420,10 +425,12 @@ impl Client {
     /// Another proxy, or this one, takes this address for that of a state server.
     async fn answer_probe(
         &mut self,
+        view: &View,
         head: &RequestHead,
         received: &mut Buffer,
     ) -> Result<(), ProxyError> {
         received.consume(head.head_bytes);
+        self.deadline.arm(view.snapshot.timeouts.client_stall);
         let mut sent = 0;
         let writing = self.conn.write_all(PROXY_ANSWER, &mut sent, &self.deadline);
         writing.await.map_err(ProxyError::Client)
@@ -468,7 +475,7 @@ impl Client {
         view: &Rc<View>,
         head: &RequestHead,
         subject: &Subject,
-        attempt: Attempt,
+        attempt: &mut Attempt,
         received: &mut Buffer,
     ) -> Result<Answered, Unanswered> {
         let mut route = subject.route;
@@ -479,13 +486,7 @@ impl Client {
         let Some(backend) = snapshot.backend_at(route.first) else {
             return Err(Unanswered::refused(Refusal::Unknown, BackendIndex::new(0)));
         };
-        let Attempt {
-            request,
-            own,
-            progress,
-            sample,
-            due_ms,
-        } = attempt;
+        let (request, due_ms) = (attempt.request, attempt.due_ms);
         let mut exchange = Exchange {
             service: &self.service,
             view,
@@ -494,11 +495,8 @@ impl Client {
             head,
             subject,
             backend,
-            request,
-            own,
+            attempt,
             away: route.second.filter(|_| route.stage == Stage::Away),
-            progress,
-            sample,
             may_queue: true,
         };
         let (search, step) = RequestMachine::start(route, request, snapshot.mover_s);
@@ -507,8 +505,8 @@ impl Client {
                 exchange.backend = snapshot.backend_at(at).unwrap_or(backend);
                 match exchange.run(received, counter, due_ms).await {
                     Ok(Forwarded::PassedOn) => Ok(exchange.answered()),
-                    Ok(Forwarded::Queued) => Ok(exchange.queued(due_ms)),
-                    Err(failed) => Err(exchange.unanswered(failed, due_ms)),
+                    Ok(Forwarded::Queued) => Ok(exchange.queued()),
+                    Err(failed) => Err(exchange.unanswered(failed)),
                 }
             }
             // A search is rare and its state large: it lives on the heap.
@@ -516,8 +514,7 @@ impl Client {
                 Box::pin(two_places::run(exchange, search, ask, received, due_ms)).await
             }
             Step::Drop { reason, .. } => Err(Unanswered {
-                again: matches!(reason, Refusal::Suspect | Refusal::CopyMissed)
-                    .then(|| Box::new(exchange.attempt(due_ms))),
+                may_repeat: matches!(reason, Refusal::Suspect | Refusal::CopyMissed),
                 ..Unanswered::refused(reason, backend)
             }),
             Step::Pass { .. } => Err(Unanswered::refused(Refusal::Unknown, backend)),

@@ -17,7 +17,7 @@ const REFRESH_AFTER_S: u64 = 60;
 
 /// Shared by all workers and the control thread.
 #[derive(Debug)]
-pub struct Copies {
+pub struct CopyTracker {
     start: Instant,
     start_ms: u64,
     /// The fingerprint of a session, and when its copy was written or touched last, in seconds.
@@ -26,7 +26,7 @@ pub struct Copies {
     /// A bit per slot whose replica has missed something.
     missed: Box<[AtomicU64]>,
     has_missed: AtomicBool,
-    /// Copies under way, by the place of what is copied.
+    /// CopyTracker under way, by the place of what is copied.
     under_way: Box<[AtomicU32]>,
     /// Keep-alives that found a copy, and that found none where one should be, by replica.
     kept: Box<[AtomicU32]>,
@@ -39,7 +39,7 @@ const MIN_GONE: u32 = 3;
 /// A copy under way, of an item at these places. Dropped before its outcome is known, it was missed.
 #[derive(Debug)]
 pub(super) struct CopyUnderWay<'c> {
-    copies: &'c Copies,
+    copies: &'c CopyTracker,
     places: [Option<BackendId>; 2],
     slot: Slot,
     is_known: bool,
@@ -53,7 +53,7 @@ pub(super) struct KnownCopy {
     now_s: u64,
 }
 
-impl Copies {
+impl CopyTracker {
     /// Nothing is copied yet.
     pub fn new() -> Self {
         let wall = SystemTime::now().duration_since(UNIX_EPOCH);
@@ -173,7 +173,7 @@ impl Copies {
     }
 }
 
-impl Default for Copies {
+impl Default for CopyTracker {
     fn default() -> Self {
         Self::new()
     }
@@ -228,7 +228,7 @@ mod tests {
 
     #[test]
     fn a_copy_is_known_as_of_now_until_it_is_forgotten() {
-        let copies = Copies::new();
+        let copies = CopyTracker::new();
         let (slot, one) = session("one");
         assert_eq!(copies.known(slot, one), None);
         copies.was_written(slot, one);
@@ -243,7 +243,7 @@ mod tests {
 
     #[test]
     fn a_copy_that_is_given_up_half_way_was_missed_before_it_counts_as_ended() {
-        let copies = Copies::new();
+        let copies = CopyTracker::new();
         let (slot, _) = session("one");
         let place = BackendId::new(7);
         let known = copies.begin(slot, [place, None]);

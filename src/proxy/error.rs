@@ -1,6 +1,5 @@
 //! Why a request was not answered.
 
-use super::attempt::Attempt;
 use crate::backend::{AskFailed, BrokenReason, ConnectError, Left, Unsent};
 use crate::handover::{CounterTooLarge, Refusal};
 use crate::metrics::FailureReason;
@@ -58,8 +57,8 @@ pub(crate) enum ProxyError {
 pub(super) struct Unanswered {
     pub(super) error: ProxyError,
     pub(super) backend: BackendIndex,
-    /// The request, if it has changed nothing anywhere and may begin anew.
-    pub(super) again: Option<Box<Attempt>>,
+    /// It has changed nothing anywhere and may begin anew.
+    pub(super) may_repeat: bool,
 }
 
 impl Unanswered {
@@ -68,7 +67,7 @@ impl Unanswered {
         Self {
             error,
             backend,
-            again: None,
+            may_repeat: false,
         }
     }
 

@@ -3,23 +3,21 @@
 use std::rc::Rc;
 use std::time::Duration;
 
-use super::attempt::{Attempt, RequestProgress};
+use super::attempt::Attempt;
 use super::cleanup;
 use super::error::{ProxyError, Unanswered};
 use super::lock_wait::LockWait;
 use super::request_log::{Answered, Subject};
 use super::service::ProxyService;
-use super::tagged::TaggedRequest;
 use super::untidy::Untidy;
 use super::view::View;
 use crate::backend::{
     AskFailed, BodyStream, BrokenReason, ConnectError, Outgoing, RetryPolicy, Unsent,
 };
-use crate::handover::{BackendId, ClientRequest};
+use crate::handover::BackendId;
 use crate::metrics::{BackendShard, RequestOutcome};
 use crate::net::{self, Buffer, Conn, Deadline, IoError};
 use crate::route::BackendIndex;
-use crate::usage::SampledSession;
 use crate::wire::{self, Digits, Operation, RequestHead, ResponseHead, Unfit, WireError};
 
 /// A client that takes so much in its time is not stalled.
@@ -34,13 +32,9 @@ pub(super) struct Exchange<'a> {
     pub(super) head: &'a RequestHead,
     pub(super) subject: &'a Subject,
     pub(super) backend: BackendIndex,
-    pub(super) request: ClientRequest,
-    pub(super) own: TaggedRequest,
+    pub(super) attempt: &'a mut Attempt,
     /// The server that `backend` stands in for.
     pub(super) away: Option<BackendId>,
-    pub(super) progress: RequestProgress,
-    /// Whether and how the account of sessions follows it.
-    pub(super) sample: SampledSession,
     /// Whether the request may wait for the lock of its session: it has changed nothing anywhere.
     pub(super) may_queue: bool,
 }
@@ -106,15 +100,15 @@ impl Exchange<'_> {
         if self.view.pool(self.backend).is_down() {
             return Err(RunFailed::untouched(ProxyError::Down));
         }
-        let operation = self.head.operation();
-        let mut request = self.own.untag(received, counter);
+        let operation = self.subject.operation;
+        let mut request = self.attempt.own.untag(received, counter);
         let body = BodyStream {
             from: self.client,
             rest: 0,
             stall: self.view.snapshot.timeouts.client_stall,
             received_bytes: &self.service.metrics.received_bytes,
         };
-        let outgoing = Outgoing {
+        let mut outgoing = Outgoing {
             operation,
             content: request.content(body),
             body_bytes: self.head.body_bytes,
@@ -125,29 +119,30 @@ impl Exchange<'_> {
             self.backend,
             self.deadline,
             due_ms,
-            &self.progress.waited,
+            &self.attempt.progress.waited,
         );
-        let asked = upstream.ask(outgoing).await;
-        let reply = asked.map_err(|failed| self.failed(failed, received))?;
+        let mut reply = match upstream.ask(&mut outgoing).await {
+            Ok(reply) => reply,
+            Err(failed) => return Err(self.failed(failed, received)),
+        };
         if reply.head.status == 423 && self.joins_queue(&reply.head, reply.bytes.filled()) {
             if reply.is_whole() && reply.keeps_connection {
                 self.keep(Some(reply.conn));
             }
             return Ok(Forwarded::Queued);
         }
-        let (conn, mut answer, due_ms) = (reply.conn, reply.bytes, reply.due_ms);
         let is_gone = reply.is_request_gone;
         let request = Some(&*received).filter(|_| !is_gone);
-        let remaining =
-            self.remaining(&reply.head, reply.keeps_connection, &mut answer, request)?;
-        let mut conn = Some(conn);
-        let passed_on = self.pass_on(&mut conn, &mut answer, remaining, due_ms);
+        let keeps_connection = reply.keeps_connection;
+        let remaining = self.remaining(&reply.head, keeps_connection, &mut reply.bytes, request)?;
+        let mut conn = Some(reply.conn);
+        let passed_on = self.pass_on(&mut conn, &mut reply.bytes, remaining, reply.due_ms);
         if let Err(error) = passed_on.await {
             self.give_back(remaining.lock, Some(&*received).filter(|_| !is_gone));
             return Err(error.into());
         }
         if !is_gone {
-            received.consume(self.own.bytes() as usize);
+            received.consume(self.attempt.own.bytes() as usize);
         }
         Ok(Forwarded::PassedOn)
     }
@@ -156,12 +151,12 @@ impl Exchange<'_> {
     #[cold]
     pub(super) fn joins_queue(&mut self, head: &ResponseHead, answer: &[u8]) -> bool {
         let asks_for_contents =
-            matches!(self.head.operation(), Operation::Acquire | Operation::Get);
+            matches!(self.subject.operation, Operation::Acquire | Operation::Get);
         let wait_ms = self.view.snapshot.lock_wait_ms;
         if !self.may_queue || !asks_for_contents || wait_ms == 0 || self.head.body_bytes > 0 {
             return false;
         }
-        if let Some(lock_wait) = &mut self.progress.lock_wait {
+        if let Some(lock_wait) = &mut self.attempt.progress.lock_wait {
             return lock_wait.found_locked();
         }
         let age = head.lock_age.and_then(|age| wire::decimal(age.of(answer)));
@@ -169,16 +164,16 @@ impl Exchange<'_> {
         let until_ms = service.now_ms() + wait_ms;
         let (queues, metrics) = (&service.lock_queues, &service.metrics);
         let lock_wait = LockWait::begin(queues, metrics, self.subject.item, age, until_ms);
-        self.progress.lock_wait = lock_wait;
-        self.progress.lock_wait.is_some()
+        self.attempt.progress.lock_wait = lock_wait;
+        self.attempt.progress.lock_wait.is_some()
     }
 
     /// The request once more, which has a place in the queue for the lock.
-    pub(super) fn queued(self, due_ms: u64) -> Answered {
+    pub(super) fn queued(&self) -> Answered {
         Answered {
             backend: self.backend,
             outcome: RequestOutcome::Locked,
-            again: Some(Box::new(self.attempt(due_ms))),
+            is_queued: true,
         }
     }
 
@@ -198,29 +193,18 @@ impl Exchange<'_> {
     pub(super) fn answered(&self) -> Answered {
         Answered {
             backend: self.backend,
-            outcome: self.progress.outcome,
-            again: None,
+            outcome: self.attempt.progress.outcome,
+            is_queued: false,
         }
     }
 
     /// The request that this exchange left unanswered.
-    pub(super) fn unanswered(self, failed: RunFailed, due_ms: u64) -> Unanswered {
-        let backend = self.backend;
+    #[cold]
+    pub(super) fn unanswered(&self, failed: RunFailed) -> Unanswered {
         Unanswered {
             error: failed.error,
-            backend,
-            again: failed.may_repeat.then(|| Box::new(self.attempt(due_ms))),
-        }
-    }
-
-    /// The request as it stands, for another try.
-    pub(super) fn attempt(self, due_ms: u64) -> Attempt {
-        Attempt {
-            request: self.request,
-            own: self.own,
-            progress: self.progress,
-            sample: self.sample,
-            due_ms,
+            backend: self.backend,
+            may_repeat: failed.may_repeat,
         }
     }
 
@@ -333,7 +317,7 @@ impl Exchange<'_> {
             self.backend,
             self.deadline,
             0,
-            &self.progress.waited,
+            &self.attempt.progress.waited,
         );
         upstream.note_unfit(Unfit::Two);
         Unfit::Two.into()
@@ -341,9 +325,9 @@ impl Exchange<'_> {
 
     /// Takes note of the time that was spent here, once per request.
     fn note_overhead(&mut self) {
-        if !std::mem::replace(&mut self.progress.has_overhead, true) {
+        if !std::mem::replace(&mut self.attempt.progress.has_overhead, true) {
             let taken = self.subject.started.elapsed();
-            let overhead = taken.saturating_sub(self.progress.waited.get());
+            let overhead = taken.saturating_sub(self.attempt.progress.waited.get());
             self.service.metrics.overhead.observe(overhead);
         }
     }
@@ -358,7 +342,7 @@ impl Exchange<'_> {
         answer: &mut Buffer,
         request: Option<&Buffer>,
     ) -> Result<Remaining, ProxyError> {
-        let operation = self.head.operation();
+        let operation = self.subject.operation;
         let counter = head.lock_counter(answer.filled());
         let takes_lock = operation == Operation::Acquire && head.status == 200;
         let lock = counter.filter(|_| takes_lock);
@@ -367,12 +351,12 @@ impl Exchange<'_> {
             self.give_back(lock, request);
             return Err(ProxyError::Garbage(WireError::BodyTooLarge { max_bytes }));
         }
-        if let Some(lock_wait) = &mut self.progress.lock_wait {
+        if let Some(lock_wait) = &mut self.attempt.progress.lock_wait {
             // Before its client can release what it has got.
             lock_wait.is_over(takes_lock);
         }
         self.observe(head, answer.filled());
-        self.progress.outcome = RequestOutcome::of_status(head.status);
+        self.attempt.progress.outcome = RequestOutcome::of_status(head.status);
         let before = answer.len() as u64;
         self.tag(head, counter, answer)
             .inspect_err(|_| self.give_back(lock, request))?;

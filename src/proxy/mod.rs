@@ -49,7 +49,7 @@ mod untidy;
 mod view;
 
 pub use body_samples::{BodySamples, ContentsEvent, ContentsEvents, SampleGate};
-pub use copies::Copies;
+pub use copies::CopyTracker;
 pub use migration_budget::MigrationBudget;
 pub use reports::{Feedback, PendingDelete, Report};
 pub use service::{ProxyService, SharedSnapshot, share};

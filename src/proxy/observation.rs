@@ -13,10 +13,10 @@ impl Exchange<'_> {
         if let Some(minutes) = timeout_minutes {
             self.service.saw_timeout(minutes);
         }
-        match (head.status, self.head.operation()) {
+        match (head.status, self.subject.operation) {
             // Nobody has to wait for the timeout of what was not stored.
             (200, Operation::Put) => {
-                let minutes = self.progress.timeout_minutes;
+                let minutes = self.attempt.progress.timeout_minutes;
                 self.service.saw_timeout(minutes.into());
             }
             (404, Operation::Acquire | Operation::Get) => {
@@ -42,12 +42,12 @@ impl Exchange<'_> {
 
     /// Lets the account know what the final answer says about the session.
     fn account_for(&self, head: &ResponseHead, timeout_minutes: Option<u64>) {
-        if self.sample.is_followed()
+        if self.attempt.sample.is_followed()
             && let Some(observation) = self.observation(head, timeout_minutes)
         {
             let backend_id = self.view.backend(self.backend).backend_id.id();
             let account = &self.service.feedback.account;
-            account.observe(self.sample, backend_id, observation);
+            account.observe(self.attempt.sample, backend_id, observation);
         }
     }
 
@@ -57,7 +57,7 @@ impl Exchange<'_> {
         head: &ResponseHead,
         timeout_minutes: Option<u64>,
     ) -> Option<Observation> {
-        Some(match (head.status, self.head.operation()) {
+        Some(match (head.status, self.subject.operation) {
             (200, Operation::Get | Operation::Acquire) => Observation::Read {
                 bytes: head.body_bytes,
                 timeout_minutes: usage::minutes_or_default(timeout_minutes),

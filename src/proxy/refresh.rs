@@ -101,7 +101,7 @@ impl Refresh {
         }
     }
 
-    /// Copies the item under its lock. Whoever has locked it copies it with what it stores.
+    /// CopyTracker the item under its lock. Whoever has locked it copies it with what it stores.
     async fn copy(&self, caller: &Caller<'_>, replica: BackendIndex) -> Option<bool> {
         let truth = self.view.snapshot.backend_at(self.from?)?;
         let mut found = self.ask(caller, truth, Operation::Acquire, 0).await?;

@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use tokio::sync::{mpsc, oneshot};
 
 use super::body_samples::{BodySamples, ContentsEvents};
-use super::copies::Copies;
+use super::copies::CopyTracker;
 use super::error::ProxyError;
 use super::lock_queue::LockQueues;
 use crate::backend;
@@ -50,7 +50,7 @@ pub struct Feedback {
     /// Which sessions are where, as far as answers tell.
     pub account: Account,
     /// The copies that replicas keep.
-    pub copies: Copies,
+    pub copies: CopyTracker,
     /// What sessions consist of.
     pub contents: BodySamples,
     pub(super) lock_queues: Arc<LockQueues>,
@@ -65,7 +65,7 @@ impl Feedback {
         let (contents, events) = BodySamples::channel();
         let feedback = Self {
             account: Account::default(),
-            copies: Copies::default(),
+            copies: CopyTracker::default(),
             contents,
             lock_queues: Arc::default(),
             reports,

@@ -6,7 +6,6 @@ use std::net::IpAddr;
 
 use tracing::Level;
 
-use super::attempt::Attempt;
 use super::error::{ProxyError, Unanswered};
 use super::lock_queue::ItemHash;
 use super::view::View;
@@ -54,9 +53,8 @@ pub(super) struct Answered {
     /// Who gave the answer.
     pub(super) backend: BackendIndex,
     pub(super) outcome: RequestOutcome,
-    /// The request instead, if its answer says that the session is locked, has not been passed on,
-    /// and may become another one soon.
-    pub(super) again: Option<Box<Attempt>>,
+    /// It says that the session is locked, has not been passed on, and may become another one soon.
+    pub(super) is_queued: bool,
 }
 
 impl Subject {

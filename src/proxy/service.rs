@@ -100,6 +100,7 @@ impl ProxyService {
     }
 
     /// Finds where the session that a request target names can be.
+    #[inline(always)]
     pub(super) fn locate(&self, view: &View, target: &[u8]) -> Result<RequestTarget, KeyError> {
         let mut key_buffer = self.key_buffer.borrow_mut();
         let key = route::extract(target, &mut key_buffer)?;

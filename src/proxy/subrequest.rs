@@ -76,13 +76,13 @@ impl Caller<'_> {
                 is_unsent: true,
             });
         }
-        let outgoing = Outgoing {
+        let mut outgoing = Outgoing {
             operation: call.operation,
             content: RequestContent::Whole(call.bytes),
             body_bytes: call.body_bytes,
             retry: call.retry,
         };
-        match self.upstream(to).ask(outgoing).await {
+        match self.upstream(to).ask(&mut outgoing).await {
             Ok(Reply {
                 conn,
                 bytes,

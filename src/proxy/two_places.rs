@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use tokio::sync::SemaphorePermit;
 
-use self::copying::Body;
+use self::copying::WholeBody;
 use super::cleanup;
 use super::copies::CopyUnderWay;
 use super::error::{ProxyError, Unanswered};
@@ -70,7 +70,7 @@ pub(super) async fn run(
             Step::Forward { at, counter } => return seek.forward(at, counter, received).await,
             Step::Pass { behind: None, .. } if seek.joins_queue() => {
                 seek.release_held();
-                return Ok(seek.exchange.queued(due_ms));
+                return Ok(seek.exchange.queued());
             }
             Step::Pass { clear_flag, behind } => {
                 seek.count_what_stays();
@@ -85,7 +85,7 @@ pub(super) async fn run(
                 // What a replica has missed is stored anew once nobody relies on it any more.
                 let is_missed = reason == Refusal::CopyMissed && seek.body.is_none();
                 if is_missed || (seek.is_untouched && is_lost) {
-                    failed.again = Some(Box::new(seek.exchange.attempt(seek.due_ms)));
+                    failed.may_repeat = true;
                 }
                 return Err(failed);
             }
@@ -107,7 +107,7 @@ struct Seek<'a> {
     is_unsent: Cell<bool>,
     moving: Option<Moving>,
     /// What the client stores, if it did not come whole and two servers get it.
-    body: Option<Body<'a>>,
+    body: Option<WholeBody<'a>>,
 }
 
 /// The move of the item.
@@ -159,9 +159,8 @@ impl Seek<'_> {
     /// Nothing was done yet, unless the client's body was taken: then it cannot begin anew.
     fn changed_meanwhile(self, failed: Unanswered) -> Unanswered {
         let is_whole = self.is_untouched && self.body.is_none() && failed.error.is_refusal();
-        let due_ms = self.due_ms;
         Unanswered {
-            again: is_whole.then(|| Box::new(self.exchange.attempt(due_ms))),
+            may_repeat: is_whole,
             ..failed
         }
     }
@@ -240,7 +239,7 @@ impl Seek<'_> {
         self.release_held();
         let unrepeatable = |error| Unanswered::new(error, backend);
         let head = self.exchange.head;
-        let request = self.exchange.own.untag(received, counter);
+        let request = self.exchange.attempt.own.untag(received, counter);
         let mut body = self.body.take();
         let bytes = match &mut body {
             Some(body) => Some(body.behind(request.head(head.body_bytes))),
@@ -492,14 +491,14 @@ impl Seek<'_> {
         self.exchange.may_queue = self.is_untouched;
         match self.exchange.run(received, counter, self.due_ms).await {
             Ok(Forwarded::PassedOn) => Ok(self.exchange.answered()),
-            Ok(Forwarded::Queued) => Ok(self.exchange.queued(self.due_ms)),
+            Ok(Forwarded::Queued) => Ok(self.exchange.queued()),
             Err(failed) => {
                 let may_repeat = failed.may_repeat && self.is_untouched;
                 let failed = RunFailed {
                     may_repeat,
                     ..failed
                 };
-                Err(self.exchange.unanswered(failed, self.due_ms))
+                Err(self.exchange.unanswered(failed))
             }
         }
     }
@@ -540,7 +539,7 @@ impl Seek<'_> {
         passed.map_err(|error| Unanswered::new(error, backend))?;
         // A part of it may have come past this buffer.
         let came = received.len() as u64;
-        received.consume(self.exchange.own.bytes().min(came) as usize);
+        received.consume(self.exchange.attempt.own.bytes().min(came) as usize);
         Ok(self.exchange.answered())
     }
 
@@ -705,7 +704,7 @@ impl Seek<'_> {
             view: self.exchange.view,
             deadline: self.exchange.deadline,
             due_ms: self.due_ms,
-            waited: &self.exchange.progress.waited,
+            waited: &self.exchange.attempt.progress.waited,
         }
     }
 

@@ -119,6 +119,62 @@ fn five_changes_within_seconds_go_unnoticed() {
     farm.finish_flawless();
 }
 
+/// No session goes into a backend that is to be left again.
+#[test]
+fn a_handover_to_a_backend_that_is_drained_before_anything_has_moved_is_called_off() {
+    let [first, second, third] = [(); 3].map(|()| Server::start());
+    let map = Map::of(&[&first, &second]);
+    let times = SHORT_TIMES.replace("settle: 2s", "settle: 1m");
+    let proxy = Proxy::start(&map, &times);
+    let farm = Farm::start(&[&proxy]);
+
+    let larger = map.changed(|map| map.add(&third));
+    proxy.change(&larger);
+    let moving = proxy.wait_for_stage("settle")["slots"]["settle"].clone();
+    proxy.change(&larger.changed(|map| map.lines[2].state = "drain"));
+    let status = proxy.wait("the handover is called off", |status| {
+        status["slots"]["settle"] == 0
+    });
+    assert_eq!(status["slots"]["wait"], moving, "{status:#}");
+    assert_eq!(backend(&status, 3)["slots_first"], 0, "{status:#}");
+    proxy.wait_for_log("is called off");
+    farm.go_on_for(3.0);
+    farm.finish_flawless();
+    assert_eq!(third.stop_and_count_sessions(), 0);
+}
+
+/// Each goes by what it has heard of the other, which may be ahead.
+#[test]
+fn two_proxies_call_a_handover_off_together() {
+    let [first, second, third] = [(); 3].map(|()| Server::start());
+    let map = Map::of(&[&first, &second]);
+    let times = SHORT_TIMES.replace("settle: 2s", "settle: 20s");
+    let proxies: [_; 2] = Proxy::start_all(&map, &times);
+    let farm = Farm::start(&[&proxies[0], &proxies[1]]);
+
+    let larger = map.changed(|map| map.add(&third));
+    for proxy in &proxies {
+        proxy.change(&larger);
+    }
+    for proxy in &proxies {
+        proxy.wait_for_stage("settle");
+    }
+    let drained = larger.changed(|map| map.lines[2].state = "drain");
+    for proxy in &proxies {
+        proxy.change(&drained);
+    }
+    for proxy in &proxies {
+        let status = proxy.wait("the handover is called off", |status| {
+            status["slots"]["settle"] == 0
+        });
+        assert_ne!(status["slots"]["wait"], 0, "{status:#}");
+        assert_eq!(backend(&status, 3)["slots_first"], 0, "{status:#}");
+    }
+    farm.go_on_for(3.0);
+    farm.finish_flawless();
+    assert_eq!(third.stop_and_count_sessions(), 0);
+}
+
 #[test]
 fn two_proxies_that_load_the_map_seconds_apart_agree_about_every_session() {
     let [first, second, third] = [(); 3].map(|()| Server::start());

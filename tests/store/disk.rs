@@ -514,8 +514,9 @@ fn a_read_waits_for_a_write_of_its_session_that_is_under_way() {
         assert!(reading.as_mut().poll(&mut context).is_pending());
         assert!(locking.as_mut().poll(&mut context).is_ready());
         drop(held);
-        assert_eq!(wait(writing), DONE);
-        assert!(matches!(wait(reading), StoreOutcome::Found { .. }));
+        let (written, read) = wait(async { tokio::join!(writing, reading) });
+        assert_eq!(written, DONE);
+        assert!(matches!(read, StoreOutcome::Found { .. }));
     }
 }
 

@@ -89,6 +89,8 @@ pub(crate) fn run(args: &Args) -> Result<(), Error> {
     }
     if rate > 0.0 {
         load.open_loop(&mut figures, rate, warm, time)?;
+        // Gives up the locks that are left, for the next run.
+        load.closed(&mut Figures::new(Vec::new()), Some(Duration::ZERO), 0)?;
     } else {
         load.closed(&mut Figures::new(Vec::new()), Some(warm), u64::MAX)?;
         load.closed(&mut figures, Some(time), u64::MAX)?;

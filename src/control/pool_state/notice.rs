@@ -235,6 +235,10 @@ fn notice<'m>(
                 "{other} is back in {share}: sessions that only it has are refused until every proxy knows"
             ),
         ),
+        (Stage::Settle, Stage::Wait) => (
+            LogLevel::Info,
+            format!("the handover of {share} from {here} to {other} is called off"),
+        ),
         (_, Stage::Wait) => (
             LogLevel::Info,
             format!("{other} serves its sessions of {share} again, {here} those that began there"),

@@ -9,6 +9,7 @@
 //! * [`plan`]: what a new map would do; [`suggest`]: which pool would be large enough;
 //!   [`slot_view`]: where a session is.
 
+pub(crate) mod at_risk;
 pub mod contents;
 pub(crate) mod diagnosis;
 pub mod finding;

@@ -161,7 +161,9 @@ pub(crate) fn means(stage: Stage, first: &str, second: &str) -> String {
             "{second} answers again: sessions that only it has are refused until every proxy knows"
         ),
         Stage::Wait => {
-            format!("{second} and {first}, which stood in, serve the sessions that they have")
+            format!(
+                "{second} and {first} serve the sessions that they have, new ones begin at {first}"
+            )
         }
     }
 }

@@ -38,9 +38,12 @@ pub(super) enum Copying {
     /// The item and its lock, for a request that asks for no lock and has to copy it.
     Fetch(Truth),
     /// The copy of what was found; then the lock that nobody asked for is given back.
-    Fill { lock: Option<Lock>, answer: Answer },
+    Fill {
+        lock: Option<Lock>,
+        answer: ClientAnswer,
+    },
     /// The same, after the replica has missed the copy.
-    Unlock(Answer),
+    Unlock(ClientAnswer),
     /// The note that the replica has missed something.
     Miss(AfterMiss),
     /// A keep-alive, now that its item is copied.
@@ -68,7 +71,7 @@ pub(super) struct Lock {
 
 /// What the client gets.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub(super) enum Answer {
+pub(super) enum ClientAnswer {
     /// The held one.
     Held {
         clear_flag: bool,
@@ -83,7 +86,7 @@ pub(super) enum Answer {
 pub(super) enum AfterMiss {
     Answer {
         lock: Option<Lock>,
-        answer: Answer,
+        answer: ClientAnswer,
     },
     Drop {
         reason: Refusal,
@@ -110,7 +113,7 @@ impl RequestMachine {
             Step::Pass { clear_flag, behind }
                 if lock == Some(FIRST_LOCK) && self.is_acquire() && is_copied(replica) =>
             {
-                let answer = Answer::Held { clear_flag, behind };
+                let answer = ClientAnswer::Held { clear_flag, behind };
                 self.fill(replica, None, answer)
             }
             Step::Pass { clear_flag, behind } if is_found && self.needs_touch(replica) => {
@@ -199,7 +202,7 @@ impl RequestMachine {
         self.ask_in_copying(Copying::Find(truth), truth.ask())
     }
 
-    fn fill(&mut self, replica: ReplicaRoute, lock: Option<Lock>, answer: Answer) -> Step {
+    fn fill(&mut self, replica: ReplicaRoute, lock: Option<Lock>, answer: ClientAnswer) -> Step {
         let at = replica.at;
         self.ask_in_copying(Copying::Fill { lock, answer }, Subrequest::CopyHeld { at })
     }
@@ -220,14 +223,14 @@ impl RequestMachine {
         self.miss(replica, AfterMiss::Drop { reason, behind })
     }
 
-    fn end(&mut self, lock: Option<Lock>, answer: Answer) -> Step {
+    fn end(&mut self, lock: Option<Lock>, answer: ClientAnswer) -> Step {
         match (lock, answer) {
             (Some(Lock { at, counter }), answer) => {
                 let release = Subrequest::Release { at, counter };
                 self.ask_in_copying(Copying::Unlock(answer), release)
             }
-            (None, Answer::Held { clear_flag, behind }) => Step::Pass { clear_flag, behind },
-            (None, Answer::Touched(at)) => {
+            (None, ClientAnswer::Held { clear_flag, behind }) => Step::Pass { clear_flag, behind },
+            (None, ClientAnswer::Touched(at)) => {
                 let counter = None;
                 self.ask_in_copying(Copying::Touch, Subrequest::Client { at, counter })
             }
@@ -415,7 +418,7 @@ fn fetched(
     seen: SubrequestReply,
 ) -> Step {
     let answer = match search.is_touch() {
-        true => Answer::Touched(truth.at),
+        true => ClientAnswer::Touched(truth.at),
         false => HELD,
     };
     match seen {
@@ -433,7 +436,7 @@ fn filled(
     search: &mut RequestMachine,
     replica: ReplicaRoute,
     lock: Option<Lock>,
-    answer: Answer,
+    answer: ClientAnswer,
     seen: SubrequestReply,
 ) -> Step {
     match seen {
@@ -455,7 +458,7 @@ const WITHOUT_FLAG: Step = Step::Pass {
 };
 
 /// The held answer, as it came.
-const HELD: Answer = Answer::Held {
+const HELD: ClientAnswer = ClientAnswer::Held {
     clear_flag: false,
     behind: None,
 };

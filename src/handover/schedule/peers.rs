@@ -135,6 +135,21 @@ impl Surroundings<'_> {
         })
     }
 
+    /// No other proxy has gone beyond *settle* in the slot's handover from `second`.
+    pub(super) fn nobody_is_ahead(&self, slot: SlotState, second: BackendId) -> bool {
+        self.peers.iter().all(|peer| {
+            let Some(PeerSlot { slot: there, .. }) = peer else {
+                return false;
+            };
+            match there.stage {
+                Stage::Steady => there.first == second,
+                Stage::Settle => has_places(*there, slot.first, second),
+                Stage::Wait => has_places(*there, second, slot.first),
+                _ => false,
+            }
+        })
+    }
+
     /// The handover `later` can have begun because the move `earlier`, the other way, had ended.
     fn follows(&self, later: SlotState, earlier: SlotState) -> bool {
         later.since_ms >= earlier.since_ms.saturating_add(self.times.move_ms)

@@ -29,7 +29,11 @@ const LAGS: [u64; 3] = [1, 6, 3];
 
 #[derive(Debug, Clone)]
 enum Event {
-    Target(u8),
+    /// `leaves` says whether the one before is to be left.
+    Target {
+        id: u8,
+        leaves: bool,
+    },
     Server {
         id: u8,
         up: bool,
@@ -76,7 +80,7 @@ fn any_event_with_copies() -> impl Strategy<Value = Event> {
 fn any_event() -> impl Strategy<Value = Event> {
     let id = 1..=PLACES;
     prop_oneof![
-        3 => id.clone().prop_map(Event::Target),
+        3 => (id.clone(), any::<bool>()).prop_map(|(id, leaves)| Event::Target { id, leaves }),
         5 => (id.clone(), any::<bool>()).prop_map(|(id, up)| Event::Server { id, up }),
         1 => (0..3_usize, id, any::<bool>()).prop_map(|(proxy, id, up)| Event::View { proxy, id, up }),
         2 => (0..3_usize, any::<bool>()).prop_map(|(proxy, on)| Event::Proxy { proxy, on }),
@@ -87,6 +91,7 @@ fn any_event() -> impl Strategy<Value = Event> {
 struct Proxy {
     slot: SlotState,
     target: BackendId,
+    leaving: [bool; 5],
     /// Since when each server has been up in its eyes.
     up_since: [Option<u64>; 5],
     /// Servers it cannot reach although they are up.
@@ -119,6 +124,8 @@ struct Farm {
     now: u64,
     /// The newest map's wish and since when.
     target: (BackendId, u64),
+    /// The servers that it leaves.
+    leaving: [bool; 5],
     /// Whether each server is up, and since when that has been so.
     servers: [(bool, u64); 5],
     proxies: Vec<Proxy>,
@@ -174,6 +181,7 @@ impl Farm {
         let proxy = |_| Proxy {
             slot: SlotState::steady(backend_id(1), 0),
             target: backend_id(1),
+            leaving: [false; 5],
             up_since: [Some(0); 5],
             cut_off: [false; 5],
             is_on: true,
@@ -188,6 +196,7 @@ impl Farm {
         Self {
             now: 0,
             target: (backend_id(1), 0),
+            leaving: [false; 5],
             servers: [(true, 0); 5],
             proxies: (0..proxies).map(proxy).collect(),
             copies: Copies::new(ITEM),
@@ -199,7 +208,11 @@ impl Farm {
     fn apply(&mut self, event: &Event) {
         let (now, count) = (self.now, self.proxies.len());
         match *event {
-            Event::Target(id) => self.target = (backend_id(id), now),
+            Event::Target { id, leaves } => {
+                self.leaving[usize::from(self.target.0.id())] = leaves;
+                self.leaving[usize::from(id)] = false;
+                self.target = (backend_id(id), now);
+            }
             Event::Server { id, up } => self.servers[usize::from(id)] = (up, now),
             Event::View { proxy, id, up } => {
                 let proxy = &mut self.proxies[proxy % count];
@@ -257,6 +270,7 @@ impl Farm {
         }
         if now - self.target.1 >= lag {
             proxy.target = self.target.0;
+            proxy.leaving = self.leaving;
         }
     }
 
@@ -287,8 +301,13 @@ impl Farm {
             let stand_ins: Vec<_> = (1..=PLACES).filter(fits).map(backend_id).collect();
             let mut standings = Standings::new();
             for id in 1..=PLACES {
-                let standing =
-                    proxy.up_since[usize::from(id)].map_or(Standing::down(), Standing::up);
+                let index = usize::from(id);
+                let standing = proxy.up_since[index].map_or(Standing::down(), Standing::up);
+                let is_leaving = proxy.leaving[index];
+                let standing = Standing {
+                    is_leaving,
+                    ..standing
+                };
                 standings.set(backend_id(id), standing);
             }
             let is_broken_off = proxy.copies_have_ended(now);

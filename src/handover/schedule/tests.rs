@@ -198,6 +198,72 @@ fn a_changed_target_waits_for_the_handover_to_end() {
 }
 
 #[test]
+fn a_handover_to_a_server_that_is_to_be_left_is_called_off_before_anything_moves() {
+    let is_leaving = Standing {
+        is_leaving: true,
+        ..Standing::up(0)
+    };
+    let leaving = Moment::new(1).with(2, is_leaving);
+    let settle = pair(Settle, 2, 1, 1_000);
+    assert_eq!(leaving.advance(settle, 1_001), pair(Wait, 1, 2, 1_001));
+    // Wherever else the slot is to go now, and not if it is to go there all the same.
+    let elsewhere = Moment::new(3).with(2, is_leaving);
+    assert_eq!(elsewhere.advance(settle, 1_001), pair(Wait, 1, 2, 1_001));
+    let wanted = Moment::new(2).with(2, is_leaving);
+    wanted.assert_due(settle, 31_000, pair(Move1, 2, 1, 31_000));
+    for stage in [Move1, Move2] {
+        let slot = pair(stage, 2, 1, 1_000);
+        assert_eq!(
+            leaving.advance(slot, 1_001),
+            slot,
+            "what has moved is there"
+        );
+    }
+    let mut unknown = leaving;
+    unknown.times.failover = false;
+    unknown.assert_due(settle, 31_000, pair(Move1, 2, 1, 31_000));
+}
+
+/// Another proxy goes on to move 1 by what it has heard of this one.
+#[test]
+fn a_handover_is_called_off_only_when_no_other_proxy_can_be_ahead() {
+    let is_leaving = Standing {
+        is_leaving: true,
+        ..Standing::up(0)
+    };
+    let leaving = Moment::new(1).with(2, is_leaving);
+    let settle = pair(Settle, 2, 1, 0);
+    let off = pair(Wait, 1, 2, 15_000);
+    for there in [
+        pair(Settle, 2, 1, 9_000),
+        steady(1, 0),
+        pair(Wait, 1, 2, 9_000),
+    ] {
+        if there.stage == Settle {
+            leaving
+                .clone()
+                .peer(there, true)
+                .assert_due(settle, 15_000, off);
+        }
+        let heard = leaving.clone().peer(there, true);
+        let old = heard.advance(settle, 22_500);
+        let expected = match there.stage {
+            Settle => pair(Settle, 2, 1, 22_500),
+            // It is not in the handover, and this one neither any more.
+            _ => pair(Wait, 1, 2, 22_500),
+        };
+        assert_eq!(old, expected, "{there:?}");
+    }
+    for there in [pair(Move1, 2, 1, 9_000), pair(Suspect, 2, 1, 9_000)] {
+        let ahead = leaving.clone().peer(there, true);
+        assert_eq!(ahead.advance(settle, 15_000), settle, "{there:?}");
+    }
+    let mut silent = leaving;
+    silent.peers.push(None);
+    assert_eq!(silent.advance(settle, 15_000), settle);
+}
+
+#[test]
 fn nothing_goes_to_a_server_that_is_down() {
     let away = Moment::new(2).with(2, Standing::down());
     assert_eq!(away.advance(steady(1, 0), 1000), steady(1, 0));

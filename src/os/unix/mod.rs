@@ -5,6 +5,7 @@ mod machine;
 mod manager;
 mod process;
 mod signals;
+mod sockets;
 
 pub use files::{
     FileId, FileTimes, NameLock, REPLACES_OPEN_FILES, SyncedDirectory, file_id, file_times,
@@ -14,3 +15,4 @@ pub use machine::{host_name, monotonic_ns, since_boot};
 pub use manager::{tell_manager, wanted_signs_of_life};
 pub use process::{SHARES_PORTS, is_shortage, outlive_time_wait, raise_open_files, share_port};
 pub use signals::Signals;
+pub use sockets::{SHORT_READ_EMPTIES, receive, send};

@@ -5,6 +5,7 @@ mod machine;
 mod process;
 mod service;
 mod signals;
+mod sockets;
 
 pub use files::{
     FileId, FileTimes, NameLock, REPLACES_OPEN_FILES, SyncedDirectory, file_id, file_times,
@@ -17,3 +18,4 @@ pub use service::{
     start_service, stop_service, tell_manager, uninstall_service, wanted_signs_of_life,
 };
 pub use signals::{ServiceRequest, Signals, control};
+pub use sockets::{SHORT_READ_EMPTIES, receive, send};

@@ -1,4 +1,4 @@
-//! Copies for the replica of a slot.
+//! CopyTracker for the replica of a slot.
 
 use std::rc::Rc;
 
@@ -8,12 +8,12 @@ use super::{Call, Kept, Seek};
 use crate::backend::RetryPolicy;
 use crate::handover::{BackendId, COPY_LOCK, Refusal, ReplicaPhase, SubrequestReply};
 use crate::net::Buffer;
-use crate::proxy::copies::{Copies, CopyUnderWay};
+use crate::proxy::copies::{CopyTracker, CopyUnderWay};
 use crate::proxy::error::{ProxyError, Unanswered};
 use crate::wire::{self, Operation, Request};
 
 /// What the client stores, held whole because two servers get it.
-pub(super) struct Body<'a> {
+pub(super) struct WholeBody<'a> {
     /// Ends with it; in front of it there is room for a head.
     bytes: Vec<u8>,
     starts_at: usize,
@@ -23,7 +23,7 @@ pub(super) struct Body<'a> {
 /// Room for a head in front of a body: the client's own, with another lock cookie.
 const MORE_HEAD_BYTES: usize = 64;
 
-impl Body<'_> {
+impl WholeBody<'_> {
     /// The body behind `head`.
     pub(super) fn behind(&mut self, head: &[u8]) -> &[u8] {
         let from = self.starts_at - head.len();
@@ -55,7 +55,7 @@ impl<'a> Seek<'a> {
             bytes: match &mut body {
                 Some(body) => body.behind(&bytes),
                 None => {
-                    let head_bytes = self.exchange.own.bytes() - body_bytes;
+                    let head_bytes = self.exchange.attempt.own.bytes() - body_bytes;
                     let whole = received.filled().get(head_bytes as usize..);
                     let content = whole.and_then(|rest| rest.get(..body_bytes as usize));
                     bytes.extend_from_slice(content.unwrap_or_default());
@@ -215,7 +215,7 @@ impl<'a> Seek<'a> {
     /// Holds the client's body if it has not come whole.
     async fn take_body(&mut self, received: &mut Buffer) -> Result<(), Unanswered> {
         let head = self.exchange.head;
-        let has_come = self.exchange.own.bytes() <= received.len() as u64;
+        let has_come = self.exchange.attempt.own.bytes() <= received.len() as u64;
         if has_come || self.body.is_some() {
             return Ok(());
         }
@@ -224,7 +224,7 @@ impl<'a> Seek<'a> {
         self.exchange.deadline.arm_at(self.due_ms);
         let memory = self.exchange.deadline.guard(taking).await;
         let memory = memory.map_err(|_| failed(ProxyError::Crowded))?;
-        let head_bytes = (self.exchange.own.bytes() - head.body_bytes) as usize;
+        let head_bytes = (self.exchange.attempt.own.bytes() - head.body_bytes) as usize;
         let starts_at = head_bytes + MORE_HEAD_BYTES + self.longest_head_bytes(received);
         let mut bytes = vec![0; starts_at];
         bytes.reserve_exact(head.body_bytes as usize);
@@ -254,7 +254,7 @@ impl<'a> Seek<'a> {
         // The backend's time does not run while the client is the slow one.
         let answer = self.exchange.view.snapshot.timeouts.answer;
         self.due_ms = self.exchange.deadline.after_ms(answer);
-        self.body = Some(Body {
+        self.body = Some(WholeBody {
             bytes,
             starts_at,
             _memory: memory,
@@ -269,13 +269,13 @@ impl<'a> Seek<'a> {
 
     /// What the client's PUT says, or what a server takes when it says nothing (protocol 3).
     fn timeout_minutes(&self) -> u32 {
-        match self.exchange.progress.timeout_minutes {
+        match self.exchange.attempt.progress.timeout_minutes {
             0 => 20,
             minutes => minutes,
         }
     }
 
-    fn copies(&self) -> &'a Copies {
+    fn copies(&self) -> &'a CopyTracker {
         &self.exchange.service.feedback.copies
     }
 }

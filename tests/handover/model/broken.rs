@@ -117,6 +117,13 @@ fn the_way_back_waits() {
     breaks("back at once", &Config::new(legs, &[2, 1]).session(A), "I6");
 }
 
+/// An item that is created late at the old owner would come before the session that has moved.
+#[test]
+fn a_handover_is_called_off_only_before_anything_moves() {
+    let legs = path(&[(B, Move1, A), (B, Settle, A), (A, Wait, B), (A, Move2, B)]);
+    breaks("called off late", &Config::new(legs, &[1, 1]), "I3");
+}
+
 #[test]
 fn a_failure_needs_all_proxies() {
     let legs = path(&[(A, Steady, A), (B, Away, A)]);

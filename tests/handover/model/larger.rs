@@ -4,8 +4,8 @@
 use super::check::holds;
 use super::config::{A, Config};
 use super::legs::{
-    Legs, add, emptied, emptied_late, failure, home, old_owner_fails, owner_fails, stock,
-    there_and_back,
+    Legs, add, called_off, emptied, emptied_late, failure, home, old_owner_fails, owner_fails,
+    stock, there_and_back,
 };
 
 fn session(legs: Legs, rounds: &[u8]) -> Config {
@@ -37,6 +37,33 @@ fn larger_add() {
         &session(add, &[2, 1]).reads().deletes(),
     );
     holds("add 2+1, new, reads", &Config::new(add(), &[2, 1]).reads());
+}
+
+#[test]
+#[ignore = "millions of states, minutes optimised"]
+fn larger_called_off() {
+    let deletes = || session(called_off, &[1, 1]).deletes();
+    holds("called off 2+1, session", &session(called_off, &[2, 1]));
+    holds(
+        "called off 1+1, session, deletes, 1 takeover",
+        &deletes().takeovers(1),
+    );
+    holds(
+        "called off 1+1, session, deletes, 1 lost",
+        &deletes().lost(1),
+    );
+    holds(
+        "called off 1+1, session, deletes, 1 delayed",
+        &deletes().delayed(1),
+    );
+    holds(
+        "called off 1+1, session, deletes, 1 death",
+        &deletes().deaths(1),
+    );
+    holds(
+        "called off 1+1, session, 1 crash",
+        &session(called_off, &[1, 1]).crashes(1),
+    );
 }
 
 #[test]

@@ -118,6 +118,21 @@ pub(crate) fn old_owner_fails() -> Vec<Leg> {
     legs
 }
 
+/// A handover from A to B ends before anything has moved, because B is to be left.
+pub(crate) fn called_off() -> Vec<Leg> {
+    let mut legs = path(&[
+        (A, Steady, A),
+        (B, Settle, A),
+        (A, Wait, B),
+        (A, Move2, B),
+        (A, Move2, B),
+        (A, Steady, A),
+    ]);
+    // B has nothing that is outdated, and nobody waits for its death.
+    legs[3].gone = None;
+    legs
+}
+
 /// Stages one after the other, each as first place, stage, second place.
 pub(crate) fn path(stages: &[(u8, Stage, u8)]) -> Vec<Leg> {
     let mut legs: Vec<Leg> = Vec::new();

@@ -6,8 +6,8 @@ use staterouter::handover::Stage::Move1;
 use super::check::{breaks, holds};
 use super::config::{A, B, Config};
 use super::legs::{
-    add, emptied, emptied_late, failure, home, old_owner_fails, owner_fails, path, stock,
-    there_and_back,
+    add, called_off, emptied, emptied_late, failure, home, old_owner_fails, owner_fails, path,
+    stock, there_and_back,
 };
 
 /// What is asked of the proxies holds for one server alone: the invariants ask no more than that.
@@ -85,6 +85,20 @@ fn a_session_moves_there_and_back() {
 }
 
 #[test]
+fn a_handover_is_called_off_before_anything_moves() {
+    let session = || Config::new(called_off(), &[1, 1]).session(A);
+    holds(
+        "called off 1+1, session, reads, deletes",
+        &session().reads().deletes(),
+    );
+    holds(
+        "called off 1+1, session, deletes, 1 lost",
+        &session().deletes().lost(1),
+    );
+    holds("called off 1+1, new", &Config::new(called_off(), &[1, 1]));
+}
+
+#[test]
 fn a_stand_in_serves() {
     let session = || Config::new(failure(), &[1, 1]).session(A);
     holds(
@@ -156,6 +170,7 @@ fn a_session_stays_that_its_new_place_refuses() {
 #[test]
 fn a_new_session_is_announced_as_new() {
     for (name, legs) in [
+        ("called off", called_off()),
         ("failure", failure()),
         ("home", home()),
         ("emptied", emptied()),

@@ -287,6 +287,7 @@ impl World {
         let lengths_ms = [
             times.overlap_ms,
             times.failover_after_ms,
+            times.settle_ms / 2,
             times.settle_ms,
             2 * times.settle_ms,
             times.lifetime_ms,

@@ -127,6 +127,7 @@ impl Pool {
                         || self.is_owed_by_peers(member.backend_id)
                         || self.is_given_up(member.backend_id),
                     is_new: !member.health.has_answered(),
+                    is_leaving: !member.in_map || member.entry.2 != BackendState::Active,
                 },
             );
         }
