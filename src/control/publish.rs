@@ -96,12 +96,8 @@ impl About {
         let up = members.filter(|member| member.is_up() && !member.is_off());
         let now_ms = self.clock.now_ms();
         let backends = backends(pool_state, reasons, accounting, now_ms);
-        let replication = replication(
-            pool_state.map().replicas,
-            in_force,
-            &backends,
-            pool_state.times().lifetime_ms,
-        );
+        let lifetime_ms = pool_state.times().lifetime_ms;
+        let replicas = pool_state.map().replicas;
         let mut status = Status {
             version: env!("CARGO_PKG_VERSION").to_owned(),
             instance: self.instance.clone(),
@@ -112,10 +108,10 @@ impl About {
             findings: Vec::new(),
             map_version: pool_state.map().version,
             last_reload,
+            replication: replication(replicas, in_force, &backends, lifetime_ms),
             backends,
             accounting: accounting.status(),
             slots: stages(in_force),
-            replication,
             under_way: under_way(pool_state, in_force),
             longest_session_timeout_minutes: pool_state.longest_timeout_minutes(),
             peers,

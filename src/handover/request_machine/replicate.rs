@@ -286,6 +286,32 @@ impl Copying {
                 _ => search.pass_and_copy(replica, truth),
             },
             Self::Find(truth) => found(search, replica, truth, seen),
+            Self::Recall(_) | Self::Restore(_) | Self::Unflag(_) | Self::Take | Self::Check(_) => {
+                self.after_loss(search, replica, seen)
+            }
+            Self::Fetch(truth) => fetched(search, replica, truth, seen),
+            Self::Fill { lock, answer } => filled(search, replica, lock, answer, seen),
+            Self::Unlock(answer) => search.end(None, answer),
+            Self::Touch => match seen {
+                SubrequestReply::Refused | SubrequestReply::Unknown => {
+                    Step::dropped(Refusal::Unknown)
+                }
+                _ => Step::pass(),
+            },
+            Self::KeepAlive { clear_flag, behind } => Step::Pass { clear_flag, behind },
+            Self::Miss(AfterMiss::Answer { lock, answer }) => search.end(lock, answer),
+            Self::Miss(AfterMiss::Drop { reason, behind }) => Step::Drop { reason, behind },
+        }
+    }
+
+    /// The item was not at its place, which may have lost its memory, or was stored there anew.
+    fn after_loss(
+        self,
+        search: &mut RequestMachine,
+        replica: ReplicaRoute,
+        seen: SubrequestReply,
+    ) -> Step {
+        match self {
             Self::Recall(truth) => match seen {
                 SubrequestReply::Done { .. } => {
                     let at = truth.at;
@@ -327,18 +353,7 @@ impl Copying {
                     behind: lock.map(|Lock { at, counter }| Subrequest::Release { at, counter }),
                 },
             },
-            Self::Fetch(truth) => fetched(search, replica, truth, seen),
-            Self::Fill { lock, answer } => filled(search, replica, lock, answer, seen),
-            Self::Unlock(answer) => search.end(None, answer),
-            Self::Touch => match seen {
-                SubrequestReply::Refused | SubrequestReply::Unknown => {
-                    Step::dropped(Refusal::Unknown)
-                }
-                _ => Step::pass(),
-            },
-            Self::KeepAlive { clear_flag, behind } => Step::Pass { clear_flag, behind },
-            Self::Miss(AfterMiss::Answer { lock, answer }) => search.end(lock, answer),
-            Self::Miss(AfterMiss::Drop { reason, behind }) => Step::Drop { reason, behind },
+            _ => Step::dropped(Refusal::Unknown),
         }
     }
 }
