@@ -192,6 +192,9 @@ fn figures(
             .as_ref()
             .map(metrics::LastReloadMetrics::from),
         slots: Stage::ALL.map(|stage| *slots.of(stage)),
+        applications: pool_state
+            .applications()
+            .map_or_else(Vec::new, |set| set.metrics().to_vec()),
         findings: finding::counted(&status.findings),
         certificates: certificates
             .iter()

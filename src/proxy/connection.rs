@@ -137,7 +137,7 @@ impl Client {
     async fn answer(&mut self, received: &mut Buffer) -> Result<(), ProxyError> {
         let mut view = self.service.view();
         self.idle = view.snapshot.timeouts.client_idle;
-        let head = match RequestHead::parse(received.filled(), &view.snapshot.head_limits) {
+        let mut head = match RequestHead::parse(received.filled(), &view.snapshot.head_limits) {
             Ok(Parsed::Complete(head)) => head,
             // Rare, and on the heap: its state is not to be paid for by every request.
             _ => Box::pin(self.read_head(&mut view, received)).await?,
@@ -148,8 +148,7 @@ impl Client {
         if operation == Operation::Touch && target == PROBE_TARGET {
             return Box::pin(self.answer_probe(&view, &head, received)).await;
         }
-        let located = self.service.locate(&view, target);
-        let located = located.map_err(|error| self.unplaced(operation, error.into()))?;
+        let located = self.locate(&view, &mut head, received)?;
         let contents = &self.service.feedback.contents;
         let is_followed = contents.follows(located.hash);
         let mut looked_into = None;
@@ -292,6 +291,25 @@ impl Client {
         error
     }
 
+    /// Where the request's session can be.
+    #[inline]
+    fn locate(
+        &self,
+        view: &View,
+        head: &mut RequestHead,
+        received: &mut Buffer,
+    ) -> Result<RequestTarget, ProxyError> {
+        let service = &self.service;
+        let located = match &view.snapshot.applications {
+            Some(set) => service.locate_renamed(view, set, head, received),
+            None => {
+                let target = head.target.of(received.filled());
+                service.locate(view, target).map_err(ProxyError::from)
+            }
+        };
+        located.map_err(|error| self.unplaced(head.operation(), error))
+    }
+
     #[inline]
     fn subject(&self, operation: Operation, located: &RequestTarget, started: Moment) -> Subject {
         Subject {
@@ -299,6 +317,7 @@ impl Client {
             operation,
             session: located.fingerprint,
             item: located.item,
+            application: located.application,
             route: located.route,
             started,
         }
@@ -385,6 +404,10 @@ impl Client {
             Ok(answered) => {
                 if service.lock_queues.may_be_awaited(subject.item) {
                     self.calls_next(subject, answered.outcome);
+                }
+                if let Some(of_application) = view.applications.get(subject.application) {
+                    let requests = &of_application.requests;
+                    requests.count(subject.operation, answered.outcome);
                 }
                 let shard = view.shard(answered.backend);
                 shard.requests.count(subject.operation, answered.outcome);

@@ -4,6 +4,8 @@
 //! * [`service`]: one worker's side of it; `view`: a snapshot with this worker's connections.
 //! * `connection`: one client connection, request after request.
 //! * `forward`: one request against one backend: what it asks for, and its answer on the way back.
+//! * [`applications`]: applications that go by several ids, and how many requests they have;
+//!   `renaming`: gives each request the id that state servers know.
 //! * `attempt`: a request as it can begin, and begin anew after it has waited.
 //! * `hold`: waits until a backend can serve a request; `holding`: how many do so at once.
 //! * `lock_wait`: waits until a locked session is released; `lock_queue`: in which order.
@@ -21,6 +23,7 @@
 //! Architecture invariant: nothing here makes up an answer but the 400 for bytes that cannot be
 //! framed. A backend that fails costs the client its connection, never a 404 or 5xx.
 
+pub mod applications;
 mod attempt;
 mod body_samples;
 mod cleanup;
@@ -33,6 +36,7 @@ mod lock_queue;
 mod lock_wait;
 pub mod migration_budget;
 mod observation;
+mod renaming;
 pub mod reports;
 mod request_log;
 pub mod service;
@@ -43,6 +47,7 @@ mod two_places;
 mod untidy;
 mod view;
 
+pub use applications::ApplicationSet;
 pub use body_samples::{BodySamples, ContentsEvent, ContentsEvents, SampleGate};
 pub use migration_budget::MigrationBudget;
 pub use reports::{Feedback, PendingDelete, Report};

@@ -44,6 +44,8 @@ pub struct ProxyService {
     current: RefCell<Cache<SharedSnapshot, Arc<Snapshot>>>,
     view: RefCell<Rc<View>>,
     key_buffer: RefCell<KeyBuffer>,
+    /// For targets as they came, where state servers know applications by other ids.
+    pub(super) names_buffer: RefCell<KeyBuffer>,
     pub(super) lines: LogLines,
 }
 
@@ -54,6 +56,8 @@ pub(super) struct RequestTarget {
     pub(super) route: SlotRoute,
     pub(super) fingerprint: Fingerprint,
     pub(super) item: ItemHash,
+    /// Its place among the applications of the view, of which there may be none.
+    pub(super) application: usize,
     pub(super) sample: SampledSession,
     /// Of the session id.
     pub(super) hash: u64,
@@ -82,6 +86,7 @@ impl ProxyService {
             current: RefCell::new(current),
             view: RefCell::new(Rc::new(view)),
             key_buffer: RefCell::new(KeyBuffer::new()),
+            names_buffer: RefCell::new(KeyBuffer::new()),
             lines: LogLines::default(),
         }
     }
@@ -110,6 +115,7 @@ impl ProxyService {
             route: view.snapshot.slots.lookup(located.slot.index()),
             fingerprint: located.fingerprint,
             item: ItemHash::new(located.hash, key.start_hash()),
+            application: 0,
             sample: self.feedback.account.sample(located.hash, key.key()),
             hash: located.hash,
         })

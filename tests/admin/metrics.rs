@@ -335,7 +335,9 @@ fn a_moved_session_counts_with_every_question_it_took() {
         "map.yaml",
         &files
             .read("map.yaml")
-            .replace("}\n", ", capacity: {sessions: 1, memory: 1GiB}}\n"),
+            .replace("}\n", ", capacity: {sessions: 1, memory: 1GiB}}\n")
+            // So have applications.
+            + "applications: [{name: shop, id: /LM/W3SVC/9/ROOT}]\n",
     );
     slots::put_all(&files, Stage::Move2, 2, 1);
     let proxy = files.serve();
