@@ -345,7 +345,7 @@ fn an_application_has_a_name_and_ids_of_its_own() {
     );
     map_faults(
         &map("  - {name: a, id: /x, hash: abc}\n"),
-        &[(4, 31, "`abc` is no such hash", "")],
+        &[(4, 29, "`abc` is no such hash", "")],
     );
     let long = "%".repeat(190);
     map_faults(
