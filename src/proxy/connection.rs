@@ -11,6 +11,7 @@ use super::body_samples::{self, ContentsEvent, SAMPLE_BYTES};
 use super::error::{ProxyError, Unanswered};
 use super::forward::{Exchange, Forwarded};
 use super::hold::{Held, Obstacle};
+use super::id_watch::ChangedId;
 use super::lock_wait::LockWait;
 use super::request_log::{Answered, Subject};
 use super::service::{ProxyService, RequestTarget};
@@ -307,7 +308,23 @@ impl Client {
                 service.locate(view, target).map_err(ProxyError::from)
             }
         };
-        located.map_err(|error| self.unplaced(head.operation(), error))
+        let located = located.map_err(|error| self.unplaced(head.operation(), error))?;
+        let (session, start) = (located.hash, located.start_hash);
+        if located.sample.is_followed() && service.feedback.id_watch.has_changed(session, start) {
+            self.tell_changed_id(head, received, &located);
+        }
+        Ok(located)
+    }
+
+    #[cold]
+    fn tell_changed_id(&self, head: &RequestHead, received: &Buffer, located: &RequestTarget) {
+        let service = &self.service;
+        let target = head.target.of(received.filled());
+        if service.changed_ids.allow(service.now_ms()).is_some()
+            && let Some(change) = ChangedId::of(target, located.fingerprint, self.peer)
+        {
+            service.feedback.changed_id(change);
+        }
     }
 
     #[inline]

@@ -8,6 +8,7 @@
 //!   `renaming`: gives each request the id that state servers know.
 //! * `attempt`: a request as it can begin, and begin anew after it has waited.
 //! * `hold`: waits until a backend can serve a request; `holding`: how many do so at once.
+//! * `id_watch`: notices sessions that are used under two application ids.
 //! * `lock_wait`: waits until a locked session is released; `lock_queue`: in which order.
 //! * `tagged`: a client's request before and after its lock cookie has lost the tag.
 //! * `two_places`: one request whose item may be at either of two places, as `handover` decides.
@@ -32,6 +33,7 @@ mod error;
 mod forward;
 mod hold;
 mod holding;
+mod id_watch;
 mod lock_queue;
 mod lock_wait;
 pub mod migration_budget;
@@ -49,6 +51,7 @@ mod view;
 
 pub use applications::ApplicationSet;
 pub use body_samples::{BodySamples, ContentsEvent, ContentsEvents, SampleGate};
+pub use id_watch::ChangedId;
 pub use migration_budget::MigrationBudget;
 pub use reports::{Feedback, PendingDelete, Report};
 pub use service::{ProxyService, SharedSnapshot, share};

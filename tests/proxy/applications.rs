@@ -7,7 +7,8 @@
 
 use crate::support::client::{self, Client, body, status};
 use crate::support::metrics::Scrape;
-use crate::support::{Program, ProxyFiles, admin, slots};
+use crate::support::system::wait_until;
+use crate::support::{Program, ProxyFiles, admin, sessions, slots};
 use serde_json::Value;
 use staterouter::config::application_hash;
 use staterouter::handover::Stage;
@@ -83,6 +84,57 @@ fn web_servers_with_different_site_ids_share_their_sessions_once_the_map_says_so
     assert_eq!(scrape.value(renamed), 3.0);
     let puts = "staterouter_application_requests_total{application=\"shop\",operation=\"put\",result=\"ok\"}";
     assert_eq!(scrape.value(puts), 1.0);
+}
+
+#[test]
+fn two_ids_of_one_application_are_a_finding_whose_entry_cures_it() {
+    let backend = Program::state_server();
+    let files = ProxyFiles::new(&[backend.address], "");
+    let proxy = files.start();
+    let apps = ["/LM/W3SVC/2/ROOT/Shop", "/LM/W3SVC/3/ROOT/Shop"];
+    let mut web_servers = [2, 3].map(|host| Client::connect_from([127, 0, 0, host], proxy.address));
+    let ids = sessions::ids(3, 64);
+    let mut use_all = |what: fn(&str) -> Vec<u8>| {
+        for (client, app) in web_servers.iter_mut().zip(apps) {
+            for id in &ids {
+                let target = target(app).replace(ID, id);
+                let request = String::from_utf8(what(id)).unwrap();
+                client.ask(request.replace(&client::target(id), &target).as_bytes());
+            }
+        }
+    };
+    let finding = || {
+        let status = admin::status(proxy.admin());
+        let findings = status["findings"].as_array().unwrap().clone();
+        findings
+            .into_iter()
+            .find(|one| one["code"] == "application_ids_differ")
+    };
+    for _ in 0..3 {
+        use_all(client::head);
+    }
+    wait_until("the finding is there", || finding().is_some());
+    let finding = finding().unwrap();
+    for host in ["127.0.0.2", "127.0.0.3"] {
+        assert!(
+            finding["says"].as_str().unwrap().contains(host),
+            "{finding}"
+        );
+    }
+    let action = finding["action"].as_str().unwrap();
+    let (_, entry) = action.split_once("applications: ").unwrap();
+    name(&files, 2, &format!("applications: {entry}\n"));
+    assert_eq!(admin::reload(proxy.admin()).0, 200);
+    let mut web_server = Client::connect(proxy.address);
+    let [first, second] = apps.map(target);
+    assert_eq!(
+        status(&web_server.ask(&to(&client::put(ID, 0, b"one"), &first))),
+        "200"
+    );
+    assert_eq!(
+        body(&web_server.ask(&to(&client::get(ID), &second))),
+        b"one"
+    );
 }
 
 #[test]

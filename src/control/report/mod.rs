@@ -19,6 +19,7 @@ pub(crate) mod noticed;
 pub(crate) mod pauses;
 pub mod plan;
 pub(crate) mod progress;
+pub(crate) mod shared_ids;
 pub mod slot_view;
 pub mod status;
 pub mod suggest;
