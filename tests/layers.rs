@@ -95,7 +95,7 @@ const MAY_NAME: &[(&str, &[&[&str]])] = &[
     ("notify", &[&["control"]]),
     ("prometheus", &[&["metrics"]]),
     ("redis", &[&["redis"]]),
-    ("ring", &[&["redis", "tls"]]),
+    ("ring", &[&["redis", "tls", "config"]]),
     ("rustix", &[&["os"]]),
     ("rustls", &[&["tls", "redis"]]),
     ("saphyr-parser", &[&["config"]]),

@@ -7,7 +7,7 @@ pub use ipnet::IpNet as Network;
 use super::address::BackendAddress;
 use super::allow::NETWORK;
 use super::kinds::{Mistake, Text};
-use super::partition_map::NAME;
+use super::sections::NAME;
 use super::sections::{HOST_NAME, PEER};
 use super::units::{self, SIZE, TIME};
 

@@ -11,6 +11,7 @@
 
 mod address;
 mod allow;
+mod applications;
 mod arguments;
 mod fault;
 mod key_pair;
@@ -35,6 +36,7 @@ mod units;
 pub use crate::os::{open_regular, read_regular};
 pub use address::{AddressError, BackendAddress, BackendHost};
 pub use allow::AllowList;
+pub use applications::{ApplicationSpec, application_hash};
 pub use arguments::{
     Network, format_size, parse_admin, parse_backend_name, parse_duration, parse_host_name,
     parse_network, parse_size,

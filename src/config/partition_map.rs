@@ -6,6 +6,7 @@ use crate::route::HashKey;
 use crate::usage::Capacity;
 
 use super::address::BackendAddress;
+use super::applications::{ApplicationSpec, read_applications};
 use super::fault::{Fault, FaultReport, Faults, Location};
 use super::kinds::{Choice, Integer, Mistake, Sizes, Text, ValueKind};
 use super::locations::Pos;
@@ -15,7 +16,7 @@ use super::raw;
 use super::reader::{MapReader, Read, read_map, read_nothing};
 use super::redis_section::read_redis;
 use super::redis_spec::RedisSpec;
-use super::sections::{PERCENT, SWITCH, to_percent};
+use super::sections::{NAME, PERCENT, SWITCH, to_percent};
 
 /// Largest id of a backend: lock cookies have 7 bits for it, and 0 means none.
 pub const MAX_BACKEND_ID: u8 = 127;
@@ -35,6 +36,8 @@ pub struct PartitionMap {
     /// 1 to 127 backends in file order, at least one of them active. Names, ids and addresses
     /// are unique.
     pub backends: Vec<BackendSpec>,
+    /// The applications that go by several ids, in file order. Names and ids are unique.
+    pub applications: Vec<ApplicationSpec>,
 }
 
 /// One backend of the map.
@@ -229,6 +232,7 @@ fn read_partition_map(map: &mut MapReader<'_, '_>) -> MapDraft {
         require_unique_addresses(map, drafts);
         require_active(map, drafts, place);
     }
+    let applications = read_applications(map);
     let end = map.optional(
         "end",
         "`on` ends a file that has `check_end: on`. Write it last.",
@@ -242,14 +246,15 @@ fn read_partition_map(map: &mut MapReader<'_, '_>) -> MapDraft {
         .value()
         .map(|drafts| drafts.into_iter().map(Draft::into_spec));
     let backends: Option<Vec<BackendSpec>> = specs.and_then(|mut specs| specs.by_ref().collect());
-    let read = version.value().zip(backends);
+    let read = version.value().zip(backends).zip(applications);
     MapDraft {
-        map: read.map(|(version, backends)| PartitionMap {
+        map: read.map(|((version, backends), applications)| PartitionMap {
             version,
             hash_key: hash_key.value,
             accept_moved_percent: accept_moved_share.value().map(to_percent),
             replicas: u8::try_from(replicas.value).unwrap_or(0),
             backends,
+            applications,
         }),
         hash_key: map.name_place("hash_key"),
     }
@@ -498,20 +503,6 @@ const STATES: Choice<BackendState> = Choice(&[
     ("drain", BackendState::Drain),
     ("off", BackendState::Off),
 ]);
-
-pub(super) const NAME: Text<String> = Text {
-    wanted: "a name of 1 to 63 letters, digits, `.`, `_` and `-`",
-    pattern: Some("^[A-Za-z0-9._-]{1,63}$"),
-    parse: |text| {
-        let allowed = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'_' | b'-');
-        if (1..=63).contains(&text.len()) && text.bytes().all(allowed) {
-            return Ok(text.to_owned());
-        }
-        Err(Mistake::new(format!("{} cannot be a name", quoted(text))))
-    },
-    write: String::clone,
-    secret: false,
-};
 
 const ADDRESS: Text<BackendAddress> = Text {
     wanted: "host and port, such as `10.0.0.11:42424`, `state-a.example:42424` or \

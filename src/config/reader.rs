@@ -258,14 +258,15 @@ impl<'n> MapReader<'n, '_> {
         let (_, outline) = read_nothing(&read);
         let items = Box::new(Shape::Map(outline));
         let (min, max) = (*counts.start(), *counts.end());
-        self.know(
-            name,
-            doc,
-            Shape::List { items, min, max },
-            Presence::Required,
-        );
+        let presence = match min {
+            0 => Presence::Default(serde_json::Value::Array(Vec::new())),
+            _ => Presence::Required,
+        };
+        self.know(name, doc, Shape::List { items, min, max }, presence);
         let Some(entry) = self.values.get(name).copied() else {
-            self.missing(name, "a list of maps");
+            if min > 0 {
+                self.missing(name, "a list of maps");
+            }
             return Read::Absent;
         };
         let Some(items) = self.items(entry, counts, "`- key: value` entries") else {

@@ -461,6 +461,21 @@ pub(super) const PEER: Text<BackendAddress> = Text {
     secret: false,
 };
 
+/// What a backend or an application is called.
+pub(super) const NAME: Text<String> = Text {
+    wanted: "a name of 1 to 63 letters, digits, `.`, `_` and `-`",
+    pattern: Some("^[A-Za-z0-9._-]{1,63}$"),
+    parse: |text| {
+        let allowed = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'_' | b'-');
+        if (1..=63).contains(&text.len()) && text.bytes().all(allowed) {
+            return Ok(text.to_owned());
+        }
+        Err(Mistake::new(format!("{} cannot be a name", quoted(text))))
+    },
+    write: String::clone,
+    secret: false,
+};
+
 /// A name under which the admin server is known.
 pub(super) const HOST_NAME: Text<String> = Text {
     wanted: "a host name without a port, such as `proxy-a.example`",

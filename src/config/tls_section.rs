@@ -5,10 +5,10 @@ use std::path::Path;
 use super::fault::Location;
 use super::key_pair::{Pair, pair};
 use super::kinds::{Mistake, Text};
-use super::partition_map::NAME;
 use super::printable::quoted;
 use super::reader::{MapReader, Read};
 use super::sections::FILE_PATH;
+use super::sections::NAME;
 use crate::tls::{ClientFiles, ClientTls, ServerFiles, TlsName, name_of};
 
 /// Most entries of `backend_tls.plain`: as many as there can be backends.

@@ -409,6 +409,7 @@ impl Control {
                     self.health_changed(backend_id, change);
                 }
             }
+            Report::ChangedId(change) => self.publisher.noticed.shared_ids.saw(change, now_ms),
             Report::Owed(missed) => {
                 self.pulse.beat("writing the journal of removals");
                 self.missed.note(&mut self.pool_state, missed, now_ms);

@@ -41,7 +41,7 @@ use crate::handover::schedule::{
 use crate::handover::{BackendId, BackendMap, Places, SlotState, SlotTable};
 use crate::health::{Change, Failure, Health, HealthState};
 use crate::metrics::BackendMetrics;
-use crate::proxy::{Backend, MigrationBudget, Snapshot};
+use crate::proxy::{ApplicationSet, Backend, MigrationBudget, Snapshot};
 use crate::route::{MAX_CANDIDATES, Placement, Slot};
 use crate::tls::name_of;
 
@@ -80,6 +80,8 @@ pub struct PoolState {
     handovers: Handovers,
     failing: Failing,
     moves: Arc<MigrationBudget>,
+    /// The applications of the map, with what is counted of them.
+    applications: Option<Arc<ApplicationSet>>,
     /// Whether every worker goes by all that is in force.
     is_followed: bool,
     engines: Engines,
@@ -289,7 +291,13 @@ impl PoolState {
             SlotTable::new(&self.slots),
             self.members.iter().map(backend).collect(),
             Arc::clone(&self.moves),
+            self.applications.clone(),
         )
+    }
+
+    /// The applications of the map, with what is counted of them.
+    pub fn applications(&self) -> Option<&ApplicationSet> {
+        self.applications.as_deref()
     }
 
     /// The way to the backend `spec` at `address`. One that is to be reached with TLS is reached with

@@ -209,6 +209,9 @@ fn figures(
             ],
             at_risk_sessions: known.at_risk_sessions,
         }),
+        applications: pool_state
+            .applications()
+            .map_or_else(Vec::new, |set| set.metrics().to_vec()),
         findings: finding::counted(&status.findings),
         certificates: certificates
             .iter()

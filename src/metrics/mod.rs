@@ -13,6 +13,7 @@
 //! or looked up per request, and no two workers write to one cache line. Whoever asks adds up.
 
 mod admin;
+pub mod application;
 pub mod backend;
 pub mod counter;
 mod durations;
@@ -26,6 +27,7 @@ pub mod table;
 pub mod worker;
 
 pub use admin::AdminRefusals;
+pub use application::{ApplicationMetrics, ApplicationShard};
 pub use backend::{BACKEND_BOUNDS_NS, BackendMetrics, BackendShard, FailedMoves};
 pub use counter::{Counter, Histogram, HistogramTotals};
 pub use labels::{

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use super::application::ApplicationMetrics;
 use super::backend::BackendMetrics;
 use super::labels::MapState;
 use crate::handover::{BackendId, Stage};
@@ -23,6 +24,9 @@ pub struct PoolMetrics {
     pub replication: Option<PoolReplication>,
     /// The backends of the map, behind them those that left it and still hold slots.
     pub backends: Vec<PoolBackend>,
+    /// The applications of the map, behind them all others together; none without applications in the
+    /// map.
+    pub applications: Vec<Arc<ApplicationMetrics>>,
     /// Every code, also those without a finding.
     pub findings: Vec<PoolFinding>,
     /// What each certificate is for, and until when it counts, Unix time in seconds.

@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use super::admin::AdminRefusals;
+use super::application::ApplicationMetrics;
 use super::backend::{BACKEND_BOUNDS_NS, BackendShard, Outcomes};
 use super::counter::HistogramTotals;
 use super::exposition::Exposition;
@@ -103,6 +104,9 @@ impl Metrics {
             expose_load(&mut out, backend);
             expose_moves(&mut out, backend, &pool.backends);
         }
+        for application in &pool.applications {
+            expose_application(&mut out, application);
+        }
         for reason in AdminRefusal::ALL {
             let count = self.admin.get(reason);
             out.count(&table::ADMIN_REFUSED, [reason.name()], count);
@@ -169,6 +173,19 @@ impl Metrics {
         }
         out.histogram(&table::PROXY_OVERHEAD, [], &OVERHEAD_BOUNDS_NS, &overhead);
     }
+}
+
+fn expose_application(out: &mut Exposition, application: &ApplicationMetrics) {
+    let name = application.name.as_str();
+    for operation in Operation::ALL {
+        for outcome in RequestOutcome::ALL {
+            let count = application.sum(|shard| shard.requests.get(operation, outcome));
+            let labels = [name, operation.name(), outcome.name()];
+            out.count(&table::APPLICATION_REQUESTS, labels, count);
+        }
+    }
+    let renamed = application.sum(|shard| shard.renamed.get());
+    out.count(&table::APPLICATION_RENAMED, [name], renamed);
 }
 
 fn expose_map(out: &mut Exposition, pool: &PoolMetrics) {

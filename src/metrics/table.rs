@@ -70,6 +70,10 @@ families! {
         "Requests of clients for a locked session, by how their wait for the lock ended: released, expired (locks.wait was over), left (the client did, or the request failed), or refused at once because too many waited.";
     LOCK_WAITING_REQUESTS: Gauge "staterouter_lock_waiting_requests" []
         "Requests of clients that are waiting now for the lock of a session.";
+    APPLICATION_REQUESTS: Counter "staterouter_application_requests_total" ["application", "operation", "result"]
+        "Requests of clients by the applications of the partition map, and other for the rest; no series without applications there.";
+    APPLICATION_RENAMED: Counter "staterouter_application_renamed_requests_total" ["application"]
+        "Requests that came under another id of the application, and were forwarded under the one that state servers know.";
     LOST_WRITES: Counter "staterouter_lost_writes_total" ["backend"]
         "Writes of clients that the backend refused because of a lock; ASP.NET ignores that, so what the page stored is lost.";
     OVERDUE_LOCKS: Counter "staterouter_overdue_locks_total" ["backend"]

@@ -5,10 +5,12 @@ use std::cell::{Cell, RefCell};
 use std::rc::Rc;
 use std::task::{Poll, ready};
 
+use crate::route::MAX_START_BYTES;
 use crate::wire::{self, NoRoom, Span};
 
-/// Bytes kept free in front of the first message, so that a header value can grow in place.
-pub const HEADROOM_BYTES: usize = crate::wire::rewrite::HEADROOM_BYTES;
+/// Bytes kept free in front of the first message, so that a header value and the start of a target
+/// can grow in place.
+pub const HEADROOM_BYTES: usize = wire::rewrite::HEADROOM_BYTES + MAX_START_BYTES;
 
 /// The free buffers of one worker, last in first out so that the next one is still in the cache.
 ///

@@ -11,6 +11,7 @@ use super::body_samples::{self, ContentsEvent, SAMPLE_BYTES};
 use super::error::{ProxyError, Unanswered};
 use super::forward::{Exchange, Forwarded};
 use super::hold::{Held, Obstacle};
+use super::id_watch::ChangedId;
 use super::lock_wait::LockWait;
 use super::request_log::{Answered, Subject};
 use super::service::{ProxyService, RequestTarget};
@@ -137,7 +138,7 @@ impl Client {
     async fn answer(&mut self, received: &mut Buffer) -> Result<(), ProxyError> {
         let mut view = self.service.view();
         self.idle = view.snapshot.timeouts.client_idle;
-        let head = match RequestHead::parse(received.filled(), &view.snapshot.head_limits) {
+        let mut head = match RequestHead::parse(received.filled(), &view.snapshot.head_limits) {
             Ok(Parsed::Complete(head)) => head,
             // Rare, and on the heap: its state is not to be paid for by every request.
             _ => Box::pin(self.read_head(&mut view, received)).await?,
@@ -148,8 +149,7 @@ impl Client {
         if operation == Operation::Touch && target == PROBE_TARGET {
             return Box::pin(self.answer_probe(&view, &head, received)).await;
         }
-        let located = self.service.locate(&view, target);
-        let located = located.map_err(|error| self.unplaced(operation, error.into()))?;
+        let located = self.locate(&view, &mut head, received)?;
         let contents = &self.service.feedback.contents;
         let is_followed = contents.follows(located.hash);
         let mut looked_into = None;
@@ -292,6 +292,41 @@ impl Client {
         error
     }
 
+    /// Where the request's session can be.
+    #[inline]
+    fn locate(
+        &self,
+        view: &View,
+        head: &mut RequestHead,
+        received: &mut Buffer,
+    ) -> Result<RequestTarget, ProxyError> {
+        let service = &self.service;
+        let located = match &view.snapshot.applications {
+            Some(set) => service.locate_renamed(view, set, head, received),
+            None => {
+                let target = head.target.of(received.filled());
+                service.locate(view, target).map_err(ProxyError::from)
+            }
+        };
+        let located = located.map_err(|error| self.unplaced(head.operation(), error))?;
+        let (session, start) = (located.hash, located.start_hash);
+        if located.sample.is_followed() && service.feedback.id_watch.has_changed(session, start) {
+            self.tell_changed_id(head, received, &located);
+        }
+        Ok(located)
+    }
+
+    #[cold]
+    fn tell_changed_id(&self, head: &RequestHead, received: &Buffer, located: &RequestTarget) {
+        let service = &self.service;
+        let target = head.target.of(received.filled());
+        if service.changed_ids.allow(service.now_ms()).is_some()
+            && let Some(change) = ChangedId::of(target, located.fingerprint, self.peer)
+        {
+            service.feedback.changed_id(change);
+        }
+    }
+
     #[inline]
     fn subject(&self, operation: Operation, located: &RequestTarget, started: Moment) -> Subject {
         Subject {
@@ -300,6 +335,7 @@ impl Client {
             session: located.fingerprint,
             slot: located.slot,
             item: located.item,
+            application: located.application,
             route: located.route,
             started,
         }
@@ -386,6 +422,10 @@ impl Client {
             Ok(answered) => {
                 if service.lock_queues.may_be_awaited(subject.item) {
                     self.calls_next(subject, answered.outcome);
+                }
+                if let Some(of_application) = view.applications.get(subject.application) {
+                    let requests = &of_application.requests;
+                    requests.count(subject.operation, answered.outcome);
                 }
                 let shard = view.shard(answered.backend);
                 shard.requests.count(subject.operation, answered.outcome);

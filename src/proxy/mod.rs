@@ -4,8 +4,11 @@
 //! * [`service`]: one worker's side of it; `view`: a snapshot with this worker's connections.
 //! * `connection`: one client connection, request after request.
 //! * `forward`: one request against one backend: what it asks for, and its answer on the way back.
+//! * [`applications`]: applications that go by several ids, and how many requests they have;
+//!   `renaming`: gives each request the id that state servers know.
 //! * `attempt`: a request as it can begin, and begin anew after it has waited.
 //! * `hold`: waits until a backend can serve a request; `holding`: how many do so at once.
+//! * `id_watch`: notices sessions that are used under two application ids.
 //! * `lock_wait`: waits until a locked session is released; `lock_queue`: in which order.
 //! * `tagged`: a client's request before and after its lock cookie has lost the tag.
 //! * `two_places`: one request whose item may be at either of two places, as `handover` decides.
@@ -24,6 +27,7 @@
 //! Architecture invariant: nothing here makes up an answer but the 400 for bytes that cannot be
 //! framed. A backend that fails costs the client its connection, never a 404 or 5xx.
 
+pub mod applications;
 mod attempt;
 mod body_samples;
 mod cleanup;
@@ -33,11 +37,13 @@ mod error;
 mod forward;
 mod hold;
 mod holding;
+mod id_watch;
 mod lock_queue;
 mod lock_wait;
 pub mod migration_budget;
 mod observation;
 mod refresh;
+mod renaming;
 pub mod reports;
 mod request_log;
 pub mod service;
@@ -48,8 +54,10 @@ mod two_places;
 mod untidy;
 mod view;
 
+pub use applications::ApplicationSet;
 pub use body_samples::{BodySamples, ContentsEvent, ContentsEvents, SampleGate};
 pub use copies::CopyTracker;
+pub use id_watch::ChangedId;
 pub use migration_budget::MigrationBudget;
 pub use reports::{Feedback, PendingDelete, Report};
 pub use service::{ProxyService, SharedSnapshot, share};

@@ -9,6 +9,7 @@ use tokio::sync::{mpsc, oneshot};
 use super::body_samples::{BodySamples, ContentsEvents};
 use super::copies::CopyTracker;
 use super::error::ProxyError;
+use super::id_watch::{ChangedId, IdWatch};
 use super::lock_queue::LockQueues;
 use crate::backend;
 use crate::handover::BackendId;
@@ -29,6 +30,8 @@ pub enum Report {
         /// In which way.
         failure: Failure,
     },
+    /// A session was used under another application id than before.
+    ChangedId(ChangedId),
     /// An item was removed while a server that may have a copy was out of reach.
     Owed(PendingDelete),
 }
@@ -54,6 +57,7 @@ pub struct Feedback {
     /// What sessions consist of.
     pub contents: BodySamples,
     pub(super) lock_queues: Arc<LockQueues>,
+    pub(super) id_watch: IdWatch,
     reports: mpsc::Sender<Report>,
     longest_timeout_minutes: AtomicU32,
 }
@@ -68,6 +72,7 @@ impl Feedback {
             copies: CopyTracker::default(),
             contents,
             lock_queues: Arc::default(),
+            id_watch: IdWatch::default(),
             reports,
             longest_timeout_minutes: AtomicU32::new(0),
         };
@@ -97,6 +102,11 @@ impl Feedback {
         };
         // A full channel is full of failures already.
         let _ = self.reports.try_send(report);
+    }
+
+    pub(super) fn changed_id(&self, change: ChangedId) {
+        // The next change says the same.
+        let _ = self.reports.try_send(Report::ChangedId(change));
     }
 
     /// Whether the removal is on disk.

@@ -15,6 +15,7 @@ use super::snapshot::Snapshot;
 use super::untidy::Tidying;
 use super::view::View;
 use crate::handover::{ReplicaRoute, SlotRoute};
+use crate::log::LogLimit;
 use crate::metrics::{FailureReason, Metrics, RequestOutcome, WorkerShard};
 use crate::net::Worker;
 use crate::route::{self, BackendIndex, Fingerprint, KeyBuffer, KeyError, Slot};
@@ -44,7 +45,11 @@ pub struct ProxyService {
     current: RefCell<Cache<SharedSnapshot, Arc<Snapshot>>>,
     view: RefCell<Rc<View>>,
     key_buffer: RefCell<KeyBuffer>,
+    /// For targets as they came, where state servers know applications by other ids.
+    pub(super) names_buffer: RefCell<KeyBuffer>,
     pub(super) lines: LogLines,
+    /// How many changes of an application id are told.
+    pub(super) changed_ids: LogLimit,
 }
 
 /// Where a request goes.
@@ -54,6 +59,10 @@ pub(super) struct RequestTarget {
     pub(super) route: SlotRoute,
     pub(super) fingerprint: Fingerprint,
     pub(super) item: ItemHash,
+    /// Hash of what stands in front of the session id.
+    pub(super) start_hash: u64,
+    /// Its place among the applications of the view, of which there may be none.
+    pub(super) application: usize,
     pub(super) sample: SampledSession,
     /// Of the session id.
     pub(super) hash: u64,
@@ -82,7 +91,9 @@ impl ProxyService {
             current: RefCell::new(current),
             view: RefCell::new(Rc::new(view)),
             key_buffer: RefCell::new(KeyBuffer::new()),
+            names_buffer: RefCell::new(KeyBuffer::new()),
             lines: LogLines::default(),
+            changed_ids: LogLimit::default(),
         }
     }
 
@@ -110,6 +121,8 @@ impl ProxyService {
             route: view.snapshot.slots.lookup(located.slot.index()),
             fingerprint: located.fingerprint,
             item: ItemHash::new(located.hash, key.start_hash()),
+            start_hash: key.start_hash(),
+            application: 0,
             sample: self.feedback.account.sample(located.hash, key.key()),
             hash: located.hash,
         })

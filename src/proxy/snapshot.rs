@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::applications::ApplicationSet;
 use super::migration_budget::MigrationBudget;
 use crate::backend::Connector;
 use crate::config::{AllowList, Config, Timeouts};
@@ -64,6 +65,8 @@ pub struct Snapshot {
     pub takeover_s: u64,
     /// How long a request waits for a backend that is down.
     pub hold: Duration,
+    /// The applications that go by several ids, if there are any.
+    pub applications: Option<Arc<ApplicationSet>>,
     /// How long a request waits for a lock, in milliseconds; 0 for not at all.
     pub lock_wait_ms: u64,
 }
@@ -77,6 +80,7 @@ impl Snapshot {
         slots: SlotTable,
         backends: Vec<Backend>,
         moves: Arc<MigrationBudget>,
+        applications: Option<Arc<ApplicationSet>>,
     ) -> Self {
         let mut index_of = BackendMap::filled(NOBODY);
         for (backend, index) in backends.iter().zip(0..NOBODY) {
@@ -100,6 +104,7 @@ impl Snapshot {
             mover_s: mover_s(&config.timeouts),
             takeover_s: config.handover.takeover.as_secs(),
             hold: config.handover.hold,
+            applications,
             lock_wait_ms: config.locks.wait.as_millis() as u64,
         }
     }

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use super::snapshot::{Backend, Snapshot};
 use crate::backend::{AskLimits, ConnectionPool, PoolLimits, Upstream};
-use crate::metrics::BackendShard;
+use crate::metrics::{ApplicationShard, BackendShard};
 use crate::net::{Deadline, Worker};
 use crate::route::BackendIndex;
 
@@ -18,6 +18,8 @@ pub(super) struct View {
     pub(super) snapshot: Arc<Snapshot>,
     pools: Vec<Rc<ConnectionPool>>,
     shards: Vec<Arc<BackendShard>>,
+    /// One for each application, and the last for all others; none where the map has none.
+    pub(super) applications: Vec<Arc<ApplicationShard>>,
 }
 
 impl View {
@@ -43,7 +45,11 @@ impl View {
         let pools = snapshot.backends.iter().map(pool).collect();
         let shards = snapshot.backends.iter();
         let shards = shards.map(|backend| backend.metrics.shard(worker.index));
+        let applications = snapshot.applications.iter();
+        let applications = applications.flat_map(|set| set.metrics());
+        let applications = applications.map(|metrics| metrics.shard(worker.index));
         Self {
+            applications: applications.collect(),
             pools,
             shards: shards.collect(),
             snapshot,

@@ -103,6 +103,19 @@ impl<'b> SessionKey<'b> {
         self.start_hash
     }
 
+    /// Whether it has the form that ASP.NET gives it: an application's id, the hash of that, a session
+    /// id (protocol 2.3, rule 4).
+    #[must_use]
+    pub fn is_usual(&self) -> bool {
+        is_hash(self.hash)
+    }
+
+    /// What stands in front of the session id.
+    #[must_use]
+    pub fn start(&self) -> &'b [u8] {
+        &self.key[..self.key.len() - self.session_id.len()]
+    }
+
     /// The application's id, empty if the target has none.
     #[must_use]
     pub fn app(&self) -> &'b [u8] {
@@ -176,6 +189,28 @@ pub fn extract<'b>(target: &[u8], buffer: &'b mut KeyBuffer) -> Result<SessionKe
         return Err(KeyError::EmptySessionId);
     }
     Ok(key)
+}
+
+/// How many bytes of `target` say the first `decoded_bytes` of its key, which must not end within a
+/// character that was sent as one.
+pub(super) fn sent_start_bytes(target: &[u8], decoded_bytes: usize) -> usize {
+    let dropped = usize::from(target.starts_with(b"//"));
+    let raw = &target[dropped..];
+    let (mut used, mut end) = (0, 0);
+    // The longest character.
+    let mut decoded = [0; 4];
+    while end < decoded_bytes
+        && let [begin, behind @ ..] = &raw[used..]
+    {
+        used += 1;
+        let mut bytes = 0;
+        match begin {
+            b'%' => used += unescape(*begin, behind, &mut decoded, &mut bytes),
+            _ => bytes = 1,
+        }
+        end += bytes;
+    }
+    dropped + used
 }
 
 impl KnownStart {
@@ -384,7 +419,7 @@ fn standard_group(key: &[u8]) -> Option<Group> {
         // Nothing longer can be a hash, and the bound keeps hostile input linear.
         let window = &after[..after.len().min(LONGEST_HASH_BYTES + 1)];
         let length = memchr(b')', window)?;
-        let is_group = after.get(length + 1) == Some(&b'/') && is_base64_hash(&after[..length]);
+        let is_group = after.get(length + 1) == Some(&b'/') && is_hash(&after[..length]);
         is_group.then_some(Group {
             open,
             close: open + 1 + length,
@@ -397,7 +432,7 @@ const LONGEST_HASH_BYTES: usize = 88;
 
 /// Whether this is the base64 of a hash that some framework version sends (protocol 2.1), a `+`
 /// possibly decoded to a space.
-fn is_base64_hash(text: &[u8]) -> bool {
+pub fn is_hash(text: &[u8]) -> bool {
     let padding_bytes = match text.len() {
         24 | 88 => 2,
         28 | 44 => 1,

@@ -21,6 +21,7 @@
 //! The same names, weights and hash key give the same placement in every proxy, on every platform
 //! and in every later version; `tests/golden/placement-v1.csv` holds that.
 
+mod application;
 mod hash;
 mod key;
 mod member;
@@ -29,8 +30,9 @@ mod plan;
 mod ring;
 mod suggest;
 
+pub use application::{Application, MAX_START_BYTES, Renaming, StartTooLong, renaming};
 pub use hash::{Fingerprint, HashKey, Located, SLOT_COUNT, Slot};
-pub use key::{KeyBuffer, KeyError, SessionKey, extract};
+pub use key::{KeyBuffer, KeyError, SessionKey, extract, is_hash};
 pub use member::{BackendIndex, MAX_WEIGHT, Member};
 pub use placement::{MAX_CANDIDATES, MAX_MEMBERS, Placement, PlacementError, Share};
 pub use plan::{Flow, Move, Plan, PlanError};

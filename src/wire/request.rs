@@ -142,6 +142,24 @@ impl RequestHead {
         }))
     }
 
+    /// Makes this the head in which the first `old_bytes` of the target are replaced by `new_bytes`
+    /// others, and says where those that are replaced stand.
+    pub fn replace_target_start(&mut self, old_bytes: usize, new_bytes: usize) -> Span {
+        let start = self.target.start();
+        let moved = |at: usize| at + new_bytes - old_bytes;
+        let behind = |span: Span| Span::new(moved(span.start()), moved(span.end()));
+        self.target = Span::new(start, moved(self.target.end()));
+        self.head_bytes = moved(self.head_bytes);
+        for value in [
+            &mut self.lock_cookie,
+            &mut self.timeout,
+            &mut self.extra_flags,
+        ] {
+            *value = value.map(behind);
+        }
+        Span::new(start, start + old_bytes)
+    }
+
     /// The operation, from method and `Exclusive`.
     pub fn operation(&self) -> Operation {
         match (self.method, self.exclusive) {

@@ -331,13 +331,22 @@ fn a_moved_session_counts_with_every_question_it_took() {
     let extra = "backend_tls: {ca: ca.pem, plain: [state-1, state-2]}\n";
     let files = ProxyFiles::new(&servers.each_ref().map(|server| server.address), extra);
     Authority::new().write(Path::new(&files.path("")));
-    files.replace(
-        "map.yaml",
-        &files
-            .read("map.yaml")
-            .replace("}\n", ", capacity: {sessions: 1, memory: 1GiB}}\n")
-            .replace("backends:", "replicas: 1\nbackends:"),
-    );
+    let map = files.read("map.yaml");
+    let map = map
+        .replace(
+            "}
+",
+            ", capacity: {sessions: 1, memory: 1GiB}}
+",
+        )
+        .replace(
+            "backends:",
+            "replicas: 1
+backends:",
+        );
+    let applications = "applications: [{name: shop, id: /LM/W3SVC/9/ROOT}]
+";
+    files.replace("map.yaml", &(map + applications));
     slots::put_all(&files, Stage::Move2, 2, 1);
     let proxy = files.serve();
     let earlier = Client::connect(servers[0].address).ask(&put(ID, 0, b"state"));

@@ -50,10 +50,12 @@ fn example_values_are_the_defaults() {
         accept_moved_percent,
         replicas,
         backends,
+        applications,
     } = partition_map;
     assert_eq!((version, hash_key), (1, HashKey::DEFAULT));
     assert_eq!(accept_moved_percent, None);
     assert_eq!(replicas, 0);
+    assert_eq!(applications, []);
     let shown: Vec<(String, u8, String)> = backends
         .iter()
         .map(|b| (b.name.clone(), b.id, b.address.to_string()))
@@ -137,7 +139,7 @@ fn schemas_refuse_unknown_keys_everywhere() {
         check(&serde_json::from_str(&schema.text).unwrap(), &mut maps);
         maps
     });
-    assert_eq!((main, map), (10, 5));
+    assert_eq!((main, map), (10, 6));
 }
 
 /// What an editor accepts as a quantity, the parser reads or calls out of range.

@@ -315,6 +315,45 @@ fn a_map_may_say_how_much_it_moves() {
     }
 }
 
+#[test]
+fn an_application_has_a_name_and_ids_of_its_own() {
+    let map = |applications: &str| {
+        format!("version: 1\nbackends: [{{name: a, address: a:1}}]\napplications:\n{applications}")
+    };
+    let text = map("  - {name: shop, id: /LM/W3SVC/2/ROOT/Shop, also: [/a], ignore_case: on}\n");
+    let read = PartitionMap::parse(text, "f").unwrap().applications;
+    let [shop] = read.as_slice() else {
+        panic!("{read:?}")
+    };
+    assert!(shop.application.has_id(b"/lm/w3svc/2/root/SHOP") && shop.application.has_id(b"/A"));
+    assert_eq!(
+        shop.hash,
+        staterouter::config::application_hash("/LM/W3SVC/2/ROOT/Shop")
+    );
+    map_faults(
+        &map("  - {name: a, id: /x}\n  - {name: a, id: /y}\n"),
+        &[(5, 12, "the application name `a` is taken", "its own")],
+    );
+    map_faults(
+        &map("  - {name: a, id: /x, also: [/LM/Y]}\n  - {name: b, id: /lm/y, ignore_case: on}\n"),
+        &[(
+            5,
+            19,
+            "two applications have the id `/LM/Y`",
+            "write each id once",
+        )],
+    );
+    map_faults(
+        &map("  - {name: a, id: /x, hash: abc}\n"),
+        &[(4, 29, "`abc` is no such hash", "")],
+    );
+    let long = "%".repeat(190);
+    map_faults(
+        &map(&format!("  - {{name: a, id: \"{long}\"}}\n")),
+        &[(4, 19, "would be longer than 480 bytes", "shorter")],
+    );
+}
+
 /// A copy that was cut off anywhere behind its first lines.
 #[test]
 fn a_map_that_says_where_it_ends_is_not_taken_half() {

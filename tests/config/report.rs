@@ -115,7 +115,7 @@ config/partition-map.yaml:2:1: unknown key `hashkey`
   |
 2 | hashkey: \"********************************\"
   | ^^^^^^^
-  = Did you mean `hash_key`? The keys known here are `version`, `hash_key`, `accept_moved_share`, `replicas`, `check_end`, `backends`, `end`
+  = Did you mean `hash_key`? The keys known here are `version`, `hash_key`, `accept_moved_share`, `replicas`, `check_end`, `backends`, `applications`, `end`
 
 config/partition-map.yaml:6:13: `weight`: `5000` is out of range
   |

@@ -214,6 +214,34 @@ fn a_plan_warns_of_what_hurts_later() {
 }
 
 #[test]
+fn a_change_of_applications_names_the_ids_whose_sessions_are_not_found_any_more() {
+    let pool_state = pool_state("a b c");
+    let with = |pool_state: &PoolState, version, applications: &str| {
+        let text = format!("{}\n{applications}\n", text(version, "a b c"));
+        plan(pool_state, text.as_bytes(), "map", &Loads::default())
+    };
+    const SHOP: &str = "applications: [{name: shop, id: /LM/2, also: [/LM/3]}]";
+    let first = with(&pool_state, 2, SHOP);
+    assert!(first.is_dangerous);
+    assert_warned(
+        &first,
+        "application shop: the sessions that web servers have stored under /LM/3 are",
+    );
+    let mut named = pool_state;
+    let map = PartitionMap::parse(format!("{}\n{SHOP}\n", text(2, "a b c")), "map").unwrap();
+    assert!(named.accept(map, NOW_MS).unwrap().is_some());
+    let same = with(&named, 3, SHOP);
+    assert!(
+        !same.is_dangerous && same.warnings.is_empty(),
+        "{:?}",
+        same.warnings
+    );
+    assert_warned(&with(&named, 3, "applications: []"), "under /LM/3 are");
+    let turned = "applications: [{name: shop, id: /LM/3, also: [/LM/2, /LM/4]}]";
+    assert_warned(&with(&named, 3, turned), "under /LM/2, /LM/3, /LM/4 are");
+}
+
+#[test]
 fn a_map_that_would_be_refused_says_why_and_what_it_would_do() {
     let pool_state = pool_state("a b c");
     for (text, refusal) in [

@@ -14,8 +14,8 @@ use serde_json::{Value, json};
 use super::redis_document::RedisDocument;
 use super::slot_groups::{GroupError, SlotGroup, group, ungroup};
 use crate::config::{
-    BackendAddress, BackendSpec, BackendState, Faults, PartitionMap, derived_backend_id,
-    format_size, parse_size, read_regular,
+    ApplicationSpec, BackendAddress, BackendSpec, BackendState, Faults, PartitionMap,
+    derived_backend_id, format_size, parse_size, read_regular,
 };
 use crate::control::clock::BootMoment;
 use crate::control::pool_state::persisted_state::{
@@ -707,6 +707,16 @@ fn check_places(
     Ok(())
 }
 
+fn write_application(application: &ApplicationSpec) -> Value {
+    json!({
+        "name": application.name,
+        "id": application.id,
+        "also": application.also,
+        "ignore_case": if application.ignore_case { "on" } else { "off" },
+        "hash": application.hash,
+    })
+}
+
 fn write_map(map: &PartitionMap) -> Value {
     let backends = map.backends.iter().map(BackendDocument::new);
     let mut written = json!({
@@ -719,6 +729,10 @@ fn write_map(map: &PartitionMap) -> Value {
     }
     if let Some(percent) = map.accept_moved_percent {
         written["accept_moved_share"] = percent.into();
+    }
+    if !map.applications.is_empty() {
+        let applications = map.applications.iter().map(write_application);
+        written["applications"] = applications.collect();
     }
     written
 }

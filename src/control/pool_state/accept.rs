@@ -7,6 +7,7 @@ use super::persisted_state::Decision;
 use super::{PoolMember, PoolState, places_known};
 use crate::config::{BackendAddress, BackendSpec, BackendState, PartitionMap};
 use crate::handover::BackendId;
+use crate::proxy::ApplicationSet;
 use crate::route::{Placement, PlacementError, SLOT_COUNT, Slot};
 
 /// A map was put in force.
@@ -213,6 +214,8 @@ impl PoolState {
         self.members = self.members_of(&change.specs, now_ms);
         self.placement = Arc::new(change.placement);
         self.map = change.map;
+        let before = self.applications.as_deref();
+        self.applications = ApplicationSet::new(&self.map.applications, before);
         self.decisions = change.decisions;
         Accepted {
             version: self.map.version,

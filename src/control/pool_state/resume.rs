@@ -12,7 +12,7 @@ use crate::control::probing::engines::Engines;
 use crate::control::session_timeouts::SeenTimeouts;
 use crate::handover::{BackendId, ReplicaPhase, SlotState, Stage};
 use crate::health::Failure;
-use crate::proxy::MigrationBudget;
+use crate::proxy::{ApplicationSet, MigrationBudget};
 use crate::route::{PlacementError, SLOT_COUNT, Slot};
 
 /// What was written down cannot be gone on with.
@@ -63,6 +63,7 @@ impl PoolState {
             peer_positions: (0..config.peers.len()).map(Some).collect(),
             moves: MigrationBudget::new(config.limits.body_bytes),
             engines: Engines::default(),
+            applications: ApplicationSet::new(&map.applications, None),
             config,
             map,
             decisions,

@@ -21,6 +21,7 @@ pub(crate) mod pauses;
 pub mod plan;
 pub(crate) mod progress;
 pub mod replication;
+pub(crate) mod shared_ids;
 pub mod slot_view;
 pub mod status;
 pub mod suggest;

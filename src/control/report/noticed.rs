@@ -5,6 +5,7 @@ use std::collections::HashMap;
 use super::finding::{Finding, Findings};
 use super::lost_sessions::Lost;
 use super::pauses::Pauses;
+use super::shared_ids::SharedIds;
 use crate::control::pool_state::PoolState;
 use crate::handover::BackendId;
 use crate::store::StoreSurvey;
@@ -22,6 +23,8 @@ pub(crate) struct Noticed {
     pub(crate) certificates: TlsWatch,
     /// What the engines say of themselves.
     pub(crate) engines: HashMap<BackendId, StoreSurvey>,
+    /// Applications that web servers call by different ids.
+    pub(crate) shared_ids: SharedIds,
 }
 
 /// The state file cannot be written.
@@ -59,6 +62,7 @@ impl Noticed {
         let outlives = pool_state.outlives_handovers();
         let longest = pool_state.config().handover.max_session_timeout;
         found.extend(outlives.map(|minutes| Finding::sessions_outlive_handovers(minutes, longest)));
+        found.extend(self.shared_ids.findings(now_ms));
         let members = pool_state.members().iter();
         found.extend(members.filter_map(|member| {
             let name = &member.spec.name;

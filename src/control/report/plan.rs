@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use super::load::{Load, Loads};
-use crate::config::{BackendState, Faults, PartitionMap};
+use crate::config::{BackendState, Faults, PartitionMap, application_hash};
 use crate::control::pool_state::{BackendShift, Order, PoolState, Preview, Shift, SlotFlow};
 use crate::route::SLOT_COUNT;
 
@@ -139,8 +139,53 @@ pub fn plan(pool_state: &PoolState, text: &[u8], file_name: &str, loads: &Loads)
         Err(faults) => return PlanReport::faulty(map_version, &faults),
     };
     let new_version = map.version;
+    let renamed = renamed(pool_state.map(), &map);
     let preview = pool_state.preview(map);
-    PlanReport::of(pool_state, preview, Some(new_version), loads)
+    let mut report = PlanReport::of(pool_state, preview, Some(new_version), loads);
+    report.is_dangerous |= !renamed.is_empty();
+    report.warnings.splice(0..0, renamed);
+    report
+}
+
+/// The applications whose sessions state servers know under another id than before, or no more: they
+/// are not found any more.
+fn renamed(before: &PartitionMap, after: &PartitionMap) -> Vec<String> {
+    let all = || after.applications.iter().chain(&before.applications);
+    let mut names: Vec<&str> = Vec::new();
+    for application in all() {
+        if !names.contains(&application.name.as_str()) {
+            names.push(&application.name);
+        }
+    }
+    let warning = |name: &str| {
+        let of_name = all().filter(|application| application.name == name);
+        let ids = of_name.flat_map(|one| std::iter::once(&one.id).chain(&one.also));
+        let mut moved: Vec<&str> = ids
+            .filter(|id| known_as(before, id) != known_as(after, id))
+            .map(String::as_str)
+            .collect();
+        moved.sort_unstable();
+        moved.dedup();
+        (!moved.is_empty()).then(|| {
+            let ids = moved.join(", ");
+            format!(
+                "application {name}: the sessions that web servers have stored under {ids} are not \
+                 found any more; their users start new ones"
+            )
+        })
+    };
+    names.into_iter().filter_map(warning).collect()
+}
+
+/// What state servers know an application under that web servers call `id`, which have .NET 4 or
+/// later.
+fn known_as(map: &PartitionMap, id: &str) -> (String, String) {
+    let named = map.applications.iter();
+    let mut named = named.filter(|application| application.application.has_id(id.as_bytes()));
+    match named.next() {
+        Some(application) => (application.id.clone(), application.hash.clone()),
+        None => (id.to_owned(), application_hash(id)),
+    }
 }
 
 /// What an order about one backend would do to the pool.

@@ -97,6 +97,7 @@ pub(crate) fn map(spec: &Spec, version: u64) -> PartitionMap {
         capacity: Capacity::default(),
     };
     PartitionMap {
+        applications: Vec::new(),
         version,
         hash_key: HashKey::DEFAULT,
         accept_moved_percent: Some(100),

@@ -1,0 +1,47 @@
+//! What is counted per application.
+
+use std::sync::Arc;
+
+use super::backend::Outcomes;
+use super::counter::Counter;
+use super::shards::Shards;
+
+/// What is counted of one application of the partition map, or of all others together.
+#[derive(Debug)]
+pub struct ApplicationMetrics {
+    /// Its label.
+    pub name: String,
+    shards: Shards<ApplicationShard>,
+}
+
+/// The part of one worker. No other thread writes here.
+#[derive(Debug, Default)]
+#[repr(align(128))]
+pub struct ApplicationShard {
+    /// Its requests.
+    pub requests: Outcomes,
+    /// Those of them whose target was changed.
+    pub renamed: Counter,
+}
+
+impl ApplicationMetrics {
+    /// Nothing counted yet.
+    #[must_use]
+    pub fn new(name: &str) -> Self {
+        Self {
+            name: name.to_owned(),
+            shards: Shards::default(),
+        }
+    }
+
+    /// The part of the worker with this number. To be asked for when a snapshot is taken over, and
+    /// not per request.
+    pub fn shard(&self, worker: usize) -> Arc<ApplicationShard> {
+        self.shards.of_worker(worker)
+    }
+
+    /// A number over all workers.
+    pub(super) fn sum(&self, number: impl Fn(&ApplicationShard) -> u64) -> u64 {
+        self.shards.all().iter().map(|shard| number(shard)).sum()
+    }
+}
