@@ -206,13 +206,7 @@ fn read_partition_map(map: &mut MapReader<'_, '_>) -> MapDraft {
          of the main file counts. Remove it with the next change.",
         &PERCENT,
     );
-    let replicas = map.optional(
-        "replicas",
-        "On how many backends each session is kept besides its own. With `1` a backend that fails \
-         costs a pause of seconds and no session; the pool needs twice the memory.",
-        &Integer(0..=1),
-        0,
-    );
+    let replicas = read_replicas(map);
     let check_end = map.optional(
         "check_end",
         "With `on`, the file counts only with `end: on` behind the last backend: half a file, as a \
@@ -252,12 +246,23 @@ fn read_partition_map(map: &mut MapReader<'_, '_>) -> MapDraft {
             version,
             hash_key: hash_key.value,
             accept_moved_percent: accept_moved_share.value().map(to_percent),
-            replicas: u8::try_from(replicas.value).unwrap_or(0),
+            replicas,
             backends,
             applications,
         }),
         hash_key: map.name_place("hash_key"),
     }
+}
+
+fn read_replicas(map: &mut MapReader<'_, '_>) -> u8 {
+    let replicas = map.optional(
+        "replicas",
+        "On how many backends each session is kept besides its own. With `1` a backend that fails \
+         costs a pause of seconds and no session; the pool needs twice the memory.",
+        &Integer(0..=1),
+        0,
+    );
+    u8::try_from(replicas.value).unwrap_or(0)
 }
 
 fn read_backend(map: &mut MapReader<'_, '_>) -> Draft {
