@@ -26,7 +26,7 @@ pub struct CopyTracker {
     /// A bit per slot whose replica has missed something.
     missed: Box<[AtomicU64]>,
     has_missed: AtomicBool,
-    /// CopyTracker under way, by the place of what is copied.
+    /// Copies under way, by the place of what is copied.
     under_way: Box<[AtomicU32]>,
     /// Keep-alives that found a copy, and that found none where one should be, by replica.
     kept: Box<[AtomicU32]>,

@@ -14,7 +14,7 @@ use super::subrequest::{Call, Caller, SubrequestAnswer};
 use super::untidy::Untidy;
 use super::view::View;
 use crate::backend::RetryPolicy;
-use crate::handover::{BackendId, COPY_LOCK, ReplicaPhase, SubrequestReply};
+use crate::handover::{BackendId, COPY_LOCK, SubrequestReply};
 use crate::net::Deadline;
 use crate::route::BackendIndex;
 use crate::wire::{self, Operation, Request};
@@ -101,7 +101,7 @@ impl Refresh {
         }
     }
 
-    /// CopyTracker the item under its lock. Whoever has locked it copies it with what it stores.
+    /// Copies the item under its lock. Whoever has locked it copies it with what it stores.
     async fn copy(&self, caller: &Caller<'_>, replica: BackendIndex) -> Option<bool> {
         let truth = self.view.snapshot.backend_at(self.from?)?;
         let mut found = self.ask(caller, truth, Operation::Acquire, 0).await?;
@@ -146,7 +146,7 @@ impl Refresh {
     ) -> Option<bool> {
         let copies = &self.service.feedback.copies;
         let mut under_way = copies.begin(self.subject.slot, [self.from, None]);
-        if !self.stands() {
+        if !self.service.may_copy(&self.subject, self.at) {
             under_way.ends();
             return None;
         }
@@ -164,21 +164,6 @@ impl Refresh {
             under_way.ends();
         }
         Some(is_stored)
-    }
-
-    /// Whether the slot is still as it was when the request came, and served.
-    fn stands(&self) -> bool {
-        let view = self.service.view();
-        let route = self.subject.route;
-        let now = view.snapshot.slots.lookup(self.subject.slot.index());
-        let is_kept = now.replica.is_some_and(|replica| {
-            replica.at == self.at && replica.phase != ReplicaPhase::Dropping
-        });
-        let truth = self.from.and_then(|from| view.snapshot.backend_at(from));
-        let is_up = truth.is_some_and(|truth| !view.pool(truth).is_down());
-        let is_same =
-            (now.first, now.second, now.stage) == (route.first, route.second, route.stage);
-        is_kept && is_same && is_up
     }
 
     async fn ask(

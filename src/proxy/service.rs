@@ -14,7 +14,7 @@ use super::request_log::{LogLines, Subject};
 use super::snapshot::Snapshot;
 use super::untidy::Tidying;
 use super::view::View;
-use crate::handover::{ReplicaRoute, SlotRoute};
+use crate::handover::{BackendId, ReplicaRoute, SlotRoute};
 use crate::log::LogLimit;
 use crate::metrics::{FailureReason, Metrics, RequestOutcome, WorkerShard};
 use crate::net::Worker;
@@ -126,6 +126,25 @@ impl ProxyService {
             sample: self.feedback.account.sample(located.hash, key.key()),
             hash: located.hash,
         })
+    }
+
+    /// Whether what belongs to this request may still be copied to `at`: its slot is as it was when the
+    /// request came, and served. Once it is counted as under way, that stays so until it ends.
+    pub(super) fn may_copy(&self, subject: &Subject, at: BackendId) -> bool {
+        let view = self.view();
+        let route = subject.route;
+        let now = view.snapshot.slots.lookup(subject.slot.index());
+        let is_kept = now
+            .replica
+            .is_some_and(|replica| replica.at == at && replica.phase.is_copied());
+        let is_same =
+            (now.first, now.second, now.stage) == (route.first, route.second, route.stage);
+        let is_served = |place| {
+            let index = view.snapshot.backend_at(place);
+            index.is_some_and(|index| !view.pool(index).is_down())
+        };
+        let mut places = [Some(route.first), route.second].into_iter().flatten();
+        is_kept && is_same && places.all(is_served)
     }
 
     /// What all workers know of the copy of a session.

@@ -137,7 +137,7 @@ struct Kept<'a> {
     _memory: Option<SemaphorePermit<'a>>,
 }
 
-impl Seek<'_> {
+impl<'a> Seek<'a> {
     /// The same for what the replica is asked, too; an error if the slot has changed meanwhile.
     async fn ask_or_copy(
         &mut self,
@@ -362,43 +362,24 @@ impl Seek<'_> {
         received: &Buffer,
     ) -> Result<SubrequestReply, Unanswered> {
         let backend = self.backend(at)?;
-        let Some(mut held) = self.held.take() else {
-            return Err(Unanswered::refused(Refusal::Unknown, backend));
-        };
-        let request = Request {
-            timeout_minutes: held.answered.timeout_minutes(),
-            extra_flags: 1,
-            ..self.request(Operation::Put, 0, received.filled())
-        };
-        let mut bytes = Vec::new();
-        let body_bytes = held.answered.head.body_bytes;
-        wire::encode_request_head(&mut bytes, &request, body_bytes as usize);
-        let from = held.backend;
-        self.moving = Some(Moving {
-            step: MoveStep::Insert,
-            from,
-            to: backend,
-            status: None,
-        });
-        let head = &held.answered.head;
-        let lock = head.lock_taken(held.answered.bytes.filled());
-        let stays = |error| self.stays_behind(from, lock, error, received);
-        let taking = self.exchange.view.snapshot.moves.take(body_bytes);
-        self.exchange.deadline.arm_at(self.due_ms);
-        let Ok(memory) = self.exchange.deadline.guard(taking).await else {
-            return Err(stays(ProxyError::Crowded));
-        };
-        let caller = self.caller();
-        let head = held.answered.copy_head(&caller);
-        let read = held.answered.read_body(&caller, from, &mut bytes);
-        read.await.map_err(stays)?;
-        caller.finish(from, held.answered);
-        let call = Call {
-            bytes: &bytes,
-            operation: Operation::Put,
-            body_bytes,
-            retry: RetryPolicy::Unsent,
-        };
+        if let Some(held) = &self.held {
+            self.moving = Some(Moving {
+                step: MoveStep::Insert,
+                from: held.backend,
+                to: backend,
+                status: None,
+            });
+        }
+        let memory = self.memory_of_held().await;
+        let memory = memory.map_err(|error| match self.held.take() {
+            Some(Held { answered, backend }) => {
+                let lock = answered.head.lock_taken(answered.bytes.filled());
+                self.stays_behind(backend, lock, error, received)
+            }
+            None => Unanswered::new(error, backend),
+        })?;
+        self.keep_whole(0, 1, memory, received).await?;
+        let call = self.call_with_kept(RetryPolicy::Unsent);
         // Nobody goes on with the copies of this slot before it is known what became of this one.
         let mut under_way = self.begin_insert();
         under_way.iter_mut().for_each(CopyUnderWay::is_sent);
@@ -413,6 +394,49 @@ impl Seek<'_> {
         if let Some(moving) = &mut self.moving {
             moving.status = Some(status);
         }
+        Ok(seen)
+    }
+
+    /// Waits until there is room for the item of the held answer.
+    async fn memory_of_held(&self) -> Result<Option<SemaphorePermit<'a>>, ProxyError> {
+        let held = self.held.as_ref();
+        let body_bytes = held.map_or(0, |held| held.answered.head.body_bytes);
+        let taking = self.exchange.view.snapshot.moves.take(body_bytes);
+        self.exchange.deadline.arm_at(self.due_ms);
+        let memory = self.exchange.deadline.guard(taking).await;
+        memory.map_err(|_| ProxyError::Crowded)
+    }
+
+    /// Reads the item of the held answer whole, as the body of a PUT with this lock cookie and these
+    /// flags. What the answer was is kept, to be passed on.
+    async fn keep_whole(
+        &mut self,
+        lock_cookie: u32,
+        extra_flags: u32,
+        memory: Option<SemaphorePermit<'a>>,
+        received: &Buffer,
+    ) -> Result<(), Unanswered> {
+        let Some(mut held) = self.held.take() else {
+            let backend = self.exchange.backend;
+            return Err(Unanswered::refused(Refusal::Unknown, backend));
+        };
+        let request = Request {
+            timeout_minutes: held.answered.timeout_minutes(),
+            extra_flags,
+            ..self.request(Operation::Put, lock_cookie, received.filled())
+        };
+        let mut bytes = Vec::new();
+        let body_bytes = held.answered.head.body_bytes;
+        wire::encode_request_head(&mut bytes, &request, body_bytes as usize);
+        let from = held.backend;
+        let head = &held.answered.head;
+        let lock = head.lock_taken(held.answered.bytes.filled());
+        let stays = |error| self.stays_behind(from, lock, error, received);
+        let caller = self.caller();
+        let head = held.answered.copy_head(&caller);
+        let read = held.answered.read_body(&caller, from, &mut bytes);
+        read.await.map_err(stays)?;
+        caller.finish(from, held.answered);
         self.kept = Some(Kept {
             head,
             bytes,
@@ -420,7 +444,18 @@ impl Seek<'_> {
             backend: from,
             _memory: memory,
         });
-        Ok(seen)
+        Ok(())
+    }
+
+    /// The PUT with the item that is kept.
+    fn call_with_kept(&self, retry: RetryPolicy) -> Call<'_> {
+        let kept = self.kept.as_ref();
+        Call {
+            bytes: kept.map_or(&[], |kept| &kept.bytes),
+            operation: Operation::Put,
+            body_bytes: kept.map_or(0, |kept| kept.body_bytes as u64),
+            retry,
+        }
     }
 
     /// The item could not be had whole in time. Nothing of it has been sent anywhere: it stays where

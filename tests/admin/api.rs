@@ -267,7 +267,7 @@ fn probes_of_load_balancers_see_life_and_readiness() {
     assert_eq!(admin.get("/readyz").body, "ready\n");
     // Another proxy would have the same backend: no reason to go around this one.
     for (finding, status) in [
-        (Finding::backend_down("state-1", None), 200),
+        (Finding::backend_down("state-1", None, false), 200),
         (Finding::no_backend(), 503),
     ] {
         let says = finding.says.clone();

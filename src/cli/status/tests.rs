@@ -58,7 +58,8 @@ fn what_only_goes_on_is_well() {
 
 #[test]
 fn what_is_wrong_stands_first_with_what_users_notice_and_what_to_do() {
-    let down = || Finding::backend_down("state-a", Some("3 failures in a row")).since(500_000);
+    let down =
+        || Finding::backend_down("state-a", Some("3 failures in a row"), false).since(500_000);
     let (text, exit) = shown(&[asked(|status| status.findings = vec![down()])]);
     assert_eq!(exit, Exit::Finding);
     let mut lines = text.lines();
@@ -129,7 +130,7 @@ fn what_several_proxies_find_alike_is_said_once() {
         admin: admin.to_owned(),
         ..asked(|status| status.findings = findings)
     };
-    let down = |since_ms: u64| Finding::backend_down("state-a", None).since(since_ms);
+    let down = |since_ms: u64| Finding::backend_down("state-a", None, false).since(since_ms);
     let moving = || Finding::moving(4096);
     let (text, _) = shown(&[
         at("one:1", vec![down(500_000), moving()]),
@@ -145,7 +146,10 @@ fn what_several_proxies_find_alike_is_said_once() {
     let (text, _) = shown(&[
         at("one:1", vec![down(1)]),
         at("two:1", vec![down(1)]),
-        at("three:1", vec![Finding::backend_down("state-b", None)]),
+        at(
+            "three:1",
+            vec![Finding::backend_down("state-b", None, false)],
+        ),
     ]);
     for wanted in [
         "WRONG: 2 things\n",

@@ -61,7 +61,10 @@ fn health(backend: &BackendStatus) -> Option<Finding> {
         return is_wanted.then(|| Finding::backend_awaited(name, backend.slots_owned, reason));
     }
     if is_down {
-        return Some(Finding::backend_down(name, reason).since(backend.since_ms));
+        return Some(
+            Finding::backend_down(name, reason, backend.slots_unprotected == 0)
+                .since(backend.since_ms),
+        );
     }
     if backend.verdict == BackendHealth::Suspect {
         return Some(Finding::backend_suspect(name, reason).since(backend.since_ms));

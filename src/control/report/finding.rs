@@ -273,14 +273,22 @@ impl Finding {
         )
     }
 
-    /// A backend does not answer.
-    pub fn backend_down(backend: &str, reason: Option<&str>) -> Self {
+    /// A backend does not answer. `is_copied` says whether others have copies of all its sessions.
+    pub fn backend_down(backend: &str, reason: Option<&str>, is_copied: bool) -> Self {
         let reason = reason.unwrap_or("it does not answer");
         Self::new(
             Code::BackendDown,
             format!("{backend} is down: {reason}"),
-            "Users whose sessions it holds see error pages until another backend stands in; then \
-             they start new sessions.",
+            match is_copied {
+                true => {
+                    "Users whose sessions it holds wait until the copies serve them; pages that hold \
+                     a lock there fail."
+                }
+                false => {
+                    "Users whose sessions it holds see error pages until another backend stands in; \
+                     then they start new sessions."
+                }
+            },
             format!(
                 "Start the state server {backend} again. If it is gone for good, give it up: \
                  staterouter backend {backend} off"
@@ -607,8 +615,8 @@ impl Finding {
         Self::new(
             Code::StateFileNotWritten,
             format!("cannot write the state file: {error}"),
-            "Nothing while all backends answer. If one fails, no other stands in for it; handovers \
-             are paused.",
+            "Nothing while all backends answer. If one fails, no other stands in for it, and with \
+             `replicas: 1` writes that it was to copy fail; handovers are paused.",
             "Make room on its disk, or give this proxy the right to write it.",
         )
     }

@@ -1,12 +1,10 @@
-//! CopyTracker for the replica of a slot.
-
-use std::rc::Rc;
+//! Copies for the replica of a slot.
 
 use tokio::sync::SemaphorePermit;
 
-use super::{Call, Kept, Seek};
+use super::{Call, Seek};
 use crate::backend::RetryPolicy;
-use crate::handover::{BackendId, COPY_LOCK, Refusal, ReplicaPhase, SubrequestReply};
+use crate::handover::{BackendId, COPY_LOCK, Refusal, SubrequestReply};
 use crate::net::Buffer;
 use crate::proxy::copies::{CopyTracker, CopyUnderWay};
 use crate::proxy::error::{ProxyError, Unanswered};
@@ -78,49 +76,27 @@ impl<'a> Seek<'a> {
         received: &Buffer,
     ) -> Result<SubrequestReply, Unanswered> {
         let backend = self.backend(at)?;
-        let Some(mut held) = self.held.take() else {
-            return Err(Unanswered::refused(Refusal::Unknown, backend));
-        };
-        let request = Request {
-            timeout_minutes: held.answered.timeout_minutes(),
-            ..self.request(Operation::Put, COPY_LOCK, received.filled())
-        };
-        let mut bytes = Vec::new();
-        let body_bytes = held.answered.head.body_bytes;
-        wire::encode_request_head(&mut bytes, &request, body_bytes as usize);
-        let from = held.backend;
-        let head = &held.answered.head;
-        let lock = head.lock_taken(held.answered.bytes.filled());
-        let stays = |error| self.stays_behind(from, lock, error, received);
-        let taking = self.exchange.view.snapshot.moves.take(body_bytes);
-        self.exchange.deadline.arm_at(self.due_ms);
-        let Ok(memory) = self.exchange.deadline.guard(taking).await else {
-            return Err(stays(ProxyError::Crowded));
-        };
-        let caller = self.caller();
-        let head = held.answered.copy_head(&caller);
-        let read = held.answered.read_body(&caller, from, &mut bytes);
-        read.await.map_err(stays)?;
-        caller.finish(from, held.answered);
-        self.kept = Some(Kept {
-            head,
-            bytes,
-            body_bytes: body_bytes as usize,
-            backend: from,
-            _memory: memory,
+        let held = self.held.as_ref();
+        let (from, lock) = held.map_or((backend, None), |held| {
+            let answer = &held.answered;
+            (held.backend, answer.head.lock_taken(answer.bytes.filled()))
         });
+        let memory = match self.memory_of_held().await {
+            Ok(memory) => memory,
+            // The page goes on without a copy; the replica is not relied on any more.
+            Err(_) if self.exchange.head.operation() == Operation::Acquire => {
+                return Ok(SubrequestReply::Refused);
+            }
+            Err(crowded) => return Err(self.stays_behind(from, lock, crowded, received)),
+        };
+        self.keep_whole(COPY_LOCK, 0, memory, received).await?;
         let mut under_way = self.begin_copy(at).inspect_err(|_| {
             if let Some(cookie) = lock {
                 self.tidy_at(from, super::Untidy::Lock(cookie), received);
             }
         })?;
         under_way.is_sent();
-        let call = Call {
-            bytes: self.kept.as_ref().map_or(&[], |kept| &kept.bytes),
-            operation: Operation::Put,
-            body_bytes,
-            retry: RetryPolicy::Unanswered,
-        };
+        let call = self.call_with_kept(RetryPolicy::Unanswered);
         let sent = self.send(backend, call).await;
         Ok(self.copied(under_way, sent))
     }
@@ -193,20 +169,7 @@ impl<'a> Seek<'a> {
             .copies()
             .begin(subject.slot, [Some(route.first), route.second]);
         // Looked at only now: from here on nobody goes on without this copy.
-        let view = self.exchange.service.view();
-        let now = view.snapshot.slots.lookup(subject.slot.index());
-        let is_kept = now
-            .replica
-            .is_some_and(|replica| replica.at == at && replica.phase != ReplicaPhase::Dropping);
-        let places = [Some(route.first), route.second];
-        let is_down = |place| {
-            let index = view.snapshot.backend_at(place);
-            index.is_none_or(|index| view.pool(index).is_down())
-        };
-        let is_same =
-            (now.first, now.second, now.stage) == (route.first, route.second, route.stage);
-        let stands = Rc::ptr_eq(&view, self.exchange.view) || (is_kept && is_same);
-        if stands && !places.into_iter().flatten().any(is_down) {
+        if self.exchange.service.may_copy(subject, at) {
             return Ok(under_way);
         }
         Err(Unanswered::refused(Refusal::Suspect, self.exchange.backend))
@@ -233,8 +196,13 @@ impl<'a> Seek<'a> {
         let mut filled = bytes.len();
         bytes.resize(starts_at + head.body_bytes as usize, 0);
         let stall = self.exchange.view.snapshot.timeouts.client_stall;
+        let mut due_at = filled;
         while filled < bytes.len() {
-            self.exchange.deadline.arm(stall);
+            // The client's time begins anew with each part, and not with each byte.
+            if filled >= due_at {
+                self.exchange.deadline.arm(stall);
+                due_at = filled + PART_BYTES;
+            }
             let room = &mut bytes[filled..];
             let part = room.len().min(PART_BYTES);
             let reading = self
@@ -280,5 +248,5 @@ impl<'a> Seek<'a> {
     }
 }
 
-/// So much of a body is read at a time; the client's time begins anew with each part.
+/// So much of a body has to come in the client's time.
 const PART_BYTES: usize = 64 * 1024;

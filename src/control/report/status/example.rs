@@ -50,7 +50,7 @@ pub(crate) fn backend(name: &str, id: u8) -> BackendStatus {
             ..StageCounts::default()
         },
         slots_as_replica: ReplicaCounts::default(),
-        slots_unprotected: 0,
+        slots_unprotected: 8192,
         pending_deletes: 0,
         moved_here: 0,
         absent_while_away: 0,

@@ -12,7 +12,11 @@ const PAGE: &str = include_str!("../../../../docs/status.md");
 fn full() -> Status {
     let mut status = example::status();
     let at_ms = status.now_ms;
-    status.findings = vec![Finding::backend_down("state-a", None).since(1).until(2)];
+    status.findings = vec![
+        Finding::backend_down("state-a", None, false)
+            .since(1)
+            .until(2),
+    ];
     status.last_reload = Some(LastReload {
         at_ms,
         outcome: ReloadOutcome {
