@@ -191,6 +191,9 @@ fn ask_text(ask: Subrequest) -> String {
             at,
             from: Some(from),
         } => format!("{} from {}", text("refresh", at, None), place_name(from)),
+        Subrequest::CopyAnew { at, from } => {
+            format!("{} from {}", text("copy anew", at, None), place_name(from))
+        }
         Subrequest::Miss { at } => text("miss", at, None),
     }
 }
