@@ -34,7 +34,8 @@ pub use labels::{
     AdminRefusal, ClientRefusal, FailureReason, LockWaitEnd, MapState, MoveStep, RequestOutcome,
 };
 pub use pool::{
-    LastReloadMetrics, PoolBackend, PoolFinding, PoolLoad, PoolMetrics, PoolReplication, Reloads,
+    LastReloadMetrics, PoolBackend, PoolCopies, PoolFinding, PoolLoad, PoolMetrics,
+    PoolReplication, Reloads,
 };
 pub use process::resident_bytes;
 pub use scrape::{Metrics, ScrapeError};
