@@ -238,11 +238,10 @@ fn poll_receive(
             }
         });
         match tried {
-            Err(error) if error.kind() != io::ErrorKind::WouldBlock => {
-                return Poll::Ready(Err(error));
-            }
-            Err(_) if received == 0 => {}
-            _ => return Poll::Ready(Ok(received)),
+            _ if received > 0 => return Poll::Ready(Ok(received)),
+            Ok(()) => return Poll::Ready(Ok(0)),
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+            Err(error) => return Poll::Ready(Err(error)),
         }
     }
 }

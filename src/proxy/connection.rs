@@ -334,7 +334,7 @@ impl Client {
             operation,
             session: located.fingerprint,
             slot: located.slot,
-            item: located.item,
+            item: located.item(),
             application: located.application,
             route: located.route,
             started,
@@ -353,7 +353,7 @@ impl Client {
                 let begun = Moment::now();
                 let is_there = lock_wait.wait(&self.deadline, *due_ms, &self.conn).await;
                 // It counts as spent on backends.
-                progress.waited.set(progress.waited.get() + begun.elapsed());
+                progress.waited.add_ns(begun.elapsed_ns());
                 if !is_there {
                     let left = ProxyError::Client(IoError::Closed);
                     return Err(Unanswered::new(left, backend));
@@ -401,7 +401,7 @@ impl Client {
                 return self.concludes(view, subject, Err(left));
             }
             let progress = &mut attempt.progress;
-            progress.waited.set(begun.elapsed());
+            progress.waited.add_ns(begun.elapsed_ns());
             progress.lock_wait = Some(lock_wait);
             *view = service.view();
             subject.route = view.snapshot.slots.lookup(slot.index());
@@ -518,11 +518,11 @@ impl Client {
         attempt: &mut Attempt,
         received: &mut Buffer,
     ) -> Result<Answered, Unanswered> {
-        let mut route = subject.route;
+        let snapshot = &view.snapshot;
+        let mut route = snapshot.slots.route(subject.route);
         if let Some(replica) = &mut route.replica {
             self.service.recall_copy(subject, replica);
         }
-        let snapshot = &view.snapshot;
         let Some(backend) = snapshot.backend_at(route.first) else {
             return Err(Unanswered::refused(Refusal::Unknown, BackendIndex::new(0)));
         };

@@ -326,9 +326,9 @@ impl Exchange<'_> {
     /// Takes note of the time that was spent here, once per request.
     fn note_overhead(&mut self) {
         if !std::mem::replace(&mut self.attempt.progress.has_overhead, true) {
-            let taken = self.subject.started.elapsed();
-            let overhead = taken.saturating_sub(self.attempt.progress.waited.get());
-            self.service.metrics.overhead.observe(overhead);
+            let taken_ns = self.subject.started.elapsed_ns();
+            let overhead_ns = taken_ns.saturating_sub(self.attempt.progress.waited.ns());
+            self.service.metrics.overhead.observe_ns(overhead_ns);
         }
     }
 

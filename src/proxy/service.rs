@@ -14,7 +14,7 @@ use super::request_log::{LogLines, Subject};
 use super::snapshot::Snapshot;
 use super::untidy::Tidying;
 use super::view::View;
-use crate::handover::{BackendId, ReplicaRoute, SlotRoute};
+use crate::handover::{BackendId, ReplicaRoute, RouteRef};
 use crate::log::LogLimit;
 use crate::metrics::{FailureReason, Metrics, RequestOutcome, WorkerShard};
 use crate::net::Worker;
@@ -56,9 +56,8 @@ pub struct ProxyService {
 #[derive(Debug, Clone, Copy)]
 pub(super) struct RequestTarget {
     pub(super) slot: Slot,
-    pub(super) route: SlotRoute,
+    pub(super) route: RouteRef,
     pub(super) fingerprint: Fingerprint,
-    pub(super) item: ItemHash,
     /// Hash of what stands in front of the session id.
     pub(super) start_hash: u64,
     /// Its place among the applications of the view, of which there may be none.
@@ -66,6 +65,14 @@ pub(super) struct RequestTarget {
     pub(super) sample: SampledSession,
     /// Of the session id.
     pub(super) hash: u64,
+}
+
+impl RequestTarget {
+    /// What the queues for locks know it by.
+    #[inline]
+    pub(super) fn item(&self) -> ItemHash {
+        ItemHash::new(self.hash, self.start_hash)
+    }
 }
 
 impl ProxyService {
@@ -120,7 +127,6 @@ impl ProxyService {
             slot: located.slot,
             route: view.snapshot.slots.lookup(located.slot.index()),
             fingerprint: located.fingerprint,
-            item: ItemHash::new(located.hash, key.start_hash()),
             start_hash: key.start_hash(),
             application: 0,
             sample: self.feedback.account.sample(located.hash, key.key()),
@@ -133,7 +139,8 @@ impl ProxyService {
     pub(super) fn may_copy(&self, subject: &Subject, at: BackendId) -> bool {
         let view = self.view();
         let route = subject.route;
-        let now = view.snapshot.slots.lookup(subject.slot.index());
+        let slots = &view.snapshot.slots;
+        let now = slots.route(slots.lookup(subject.slot.index()));
         let is_kept = now
             .replica
             .is_some_and(|replica| replica.at == at && replica.phase.is_copied());
@@ -161,7 +168,7 @@ impl ProxyService {
         if self.lock_queues.is_anybody_waiting()
             && let Ok(located) = self.locate(&self.view(), target)
         {
-            self.lock_queues.released(located.item);
+            self.lock_queues.released(located.item());
         }
     }
 
