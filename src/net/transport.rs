@@ -62,15 +62,17 @@ impl Transport {
         (Self::Memory(one), Self::Memory(other))
     }
 
-    /// Reads what is there into `room`, and says how much; nothing means the end.
+    /// Reads what is there into `room`, and says how much; nothing means the end. Whoever was woken
+    /// for it nearly always finds something.
     #[inline]
     pub(super) fn poll_read(
         &mut self,
         cx: &mut Context<'_>,
         room: &mut [u8],
+        is_woken: bool,
     ) -> Poll<io::Result<usize>> {
         match self {
-            Self::Tcp(stream) => poll_receive(stream, cx, room),
+            Self::Tcp(stream) => poll_receive(stream, cx, room, is_woken),
             other => other.poll_read_other(cx, room),
         }
     }
@@ -220,15 +222,20 @@ impl Transport {
 }
 
 /// Reads what has arrived. What leaves room has emptied the socket: then it is not asked again
-/// before the event loop has seen more arrive.
+/// before the event loop has seen more arrive. After a wake the socket is asked before the runtime is.
 #[inline]
 fn poll_receive(
     stream: &TcpStream,
     cx: &mut Context<'_>,
     room: &mut [u8],
+    is_woken: bool,
 ) -> Poll<io::Result<usize>> {
+    let mut asks_runtime = !is_woken;
     loop {
-        ready!(stream.poll_read_ready(cx))?;
+        if asks_runtime {
+            ready!(stream.poll_read_ready(cx))?;
+        }
+        asks_runtime = true;
         let mut received = 0;
         let tried = stream.try_io(Interest::READABLE, || {
             received = os::receive(stream, room)?;
@@ -237,8 +244,13 @@ fn poll_receive(
                 false => Ok(()),
             }
         });
+        if received > 0 {
+            // The error, if it is one, was made above and owns nothing: every read would pay for a call
+            // to drop it.
+            std::mem::forget(tried);
+            return Poll::Ready(Ok(received));
+        }
         match tried {
-            _ if received > 0 => return Poll::Ready(Ok(received)),
             Ok(()) => return Poll::Ready(Ok(0)),
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
             Err(error) => return Poll::Ready(Err(error)),

@@ -129,7 +129,7 @@ impl ProxyService {
             fingerprint: located.fingerprint,
             start_hash: key.start_hash(),
             application: 0,
-            sample: self.feedback.account.sample(located.hash, key.key()),
+            sample: self.feedback.account.sample(located.hash, key.start_hash()),
             hash: located.hash,
         })
     }
