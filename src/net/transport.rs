@@ -72,7 +72,12 @@ impl Transport {
         is_woken: bool,
     ) -> Poll<io::Result<usize>> {
         match self {
-            Self::Tcp(stream) => poll_receive(stream, cx, room, is_woken),
+            Self::Tcp(stream) => {
+                if !is_woken {
+                    ready!(stream.poll_read_ready(cx))?;
+                }
+                poll_receive(stream, cx, room)
+            }
             other => other.poll_read_other(cx, room),
         }
     }
@@ -221,21 +226,14 @@ impl Transport {
     }
 }
 
-/// Reads what has arrived. What leaves room has emptied the socket: then it is not asked again
-/// before the event loop has seen more arrive. After a wake the socket is asked before the runtime is.
-#[inline]
+/// Reads what has arrived, as far as the event loop has seen. What leaves room has emptied the socket:
+/// then it is not asked again before the event loop has seen more arrive.
 fn poll_receive(
     stream: &TcpStream,
     cx: &mut Context<'_>,
     room: &mut [u8],
-    is_woken: bool,
 ) -> Poll<io::Result<usize>> {
-    let mut asks_runtime = !is_woken;
     loop {
-        if asks_runtime {
-            ready!(stream.poll_read_ready(cx))?;
-        }
-        asks_runtime = true;
         let mut received = 0;
         let tried = stream.try_io(Interest::READABLE, || {
             received = os::receive(stream, room)?;
@@ -252,8 +250,10 @@ fn poll_receive(
         }
         match tried {
             Ok(()) => return Poll::Ready(Ok(0)),
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
-            Err(error) => return Poll::Ready(Err(error)),
+            Err(error) if error.kind() != io::ErrorKind::WouldBlock => {
+                return Poll::Ready(Err(error));
+            }
+            Err(_) => ready!(stream.poll_read_ready(cx))?,
         }
     }
 }

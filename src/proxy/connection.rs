@@ -95,6 +95,16 @@ pub(super) fn serve(
 /// A request that may be tried once more, when it is time for that.
 type NextAttempt<'a> = Pin<Box<dyn Future<Output = Result<(), Unanswered>> + 'a>>;
 
+/// What a request does by what is in force.
+enum Way<'a> {
+    /// It goes to one backend, under this lock of it, and its answer is due then.
+    Forward(Exchange<'a>, Option<u32>, &'a mut Buffer, u64),
+    /// It asks at more than one place.
+    Search(Pin<Box<dyn Future<Output = Result<Answered, Unanswered>> + 'a>>),
+    /// It goes nowhere.
+    Refuse(Unanswered),
+}
+
 /// The service as one open connection holds it.
 struct Served(Rc<ProxyService>);
 
@@ -155,6 +165,7 @@ impl Client {
         let mut looked_into = None;
         if is_followed
             && operation == Operation::Put
+            && !contents.was_looked_into(located.hash)
             && !body_samples::is_create(&head, received.filled())
             && contents.is_due(located.hash)
         {
@@ -196,7 +207,11 @@ impl Client {
         if let Some(held) = held {
             held.end(answered.is_ok());
         }
-        if is_followed && let Ok(answered) = &answered {
+        let is_known = looked_into.is_none() && operation != Operation::Remove;
+        if is_followed
+            && let Ok(answered) = &answered
+            && !(is_known && self.service.feedback.contents.was_used(located.hash))
+        {
             self.note_contents(operation, answered.outcome, located.hash, looked_into);
         }
         self.concludes(&view, &subject, answered)
@@ -510,21 +525,52 @@ impl Client {
         waiting.await
     }
 
-    async fn answer_at(
-        &mut self,
-        view: &Rc<View>,
-        head: &RequestHead,
-        subject: &Subject,
-        attempt: &mut Attempt,
-        received: &mut Buffer,
-    ) -> Result<Answered, Unanswered> {
+    /// Answers a request by what is in force, once.
+    ///
+    /// Not an `async fn`, see above.
+    #[inline]
+    fn answer_at<'a>(
+        &'a mut self,
+        view: &'a Rc<View>,
+        head: &'a RequestHead,
+        subject: &'a Subject,
+        attempt: &'a mut Attempt,
+        received: &'a mut Buffer,
+    ) -> impl Future<Output = Result<Answered, Unanswered>> + 'a {
+        let way = self.way(view, head, subject, attempt, received);
+        async move {
+            match way {
+                Way::Forward(mut exchange, counter, received, due_ms) => {
+                    match exchange.run(received, counter, due_ms).await {
+                        Ok(Forwarded::PassedOn) => Ok(exchange.answered()),
+                        Ok(Forwarded::Queued) => Ok(exchange.queued()),
+                        Err(failed) => Err(exchange.unanswered(failed)),
+                    }
+                }
+                Way::Search(searching) => searching.await,
+                Way::Refuse(refused) => Err(refused),
+            }
+        }
+    }
+
+    /// What a request does by what is in force.
+    #[inline]
+    fn way<'a>(
+        &'a mut self,
+        view: &'a Rc<View>,
+        head: &'a RequestHead,
+        subject: &'a Subject,
+        attempt: &'a mut Attempt,
+        received: &'a mut Buffer,
+    ) -> Way<'a> {
         let snapshot = &view.snapshot;
         let mut route = snapshot.slots.route(subject.route);
         if let Some(replica) = &mut route.replica {
             self.service.recall_copy(subject, replica);
         }
         let Some(backend) = snapshot.backend_at(route.first) else {
-            return Err(Unanswered::refused(Refusal::Unknown, BackendIndex::new(0)));
+            let nobody = BackendIndex::new(0);
+            return Way::Refuse(Unanswered::refused(Refusal::Unknown, nobody));
         };
         let (request, due_ms) = (attempt.request, attempt.due_ms);
         let mut exchange = Exchange {
@@ -543,21 +589,17 @@ impl Client {
         match step {
             Step::Forward { at, counter } => {
                 exchange.backend = snapshot.backend_at(at).unwrap_or(backend);
-                match exchange.run(received, counter, due_ms).await {
-                    Ok(Forwarded::PassedOn) => Ok(exchange.answered()),
-                    Ok(Forwarded::Queued) => Ok(exchange.queued()),
-                    Err(failed) => Err(exchange.unanswered(failed)),
-                }
+                Way::Forward(exchange, counter, received, due_ms)
             }
             // A search is rare and its state large: it lives on the heap.
-            Step::Ask(ask) => {
-                Box::pin(two_places::run(exchange, search, ask, received, due_ms)).await
-            }
-            Step::Drop { reason, .. } => Err(Unanswered {
+            Step::Ask(ask) => Way::Search(Box::pin(two_places::run(
+                exchange, search, ask, received, due_ms,
+            ))),
+            Step::Drop { reason, .. } => Way::Refuse(Unanswered {
                 may_repeat: matches!(reason, Refusal::Suspect | Refusal::CopyMissed),
                 ..Unanswered::refused(reason, backend)
             }),
-            Step::Pass { .. } => Err(Unanswered::refused(Refusal::Unknown, backend)),
+            Step::Pass { .. } => Way::Refuse(Unanswered::refused(Refusal::Unknown, backend)),
         }
     }
 }
