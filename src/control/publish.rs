@@ -22,7 +22,9 @@ use super::report::usage_estimates::UsageEstimates;
 use crate::config::{BackendHost, BackendState, Config};
 use crate::handover::{BackendId, BackendMap, SlotState, Stage};
 use crate::health;
-use crate::metrics::{self, MapState, PoolBackend, PoolMetrics, PoolReplication, Reloads};
+use crate::metrics::{
+    self, MapState, PoolApplication, PoolBackend, PoolMetrics, PoolReplication, Reloads,
+};
 use crate::net::own_host_name;
 use crate::os;
 use crate::route::Slot;
@@ -57,6 +59,8 @@ pub(crate) struct Known<'a> {
     pub(crate) history: Arc<History>,
     /// What is wrong beside what the others show.
     pub(crate) noticed: Vec<Finding>,
+    /// Sessions that are locked all the time.
+    pub(crate) contended_sessions: usize,
     /// How the certificates are.
     pub(crate) certificates: Vec<CertificateState>,
     /// Since when what is wrong has been so.
@@ -89,6 +93,7 @@ impl About {
             peers,
             history,
             noticed,
+            contended_sessions,
             certificates,
             since,
         } = pool;
@@ -136,7 +141,8 @@ impl About {
             slots: Arc::clone(followed),
             clock: self.clock,
         };
-        let metrics = figures(pool_state, &status, accounting, reloads, &certificates);
+        let mut metrics = figures(pool_state, &status, accounting, reloads, &certificates);
+        metrics.contended_sessions = contended_sessions;
         Published {
             status,
             history,
@@ -211,8 +217,17 @@ fn figures(
         }),
         applications: pool_state
             .applications()
-            .map_or_else(Vec::new, |set| set.metrics().to_vec()),
+            .iter()
+            .flat_map(|set| set.metrics())
+            .map(|metrics| PoolApplication {
+                found: accounting.of_application(metrics.number),
+                metrics: Arc::clone(metrics),
+            })
+            .collect(),
+        // Whoever is asked for the metrics looks there.
+        contents: Vec::new(),
         findings: finding::counted(&status.findings),
+        contended_sessions: 0,
         certificates: certificates
             .iter()
             .map(|state| (state.what.clone(), state.until_s))

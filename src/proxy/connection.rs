@@ -4,6 +4,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::ops::Deref;
 use std::pin::Pin;
 use std::rc::Rc;
+use std::sync::Arc;
 use std::time::Duration;
 
 use super::attempt::Attempt;
@@ -20,7 +21,7 @@ use super::view::View;
 use crate::backend::{PROBE_TARGET, PROXY_ANSWER};
 use crate::contents::StoredSample;
 use crate::handover::{ClientRequest, Refusal, RequestMachine, Stage, Step};
-use crate::metrics::{ClientRefusal, RequestOutcome};
+use crate::metrics::{ClientRefusal, RequestOutcome, WebServerShard};
 use crate::net::{self, Buffer, Conn, Deadline, IoError, Moment, Service};
 use crate::route::{BackendIndex, Slot};
 use crate::wire::{self, Operation, Parsed, RequestHead};
@@ -64,11 +65,13 @@ pub(super) fn serve(
 ) -> impl Future<Output = ()> {
     let deadline = service.worker.deadlines.register();
     let idle = service.view().snapshot.timeouts.client_idle;
+    let web_server = service.web_server(peer);
     let mut client = Client {
         service: Served::new(service),
         conn,
         deadline,
         peer,
+        web_server,
         idle,
     };
     async move {
@@ -134,6 +137,7 @@ struct Client {
     conn: Conn,
     deadline: Deadline,
     peer: IpAddr,
+    web_server: Arc<WebServerShard>,
     /// How long it may wait for its next request, as of its last one.
     idle: Duration,
 }
@@ -159,6 +163,7 @@ impl Client {
         if operation == Operation::Touch && target == PROBE_TARGET {
             return Box::pin(self.answer_probe(&view, &head, received)).await;
         }
+        self.web_server.requests.increment();
         let located = self.locate(&view, &mut head, received)?;
         let contents = &self.service.feedback.contents;
         let is_followed = contents.follows(located.hash);
@@ -207,12 +212,8 @@ impl Client {
         if let Some(held) = held {
             held.end(answered.is_ok());
         }
-        let is_known = looked_into.is_none() && operation != Operation::Remove;
-        if is_followed
-            && let Ok(answered) = &answered
-            && !(is_known && self.service.feedback.contents.was_used(located.hash))
-        {
-            self.note_contents(operation, answered.outcome, located.hash, looked_into);
+        if is_followed && let Ok(answered) = &answered {
+            self.note_use(operation, answered.outcome, located.hash, looked_into);
         }
         self.concludes(&view, &subject, answered)
     }
@@ -241,7 +242,22 @@ impl Client {
         })
     }
 
-    /// A followed session was stored, used or removed.
+    /// A followed session was stored, used or removed: mostly used, as it has been in this minute.
+    #[inline]
+    fn note_use(
+        &self,
+        operation: Operation,
+        outcome: RequestOutcome,
+        hash: u64,
+        looked_into: Option<Box<StoredSample>>,
+    ) {
+        let is_news = looked_into.is_some() || operation == Operation::Remove;
+        if is_news || !self.service.feedback.contents.was_used(hash) {
+            self.note_contents(operation, outcome, hash, looked_into);
+        }
+    }
+
+    /// The same, if it is news.
     #[cold]
     fn note_contents(
         &self,
@@ -350,6 +366,7 @@ impl Client {
             session: located.fingerprint,
             slot: located.slot,
             item: located.item(),
+            start_hash: located.start_hash,
             application: located.application,
             route: located.route,
             started,
@@ -407,6 +424,7 @@ impl Client {
             let Some(mut lock_wait) = place else {
                 return Ok(());
             };
+            service.found_locked(subject);
             let begun = Moment::now();
             let is_there = lock_wait
                 .wait(&self.deadline, attempt.due_ms, &self.conn)
@@ -456,10 +474,29 @@ impl Client {
             }
             Err(failed) => {
                 let now_ms = service.now_ms();
+                if let Some(of_application) = view.applications.get(subject.application) {
+                    let requests = &of_application.requests;
+                    requests.count(subject.operation, RequestOutcome::Failed);
+                }
                 service.lines.failure(view, subject, &failed, now_ms);
                 service.failed(view, subject.operation, &failed);
+                self.note_departure(subject, &failed.error);
                 Err(failed.error)
             }
+        }
+    }
+
+    /// Takes note of a client that did not wait for the answer to a whole request.
+    #[cold]
+    fn note_departure(&self, subject: &Subject, error: &ProxyError) {
+        let has_left = match error {
+            // It may have left in the middle of what it stores.
+            ProxyError::Client(_) if subject.operation == Operation::Put => false,
+            ProxyError::Client(IoError::Closed | IoError::Broken(_)) => true,
+            _ => self.conn.has_ended(),
+        };
+        if has_left {
+            self.service.abandoned(subject);
         }
     }
 

@@ -28,6 +28,11 @@ impl ItemHash {
     pub(super) fn new(session: u64, application: u64) -> Self {
         Self(session ^ application)
     }
+
+    /// It as a number.
+    pub(super) fn bits(self) -> u64 {
+        self.0
+    }
 }
 
 /// All queues of the proxy.

@@ -24,6 +24,8 @@ pub(super) struct Subject {
     pub(super) session: Fingerprint,
     pub(super) slot: Slot,
     pub(super) item: ItemHash,
+    /// Hash of what stands in front of the session id.
+    pub(super) start_hash: u64,
     /// Its place among the applications of the view, of which there may be none.
     pub(super) application: usize,
     pub(super) route: RouteRef,

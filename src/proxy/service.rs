@@ -1,12 +1,16 @@
 //! One worker's side of the proxy.
 
 use std::cell::RefCell;
+use std::net::IpAddr;
 use std::rc::Rc;
 use std::sync::Arc;
+use std::time::Duration;
 
 use arc_swap::{ArcSwap, Cache};
 
+use super::app_names::ToldApps;
 use super::error::{ProxyError, Unanswered};
+use super::farm_signs::{FarmSign, FarmSignKind, FarmSignLimits, PATIENCE};
 use super::holding::Holding;
 use super::lock_queue::{ItemHash, LockQueues};
 use super::reports::{self, Feedback};
@@ -16,7 +20,9 @@ use super::untidy::Tidying;
 use super::view::View;
 use crate::handover::{BackendId, ReplicaRoute, RouteRef};
 use crate::log::LogLimit;
-use crate::metrics::{FailureReason, Metrics, RequestOutcome, WorkerShard};
+use crate::metrics::{
+    FailureReason, Metrics, RequestOutcome, WebServerShard, WebServers, WorkerShard,
+};
 use crate::net::Worker;
 use crate::route::{self, BackendIndex, Fingerprint, KeyBuffer, KeyError, Slot};
 use crate::usage::SampledSession;
@@ -42,6 +48,7 @@ pub struct ProxyService {
     pub(super) lock_queues: Arc<LockQueues>,
     pub(super) feedback: Arc<Feedback>,
     pub(super) metrics: Arc<WorkerShard>,
+    web_servers: Arc<WebServers>,
     current: RefCell<Cache<SharedSnapshot, Arc<Snapshot>>>,
     view: RefCell<Rc<View>>,
     key_buffer: RefCell<KeyBuffer>,
@@ -50,6 +57,8 @@ pub struct ProxyService {
     pub(super) lines: LogLines,
     /// How many changes of an application id are told.
     pub(super) changed_ids: LogLimit,
+    told_apps: ToldApps,
+    farm_sign_limits: FarmSignLimits,
 }
 
 /// Where a request goes.
@@ -86,6 +95,7 @@ impl ProxyService {
     ) -> Self {
         let mut current = Cache::new(Arc::clone(snapshot));
         let view = View::new(Arc::clone(current.load()), None, &worker);
+        let web_servers = Arc::clone(metrics.web_servers());
         let metrics = metrics.worker(worker.index);
         metrics.snapshot.set(view.snapshot.number);
         Self {
@@ -95,12 +105,15 @@ impl ProxyService {
             lock_queues: Arc::clone(&feedback.lock_queues),
             feedback,
             metrics,
+            web_servers,
             current: RefCell::new(current),
             view: RefCell::new(Rc::new(view)),
             key_buffer: RefCell::new(KeyBuffer::new()),
             names_buffer: RefCell::new(KeyBuffer::new()),
             lines: LogLines::default(),
             changed_ids: LogLimit::default(),
+            told_apps: ToldApps::default(),
+            farm_sign_limits: FarmSignLimits::default(),
         }
     }
 
@@ -122,6 +135,7 @@ impl ProxyService {
     pub(super) fn locate(&self, view: &View, target: &[u8]) -> Result<RequestTarget, KeyError> {
         let mut key_buffer = self.key_buffer.borrow_mut();
         let key = route::extract(target, &mut key_buffer)?;
+        self.told_apps.note(&key, &self.feedback.app_names);
         let located = view.snapshot.hash_key.locate(key.session_id());
         Ok(RequestTarget {
             slot: located.slot,
@@ -203,6 +217,44 @@ impl ProxyService {
         }
         shard.requests.count(operation, RequestOutcome::Failed);
         self.report(view, failed);
+    }
+
+    /// What this worker counts of a web server.
+    pub(super) fn web_server(&self, address: IpAddr) -> Arc<WebServerShard> {
+        self.web_servers.at(address).shard(self.worker.index)
+    }
+
+    /// A request that is not in line for the lock has found its session locked.
+    #[cold]
+    pub(super) fn found_locked(&self, subject: &Subject) {
+        let counts = &self.feedback.locked_counts;
+        if counts.count(subject.item, self.now_ms()) {
+            self.shows(subject, FarmSignKind::Contended);
+        }
+    }
+
+    /// The client of a whole request has left before it was answered.
+    #[cold]
+    pub(super) fn abandoned(&self, subject: &Subject) {
+        let after = Duration::from_nanos(subject.started.elapsed_ns());
+        if after >= PATIENCE {
+            self.web_server(subject.peer).abandoned.increment();
+            self.shows(subject, FarmSignKind::Abandoned { after });
+        }
+    }
+
+    /// What a request shows of the web farm is told, unless there is too much of it.
+    #[cold]
+    pub(super) fn shows(&self, subject: &Subject, kind: FarmSignKind) {
+        if let Some(left_out) = self.farm_sign_limits.allow(kind, self.now_ms()) {
+            self.feedback.farm_sign(FarmSign {
+                kind,
+                by: subject.peer.to_canonical(),
+                start_hash: subject.start_hash,
+                session: subject.session,
+                left_out,
+            });
+        }
     }
 
     /// Counts a request that its backend has refused with a 400, which makes the page fail.

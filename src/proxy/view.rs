@@ -18,6 +18,8 @@ pub(super) struct View {
     shards: Vec<Arc<BackendShard>>,
     /// One for each application, and the last for all others; none where the map has none.
     pub(super) applications: Vec<Arc<ApplicationShard>>,
+    /// How the account of sessions calls each of them.
+    application_numbers: Vec<u8>,
 }
 
 impl View {
@@ -43,11 +45,14 @@ impl View {
         let pools = snapshot.backends.iter().map(pool).collect();
         let shards = snapshot.backends.iter();
         let shards = shards.map(|backend| backend.metrics.shard(worker.index));
-        let applications = snapshot.applications.iter();
-        let applications = applications.flat_map(|set| set.metrics());
-        let applications = applications.map(|metrics| metrics.shard(worker.index));
+        let applications = || {
+            let applications = snapshot.applications.iter();
+            applications.flat_map(|set| set.metrics())
+        };
+        let application_shards = applications().map(|metrics| metrics.shard(worker.index));
         Self {
-            applications: applications.collect(),
+            applications: application_shards.collect(),
+            application_numbers: applications().map(|metrics| metrics.number).collect(),
             pools,
             shards: shards.collect(),
             snapshot,
@@ -65,6 +70,12 @@ impl View {
     /// What this worker counts of a backend.
     pub(super) fn shard(&self, index: BackendIndex) -> &BackendShard {
         &self.shards[index.index()]
+    }
+
+    /// How the account of sessions calls an application.
+    #[inline]
+    pub(super) fn application_number(&self, index: usize) -> u8 {
+        self.application_numbers.get(index).copied().unwrap_or(0)
     }
 
     /// The way to a backend for one request.

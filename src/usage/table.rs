@@ -3,7 +3,9 @@
 use std::fmt;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use super::entry::{IDENTITY_SHIFT, MAX_RANK, MAX_TIMEOUT_MINUTES, Tick, UsageEntry, What, Who};
+use super::entry::{
+    IDENTITY_SHIFT, MAX_RANK, MAX_TIMEOUT_MINUTES, Tick, UsageEntry, UsagePlace, What, Who,
+};
 
 /// What a state server takes when there is no `Timeout` (protocol 3).
 const DEFAULT_TIMEOUT_MINUTES: u32 = 20;
@@ -184,15 +186,20 @@ impl Account {
         SampledSession::new(hash, start_hash)
     }
 
-    /// Takes note of what the backend with the id `place` has answered.
+    /// Takes note of what the backend at `place` has answered.
     #[inline]
-    pub fn observe(&self, sample: SampledSession, place: u8, observation: Observation) {
+    pub fn observe(
+        &self,
+        sample: SampledSession,
+        place: impl Into<UsagePlace>,
+        observation: Observation,
+    ) {
         if sample.is_followed() {
-            self.note(sample, place, observation);
+            self.note(sample, place.into(), observation);
         }
     }
 
-    fn note(&self, sample: SampledSession, place: u8, observation: Observation) {
+    fn note(&self, sample: SampledSession, place: UsagePlace, observation: Observation) {
         let now = Tick(self.clock.now.load(Ordering::Relaxed));
         let entry = self.find(sample);
         match (observation, entry) {
@@ -231,7 +238,7 @@ impl Account {
             (Observation::Gone, Some(entry)) => entry.free(entry.who()),
             (Observation::Absent, Some(entry)) => {
                 let who = entry.who();
-                if who.place() == place {
+                if who.place() == place.backend {
                     entry.free(who);
                 }
             }
@@ -350,7 +357,7 @@ impl Account {
 }
 
 /// The item is there, unchanged, maybe at another backend than it was last.
-fn slide(entry: &UsageEntry, place: u8, now: Tick) {
+fn slide(entry: &UsageEntry, place: UsagePlace, now: Tick) {
     let who = entry.who();
     let what = What::new(entry.what().bytes(), who.timeout_minutes(), now);
     entry.set(who.moved_to(place), what);

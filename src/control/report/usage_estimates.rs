@@ -6,7 +6,7 @@ use super::status::{AccountingStatus, BackendLoad, CapacityStatus};
 use crate::control::pool_state::PoolState;
 use crate::handover::{BackendId, BackendMap, Stage};
 use crate::metrics::PoolLoad;
-use crate::usage::{Account, Audit, Capacity, Estimator, Growth, Saturation, Trend};
+use crate::usage::{Account, Audit, Capacity, Estimate, Estimator, Growth, Saturation, Trend};
 
 /// How often it is added up.
 const AUDIT_EVERY_MS: u64 = 5_000;
@@ -114,6 +114,12 @@ impl UsageEstimates {
         let found = self.latest.as_ref()?.at(backend_id.id());
         let saturation = Saturation::of(&found, capacity, self.growth(backend_id));
         Some(PoolLoad { found, saturation })
+    }
+
+    /// The sessions of the application with this number; `None` while nothing is counted.
+    pub(crate) fn of_application(&self, number: u8) -> Option<Estimate> {
+        let audit = self.latest.as_ref()?;
+        Some(audit.of_application(number))
     }
 
     fn growth(&self, backend_id: BackendId) -> Option<Growth> {
