@@ -427,6 +427,8 @@ const FORMATS: Choice<LogFormat> = Choice(&[("text", LogFormat::Text), ("json", 
 
 pub(super) const SWITCH: Choice<bool> = Choice(&[("on", true), ("off", false)]);
 
+pub(super) const LARGE_SESSION: Sizes = Sizes(1 << 10..=2047 << 20);
+
 pub(super) const LISTEN: Text<SocketAddr> = Text {
     wanted: "an IP address and a port, such as `127.0.0.1:42424` or `\"[::1]:42424\"`",
     pattern: Some(r"^(\[[0-9A-Fa-f:.%]+\]|[0-9.]+):[0-9]+$"),

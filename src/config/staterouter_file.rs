@@ -56,6 +56,8 @@ pub struct Config {
     pub accounting: bool,
     /// Whether bodies that are stored are looked into, for what fills the servers.
     pub contents: bool,
+    /// Bytes from which on a session counts as a large one.
+    pub large_session_bytes: u64,
     /// What is logged, and how.
     pub log: LogConfig,
 }
@@ -79,6 +81,7 @@ impl Config {
             locks: LocksConfig::default(),
             accounting: true,
             contents: true,
+            large_session_bytes: 1 << 20,
             log: LogConfig::default(),
         }
     }
@@ -281,6 +284,13 @@ fn read_sections(
         config.contents,
     );
     config.contents = contents.value;
+    let large_session = map.optional(
+        "large_session",
+        "From this size on a session is a large one, which is a finding.",
+        &sections::LARGE_SESSION,
+        config.large_session_bytes,
+    );
+    config.large_session_bytes = large_session.value;
     let doc = "What is logged, and how.";
     config.log = map.section("log", doc, sections::read_log);
     token_file.place

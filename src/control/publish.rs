@@ -24,7 +24,7 @@ use crate::config::{BackendHost, BackendState, Config};
 use crate::handover::{BackendId, BackendMap, SlotState, Stage};
 use crate::health;
 use crate::metrics::{
-    self, MapState, PoolBackend, PoolCopies, PoolMetrics, PoolReplication, Reloads,
+    self, MapState, PoolApplication, PoolBackend, PoolCopies, PoolMetrics, PoolReplication, Reloads,
 };
 use crate::net::own_host_name;
 use crate::os;
@@ -61,6 +61,8 @@ pub(crate) struct Known<'a> {
     /// What is wrong beside what the others show.
     pub(crate) noticed: Vec<Finding>,
     pub(crate) last_failover: Option<FailoverStatus>,
+    /// Sessions that are locked all the time.
+    pub(crate) contended_sessions: usize,
     /// How the certificates are.
     pub(crate) certificates: Vec<CertificateState>,
     /// Since when what is wrong has been so.
@@ -94,6 +96,7 @@ impl About {
             history,
             noticed,
             last_failover,
+            contended_sessions,
             certificates,
             since,
         } = pool;
@@ -101,8 +104,7 @@ impl About {
         let up = members.filter(|member| member.is_up() && !member.is_off());
         let now_ms = self.clock.now_ms();
         let backends = backends(pool_state, reasons, accounting, now_ms);
-        let lifetime_ms = pool_state.times().lifetime_ms;
-        let replicas = pool_state.map().replicas;
+        let (replicas, times) = (pool_state.map().replicas, pool_state.times());
         let mut status = Status {
             version: env!("CARGO_PKG_VERSION").to_owned(),
             instance: self.instance.clone(),
@@ -113,7 +115,7 @@ impl About {
             findings: Vec::new(),
             map_version: pool_state.map().version,
             last_reload,
-            replication: replication(replicas, in_force, &backends, lifetime_ms),
+            replication: replication(replicas, in_force, &backends, times.lifetime_ms),
             last_failover,
             backends,
             accounting: accounting.status(),
@@ -142,7 +144,8 @@ impl About {
             slots: Arc::clone(followed),
             clock: self.clock,
         };
-        let metrics = figures(pool_state, &status, accounting, reloads, &certificates);
+        let mut metrics = figures(pool_state, &status, accounting, reloads, &certificates);
+        metrics.contended_sessions = contended_sessions;
         Published {
             status,
             history,
@@ -221,8 +224,17 @@ fn figures(
         }),
         applications: pool_state
             .applications()
-            .map_or_else(Vec::new, |set| set.metrics().to_vec()),
+            .iter()
+            .flat_map(|set| set.metrics())
+            .map(|metrics| PoolApplication {
+                found: accounting.of_application(metrics.number),
+                metrics: Arc::clone(metrics),
+            })
+            .collect(),
+        // Whoever is asked for the metrics looks there.
+        contents: Vec::new(),
         findings: finding::counted(&status.findings),
+        contended_sessions: 0,
         certificates: certificates
             .iter()
             .map(|state| (state.what.clone(), state.until_s))

@@ -58,6 +58,7 @@ impl Publisher {
             last_failover: pool_state
                 .last_failover()
                 .map(|failover| self.noticed.pauses.status(failover)),
+            contended_sessions: self.noticed.web_farm.contended_sessions(now_ms),
             certificates: self.noticed.certificates.states(),
             since: &mut self.noticed.since,
         });
@@ -95,6 +96,12 @@ impl Publisher {
         let members = pool_state.members().iter();
         let lost = members.map(|member| (member.backend_id, member.metrics.absent_while_away()));
         self.noticed.lost.follow(lost, now_ms);
+    }
+
+    /// Looks whether all web servers go on.
+    pub(super) fn follow_web_servers(&mut self, now_ms: u64) {
+        let web_servers = self.metrics.web_servers();
+        self.noticed.web_farm.follow(web_servers, now_ms);
     }
 
     /// Says of an outage that is over how long requests waited, and how many failed.

@@ -162,6 +162,7 @@ fn assemble(
         history: history.history(),
         noticed: Vec::new(),
         last_failover: None,
+        contended_sessions: 0,
         certificates: noticed.certificates.states(),
         since: &mut noticed.since,
     });

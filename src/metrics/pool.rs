@@ -26,11 +26,35 @@ pub struct PoolMetrics {
     pub backends: Vec<PoolBackend>,
     /// The applications of the map, behind them all others together; none without applications in the
     /// map.
-    pub applications: Vec<Arc<ApplicationMetrics>>,
+    pub applications: Vec<PoolApplication>,
+    /// What the sessions consist of; nothing while nobody looks into them.
+    pub contents: Vec<PoolContents>,
     /// Every code, also those without a finding.
     pub findings: Vec<PoolFinding>,
+    /// Sessions that are locked all the time.
+    pub contended_sessions: usize,
     /// What each certificate is for, and until when it counts, Unix time in seconds.
     pub certificates: Vec<(String, i64)>,
+}
+
+/// One application of the map, or all others together.
+#[derive(Debug, Clone)]
+pub struct PoolApplication {
+    /// Its sessions; `None` while nothing is counted.
+    pub found: Option<Estimate>,
+    /// What was counted of it.
+    pub metrics: Arc<ApplicationMetrics>,
+}
+
+/// What the sessions of one application consist of.
+#[derive(Debug, Clone, PartialEq)]
+pub struct PoolContents {
+    /// Its id, as web servers send it.
+    pub application: String,
+    /// Its share of the bytes of all sessions.
+    pub ratio: f64,
+    /// Its items, and which share of its bytes each takes.
+    pub items: Vec<(String, f64)>,
 }
 
 /// How many findings there are of one kind.

@@ -72,8 +72,24 @@ families! {
         "Requests of clients that are waiting now for the lock of a session.";
     APPLICATION_REQUESTS: Counter "staterouter_application_requests_total" ["application", "operation", "result"]
         "Requests of clients by the applications of the partition map, and other for the rest; no series without applications there.";
+    APPLICATION_SESSIONS: Gauge "staterouter_application_sessions" ["application"]
+        "Sessions by the applications of the partition map, and other for the rest, as far as this proxy has seen; no series without applications there, or with accounting off.";
+    APPLICATION_SESSION_BYTES: Gauge "staterouter_application_session_bytes" ["application"]
+        "Bytes of their bodies.";
     APPLICATION_RENAMED: Counter "staterouter_application_renamed_requests_total" ["application"]
         "Requests that came under another id of the application, and were forwarded under the one that state servers know.";
+    CONTENTS_APPLICATION_RATIO: Gauge "staterouter_contents_application_ratio" ["application"]
+        "Share of the bytes of all sessions that an application has, of the ten with most; application is its id as web servers send it. No series with contents off.";
+    CONTENTS_ITEM_RATIO: Gauge "staterouter_contents_item_ratio" ["application", "item"]
+        "Share of the bytes of an application's sessions that an item takes, of the ten that take most, from 1 % on.";
+    WEB_SERVER_REQUESTS: Counter "staterouter_web_server_requests_total" ["web_server"]
+        "Requests by the address that they came from, and other for those beyond 256 addresses. The series of a web server goes when it has sent nothing for an hour.";
+    WEB_SERVER_ABANDONED: Counter "staterouter_web_server_abandoned_requests_total" ["web_server"]
+        "Requests whose client left before they were answered, a second or more after they had come: it waits shorter than timeouts.answer, or its process has ended.";
+    CONTENDED_SESSIONS: Gauge "staterouter_contended_sessions" []
+        "Sessions that most of their requests have found locked for a minute or longer.";
+    LARGE_SESSIONS_STORED: Counter "staterouter_large_sessions_stored_total" []
+        "Writes of sessions of large_session or more.";
     LOST_WRITES: Counter "staterouter_lost_writes_total" ["backend"]
         "Writes of clients that the backend refused because of a lock; ASP.NET ignores that, so what the page stored is lost.";
     OVERDUE_LOCKS: Counter "staterouter_overdue_locks_total" ["backend"]

@@ -149,6 +149,12 @@ impl UsageEstimates {
         Some(PoolLoad { found, saturation })
     }
 
+    /// The sessions of the application with this number; `None` while nothing is counted.
+    pub(crate) fn of_application(&self, number: u8) -> Option<Estimate> {
+        let audit = self.latest.as_ref()?;
+        Some(audit.of_application(number))
+    }
+
     fn growth(&self, backend_id: BackendId) -> Option<Growth> {
         self.trends.get(&backend_id).and_then(Trend::growth)
     }
@@ -204,7 +210,7 @@ mod tests {
             accounting.follow(account, pool_state, now_ms(second));
             for id in 0..10 {
                 let hash = (second * 10 + id).wrapping_mul(0x9e37_79b9_7f4a_7c15);
-                let sample = account.sample(hash, b"key").of_put(20, false);
+                let sample = account.sample(hash, 7).of_put(20, false);
                 account.observe(sample, 1, Observation::Stored { bytes: 10 });
             }
         }

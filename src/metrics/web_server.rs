@@ -1,0 +1,140 @@
+//! What is counted per web server: the addresses that client connections come from.
+
+use std::collections::HashMap;
+use std::net::IpAddr;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use super::counter::Counter;
+use super::shards::Shards;
+
+/// Web servers that are told apart. What comes from further ones counts together.
+pub const MAX_WEB_SERVERS: usize = 256;
+
+/// All web servers that have connected lately.
+#[derive(Debug, Default)]
+pub struct WebServers {
+    known: Mutex<HashMap<IpAddr, Arc<WebServerMetrics>>>,
+    others: Arc<WebServerMetrics>,
+}
+
+/// What is counted of one web server, or of all those that are not told apart.
+#[derive(Debug, Default)]
+pub struct WebServerMetrics {
+    /// Its address; `None` for all others together.
+    pub address: Option<IpAddr>,
+    shards: Shards<WebServerShard>,
+}
+
+/// The part of one worker. No other thread writes here.
+#[derive(Debug, Default)]
+#[repr(align(128))]
+pub struct WebServerShard {
+    /// Requests whose head has come.
+    pub requests: Counter,
+    /// Those of them whose answer it did not wait for.
+    pub abandoned: Counter,
+}
+
+impl WebServers {
+    /// The one with this address. To be asked for when a connection is opened, and not per request.
+    pub fn at(&self, address: IpAddr) -> Arc<WebServerMetrics> {
+        let address = address.to_canonical();
+        let mut known = self.lock();
+        if let Some(known) = known.get(&address) {
+            return Arc::clone(known);
+        }
+        if known.len() >= MAX_WEB_SERVERS {
+            return Arc::clone(&self.others);
+        }
+        let web_server = Arc::new(WebServerMetrics {
+            address: Some(address),
+            ..WebServerMetrics::default()
+        });
+        known.insert(address, Arc::clone(&web_server));
+        web_server
+    }
+
+    /// Those that are told apart, in the order of their addresses.
+    pub fn told_apart(&self) -> Vec<Arc<WebServerMetrics>> {
+        let mut all: Vec<_> = self.lock().values().cloned().collect();
+        all.sort_by_key(|web_server| web_server.address);
+        all
+    }
+
+    /// All of them, the last of which stands for those that are not told apart.
+    pub fn all(&self) -> Vec<Arc<WebServerMetrics>> {
+        let mut all = self.told_apart();
+        all.push(Arc::clone(&self.others));
+        all
+    }
+
+    /// Forgets the one with this address, unless it has connections.
+    pub fn forget(&self, address: IpAddr) {
+        let mut known = self.lock();
+        if known
+            .get(&address)
+            .is_some_and(|known| !known.is_connected())
+        {
+            known.remove(&address);
+        }
+    }
+
+    /// What a panicking thread left is whole: nothing in here panics half-way.
+    fn lock(&self) -> MutexGuard<'_, HashMap<IpAddr, Arc<WebServerMetrics>>> {
+        self.known.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl WebServerMetrics {
+    /// The part of the worker with this number. To be asked for when a connection is opened.
+    pub fn shard(&self, worker: usize) -> Arc<WebServerShard> {
+        self.shards.of_worker(worker)
+    }
+
+    /// Its requests since it was met first.
+    pub fn requests(&self) -> u64 {
+        self.sum(|shard| shard.requests.get())
+    }
+
+    fn is_connected(&self) -> bool {
+        // One is held by `shards`, one by this list.
+        let shards = self.shards.all();
+        shards.iter().any(|shard| Arc::strong_count(shard) > 2)
+    }
+
+    /// A number over all workers.
+    pub(super) fn sum(&self, number: impl Fn(&WebServerShard) -> u64) -> u64 {
+        self.shards.all().iter().map(|shard| number(shard)).sum()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn web_servers_are_told_apart_up_to_a_bound_and_an_address_has_one_spelling() {
+        let web_servers = WebServers::default();
+        let address = |number: usize| IpAddr::from([10, 0, (number / 256) as u8, number as u8]);
+        for number in 0..MAX_WEB_SERVERS + 2 {
+            let shard = web_servers.at(address(number)).shard(number % 2);
+            shard.requests.increment();
+        }
+        let mapped: IpAddr = "::ffff:10.0.0.7".parse().unwrap();
+        web_servers.at(mapped).shard(0).requests.increment();
+        let counted = web_servers.all();
+        assert_eq!(counted.len(), MAX_WEB_SERVERS + 1);
+        assert_eq!(
+            (counted[7].address, counted[7].requests()),
+            (Some(address(7)), 2)
+        );
+        let others = counted.last().unwrap();
+        assert_eq!((others.address, others.requests()), (None, 2));
+        let connection = web_servers.at(address(7)).shard(1);
+        web_servers.forget(address(7));
+        assert_eq!(web_servers.at(address(7)).requests(), 2, "it is connected");
+        drop(connection);
+        web_servers.forget(address(7));
+        assert_eq!(web_servers.at(address(7)).requests(), 0);
+    }
+}
