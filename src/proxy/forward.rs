@@ -330,15 +330,15 @@ impl Exchange<'_> {
     /// Whether the client may have lost its patience before there was anything for it.
     fn is_late(&self) -> bool {
         let progress = &self.attempt.progress;
-        progress.waited.get() >= PATIENCE && !progress.has_overhead
+        progress.waited.ns() >= PATIENCE.as_nanos() as u64 && !progress.has_overhead
     }
 
     /// Takes note of the time that was spent here, once per request.
     fn note_overhead(&mut self) {
         if !std::mem::replace(&mut self.attempt.progress.has_overhead, true) {
-            let taken = self.subject.started.elapsed();
-            let overhead = taken.saturating_sub(self.attempt.progress.waited.get());
-            self.service.metrics.overhead.observe(overhead);
+            let taken_ns = self.subject.started.elapsed_ns();
+            let overhead_ns = taken_ns.saturating_sub(self.attempt.progress.waited.ns());
+            self.service.metrics.overhead.observe_ns(overhead_ns);
         }
     }
 

@@ -56,7 +56,7 @@ pub(super) enum NoPlace {
 #[derive(Debug, Default)]
 #[repr(align(64))]
 struct Shard {
-    /// Requests in its queues: all that a request reads while nobody waits.
+    /// Requests in its queues: all that a request reads while nobody waits in them.
     waiting: AtomicUsize,
     queues: Mutex<HashMap<ItemHash, VecDeque<Arc<Waiter>>>>,
 }
@@ -107,10 +107,11 @@ impl LockQueues {
     /// Whether anybody may be waiting for the item.
     #[inline]
     pub(super) fn may_be_awaited(&self, item: ItemHash) -> bool {
-        self.shard(item).waiting.load(Ordering::Relaxed) > 0
+        self.is_anybody_waiting() && self.shard(item).waiting.load(Ordering::Relaxed) > 0
     }
 
     /// Whether anybody waits for any lock.
+    #[inline]
     pub(super) fn is_anybody_waiting(&self) -> bool {
         self.waiting.load(Ordering::Relaxed) > 0
     }

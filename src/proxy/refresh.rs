@@ -4,7 +4,6 @@
 //! session lives. One that is gone, because its server has lost it or a removal was refused, is
 //! written anew, under the lock of the true one.
 
-use std::cell::Cell;
 use std::rc::Rc;
 
 use super::cleanup;
@@ -15,7 +14,7 @@ use super::untidy::Untidy;
 use super::view::View;
 use crate::backend::RetryPolicy;
 use crate::handover::{BackendId, COPY_LOCK, SubrequestReply};
-use crate::net::Deadline;
+use crate::net::{Deadline, TimeSpent};
 use crate::route::BackendIndex;
 use crate::wire::{self, Operation, Request};
 
@@ -76,7 +75,7 @@ pub(super) fn refresh(
 impl Refresh {
     /// Whether the replica has the copy now; `None` if somebody did not answer.
     async fn run(&self, deadline: &Deadline) -> Option<bool> {
-        let waited = Cell::default();
+        let waited = TimeSpent::default();
         let caller = Caller {
             service: &self.service,
             view: &self.view,

@@ -4,6 +4,7 @@ use std::cell::RefCell;
 use std::net::IpAddr;
 use std::rc::Rc;
 use std::sync::Arc;
+use std::time::Duration;
 
 use arc_swap::{ArcSwap, Cache};
 
@@ -18,7 +19,7 @@ use super::request_log::{LogLines, Subject};
 use super::snapshot::Snapshot;
 use super::untidy::Tidying;
 use super::view::View;
-use crate::handover::{BackendId, ReplicaRoute, SlotRoute};
+use crate::handover::{BackendId, ReplicaRoute, RouteRef};
 use crate::log::LogLimit;
 use crate::metrics::{
     FailureReason, Metrics, RequestOutcome, WebServerMetrics, WebServers, WorkerShard,
@@ -65,9 +66,8 @@ pub struct ProxyService {
 #[derive(Debug, Clone, Copy)]
 pub(super) struct RequestTarget {
     pub(super) slot: Slot,
-    pub(super) route: SlotRoute,
+    pub(super) route: RouteRef,
     pub(super) fingerprint: Fingerprint,
-    pub(super) item: ItemHash,
     /// Hash of what stands in front of the session id.
     pub(super) start_hash: u64,
     /// Its place among the applications of the view, of which there may be none.
@@ -75,6 +75,14 @@ pub(super) struct RequestTarget {
     pub(super) sample: SampledSession,
     /// Of the session id.
     pub(super) hash: u64,
+}
+
+impl RequestTarget {
+    /// What the queues for locks know it by.
+    #[inline]
+    pub(super) fn item(&self) -> ItemHash {
+        ItemHash::new(self.hash, self.start_hash)
+    }
 }
 
 impl ProxyService {
@@ -134,10 +142,9 @@ impl ProxyService {
             slot: located.slot,
             route: view.snapshot.slots.lookup(located.slot.index()),
             fingerprint: located.fingerprint,
-            item: ItemHash::new(located.hash, key.start_hash()),
             start_hash: key.start_hash(),
             application: 0,
-            sample: self.feedback.account.sample(located.hash, key.key()),
+            sample: self.feedback.account.sample(located.hash, key.start_hash()),
             hash: located.hash,
         })
     }
@@ -147,7 +154,8 @@ impl ProxyService {
     pub(super) fn may_copy(&self, subject: &Subject, at: BackendId) -> bool {
         let view = self.view();
         let route = subject.route;
-        let now = view.snapshot.slots.lookup(subject.slot.index());
+        let slots = &view.snapshot.slots;
+        let now = slots.route(slots.lookup(subject.slot.index()));
         let is_kept = now
             .replica
             .is_some_and(|replica| replica.at == at && replica.phase.is_copied());
@@ -175,7 +183,7 @@ impl ProxyService {
         if self.lock_queues.is_anybody_waiting()
             && let Ok(located) = self.locate(&self.view(), target)
         {
-            self.lock_queues.released(located.item);
+            self.lock_queues.released(located.item());
         }
     }
 
@@ -242,7 +250,7 @@ impl ProxyService {
     /// The client of a whole request has left before it was answered.
     #[cold]
     pub(super) fn abandoned(&self, subject: &Subject) {
-        let after = subject.started.elapsed();
+        let after = Duration::from_nanos(subject.started.elapsed_ns());
         if after >= PATIENCE {
             let shard = self.web_server(subject.peer).shard(self.worker.index);
             shard.abandoned.increment();

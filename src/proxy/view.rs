@@ -1,14 +1,12 @@
 //! What one worker goes by: a snapshot, with its own connections to the backends.
 
-use std::cell::Cell;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::time::Duration;
 
 use super::snapshot::{Backend, Snapshot};
 use crate::backend::{AskLimits, ConnectionPool, PoolLimits, Upstream};
 use crate::metrics::{ApplicationShard, BackendShard};
-use crate::net::{Deadline, Worker};
+use crate::net::{Deadline, TimeSpent, Worker};
 use crate::route::BackendIndex;
 
 /// A snapshot with this worker's connection pools and counters, one of each per backend, in the
@@ -87,7 +85,7 @@ impl View {
         index: BackendIndex,
         deadline: &'a Deadline,
         due_ms: u64,
-        waited: &'a Cell<Duration>,
+        waited: &'a TimeSpent,
     ) -> Upstream<'a> {
         let timeouts = &self.snapshot.timeouts;
         Upstream {

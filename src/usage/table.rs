@@ -104,9 +104,10 @@ impl SampledSession {
     /// An item that is not followed.
     pub const NONE: Self = Self(0);
 
-    /// `hash` is the session's, `key` the item's whole key: applications may share session ids.
-    fn new(hash: u64, key: &[u8]) -> Self {
-        let mixed = fold(hash, key);
+    /// `hash` is the session's, which nobody can choose, `start_hash` that of what stands in front of
+    /// its id: applications may share session ids.
+    fn new(hash: u64, start_hash: u64) -> Self {
+        let mixed = mix(hash, start_hash);
         let rank = u64::from(hash.trailing_zeros().min(MAX_RANK));
         let fingerprint = mixed >> FINGERPRINT_SHIFT << FINGERPRINT_SHIFT;
         let bucket = mixed & (BUCKETS as u64 - 1);
@@ -175,14 +176,14 @@ impl Account {
     /// What it takes, whatever it is told.
     pub const MEMORY_BYTES: usize = size_of::<Self>() + BUCKETS * size_of::<Bucket>();
 
-    /// Whether the item with this key is followed, given the hash of its session's id. One load and
-    /// a branch if it is not.
+    /// Whether an item is followed, given the hashes of its session's id and of what stands in front of
+    /// that. One load and a branch if it is not.
     #[inline]
-    pub fn sample(&self, hash: u64, key: &[u8]) -> SampledSession {
+    pub fn sample(&self, hash: u64, start_hash: u64) -> SampledSession {
         if hash & self.clock.mask.load(Ordering::Relaxed) != 0 {
             return SampledSession::NONE;
         }
-        SampledSession::new(hash, key)
+        SampledSession::new(hash, start_hash)
     }
 
     /// Takes note of what the backend at `place` has answered.
@@ -362,16 +363,10 @@ fn slide(entry: &UsageEntry, place: UsagePlace, now: Tick) {
     entry.set(who.moved_to(place), what);
 }
 
-/// A hash of `key`, seeded with `hash`, which nobody can choose: quick, and no more than that.
-fn fold(hash: u64, key: &[u8]) -> u64 {
+/// One hash of two, all of whose bits depend on both.
+fn mix(hash: u64, start_hash: u64) -> u64 {
     const ODD: u64 = 0x9e37_79b9_7f4a_7c15;
-    let step = |folded: u64, word: [u8; 8]| {
-        let mixed = (folded ^ u64::from_le_bytes(word)).wrapping_mul(ODD);
-        mixed ^ mixed >> 32
-    };
-    let (words, rest) = key.as_chunks();
-    let folded = words.iter().fold(hash, |folded, word| step(folded, *word));
-    let mut last = [0; 8];
-    last[..rest.len()].copy_from_slice(rest);
-    step(step(folded, last), (key.len() as u64).to_le_bytes())
+    let mixed = (hash ^ start_hash.rotate_left(32)).wrapping_mul(ODD);
+    let mixed = (mixed ^ mixed >> 32).wrapping_mul(ODD);
+    mixed ^ mixed >> 29
 }

@@ -177,7 +177,7 @@ mod tests {
             accounting.follow(account, pool_state, now_ms(second));
             for id in 0..10 {
                 let hash = (second * 10 + id).wrapping_mul(0x9e37_79b9_7f4a_7c15);
-                let sample = account.sample(hash, b"key").of_put(20, false);
+                let sample = account.sample(hash, 7).of_put(20, false);
                 account.observe(sample, 1, Observation::Stored { bytes: 10 });
             }
         }
