@@ -8,11 +8,10 @@
 //!
 //! A web server's thread waits as long, which it does not between two polls. So nobody waits in vain
 //! if that can be told before: behind a lock that is older than [`MAX_LOCK_AGE_S`], or behind so many
-//! that, by what others have met, the time is up before it is their turn. And a web server is left as
-//! many threads as it has used otherwise: half of its connections may wait.
+//! that, by what others have met, the time is up before it is their turn. And a web server keeps
+//! threads for other pages: a third of its connections may wait.
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use super::lock_pace::LockPaces;
 use super::lock_queue::{ItemHash, LockQueues, NoPlace, QueuePlace};
@@ -21,9 +20,6 @@ use crate::net::{Conn, Deadline, Moment};
 
 /// From this age on a lock is not waited for.
 const MAX_LOCK_AGE_S: u64 = 1;
-
-/// Who has the lock so soon has not waited for it.
-const NO_WAIT: Duration = Duration::from_millis(1);
 
 /// A request that wants a lock, and under which terms it may wait for it.
 pub(super) struct LockTerms<'a> {
@@ -130,15 +126,20 @@ impl LockWait {
         if self.end == LockWaitEnd::Left {
             self.end = LockWaitEnd::Released;
         }
-        let waited = self.begun.elapsed();
-        if waited >= NO_WAIT {
+        let waited_ms = self.waited_ms();
+        if waited_ms > 0 {
             let pages = self.place.ahead().0 as u64 + 1;
-            self.learn(waited.as_millis() as u64 / pages);
+            self.learn(waited_ms / pages);
         }
     }
 
+    /// In whole milliseconds: who has the lock sooner has not waited for it.
+    fn waited_ms(&self) -> u64 {
+        self.begun.elapsed_ns() / 1_000_000
+    }
+
     fn learn(&self, pace_ms: u64) {
-        let now_ms = self.until_ms - self.wait_ms + self.begun.elapsed().as_millis() as u64;
+        let now_ms = self.until_ms - self.wait_ms + self.waited_ms();
         self.paces.learn(self.item, pace_ms, now_ms);
     }
 
