@@ -193,9 +193,10 @@ fn pointing_at(own: SocketAddr, backend: &str) -> ProxyFiles {
     files
 }
 
-/// Addresses that are free a moment later: nobody else on this machine is given them so soon.
+/// Addresses that are free, and stay so: nobody else uses this loopback address.
 fn free<const N: usize>() -> [SocketAddr; N] {
-    let ports = [(); N].map(|()| TcpListener::bind("127.0.0.1:0").unwrap());
+    let [high, low] = (std::process::id() as u16).to_be_bytes();
+    let ports = [(); N].map(|()| TcpListener::bind((format!("127.{high}.{low}.7"), 0)).unwrap());
     ports.map(|port| port.local_addr().unwrap())
 }
 
