@@ -220,7 +220,8 @@ fn a_proxy_in_its_own_map_is_refused_or_found_before_anything_goes_in_circles() 
         assert!(said.contains("where this proxy itself listens"), "{said}");
     }
 
-    let Some(hosts) = Hosts::new(&[("state-1.test", "127.0.0.1")]) else {
+    let address = own.ip().to_string();
+    let Some(hosts) = Hosts::new(&[("state-1.test", address.as_str())]) else {
         return;
     };
     let files = pointing_at(own, &format!("state-1.test:{}", own.port()));
