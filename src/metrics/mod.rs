@@ -41,5 +41,8 @@ pub use pool::{
 };
 pub use process::resident_bytes;
 pub use scrape::{Metrics, ScrapeError};
-pub use web_server::{MAX_WEB_SERVERS, WebServerMetrics, WebServerShard, WebServers};
+pub use web_server::{
+    MAX_WEB_SERVERS, WaitingOfWebServer, WebServerConnection, WebServerMetrics, WebServerShard,
+    WebServers,
+};
 pub use worker::{HeldRequests, WorkerShard};

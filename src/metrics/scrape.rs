@@ -157,11 +157,7 @@ impl Metrics {
         for end in LockWaitEnd::ALL {
             let count = sum(&|worker| worker.lock_waits(end).get());
             out.count(&table::LOCK_WAITS, [end.name()], count);
-            waited += if end == LockWaitEnd::Refused {
-                0
-            } else {
-                count
-            };
+            waited += if end.has_waited() { count } else { 0 };
         }
         // Read last: what ended meanwhile has begun before.
         let begun = sum(&|worker| worker.lock_waits_begun.get());
