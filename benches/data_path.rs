@@ -181,7 +181,7 @@ fn route(rounds: u64, applications: usize) {
         let target = TARGETS[round as usize % applications].as_bytes();
         let key = extract(black_box(target), &mut buffer).unwrap();
         let located = HashKey::DEFAULT.locate(key.session_id());
-        black_box(account.sample(located.hash, key.key()));
+        black_box(account.sample(located.hash, key.start_hash()));
         black_box(located);
     }
 }

@@ -91,7 +91,9 @@ impl Site for ProxySite {
 
 impl ProxySite {
     fn scrape(&self) -> Response<Full<Bytes>> {
-        match self.metrics.scrape(&self.control.published().metrics) {
+        let mut pool = self.control.published().metrics.clone();
+        pool.contents = Vec::from(&self.control.contents());
+        match self.metrics.scrape(&pool) {
             Ok(text) => respond(StatusCode::OK, METRICS, text.into()),
             Err(error) => text(StatusCode::INTERNAL_SERVER_ERROR, &error.to_string()),
         }

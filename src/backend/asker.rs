@@ -1,7 +1,6 @@
 //! Requests to one server outside of the workers, one at a time: probes, and removals that were
 //! missed. They go the way of all requests, under a clock of their own.
 
-use std::cell::Cell;
 use std::convert::Infallible;
 use std::time::Duration;
 
@@ -15,7 +14,7 @@ use super::upstream::{
 use crate::health::Failure;
 use crate::metrics::BackendShard;
 use crate::net::deadline::TICK_MS;
-use crate::net::{self, BufferPool, Deadlines, IoError};
+use crate::net::{self, BufferPool, Deadlines, IoError, TimeSpent};
 use crate::wire::{Unfit, WireError};
 
 /// A stock answer without an item has some 200 bytes.
@@ -92,7 +91,7 @@ impl Asker {
                 max_head_bytes: MAX_HEAD_BYTES,
             },
             due_ms: deadline.after_ms(self.timeout),
-            waited: &Cell::default(),
+            waited: &TimeSpent::default(),
         };
         tokio::select! {
             reply = upstream.ask(&mut request) => reply,

@@ -9,14 +9,15 @@
 //!
 //! `RetryPolicy::allows` is this table. ARCHITECTURE.md has its reasons.
 
-use std::cell::Cell;
 use std::rc::Rc;
 use std::time::Duration;
 
 use super::connector::ConnectError;
 use super::pool::ConnectionPool;
 use crate::metrics::{BackendShard, Counter, RequestOutcome};
-use crate::net::{Buffer, BufferPool, Conn, Deadline, IoError, MIN_PROGRESS_BYTES, Moment};
+use crate::net::{
+    Buffer, BufferPool, Conn, Deadline, IoError, MIN_PROGRESS_BYTES, Moment, TimeSpent,
+};
 use crate::wire::{Operation, Parsed, ResponseHead, Unfit, WireError};
 
 /// Sessions this large evict each other from the cache, so their buffer is freed once they are sent.
@@ -66,7 +67,7 @@ pub struct Upstream<'a> {
     /// When the reply is due, of the deadline's clock.
     pub due_ms: u64,
     /// Grows by the time that is spent waiting for the server.
-    pub waited: &'a Cell<Duration>,
+    pub waited: &'a TimeSpent,
 }
 
 /// Limits of one request.
@@ -350,7 +351,7 @@ impl Upstream<'_> {
     #[cold]
     fn wait_anew(&self, asked: Moment) -> Moment {
         let now = Moment::now();
-        self.waited.set(self.waited.get() + now.since(asked));
+        self.waited.add_ns(now.since_ns(asked));
         now
     }
 
@@ -375,9 +376,9 @@ impl Upstream<'_> {
 
     #[inline]
     fn answered(&self, head: &ResponseHead, bytes: &Buffer, operation: Operation, asked: Moment) {
-        let took = asked.elapsed();
-        self.waited.set(self.waited.get() + took);
-        self.shard.duration.observe(took);
+        let took_ns = asked.elapsed_ns();
+        self.waited.add_ns(took_ns);
+        self.shard.duration.observe_ns(took_ns);
         self.shard.received_bytes.add(bytes.len() as u64);
         let outcome = RequestOutcome::of_status(head.status);
         self.shard.exchanges.count(operation, outcome);
@@ -413,7 +414,7 @@ impl Upstream<'_> {
     /// Counts a request without a reply.
     #[cold]
     fn failed(&self, failed: AskFailed, request: &Outgoing<'_>, asked: Moment) -> AskFailed {
-        self.waited.set(self.waited.get() + asked.elapsed());
+        self.waited.add_ns(asked.elapsed_ns());
         if failed.is_of_client() {
             self.shard.broken_off.increment();
         } else {

@@ -229,6 +229,7 @@ pub(super) fn read_health(map: &mut MapReader<'_, '_>) -> HealthConfig {
 pub(super) struct HandoverDraft {
     pub(super) handover: HandoverConfig,
     pub(super) settle: Field<Duration>,
+    pub(super) hold: Field<Duration>,
 }
 
 /// How sessions move between backends.
@@ -298,6 +299,7 @@ pub(super) fn read_handover(map: &mut MapReader<'_, '_>) -> HandoverDraft {
             state_file: state_file.value,
         },
         settle,
+        hold,
     }
 }
 
@@ -424,6 +426,8 @@ const LEVELS: Choice<LogLevel> = Choice(&[
 const FORMATS: Choice<LogFormat> = Choice(&[("text", LogFormat::Text), ("json", LogFormat::Json)]);
 
 pub(super) const SWITCH: Choice<bool> = Choice(&[("on", true), ("off", false)]);
+
+pub(super) const LARGE_SESSION: Sizes = Sizes(1 << 10..=2047 << 20);
 
 pub(super) const LISTEN: Text<SocketAddr> = Text {
     wanted: "an IP address and a port, such as `127.0.0.1:42424` or `\"[::1]:42424\"`",

@@ -14,7 +14,7 @@ use super::kinds::Integer;
 use super::outline::Outline;
 use super::raw;
 use super::reader::{Field, MapReader, Read, read_map, read_nothing};
-use super::sections::{self, AdminDraft, HandoverDraft, require_order};
+use super::sections::{self, AdminDraft, HandoverDraft, Shown, require_order};
 use super::settings::{
     AdminConfig, HandoverConfig, HealthConfig, Limits, LocksConfig, LogConfig, PEER_SILENCE,
     Timeouts,
@@ -56,6 +56,8 @@ pub struct Config {
     pub accounting: bool,
     /// Whether bodies that are stored are looked into, for what fills the servers.
     pub contents: bool,
+    /// Bytes from which on a session counts as a large one.
+    pub large_session_bytes: u64,
     /// What is logged, and how.
     pub log: LogConfig,
 }
@@ -79,6 +81,7 @@ impl Config {
             locks: LocksConfig::default(),
             accounting: true,
             contents: true,
+            large_session_bytes: 1 << 20,
             log: LogConfig::default(),
         }
     }
@@ -263,6 +266,7 @@ fn read_sections(
     let doc = "How sessions move between backends, planned or because one failed.";
     let handover = map.section("handover", doc, sections::read_handover);
     require_time_for_an_operation(map, &operation, &peers, &handover);
+    warn_of_short_answer(map, &operation, config.timeouts.answer, &handover.hold);
     config.handover = handover.handover;
     let doc = "What becomes of requests for a locked session.";
     config.locks = map.section("locks", doc, sections::read_locks);
@@ -280,6 +284,13 @@ fn read_sections(
         config.contents,
     );
     config.contents = contents.value;
+    let large_session = map.optional(
+        "large_session",
+        "From this size on a session is a large one, which is a finding.",
+        &sections::LARGE_SESSION,
+        config.large_session_bytes,
+    );
+    config.large_session_bytes = large_session.value;
     let doc = "What is logged, and how.";
     config.log = map.section("log", doc, sections::read_log);
     token_file.place
@@ -376,6 +387,28 @@ fn warn_of_deaf_admin(
                  asks it: the peer takes this proxy for dead, and no backend is replaced"
             ),
             "give `admin.listen` an address that the peers reach",
+        );
+    }
+}
+
+/// Who waits for a backend waits within the time for its answer.
+fn warn_of_short_answer(
+    map: &mut MapReader<'_, '_>,
+    operation: &Field<Duration>,
+    answer: Duration,
+    hold: &Field<Duration>,
+) {
+    let is_short = operation.sound && hold.sound && answer < hold.value;
+    if let (Some(place), true) = (hold.place.or(operation.place), is_short) {
+        map.warn(
+            place,
+            format!(
+                "`timeouts.answer` is {}, less than `handover.hold`, {}: when a backend fails, pages \
+                 fail sooner than they would have to",
+                answer.shown(),
+                hold.value.shown()
+            ),
+            "make `timeouts.answer` at least as long, or `handover.hold` as short",
         );
     }
 }

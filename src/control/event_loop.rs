@@ -185,6 +185,7 @@ impl Control {
         self.missed.replay(&self.pool_state, now_ms);
         self.publisher.sample(&self.pool_state, now_ms);
         self.publisher.follow_pauses(&self.pool_state, now_ms);
+        self.publisher.follow_web_servers(now_ms);
         self.follow_files(now_ms);
         let own = Said::from(&self.pool_state);
         self.peers.set_gone(self.pool_state.gone_peers());
@@ -408,6 +409,10 @@ impl Control {
                     let change = self.pool_state.request_failed(backend_id, failure, now_ms);
                     self.health_changed(backend_id, change);
                 }
+            }
+            Report::FarmSign(sign) => {
+                let app = self.feedback.app_names.name(sign.start_hash);
+                self.publisher.noticed.web_farm.saw(&sign, app, now_ms);
             }
             Report::ChangedId(change) => self.publisher.noticed.shared_ids.saw(change, now_ms),
             Report::Owed(missed) => {

@@ -23,4 +23,4 @@ pub use request_machine::{
 };
 pub use schedule::{CopyPlaces, PeerSlot, Standing, Standings, Surroundings, Times, advance};
 pub use slot::{Before, Outdated, Places, Replica, ReplicaPhase, SlotState, Stage};
-pub use table::SlotTable;
+pub use table::{RouteRef, SlotTable};

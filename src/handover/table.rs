@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 
-use super::{BackendId, ReplicaPhase, ReplicaRoute, SlotRoute, SlotState};
+use super::{BackendId, ReplicaPhase, ReplicaRoute, SlotRoute, SlotState, Stage};
 
 /// Where the items of each slot are: one byte per slot while all its items are at one place, and a
 /// second table only for the slots of which there is more to say. Immutable; a lookup allocates nothing.
@@ -55,12 +55,56 @@ impl SlotTable {
     /// # Panics
     /// For an index beyond them.
     #[must_use]
-    pub fn lookup(&self, slot: usize) -> SlotRoute {
+    #[inline]
+    pub fn lookup(&self, slot: usize) -> RouteRef {
         match BackendId::new(self.places[slot]) {
-            Some(first) => SlotRoute::steady(first),
-            None => self.routes[usize::from(self.more[slot])],
+            Some(first) => RouteRef {
+                first,
+                second: None,
+                stage: Stage::Steady,
+                replica: None,
+                more: None,
+            },
+            None => self.refer(self.more[slot]),
         }
     }
+
+    #[cold]
+    fn refer(&self, more: u16) -> RouteRef {
+        let route = &self.routes[usize::from(more)];
+        RouteRef {
+            first: route.first,
+            second: route.second,
+            stage: route.stage,
+            replica: route.replica.map(|replica| replica.at),
+            more: Some(more),
+        }
+    }
+
+    /// All there is to say of a slot that this table, and not an earlier one, has looked up.
+    #[must_use]
+    #[inline]
+    pub fn route(&self, found: RouteRef) -> SlotRoute {
+        match found.more {
+            None => SlotRoute::steady(found.first),
+            Some(more) => self.routes[usize::from(more)],
+        }
+    }
+}
+
+/// The route of a slot in a few bytes: what a request carries along, and where its table has the rest.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct RouteRef {
+    /// Asked first.
+    pub first: BackendId,
+    /// The other place, when there is one.
+    pub second: Option<BackendId>,
+    /// What is going on.
+    pub stage: Stage,
+    /// Who keeps a copy of each item, if anybody does.
+    pub replica: Option<BackendId>,
+    /// Index into the table's routes; `None` if there is no more to say.
+    more: Option<u16>,
 }
 
 impl From<&SlotState> for SlotRoute {
@@ -106,7 +150,7 @@ mod tests {
             let table = SlotTable::new(&slots);
             for (index, slot) in slots.iter().enumerate() {
                 let expected = SlotRoute::from(slot);
-                prop_assert_eq!(table.lookup(index), expected);
+                prop_assert_eq!(table.route(table.lookup(index)), expected);
             }
         }
     }
@@ -115,7 +159,7 @@ mod tests {
     fn slots_at_one_place_need_no_second_table() {
         let slots = [1, 2, 127].map(|id| SlotState::steady(backend_id(id), 7));
         let table = SlotTable::new(&slots);
-        assert_eq!(table.lookup(2), SlotRoute::from(&slots[2]));
+        assert_eq!(table.route(table.lookup(2)), SlotRoute::from(&slots[2]));
         assert!(table.more.is_empty() && table.routes.is_empty());
     }
 

@@ -11,6 +11,8 @@ use super::shards::Shards;
 pub struct ApplicationMetrics {
     /// Its label.
     pub name: String,
+    /// How the account of sessions calls it; 0 for all that are not in the map.
+    pub number: u8,
     shards: Shards<ApplicationShard>,
 }
 
@@ -27,9 +29,10 @@ pub struct ApplicationShard {
 impl ApplicationMetrics {
     /// Nothing counted yet.
     #[must_use]
-    pub fn new(name: &str) -> Self {
+    pub fn new(name: &str, number: u8) -> Self {
         Self {
             name: name.to_owned(),
+            number,
             shards: Shards::default(),
         }
     }

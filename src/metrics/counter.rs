@@ -1,8 +1,6 @@
 //! Numbers that one thread writes and any thread reads.
 
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::Duration;
-
 /// Number of bounds of a [`Histogram`].
 pub const BOUNDS: usize = 15;
 
@@ -74,8 +72,7 @@ impl Histogram {
 
     /// Takes note of one duration.
     #[inline]
-    pub fn observe(&self, duration: Duration) {
-        let ns = duration.as_secs() * 1_000_000_000 + u64::from(duration.subsec_nanos());
+    pub fn observe_ns(&self, ns: u64) {
         let bucket = self.bounds.partition_point(|bound| *bound < ns);
         self.buckets.get(bucket).unwrap_or(&self.beyond).increment();
         self.sum_ns.add(ns);
@@ -109,7 +106,7 @@ mod tests {
     fn a_duration_counts_in_the_first_bucket_that_holds_it_and_all_above() {
         let histogram = Histogram::new(&BOUNDS_NS);
         for ns in [0, 1, 14, 15, 20, 21] {
-            histogram.observe(Duration::from_nanos(ns));
+            histogram.observe_ns(ns);
         }
         let mut all = HistogramTotals::default();
         histogram.add_to(&mut all);

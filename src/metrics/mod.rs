@@ -5,6 +5,7 @@
 //! * [`counter`]: numbers that one thread writes and any reads.
 //! * `durations`: what a histogram says of the time between two looks at it.
 //! * [`backend`], [`worker`]: what is counted per backend and per worker.
+//! * [`web_server`]: what is counted per web server.
 //! * `admin`: what the admin server counts.
 //! * [`pool`]: what control knows, as plain numbers.
 //! * `scrape`: all of it, summed up and written down; `exposition` and `process` are parts of it.
@@ -24,6 +25,7 @@ mod process;
 mod scrape;
 mod shards;
 pub mod table;
+pub mod web_server;
 pub mod worker;
 
 pub use admin::AdminRefusals;
@@ -34,8 +36,13 @@ pub use labels::{
     AdminRefusal, ClientRefusal, FailureReason, LockWaitEnd, MapState, MoveStep, RequestOutcome,
 };
 pub use pool::{
-    LastReloadMetrics, PoolBackend, PoolFinding, PoolLoad, PoolMetrics, PoolReplication, Reloads,
+    LastReloadMetrics, PoolApplication, PoolBackend, PoolContents, PoolCopies, PoolFinding,
+    PoolLoad, PoolMetrics, PoolReplication, Reloads,
 };
 pub use process::resident_bytes;
 pub use scrape::{Metrics, ScrapeError};
+pub use web_server::{
+    MAX_WEB_SERVERS, WaitingOfWebServer, WebServerConnection, WebServerMetrics, WebServerShard,
+    WebServers,
+};
 pub use worker::{HeldRequests, WorkerShard};

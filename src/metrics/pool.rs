@@ -26,11 +26,35 @@ pub struct PoolMetrics {
     pub backends: Vec<PoolBackend>,
     /// The applications of the map, behind them all others together; none without applications in the
     /// map.
-    pub applications: Vec<Arc<ApplicationMetrics>>,
+    pub applications: Vec<PoolApplication>,
+    /// What the sessions consist of; nothing while nobody looks into them.
+    pub contents: Vec<PoolContents>,
     /// Every code, also those without a finding.
     pub findings: Vec<PoolFinding>,
+    /// Sessions that are locked all the time.
+    pub contended_sessions: usize,
     /// What each certificate is for, and until when it counts, Unix time in seconds.
     pub certificates: Vec<(String, i64)>,
+}
+
+/// One application of the map, or all others together.
+#[derive(Debug, Clone)]
+pub struct PoolApplication {
+    /// Its sessions; `None` while nothing is counted.
+    pub found: Option<Estimate>,
+    /// What was counted of it.
+    pub metrics: Arc<ApplicationMetrics>,
+}
+
+/// What the sessions of one application consist of.
+#[derive(Debug, Clone, PartialEq)]
+pub struct PoolContents {
+    /// Its id, as web servers send it.
+    pub application: String,
+    /// Its share of the bytes of all sessions.
+    pub ratio: f64,
+    /// Its items, and which share of its bytes each takes.
+    pub items: Vec<(String, f64)>,
 }
 
 /// How many findings there are of one kind.
@@ -74,13 +98,24 @@ pub struct PoolBackend {
     pub pending_deletes: usize,
     /// What it can hold.
     pub capacity: Capacity,
+    /// What it keeps of what lives elsewhere.
+    pub copies: PoolCopies,
     /// What lives there; `None` while nothing is counted.
     pub load: Option<PoolLoad>,
     /// What was counted of it.
     pub metrics: Arc<BackendMetrics>,
 }
 
-/// What lives at a backend, and how full that makes it.
+/// The copies that a backend keeps; `None` while nobody counts them, or if it is to keep none.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct PoolCopies {
+    /// Sessions.
+    pub sessions: Option<u64>,
+    /// Their bytes.
+    pub bytes: Option<u64>,
+}
+
+/// What lives at a backend, and how full that and its copies make it.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct PoolLoad {
     /// Sessions and bytes.

@@ -4,7 +4,6 @@ use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use super::admin::AdminRefusals;
-use super::application::ApplicationMetrics;
 use super::backend::{BACKEND_BOUNDS_NS, BackendShard, Outcomes};
 use super::counter::HistogramTotals;
 use super::exposition::Exposition;
@@ -12,10 +11,11 @@ use super::labels::{
     self, AdminRefusal, BackendStateLabel, ClientRefusal, FailureReason, LockWaitEnd, MoveStep,
     RequestOutcome,
 };
-use super::pool::{PoolBackend, PoolMetrics};
+use super::pool::{PoolApplication, PoolBackend, PoolMetrics};
 use super::process;
 use super::shards::Shards;
 use super::table::{self, Family};
+use super::web_server::{WebServerMetrics, WebServers};
 use super::worker::{HeldRequests, OVERHEAD_BOUNDS_NS, WorkerShard};
 use crate::handover::Stage;
 use crate::health::{Failure, HealthState};
@@ -31,6 +31,7 @@ pub struct ScrapeError(#[from] prometheus::Error);
 pub struct Metrics {
     workers: Shards<WorkerShard>,
     admin: Arc<AdminRefusals>,
+    web_servers: Arc<WebServers>,
     started_ms: u64,
 }
 
@@ -40,6 +41,7 @@ impl Default for Metrics {
         Self {
             workers: Shards::default(),
             admin: Arc::default(),
+            web_servers: Arc::default(),
             started_ms: started.map_or(0, |started| started.as_millis() as u64),
         }
     }
@@ -54,6 +56,11 @@ impl Metrics {
     /// What the admin server counts.
     pub fn admin_refusals(&self) -> Arc<AdminRefusals> {
         Arc::clone(&self.admin)
+    }
+
+    /// What is counted per web server.
+    pub fn web_servers(&self) -> &Arc<WebServers> {
+        &self.web_servers
     }
 
     /// Requests of clients that no backend answered or failed: all of them, and those whose users
@@ -107,6 +114,17 @@ impl Metrics {
         for application in &pool.applications {
             expose_application(&mut out, application);
         }
+        for of_app in &pool.contents {
+            let app = of_app.application.as_str();
+            out.value(&table::CONTENTS_APPLICATION_RATIO, [app], of_app.ratio);
+            for (item, ratio) in &of_app.items {
+                let labels = [app, item.as_str()];
+                out.value(&table::CONTENTS_ITEM_RATIO, labels, *ratio);
+            }
+        }
+        for web_server in self.web_servers.all() {
+            expose_web_server(&mut out, &web_server);
+        }
         for reason in AdminRefusal::ALL {
             let count = self.admin.get(reason);
             out.count(&table::ADMIN_REFUSED, [reason.name()], count);
@@ -139,11 +157,7 @@ impl Metrics {
         for end in LockWaitEnd::ALL {
             let count = sum(&|worker| worker.lock_waits(end).get());
             out.count(&table::LOCK_WAITS, [end.name()], count);
-            waited += if end == LockWaitEnd::Refused {
-                0
-            } else {
-                count
-            };
+            waited += if end.has_waited() { count } else { 0 };
         }
         // Read last: what ended meanwhile has begun before.
         let begun = sum(&|worker| worker.lock_waits_begun.get());
@@ -157,6 +171,8 @@ impl Metrics {
             let count = sum(&|worker| worker.failed_moves(step).get());
             out.count(&table::SESSION_MOVES_FAILED, [step.name()], count);
         }
+        let large_stored = sum(&|worker| worker.large_stored.get());
+        out.count(&table::LARGE_SESSIONS_STORED, [], large_stored);
         // In this order: what ends in between has begun before.
         let closed = sum(&|worker| worker.closed.get());
         let opened = sum(&|worker| worker.opened.get());
@@ -175,8 +191,27 @@ impl Metrics {
     }
 }
 
-fn expose_application(out: &mut Exposition, application: &ApplicationMetrics) {
+fn expose_web_server(out: &mut Exposition, web_server: &WebServerMetrics) {
+    let address = web_server.address.map(|address| address.to_string());
+    let label = address.as_deref().unwrap_or("other");
+    for (family, count) in [
+        (&table::WEB_SERVER_REQUESTS, web_server.requests()),
+        (
+            &table::WEB_SERVER_ABANDONED,
+            web_server.sum(|shard| shard.abandoned.get()),
+        ),
+    ] {
+        out.count(family, [label], count);
+    }
+}
+
+fn expose_application(out: &mut Exposition, shown: &PoolApplication) {
+    let application = &shown.metrics;
     let name = application.name.as_str();
+    if let Some(found) = shown.found {
+        out.count(&table::APPLICATION_SESSIONS, [name], found.sessions);
+        out.count(&table::APPLICATION_SESSION_BYTES, [name], found.bytes);
+    }
     for operation in Operation::ALL {
         for outcome in RequestOutcome::ALL {
             let count = application.sum(|shard| shard.requests.get(operation, outcome));
@@ -218,6 +253,8 @@ fn expose_map(out: &mut Exposition, pool: &PoolMetrics) {
             out.count(&table::SESSIONS_UNPROTECTED, [], sessions);
         }
     }
+    let contended = pool.contended_sessions as u64;
+    out.count(&table::CONTENDED_SESSIONS, [], contended);
     for finding in &pool.findings {
         let labels = [finding.code, finding.level];
         out.count(&table::FINDINGS, labels, finding.count as u64);
@@ -331,6 +368,8 @@ fn expose_load(out: &mut Exposition, backend: &PoolBackend) {
             &table::BACKEND_SESSION_BYTES,
             found.map(|found| found.bytes),
         ),
+        (&table::BACKEND_COPIES, backend.copies.sessions),
+        (&table::BACKEND_COPY_BYTES, backend.copies.bytes),
         (&table::BACKEND_CAPACITY_SESSIONS, capacity.sessions),
         (&table::BACKEND_CAPACITY_BYTES, capacity.memory_bytes),
     ] {
@@ -367,7 +406,7 @@ fn expose_moves(out: &mut Exposition, to: &PoolBackend, all: &[PoolBackend]) {
 
 #[cfg(test)]
 mod tests {
-    use super::super::{MapState, PoolLoad};
+    use super::super::{MapState, PoolCopies, PoolLoad};
     use super::*;
     use crate::handover::BackendId;
     use crate::usage::{Capacity, Estimate, Saturation};
@@ -384,6 +423,7 @@ mod tests {
             slots_first: 0,
             pending_deletes: 0,
             capacity: Capacity::default(),
+            copies: PoolCopies::default(),
             load,
             metrics: Arc::default(),
         };

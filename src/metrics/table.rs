@@ -67,13 +67,29 @@ families! {
     WAITING_REQUESTS: Gauge "staterouter_waiting_requests" []
         "Requests of clients that are waiting now because their backend cannot be reached.";
     LOCK_WAITS: Counter "staterouter_lock_waits_total" ["end"]
-        "Requests of clients for a locked session, by how their wait for the lock ended: released, expired (locks.wait was over), left (the client did, or the request failed), or refused at once because too many waited.";
+        "Requests of clients for a locked session, by how their wait for the lock ended: released, expired (locks.wait was over), left (the client did, or the request failed); or by why they did not wait: refused (too many do, for this lock, in all, or of its web server) or hopeless (by what others have met, the lock is not released within locks.wait).";
     LOCK_WAITING_REQUESTS: Gauge "staterouter_lock_waiting_requests" []
         "Requests of clients that are waiting now for the lock of a session.";
     APPLICATION_REQUESTS: Counter "staterouter_application_requests_total" ["application", "operation", "result"]
         "Requests of clients by the applications of the partition map, and other for the rest; no series without applications there.";
+    APPLICATION_SESSIONS: Gauge "staterouter_application_sessions" ["application"]
+        "Sessions by the applications of the partition map, and other for the rest, as far as this proxy has seen; no series without applications there, or with accounting off.";
+    APPLICATION_SESSION_BYTES: Gauge "staterouter_application_session_bytes" ["application"]
+        "Bytes of their bodies.";
     APPLICATION_RENAMED: Counter "staterouter_application_renamed_requests_total" ["application"]
         "Requests that came under another id of the application, and were forwarded under the one that state servers know.";
+    CONTENTS_APPLICATION_RATIO: Gauge "staterouter_contents_application_ratio" ["application"]
+        "Share of the bytes of all sessions that an application has, of the ten with most; application is its id as web servers send it. No series with contents off.";
+    CONTENTS_ITEM_RATIO: Gauge "staterouter_contents_item_ratio" ["application", "item"]
+        "Share of the bytes of an application's sessions that an item takes, of the ten that take most, from 1 % on.";
+    WEB_SERVER_REQUESTS: Counter "staterouter_web_server_requests_total" ["web_server"]
+        "Requests by the address that they came from, and other for those beyond 256 addresses. The series of a web server goes when it has sent nothing for an hour.";
+    WEB_SERVER_ABANDONED: Counter "staterouter_web_server_abandoned_requests_total" ["web_server"]
+        "Requests whose client left before they were answered, a second or more after they had come: it waits shorter than timeouts.answer, or its process has ended.";
+    CONTENDED_SESSIONS: Gauge "staterouter_contended_sessions" []
+        "Sessions that most of their requests have found locked for a minute or longer.";
+    LARGE_SESSIONS_STORED: Counter "staterouter_large_sessions_stored_total" []
+        "Writes of sessions of large_session or more.";
     LOST_WRITES: Counter "staterouter_lost_writes_total" ["backend"]
         "Writes of clients that the backend refused because of a lock; ASP.NET ignores that, so what the page stored is lost.";
     OVERDUE_LOCKS: Counter "staterouter_overdue_locks_total" ["backend"]
@@ -130,6 +146,10 @@ families! {
         "Sessions that live at the backend, as far as this proxy has seen; an estimate once there are more than it can follow.";
     BACKEND_SESSION_BYTES: Gauge "staterouter_backend_session_bytes" ["backend"]
         "Bytes of their bodies: what the web servers have stored.";
+    BACKEND_COPIES: Gauge "staterouter_backend_copies" ["backend"]
+        "Sessions of other backends of which the backend keeps the copy; an estimate. No series without replicas in the partition map, or while sessions are not counted.";
+    BACKEND_COPY_BYTES: Gauge "staterouter_backend_copy_bytes" ["backend"]
+        "Bytes of these copies.";
     BACKEND_CAPACITY_SESSIONS: Gauge "staterouter_backend_capacity_sessions" ["backend"]
         "Sessions that the backend can hold, as the partition map says; no series without a limit.";
     BACKEND_CAPACITY_BYTES: Gauge "staterouter_backend_capacity_bytes" ["backend"]

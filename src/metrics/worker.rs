@@ -40,6 +40,8 @@ pub struct WorkerShard {
     pub held_failed: Counter,
     /// Requests that have begun to wait for a lock.
     pub lock_waits_begun: Counter,
+    /// Sessions of `large_session` or more that were stored.
+    pub large_stored: Counter,
     /// Number of the snapshot that the worker goes by.
     pub snapshot: Counter,
     /// Client connections taken.
@@ -86,6 +88,7 @@ impl Default for WorkerShard {
             held_answered: Counter::default(),
             held_failed: Counter::default(),
             lock_waits_begun: Counter::default(),
+            large_stored: Counter::default(),
             snapshot: Counter::default(),
             opened: Counter::default(),
             closed: Counter::default(),

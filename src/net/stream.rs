@@ -1,9 +1,9 @@
 //! One connection: reads and writes under its deadline.
 
 use std::future::poll_fn;
-use std::io;
 use std::rc::Rc;
 use std::task::{Context, Poll, ready};
+use std::{io, mem};
 
 use tokio::net::TcpStream;
 use tokio_rustls::TlsStream;
@@ -75,10 +75,14 @@ impl Conn {
         deadline: &Deadline,
         stopping: impl Fn() -> bool,
     ) -> impl Future<Output = Result<Buffer, IoError>> {
-        poll_fn(move |cx| match pool.fill(|room| self.poll_read(cx, room)) {
-            Poll::Ready(result) => Poll::Ready(result),
-            Poll::Pending if stopping() => Poll::Ready(Err(IoError::Stopping)),
-            Poll::Pending => pending_until(cx, deadline),
+        let mut is_woken = false;
+        poll_fn(move |cx| {
+            let was_woken = mem::replace(&mut is_woken, true);
+            match pool.fill(|room| self.poll_read(cx, room, was_woken)) {
+                Poll::Ready(result) => Poll::Ready(result),
+                Poll::Pending if stopping() => Poll::Ready(Err(IoError::Stopping)),
+                Poll::Pending => pending_until(cx, deadline),
+            }
         })
     }
 
@@ -91,9 +95,13 @@ impl Conn {
         buffer: &mut Buffer,
         deadline: &Deadline,
     ) -> impl Future<Output = Result<(), IoError>> {
-        poll_fn(move |cx| match self.poll_read(cx, buffer.room_mut()) {
-            Poll::Ready(result) => Poll::Ready(result.map(|count| buffer.grow(count))),
-            Poll::Pending => pending_until(cx, deadline),
+        let mut is_woken = false;
+        poll_fn(move |cx| {
+            let was_woken = mem::replace(&mut is_woken, true);
+            match self.poll_read(cx, buffer.room_mut(), was_woken) {
+                Poll::Ready(result) => Poll::Ready(result.map(|count| buffer.grow(count))),
+                Poll::Pending => pending_until(cx, deadline),
+            }
         })
     }
 
@@ -106,7 +114,7 @@ impl Conn {
         room: &mut [u8],
         deadline: &Deadline,
     ) -> impl Future<Output = Result<usize, IoError>> {
-        poll_fn(move |cx| match self.poll_read(cx, room) {
+        poll_fn(move |cx| match self.poll_read(cx, room, false) {
             Poll::Ready(result) => Poll::Ready(result),
             Poll::Pending => pending_until(cx, deadline),
         })
@@ -203,8 +211,13 @@ impl Conn {
 
     /// How many bytes it has put into `room`; [`IoError::Closed`] instead of none.
     #[inline(always)]
-    fn poll_read(&mut self, cx: &mut Context<'_>, room: &mut [u8]) -> Poll<Result<usize, IoError>> {
-        match ready!(self.transport.poll_read(cx, room)) {
+    fn poll_read(
+        &mut self,
+        cx: &mut Context<'_>,
+        room: &mut [u8],
+        is_woken: bool,
+    ) -> Poll<Result<usize, IoError>> {
+        match ready!(self.transport.poll_read(cx, room, is_woken)) {
             Ok(0) => Poll::Ready(Err(IoError::Closed)),
             Ok(count) => Poll::Ready(Ok(count)),
             Err(error) => Poll::Ready(Err(IoError::Broken(error))),

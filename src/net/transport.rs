@@ -62,15 +62,22 @@ impl Transport {
         (Self::Memory(one), Self::Memory(other))
     }
 
-    /// Reads what is there into `room`, and says how much; nothing means the end.
+    /// Reads what is there into `room`, and says how much; nothing means the end. Whoever was woken
+    /// for it nearly always finds something.
     #[inline]
     pub(super) fn poll_read(
         &mut self,
         cx: &mut Context<'_>,
         room: &mut [u8],
+        is_woken: bool,
     ) -> Poll<io::Result<usize>> {
         match self {
-            Self::Tcp(stream) => poll_receive(stream, cx, room),
+            Self::Tcp(stream) => {
+                if !is_woken {
+                    ready!(stream.poll_read_ready(cx))?;
+                }
+                poll_receive(stream, cx, room)
+            }
             other => other.poll_read_other(cx, room),
         }
     }
@@ -219,16 +226,14 @@ impl Transport {
     }
 }
 
-/// Reads what has arrived. What leaves room has emptied the socket: then it is not asked again
-/// before the event loop has seen more arrive.
-#[inline]
+/// Reads what has arrived, as far as the event loop has seen. What leaves room has emptied the socket:
+/// then it is not asked again before the event loop has seen more arrive.
 fn poll_receive(
     stream: &TcpStream,
     cx: &mut Context<'_>,
     room: &mut [u8],
 ) -> Poll<io::Result<usize>> {
     loop {
-        ready!(stream.poll_read_ready(cx))?;
         let mut received = 0;
         let tried = stream.try_io(Interest::READABLE, || {
             received = os::receive(stream, room)?;
@@ -237,12 +242,18 @@ fn poll_receive(
                 false => Ok(()),
             }
         });
+        if received > 0 {
+            // The error, if it is one, was made above and owns nothing: every read would pay for a call
+            // to drop it.
+            std::mem::forget(tried);
+            return Poll::Ready(Ok(received));
+        }
         match tried {
+            Ok(()) => return Poll::Ready(Ok(0)),
             Err(error) if error.kind() != io::ErrorKind::WouldBlock => {
                 return Poll::Ready(Err(error));
             }
-            Err(_) if received == 0 => {}
-            _ => return Poll::Ready(Ok(received)),
+            Err(_) => ready!(stream.poll_read_ready(cx))?,
         }
     }
 }

@@ -316,7 +316,7 @@ pub async fn drive<S: Service>(
     let start = Moment::now();
     let mut shrink_ms = SHRINK_MS;
     while ticks.changed().await.is_ok() && goes_on() {
-        let now_ms = start.elapsed().as_millis() as u64;
+        let now_ms = start.elapsed_ns() / 1_000_000;
         worker.deadlines.advance(now_ms);
         if now_ms >= shrink_ms {
             shrink_ms = now_ms + SHRINK_MS;

@@ -1,13 +1,11 @@
 //! A client's request as it can begin, and begin anew.
 
-use std::cell::Cell;
-use std::time::Duration;
-
 use super::lock_wait::LockWait;
 use super::tagged::TaggedRequest;
 use super::view::View;
 use crate::handover::{ClientRequest, Cookie, NO_LOCK};
 use crate::metrics::RequestOutcome;
+use crate::net::TimeSpent;
 use crate::usage::{self, SampledSession};
 use crate::wire::{self, Operation, RequestHead, Span};
 
@@ -29,7 +27,7 @@ pub(super) struct Attempt {
 #[derive(Debug)]
 pub(super) struct RequestProgress {
     /// How much of the time since its head was there was spent waiting for backends.
-    pub(super) waited: Cell<Duration>,
+    pub(super) waited: TimeSpent,
     /// Whether the time that was not is known.
     pub(super) has_overhead: bool,
     /// Of the answer that is passed on.
@@ -43,7 +41,7 @@ pub(super) struct RequestProgress {
 impl Default for RequestProgress {
     fn default() -> Self {
         Self {
-            waited: Cell::default(),
+            waited: TimeSpent::default(),
             has_overhead: false,
             outcome: RequestOutcome::Failed,
             lock_wait: None,

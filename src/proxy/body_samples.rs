@@ -94,9 +94,21 @@ impl BodySamples {
         hash & self.gate.mask.load(Ordering::Relaxed) == 0
     }
 
+    /// Whether a body of its session was looked into in this minute.
+    #[inline]
+    pub(super) fn was_looked_into(&self, hash: u64) -> bool {
+        self.gate.looked_at.has(hash)
+    }
+
     /// Whether its body is to be looked into: the first of a minute is.
     pub(super) fn is_due(&self, hash: u64) -> bool {
         self.gate.looked_at.set(hash)
+    }
+
+    /// Whether the followed session with this hash was used in this minute.
+    #[inline]
+    pub(super) fn was_used(&self, hash: u64) -> bool {
+        self.gate.touched.has(hash)
     }
 
     /// The followed session with this hash was used, or has ended.
@@ -170,16 +182,27 @@ impl Marks {
         Self(words.collect())
     }
 
+    /// Whether a session is marked.
+    #[inline]
+    fn has(&self, hash: u64) -> bool {
+        let (index, mark) = Self::place(hash);
+        let word = self.0.get(index);
+        word.is_some_and(|word| word.load(Ordering::Relaxed) & mark != 0)
+    }
+
     /// Marks a session; whether it was not marked yet.
     fn set(&self, hash: u64) -> bool {
-        let place = hash >> 32 & (MARKS - 1);
-        let Some(word) = self.0.get((place / 64) as usize) else {
-            return false;
-        };
-        let mark = 1 << (place % 64);
+        let (index, mark) = Self::place(hash);
+        let word = self.0.get(index);
         // Nearly always it is: then nothing is written.
-        word.load(Ordering::Relaxed) & mark == 0
-            && word.fetch_or(mark, Ordering::Relaxed) & mark == 0
+        !self.has(hash)
+            && word.is_some_and(|word| word.fetch_or(mark, Ordering::Relaxed) & mark == 0)
+    }
+
+    #[inline]
+    fn place(hash: u64) -> (usize, u64) {
+        let place = hash >> 32 & (MARKS - 1);
+        ((place / 64) as usize, 1 << (place % 64))
     }
 
     fn clear(&self) {

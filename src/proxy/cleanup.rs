@@ -8,7 +8,6 @@
 //! moved; it is tried no longer than a request may take, because a later item at the same server
 //! counts its locks from the start again.
 
-use std::cell::Cell;
 use std::rc::Rc;
 use std::time::Duration;
 
@@ -17,7 +16,7 @@ use super::subrequest::{Call, Caller};
 use super::untidy::Untidy;
 use super::view::View;
 use crate::backend::RetryPolicy;
-use crate::net::{Conn, Deadline};
+use crate::net::{Conn, Deadline, TimeSpent};
 use crate::route::BackendIndex;
 use crate::wire::{self, Operation, Parsed, ResponseHead};
 
@@ -63,7 +62,7 @@ pub(super) fn tidy(
             view: &view,
             deadline: &deadline,
             due_ms: deadline.after_ms(view.snapshot.timeouts.answer),
-            waited: &Cell::default(),
+            waited: &TimeSpent::default(),
         };
         if !send(&caller, backend, &target, operation, cookie).await {
             service.log_untidy(&view, backend, "its backend did not take it");

@@ -20,7 +20,7 @@ use super::view::View;
 use crate::backend::{PROBE_TARGET, PROXY_ANSWER};
 use crate::contents::StoredSample;
 use crate::handover::{ClientRequest, Refusal, RequestMachine, Stage, Step};
-use crate::metrics::{ClientRefusal, RequestOutcome};
+use crate::metrics::{ClientRefusal, RequestOutcome, WebServerConnection};
 use crate::net::{self, Buffer, Conn, Deadline, IoError, Moment, Service};
 use crate::route::{BackendIndex, Slot};
 use crate::wire::{self, Operation, Parsed, RequestHead};
@@ -64,11 +64,14 @@ pub(super) fn serve(
 ) -> impl Future<Output = ()> {
     let deadline = service.worker.deadlines.register();
     let idle = service.view().snapshot.timeouts.client_idle;
+    let web_server = service.web_server(peer);
+    let web_server = web_server.connected(service.worker.index);
     let mut client = Client {
         service: Served::new(service),
         conn,
         deadline,
         peer,
+        web_server,
         idle,
     };
     async move {
@@ -94,6 +97,16 @@ pub(super) fn serve(
 
 /// A request that may be tried once more, when it is time for that.
 type NextAttempt<'a> = Pin<Box<dyn Future<Output = Result<(), Unanswered>> + 'a>>;
+
+/// What a request does by what is in force.
+enum Way<'a> {
+    /// It goes to one backend, under this lock of it, and its answer is due then.
+    Forward(Exchange<'a>, Option<u32>, &'a mut Buffer, u64),
+    /// It asks at more than one place.
+    Search(Pin<Box<dyn Future<Output = Result<Answered, Unanswered>> + 'a>>),
+    /// It goes nowhere.
+    Refuse(Unanswered),
+}
 
 /// The service as one open connection holds it.
 struct Served(Rc<ProxyService>);
@@ -124,6 +137,7 @@ struct Client {
     conn: Conn,
     deadline: Deadline,
     peer: IpAddr,
+    web_server: WebServerConnection,
     /// How long it may wait for its next request, as of its last one.
     idle: Duration,
 }
@@ -149,12 +163,14 @@ impl Client {
         if operation == Operation::Touch && target == PROBE_TARGET {
             return Box::pin(self.answer_probe(&view, &head, received)).await;
         }
+        self.web_server.requests.increment();
         let located = self.locate(&view, &mut head, received)?;
         let contents = &self.service.feedback.contents;
         let is_followed = contents.follows(located.hash);
         let mut looked_into = None;
         if is_followed
             && operation == Operation::Put
+            && !contents.was_looked_into(located.hash)
             && !body_samples::is_create(&head, received.filled())
             && contents.is_due(located.hash)
         {
@@ -197,7 +213,7 @@ impl Client {
             held.end(answered.is_ok());
         }
         if is_followed && let Ok(answered) = &answered {
-            self.note_contents(operation, answered.outcome, located.hash, looked_into);
+            self.note_use(operation, answered.outcome, located.hash, looked_into);
         }
         self.concludes(&view, &subject, answered)
     }
@@ -226,7 +242,22 @@ impl Client {
         })
     }
 
-    /// A followed session was stored, used or removed.
+    /// A followed session was stored, used or removed: mostly used, as it has been in this minute.
+    #[inline]
+    fn note_use(
+        &self,
+        operation: Operation,
+        outcome: RequestOutcome,
+        hash: u64,
+        looked_into: Option<Box<StoredSample>>,
+    ) {
+        let is_news = looked_into.is_some() || operation == Operation::Remove;
+        if is_news || !self.service.feedback.contents.was_used(hash) {
+            self.note_contents(operation, outcome, hash, looked_into);
+        }
+    }
+
+    /// The same, if it is news.
     #[cold]
     fn note_contents(
         &self,
@@ -334,7 +365,8 @@ impl Client {
             operation,
             session: located.fingerprint,
             slot: located.slot,
-            item: located.item,
+            item: located.item(),
+            start_hash: located.start_hash,
             application: located.application,
             route: located.route,
             started,
@@ -353,7 +385,7 @@ impl Client {
                 let begun = Moment::now();
                 let is_there = lock_wait.wait(&self.deadline, *due_ms, &self.conn).await;
                 // It counts as spent on backends.
-                progress.waited.set(progress.waited.get() + begun.elapsed());
+                progress.waited.add_ns(begun.elapsed_ns());
                 if !is_there {
                     let left = ProxyError::Client(IoError::Closed);
                     return Err(Unanswered::new(left, backend));
@@ -386,12 +418,12 @@ impl Client {
             let (true, 1.., Some(backend)) = (waits, wait_ms, backend) else {
                 return Ok(());
             };
-            let until_ms = service.now_ms() + wait_ms;
-            let (queues, metrics) = (&service.lock_queues, &service.metrics);
-            let place = LockWait::behind_others(queues, metrics, subject.item, until_ms);
-            let Some(mut lock_wait) = place else {
+            let Some(mut lock_wait) =
+                LockWait::behind_others(&service.lock_terms(subject, wait_ms))
+            else {
                 return Ok(());
             };
+            service.found_locked(subject);
             let begun = Moment::now();
             let is_there = lock_wait
                 .wait(&self.deadline, attempt.due_ms, &self.conn)
@@ -401,7 +433,7 @@ impl Client {
                 return self.concludes(view, subject, Err(left));
             }
             let progress = &mut attempt.progress;
-            progress.waited.set(begun.elapsed());
+            progress.waited.add_ns(begun.elapsed_ns());
             progress.lock_wait = Some(lock_wait);
             *view = service.view();
             subject.route = view.snapshot.slots.lookup(slot.index());
@@ -441,10 +473,29 @@ impl Client {
             }
             Err(failed) => {
                 let now_ms = service.now_ms();
+                if let Some(of_application) = view.applications.get(subject.application) {
+                    let requests = &of_application.requests;
+                    requests.count(subject.operation, RequestOutcome::Failed);
+                }
                 service.lines.failure(view, subject, &failed, now_ms);
                 service.failed(view, subject.operation, &failed);
+                self.note_departure(subject, &failed.error);
                 Err(failed.error)
             }
+        }
+    }
+
+    /// Takes note of a client that did not wait for the answer to a whole request.
+    #[cold]
+    fn note_departure(&self, subject: &Subject, error: &ProxyError) {
+        let has_left = match error {
+            // It may have left in the middle of what it stores.
+            ProxyError::Client(_) if subject.operation == Operation::Put => false,
+            ProxyError::Client(IoError::Closed | IoError::Broken(_)) => true,
+            _ => self.conn.has_ended(),
+        };
+        if has_left {
+            self.service.abandoned(subject);
         }
     }
 
@@ -510,21 +561,52 @@ impl Client {
         waiting.await
     }
 
-    async fn answer_at(
-        &mut self,
-        view: &Rc<View>,
-        head: &RequestHead,
-        subject: &Subject,
-        attempt: &mut Attempt,
-        received: &mut Buffer,
-    ) -> Result<Answered, Unanswered> {
-        let mut route = subject.route;
+    /// Answers a request by what is in force, once.
+    ///
+    /// Not an `async fn`, see above.
+    #[inline]
+    fn answer_at<'a>(
+        &'a mut self,
+        view: &'a Rc<View>,
+        head: &'a RequestHead,
+        subject: &'a Subject,
+        attempt: &'a mut Attempt,
+        received: &'a mut Buffer,
+    ) -> impl Future<Output = Result<Answered, Unanswered>> + 'a {
+        let way = self.way(view, head, subject, attempt, received);
+        async move {
+            match way {
+                Way::Forward(mut exchange, counter, received, due_ms) => {
+                    match exchange.run(received, counter, due_ms).await {
+                        Ok(Forwarded::PassedOn) => Ok(exchange.answered()),
+                        Ok(Forwarded::Queued) => Ok(exchange.queued()),
+                        Err(failed) => Err(exchange.unanswered(failed)),
+                    }
+                }
+                Way::Search(searching) => searching.await,
+                Way::Refuse(refused) => Err(refused),
+            }
+        }
+    }
+
+    /// What a request does by what is in force.
+    #[inline]
+    fn way<'a>(
+        &'a mut self,
+        view: &'a Rc<View>,
+        head: &'a RequestHead,
+        subject: &'a Subject,
+        attempt: &'a mut Attempt,
+        received: &'a mut Buffer,
+    ) -> Way<'a> {
+        let snapshot = &view.snapshot;
+        let mut route = snapshot.slots.route(subject.route);
         if let Some(replica) = &mut route.replica {
             self.service.recall_copy(subject, replica);
         }
-        let snapshot = &view.snapshot;
         let Some(backend) = snapshot.backend_at(route.first) else {
-            return Err(Unanswered::refused(Refusal::Unknown, BackendIndex::new(0)));
+            let nobody = BackendIndex::new(0);
+            return Way::Refuse(Unanswered::refused(Refusal::Unknown, nobody));
         };
         let (request, due_ms) = (attempt.request, attempt.due_ms);
         let mut exchange = Exchange {
@@ -543,21 +625,17 @@ impl Client {
         match step {
             Step::Forward { at, counter } => {
                 exchange.backend = snapshot.backend_at(at).unwrap_or(backend);
-                match exchange.run(received, counter, due_ms).await {
-                    Ok(Forwarded::PassedOn) => Ok(exchange.answered()),
-                    Ok(Forwarded::Queued) => Ok(exchange.queued()),
-                    Err(failed) => Err(exchange.unanswered(failed)),
-                }
+                Way::Forward(exchange, counter, received, due_ms)
             }
             // A search is rare and its state large: it lives on the heap.
-            Step::Ask(ask) => {
-                Box::pin(two_places::run(exchange, search, ask, received, due_ms)).await
-            }
-            Step::Drop { reason, .. } => Err(Unanswered {
+            Step::Ask(ask) => Way::Search(Box::pin(two_places::run(
+                exchange, search, ask, received, due_ms,
+            ))),
+            Step::Drop { reason, .. } => Way::Refuse(Unanswered {
                 may_repeat: matches!(reason, Refusal::Suspect | Refusal::CopyMissed),
                 ..Unanswered::refused(reason, backend)
             }),
-            Step::Pass { .. } => Err(Unanswered::refused(Refusal::Unknown, backend)),
+            Step::Pass { .. } => Way::Refuse(Unanswered::refused(Refusal::Unknown, backend)),
         }
     }
 }

@@ -6,6 +6,7 @@ use std::time::Duration;
 use super::attempt::Attempt;
 use super::cleanup;
 use super::error::{ProxyError, Unanswered};
+use super::farm_signs::PATIENCE;
 use super::lock_wait::LockWait;
 use super::request_log::{Answered, Subject};
 use super::service::ProxyService;
@@ -153,6 +154,9 @@ impl Exchange<'_> {
         let asks_for_contents =
             matches!(self.subject.operation, Operation::Acquire | Operation::Get);
         let wait_ms = self.view.snapshot.lock_wait_ms;
+        if asks_for_contents && self.attempt.progress.lock_wait.is_none() {
+            self.service.found_locked(self.subject);
+        }
         if !self.may_queue || !asks_for_contents || wait_ms == 0 || self.head.body_bytes > 0 {
             return false;
         }
@@ -160,11 +164,8 @@ impl Exchange<'_> {
             return lock_wait.found_locked();
         }
         let age = head.lock_age.and_then(|age| wire::decimal(age.of(answer)));
-        let service = self.service;
-        let until_ms = service.now_ms() + wait_ms;
-        let (queues, metrics) = (&service.lock_queues, &service.metrics);
-        let lock_wait = LockWait::begin(queues, metrics, self.subject.item, age, until_ms);
-        self.attempt.progress.lock_wait = lock_wait;
+        let terms = self.service.lock_terms(self.subject, wait_ms);
+        self.attempt.progress.lock_wait = LockWait::begin(&terms, age);
         self.attempt.progress.lock_wait.is_some()
     }
 
@@ -236,8 +237,11 @@ impl Exchange<'_> {
             }
             // ASP.NET never half-closes: who stopped sending has stopped listening, although the
             // kernel would still take the bytes.
-            if remaining.lock.is_some() && self.client.has_ended() {
-                return Err(ProxyError::Client(IoError::Closed));
+            if (remaining.lock.is_some() || self.is_late()) && self.client.has_ended() {
+                if remaining.lock.is_some() {
+                    return Err(ProxyError::Client(IoError::Closed));
+                }
+                self.service.abandoned(self.subject);
             }
             let stalled_from_ms = self.deadline.now_ms();
             self.arm(self.view.snapshot.timeouts.client_stall);
@@ -323,12 +327,18 @@ impl Exchange<'_> {
         Unfit::Two.into()
     }
 
+    /// Whether the client may have lost its patience before there was anything for it.
+    fn is_late(&self) -> bool {
+        let progress = &self.attempt.progress;
+        progress.waited.ns() >= PATIENCE.as_nanos() as u64 && !progress.has_overhead
+    }
+
     /// Takes note of the time that was spent here, once per request.
     fn note_overhead(&mut self) {
         if !std::mem::replace(&mut self.attempt.progress.has_overhead, true) {
-            let taken = self.subject.started.elapsed();
-            let overhead = taken.saturating_sub(self.attempt.progress.waited.get());
-            self.service.metrics.overhead.observe(overhead);
+            let taken_ns = self.subject.started.elapsed_ns();
+            let overhead_ns = taken_ns.saturating_sub(self.attempt.progress.waited.ns());
+            self.service.metrics.overhead.observe_ns(overhead_ns);
         }
     }
 

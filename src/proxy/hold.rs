@@ -5,14 +5,13 @@
 //! than that after its backend went down: one that stays away must not bind the threads of the web
 //! farm. Whoever came first goes on first.
 
-use std::cell::Cell;
 use std::rc::Rc;
 use std::time::Duration;
 
 use super::error::Unanswered;
 use super::service::ProxyService;
 use super::view::View;
-use crate::net::{Conn, Deadline, Moment};
+use crate::net::{Conn, Deadline, Moment, TimeSpent};
 use crate::route::BackendIndex;
 
 /// A backend that cannot be reached, and does not count as down yet, is tried again after this.
@@ -92,7 +91,7 @@ impl<'a> Obstacle<'a> {
         service: &Rc<ProxyService>,
         deadline: &Deadline,
         due_ms: u64,
-        waited: &Cell<Duration>,
+        waited: &TimeSpent,
         client: Option<&Conn>,
     ) -> bool {
         let now_ms = service.now_ms();
@@ -128,7 +127,7 @@ impl<'a> Obstacle<'a> {
             _ = deadline.guard(service.holding.changed()) => true,
             () = left => false,
         };
-        waited.set(waited.get() + begun.elapsed());
+        waited.add_ns(begun.elapsed_ns());
         is_there
     }
 

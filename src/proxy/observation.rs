@@ -1,9 +1,10 @@
 //! What is to be learned from a request and its answer: about the session for the account, and
 //! about what users lose.
 
+use super::farm_signs::FarmSignKind;
 use super::forward::Exchange;
 use super::subrequest::ABSURD_AGE_S;
-use crate::usage::{self, Observation};
+use crate::usage::{self, Observation, UsagePlace};
 use crate::wire::{self, Operation, ResponseHead, Span};
 
 impl Exchange<'_> {
@@ -18,6 +19,12 @@ impl Exchange<'_> {
             (200, Operation::Put) => {
                 let minutes = self.attempt.progress.timeout_minutes;
                 self.service.saw_timeout(minutes.into());
+                if self.head.body_bytes >= self.view.snapshot.large_session_bytes {
+                    let bytes = self.head.body_bytes;
+                    self.service.metrics.large_stored.increment();
+                    self.service
+                        .shows(self.subject, FarmSignKind::StoredLarge { bytes });
+                }
             }
             (404, Operation::Acquire | Operation::Get) => {
                 let away = self
@@ -27,7 +34,10 @@ impl Exchange<'_> {
                     self.view.shard(away).absent_while_away.increment();
                 }
             }
-            (423, Operation::Put) => self.shard().lost_writes.increment(),
+            (423, Operation::Put) => {
+                self.shard().lost_writes.increment();
+                self.service.shows(self.subject, FarmSignKind::WriteRefused);
+            }
             (423, Operation::Acquire) => {
                 let age_s = number(head.lock_age, answer);
                 let takeover_s = self.view.snapshot.takeover_s;
@@ -45,9 +55,12 @@ impl Exchange<'_> {
         if self.attempt.sample.is_followed()
             && let Some(observation) = self.observation(head, timeout_minutes)
         {
-            let backend_id = self.view.backend(self.backend).backend_id.id();
+            let place = UsagePlace {
+                backend: self.view.backend(self.backend).backend_id.id(),
+                application: self.view.application_number(self.subject.application),
+            };
             let account = &self.service.feedback.account;
-            account.observe(self.attempt.sample, backend_id, observation);
+            account.observe(self.attempt.sample, place, observation);
         }
     }
 

@@ -4,7 +4,6 @@
 //! session lives. One that is gone, because its server has lost it or a removal was refused, is
 //! written anew, under the lock of the true one.
 
-use std::cell::Cell;
 use std::rc::Rc;
 use std::time::Duration;
 
@@ -16,7 +15,7 @@ use super::untidy::Untidy;
 use super::view::View;
 use crate::backend::RetryPolicy;
 use crate::handover::{BackendId, COPY_LOCK, Stage, SubrequestReply};
-use crate::net::Deadline;
+use crate::net::{Deadline, TimeSpent};
 use crate::route::BackendIndex;
 use crate::wire::{self, Operation, Request};
 
@@ -91,7 +90,7 @@ pub(super) fn keep_copy(
     };
     // Others need not do it as well.
     if let Keeping::Alive { .. } = keeping {
-        copies.was_written(subject.slot, subject.session);
+        copies.is_touched(subject.slot, subject.session);
     }
     tokio::task::spawn_local(async move {
         let _under_way = under_way;
@@ -145,7 +144,7 @@ impl Refresh {
 
     /// How it is with the copy now; `None` if the place of the item did not answer.
     async fn keep(&self, deadline: &Deadline) -> Option<Kept> {
-        let waited = Cell::default();
+        let waited = TimeSpent::default();
         let caller = Caller {
             service: &self.service,
             view: &self.view,
@@ -196,8 +195,9 @@ impl Refresh {
                 _ => Kept::IsMissed,
             });
         };
+        let timeout_minutes = found.timeout_minutes();
         let request = Request {
-            timeout_minutes: found.timeout_minutes(),
+            timeout_minutes,
             ..self.request(Operation::Put, COPY_LOCK)
         };
         let mut bytes = Vec::new();
@@ -213,6 +213,10 @@ impl Refresh {
             caller.finish(truth, found);
             let item = (bytes.as_slice(), body_bytes);
             kept = self.store(caller, replica, item, from).await;
+        }
+        if kept == Some(Kept::IsThere) {
+            let copies = &self.service.feedback.copies;
+            copies.was_written(self.subject.slot, self.subject.session, timeout_minutes);
         }
         let target = &self.target;
         cleanup::tidy(
@@ -252,7 +256,6 @@ impl Refresh {
             return Some(Kept::IsMissed);
         }
         under_way.ends();
-        copies.was_written(self.subject.slot, self.subject.session);
         Some(Kept::IsThere)
     }
 

@@ -6,10 +6,13 @@ use std::sync::atomic::{AtomicU32, Ordering};
 
 use tokio::sync::{mpsc, oneshot};
 
+use super::app_names::AppNames;
 use super::body_samples::{BodySamples, ContentsEvents};
 use super::copies::CopyTracker;
 use super::error::ProxyError;
+use super::farm_signs::{FarmSign, LockedCounts};
 use super::id_watch::{ChangedId, IdWatch};
+use super::lock_pace::LockPaces;
 use super::lock_queue::LockQueues;
 use crate::backend;
 use crate::handover::BackendId;
@@ -32,6 +35,8 @@ pub enum Report {
     },
     /// A session was used under another application id than before.
     ChangedId(ChangedId),
+    /// A request shows something of the web farm.
+    FarmSign(FarmSign),
     /// An item was removed while a server that may have a copy was out of reach.
     Owed(PendingDelete),
 }
@@ -56,7 +61,11 @@ pub struct Feedback {
     pub copies: CopyTracker,
     /// What sessions consist of.
     pub contents: BodySamples,
+    /// How applications are called.
+    pub app_names: AppNames,
     pub(super) lock_queues: Arc<LockQueues>,
+    pub(super) lock_paces: Arc<LockPaces>,
+    pub(super) locked_counts: LockedCounts,
     pub(super) id_watch: IdWatch,
     reports: mpsc::Sender<Report>,
     longest_timeout_minutes: AtomicU32,
@@ -71,7 +80,10 @@ impl Feedback {
             account: Account::default(),
             copies: CopyTracker::default(),
             contents,
+            app_names: AppNames::default(),
             lock_queues: Arc::default(),
+            lock_paces: Arc::default(),
+            locked_counts: LockedCounts::default(),
             id_watch: IdWatch::default(),
             reports,
             longest_timeout_minutes: AtomicU32::new(0),
@@ -107,6 +119,11 @@ impl Feedback {
     pub(super) fn changed_id(&self, change: ChangedId) {
         // The next change says the same.
         let _ = self.reports.try_send(Report::ChangedId(change));
+    }
+
+    pub(super) fn farm_sign(&self, sign: FarmSign) {
+        // As above.
+        let _ = self.reports.try_send(Report::FarmSign(sign));
     }
 
     /// Whether the removal is on disk.

@@ -9,7 +9,7 @@ use tracing::Level;
 use super::error::{ProxyError, Unanswered};
 use super::lock_queue::ItemHash;
 use super::view::View;
-use crate::handover::{BackendId, SlotRoute, Step, Subrequest, SubrequestReply};
+use crate::handover::{BackendId, RouteRef, Step, Subrequest, SubrequestReply};
 use crate::log::LogLimit;
 use crate::metrics::RequestOutcome;
 use crate::net::Moment;
@@ -24,9 +24,11 @@ pub(super) struct Subject {
     pub(super) session: Fingerprint,
     pub(super) slot: Slot,
     pub(super) item: ItemHash,
+    /// Hash of what stands in front of the session id.
+    pub(super) start_hash: u64,
     /// Its place among the applications of the view, of which there may be none.
     pub(super) application: usize,
-    pub(super) route: SlotRoute,
+    pub(super) route: RouteRef,
     /// When its head was there.
     pub(super) started: Moment,
 }
@@ -61,7 +63,7 @@ pub(super) struct Answered {
 
 impl Subject {
     fn duration_ms(&self) -> f64 {
-        self.started.elapsed().as_micros() as f64 / 1e3
+        (self.started.elapsed_ns() / 1000) as f64 / 1e3
     }
 
     /// Whose fault a refusal is that no backend has given cause for by itself: a slot with a second

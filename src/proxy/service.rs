@@ -1,22 +1,29 @@
 //! One worker's side of the proxy.
 
 use std::cell::RefCell;
+use std::net::IpAddr;
 use std::rc::Rc;
 use std::sync::Arc;
+use std::time::Duration;
 
 use arc_swap::{ArcSwap, Cache};
 
+use super::app_names::ToldApps;
 use super::error::{ProxyError, Unanswered};
+use super::farm_signs::{FarmSign, FarmSignKind, FarmSignLimits, PATIENCE};
 use super::holding::Holding;
 use super::lock_queue::{ItemHash, LockQueues};
+use super::lock_wait::LockTerms;
 use super::reports::{self, Feedback};
 use super::request_log::{LogLines, Subject};
 use super::snapshot::Snapshot;
 use super::untidy::Tidying;
 use super::view::View;
-use crate::handover::{BackendId, ReplicaRoute, SlotRoute};
+use crate::handover::{BackendId, ReplicaRoute, RouteRef};
 use crate::log::LogLimit;
-use crate::metrics::{FailureReason, Metrics, RequestOutcome, WorkerShard};
+use crate::metrics::{
+    FailureReason, Metrics, RequestOutcome, WebServerMetrics, WebServers, WorkerShard,
+};
 use crate::net::Worker;
 use crate::route::{self, BackendIndex, Fingerprint, KeyBuffer, KeyError, Slot};
 use crate::usage::SampledSession;
@@ -42,6 +49,7 @@ pub struct ProxyService {
     pub(super) lock_queues: Arc<LockQueues>,
     pub(super) feedback: Arc<Feedback>,
     pub(super) metrics: Arc<WorkerShard>,
+    web_servers: Arc<WebServers>,
     current: RefCell<Cache<SharedSnapshot, Arc<Snapshot>>>,
     view: RefCell<Rc<View>>,
     key_buffer: RefCell<KeyBuffer>,
@@ -50,15 +58,16 @@ pub struct ProxyService {
     pub(super) lines: LogLines,
     /// How many changes of an application id are told.
     pub(super) changed_ids: LogLimit,
+    told_apps: ToldApps,
+    farm_sign_limits: FarmSignLimits,
 }
 
 /// Where a request goes.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct RequestTarget {
     pub(super) slot: Slot,
-    pub(super) route: SlotRoute,
+    pub(super) route: RouteRef,
     pub(super) fingerprint: Fingerprint,
-    pub(super) item: ItemHash,
     /// Hash of what stands in front of the session id.
     pub(super) start_hash: u64,
     /// Its place among the applications of the view, of which there may be none.
@@ -66,6 +75,14 @@ pub(super) struct RequestTarget {
     pub(super) sample: SampledSession,
     /// Of the session id.
     pub(super) hash: u64,
+}
+
+impl RequestTarget {
+    /// What the queues for locks know it by.
+    #[inline]
+    pub(super) fn item(&self) -> ItemHash {
+        ItemHash::new(self.hash, self.start_hash)
+    }
 }
 
 impl ProxyService {
@@ -79,6 +96,7 @@ impl ProxyService {
     ) -> Self {
         let mut current = Cache::new(Arc::clone(snapshot));
         let view = View::new(Arc::clone(current.load()), None, &worker);
+        let web_servers = Arc::clone(metrics.web_servers());
         let metrics = metrics.worker(worker.index);
         metrics.snapshot.set(view.snapshot.number);
         Self {
@@ -88,12 +106,15 @@ impl ProxyService {
             lock_queues: Arc::clone(&feedback.lock_queues),
             feedback,
             metrics,
+            web_servers,
             current: RefCell::new(current),
             view: RefCell::new(Rc::new(view)),
             key_buffer: RefCell::new(KeyBuffer::new()),
             names_buffer: RefCell::new(KeyBuffer::new()),
             lines: LogLines::default(),
             changed_ids: LogLimit::default(),
+            told_apps: ToldApps::default(),
+            farm_sign_limits: FarmSignLimits::default(),
         }
     }
 
@@ -115,15 +136,15 @@ impl ProxyService {
     pub(super) fn locate(&self, view: &View, target: &[u8]) -> Result<RequestTarget, KeyError> {
         let mut key_buffer = self.key_buffer.borrow_mut();
         let key = route::extract(target, &mut key_buffer)?;
+        self.told_apps.note(&key, &self.feedback.app_names);
         let located = view.snapshot.hash_key.locate(key.session_id());
         Ok(RequestTarget {
             slot: located.slot,
             route: view.snapshot.slots.lookup(located.slot.index()),
             fingerprint: located.fingerprint,
-            item: ItemHash::new(located.hash, key.start_hash()),
             start_hash: key.start_hash(),
             application: 0,
-            sample: self.feedback.account.sample(located.hash, key.key()),
+            sample: self.feedback.account.sample(located.hash, key.start_hash()),
             hash: located.hash,
         })
     }
@@ -133,7 +154,8 @@ impl ProxyService {
     pub(super) fn may_copy(&self, subject: &Subject, at: BackendId) -> bool {
         let view = self.view();
         let route = subject.route;
-        let now = view.snapshot.slots.lookup(subject.slot.index());
+        let slots = &view.snapshot.slots;
+        let now = slots.route(slots.lookup(subject.slot.index()));
         let is_kept = now
             .replica
             .is_some_and(|replica| replica.at == at && replica.phase.is_copied());
@@ -161,7 +183,7 @@ impl ProxyService {
         if self.lock_queues.is_anybody_waiting()
             && let Ok(located) = self.locate(&self.view(), target)
         {
-            self.lock_queues.released(located.item);
+            self.lock_queues.released(located.item());
         }
     }
 
@@ -196,6 +218,58 @@ impl ProxyService {
         }
         shard.requests.count(operation, RequestOutcome::Failed);
         self.report(view, failed);
+    }
+
+    /// What is counted of a web server.
+    pub(super) fn web_server(&self, address: IpAddr) -> Arc<WebServerMetrics> {
+        self.web_servers.at(address)
+    }
+
+    /// Under which a request may wait for the lock of its session.
+    pub(super) fn lock_terms(&self, subject: &Subject, wait_ms: u64) -> LockTerms<'_> {
+        LockTerms {
+            queues: &self.lock_queues,
+            paces: &self.feedback.lock_paces,
+            metrics: &self.metrics,
+            web_server: self.web_server(subject.peer),
+            item: subject.item,
+            wait_ms,
+            now_ms: self.now_ms(),
+        }
+    }
+
+    /// A request that is not in line for the lock has found its session locked.
+    #[cold]
+    pub(super) fn found_locked(&self, subject: &Subject) {
+        let counts = &self.feedback.locked_counts;
+        if counts.count(subject.item, self.now_ms()) {
+            self.shows(subject, FarmSignKind::Contended);
+        }
+    }
+
+    /// The client of a whole request has left before it was answered.
+    #[cold]
+    pub(super) fn abandoned(&self, subject: &Subject) {
+        let after = Duration::from_nanos(subject.started.elapsed_ns());
+        if after >= PATIENCE {
+            let shard = self.web_server(subject.peer).shard(self.worker.index);
+            shard.abandoned.increment();
+            self.shows(subject, FarmSignKind::Abandoned { after });
+        }
+    }
+
+    /// What a request shows of the web farm is told, unless there is too much of it.
+    #[cold]
+    pub(super) fn shows(&self, subject: &Subject, kind: FarmSignKind) {
+        if let Some(left_out) = self.farm_sign_limits.allow(kind, self.now_ms()) {
+            self.feedback.farm_sign(FarmSign {
+                kind,
+                by: subject.peer.to_canonical(),
+                start_hash: subject.start_hash,
+                session: subject.session,
+                left_out,
+            });
+        }
     }
 
     /// Counts a request that its backend has refused with a 400, which makes the page fail.

@@ -69,6 +69,8 @@ pub struct Snapshot {
     pub applications: Option<Arc<ApplicationSet>>,
     /// How long a request waits for a lock, in milliseconds; 0 for not at all.
     pub lock_wait_ms: u64,
+    /// A session of this length or more is a large one.
+    pub large_session_bytes: u64,
 }
 
 impl Snapshot {
@@ -106,6 +108,7 @@ impl Snapshot {
             hold: config.handover.hold,
             applications,
             lock_wait_ms: config.locks.wait.as_millis() as u64,
+            large_session_bytes: config.large_session_bytes,
         }
     }
 

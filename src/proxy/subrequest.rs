@@ -1,16 +1,14 @@
 //! One small request to one backend, answered head and all: the steps of a search, and what is
 //! tidied up in the background.
 
-use std::cell::Cell;
 use std::rc::Rc;
-use std::time::Duration;
 
 use super::error::ProxyError;
 use super::service::ProxyService;
 use super::view::View;
 use crate::backend::{AskFailed, Left, Outgoing, Reply, RequestContent, RetryPolicy, Upstream};
 use crate::handover::{NO_LOCK, SubrequestReply};
-use crate::net::{Buffer, Conn, Deadline, Moment};
+use crate::net::{Buffer, Conn, Deadline, Moment, TimeSpent};
 use crate::route::BackendIndex;
 use crate::wire::{self, Operation, ResponseHead, Span, WireError};
 
@@ -27,7 +25,7 @@ pub(super) struct Caller<'a> {
     /// When the whole request of the client has to be done, of the worker's clock.
     pub(super) due_ms: u64,
     /// Grows by the time that is spent waiting for backends.
-    pub(super) waited: &'a Cell<Duration>,
+    pub(super) waited: &'a TimeSpent,
 }
 
 /// A whole request.
@@ -118,8 +116,8 @@ impl Caller<'_> {
         )
     }
 
-    fn has_waited(&self, took: Duration) {
-        self.waited.set(self.waited.get() + took);
+    fn has_waited(&self, ns: u64) {
+        self.waited.add_ns(ns);
     }
 
     /// Puts the connection of an answer that is there whole, read or not, back for the next request.
@@ -203,7 +201,7 @@ impl SubrequestAnswer {
             self.bytes.clear();
             let asked = Moment::now();
             let more = self.conn.read_more(&mut self.bytes, caller.deadline).await;
-            caller.has_waited(asked.elapsed());
+            caller.has_waited(asked.elapsed_ns());
             more.map_err(ProxyError::Answer)?;
             let received = self.bytes.len() as u64;
             caller.view.shard(from).received_bytes.add(received);

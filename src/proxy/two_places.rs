@@ -148,7 +148,7 @@ impl<'a> Seek<'a> {
         match ask {
             Subrequest::Copy { at } => self.copy(at, received).await,
             Subrequest::CopyHeld { at } => self.copy_held(at, received).await,
-            Subrequest::Remove { at, .. } if replica.is_some_and(|replica| replica.at == at) => {
+            Subrequest::Remove { at, .. } if replica == Some(at) => {
                 self.clear_copy(at, received).await
             }
             Subrequest::Miss { .. } => Ok(self.miss()),

@@ -1,14 +1,12 @@
 //! What one worker goes by: a snapshot, with its own connections to the backends.
 
-use std::cell::Cell;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::time::Duration;
 
 use super::snapshot::{Backend, Snapshot};
 use crate::backend::{AskLimits, ConnectionPool, PoolLimits, Upstream};
 use crate::metrics::{ApplicationShard, BackendShard};
-use crate::net::{Deadline, Worker};
+use crate::net::{Deadline, TimeSpent, Worker};
 use crate::route::BackendIndex;
 
 /// A snapshot with this worker's connection pools and counters, one of each per backend, in the
@@ -20,6 +18,8 @@ pub(super) struct View {
     shards: Vec<Arc<BackendShard>>,
     /// One for each application, and the last for all others; none where the map has none.
     pub(super) applications: Vec<Arc<ApplicationShard>>,
+    /// How the account of sessions calls each of them.
+    application_numbers: Vec<u8>,
 }
 
 impl View {
@@ -45,11 +45,14 @@ impl View {
         let pools = snapshot.backends.iter().map(pool).collect();
         let shards = snapshot.backends.iter();
         let shards = shards.map(|backend| backend.metrics.shard(worker.index));
-        let applications = snapshot.applications.iter();
-        let applications = applications.flat_map(|set| set.metrics());
-        let applications = applications.map(|metrics| metrics.shard(worker.index));
+        let applications = || {
+            let applications = snapshot.applications.iter();
+            applications.flat_map(|set| set.metrics())
+        };
+        let application_shards = applications().map(|metrics| metrics.shard(worker.index));
         Self {
-            applications: applications.collect(),
+            applications: application_shards.collect(),
+            application_numbers: applications().map(|metrics| metrics.number).collect(),
             pools,
             shards: shards.collect(),
             snapshot,
@@ -69,6 +72,12 @@ impl View {
         &self.shards[index.index()]
     }
 
+    /// How the account of sessions calls an application.
+    #[inline]
+    pub(super) fn application_number(&self, index: usize) -> u8 {
+        self.application_numbers.get(index).copied().unwrap_or(0)
+    }
+
     /// The way to a backend for one request.
     pub(super) fn upstream<'a>(
         &'a self,
@@ -76,7 +85,7 @@ impl View {
         index: BackendIndex,
         deadline: &'a Deadline,
         due_ms: u64,
-        waited: &'a Cell<Duration>,
+        waited: &'a TimeSpent,
     ) -> Upstream<'a> {
         let timeouts = &self.snapshot.timeouts;
         Upstream {

@@ -121,7 +121,7 @@ impl fmt::Display for Slot {
 ///
 /// It links the log lines of one session and reveals nothing of the id: default ids carry 120
 /// random bits (protocol 2.1). It is too short to be a key of anything.
-#[derive(Clone, Copy, PartialEq, Eq)]
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Fingerprint(u32);
 
 impl Fingerprint {

@@ -4,7 +4,8 @@
 //! |---|---|---|
 //! | who | 63..41 | fingerprint of the item's key |
 //! | | 40..36 | rank: how many zero bits the session's hash ends in, at most 31 |
-//! | | 35..27 | 0 |
+//! | | 35 | 0 |
+//! | | 34..27 | the application's number, 0 for none in particular |
 //! | | 26..20 | the backend's id, 1 to 127 |
 //! | | 19..0 | timeout in minutes, 1 to 525600 |
 //! | what | 63..33 | bytes of the body |
@@ -28,12 +29,32 @@ const TICKS_PER_MINUTE: u64 = 60_000 / TICK_MS;
 const TICK_BITS: u32 = 33;
 const MAX_TICKS: u64 = (1 << TICK_BITS) - 1;
 const MAX_BYTES: u64 = (1 << (u64::BITS - TICK_BITS)) - 1;
+const APPLICATION_SHIFT: u32 = 27;
 const PLACE_SHIFT: u32 = 20;
 const PLACE_MASK: u64 = 0x7f;
 const TIMEOUT_MASK: u64 = (1 << PLACE_SHIFT) - 1;
 
 /// The longest timeout there is (protocol 3).
 pub(super) const MAX_TIMEOUT_MINUTES: u32 = 525_600;
+
+/// Where a session is, and whose it is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct UsagePlace {
+    /// The backend's id, 1 to 127.
+    pub backend: u8,
+    /// The application's number, 0 for none in particular.
+    pub application: u8,
+}
+
+impl From<u8> for UsagePlace {
+    /// At the backend with this id, of no application in particular.
+    fn from(backend: u8) -> Self {
+        Self {
+            backend,
+            application: 0,
+        }
+    }
+}
 
 /// A place in the table, free while `who` is 0.
 #[derive(Debug, Default)]
@@ -64,11 +85,12 @@ impl Who {
     pub(super) const NOBODY: Self = Self(0);
 
     /// `identity` gives the bits from [`IDENTITY_SHIFT`] on.
-    pub(super) fn new(identity: u64, place: u8, timeout_minutes: u32) -> Self {
+    pub(super) fn new(identity: u64, place: UsagePlace, timeout_minutes: u32) -> Self {
         let minutes = timeout_minutes.clamp(1, MAX_TIMEOUT_MINUTES);
-        let place = u64::from(place) & PLACE_MASK;
+        let application = u64::from(place.application) << APPLICATION_SHIFT;
+        let place = u64::from(place.backend) & PLACE_MASK;
         let identity = identity >> IDENTITY_SHIFT << IDENTITY_SHIFT;
-        Self(identity | place << PLACE_SHIFT | u64::from(minutes))
+        Self(identity | application | place << PLACE_SHIFT | u64::from(minutes))
     }
 
     pub(super) fn is(self, identity: u64) -> bool {
@@ -83,11 +105,15 @@ impl Who {
         (self.0 >> PLACE_SHIFT & PLACE_MASK) as u8
     }
 
+    pub(super) fn application(self) -> u8 {
+        (self.0 >> APPLICATION_SHIFT) as u8
+    }
+
     pub(super) fn timeout_minutes(self) -> u32 {
         (self.0 & TIMEOUT_MASK) as u32
     }
 
-    pub(super) fn moved_to(self, place: u8) -> Self {
+    pub(super) fn moved_to(self, place: UsagePlace) -> Self {
         Self::new(self.0, place, self.timeout_minutes())
     }
 }
@@ -162,19 +188,23 @@ mod tests {
         #[test]
         fn what_is_put_in_comes_out(
             identity: u64,
-            place in 1u8..=127,
+            backend in 1u8..=127,
+            application: u8,
             minutes in 1..=MAX_TIMEOUT_MINUTES,
             bytes in 0..=MAX_BYTES,
             now in 0..1u64 << 32,
         ) {
-            let who = Who::new(identity, place, minutes);
+            let place = |backend| UsagePlace { backend, application };
+            let who = Who::new(identity, place(backend), minutes);
             prop_assert!(who.is(identity));
             prop_assert!(!who.is(identity ^ 1 << IDENTITY_SHIFT));
-            prop_assert_eq!((who.place(), who.timeout_minutes()), (place, minutes));
+            prop_assert_eq!((who.place(), who.timeout_minutes()), (backend, minutes));
+            prop_assert_eq!(who.application(), application);
             prop_assert_eq!(u64::from(who.rank()), identity >> IDENTITY_SHIFT & 31);
-            let moved = who.moved_to(128 - place);
+            let moved = who.moved_to(place(128 - backend));
             prop_assert!(moved.is(identity));
-            prop_assert_eq!((moved.place(), moved.timeout_minutes()), (128 - place, minutes));
+            prop_assert_eq!((moved.place(), moved.timeout_minutes()), (128 - backend, minutes));
+            prop_assert_eq!(moved.application(), application);
 
             let what = What::new(bytes, minutes, Tick(now));
             let expires = now + u64::from(minutes) * 600;
@@ -186,7 +216,7 @@ mod tests {
         #[test]
         fn nothing_out_of_range_spoils_its_neighbours(place: u8, minutes: u32, bytes: u64, now: u64) {
             let now = Tick::from_ms(now);
-            let who = Who::new(u64::MAX, place, minutes);
+            let who = Who::new(u64::MAX, place.into(), minutes);
             prop_assert!(who.is(u64::MAX));
             prop_assert!((1..=MAX_TIMEOUT_MINUTES).contains(&who.timeout_minutes()));
             prop_assert_eq!(What::new(bytes, minutes, now).bytes(), bytes.min(MAX_BYTES));
@@ -196,7 +226,7 @@ mod tests {
     #[test]
     fn a_place_that_somebody_took_first_is_left_to_him() {
         let entry = UsageEntry::default();
-        let who = |identity: u64| Who::new(identity << IDENTITY_SHIFT, 1, 20);
+        let who = |identity: u64| Who::new(identity << IDENTITY_SHIFT, 1.into(), 20);
         let what = |bytes| What::new(bytes, 20, Tick(0));
         assert!(entry.claim(Who::NOBODY, who(1), what(10)));
         assert!(!entry.claim(Who::NOBODY, who(2), what(20)));

@@ -23,6 +23,9 @@ const COMPLETE_FACTOR: u64 = 50;
 /// Backend ids are below this.
 const PLACES: usize = 128;
 
+/// Numbers of applications are below this.
+const APPLICATIONS: usize = 256;
+
 /// Adds up an account from time to time, and sees to its level. One per account.
 ///
 /// What has been followed for one session lifetime is complete: whatever was alive before has been
@@ -54,6 +57,7 @@ pub struct Audit {
     /// that have not been used since are missing.
     pub is_complete: bool,
     sums: Box<[Sums]>,
+    by_application: Box<[Sums]>,
 }
 
 /// How many sessions there are and how many bytes they hold.
@@ -83,6 +87,7 @@ struct Sums {
 /// One look at all entries.
 struct Pass {
     sums: Box<[Sums]>,
+    by_application: Box<[Sums]>,
     followed: usize,
     timeouts: Timeouts,
 }
@@ -144,6 +149,7 @@ impl Estimator {
             followed: pass.followed,
             is_complete: self.is_old || known > 0 && self.discovered * COMPLETE_FACTOR <= known,
             sums: pass.sums,
+            by_application: pass.by_application,
         };
         self.adapt(account, level, pass.followed, lifetime_ms, now_ms);
         Some(audit)
@@ -185,6 +191,13 @@ impl Audit {
         let sums = self.sums.get(usize::from(place)).copied();
         sums.unwrap_or_default().estimate(self.level)
     }
+
+    /// What the application with this number has.
+    #[must_use]
+    pub fn of_application(&self, number: u8) -> Estimate {
+        let sums = self.by_application.get(usize::from(number)).copied();
+        sums.unwrap_or_default().estimate(self.level)
+    }
 }
 
 impl Sums {
@@ -218,6 +231,7 @@ impl Pass {
     fn over(account: &Account, level: u32, sum_level: u32, now: Tick) -> Self {
         let mut pass = Self {
             sums: vec![Sums::default(); PLACES].into(),
+            by_application: vec![Sums::default(); APPLICATIONS].into(),
             followed: 0,
             timeouts: Timeouts::default(),
         };
@@ -242,6 +256,7 @@ impl Pass {
             pass.timeouts.add(who.timeout_minutes());
             if who.rank() >= sum_level {
                 pass.sums[usize::from(who.place())].add(what.bytes());
+                pass.by_application[usize::from(who.application())].add(what.bytes());
             }
         }
         pass

@@ -18,6 +18,7 @@ pub mod estimator;
 pub mod table;
 pub mod trend;
 
+pub use entry::UsagePlace;
 pub use estimator::{Audit, Estimate, Estimator};
 pub use table::{Account, Observation, SampledSession, minutes_or_default};
 pub use trend::{Capacity, Growth, Saturation, Trend};

@@ -3,7 +3,9 @@
 use std::fmt;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use super::entry::{IDENTITY_SHIFT, MAX_RANK, MAX_TIMEOUT_MINUTES, Tick, UsageEntry, What, Who};
+use super::entry::{
+    IDENTITY_SHIFT, MAX_RANK, MAX_TIMEOUT_MINUTES, Tick, UsageEntry, UsagePlace, What, Who,
+};
 
 /// What a state server takes when there is no `Timeout` (protocol 3).
 const DEFAULT_TIMEOUT_MINUTES: u32 = 20;
@@ -102,9 +104,10 @@ impl SampledSession {
     /// An item that is not followed.
     pub const NONE: Self = Self(0);
 
-    /// `hash` is the session's, `key` the item's whole key: applications may share session ids.
-    fn new(hash: u64, key: &[u8]) -> Self {
-        let mixed = fold(hash, key);
+    /// `hash` is the session's, which nobody can choose, `start_hash` that of what stands in front of
+    /// its id: applications may share session ids.
+    fn new(hash: u64, start_hash: u64) -> Self {
+        let mixed = mix(hash, start_hash);
         let rank = u64::from(hash.trailing_zeros().min(MAX_RANK));
         let fingerprint = mixed >> FINGERPRINT_SHIFT << FINGERPRINT_SHIFT;
         let bucket = mixed & (BUCKETS as u64 - 1);
@@ -173,25 +176,30 @@ impl Account {
     /// What it takes, whatever it is told.
     pub const MEMORY_BYTES: usize = size_of::<Self>() + BUCKETS * size_of::<Bucket>();
 
-    /// Whether the item with this key is followed, given the hash of its session's id. One load and
-    /// a branch if it is not.
+    /// Whether an item is followed, given the hashes of its session's id and of what stands in front of
+    /// that. One load and a branch if it is not.
     #[inline]
-    pub fn sample(&self, hash: u64, key: &[u8]) -> SampledSession {
+    pub fn sample(&self, hash: u64, start_hash: u64) -> SampledSession {
         if hash & self.clock.mask.load(Ordering::Relaxed) != 0 {
             return SampledSession::NONE;
         }
-        SampledSession::new(hash, key)
+        SampledSession::new(hash, start_hash)
     }
 
-    /// Takes note of what the backend with the id `place` has answered.
+    /// Takes note of what the backend at `place` has answered.
     #[inline]
-    pub fn observe(&self, sample: SampledSession, place: u8, observation: Observation) {
+    pub fn observe(
+        &self,
+        sample: SampledSession,
+        place: impl Into<UsagePlace>,
+        observation: Observation,
+    ) {
         if sample.is_followed() {
-            self.note(sample, place, observation);
+            self.note(sample, place.into(), observation);
         }
     }
 
-    fn note(&self, sample: SampledSession, place: u8, observation: Observation) {
+    fn note(&self, sample: SampledSession, place: UsagePlace, observation: Observation) {
         let now = Tick(self.clock.now.load(Ordering::Relaxed));
         let entry = self.find(sample);
         match (observation, entry) {
@@ -230,7 +238,7 @@ impl Account {
             (Observation::Gone, Some(entry)) => entry.free(entry.who()),
             (Observation::Absent, Some(entry)) => {
                 let who = entry.who();
-                if who.place() == place {
+                if who.place() == place.backend {
                     entry.free(who);
                 }
             }
@@ -349,22 +357,16 @@ impl Account {
 }
 
 /// The item is there, unchanged, maybe at another backend than it was last.
-fn slide(entry: &UsageEntry, place: u8, now: Tick) {
+fn slide(entry: &UsageEntry, place: UsagePlace, now: Tick) {
     let who = entry.who();
     let what = What::new(entry.what().bytes(), who.timeout_minutes(), now);
     entry.set(who.moved_to(place), what);
 }
 
-/// A hash of `key`, seeded with `hash`, which nobody can choose: quick, and no more than that.
-fn fold(hash: u64, key: &[u8]) -> u64 {
+/// One hash of two, all of whose bits depend on both.
+fn mix(hash: u64, start_hash: u64) -> u64 {
     const ODD: u64 = 0x9e37_79b9_7f4a_7c15;
-    let step = |folded: u64, word: [u8; 8]| {
-        let mixed = (folded ^ u64::from_le_bytes(word)).wrapping_mul(ODD);
-        mixed ^ mixed >> 32
-    };
-    let (words, rest) = key.as_chunks();
-    let folded = words.iter().fold(hash, |folded, word| step(folded, *word));
-    let mut last = [0; 8];
-    last[..rest.len()].copy_from_slice(rest);
-    step(step(folded, last), (key.len() as u64).to_le_bytes())
+    let mixed = (hash ^ start_hash.rotate_left(32)).wrapping_mul(ODD);
+    let mixed = (mixed ^ mixed >> 32).wrapping_mul(ODD);
+    mixed ^ mixed >> 29
 }

@@ -19,6 +19,7 @@ use crate::support::metrics::Scrape;
 use crate::support::system::{hold_port, wait_until};
 use crate::support::tags::tag;
 use crate::support::{Program, ProxyFiles, admin, proxy, slots};
+use staterouter::contents::{BodyItem, encode};
 use staterouter::handover::Stage;
 use staterouter::metrics::table;
 
@@ -324,6 +325,21 @@ fn an_overdue_lock_counts_once_per_page_that_waits() {
     assert_eq!(scrape.sum("staterouter_overdue_locks_total"), 1.0);
 }
 
+/// Stores a session whose contents are understood, until they show.
+fn store_known_contents(proxy: &Program) {
+    let cart = BodyItem {
+        name: "Cart".to_owned(),
+        bytes: 100,
+    };
+    let session = put(OTHER_ID, 0, &encode(20, &[cart]));
+    let share = "staterouter_contents_item_ratio{application=\"/LM/W3SVC/1/ROOT\",item=\"Cart\"}";
+    wait_until("its contents are known", || {
+        let stored = Client::connect(proxy.address).ask(&session);
+        assert_eq!(status(&stored), "200");
+        Scrape::of(proxy.admin()).value(share) > 0.5
+    });
+}
+
 #[test]
 fn a_moved_session_counts_with_every_question_it_took() {
     let servers = [(); 2].map(|()| Program::state_server());
@@ -393,6 +409,8 @@ backends:",
     assert_eq!(scrape.value("staterouter_slots{stage=\"move2\"}"), 16_384.0);
     assert_eq!(scrape.sum("staterouter_slots"), 16_384.0);
     assert_eq!(scrape.sum("staterouter_session_moves_failed_total"), 0.0);
+    store_known_contents(&proxy);
+    let scrape = Scrape::of(proxy.admin());
     assert_is_as_declared(&scrape);
     assert_promtool_accepts(&scrape);
 }

@@ -9,11 +9,13 @@ use std::collections::HashMap;
 use std::sync::Barrier;
 use std::thread;
 
-use staterouter::route::HashKey;
+use staterouter::route::{HashKey, KeyBuffer, extract};
 use staterouter::usage::{Account, Audit, Estimate, Estimator, Observation, SampledSession};
 
 const MINUTE_MS: u64 = 60_000;
 const PLACES: std::ops::RangeInclusive<u8> = 1..=3;
+/// Of what stands in front of the session ids.
+const START_HASH: u64 = 0x5eed;
 
 /// A small generator of the SplitMix kind; the same seed gives the same run.
 struct Random(u64);
@@ -85,8 +87,7 @@ impl Scene {
     }
 
     fn sample(&self, id: u64) -> SampledSession {
-        let key = [*b"/LM/ROOT", id.to_le_bytes()].concat();
-        self.account.sample(self.hash(id), &key)
+        self.account.sample(self.hash(id), START_HASH)
     }
 
     fn hash(&self, id: u64) -> u64 {
@@ -389,10 +390,19 @@ fn every_answer_says_what_it_says() {
 fn applications_that_share_a_session_id_have_an_item_each() {
     let mut scene = Scene::new(0);
     let observation = Observation::Stored { bytes: 10 };
-    for key in ["/LM/W3SVC/1/ROOT/abc", "/LM/W3SVC/2/ROOT/abc", "abc"] {
-        let sample = scene.account.sample(scene.hash(1), key.as_bytes());
-        let sample = sample.of_put(20, false);
-        scene.account.observe(sample, 1, observation);
+    for target in [
+        "/LM/W3SVC/1/ROOT(cAHkmVhipCLv%2fQnONQmPsKL%2bq%2fAjnK%2fnYS9aV3Zlad8%3d)/abc",
+        "/LM/W3SVC/2/ROOT(cAHkmVhipCLv%2fQnONQmPsKL%2bq%2fAjnK%2fnYS9aV3Zlad8%3d)/abc",
+        "abc",
+    ] {
+        let mut buffer = KeyBuffer::new();
+        let key = extract(target.as_bytes(), &mut buffer).unwrap();
+        assert_eq!(key.session_id(), b"abc");
+        let hash = scene.hash_key.hash(key.session_id());
+        let sample = scene.account.sample(hash, key.start_hash());
+        scene
+            .account
+            .observe(sample.of_put(20, false), 1, observation);
     }
     let found = scene.audit().at(1);
     assert_eq!((found.sessions, found.bytes), (3, 30));

@@ -193,9 +193,10 @@ fn pointing_at(own: SocketAddr, backend: &str) -> ProxyFiles {
     files
 }
 
-/// Addresses that are free a moment later: nobody else on this machine is given them so soon.
+/// Addresses that are free, and stay so: nobody else uses this loopback address.
 fn free<const N: usize>() -> [SocketAddr; N] {
-    let ports = [(); N].map(|()| TcpListener::bind("127.0.0.1:0").unwrap());
+    let [high, low] = (std::process::id() as u16).to_be_bytes();
+    let ports = [(); N].map(|()| TcpListener::bind((format!("127.{high}.{low}.7"), 0)).unwrap());
     ports.map(|port| port.local_addr().unwrap())
 }
 
@@ -219,7 +220,8 @@ fn a_proxy_in_its_own_map_is_refused_or_found_before_anything_goes_in_circles() 
         assert!(said.contains("where this proxy itself listens"), "{said}");
     }
 
-    let Some(hosts) = Hosts::new(&[("state-1.test", "127.0.0.1")]) else {
+    let address = own.ip().to_string();
+    let Some(hosts) = Hosts::new(&[("state-1.test", address.as_str())]) else {
         return;
     };
     let files = pointing_at(own, &format!("state-1.test:{}", own.port()));

@@ -14,6 +14,7 @@ use serde_json::Value;
 use staterouter::contents::{BodyItem, compress, encode};
 
 use crate::support::client::{Client, status};
+use crate::support::metrics::Scrape;
 use crate::support::system::wait_up_to;
 use crate::support::{PATIENCE, Program, ProxyFiles, admin, run};
 
@@ -129,6 +130,7 @@ fn shares_of_ten_thousand_sessions_are_right_within_five_percent() {
         report["one_in"] == 4 && report["sessions"].as_u64() > Some(2_000)
     });
     let report = contents(&proxy);
+    let scrape = Scrape::of(proxy.admin());
     let apps = report["applications"].as_array().unwrap();
     assert_eq!(apps.len(), 2, "{report:#}");
     for app in apps {
@@ -155,6 +157,10 @@ fn shares_of_ten_thousand_sessions_are_right_within_five_percent() {
                 (found - wanted).abs() < 5.0,
                 "{name} {item}: {found} instead of {wanted}"
             );
+            let labels = format!("application=\"{name}\",item=\"{item}\"");
+            let series = format!("staterouter_contents_item_ratio{{{labels}}}");
+            let shown = scrape.get(&series).unwrap() * 100.0;
+            assert!((shown - found).abs() < 0.01, "{series}: {shown}");
         }
         assert_eq!(
             (&app["not_understood"], &app["too_long"]),

@@ -8,7 +8,7 @@
 use crate::support::client::{self, Client, body, status};
 use crate::support::metrics::Scrape;
 use crate::support::system::wait_until;
-use crate::support::{Program, ProxyFiles, admin, sessions, slots};
+use crate::support::{Program, ProxyFiles, admin, run, sessions, slots};
 use serde_json::Value;
 use staterouter::config::application_hash;
 use staterouter::handover::Stage;
@@ -87,6 +87,42 @@ fn web_servers_with_different_site_ids_share_their_sessions_once_the_map_says_so
 }
 
 #[test]
+fn sessions_and_failed_requests_count_by_application() {
+    let backend = Program::state_server();
+    let files = ProxyFiles::new(&[backend.address], "handover: {hold: 0s, failover: off}");
+    let proxy = files.start();
+    name(&files, 2, APPLICATIONS);
+    assert_eq!(admin::reload(proxy.admin()).0, 200);
+    let mut client = Client::connect(proxy.address);
+    let apps = [
+        "/LM/W3SVC/2/ROOT/Shop",
+        "/LM/W3SVC/3/ROOT/Shop",
+        "/LM/W3SVC/2/ROOT",
+    ];
+    for (id, app) in sessions::ids(5, 6).iter().zip(apps.iter().cycle()) {
+        let target = target(app).replace(ID, id);
+        let request = String::from_utf8(client::put(id, 0, &[7; 100])).unwrap();
+        let request = request.replace(&client::target(id), &target);
+        assert_eq!(status(&client.ask(request.as_bytes())), "200");
+    }
+    let of = |name: &str, labels: &str| {
+        Scrape::of(proxy.admin()).value(&format!("staterouter_application_{name}{{{labels}}}"))
+    };
+    for (application, sessions) in [("shop", 4.0), ("other", 2.0)] {
+        let label = format!("application=\"{application}\"");
+        wait_until(application, || of("sessions", &label) == sessions);
+        assert_eq!(of("session_bytes", &label), 100.0 * sessions);
+    }
+    backend.kill();
+    client.send(&to(&client::get(ID), &target(apps[1])));
+    assert_eq!(client.until_closed(), b"");
+    let failed = "application=\"shop\",operation=\"get\",result=\"failed\"";
+    wait_until("it counts as failed", || {
+        of("requests_total", failed) == 1.0
+    });
+}
+
+#[test]
 fn two_ids_of_one_application_are_a_finding_whose_entry_cures_it() {
     let backend = Program::state_server();
     let files = ProxyFiles::new(&[backend.address], "");
@@ -123,7 +159,15 @@ fn two_ids_of_one_application_are_a_finding_whose_entry_cures_it() {
     }
     let action = finding["action"].as_str().unwrap();
     let (_, entry) = action.split_once("applications: ").unwrap();
-    name(&files, 2, &format!("applications: {entry}\n"));
+    let planned = |applications: &str| {
+        name(&files, 2, applications);
+        let map = files.path("map.yaml");
+        run(&["plan", "--admin", &proxy.admin().to_string(), "--map", &map])
+    };
+    let (code, text, _) = planned("");
+    assert!(code == Some(0) && text.contains(entry), "{text}");
+    let (code, text, _) = planned(&format!("applications: {entry}\n"));
+    assert!(code == Some(0) && !text.contains("by two ids"), "{text}");
     assert_eq!(admin::reload(proxy.admin()).0, 200);
     let mut web_server = Client::connect(proxy.address);
     let [first, second] = apps.map(target);

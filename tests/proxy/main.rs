@@ -18,3 +18,4 @@ mod retries;
 mod shortage;
 mod tags;
 mod unfit;
+mod web_farm;

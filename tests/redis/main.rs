@@ -7,6 +7,5 @@ mod support;
 
 mod cluster;
 mod conformance;
-mod moves;
 mod sentinel;
 mod status;

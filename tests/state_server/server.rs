@@ -44,9 +44,12 @@ fn with_body(method: &str, body: &[u8]) -> Vec<u8> {
 #[test]
 fn a_body_of_anything_but_a_put_is_thrown_away_as_it_comes() {
     const BODY_BYTES: usize = 48 << 20;
-    const MAX_MEMORY_BYTES: u64 = 24 << 20;
+    const MAX_GROWTH_BYTES: u64 = 16 << 20;
     let server = server(&[]);
     let mut client = Client::connect(server.address);
+    client.send(&get(ID));
+    assert_eq!(client.answer_to(false), ABSENT);
+    let peak_before = peak_resident_bytes(server.id());
     let body = vec![b'x'; BODY_BYTES];
     for (method, expected) in [
         ("GET", ABSENT),
@@ -60,8 +63,9 @@ fn a_body_of_anything_but_a_put_is_thrown_away_as_it_comes() {
         assert_eq!(client.answer_to(method == "HEAD"), expected, "{method}");
         assert_eq!(client.answer_to(false), ABSENT, "behind {method}");
     }
-    let peak = peak_resident_bytes(server.id());
-    assert!(peak < MAX_MEMORY_BYTES, "{peak} bytes of memory");
+    // What the program itself takes differs from build to build.
+    let growth = peak_resident_bytes(server.id()) - peak_before;
+    assert!(growth < MAX_GROWTH_BYTES, "{growth} bytes of memory");
 }
 
 #[test]

@@ -3,6 +3,12 @@
 use serde::{Deserialize, Serialize};
 
 use crate::contents::{AppTotal, ItemTotal, TableTotals};
+use crate::metrics::PoolContents;
+
+/// What the metrics show of it, at most: each is a series.
+const MAX_APPS_IN_METRICS: usize = 10;
+const MAX_ITEMS_IN_METRICS: usize = 10;
+const MIN_PERCENT_IN_METRICS: f64 = 1.0;
 
 /// What fills the servers, as far as this proxy has seen it stored.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
@@ -63,6 +69,25 @@ impl ContentsReport {
             sessions: totals.sessions,
             applications: totals.apps.into_iter().map(app).collect(),
         }
+    }
+}
+
+impl From<&ContentsReport> for Vec<PoolContents> {
+    /// What the metrics show of it.
+    fn from(report: &ContentsReport) -> Self {
+        let applications = report.applications.iter().take(MAX_APPS_IN_METRICS);
+        let of_app = |app: &AppContents| {
+            let items = app.items.iter().take(MAX_ITEMS_IN_METRICS);
+            let items = items.filter(|item| item.percent >= MIN_PERCENT_IN_METRICS);
+            PoolContents {
+                application: app.name.clone(),
+                ratio: app.percent / 100.0,
+                items: items
+                    .map(|item| (item.name.clone(), item.percent / 100.0))
+                    .collect(),
+            }
+        };
+        applications.map(of_app).collect()
     }
 }
 

@@ -1,8 +1,10 @@
 //! What is wrong with the pool or going on in it, in words for people: each finding is made here
-//! and nowhere else. The terminal, the page, `/readyz` and the metrics all read the same list.
+//! (those about the web servers in `web_farm`) and nowhere else. The terminal, the page, `/readyz` and
+//! the metrics all read the same list.
+
+mod web_farm;
 
 use std::collections::HashMap;
-use std::net::IpAddr;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
@@ -137,6 +139,16 @@ codes! {
     ApplicationIdsDiffer "application_ids_differ" Warning;
     /// Web servers send different hashes of one application's id, so they do not share its sessions.
     ApplicationHashesDiffer "application_hashes_differ" Warning;
+    /// Writes were refused because somebody else had taken the lock of their page over.
+    WritesTakenOver "writes_taken_over" Warning;
+    /// A web server does not wait as long for an answer as this proxy does.
+    ClientGivesUp "client_gives_up" Warning;
+    /// A web server has sent nothing for a while.
+    WebServerSilent "web_server_silent" Warning;
+    /// Requests of a session find it locked all the time.
+    SessionContended "session_contended" Warning;
+    /// Large sessions are stored.
+    SessionsLarge "sessions_large" Warning;
     /// Sessions live longer than a handover lasts.
     SessionsOutliveHandovers "sessions_outlive_handovers" Warning;
     /// The state file cannot be written.
@@ -238,9 +250,9 @@ impl Finding {
         )
     }
 
-    /// Requests for the slots of `backend` are refused until one of `stand_ins` serves them; there
-    /// may be none.
-    pub fn requests_refused(backend: &str, slots: usize, stand_ins: &[&str]) -> Self {
+    /// Requests for the slots of `backend` wait, or are refused, until one of `stand_ins` serves them;
+    /// there may be none.
+    pub fn requests_refused(backend: &str, slots: usize, stand_ins: &[&str], wait: bool) -> Self {
         let sessions = sessions(slots);
         let until = match stand_ins {
             [] => format!("until {backend} answers: no other backend can stand in"),
@@ -248,8 +260,14 @@ impl Finding {
         };
         Self::new(
             Code::RequestsRefused,
-            format!("requests for {sessions} are refused: {backend} is down"),
-            format!("Their users see error pages {until}."),
+            match wait {
+                true => format!("requests for {sessions} wait: {backend} is down"),
+                false => format!("requests for {sessions} are refused: {backend} is down"),
+            },
+            match wait {
+                true => format!("Their pages wait {until}. After handover.hold they fail."),
+                false => format!("Their users see error pages {until}."),
+            },
             format!(
                 "Start the state server {backend}: if it still has its sessions, nobody loses one. \
                  Proxies stand in together: every one of them has to answer."
@@ -690,54 +708,6 @@ impl Finding {
             "Bring the newest partition map to every proxy.",
         )
         .about(address)
-    }
-
-    /// Web servers call one application by two ids, each given with its users; most use `known`.
-    /// `session` was used under both.
-    pub fn application_ids_differ(
-        known: (&str, String),
-        also: (&str, String),
-        session: &str,
-    ) -> Self {
-        let ((id, by), (other, other_by)) = (known, also);
-        let name: String = id
-            .rsplit('/')
-            .next()
-            .unwrap_or_default()
-            .chars()
-            .map(|c| if c.is_ascii_alphanumeric() { c } else { '-' })
-            .take(63)
-            .collect();
-        let name = if name.is_empty() { "shop" } else { &name };
-        Self::new(
-            Code::ApplicationIdsDiffer,
-            format!(
-                "web servers call one application by two ids: {id} ({by}) and {other} ({other_by}); \
-                 session {session} was used under both"
-            ),
-            "Users lose their session whenever another of these web servers serves them.",
-            format!(
-                "Give the site the same number, and the path the same letter case, on all web \
-                 servers. Or write into the partition map: applications: [{{name: {name}, id: \
-                 \"{id}\", also: [\"{other}\"]}}]"
-            ),
-        )
-        .about(other)
-    }
-
-    /// Two web servers send different hashes of the application's id. `session` came with both.
-    pub fn application_hashes_differ(app: &str, by: [IpAddr; 2], session: &str) -> Self {
-        let [one, other] = by;
-        Self::new(
-            Code::ApplicationHashesDiffer,
-            format!(
-                "web servers send different hashes of the id {app}: {one} and {other}, for session \
-                 {session}"
-            ),
-            "Users lose their session whenever another of these web servers serves them.",
-            "Give all web servers the same framework version and the same machine key.",
-        )
-        .about(app)
     }
 
     /// A proxy has other overrides than this one.

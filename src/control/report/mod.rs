@@ -3,6 +3,7 @@
 //! * [`status`]: its form; `progress`: the handovers in it.
 //! * [`finding`]: what is wrong, in words; `diagnosis` reads it from the status, `noticed` has the
 //!   rest; `lost_sessions`: what users have lost lately.
+//! * `shared_ids`, `web_farm`, `silent_servers`: what is wrong with the web servers and their pages.
 //! * [`history`]: what has happened in the last minutes.
 //! * [`contents`]: which items fill the servers.
 //! * `usage_estimates`, [`load`]: how many sessions are where, and when a backend is full.
@@ -11,6 +12,7 @@
 
 pub(crate) mod at_risk;
 pub mod contents;
+pub(crate) mod copies_held;
 pub(crate) mod diagnosis;
 pub mod finding;
 pub mod history;
@@ -22,7 +24,9 @@ pub mod plan;
 pub(crate) mod progress;
 pub mod replication;
 pub(crate) mod shared_ids;
+pub(crate) mod silent_servers;
 pub mod slot_view;
 pub mod status;
 pub mod suggest;
 pub(crate) mod usage_estimates;
+pub(crate) mod web_farm;

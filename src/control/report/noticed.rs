@@ -6,6 +6,7 @@ use super::finding::{Finding, Findings};
 use super::lost_sessions::Lost;
 use super::pauses::Pauses;
 use super::shared_ids::SharedIds;
+use super::web_farm::WebFarm;
 use crate::control::pool_state::PoolState;
 use crate::handover::BackendId;
 use crate::store::StoreSurvey;
@@ -25,6 +26,8 @@ pub(crate) struct Noticed {
     pub(crate) engines: HashMap<BackendId, StoreSurvey>,
     /// Applications that web servers call by different ids.
     pub(crate) shared_ids: SharedIds,
+    /// What requests have shown of the web servers.
+    pub(crate) web_farm: WebFarm,
 }
 
 /// The state file cannot be written.
@@ -63,6 +66,7 @@ impl Noticed {
         let longest = pool_state.config().handover.max_session_timeout;
         found.extend(outlives.map(|minutes| Finding::sessions_outlive_handovers(minutes, longest)));
         found.extend(self.shared_ids.findings(now_ms));
+        found.extend(self.web_farm.findings(pool_state.config(), now_ms));
         let members = pool_state.members().iter();
         found.extend(members.filter_map(|member| {
             let name = &member.spec.name;

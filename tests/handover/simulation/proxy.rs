@@ -112,7 +112,7 @@ impl World {
         }
         let in_force = self.proxies[p].in_force.clone();
         let slot = self.farm.sessions[session].slot;
-        let mut route = in_force.table.lookup(slot);
+        let mut route = in_force.table.route(in_force.table.lookup(slot));
         if let Some(broken) = self.broken {
             op = broken.read(op);
             route = broken.route(route);
