@@ -46,13 +46,13 @@ pub(super) enum Keeping {
 /// How it is with a copy.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Kept {
-    IsThere,
+    There,
     /// There is none, and nothing to be copied.
-    IsGone,
+    Gone,
     /// There is none, and somebody has locked the true one.
-    IsLocked,
+    Locked,
     /// The replica does not have what it should.
-    IsMissed,
+    Missed,
 }
 
 /// One session's copy.
@@ -120,18 +120,18 @@ impl Refresh {
         let is_anew = matches!(self.keeping, Keeping::Anew { .. });
         let mut kept = self.keep(&deadline).await;
         let mut pauses = 0;
-        while is_anew && matches!(kept, None | Some(Kept::IsLocked)) && pauses < MAX_PAUSES {
+        while is_anew && matches!(kept, None | Some(Kept::Locked)) && pauses < MAX_PAUSES {
             deadlines.sleep(PAUSE).await;
             kept = self.keep(&deadline).await;
             pauses += 1;
         }
         let copies = &self.service.feedback.copies;
         let (slot, session) = (self.subject.slot, self.subject.session);
-        if kept != Some(Kept::IsThere) {
+        if kept != Some(Kept::There) {
             copies.forget(slot, session);
         }
         // If the place is about to be left, the replica is all there is.
-        let is_missed = is_anew && !matches!(kept, Some(Kept::IsThere | Kept::IsGone));
+        let is_missed = is_anew && !matches!(kept, Some(Kept::There | Kept::Gone));
         if is_missed
             && self
                 .keeping
@@ -155,7 +155,7 @@ impl Refresh {
         let at = self.keeping.at();
         let replica = self.view.snapshot.backend_at(at)?;
         let Some(touched) = self.ask(&caller, replica, Operation::Touch, 0).await else {
-            return Some(Kept::IsMissed);
+            return Some(Kept::Missed);
         };
         let seen = touched.seen();
         caller.finish(replica, touched);
@@ -168,12 +168,10 @@ impl Refresh {
             }
         }
         match (seen, self.keeping.from()) {
-            (SubrequestReply::Done { .. } | SubrequestReply::Locked { .. }, _) => {
-                Some(Kept::IsThere)
-            }
+            (SubrequestReply::Done { .. } | SubrequestReply::Locked { .. }, _) => Some(Kept::There),
             (SubrequestReply::Absent, Some(from)) => self.copy(&caller, replica, from).await,
-            (SubrequestReply::Absent, None) => Some(Kept::IsGone),
-            (SubrequestReply::Refused | SubrequestReply::Unknown, _) => Some(Kept::IsMissed),
+            (SubrequestReply::Absent, None) => Some(Kept::Gone),
+            (SubrequestReply::Refused | SubrequestReply::Unknown, _) => Some(Kept::Missed),
         }
     }
 
@@ -190,9 +188,9 @@ impl Refresh {
         let SubrequestReply::Done { counter, .. } = seen else {
             caller.finish(truth, found);
             return Some(match seen {
-                SubrequestReply::Absent => Kept::IsGone,
-                SubrequestReply::Locked { .. } => Kept::IsLocked,
-                _ => Kept::IsMissed,
+                SubrequestReply::Absent => Kept::Gone,
+                SubrequestReply::Locked { .. } => Kept::Locked,
+                _ => Kept::Missed,
             });
         };
         let timeout_minutes = found.timeout_minutes();
@@ -206,7 +204,7 @@ impl Refresh {
         let taking = self.view.snapshot.moves.take(body_bytes);
         caller.deadline.arm_at(caller.due_ms);
         let memory = caller.deadline.guard(taking).await;
-        let mut kept = memory.is_err().then_some(Kept::IsMissed);
+        let mut kept = memory.is_err().then_some(Kept::Missed);
         if let Ok(_memory) = memory
             && found.read_body(caller, truth, &mut bytes).await.is_ok()
         {
@@ -214,7 +212,7 @@ impl Refresh {
             let item = (bytes.as_slice(), body_bytes);
             kept = self.store(caller, replica, item, from).await;
         }
-        if kept == Some(Kept::IsThere) {
+        if kept == Some(Kept::There) {
             let copies = &self.service.feedback.copies;
             copies.was_written(self.subject.slot, self.subject.session, timeout_minutes);
         }
@@ -240,7 +238,7 @@ impl Refresh {
         let mut under_way = copies.begin(self.subject.slot, [Some(from), None]);
         if !self.service.may_copy(&self.subject, self.keeping.at()) {
             under_way.ends();
-            return (!self.is_failing(from)).then_some(Kept::IsMissed);
+            return (!self.is_failing(from)).then_some(Kept::Missed);
         }
         under_way.is_sent();
         let call = Call {
@@ -253,10 +251,10 @@ impl Refresh {
         let is_stored = matches!(answered.seen(), SubrequestReply::Done { .. });
         caller.finish(replica, answered);
         if !is_stored {
-            return Some(Kept::IsMissed);
+            return Some(Kept::Missed);
         }
         under_way.ends();
-        Some(Kept::IsThere)
+        Some(Kept::There)
     }
 
     /// Whether the place of the item is about to be left: then the replica is all there is.

@@ -193,7 +193,6 @@ const COPIES_EVERYTHING: Class = Class {
         Kind::AnyCut,
         Kind::AnyIsolate,
         Kind::AnyPause,
-        Kind::AnyCrash,
         Kind::CutPeers,
         Kind::Kill,
     ],

@@ -409,7 +409,7 @@ fn found(
         SubrequestReply::Done {
             counter,
             flag: true,
-        } if is_whole => {
+        } if replica.has_copy => {
             let (at, truth) = (replica.at, truth.at);
             let lock = search.is_acquire().then_some(Lock { at: truth, counter });
             search.ask_in_copying(Copying::Check(lock), Subrequest::Look { at })

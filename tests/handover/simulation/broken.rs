@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use staterouter::config::Config;
 use staterouter::handover::{
-    BackendId, COPY_LOCK, ClientRequest, NO_LOCK, SlotRoute, Stage, Subrequest, SubrequestReply,
+    ClientRequest, NO_LOCK, SlotRoute, Stage, Subrequest, SubrequestReply,
 };
 
 use super::net::Op;
@@ -51,22 +51,6 @@ pub(crate) enum Broken {
     NoHold,
     /// A server that was given up is left without waiting for the other proxies.
     NoAgreement,
-    /// The copy comes with the client's own lock.
-    CopyWithItsLock,
-    /// A copy is not kept alive.
-    NoKeepAlive,
-    /// A replica that is filling is taken to have each item as it is.
-    OldCopiesTrusted,
-    /// A copy that was missed is forgotten, and its write is made.
-    NoMiss,
-    /// The copy of a write that was refused stays.
-    NoUndo,
-    /// A copy that was removed, and cannot be written anew, is forgotten.
-    NotAnew,
-    /// The slot goes on with the replica while copies are under way.
-    NoWaitForCopies,
-    /// What is found is copied with its flag.
-    CopyWithFlag,
     /// Restarted proxies have forgotten where the slots are, and no peer tells them.
     NoMemory,
 }
@@ -97,31 +81,6 @@ impl Broken {
             },
             _ => op,
         }
-    }
-
-    /// How what is to be copied is stored at the replica.
-    pub(crate) fn copy(
-        self,
-        ask: Subrequest,
-        own: Op,
-        (at, op): (BackendId, Op),
-    ) -> (BackendId, Op) {
-        let op = match (self, ask, own, op) {
-            (Self::CopyWithItsLock, Subrequest::Copy { .. }, Op::Put { cookie, .. }, op) => {
-                match op {
-                    Op::Put { version, .. } => Op::Put {
-                        cookie: cookie & COUNTER,
-                        version,
-                    },
-                    op => op,
-                }
-            }
-            (Self::CopyWithFlag, Subrequest::CopyHeld { .. }, _, Op::Put { version, .. }) => {
-                Op::Insert { version }
-            }
-            (.., op) => op,
-        };
-        (at, op)
     }
 
     /// Where a request takes its slot to be.
@@ -155,9 +114,6 @@ impl Broken {
             (Self::NoFlagCheck, Subrequest::Remove { counter, .. }) => finds && counter == NO_LOCK,
             (Self::NoClear, Subrequest::Remove { counter, .. }) => {
                 matches!(request, ClientRequest::Remove(_)) && counter == NO_LOCK
-            }
-            (Self::NoUndo, Subrequest::Remove { counter, .. }) => {
-                matches!(request, ClientRequest::Put(_)) && counter == COPY_LOCK
             }
             (Self::NoOwed, Subrequest::Owe { .. }) => {
                 return Some(SubrequestReply::Done {

@@ -8,7 +8,6 @@ use staterouter::handover::{
 };
 use staterouter::health::Failure;
 
-use super::broken::Broken;
 use super::control::places;
 use super::net::{Message, Op, Purpose, Reply};
 use super::plan::SERVERS;
@@ -113,16 +112,13 @@ impl World {
             replica.has_copy |= at_ms > replica.since_ms;
             replica.is_fresh = self.now_ms < at_ms + REFRESH_AFTER_MS;
         }
-        replica.has_copy |= self.is_broken(Broken::OldCopiesTrusted);
     }
 
     /// Whether the slot is still as this route says, and may be copied to `at`.
     fn may_copy(&self, p: usize, session: usize, route: SlotRoute, at: BackendId) -> bool {
         let proxy = &self.proxies[p];
-        let now = proxy
-            .in_force
-            .table
-            .lookup(self.farm.sessions[session].slot);
+        let table = &proxy.in_force.table;
+        let now = table.route(table.lookup(self.farm.sessions[session].slot));
         let is_kept = now
             .replica
             .is_some_and(|replica| replica.at == at && replica.phase.is_copied());
@@ -196,9 +192,6 @@ impl World {
     }
 
     fn miss(&mut self, p: usize, slot: usize) {
-        if self.is_broken(Broken::NoMiss) {
-            return;
-        }
         self.say(Scope::Slot(slot), || {
             format!("proxy {p}: a copy was missed")
         });
@@ -237,9 +230,6 @@ impl World {
             Subrequest::CopyAnew { at, from } => (at, Some(from), true),
             _ => return,
         };
-        if self.is_broken(Broken::NoKeepAlive) && !is_anew {
-            return;
-        }
         let now_ms = self.now_ms;
         if !is_anew {
             self.proxies[p].copies.known.insert(session, now_ms);
@@ -396,7 +386,7 @@ impl World {
         copies.known.remove(&refresh.session);
         let from = refresh.from.unwrap_or(refresh.route.first);
         let counts = is_missed && refresh.is_anew && !self.is_failing(p, refresh.session, from);
-        if counts && !self.is_broken(Broken::NotAnew) {
+        if counts {
             self.note_missed(p, refresh.session);
         }
     }

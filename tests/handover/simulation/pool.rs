@@ -396,7 +396,7 @@ impl Brain for Pool {
                     peers: &peers,
                     times: &times,
                     move_failed_ms: self.move_failed_ms(&before),
-                    is_broken_off: self.is_followed || self.broken == Some(Broken::NoWaitForCopies),
+                    is_broken_off: self.is_followed,
                     now_ms,
                 },
             );

@@ -295,7 +295,7 @@ impl World {
         job.ask += 1;
         job.asked = Some(ask);
         let session = job.session;
-        let (mut at, mut op) = match ask {
+        let (at, op) = match ask {
             Subrequest::Client { at, counter } => {
                 (job.held, job.moved) = (None, None);
                 (at, with_counter(job.op, counter))
@@ -348,9 +348,6 @@ impl World {
                 return self.see(p, id, done);
             }
         };
-        if let Some(broken) = broken {
-            (at, op) = broken.copy(ask, job.op, (at, op));
-        }
         if !job.in_force.asks(&now, at) || self.now_ms >= job.due_ms {
             return self.see(p, id, SubrequestReply::Unknown);
         }
