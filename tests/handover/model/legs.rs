@@ -135,8 +135,9 @@ pub(crate) fn called_off() -> Vec<Leg> {
 
 /// The same once items move: they stay where they are until what they have left behind has died.
 pub(crate) fn turned() -> Vec<Leg> {
-    path(&[
+    let mut legs = path(&[
         (B, Move1, A),
+        (B, Move2, A),
         (B, Move2, A),
         (B, Turned, A),
         (A, Settle, B),
@@ -145,7 +146,10 @@ pub(crate) fn turned() -> Vec<Leg> {
         (A, Move2, B),
         (A, Move2, B),
         (A, Steady, A),
-    ])
+    ]);
+    // Move 2 has lasted as long as move 1, and not a lifetime.
+    legs[2].gone = None;
+    legs
 }
 
 /// Stages one after the other, each as first place, stage, second place.
