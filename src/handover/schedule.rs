@@ -287,7 +287,7 @@ impl Surroundings<'_> {
         }
         let long_enough =
             self.has_lasted(slot, self.times.of_handover(slot.stage)) && self.peers_follow(slot);
-        if self.turns_round(slot, second, long_enough) {
+        if self.turns_round(slot, second) {
             return self.pair(slot, slot.first, second, Stage::Turned);
         }
         match slot.stage {

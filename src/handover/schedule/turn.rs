@@ -6,38 +6,41 @@
 
 use super::super::{BackendId, SlotState, Stage};
 use super::Surroundings;
-use super::peers::has_places;
+use super::peers::{PeerSlot, has_places};
 
 impl Surroundings<'_> {
-    /// Whether a handover that has begun to move stops, because its new owner is to be left. In the
-    /// second half of move 2 it goes on to its end: most of what is used has moved by then.
+    /// Whether a handover that has begun to move stops, because its new owner is to be left.
     ///
-    /// Several proxies that do not know of each other, which they may be without failover, cannot tell
-    /// whether the others have ended it.
-    pub(super) fn turns_round(
-        &self,
-        slot: SlotState,
-        second: BackendId,
-        long_enough: bool,
-    ) -> bool {
-        let half_ms = self.times.move_ms / 2;
-        let is_time = match slot.stage {
-            Stage::Move1 => long_enough,
-            Stage::Move2 => !self.has_lasted(slot, half_ms),
-            _ => false,
+    /// That is so in the first half of move 2, and not at its very beginning: sessions that began at both
+    /// places, as may happen between move 1 and move 2, are one again after as long as move 1 lasts. In
+    /// the second half the handover goes on to its end, as most of what is used has moved by then, unless
+    /// another proxy has stopped before: that one has never said that it may end. Several proxies that do
+    /// not know of each other, which they may be without failover, cannot tell whether the others have
+    /// ended it.
+    pub(super) fn turns_round(&self, slot: SlotState, second: BackendId) -> bool {
+        let min_ms = self.times.of_handover(Stage::Move1);
+        let has_stopped = |peer: &PeerSlot| {
+            peer.slot.stage == Stage::Turned && has_places(peer.slot, slot.first, second)
         };
-        is_time
+        let another_has = self.peers.iter().flatten().any(has_stopped);
+        let may_begin = !self.standing(second).is_leaving && self.may_get(&slot, second);
+        let max_ms = match (another_has, may_begin) {
+            (true, _) => u64::MAX,
+            (false, true) => self.times.move_ms / 2,
+            (false, false) => 0,
+        };
+        slot.stage == Stage::Move2
             && self.is_to_be_left(slot.first)
-            && !self.standing(second).is_leaving
             && (self.times.failover || !self.peers.is_empty())
+            && self.has_lasted(slot, min_ms)
+            && !self.has_lasted(slot, max_ms)
             && self.peers.iter().all(|peer| {
                 peer.is_some_and(|peer| {
-                    let has_begun = match peer.slot.stage {
-                        Stage::Move2 => !peer.has_lasted(half_ms),
-                        Stage::Move1 | Stage::Turned => true,
-                        _ => false,
-                    };
-                    has_begun && has_places(peer.slot, slot.first, second)
+                    let moves = peer.slot.stage == Stage::Move2
+                        && has_places(peer.slot, slot.first, second)
+                        && peer.has_lasted(min_ms)
+                        && !peer.has_lasted(max_ms);
+                    moves || has_stopped(&peer)
                 })
             })
     }
@@ -68,7 +71,8 @@ impl Surroundings<'_> {
                         && peer.has_lasted(lifetime_ms)
                 })
             });
-        match is_over && self.is_up(first) && self.is_up(second) {
+        let may_serve = self.is_up(second) && self.may_get(&slot, second);
+        match is_over && self.is_up(first) && may_serve {
             true => self.pair(slot, second, first, Stage::Settle),
             false => slot,
         }
