@@ -60,7 +60,11 @@ impl Surroundings<'_> {
         if heard.any(|peer| goes_back(peer.slot)) {
             return self.pair(slot, second, first, Stage::Settle);
         }
-        if self.target == first && !self.standing(first).is_leaving {
+        let moves_on =
+            |there: SlotState| there.stage == Stage::Move2 && has_places(there, first, second);
+        let is_wanted =
+            self.target == first || self.peers.iter().flatten().any(|peer| moves_on(peer.slot));
+        if is_wanted && !self.standing(first).is_leaving {
             return self.pair(slot, first, second, Stage::Move2);
         }
         let is_over = self.has_lasted(slot, lifetime_ms)
