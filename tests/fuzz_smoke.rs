@@ -52,6 +52,11 @@ fn target() {
 }
 
 #[test]
+fn renaming() {
+    smoke("renaming", vectors::targets(), entry::renaming);
+}
+
+#[test]
 fn session_body() {
     let item = |name: &str, bytes| BodyItem {
         name: name.to_owned(),

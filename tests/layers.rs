@@ -62,7 +62,7 @@ const MAY_IMPORT: &[(&str, &[&[&str]])] = &[
     // Asks state servers as a stranger would: the codec, who may connect, and how a proxy is known.
     (
         "conformance",
-        &[&["wire", "route", "os", "config", "backend"]],
+        &[&["wire", "route", "os", "tls", "config", "backend"]],
     ),
     ("admin", &[PURE, BASE, SERVING, SERVICES]),
     ("app", &[PURE, BASE, SERVING, SERVICES, &["admin"]]),

@@ -9,8 +9,10 @@ use tokio::sync::Semaphore;
 
 use super::query::Query;
 use super::steer;
+use crate::config::PartitionMap;
 use crate::control::handle::{ControlGone, ControlHandle};
 use crate::control::pool_state::PoolState;
+use crate::control::report::finding::{Code, Finding};
 use crate::control::report::load::Loads;
 use crate::control::report::plan::{PlanReport, PlanResult, plan, plan_order};
 use crate::control::report::slot_view::{SlotView, slot_view};
@@ -58,8 +60,11 @@ impl Planner {
     ) -> Result<PlanReport, QuestionError> {
         query.only(&[]).map_err(QuestionError::Query)?;
         let loads = loads(control);
+        let findings = control.published().status.findings.clone();
         self.work(control, move |pool_state| {
-            plan(pool_state, &text, MAP_NAME, &loads)
+            let mut report = plan(pool_state, &text, MAP_NAME, &loads);
+            report.warnings.extend(uncured(&findings, &text));
+            report
         })
         .await
     }
@@ -133,6 +138,25 @@ pub(super) async fn route(
     Ok(slot_view(&*control.pool().await?, key.session_id()))
 }
 
+/// The applications that go by several ids, with the entry for the map, as far as the map in `text` has
+/// none for them.
+fn uncured(findings: &[Finding], text: &[u8]) -> Vec<String> {
+    let Ok(map) = PartitionMap::parse(text, MAP_NAME) else {
+        return Vec::new();
+    };
+    let has_entry = |id: &str| {
+        let mut applications = map.applications.iter();
+        applications.any(|spec| spec.application.has_id(id.as_bytes()))
+    };
+    let differ = findings
+        .iter()
+        .filter(|finding| finding.code == Code::ApplicationIdsDiffer);
+    let uncured = differ.filter(|finding| !finding.about.as_deref().is_some_and(has_entry));
+    uncured
+        .map(|finding| format!("{}. {}", finding.says, finding.action))
+        .collect()
+}
+
 fn loads(control: &ControlHandle) -> Loads {
     Loads::from(&control.published().status)
 }
@@ -163,7 +187,7 @@ mod tests {
 
     use super::*;
     use crate::backend::Connector;
-    use crate::config::{Config, PartitionMap};
+    use crate::config::Config;
     use crate::control::{ControlOptions, prepare};
 
     const MAP: &str = "version: 1\nbackends: [{name: a, id: 1, address: '10.0.0.1:1'}]";

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use super::{Exit, output};
 use crate::config;
 use crate::config::PartitionMap;
-use crate::route::{KeyBuffer, Placement, extract};
+use crate::route::{self, KeyBuffer, Placement, extract};
 
 /// Characters of a session id that are shown, at most and never more than a quarter of it: enough
 /// to recognise a line, too few to use the id.
@@ -42,7 +42,11 @@ pub(super) fn run(args: &RouteArgs) -> Exit {
             continue;
         }
         match extract(id.as_bytes(), &mut key_buffer) {
-            Ok(key) => output::line(describe(&map, &placement, key.session_id())),
+            Ok(key) => {
+                let line = describe(&map, &placement, key.session_id());
+                let application = application(&map, id.as_bytes());
+                output::line(line + &application.unwrap_or_default());
+            }
             Err(error) => {
                 output::line(format_args!("not a session: {error}"));
                 exit = Exit::Finding;
@@ -56,6 +60,23 @@ pub(super) fn run(args: &RouteArgs) -> Exit {
 /// has a slash.
 fn is_target(text: &str) -> bool {
     text.contains('/') || text.to_ascii_lowercase().contains("%2f")
+}
+
+/// Which application of the map a target belongs to, and the id that state servers are given.
+fn application(map: &PartitionMap, target: &[u8]) -> Option<String> {
+    let applications = map.applications.iter();
+    let applications: Vec<_> = applications.map(|spec| spec.application.clone()).collect();
+    let renaming = route::renaming(&applications, target, &mut KeyBuffer::new());
+    let renaming = renaming.ok().flatten()?;
+    let spec = map.applications.get(renaming.application)?;
+    let name = &spec.name;
+    Some(match renaming.start {
+        Some(_) => format!(
+            "  application {name}, sent on as {}({})",
+            spec.id, spec.hash
+        ),
+        None => format!("  application {name}, sent on as it is"),
+    })
 }
 
 /// One line: whom, where, and who would take over.

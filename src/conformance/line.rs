@@ -4,6 +4,7 @@ use std::io::{self, Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::time::{Duration, Instant};
 
+use crate::tls::{BlockingTls, ClientTls, TlsName};
 use crate::wire::{HeadLimits, Parsed, ResponseHead, WireError};
 
 /// Largest answer that is read, head and body.
@@ -18,10 +19,25 @@ const BEHIND: Duration = Duration::from_millis(30);
 /// An open connection.
 #[derive(Debug)]
 pub(super) struct TargetLine {
-    stream: TcpStream,
+    stream: TargetStream,
     patience: Duration,
     /// What came behind the last answer.
     behind: Vec<u8>,
+}
+
+/// How servers are reached with TLS.
+#[derive(Debug, Clone)]
+pub struct TargetTls {
+    /// Whom to trust, and what to show.
+    pub tls: ClientTls,
+    /// What the server's certificate has to bear.
+    pub name: TlsName,
+}
+
+#[derive(Debug)]
+enum TargetStream {
+    Plain(TcpStream),
+    Tls(BlockingTls),
 }
 
 /// One whole answer.
@@ -87,11 +103,27 @@ impl TargetAnswer {
 impl TargetLine {
     /// # Errors
     /// [`NoAnswer::Connect`].
-    pub(super) fn open(target: SocketAddr, patience: Duration) -> Result<Self, NoAnswer> {
+    pub(super) fn open(
+        target: SocketAddr,
+        tls: Option<&TargetTls>,
+        patience: Duration,
+    ) -> Result<Self, NoAnswer> {
         let connect = |error: io::Error| NoAnswer::Connect(error.to_string());
         let stream = TcpStream::connect_timeout(&target, patience).map_err(connect)?;
         stream.set_nodelay(true).map_err(connect)?;
         stream.set_write_timeout(Some(patience)).map_err(connect)?;
+        let stream = match tls {
+            None => TargetStream::Plain(stream),
+            Some(TargetTls { tls, name }) => {
+                stream.set_read_timeout(Some(patience)).map_err(connect)?;
+                let mut stream = tls
+                    .connect_blocking(stream, name.clone())
+                    .map_err(connect)?;
+                // Certificates are exchanged now, so that one that is refused is no missing answer.
+                stream.flush().map_err(connect)?;
+                TargetStream::Tls(stream)
+            }
+        };
         let behind = Vec::new();
         Ok(Self {
             stream,
@@ -114,7 +146,7 @@ impl TargetLine {
     pub(super) fn send(&mut self, bytes: &[u8]) -> Result<(), NoAnswer> {
         // A server that refuses a large body may answer before it has read it and close; its answer is
         // there all the same.
-        match self.stream.write_all(bytes) {
+        match self.stream.write_whole(bytes) {
             Err(error) if is_late(&error) => Err(NoAnswer::Late(self.patience)),
             Err(_) | Ok(()) => Ok(()),
         }
@@ -159,13 +191,22 @@ impl TargetLine {
     /// Whether bytes come behind an answer that was read, where none may come.
     pub(super) fn has_more(&mut self) -> bool {
         let mut byte = [0];
-        let waits = self.stream.set_read_timeout(Some(BEHIND));
-        waits.is_ok() && matches!(self.stream.peek(&mut byte), Ok(1))
+        let waits = self.stream.socket().set_read_timeout(Some(BEHIND));
+        let has_more = waits.is_ok() && matches!(self.stream.read(&mut byte), Ok(1));
+        if has_more {
+            self.behind.extend(byte);
+        }
+        has_more
     }
 
     /// Whether the server has ended the connection, or does so within `longest`.
     pub(super) fn is_closed_within(&mut self, longest: Duration) -> bool {
-        if self.stream.set_read_timeout(Some(longest)).is_err() {
+        if self
+            .stream
+            .socket()
+            .set_read_timeout(Some(longest))
+            .is_err()
+        {
             return true;
         }
         !matches!(self.stream.read(&mut [0]), Err(error) if is_late(&error))
@@ -173,7 +214,7 @@ impl TargetLine {
 
     fn read_more(&mut self, bytes: &mut Vec<u8>, until: Instant) -> Result<(), NoAnswer> {
         let left = until.saturating_duration_since(Instant::now());
-        if left.is_zero() || self.stream.set_read_timeout(Some(left)).is_err() {
+        if left.is_zero() || self.stream.socket().set_read_timeout(Some(left)).is_err() {
             return Err(NoAnswer::Late(self.patience));
         }
         let mut part = [0; 64 * 1024];
@@ -186,6 +227,29 @@ impl TargetLine {
             Err(error) if is_late(&error) => Err(NoAnswer::Late(self.patience)),
             _ if bytes.is_empty() => Err(NoAnswer::Closed),
             _ => Err(NoAnswer::CutShort),
+        }
+    }
+}
+
+impl TargetStream {
+    fn socket(&self) -> &TcpStream {
+        match self {
+            Self::Plain(stream) => stream,
+            Self::Tls(stream) => stream.socket(),
+        }
+    }
+
+    fn read(&mut self, room: &mut [u8]) -> io::Result<usize> {
+        match self {
+            Self::Plain(stream) => stream.read(room),
+            Self::Tls(stream) => stream.read(room),
+        }
+    }
+
+    fn write_whole(&mut self, bytes: &[u8]) -> io::Result<()> {
+        match self {
+            Self::Plain(stream) => stream.write_all(bytes),
+            Self::Tls(stream) => stream.write_all(bytes).and_then(|()| stream.flush()),
         }
     }
 }

@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use super::line::{NoAnswer, TargetAnswer, TargetLine};
+use super::line::{NoAnswer, TargetAnswer, TargetLine, TargetTls};
 use super::message::target_in;
 use super::own::{ID_BYTES, OwnIds};
 use crate::backend::{PROBE_TARGET, PROXY_ANSWER};
@@ -19,6 +19,8 @@ use crate::wire::{self, Operation, Request};
 pub struct ConformanceOptions {
     /// The state server, or a proxy.
     pub target: SocketAddr,
+    /// How it is reached with TLS; `None` is without.
+    pub tls: Option<TargetTls>,
     /// Most requests per second.
     pub rate_per_s: u32,
     /// How long an answer is waited for.
@@ -146,7 +148,11 @@ impl<'a> Talk<'a> {
     /// # Errors
     /// [`NoAnswer::Connect`].
     pub(super) fn open(&mut self) -> Result<TargetLine, NoAnswer> {
-        let line = TargetLine::open(self.options.target, self.options.answer_timeout);
+        let line = TargetLine::open(
+            self.options.target,
+            self.options.tls.as_ref(),
+            self.options.answer_timeout,
+        );
         self.refusals = if line.is_ok() { 0 } else { self.refusals + 1 };
         line
     }

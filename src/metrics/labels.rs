@@ -252,13 +252,27 @@ pub enum LockWaitEnd {
     Expired,
     /// Its client left, or it failed.
     Left,
-    /// It did not wait: too many did.
+    /// It did not wait: too many did, for this lock, in all, or of its web server.
     Refused,
+    /// It did not wait: by what others have met, the lock would not be released in time.
+    Hopeless,
 }
 
 impl LockWaitEnd {
     /// All of them, in order.
-    pub const ALL: [Self; 4] = [Self::Released, Self::Expired, Self::Left, Self::Refused];
+    pub const ALL: [Self; 5] = [
+        Self::Released,
+        Self::Expired,
+        Self::Left,
+        Self::Refused,
+        Self::Hopeless,
+    ];
+
+    /// Whether there was a wait that has ended.
+    #[must_use]
+    pub const fn has_waited(self) -> bool {
+        !matches!(self, Self::Refused | Self::Hopeless)
+    }
 
     /// Its label.
     #[must_use]
@@ -268,6 +282,7 @@ impl LockWaitEnd {
             Self::Expired => "expired",
             Self::Left => "left",
             Self::Refused => "refused",
+            Self::Hopeless => "hopeless",
         }
     }
 }

@@ -36,10 +36,13 @@ pub use labels::{
     AdminRefusal, ClientRefusal, FailureReason, LockWaitEnd, MapState, MoveStep, RequestOutcome,
 };
 pub use pool::{
-    LastReloadMetrics, PoolApplication, PoolBackend, PoolContents, PoolFinding, PoolLoad,
-    PoolMetrics, PoolReplication, Reloads,
+    LastReloadMetrics, PoolApplication, PoolBackend, PoolContents, PoolCopies, PoolFinding,
+    PoolLoad, PoolMetrics, PoolReplication, Reloads,
 };
 pub use process::resident_bytes;
 pub use scrape::{Metrics, ScrapeError};
-pub use web_server::{MAX_WEB_SERVERS, WebServerMetrics, WebServerShard, WebServers};
+pub use web_server::{
+    MAX_WEB_SERVERS, WaitingOfWebServer, WebServerConnection, WebServerMetrics, WebServerShard,
+    WebServers,
+};
 pub use worker::{HeldRequests, WorkerShard};

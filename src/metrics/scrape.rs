@@ -157,11 +157,7 @@ impl Metrics {
         for end in LockWaitEnd::ALL {
             let count = sum(&|worker| worker.lock_waits(end).get());
             out.count(&table::LOCK_WAITS, [end.name()], count);
-            waited += if end == LockWaitEnd::Refused {
-                0
-            } else {
-                count
-            };
+            waited += if end.has_waited() { count } else { 0 };
         }
         // Read last: what ended meanwhile has begun before.
         let begun = sum(&|worker| worker.lock_waits_begun.get());
@@ -372,6 +368,8 @@ fn expose_load(out: &mut Exposition, backend: &PoolBackend) {
             &table::BACKEND_SESSION_BYTES,
             found.map(|found| found.bytes),
         ),
+        (&table::BACKEND_COPIES, backend.copies.sessions),
+        (&table::BACKEND_COPY_BYTES, backend.copies.bytes),
         (&table::BACKEND_CAPACITY_SESSIONS, capacity.sessions),
         (&table::BACKEND_CAPACITY_BYTES, capacity.memory_bytes),
     ] {
@@ -408,7 +406,7 @@ fn expose_moves(out: &mut Exposition, to: &PoolBackend, all: &[PoolBackend]) {
 
 #[cfg(test)]
 mod tests {
-    use super::super::{MapState, PoolLoad};
+    use super::super::{MapState, PoolCopies, PoolLoad};
     use super::*;
     use crate::handover::BackendId;
     use crate::usage::{Capacity, Estimate, Saturation};
@@ -425,6 +423,7 @@ mod tests {
             slots_first: 0,
             pending_deletes: 0,
             capacity: Capacity::default(),
+            copies: PoolCopies::default(),
             load,
             metrics: Arc::default(),
         };

@@ -67,7 +67,7 @@ families! {
     WAITING_REQUESTS: Gauge "staterouter_waiting_requests" []
         "Requests of clients that are waiting now because their backend cannot be reached.";
     LOCK_WAITS: Counter "staterouter_lock_waits_total" ["end"]
-        "Requests of clients for a locked session, by how their wait for the lock ended: released, expired (locks.wait was over), left (the client did, or the request failed), or refused at once because too many waited.";
+        "Requests of clients for a locked session, by how their wait for the lock ended: released, expired (locks.wait was over), left (the client did, or the request failed); or by why they did not wait: refused (too many do, for this lock, in all, or of its web server) or hopeless (by what others have met, the lock is not released within locks.wait).";
     LOCK_WAITING_REQUESTS: Gauge "staterouter_lock_waiting_requests" []
         "Requests of clients that are waiting now for the lock of a session.";
     APPLICATION_REQUESTS: Counter "staterouter_application_requests_total" ["application", "operation", "result"]
@@ -146,6 +146,10 @@ families! {
         "Sessions that live at the backend, as far as this proxy has seen; an estimate once there are more than it can follow.";
     BACKEND_SESSION_BYTES: Gauge "staterouter_backend_session_bytes" ["backend"]
         "Bytes of their bodies: what the web servers have stored.";
+    BACKEND_COPIES: Gauge "staterouter_backend_copies" ["backend"]
+        "Sessions of other backends of which the backend keeps the copy; an estimate. No series without replicas in the partition map, or while sessions are not counted.";
+    BACKEND_COPY_BYTES: Gauge "staterouter_backend_copy_bytes" ["backend"]
+        "Bytes of these copies.";
     BACKEND_CAPACITY_SESSIONS: Gauge "staterouter_backend_capacity_sessions" ["backend"]
         "Sessions that the backend can hold, as the partition map says; no series without a limit.";
     BACKEND_CAPACITY_BYTES: Gauge "staterouter_backend_capacity_bytes" ["backend"]

@@ -2,6 +2,8 @@
 
 use std::collections::HashMap;
 use std::net::IpAddr;
+use std::ops::Deref;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use super::counter::Counter;
@@ -22,6 +24,8 @@ pub struct WebServers {
 pub struct WebServerMetrics {
     /// Its address; `None` for all others together.
     pub address: Option<IpAddr>,
+    /// Its requests that wait for a lock.
+    waiting: AtomicUsize,
     shards: Shards<WebServerShard>,
 }
 
@@ -33,7 +37,19 @@ pub struct WebServerShard {
     pub requests: Counter,
     /// Those of them whose answer it did not wait for.
     pub abandoned: Counter,
+    /// Connections taken.
+    opened: Counter,
+    /// Those that have ended.
+    closed: Counter,
 }
+
+/// One open connection of a web server.
+#[derive(Debug)]
+pub struct WebServerConnection(Arc<WebServerShard>);
+
+/// One request of a web server that waits for a lock.
+#[derive(Debug)]
+pub struct WaitingOfWebServer(Arc<WebServerMetrics>);
 
 impl WebServers {
     /// The one with this address. To be asked for when a connection is opened, and not per request.
@@ -73,7 +89,7 @@ impl WebServers {
         let mut known = self.lock();
         if known
             .get(&address)
-            .is_some_and(|known| !known.is_connected())
+            .is_some_and(|known| known.connections() == 0)
         {
             known.remove(&address);
         }
@@ -96,15 +112,56 @@ impl WebServerMetrics {
         self.sum(|shard| shard.requests.get())
     }
 
-    fn is_connected(&self) -> bool {
-        // One is held by `shards`, one by this list.
-        let shards = self.shards.all();
-        shards.iter().any(|shard| Arc::strong_count(shard) > 2)
+    /// A connection that the worker with this number has taken.
+    pub fn connected(&self, worker: usize) -> WebServerConnection {
+        let shard = self.shard(worker);
+        shard.opened.increment();
+        WebServerConnection(shard)
+    }
+
+    /// One more request that waits for a lock; `None` if there are so many already that its threads
+    /// might lack for other pages.
+    ///
+    /// A web server opens a connection for each request that it makes at a time, on a thread each. So a
+    /// third of its connections may wait: twice as many are left as wait.
+    pub fn wait(self: &Arc<Self>) -> Option<WaitingOfWebServer> {
+        let most = (self.connections() / 3).max(1);
+        let waiting = self.waiting.fetch_add(1, Ordering::Relaxed);
+        // Counts itself down when it is dropped.
+        let one = WaitingOfWebServer(Arc::clone(self));
+        ((waiting as u64) < most).then_some(one)
+    }
+
+    /// Its open connections.
+    fn connections(&self) -> u64 {
+        // In this order: what ends in between has begun before.
+        let closed = self.sum(|shard| shard.closed.get());
+        self.sum(|shard| shard.opened.get()).saturating_sub(closed)
     }
 
     /// A number over all workers.
     pub(super) fn sum(&self, number: impl Fn(&WebServerShard) -> u64) -> u64 {
         self.shards.all().iter().map(|shard| number(shard)).sum()
+    }
+}
+
+impl Deref for WebServerConnection {
+    type Target = WebServerShard;
+
+    fn deref(&self) -> &WebServerShard {
+        &self.0
+    }
+}
+
+impl Drop for WebServerConnection {
+    fn drop(&mut self) {
+        self.0.closed.increment();
+    }
+}
+
+impl Drop for WaitingOfWebServer {
+    fn drop(&mut self) {
+        self.0.waiting.fetch_sub(1, Ordering::Relaxed);
     }
 }
 
@@ -130,11 +187,25 @@ mod tests {
         );
         let others = counted.last().unwrap();
         assert_eq!((others.address, others.requests()), (None, 2));
-        let connection = web_servers.at(address(7)).shard(1);
+        let connection = web_servers.at(address(7)).connected(1);
         web_servers.forget(address(7));
         assert_eq!(web_servers.at(address(7)).requests(), 2, "it is connected");
         drop(connection);
         web_servers.forget(address(7));
         assert_eq!(web_servers.at(address(7)).requests(), 0);
+    }
+
+    #[test]
+    fn a_third_of_the_connections_may_wait_and_one_always() {
+        let web_server = WebServers::default().at(IpAddr::from([10, 0, 0, 1]));
+        let first = web_server.wait();
+        assert!(first.is_some() && web_server.wait().is_none());
+        let connections = [0, 1, 0, 1, 0, 1, 0].map(|worker| web_server.connected(worker));
+        let second = web_server.wait();
+        assert!(second.is_some() && web_server.wait().is_none());
+        drop(first);
+        assert!(web_server.wait().is_some(), "one has left");
+        drop(connections);
+        assert!(web_server.wait().is_none(), "they are closed");
     }
 }

@@ -4,7 +4,6 @@ use std::net::{IpAddr, SocketAddr};
 use std::ops::Deref;
 use std::pin::Pin;
 use std::rc::Rc;
-use std::sync::Arc;
 use std::time::Duration;
 
 use super::attempt::Attempt;
@@ -21,7 +20,7 @@ use super::view::View;
 use crate::backend::{PROBE_TARGET, PROXY_ANSWER};
 use crate::contents::StoredSample;
 use crate::handover::{ClientRequest, Refusal, RequestMachine, Stage, Step};
-use crate::metrics::{ClientRefusal, RequestOutcome, WebServerShard};
+use crate::metrics::{ClientRefusal, RequestOutcome, WebServerConnection};
 use crate::net::{self, Buffer, Conn, Deadline, IoError, Moment, Service};
 use crate::route::{BackendIndex, Slot};
 use crate::wire::{self, Operation, Parsed, RequestHead};
@@ -66,6 +65,7 @@ pub(super) fn serve(
     let deadline = service.worker.deadlines.register();
     let idle = service.view().snapshot.timeouts.client_idle;
     let web_server = service.web_server(peer);
+    let web_server = web_server.connected(service.worker.index);
     let mut client = Client {
         service: Served::new(service),
         conn,
@@ -137,7 +137,7 @@ struct Client {
     conn: Conn,
     deadline: Deadline,
     peer: IpAddr,
-    web_server: Arc<WebServerShard>,
+    web_server: WebServerConnection,
     /// How long it may wait for its next request, as of its last one.
     idle: Duration,
 }
@@ -418,10 +418,9 @@ impl Client {
             let (true, 1.., Some(backend)) = (waits, wait_ms, backend) else {
                 return Ok(());
             };
-            let until_ms = service.now_ms() + wait_ms;
-            let (queues, metrics) = (&service.lock_queues, &service.metrics);
-            let place = LockWait::behind_others(queues, metrics, subject.item, until_ms);
-            let Some(mut lock_wait) = place else {
+            let Some(mut lock_wait) =
+                LockWait::behind_others(&service.lock_terms(subject, wait_ms))
+            else {
                 return Ok(());
             };
             service.found_locked(subject);

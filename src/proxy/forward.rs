@@ -164,11 +164,8 @@ impl Exchange<'_> {
             return lock_wait.found_locked();
         }
         let age = head.lock_age.and_then(|age| wire::decimal(age.of(answer)));
-        let service = self.service;
-        let until_ms = service.now_ms() + wait_ms;
-        let (queues, metrics) = (&service.lock_queues, &service.metrics);
-        let lock_wait = LockWait::begin(queues, metrics, self.subject.item, age, until_ms);
-        self.attempt.progress.lock_wait = lock_wait;
+        let terms = self.service.lock_terms(self.subject, wait_ms);
+        self.attempt.progress.lock_wait = LockWait::begin(&terms, age);
         self.attempt.progress.lock_wait.is_some()
     }
 

@@ -42,6 +42,17 @@ pub(super) struct LockQueues {
     shards: [Shard; SHARDS],
 }
 
+/// Why there is no place in a queue.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum NoPlace {
+    /// Nobody waits that one could stand behind.
+    NoQueue,
+    /// Too many wait already.
+    Full,
+    /// There are more in front than are worth to be waited for.
+    TooFarBehind,
+}
+
 #[derive(Debug, Default)]
 #[repr(align(64))]
 struct Shard {
@@ -64,6 +75,8 @@ struct Waiter {
 pub(super) struct QueuePlace {
     queues: Arc<LockQueues>,
     item: ItemHash,
+    /// Requests that stood in front of it when it came.
+    ahead: usize,
     waiter: Arc<Waiter>,
     /// The calls that its questions have answered.
     heard: usize,
@@ -103,19 +116,27 @@ impl LockQueues {
         self.waiting.load(Ordering::Relaxed) > 0
     }
 
-    /// A place behind those that wait for the item; `None` if nobody does, or too many.
-    pub(super) fn behind_others(self: &Arc<Self>, item: ItemHash) -> Option<QueuePlace> {
+    /// A place behind those that wait for the item, if they are at most `most_ahead`.
+    pub(super) fn behind_others(
+        self: &Arc<Self>,
+        item: ItemHash,
+        most_ahead: usize,
+    ) -> Result<QueuePlace, NoPlace> {
         let mut queues = self.shard(item).lock();
-        let queue = queues.get_mut(&item)?;
-        self.append(queue, item, 0)
+        let queue = queues.get_mut(&item).ok_or(NoPlace::NoQueue)?;
+        self.append(queue, item, most_ahead, 0)
     }
 
-    /// A place for a request that has just found the item locked. It is its turn at once: the lock
-    /// may have been released before anybody could see it waiting. `None` if too many wait already.
-    pub(super) fn take_place(self: &Arc<Self>, item: ItemHash) -> Option<QueuePlace> {
+    /// A place for a request that has just found the item locked, if at most `most_ahead` wait. It is
+    /// its turn at once: the lock may have been released before anybody could see it waiting.
+    pub(super) fn take_place(
+        self: &Arc<Self>,
+        item: ItemHash,
+        most_ahead: usize,
+    ) -> Result<QueuePlace, NoPlace> {
         let mut queues = self.shard(item).lock();
         let queue = queues.entry(item).or_default();
-        let place = self.append(queue, item, 1);
+        let place = self.append(queue, item, most_ahead, 1);
         if queue.is_empty() {
             queues.remove(&item);
         }
@@ -126,24 +147,30 @@ impl LockQueues {
         self: &Arc<Self>,
         queue: &mut VecDeque<Arc<Waiter>>,
         item: ItemHash,
+        most_ahead: usize,
         calls: usize,
-    ) -> Option<QueuePlace> {
+    ) -> Result<QueuePlace, NoPlace> {
+        if queue.len() > most_ahead {
+            return Err(NoPlace::TooFarBehind);
+        }
         let is_full = queue.len() >= MAX_PER_ITEM;
         if is_full || self.waiting.fetch_add(1, Ordering::SeqCst) >= MAX_WAITING {
             if !is_full {
                 self.waiting.fetch_sub(1, Ordering::SeqCst);
             }
-            return None;
+            return Err(NoPlace::Full);
         }
         self.shard(item).waiting.fetch_add(1, Ordering::SeqCst);
         let waiter = Arc::new(Waiter {
             calls: AtomicUsize::new(calls),
             called: Notify::new(),
         });
+        let ahead = queue.len();
         queue.push_back(Arc::clone(&waiter));
-        Some(QueuePlace {
+        Ok(QueuePlace {
             queues: Arc::clone(self),
             item,
+            ahead,
             waiter,
             heard: 0,
             last: LastQuestion::Locked,
@@ -185,6 +212,14 @@ impl QueuePlace {
         while !self.is_called() {
             self.waiter.called.notified().await;
         }
+    }
+
+    /// Requests that stood in front of it when it came, and those that do now.
+    pub(super) fn ahead(&self) -> (usize, usize) {
+        let queues = self.queues.shard(self.item).lock();
+        let queue = queues.get(&self.item).into_iter().flatten();
+        let now = queue.take_while(|waiter| !Arc::ptr_eq(waiter, &self.waiter));
+        (self.ahead, now.count())
     }
 
     /// The lock is about to be asked for.
@@ -249,7 +284,7 @@ mod tests {
 
     /// A place whose request has asked once more since it took it, in vain.
     fn waiting(queues: &Arc<LockQueues>, item: ItemHash) -> QueuePlace {
-        let mut place = queues.take_place(item).unwrap();
+        let mut place = queues.take_place(item, usize::MAX).unwrap();
         assert!(is_its_turn(&place), "whoever takes a place asks again");
         place.asks();
         place.found_locked();
@@ -267,7 +302,7 @@ mod tests {
     fn a_release_calls_whoever_came_first_and_nobody_else() {
         let queues = queues();
         let mut first = waiting(&queues, ITEM);
-        let second = queues.behind_others(ITEM).unwrap();
+        let second = queues.behind_others(ITEM, usize::MAX).unwrap();
         let other = waiting(&queues, OTHER);
         queues.released(ITEM);
         assert!(is_its_turn(&first) && !is_its_turn(&second) && !is_its_turn(&other));
@@ -318,7 +353,7 @@ mod tests {
         for (why, leaves, calls_next) in leave {
             let queues = queues();
             let mut first = waiting(&queues, ITEM);
-            let second = queues.behind_others(ITEM).unwrap();
+            let second = queues.behind_others(ITEM, usize::MAX).unwrap();
             leaves(&mut first);
             drop(first);
             assert_eq!(is_its_turn(&second), calls_next, "{why}");
@@ -328,7 +363,7 @@ mod tests {
     #[test]
     fn nobody_stands_behind_nobody_and_empty_queues_are_gone() {
         let queues = queues();
-        assert!(queues.behind_others(ITEM).is_none());
+        assert!(queues.behind_others(ITEM, usize::MAX).is_err());
         assert!(!queues.may_be_awaited(ITEM));
         let place = waiting(&queues, ITEM);
         assert!(queues.may_be_awaited(ITEM) && queues.is_anybody_waiting());
@@ -341,15 +376,31 @@ mod tests {
     fn the_queues_have_bounds() {
         let queues = queues();
         let mut places: Vec<_> = (0..MAX_PER_ITEM)
-            .map(|_| queues.take_place(ITEM).unwrap())
+            .map(|_| queues.take_place(ITEM, usize::MAX).unwrap())
             .collect();
-        assert!(queues.take_place(ITEM).is_none());
-        assert!(queues.behind_others(ITEM).is_none());
-        let others = (0..).map_while(|number| queues.take_place(ItemHash(number + 1000)));
+        assert!(queues.take_place(ITEM, usize::MAX).is_err());
+        assert!(queues.behind_others(ITEM, usize::MAX).is_err());
+        let others =
+            (0..).map_while(|number| queues.take_place(ItemHash(number + 1000), usize::MAX).ok());
         places.extend(others.take(2 * MAX_WAITING));
         assert_eq!(places.len(), MAX_WAITING);
         drop(places);
         assert!(queues.shards.iter().all(|shard| shard.lock().is_empty()));
-        assert!(queues.take_place(ITEM).is_some());
+        assert!(queues.take_place(ITEM, usize::MAX).is_ok());
+    }
+
+    #[test]
+    fn a_place_too_far_behind_is_none_and_the_others_know_how_many_are_ahead() {
+        let queues = queues();
+        assert_eq!(queues.behind_others(ITEM, 9).unwrap_err(), NoPlace::NoQueue);
+        let first = waiting(&queues, ITEM);
+        let second = queues.behind_others(ITEM, 1).unwrap();
+        let third = queues.take_place(ITEM, 2).unwrap();
+        for refused in [queues.behind_others(ITEM, 2), queues.take_place(ITEM, 2)] {
+            assert_eq!(refused.unwrap_err(), NoPlace::TooFarBehind);
+        }
+        assert_eq!((first.ahead(), third.ahead()), ((0, 0), (2, 2)));
+        drop(second);
+        assert_eq!(third.ahead(), (2, 1));
     }
 }

@@ -6,73 +6,116 @@
 //! once more, and that answer is passed on whatever it is: a lock that another proxy has seen
 //! released is found then, and takeovers by age work as they do without waiting.
 //!
-//! A web server's thread waits as long, which it does not between two polls. So nobody waits behind
-//! a lock that is older than [`MAX_LOCK_AGE_S`]: its page is slow.
+//! A web server's thread waits as long, which it does not between two polls. So nobody waits in vain
+//! if that can be told before: behind a lock that is older than [`MAX_LOCK_AGE_S`], or behind so many
+//! that, by what others have met, the time is up before it is their turn. And a web server keeps
+//! threads for other pages: a third of its connections may wait.
 
 use std::sync::Arc;
 
-use super::lock_queue::{ItemHash, LockQueues, QueuePlace};
-use crate::metrics::{LockWaitEnd, WorkerShard};
-use crate::net::{Conn, Deadline};
+use super::lock_pace::LockPaces;
+use super::lock_queue::{ItemHash, LockQueues, NoPlace, QueuePlace};
+use crate::metrics::{LockWaitEnd, WaitingOfWebServer, WebServerMetrics, WorkerShard};
+use crate::net::{Conn, Deadline, Moment};
 
 /// From this age on a lock is not waited for.
 const MAX_LOCK_AGE_S: u64 = 1;
+
+/// A request that wants a lock, and under which terms it may wait for it.
+pub(super) struct LockTerms<'a> {
+    pub(super) queues: &'a Arc<LockQueues>,
+    pub(super) paces: &'a Arc<LockPaces>,
+    pub(super) metrics: &'a Arc<WorkerShard>,
+    pub(super) web_server: Arc<WebServerMetrics>,
+    pub(super) item: ItemHash,
+    /// How long it may wait.
+    pub(super) wait_ms: u64,
+    /// Of the worker's clock.
+    pub(super) now_ms: u64,
+}
 
 /// One request that waits, or asks after it has waited.
 #[derive(Debug)]
 pub(super) struct LockWait {
     place: QueuePlace,
     metrics: Arc<WorkerShard>,
+    paces: Arc<LockPaces>,
+    item: ItemHash,
+    begun: Moment,
+    wait_ms: u64,
     /// When it has waited long enough, of the worker's clock.
     until_ms: u64,
     end: LockWaitEnd,
+    _of_web_server: WaitingOfWebServer,
+}
+
+impl LockTerms<'_> {
+    /// How many may be in front: each of them has the lock for a while, and so has its holder.
+    fn most_ahead(&self) -> Result<usize, LockWaitEnd> {
+        let Some(pace_ms) = self.paces.of(self.item, self.now_ms) else {
+            return Ok(usize::MAX);
+        };
+        let turns = self.wait_ms / pace_ms.max(1);
+        let ahead = turns.checked_sub(1).ok_or(LockWaitEnd::Hopeless)?;
+        Ok(usize::try_from(ahead).unwrap_or(usize::MAX))
+    }
+
+    fn take(
+        &self,
+        place: impl FnOnce(usize) -> Result<QueuePlace, NoPlace>,
+    ) -> Result<Box<LockWait>, LockWaitEnd> {
+        let most_ahead = self.most_ahead()?;
+        let of_web_server = self.web_server.wait().ok_or(LockWaitEnd::Refused)?;
+        let place = place(most_ahead).map_err(|none| match none {
+            NoPlace::TooFarBehind => LockWaitEnd::Hopeless,
+            NoPlace::Full | NoPlace::NoQueue => LockWaitEnd::Refused,
+        })?;
+        self.metrics.lock_waits_begun.increment();
+        Ok(Box::new(LockWait {
+            place,
+            metrics: Arc::clone(self.metrics),
+            paces: Arc::clone(self.paces),
+            item: self.item,
+            begun: Moment::now(),
+            wait_ms: self.wait_ms,
+            until_ms: self.now_ms + self.wait_ms,
+            end: LockWaitEnd::Left,
+            _of_web_server: of_web_server,
+        }))
+    }
 }
 
 impl LockWait {
-    /// Begins to wait for an item that its backend says is locked, since `age_s` seconds, until
-    /// `until_ms` of the worker's clock. `None` if that is not worth it, or too many wait.
-    pub(super) fn begin(
-        queues: &Arc<LockQueues>,
-        metrics: &Arc<WorkerShard>,
-        item: ItemHash,
-        age_s: Option<u64>,
-        until_ms: u64,
-    ) -> Option<Box<Self>> {
+    /// Begins to wait for an item that its backend says is locked, since `age_s` seconds. `None` if
+    /// that is not worth it, or too many wait.
+    pub(super) fn begin(terms: &LockTerms<'_>, age_s: Option<u64>) -> Option<Box<Self>> {
         if age_s.is_some_and(|age_s| age_s >= MAX_LOCK_AGE_S) {
             return None;
         }
-        let place = queues.take_place(item);
-        if place.is_none() {
-            metrics.lock_waits(LockWaitEnd::Refused).increment();
-        }
-        place.map(|place| Self::at(place, metrics, until_ms))
+        let taken = terms.take(|most_ahead| terms.queues.take_place(terms.item, most_ahead));
+        taken
+            .inspect_err(|why| terms.metrics.lock_waits(*why).increment())
+            .ok()
     }
 
-    /// Stands behind those that wait for the item, if any do: first come, first served.
-    pub(super) fn behind_others(
-        queues: &Arc<LockQueues>,
-        metrics: &Arc<WorkerShard>,
-        item: ItemHash,
-        until_ms: u64,
-    ) -> Option<Box<Self>> {
-        let place = queues.behind_others(item)?;
-        Some(Self::at(place, metrics, until_ms))
-    }
-
-    fn at(place: QueuePlace, metrics: &Arc<WorkerShard>, until_ms: u64) -> Box<Self> {
-        metrics.lock_waits_begun.increment();
-        Box::new(Self {
-            place,
-            metrics: Arc::clone(metrics),
-            until_ms,
-            end: LockWaitEnd::Left,
-        })
+    /// Stands behind those that wait for the item, if any do: first come, first served. Who may not
+    /// asks its backend.
+    pub(super) fn behind_others(terms: &LockTerms<'_>) -> Option<Box<Self>> {
+        let taken = terms.take(|most_ahead| terms.queues.behind_others(terms.item, most_ahead));
+        taken.ok()
     }
 
     /// Whether it goes on waiting, its backend having said once more that the item is locked.
     pub(super) fn found_locked(&mut self) -> bool {
         self.place.found_locked();
-        self.end != LockWaitEnd::Expired
+        if self.end != LockWaitEnd::Expired {
+            return true;
+        }
+        // Who has seen nobody go on thinks that the lock is held for twice as long.
+        let (ahead, still_ahead) = self.place.ahead();
+        let pages = ahead.saturating_sub(still_ahead) as u64 + 1;
+        self.learn(2 * self.wait_ms / pages);
+        false
     }
 
     /// Its backend has answered something else, and the lock may be its own now.
@@ -83,6 +126,21 @@ impl LockWait {
         if self.end == LockWaitEnd::Left {
             self.end = LockWaitEnd::Released;
         }
+        let waited_ms = self.waited_ms();
+        if waited_ms > 0 {
+            let pages = self.place.ahead().0 as u64 + 1;
+            self.learn(waited_ms / pages);
+        }
+    }
+
+    /// In whole milliseconds: who has the lock sooner has not waited for it.
+    fn waited_ms(&self) -> u64 {
+        self.begun.elapsed_ns() / 1_000_000
+    }
+
+    fn learn(&self, pace_ms: u64) {
+        let now_ms = self.until_ms - self.wait_ms + self.waited_ms();
+        self.paces.learn(self.item, pace_ms, now_ms);
     }
 
     /// Waits until it is its turn, or its time is up. False if `client` has left.

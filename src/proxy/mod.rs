@@ -12,7 +12,8 @@
 //! * `id_watch`: notices sessions that are used under two application ids.
 //! * `farm_signs`: what single requests show of the web farm: pages that run too long, web servers that
 //!   do not wait for answers, sessions that are always locked, and large ones.
-//! * `lock_wait`: waits until a locked session is released; `lock_queue`: in which order.
+//! * `lock_wait`: waits until a locked session is released; `lock_queue`: in which order; `lock_pace`:
+//!   whether that is worth it.
 //! * `tagged`: a client's request before and after its lock cookie has lost the tag.
 //! * `two_places`: one request whose item may be at either of two places, as `handover` decides.
 //!   `two_places/copying`: the copies for its replica.
@@ -43,6 +44,7 @@ mod forward;
 mod hold;
 mod holding;
 mod id_watch;
+mod lock_pace;
 mod lock_queue;
 mod lock_wait;
 pub mod migration_budget;

@@ -12,6 +12,7 @@ use super::copies::CopyTracker;
 use super::error::ProxyError;
 use super::farm_signs::{FarmSign, LockedCounts};
 use super::id_watch::{ChangedId, IdWatch};
+use super::lock_pace::LockPaces;
 use super::lock_queue::LockQueues;
 use crate::backend;
 use crate::handover::BackendId;
@@ -63,6 +64,7 @@ pub struct Feedback {
     /// How applications are called.
     pub app_names: AppNames,
     pub(super) lock_queues: Arc<LockQueues>,
+    pub(super) lock_paces: Arc<LockPaces>,
     pub(super) locked_counts: LockedCounts,
     pub(super) id_watch: IdWatch,
     reports: mpsc::Sender<Report>,
@@ -80,6 +82,7 @@ impl Feedback {
             contents,
             app_names: AppNames::default(),
             lock_queues: Arc::default(),
+            lock_paces: Arc::default(),
             locked_counts: LockedCounts::default(),
             id_watch: IdWatch::default(),
             reports,

@@ -13,6 +13,7 @@ use super::error::{ProxyError, Unanswered};
 use super::farm_signs::{FarmSign, FarmSignKind, FarmSignLimits, PATIENCE};
 use super::holding::Holding;
 use super::lock_queue::{ItemHash, LockQueues};
+use super::lock_wait::LockTerms;
 use super::reports::{self, Feedback};
 use super::request_log::{LogLines, Subject};
 use super::snapshot::Snapshot;
@@ -21,7 +22,7 @@ use super::view::View;
 use crate::handover::{BackendId, ReplicaRoute, RouteRef};
 use crate::log::LogLimit;
 use crate::metrics::{
-    FailureReason, Metrics, RequestOutcome, WebServerShard, WebServers, WorkerShard,
+    FailureReason, Metrics, RequestOutcome, WebServerMetrics, WebServers, WorkerShard,
 };
 use crate::net::Worker;
 use crate::route::{self, BackendIndex, Fingerprint, KeyBuffer, KeyError, Slot};
@@ -219,9 +220,22 @@ impl ProxyService {
         self.report(view, failed);
     }
 
-    /// What this worker counts of a web server.
-    pub(super) fn web_server(&self, address: IpAddr) -> Arc<WebServerShard> {
-        self.web_servers.at(address).shard(self.worker.index)
+    /// What is counted of a web server.
+    pub(super) fn web_server(&self, address: IpAddr) -> Arc<WebServerMetrics> {
+        self.web_servers.at(address)
+    }
+
+    /// Under which a request may wait for the lock of its session.
+    pub(super) fn lock_terms(&self, subject: &Subject, wait_ms: u64) -> LockTerms<'_> {
+        LockTerms {
+            queues: &self.lock_queues,
+            paces: &self.feedback.lock_paces,
+            metrics: &self.metrics,
+            web_server: self.web_server(subject.peer),
+            item: subject.item,
+            wait_ms,
+            now_ms: self.now_ms(),
+        }
     }
 
     /// A request that is not in line for the lock has found its session locked.
@@ -238,7 +252,8 @@ impl ProxyService {
     pub(super) fn abandoned(&self, subject: &Subject) {
         let after = Duration::from_nanos(subject.started.elapsed_ns());
         if after >= PATIENCE {
-            self.web_server(subject.peer).abandoned.increment();
+            let shard = self.web_server(subject.peer).shard(self.worker.index);
+            shard.abandoned.increment();
             self.shows(subject, FarmSignKind::Abandoned { after });
         }
     }

@@ -1,10 +1,11 @@
 //! The two ends of a connection, whose files can change while they are used.
 
-use std::io;
+use std::io::{self, Read, Write};
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use rustls::pki_types::ServerName;
+use rustls::{ClientConnection, StreamOwned};
 use tokio::net::TcpStream;
 use tokio_rustls::{TlsAcceptor, TlsConnector, TlsStream};
 
@@ -18,6 +19,9 @@ pub struct ServerTls(Arc<Endpoint<ServerFiles>>);
 /// The end that connects. A clone is the same one.
 #[derive(Debug, Clone)]
 pub struct ClientTls(Arc<Endpoint<ClientFiles>>);
+
+/// An encrypted connection for a thread that waits for each byte.
+pub struct BlockingTls(Box<StreamOwned<ClientConnection, std::net::TcpStream>>);
 
 /// The name that a server's certificate has to bear.
 pub type TlsName = ServerName<'static>;
@@ -89,8 +93,52 @@ impl ClientTls {
         connector.connect(name, stream).await.map(TlsStream::Client)
     }
 
+    /// The same for a thread that waits for each byte. Certificates are exchanged with the first bytes
+    /// that are read or written.
+    ///
+    /// # Errors
+    /// When the library makes no connection of it.
+    pub fn connect_blocking(
+        &self,
+        stream: std::net::TcpStream,
+        name: TlsName,
+    ) -> io::Result<BlockingTls> {
+        let session = ClientConnection::new(self.0.config(), name).map_err(io::Error::other)?;
+        Ok(BlockingTls(Box::new(StreamOwned::new(session, stream))))
+    }
+
     pub(super) fn watched(&self) -> Arc<dyn Watched> {
         Arc::clone(&self.0) as Arc<dyn Watched>
+    }
+}
+
+impl BlockingTls {
+    /// The socket, whose timeouts count.
+    pub fn socket(&self) -> &std::net::TcpStream {
+        self.0.get_ref()
+    }
+}
+
+impl Read for BlockingTls {
+    fn read(&mut self, room: &mut [u8]) -> io::Result<usize> {
+        self.0.read(room)
+    }
+}
+
+impl Write for BlockingTls {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.0.write(bytes)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.0.flush()
+    }
+}
+
+/// Nothing of the keys.
+impl std::fmt::Debug for BlockingTls {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("BlockingTls")
     }
 }
 

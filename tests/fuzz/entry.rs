@@ -5,9 +5,11 @@
 use std::collections::HashSet;
 use std::time::Duration;
 
-use staterouter::config::{BackendAddress, BackendState, Config, Faults, PartitionMap};
+use staterouter::config::{
+    BackendAddress, BackendState, Config, Faults, PartitionMap, application_hash,
+};
 use staterouter::contents;
-use staterouter::route::{KeyBuffer, MAX_MEMBERS, MAX_WEIGHT, extract};
+use staterouter::route::{self, Application, KeyBuffer, MAX_MEMBERS, MAX_WEIGHT, extract};
 use staterouter::wire::decimal;
 use staterouter::wire::rewrite::HEADROOM_BYTES;
 use staterouter::wire::{
@@ -135,6 +137,51 @@ pub(crate) fn target(bytes: &[u8]) -> bool {
         let fresh = &mut KeyBuffer::new();
         assert_eq!(extract(other, &mut buffer), extract(other, fresh));
     }
+    true
+}
+
+/// The id of an application put in place of another: the session id stays as it was sent, the id is
+/// the one that state servers know, and what has it already stays as it is.
+pub(crate) fn renaming(bytes: &[u8]) -> bool {
+    const ID: &str = "/LM/W3SVC/9/ROOT/New";
+    let also = [
+        "/LM/W3SVC/1/ROOT",
+        "/LM/W3SVC/7/ROOT/shop",
+        "/LM/W3SVC/2/ROOT/a b",
+    ];
+    let also = also.map(str::to_owned);
+    let hash = application_hash(ID);
+    let Ok(application) = Application::new(ID, &hash, &also, true) else {
+        panic!("a start of usual length");
+    };
+    let applications = [application];
+    let mut names = KeyBuffer::new();
+    let found = match route::renaming(&applications, bytes, &mut names) {
+        Ok(Some(found)) => found,
+        Ok(None) => return false,
+        Err(error) => {
+            assert_eq!(extract(bytes, &mut KeyBuffer::new()), Err(error));
+            return false;
+        }
+    };
+    let mut before = KeyBuffer::new();
+    let Ok(before) = extract(bytes, &mut before) else {
+        panic!("renamed, and no target");
+    };
+    let sent = match found.start {
+        None => bytes.to_vec(),
+        Some((count, start)) => [start, &bytes[count..]].concat(),
+    };
+    let mut after = KeyBuffer::new();
+    let Ok(after) = extract(&sent, &mut after) else {
+        panic!("sent on, and no target: {}", sent.escape_ascii());
+    };
+    assert_eq!(after.session_id(), before.session_id());
+    assert_eq!(after.app(), ID.as_bytes());
+    assert_eq!(after.hash().as_ref(), hash.as_bytes());
+    assert_eq!(found.start.is_none(), before.key() == after.key());
+    let again = route::renaming(&applications, &sent, &mut names);
+    assert!(matches!(again, Ok(Some(again)) if again.start.is_none()));
     true
 }
 

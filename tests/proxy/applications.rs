@@ -8,7 +8,7 @@
 use crate::support::client::{self, Client, body, status};
 use crate::support::metrics::Scrape;
 use crate::support::system::wait_until;
-use crate::support::{Program, ProxyFiles, admin, sessions, slots};
+use crate::support::{Program, ProxyFiles, admin, run, sessions, slots};
 use serde_json::Value;
 use staterouter::config::application_hash;
 use staterouter::handover::Stage;
@@ -159,7 +159,15 @@ fn two_ids_of_one_application_are_a_finding_whose_entry_cures_it() {
     }
     let action = finding["action"].as_str().unwrap();
     let (_, entry) = action.split_once("applications: ").unwrap();
-    name(&files, 2, &format!("applications: {entry}\n"));
+    let planned = |applications: &str| {
+        name(&files, 2, applications);
+        let map = files.path("map.yaml");
+        run(&["plan", "--admin", &proxy.admin().to_string(), "--map", &map])
+    };
+    let (code, text, _) = planned("");
+    assert!(code == Some(0) && text.contains(entry), "{text}");
+    let (code, text, _) = planned(&format!("applications: {entry}\n"));
+    assert!(code == Some(0) && !text.contains("by two ids"), "{text}");
     assert_eq!(admin::reload(proxy.admin()).0, 200);
     let mut web_server = Client::connect(proxy.address);
     let [first, second] = apps.map(target);

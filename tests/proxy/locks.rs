@@ -23,6 +23,13 @@ const LONG: &str = "locks: {wait: 5s}";
 struct Scene {
     proxy: Program,
     _backend: Program,
+    /// A third of a web server's connections may wait.
+    _idle: Vec<Client>,
+}
+
+/// So many that nobody lacks one of them.
+fn idle_connections(proxy: &Program) -> Vec<Client> {
+    (0..24).map(|_| Client::connect(proxy.address)).collect()
 }
 
 impl Scene {
@@ -31,6 +38,7 @@ impl Scene {
         let files = ProxyFiles::new(&[backend.address], extra);
         let proxy = files.start();
         let scene = Self {
+            _idle: idle_connections(&proxy),
             proxy,
             _backend: backend,
         };
@@ -76,7 +84,7 @@ fn assert_ended(admin: SocketAddr, ends: &[(&str, usize)]) {
         Scrape::of(admin).value("staterouter_lock_waiting_requests") == 0.0
     });
     let scrape = Scrape::of(admin);
-    for end in ["released", "expired", "left", "refused"] {
+    for end in ["released", "expired", "left", "refused", "hopeless"] {
         let expected = ends.iter().find(|(name, _)| *name == end);
         let expected = expected.map_or(0, |(_, count)| *count);
         let series = format!("staterouter_lock_waits_total{{end=\"{end}\"}}");
@@ -233,8 +241,10 @@ fn a_session_that_is_on_the_move_is_waited_for_as_well() {
     );
     let files = ProxyFiles::new(&[earlier.address, owner.address], LONG);
     slots::put_all(&files, Stage::Move2, 2, 1);
+    let proxy = files.start();
     let scene = Scene {
-        proxy: files.start(),
+        _idle: idle_connections(&proxy),
+        proxy,
         _backend: owner,
     };
     let (mut holder, cookie) = scene.holder();
@@ -246,4 +256,40 @@ fn a_session_that_is_on_the_move_is_waited_for_as_well() {
     assert_eq!(status(&writer.ask(&release(ID, locked(&answer)))), "200");
     assert_eq!(client::body(&reader.answer_to(false)), b"new");
     scene.assert_ended(&[("released", 2)]);
+}
+
+#[test]
+fn a_third_of_a_web_servers_connections_may_wait_and_the_rest_is_told_at_once() {
+    let scene = Scene::new(LONG);
+    let from = || Client::connect_from([127, 0, 0, 2], scene.proxy.address);
+    let (mut holder, cookie) = scene.holder();
+    let mut connections = [(); 6].map(|()| from());
+    let [first, second, third, fourth, _, _] = &mut connections;
+    first.send(&acquire(ID));
+    scene.wait_until_waiting(1);
+    second.send(&acquire(ID));
+    scene.wait_until_waiting(2);
+    for refused in [third, fourth] {
+        assert_eq!(status(&refused.ask(&acquire(ID))), "423");
+    }
+    // Another web server has its own.
+    let mut other = scene.waits(2, &acquire(ID));
+    assert_eq!(status(&holder.ask(&release(ID, cookie))), "200");
+    for waiting in [first, second, &mut other] {
+        let cookie = locked(&waiting.answer_to(false));
+        assert_eq!(status(&waiting.ask(&release(ID, cookie))), "200");
+    }
+    scene.assert_ended(&[("released", 3), ("refused", 2)]);
+}
+
+#[test]
+fn nobody_waits_for_a_lock_that_others_have_waited_for_in_vain() {
+    let scene = Scene::new("locks: {wait: 200ms}");
+    let (mut holder, cookie) = scene.holder();
+    assert_eq!(status(&scene.client().ask(&acquire(ID))), "423");
+    // A lock that is a second old is not waited for anyway.
+    assert_eq!(status(&holder.ask(&release(ID, cookie))), "200");
+    locked(&holder.ask(&acquire(ID)));
+    assert_eq!(status(&scene.client().ask(&acquire(ID))), "423");
+    scene.assert_ended(&[("expired", 1), ("hopeless", 1)]);
 }

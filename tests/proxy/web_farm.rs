@@ -89,7 +89,7 @@ fn large_sessions_are_found_and_others_are_not() {
 #[test]
 fn a_client_that_leaves_before_its_answer_is_told_from_one_that_waits() {
     let backend = Backend::start();
-    let times = "timeouts: {connect: 500ms, answer: 1100ms}\nhealth: {fall: 100}";
+    let times = "timeouts: {connect: 500ms, answer: 1500ms}\nhealth: {fall: 100}";
     let proxy = proxy(&[backend.address], times);
     let mut impatient = Client::connect_from([127, 0, 0, 2], proxy.address);
     impatient.send(&get(ID));

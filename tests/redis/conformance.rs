@@ -19,6 +19,7 @@ fn the_suite_holds_through_a_proxy_whose_sessions_are_on_redis() {
     let proxy = Proxy::start(&map, SHORT_TIMES);
     let options = ConformanceOptions {
         target: proxy.address,
+        tls: None,
         rate_per_s: 10_000,
         answer_timeout: Duration::from_secs(30),
         thorough: false,

@@ -18,6 +18,7 @@ use staterouter::conformance::{
 };
 
 use crate::broken::{self, Broken};
+use crate::support::certificates::Authority;
 use crate::support::system::wait_up_to;
 use crate::support::{PATIENCE, Program, ProxyFiles, admin, run, start};
 
@@ -37,6 +38,7 @@ const QUICK: [&str; 9] = [
 fn options(target: SocketAddr) -> ConformanceOptions {
     ConformanceOptions {
         target,
+        tls: None,
         rate_per_s: 10_000,
         answer_timeout: Duration::from_secs(30),
         thorough: false,
@@ -101,6 +103,49 @@ fn the_suite_holds_through_the_proxy() {
     assert!(report.proxy);
     let first_lock = &check(&report, "first-lock").findings;
     assert!(first_lock[0].contains("of backend "), "{first_lock:?}");
+}
+
+#[test]
+fn the_suite_holds_over_tls_and_says_why_a_server_is_not_trusted() {
+    let folder = tempfile::tempdir().unwrap();
+    let at = |file: &str| folder.path().join(file).to_string_lossy().into_owned();
+    let stranger = Authority::new();
+    stranger.write(folder.path());
+    std::fs::rename(at("ca.pem"), at("stranger.pem")).unwrap();
+    let authority = Authority::new();
+    authority.write(folder.path());
+    authority.issue(folder.path(), "server", "state-1.example");
+    authority.issue(folder.path(), "client", "client.example");
+    let [cert, key, ca] = ["server.pem", "server.key", "ca.pem"].map(at);
+    let tls = [
+        "--tls-cert",
+        &cert,
+        "--tls-key",
+        &key,
+        "--tls-client-ca",
+        &ca,
+    ];
+    let listen = ["state-server", "--listen", "127.0.0.1:0"];
+    let server = Program::start(&[&listen[..], &tls].concat());
+    let address = server.address.to_string();
+    let suite = |trusted: &str, name: &[&str]| {
+        let (ca, cert, key) = (at(trusted), at("client.pem"), at("client.key"));
+        let target = ["conformance", "--target", &address, "--rate", "10000"];
+        let tls = ["--tls-ca", &ca, "--tls-cert", &cert, "--tls-key", &key];
+        run(&[&target[..], &tls, name].concat())
+    };
+    let name = ["--tls-name", "state-1.example"];
+    let (code, text, error) = suite("ca.pem", &name);
+    assert_eq!((code, error.as_str()), (Some(0), ""), "{text}");
+    assert!(text.contains("no difference that users"), "{text}");
+    for (trusted, name, why) in [
+        ("stranger.pem", &name[..], "UnknownIssuer"),
+        ("ca.pem", &[], "not valid for name"),
+    ] {
+        let (code, _, error) = suite(trusted, name);
+        assert_eq!(code, Some(3), "{error}");
+        assert!(error.contains(&address) && error.contains(why), "{error}");
+    }
 }
 
 #[test]
