@@ -464,7 +464,7 @@ impl World {
         });
         let is_served = matches!(
             after.stage,
-            Stage::Steady | Stage::Settle | Stage::Move1 | Stage::Move2
+            Stage::Steady | Stage::Settle | Stage::Move1 | Stage::Move2 | Stage::Turned
         ) && after.places().any(|place| place == replica.backend_id);
         if before.stage != Stage::Suspect || was_place || !is_served {
             if before.replica != after.replica && replica.phase != ReplicaPhase::Chosen {
