@@ -190,7 +190,10 @@ fn headline(what: &str, plan: &PlanReport) -> String {
 }
 
 fn backends(planned: &[PlannedBackend]) -> Vec<String> {
-    let mut table = Table::new(&[
+    let has_copies =
+        |backend: &PlannedBackend| backend.copies_before.or(backend.copies_after).is_some();
+    let shows_copies = planned.iter().any(has_copies);
+    let mut columns = vec![
         ("BACKEND", Side::Left),
         ("STATE", Side::Left),
         ("SLOTS", Side::Right),
@@ -202,11 +205,15 @@ fn backends(planned: &[PlannedBackend]) -> Vec<String> {
         ("BYTES", Side::Right),
         ("AFTER", Side::Right),
         ("USED AFTER", Side::Right),
-    ]);
+    ];
+    if shows_copies {
+        columns.splice(10..10, [("COPIES", Side::Right), ("AFTER", Side::Right)]);
+    }
+    let mut table = Table::new(&columns);
     let number = |number: Option<u64>| number.map(|number| number.to_string()).unwrap_or_default();
     let share = |slots: usize| percent(slots as f64 * 100.0 / SLOT_COUNT as f64);
     for backend in planned {
-        table.row(vec![
+        let mut row = vec![
             backend.name.clone(),
             states(backend),
             backend.slots_before.to_string(),
@@ -218,7 +225,12 @@ fn backends(planned: &[PlannedBackend]) -> Vec<String> {
             backend.bytes_before.map(bytes).unwrap_or_default(),
             backend.bytes_after.map(bytes).unwrap_or_default(),
             backend.used_percent_after.map(percent).unwrap_or_default(),
-        ]);
+        ];
+        if shows_copies {
+            let copies = [backend.copies_before, backend.copies_after].map(number);
+            row.splice(10..10, copies);
+        }
+        table.row(row);
     }
     table.lines()
 }

@@ -229,6 +229,7 @@ pub(super) fn read_health(map: &mut MapReader<'_, '_>) -> HealthConfig {
 pub(super) struct HandoverDraft {
     pub(super) handover: HandoverConfig,
     pub(super) settle: Field<Duration>,
+    pub(super) hold: Field<Duration>,
 }
 
 /// How sessions move between backends.
@@ -298,6 +299,7 @@ pub(super) fn read_handover(map: &mut MapReader<'_, '_>) -> HandoverDraft {
             state_file: state_file.value,
         },
         settle,
+        hold,
     }
 }
 

@@ -14,7 +14,7 @@ use super::kinds::Integer;
 use super::outline::Outline;
 use super::raw;
 use super::reader::{Field, MapReader, Read, read_map, read_nothing};
-use super::sections::{self, AdminDraft, HandoverDraft, require_order};
+use super::sections::{self, AdminDraft, HandoverDraft, Shown, require_order};
 use super::settings::{
     AdminConfig, HandoverConfig, HealthConfig, Limits, LocksConfig, LogConfig, PEER_SILENCE,
     Timeouts,
@@ -266,6 +266,7 @@ fn read_sections(
     let doc = "How sessions move between backends, planned or because one failed.";
     let handover = map.section("handover", doc, sections::read_handover);
     require_time_for_an_operation(map, &operation, &peers, &handover);
+    warn_of_short_answer(map, &operation, config.timeouts.answer, &handover.hold);
     config.handover = handover.handover;
     let doc = "What becomes of requests for a locked session.";
     config.locks = map.section("locks", doc, sections::read_locks);
@@ -386,6 +387,28 @@ fn warn_of_deaf_admin(
                  asks it: the peer takes this proxy for dead, and no backend is replaced"
             ),
             "give `admin.listen` an address that the peers reach",
+        );
+    }
+}
+
+/// Who waits for a backend waits within the time for its answer.
+fn warn_of_short_answer(
+    map: &mut MapReader<'_, '_>,
+    operation: &Field<Duration>,
+    answer: Duration,
+    hold: &Field<Duration>,
+) {
+    let is_short = operation.sound && hold.sound && answer < hold.value;
+    if let (Some(place), true) = (hold.place.or(operation.place), is_short) {
+        map.warn(
+            place,
+            format!(
+                "`timeouts.answer` is {}, less than `handover.hold`, {}: when a backend fails, pages \
+                 fail sooner than they would have to",
+                answer.shown(),
+                hold.value.shown()
+            ),
+            "make `timeouts.answer` at least as long, or `handover.hold` as short",
         );
     }
 }

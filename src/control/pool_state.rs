@@ -6,6 +6,7 @@
 mod accept;
 mod decisions;
 pub(super) mod failing;
+mod failovers;
 mod give_up;
 mod handovers;
 mod join;
@@ -47,6 +48,7 @@ use crate::tls::name_of;
 
 pub use accept::{Accepted, Refused};
 pub use failing::FailingMoves;
+pub use failovers::Failover;
 pub use membership::{KnownPeers, Membership, NotGone};
 pub use notice::Notice;
 pub use persisted_state::InUse;
@@ -79,6 +81,7 @@ pub struct PoolState {
     timeouts: SeenTimeouts,
     handovers: Handovers,
     failing: Failing,
+    last_failover: Option<Arc<Failover>>,
     moves: Arc<MigrationBudget>,
     /// The applications of the map, with what is counted of them.
     applications: Option<Arc<ApplicationSet>>,
@@ -515,6 +518,7 @@ impl PoolState {
                     .changed(&before, &after, &self.members, now_ms);
             }
         }
+        self.note_failovers(changes.recovered(), now_ms);
         notices.extend(changes.notices(&self.members));
         let ended = self.handovers.ended(&self.slots, &self.members, now_ms);
         notices.extend(ended);
@@ -618,12 +622,15 @@ impl PoolState {
         }
     }
 
-    /// Forgets retired backends that no slot needs, and says once that a drained one is free.
+    /// Forgets retired backends that no slot needs, and says once that a drained one is free: it
+    /// serves nothing, and what it kept copies of has others.
     fn let_go(&mut self, notices: &mut Vec<Notice>) {
         let is_needed = self.needed(places_known);
         let is_served = self.needed(|slot| slot.places());
+        let missed_until_ms = self.missed_until_ms();
         for member in &mut self.members {
-            let is_free = !is_served[member.backend_id];
+            let is_replaced = missed_until_ms[member.backend_id].is_none();
+            let is_free = !is_served[member.backend_id] && is_replaced;
             let is_leaving = member.is_leaving();
             if is_free && is_leaving && !member.is_let_go {
                 notices.push(Notice::let_go(&member.spec.name));

@@ -9,11 +9,12 @@ use super::handle::{AdminAccess, Published};
 use super::peers::report::PeerState;
 use super::pool_state::{PoolMember, PoolState};
 use super::report::at_risk::replication;
+use super::report::copies_held::copies_held;
 use super::report::diagnosis::diagnose;
 use super::report::finding::{self, Finding, Findings};
 use super::report::history::History;
 use super::report::progress::{empty_ms, under_way};
-use super::report::replication::ReplicaCounts;
+use super::report::replication::{CopiesStatus, FailoverStatus, ReplicaCounts};
 use super::report::status::{
     BackendHealth, BackendLoad, BackendStatus, LastReload, OverrideStatus, PeerStatus,
     ReloadResult, ServiceState, StageCounts, Status,
@@ -23,7 +24,7 @@ use crate::config::{BackendHost, BackendState, Config};
 use crate::handover::{BackendId, BackendMap, SlotState, Stage};
 use crate::health;
 use crate::metrics::{
-    self, MapState, PoolApplication, PoolBackend, PoolMetrics, PoolReplication, Reloads,
+    self, MapState, PoolApplication, PoolBackend, PoolCopies, PoolMetrics, PoolReplication, Reloads,
 };
 use crate::net::own_host_name;
 use crate::os;
@@ -59,6 +60,7 @@ pub(crate) struct Known<'a> {
     pub(crate) history: Arc<History>,
     /// What is wrong beside what the others show.
     pub(crate) noticed: Vec<Finding>,
+    pub(crate) last_failover: Option<FailoverStatus>,
     /// Sessions that are locked all the time.
     pub(crate) contended_sessions: usize,
     /// How the certificates are.
@@ -93,6 +95,7 @@ impl About {
             peers,
             history,
             noticed,
+            last_failover,
             contended_sessions,
             certificates,
             since,
@@ -101,8 +104,7 @@ impl About {
         let up = members.filter(|member| member.is_up() && !member.is_off());
         let now_ms = self.clock.now_ms();
         let backends = backends(pool_state, reasons, accounting, now_ms);
-        let lifetime_ms = pool_state.times().lifetime_ms;
-        let replicas = pool_state.map().replicas;
+        let (replicas, times) = (pool_state.map().replicas, pool_state.times());
         let mut status = Status {
             version: env!("CARGO_PKG_VERSION").to_owned(),
             instance: self.instance.clone(),
@@ -113,7 +115,8 @@ impl About {
             findings: Vec::new(),
             map_version: pool_state.map().version,
             last_reload,
-            replication: replication(replicas, in_force, &backends, lifetime_ms),
+            replication: replication(replicas, in_force, &backends, times.lifetime_ms),
+            last_failover,
             backends,
             accounting: accounting.status(),
             slots: stages(in_force),
@@ -193,7 +196,11 @@ fn figures(
         slots_first: shown.slots_first,
         pending_deletes: member.owed,
         capacity: member.spec.capacity,
-        load: accounting.pool_load(member.backend_id, member.spec.capacity),
+        copies: PoolCopies {
+            sessions: shown.copies.sessions,
+            bytes: shown.copies.bytes,
+        },
+        load: accounting.pool_load(member.backend_id, member.spec.capacity, shown.copies),
         metrics: Arc::clone(&member.metrics),
     };
     let mut slots = status.slots;
@@ -250,6 +257,9 @@ struct Counts {
     refused: usize,
     as_replica: ReplicaCounts,
     unprotected: usize,
+    copies: CopiesStatus,
+    /// Until when requests wait for it.
+    waits_until_ms: Option<u64>,
     /// When there should be none any more.
     empty_ms: Option<u64>,
     stages: StageCounts,
@@ -298,11 +308,24 @@ fn backends(
         }
     }
     let empty_ms = empty_ms(pool_state, pool_state.slots(), now_ms);
+    let lifetime_ms = pool_state.times().lifetime_ms;
+    let served = |backend_id| accounting.served(backend_id);
+    let is_copied = |slot: &SlotState| slot.replica.is_some();
+    let copies = match pool_state.map().replicas {
+        0 if !pool_state.slots().iter().any(is_copied) => {
+            BackendMap::filled(CopiesStatus::default())
+        }
+        _ => copies_held(pool_state.slots(), served, lifetime_ms, now_ms),
+    };
+    let hold_ms = pool_state.config().handover.hold.as_millis() as u64;
     let status = |member: &PoolMember| {
         let mut counts = counts[member.backend_id];
         let empty_ms = empty_ms[member.backend_id];
         counts.empty_ms = empty_ms.filter(|empty| *empty > 0 && counts.owned == 0);
-        let load = accounting.load(member.backend_id, member.spec.capacity);
+        counts.copies = copies[member.backend_id];
+        let is_waited_for = counts.refused > 0 && !member.is_up();
+        counts.waits_until_ms = is_waited_for.then(|| member.health.since_ms() + hold_ms);
+        let load = accounting.load(member.backend_id, member.spec.capacity, counts.copies);
         let overridden = override_of(pool_state, &member.spec.name);
         let reason = reasons.get(&member.backend_id);
         backend(member, overridden, counts, reason, load)
@@ -362,9 +385,11 @@ fn backend(
         slots_first: counts.first,
         slots_waiting: counts.waiting,
         slots_refused: counts.refused,
+        waits_until_ms: counts.waits_until_ms,
         empty_ms: counts.empty_ms,
         slots_in: counts.stages,
         slots_as_replica: counts.as_replica,
+        copies: counts.copies,
         slots_unprotected: counts.unprotected,
         pending_deletes: member.owed,
         moved_here: member.metrics.moved_here(),

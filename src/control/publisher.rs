@@ -11,6 +11,7 @@ use super::publish::{About, Known, Reasons};
 use super::report::history::Recorder;
 use super::report::noticed::Noticed;
 use super::report::pauses::Counts;
+use super::report::replication::CopiesStatus;
 use super::report::status::{LastReload, PeerStatus};
 use super::report::usage_estimates::UsageEstimates;
 use crate::config::LogLevel;
@@ -54,6 +55,9 @@ impl Publisher {
             peers,
             history: self.history.history(),
             noticed: self.noticed.findings(pool_state, now_ms),
+            last_failover: pool_state
+                .last_failover()
+                .map(|failover| self.noticed.pauses.status(failover)),
             contended_sessions: self.noticed.web_farm.contended_sessions(now_ms),
             certificates: self.noticed.certificates.states(),
             since: &mut self.noticed.since,
@@ -70,9 +74,11 @@ impl Publisher {
     ) {
         self.accounting.follow(account, pool_state, now_ms);
         let load_of = |member: &super::pool_state::PoolMember| {
-            let load = self
-                .accounting
-                .load(member.backend_id, member.spec.capacity);
+            let load = self.accounting.load(
+                member.backend_id,
+                member.spec.capacity,
+                CopiesStatus::default(),
+            );
             (member.backend_id, load.sessions)
         };
         let counted: Vec<_> = pool_state.members().iter().map(load_of).collect();
@@ -108,7 +114,8 @@ impl Publisher {
         };
         let down = members.iter().filter(|member| !member.is_up());
         let down = down.map(|member| member.spec.name.as_str());
-        let told = self.noticed.pauses.follow(counts, down, now_ms);
+        let failover = pool_state.last_failover();
+        let told = self.noticed.pauses.follow(counts, down, failover, now_ms);
         self.tell(told.as_slice(), now_ms);
     }
 

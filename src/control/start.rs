@@ -161,6 +161,7 @@ fn assemble(
         peers: peers.status(&Said::from(&pool_state)),
         history: history.history(),
         noticed: Vec::new(),
+        last_failover: None,
         contended_sessions: 0,
         certificates: noticed.certificates.states(),
         since: &mut noticed.since,

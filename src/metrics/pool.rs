@@ -98,13 +98,24 @@ pub struct PoolBackend {
     pub pending_deletes: usize,
     /// What it can hold.
     pub capacity: Capacity,
+    /// What it keeps of what lives elsewhere.
+    pub copies: PoolCopies,
     /// What lives there; `None` while nothing is counted.
     pub load: Option<PoolLoad>,
     /// What was counted of it.
     pub metrics: Arc<BackendMetrics>,
 }
 
-/// What lives at a backend, and how full that makes it.
+/// The copies that a backend keeps; `None` while nobody counts them, or if it is to keep none.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct PoolCopies {
+    /// Sessions.
+    pub sessions: Option<u64>,
+    /// Their bytes.
+    pub bytes: Option<u64>,
+}
+
+/// What lives at a backend, and how full that and its copies make it.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct PoolLoad {
     /// Sessions and bytes.

@@ -368,6 +368,8 @@ fn expose_load(out: &mut Exposition, backend: &PoolBackend) {
             &table::BACKEND_SESSION_BYTES,
             found.map(|found| found.bytes),
         ),
+        (&table::BACKEND_COPIES, backend.copies.sessions),
+        (&table::BACKEND_COPY_BYTES, backend.copies.bytes),
         (&table::BACKEND_CAPACITY_SESSIONS, capacity.sessions),
         (&table::BACKEND_CAPACITY_BYTES, capacity.memory_bytes),
     ] {
@@ -404,7 +406,7 @@ fn expose_moves(out: &mut Exposition, to: &PoolBackend, all: &[PoolBackend]) {
 
 #[cfg(test)]
 mod tests {
-    use super::super::{MapState, PoolLoad};
+    use super::super::{MapState, PoolCopies, PoolLoad};
     use super::*;
     use crate::handover::BackendId;
     use crate::usage::{Capacity, Estimate, Saturation};
@@ -421,6 +423,7 @@ mod tests {
             slots_first: 0,
             pending_deletes: 0,
             capacity: Capacity::default(),
+            copies: PoolCopies::default(),
             load,
             metrics: Arc::default(),
         };

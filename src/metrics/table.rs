@@ -146,6 +146,10 @@ families! {
         "Sessions that live at the backend, as far as this proxy has seen; an estimate once there are more than it can follow.";
     BACKEND_SESSION_BYTES: Gauge "staterouter_backend_session_bytes" ["backend"]
         "Bytes of their bodies: what the web servers have stored.";
+    BACKEND_COPIES: Gauge "staterouter_backend_copies" ["backend"]
+        "Sessions of other backends of which the backend keeps the copy; an estimate. No series without replicas in the partition map, or while sessions are not counted.";
+    BACKEND_COPY_BYTES: Gauge "staterouter_backend_copy_bytes" ["backend"]
+        "Bytes of these copies.";
     BACKEND_CAPACITY_SESSIONS: Gauge "staterouter_backend_capacity_sessions" ["backend"]
         "Sessions that the backend can hold, as the partition map says; no series without a limit.";
     BACKEND_CAPACITY_BYTES: Gauge "staterouter_backend_capacity_bytes" ["backend"]

@@ -12,16 +12,24 @@ use crate::route::{Fingerprint, SLOT_COUNT, Slot};
 /// request when it is used next.
 const REMEMBERED: usize = 1 << 20;
 
-/// A copy is touched when it was last written or touched longer ago than this.
+/// A copy is touched when it was last written or touched longer ago than this, or than a quarter of
+/// its session's timeout.
 const REFRESH_AFTER_S: u64 = 60;
+
+/// What is remembered of a copy besides its fingerprint: when it was written or touched last, in
+/// seconds since the start and from 1, and how soon it is touched, in steps of two seconds.
+const SECONDS_BITS: u32 = 27;
+const SECONDS_MASK: u64 = (1 << SECONDS_BITS) - 1;
+const STEP_S: u64 = 2;
+const STEPS_MASK: u64 = (1 << (32 - SECONDS_BITS)) - 1;
 
 /// Shared by all workers and the control thread.
 #[derive(Debug)]
 pub struct CopyTracker {
     start: Instant,
     start_ms: u64,
-    /// The fingerprint of a session, and when its copy was written or touched last, in seconds.
-    /// Eight megabytes, once there is a replica.
+    /// The fingerprint of a session in the upper half, and what is remembered of its copy. Eight
+    /// megabytes, once there is a replica.
     known: OnceLock<Box<[AtomicU64]>>,
     /// A bit per slot whose replica has missed something.
     missed: Box<[AtomicU64]>,
@@ -51,6 +59,7 @@ pub(super) struct KnownCopy {
     /// When it was written or touched last, Unix time in whole seconds.
     at_s: u64,
     now_s: u64,
+    refresh_after_s: u64,
 }
 
 impl CopyTracker {
@@ -88,15 +97,32 @@ impl CopyTracker {
     pub(super) fn known(&self, slot: Slot, session: Fingerprint) -> Option<KnownCopy> {
         let entry = self.entry(slot, session).load(Ordering::Relaxed);
         let is_of_it = (entry >> 32) as u32 == session.value();
-        let at_s = entry & u64::from(u32::MAX);
-        let now_s = self.now_s();
-        (is_of_it && at_s > 0).then_some(KnownCopy { at_s, now_s })
+        let since_start_s = entry & SECONDS_MASK;
+        (is_of_it && since_start_s > 0).then_some(KnownCopy {
+            at_s: self.start_ms / 1000 + since_start_s - 1,
+            now_s: self.now_s(),
+            refresh_after_s: (entry >> SECONDS_BITS & STEPS_MASK) * STEP_S,
+        })
     }
 
-    /// A copy was written or touched just now.
-    pub(super) fn was_written(&self, slot: Slot, session: Fingerprint) {
-        let now_s = self.now_s() & u64::from(u32::MAX);
-        let entry = u64::from(session.value()) << 32 | now_s;
+    /// A copy of a session with this timeout was written just now.
+    pub(super) fn was_written(&self, slot: Slot, session: Fingerprint, timeout_minutes: u32) {
+        let quarter_s = u64::from(timeout_minutes) * 60 / 4;
+        self.note(slot, session, quarter_s.min(REFRESH_AFTER_S));
+    }
+
+    /// A copy is touched just now.
+    pub(super) fn is_touched(&self, slot: Slot, session: Fingerprint) {
+        let known = self.known(slot, session);
+        let refresh_after_s = known.map_or(REFRESH_AFTER_S, |known| known.refresh_after_s);
+        self.note(slot, session, refresh_after_s);
+    }
+
+    fn note(&self, slot: Slot, session: Fingerprint, refresh_after_s: u64) {
+        let since_start_s = self.now_s() - self.start_ms / 1000 + 1;
+        let entry = u64::from(session.value()) << 32
+            | (refresh_after_s / STEP_S) << SECONDS_BITS
+            | since_start_s.min(SECONDS_MASK);
         self.entry(slot, session).store(entry, Ordering::Relaxed);
     }
 
@@ -212,7 +238,7 @@ impl KnownCopy {
 
     /// Whether it needs no keep-alive yet.
     pub(super) fn is_fresh(self) -> bool {
-        self.now_s.saturating_sub(self.at_s) < REFRESH_AFTER_S
+        self.now_s.saturating_sub(self.at_s) < self.refresh_after_s
     }
 }
 
@@ -231,7 +257,7 @@ mod tests {
         let copies = CopyTracker::new();
         let (slot, one) = session("one");
         assert_eq!(copies.known(slot, one), None);
-        copies.was_written(slot, one);
+        copies.was_written(slot, one, 20);
         let known = copies.known(slot, one).unwrap();
         assert!(known.is_fresh() && known.is_since(0));
         assert!(!known.is_since((copies.now_s() + 1) * 1000));
@@ -239,6 +265,26 @@ mod tests {
         assert_eq!(copies.known(other_slot, other), None);
         copies.forget(slot, one);
         assert_eq!(copies.known(slot, one), None);
+    }
+
+    /// A copy of a session of a minute would die between two keep-alives a minute apart.
+    #[test]
+    fn a_copy_is_kept_alive_four_times_in_the_life_of_its_session_or_once_a_minute() {
+        let copies = CopyTracker::new();
+        let (slot, one) = session("one");
+        let refresh_after_s = || copies.known(slot, one).unwrap().refresh_after_s;
+        for (minutes, expected_s) in [(1, 14), (2, 30), (3, 44), (4, 60), (20, 60), (525_600, 60)] {
+            copies.was_written(slot, one, minutes);
+            assert_eq!(refresh_after_s(), expected_s, "{minutes}");
+            copies.is_touched(slot, one);
+            assert_eq!(refresh_after_s(), expected_s, "{minutes}");
+        }
+        let known = copies.known(slot, one).unwrap();
+        let later = |s| KnownCopy {
+            now_s: known.at_s + s,
+            ..known
+        };
+        assert!(later(59).is_fresh() && !later(60).is_fresh());
     }
 
     #[test]

@@ -55,7 +55,7 @@ pub(super) fn refresh(
     service
         .feedback
         .copies
-        .was_written(subject.slot, subject.session);
+        .is_touched(subject.slot, subject.session);
     tokio::task::spawn_local(async move {
         let _under_way = under_way;
         let _busy = busy;
@@ -108,8 +108,9 @@ impl Refresh {
             caller.finish(truth, found);
             return Some(false);
         };
+        let timeout_minutes = found.timeout_minutes();
         let request = Request {
-            timeout_minutes: found.timeout_minutes(),
+            timeout_minutes,
             ..self.request(Operation::Put, COPY_LOCK)
         };
         let mut bytes = Vec::new();
@@ -124,6 +125,10 @@ impl Refresh {
         {
             caller.finish(truth, found);
             is_copied = self.store(caller, replica, &bytes, body_bytes).await;
+        }
+        if is_copied == Some(true) {
+            let copies = &self.service.feedback.copies;
+            copies.was_written(self.subject.slot, self.subject.session, timeout_minutes);
         }
         let target = &self.target;
         cleanup::tidy(

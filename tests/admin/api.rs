@@ -21,7 +21,7 @@ use staterouter::control::handle::{AdminAccess, ControlCommand, ControlEnd, Publ
 use staterouter::control::peers::report::{self, PeerState};
 use staterouter::control::pool_state::{Membership, PeerView};
 use staterouter::control::report::finding::Finding;
-use staterouter::control::report::replication::ReplicaCounts;
+use staterouter::control::report::replication::{CopiesStatus, ReplicaCounts};
 use staterouter::control::report::status::{
     AccountingStatus, BackendHealth, BackendLoad, BackendStatus, LastReload, ReloadOutcome,
     ReloadResult, ServiceState, StageCounts, Status,
@@ -147,9 +147,11 @@ pub(super) fn published(verdicts: [BackendHealth; 2]) -> Published {
         slots_first: 8192,
         slots_waiting: 0,
         slots_refused: 0,
+        waits_until_ms: None,
         empty_ms: None,
         slots_in: StageCounts::default(),
         slots_as_replica: ReplicaCounts::default(),
+        copies: CopiesStatus::default(),
         slots_unprotected: 0,
         pending_deletes: 0,
         moved_here: 0,
@@ -182,6 +184,7 @@ pub(super) fn published(verdicts: [BackendHealth; 2]) -> Published {
             ..StageCounts::default()
         },
         replication: None,
+        last_failover: None,
         under_way: Vec::new(),
         longest_session_timeout_minutes: 20,
         peers: Vec::new(),

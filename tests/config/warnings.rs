@@ -70,3 +70,21 @@ fn peers_that_cannot_reach_the_admin_server_are_warned_of() {
         assert_eq!(warnings(main, MAP), [""; 0], "{main}");
     }
 }
+
+#[test]
+fn a_time_for_answers_that_cuts_waiting_short_is_warned_of() {
+    let remedy = "make `timeouts.answer` at least as long";
+    let main = "timeouts: {answer: 4s}\n";
+    let start = "main.yaml:2:20: `timeouts.answer` is 4s, less than `handover.hold`, 6s";
+    assert_warning(main, MAP, start, remedy);
+    let main = "handover: {hold: 9s}\n";
+    let start = "main.yaml:2:18: `timeouts.answer` is 8s, less than `handover.hold`, 9s";
+    assert_warning(main, MAP, start, remedy);
+    for main in [
+        "handover: {hold: 8s}\n",
+        "timeouts: {answer: 6s}\n",
+        "timeouts: {answer: 4s}\nhandover: {hold: 0s}\n",
+    ] {
+        assert_eq!(warnings(main, MAP), [""; 0]);
+    }
+}

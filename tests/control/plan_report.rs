@@ -46,6 +46,8 @@ fn pool_state(backends: &str) -> PoolState {
 fn loads(sessions: &[(&str, u64)]) -> Loads {
     let backend = |(name, sessions): &(&str, u64)| {
         let load = Load {
+            copies: None,
+            copy_bytes: None,
             sessions: Some(*sessions),
             bytes: Some(sessions * 1000),
         };
@@ -239,6 +241,50 @@ fn a_change_of_applications_names_the_ids_whose_sessions_are_not_found_any_more(
     assert_warned(&with(&named, 3, "applications: []"), "under /LM/3 are");
     let turned = "applications: [{name: shop, id: /LM/3, also: [/LM/2, /LM/4]}]";
     assert_warned(&with(&named, 3, turned), "under /LM/2, /LM/3, /LM/4 are");
+}
+
+/// Two copies of each session are in the pool then.
+#[test]
+fn a_plan_with_replicas_counts_what_each_backend_keeps_for_others() {
+    let pool_state = pool_state("a b c");
+    let counted = [("a", 400), ("b", 300), ("c", 200)];
+    let with = |replicas: u8, backends: &str| {
+        let text = format!("replicas: {replicas}\n{}", text(2, backends));
+        plan(&pool_state, text.as_bytes(), "map", &loads(&counted))
+    };
+    let sum = |plan: &PlanReport, of: fn(&PlannedBackend) -> Option<u64>| {
+        plan.backends.iter().filter_map(of).sum::<u64>()
+    };
+    let once = with(0, "a b c d");
+    assert!(
+        once.backends
+            .iter()
+            .all(|backend| backend.copies_after.is_none())
+    );
+    let twice = with(1, "a b c d");
+    let sessions = sum(&twice, |backend| backend.sessions_after);
+    let copies = sum(&twice, |backend| backend.copies_after);
+    assert!((895..=900).contains(&sessions) && (895..=900).contains(&copies));
+    for known in &twice.backends {
+        let held = known.sessions_after.unwrap() + known.copies_after.unwrap();
+        let used = known.used_percent_after.unwrap();
+        assert!((used - held as f64 / 10.0).abs() < 0.01, "{known:?}");
+    }
+    // 900 sessions fit on two backends for 1000 each, their copies as well only just.
+    let two = with(1, "a b c/100/drain");
+    let kept = ["a", "b"].map(|name| backend(&two, name));
+    assert!(
+        kept.iter()
+            .all(|known| known.used_percent_after.unwrap() > 85.0),
+        "{kept:?}"
+    );
+    assert_eq!(backend(&two, "c").copies_after, Some(0));
+    let suggested = |pool_state: &PoolState| suggest(pool_state, 80.0, &loads(&counted)).unwrap();
+    let used = |pool_state: &PoolState| suggested(pool_state).now[0].used_percent;
+    let mut doubled = PartitionMap::parse(text(1, "a b c"), "map").unwrap();
+    doubled.replicas = 1;
+    let doubled = PoolState::new(Config::new("map.yaml"), doubled, NOW_MS).unwrap();
+    assert!((used(&doubled) - 2.0 * used(&pool_state)).abs() < 0.01);
 }
 
 #[test]

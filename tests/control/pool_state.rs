@@ -10,7 +10,7 @@ use staterouter::config::{BackendAddress, BackendSpec, Config, PartitionMap};
 use staterouter::control::pool_state::{PoolState, Refused};
 use staterouter::handover::{BackendId, SlotState, Stage};
 use staterouter::health::Failure;
-use staterouter::route::SLOT_COUNT;
+use staterouter::route::{SLOT_COUNT, Slot};
 
 const START_MS: u64 = 1_800_000_000_000;
 const TICK_MS: u64 = 5000;
@@ -202,6 +202,56 @@ fn a_drained_backend_lets_go_after_a_lifetime_and_can_leave_the_file_before() {
         pool.pool_state.tick(pool.now_ms + 1).is_empty(),
         "said once"
     );
+}
+
+/// Whoever stops it sooner has the sessions of others kept once.
+#[test]
+fn a_drained_backend_that_kept_copies_is_waited_for_until_others_have_them() {
+    let copied = |version, backends: &str| {
+        let mut map = map(version, backends);
+        map.replicas = 1;
+        map
+    };
+    let mut pool = Pool::new("a b c d");
+    pool.pool_state = PoolState::new(config(), copied(1, "a b c d"), START_MS).unwrap();
+    pool.answer();
+    let after = |pool: &mut Pool, seconds: u64| {
+        pool.now_ms += seconds * 1000;
+        let notices = pool.pool_state.tick(pool.now_ms);
+        notices
+            .iter()
+            .any(|notice| notice.text.contains("d holds no sessions any more"))
+    };
+    after(&mut pool, 60);
+    after(&mut pool, LIFETIME_S);
+    let is_protected = |slot| pool.pool_state.is_protected(slot);
+    assert!(Slot::all().all(is_protected));
+    assert!(!pool.pool_state.copied_to(backend_id("d")).is_empty());
+    let drained = copied(2, "a b c d/100/drain");
+    assert!(
+        pool.pool_state
+            .accept(drained, pool.now_ms)
+            .unwrap()
+            .is_some()
+    );
+    for seconds in [5, 31, 61, 1_000] {
+        assert!(!after(&mut pool, seconds));
+    }
+    // Those that are to keep the copies instead miss some, and begin anew.
+    let slots: Vec<Slot> = Slot::all().collect();
+    pool.pool_state.copies_missed(&slots, pool.now_ms);
+    assert!(!after(&mut pool, LIFETIME_S - 900));
+    assert!(
+        pool.labels()
+            .iter()
+            .all(|label| label.starts_with("steady"))
+    );
+    assert!(!pool.labels().contains(&"steady d".to_owned()));
+    let until_ms = pool.pool_state.missed_until_ms()[backend_id("d")];
+    assert!(until_ms.is_some_and(|until_ms| until_ms > pool.now_ms));
+    let is_told = [600, 600].map(|seconds| after(&mut pool, seconds));
+    assert_eq!(is_told, [false, true]);
+    assert_eq!(pool.pool_state.missed_until_ms()[backend_id("d")], None);
 }
 
 #[test]

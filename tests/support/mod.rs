@@ -26,6 +26,7 @@ pub mod operations;
 pub mod relay;
 pub mod scene;
 pub mod sessions;
+pub mod shim;
 pub mod slots;
 pub mod system;
 pub mod tags;

@@ -11,6 +11,7 @@ const COLUMNS = [
   { title: 'State', draw: stateCell },
   { title: 'Share', draw: shareCell },
   { title: 'Sessions', draw: sessionsCell, when: ({ sessions }) => typeof sessions === 'number' },
+  { title: 'Copies', draw: copiesCell, when: ({ copies }) => typeof copies?.filled_percent === 'number' },
   { title: 'Used', draw: usedCell, when: ({ used_percent: used }) => typeof used === 'number' },
   { title: 'Requests', draw: rateCell },
   { title: 'Latency', draw: latencyCell },
@@ -73,6 +74,16 @@ function sessionsCell({ backend }) {
   const error = backend.sessions_error_percent;
   const about = error >= 0.05 ? ` ± ${tenth.format(error)} %` : '';
   return lines(`${count(backend.sessions)}${about}`, bytes(backend.session_bytes));
+}
+
+function copiesCell({ backend, nowMs }) {
+  const { copies, slots_unprotected: unprotected } = backend;
+  if (typeof copies?.filled_percent !== 'number') return lines(NONE);
+  const kept = typeof copies.sessions === 'number' ? count(copies.sessions) : NONE;
+  const fills = typeof copies.full_ms === 'number' ? `, full ${ending(copies.full_ms, nowMs)}` : '';
+  const without = unprotected > 0
+    ? html('span', { class: 'more' }, `serves ${share(unprotected)} without a copy`) : undefined;
+  return [...lines(kept, `${count(copies.filled_percent)} % filled${fills}`), without];
 }
 
 function usedCell({ backend }) {

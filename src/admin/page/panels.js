@@ -80,7 +80,19 @@ function drawMoves({ moves, summary }) {
 const waitingWords = (backends) => backends.filter((backend) => backend.slots_waiting > 0)
   .map((backend) => `${share(backend.slots_waiting)} of the sessions wait for ${backend.name}`);
 
-function movesSummary({ backends, under_way: underWay, now_ms: nowMs }) {
+/** The last failure after which sessions went on with their copies. */
+function failoverWords({ last_failover: last, now_ms: nowMs }) {
+  if (!last) return '';
+  const sessions = typeof last.sessions === 'number' ? `about ${plural(last.sessions, 'session')}`
+    : `the sessions of ${plural(last.slots, 'slot')}`;
+  const pause = typeof last.pause_ms === 'number'
+    ? ` after a pause of up to ${tenth.format(last.pause_ms / 1000)} s, ${plural(last.failed, 'request')} failed` : '';
+  return `${duration(nowMs - last.at_ms)} ago ${last.backend} failed: ${sessions} went on at ${last.to.join(' and ')}${pause}.`;
+}
+
+const movesSummary = (status) => [summaryOfMoves(status), failoverWords(status)].filter(Boolean).join(' ');
+
+function summaryOfMoves({ backends, under_way: underWay, now_ms: nowMs }) {
   const handovers = underWay.filter(isHandover);
   const refused = refusedSlots(backends);
   const waiting = waitingWords(backends);

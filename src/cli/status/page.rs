@@ -20,6 +20,8 @@ pub(super) fn lines(admin: &str, status: &Status) -> Vec<String> {
     )];
     lines.push(String::new());
     lines.extend(backends(status));
+    section(&mut lines, "second copies", copies(status));
+    section(&mut lines, "last failover", last_failover(status));
     section(&mut lines, "under way", under_way(status));
     section(&mut lines, "leaving", leaving(status));
     section(&mut lines, "overrides", overrides(status));
@@ -85,6 +87,76 @@ fn row(status: &Status, backend: &BackendStatus) -> Vec<String> {
         backend.pending_deletes.to_string(),
         backend.reason.clone().unwrap_or_default(),
     ]
+}
+
+/// What each backend keeps for others, and what a failure would cost now.
+fn copies(status: &Status) -> Vec<String> {
+    let Some(replication) = &status.replication else {
+        return Vec::new();
+    };
+    let mut table = Table::new(&[
+        ("BACKEND", Side::Left),
+        ("COPIES", Side::Right),
+        ("BYTES", Side::Right),
+        ("FILLED", Side::Right),
+        ("FULL IN", Side::Right),
+        ("SERVES WITHOUT COPY", Side::Right),
+    ]);
+    for backend in &status.backends {
+        let kept = &backend.copies;
+        let full = kept
+            .full_ms
+            .map(|full_ms| full_ms.saturating_sub(status.now_ms));
+        let unprotected = backend.slots_unprotected as f64 * 100.0 / SLOT_COUNT as f64;
+        table.row(vec![
+            backend.name.clone(),
+            kept.sessions
+                .map(|count| count.to_string())
+                .unwrap_or_default(),
+            kept.bytes.map(bytes).unwrap_or_default(),
+            kept.filled_percent.map(percent).unwrap_or_default(),
+            full.map(duration_ms).unwrap_or_default(),
+            percent(unprotected),
+        ]);
+    }
+    let mut lines = table.lines();
+    let cost = match (&replication.at_risk_backend, replication.at_risk_sessions) {
+        (None, _) | (_, Some(0)) => "one failure would cost no session now".to_owned(),
+        (Some(backend), Some(sessions)) => {
+            format!("one failure would cost {sessions} sessions now, if it is that of {backend}")
+        }
+        (Some(backend), None) => format!("a failure of {backend} would cost sessions now"),
+    };
+    let until = replication
+        .full_ms
+        .map(|full_ms| full_ms.saturating_sub(status.now_ms));
+    lines.push(match until {
+        Some(left_ms) => format!("{cost}, and none in {}", duration_ms(left_ms)),
+        None => cost,
+    });
+    lines
+}
+
+fn last_failover(status: &Status) -> Vec<String> {
+    let Some(failover) = &status.last_failover else {
+        return Vec::new();
+    };
+    let ago = duration_ms(status.lasts_ms(failover.at_ms));
+    let (backend, to) = (&failover.backend, failover.to.join(" and "));
+    let sessions = match failover.sessions {
+        Some(sessions) => format!("about {sessions} sessions"),
+        None => format!("the sessions of {} slots", failover.slots),
+    };
+    let mut line = format!("{ago} ago {backend} failed: {sessions} went on at {to}");
+    if let (Some(pause_ms), Some(waited), Some(failed)) =
+        (failover.pause_ms, failover.waited, failover.failed)
+    {
+        let pause_s = pause_ms as f64 / 1000.0;
+        line += &format!(
+            " after a pause of up to {pause_s:.1} s; {waited} requests waited, {failed} failed"
+        );
+    }
+    vec![line]
 }
 
 fn under_way(status: &Status) -> Vec<String> {

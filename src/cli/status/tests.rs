@@ -70,7 +70,7 @@ fn what_is_wrong_stands_first_with_what_users_notice_and_what_to_do() {
     assert_eq!(lines.next(), Some(&*format!("  users: {}", down().means)));
     assert_eq!(lines.next(), Some(&*format!("  do:    {}", down().action)));
 
-    let refused = Finding::requests_refused("state-a", 4096, &["state-b"]).until(1_012_000);
+    let refused = Finding::requests_refused("state-a", 4096, &["state-b"], false).until(1_012_000);
     let (text, _) = shown(&[asked(|status| status.findings = vec![refused, down()])]);
     assert!(
         text.starts_with("WRONG: 2 things\n  requests for 25.0 %"),

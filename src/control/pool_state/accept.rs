@@ -149,7 +149,7 @@ fn at(peer: Option<&BackendAddress>) -> String {
 /// A change of the map or of the overrides that is not in force yet.
 #[derive(Debug)]
 pub(super) struct MapChange {
-    map: PartitionMap,
+    pub(super) map: PartitionMap,
     pub(super) decisions: Vec<Decision>,
     /// The backends of the map with the states that they get.
     pub(super) specs: Vec<BackendSpec>,

@@ -79,6 +79,12 @@ impl Changes {
         }
     }
 
+    /// Slots that went on with their replicas, by the backend that failed and the one that had the
+    /// copies.
+    pub(super) const fn recovered(&self) -> &BTreeMap<(BackendId, BackendId), usize> {
+        &self.recovered
+    }
+
     pub(super) fn notices(self, members: &[PoolMember]) -> Vec<Notice> {
         let name = |backend_id| name_in(members, backend_id);
         let line = |((before, after), slots): ((Side, Side), usize)| {

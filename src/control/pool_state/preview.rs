@@ -6,7 +6,8 @@ use super::accept::MapChange;
 use super::decisions::still_needed;
 use super::{Order, PoolState, Refused};
 use crate::config::{BackendSpec, BackendState, PartitionMap};
-use crate::route::{Placement, Plan};
+use crate::handover::BackendId;
+use crate::route::{Placement, Plan, Slot};
 use crate::usage::Capacity;
 
 /// What [`PoolState::accept`] would do with a map, or [`PoolState::steer`] with an order.
@@ -26,6 +27,9 @@ pub struct Shift {
     pub backends: Vec<BackendShift>,
     /// Slots that go from one backend to another, by names.
     pub flows: Vec<SlotFlow>,
+    /// Slots by the backend that was to have them and the one that is to keep their copies; empty if
+    /// nobody is to.
+    pub copies: Vec<SlotFlow>,
 }
 
 /// One backend before and after.
@@ -43,6 +47,8 @@ pub struct BackendShift {
     pub slots_before: usize,
     /// Slots that will be.
     pub slots_after: usize,
+    /// Whether others have copies of all that it serves.
+    pub is_copied: bool,
     /// Whether it answers, as far as anybody has asked it.
     pub is_up: bool,
     /// It joins, was off, or has another address: nobody asks it yet.
@@ -121,6 +127,7 @@ impl PoolState {
                 capacity: spec.capacity,
                 slots_before: before.get(name).copied().unwrap_or(0),
                 slots_after: after.get(name).copied().unwrap_or(0),
+                is_copied: member.is_some_and(|member| self.is_copied(member.backend_id)),
                 is_up: member.is_none_or(|member| {
                     let health = &member.health;
                     member.is_up() && (health.has_answered() || !health.is_known())
@@ -134,12 +141,35 @@ impl PoolState {
             let mut specs = change.specs.iter();
             member.in_map && specs.all(|spec| spec.name != member.spec.name)
         });
+        let copies = self.copies_after(change);
         let mut backends: Vec<_> = change.specs.iter().map(stays).collect();
         backends.extend(leaves.map(|member| backend(&member.spec, None)));
         Some(Shift {
             backends,
             flows: plan.flows().into_iter().map(flow).collect(),
+            copies,
         })
+    }
+
+    /// Where copies go by the new map. What a replica has already may stay there as well.
+    fn copies_after(&self, change: &MapChange) -> Vec<SlotFlow> {
+        let mut copies = BTreeMap::<(BackendId, usize), usize>::new();
+        let after = &change.placement;
+        for slot in Slot::all().filter(|_| change.map.replicas > 0) {
+            let candidates = after.candidates(slot);
+            if let Some(replica) = candidates.get(2).or(candidates.get(1)) {
+                *copies
+                    .entry((self.target(slot), replica.index()))
+                    .or_default() += 1;
+            }
+        }
+        let name_after = |index: usize| after.shares()[index].name.to_owned();
+        let flow = |((from, to), slots)| SlotFlow {
+            from: self.name_of(from).to_owned(),
+            to: name_after(to),
+            slots,
+        };
+        copies.into_iter().map(flow).collect()
     }
 }
 

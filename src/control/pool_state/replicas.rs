@@ -31,6 +31,15 @@ impl PoolState {
         full.is_some() && self.peers.iter().flatten().all(is_full_there)
     }
 
+    /// Whether no session of this backend would be lost with it.
+    pub fn is_copied(&self, backend_id: BackendId) -> bool {
+        let mut slots = Slot::all().zip(self.slots.iter());
+        slots.all(|(slot, state)| {
+            let is_served = state.places().any(|place| place == backend_id);
+            !is_served || self.is_protected(slot)
+        })
+    }
+
     /// The slots whose replica this backend is.
     pub fn copied_to(&self, backend_id: BackendId) -> Vec<Slot> {
         let slots = Slot::all().zip(self.slots.iter());
@@ -39,6 +48,26 @@ impl PoolState {
             replica == Some(backend_id)
         });
         kept.map(|(slot, _)| slot).collect()
+    }
+
+    /// Until when at the latest slots that a backend has left or kept copies of have no other copies;
+    /// `None` for one whose copies are replaced, or that has kept none.
+    pub fn missed_until_ms(&self) -> BackendMap<Option<u64>> {
+        let mut until_ms = BackendMap::filled(None);
+        if self.map.replicas == 0 {
+            return until_ms;
+        }
+        let lifetime_ms = self.times().lifetime_ms;
+        for (slot, state) in Slot::all().zip(self.slots.iter()) {
+            if state.outdated.is_empty() || self.is_protected(slot) {
+                continue;
+            }
+            let end_ms = state.outdated.since_ms() + lifetime_ms;
+            for backend_id in state.outdated.places() {
+                until_ms[backend_id] = until_ms[backend_id].max(Some(end_ms));
+            }
+        }
+        until_ms
     }
 
     /// The backends that may go on as replicas: those that are to keep sessions.

@@ -76,6 +76,7 @@ impl PoolState {
             timeouts: SeenTimeouts::default(),
             handovers: Handovers::default(),
             failing: Failing::default(),
+            last_failover: None,
             is_followed: true,
         })
     }

@@ -27,7 +27,8 @@ pub(crate) fn replication(
     let at_risk = |backend: &BackendStatus| {
         let share = backend.slots_unprotected as f64 / backend.slots_first.max(1) as f64;
         let sessions = backend.load.sessions? as f64 * share.min(1.0);
-        Some(sessions.round() as u64)
+        // Whatever is not kept twice is no session less than one.
+        Some(sessions.ceil() as u64)
     };
     let unprotected = backends
         .iter()

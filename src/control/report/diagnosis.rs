@@ -62,8 +62,7 @@ fn health(backend: &BackendStatus) -> Option<Finding> {
     }
     if is_down {
         return Some(
-            Finding::backend_down(name, reason, backend.slots_unprotected == 0)
-                .since(backend.since_ms),
+            Finding::backend_down(name, reason, backend.loses_nothing()).since(backend.since_ms),
         );
     }
     if backend.verdict == BackendHealth::Suspect {
@@ -96,7 +95,10 @@ fn refusal(status: &Status, backend: &BackendStatus) -> Option<Finding> {
         })
         .collect();
     let stand_ins: Vec<_> = works.iter().map(|work| work.first.as_str()).collect();
-    let finding = Finding::requests_refused(name, backend.slots_refused, &stand_ins);
+    let waits = backend
+        .waits_until_ms
+        .is_some_and(|until_ms| status.now_ms < until_ms);
+    let finding = Finding::requests_refused(name, backend.slots_refused, &stand_ins, waits);
     // A peer that is silent holds it up, for however long.
     let is_agreed = status
         .peers

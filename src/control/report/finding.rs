@@ -250,9 +250,9 @@ impl Finding {
         )
     }
 
-    /// Requests for the slots of `backend` are refused until one of `stand_ins` serves them; there
-    /// may be none.
-    pub fn requests_refused(backend: &str, slots: usize, stand_ins: &[&str]) -> Self {
+    /// Requests for the slots of `backend` wait, or are refused, until one of `stand_ins` serves them;
+    /// there may be none.
+    pub fn requests_refused(backend: &str, slots: usize, stand_ins: &[&str], wait: bool) -> Self {
         let sessions = sessions(slots);
         let until = match stand_ins {
             [] => format!("until {backend} answers: no other backend can stand in"),
@@ -260,8 +260,14 @@ impl Finding {
         };
         Self::new(
             Code::RequestsRefused,
-            format!("requests for {sessions} are refused: {backend} is down"),
-            format!("Their users see error pages {until}."),
+            match wait {
+                true => format!("requests for {sessions} wait: {backend} is down"),
+                false => format!("requests for {sessions} are refused: {backend} is down"),
+            },
+            match wait {
+                true => format!("Their pages wait {until}. After handover.hold they fail."),
+                false => format!("Their users see error pages {until}."),
+            },
             format!(
                 "Start the state server {backend}: if it still has its sessions, nobody loses one. \
                  Proxies stand in together: every one of them has to answer."

@@ -12,6 +12,10 @@ pub struct Load {
     pub sessions: Option<u64>,
     /// Their bytes.
     pub bytes: Option<u64>,
+    /// Sessions that live elsewhere and of which it keeps the copy; `None` also if it is to keep none.
+    pub copies: Option<u64>,
+    /// The bytes of these copies.
+    pub copy_bytes: Option<u64>,
 }
 
 /// What all backends hold, by name.
@@ -42,6 +46,8 @@ impl From<&Status> for Loads {
             let load = Load {
                 sessions: backend.load.sessions,
                 bytes: backend.load.session_bytes,
+                copies: backend.copies.sessions,
+                copy_bytes: backend.copies.bytes,
             };
             (backend.name.clone(), load)
         });
@@ -50,17 +56,22 @@ impl From<&Status> for Loads {
 }
 
 impl Load {
-    /// How much of `capacity` this uses, by sessions or bytes, whichever is more; `None` without a
-    /// capacity.
+    /// How much of `capacity` this uses, copies included, by sessions or bytes, whichever is more;
+    /// `None` without a capacity.
     pub fn used_percent(self, capacity: Capacity) -> Option<f64> {
         let share = |used: Option<u64>, max: Option<u64>| match (used, max) {
             (Some(used), Some(max)) if max > 0 => Some(used as f64 * 100.0 / max as f64),
             _ => None,
         };
         let shares = [
-            share(self.sessions, capacity.sessions),
-            share(self.bytes, capacity.memory_bytes),
+            share(with(self.sessions, self.copies), capacity.sessions),
+            share(with(self.bytes, self.copy_bytes), capacity.memory_bytes),
         ];
         shares.into_iter().flatten().reduce(f64::max)
     }
+}
+
+/// What lives there and what is kept there besides.
+fn with(own: Option<u64>, copies: Option<u64>) -> Option<u64> {
+    own.map(|own| own.saturating_add(copies.unwrap_or(0)))
 }

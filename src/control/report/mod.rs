@@ -12,6 +12,7 @@
 
 pub(crate) mod at_risk;
 pub mod contents;
+pub(crate) mod copies_held;
 pub(crate) mod diagnosis;
 pub mod finding;
 pub mod history;

@@ -97,7 +97,14 @@ pub struct PlannedBackend {
     pub bytes_before: Option<u64>,
     /// Their bytes then.
     pub bytes_after: Option<u64>,
-    /// How much of its capacity is used then, by sessions or bytes, whichever is more.
+    /// Sessions of which it keeps the copy now; `null` without `replicas`.
+    #[serde(default)]
+    pub copies_before: Option<u64>,
+    /// Sessions of which it will keep the copy once all are filled; `null` without `replicas`.
+    #[serde(default)]
+    pub copies_after: Option<u64>,
+    /// How much of its capacity is used then, copies included, by sessions or bytes, whichever is
+    /// more.
     pub used_percent_after: Option<f64>,
 }
 
@@ -265,7 +272,8 @@ impl PlanReport {
                 slots: flow.slots,
                 sessions: part(load.sessions),
                 bytes: part(load.bytes),
-                lost: from.is_some_and(|from| from.after == Some(BackendState::Off)),
+                lost: from
+                    .is_some_and(|from| from.after == Some(BackendState::Off) && !from.is_copied),
             }
         });
         self.flows = flows.collect();
@@ -290,11 +298,18 @@ impl PlanReport {
         }
         let backends = shift.backends.iter();
         self.backends = backends
-            .map(|backend| self.backend(backend, loads.of(&backend.name), loads.any()))
+            .map(|backend| self.backend(backend, loads.of(&backend.name), shift, loads))
             .collect();
     }
 
-    fn backend(&self, backend: &BackendShift, load: Load, is_counted: bool) -> PlannedBackend {
+    fn backend(
+        &self,
+        backend: &BackendShift,
+        load: Load,
+        shift: &Shift,
+        loads: &Loads,
+    ) -> PlannedBackend {
+        let is_counted = loads.any();
         let BackendShift { name, .. } = backend;
         // Nothing is known to be there that nobody has seen yet.
         let now = |known: Option<u64>| known.or_else(|| is_counted.then_some(0));
@@ -312,6 +327,8 @@ impl PlanReport {
         let then = Load {
             sessions: after(sessions, |flow| flow.sessions),
             bytes: after(bytes, |flow| flow.bytes),
+            copies: copies_after(name, shift, loads, |load| load.sessions),
+            copy_bytes: copies_after(name, shift, loads, |load| load.bytes),
         };
         PlannedBackend {
             name: name.clone(),
@@ -323,9 +340,33 @@ impl PlanReport {
             sessions_after: then.sessions,
             bytes_before: bytes,
             bytes_after: then.bytes,
+            copies_before: load.copies,
+            copies_after: then.copies,
             used_percent_after: then.used_percent(backend.capacity),
         }
     }
+}
+
+/// What a backend will keep of what lives elsewhere; `None` if nobody keeps copies then, or nobody
+/// counts.
+fn copies_after(
+    name: &str,
+    shift: &Shift,
+    loads: &Loads,
+    of: fn(&Load) -> Option<u64>,
+) -> Option<u64> {
+    if shift.copies.is_empty() || !loads.any() {
+        return None;
+    }
+    let kept = shift.copies.iter().filter(|flow| flow.to == name);
+    let sessions = kept.filter_map(|flow| {
+        let from = shift
+            .backends
+            .iter()
+            .find(|known| known.name == flow.from)?;
+        part(of(&loads.of(&flow.from))?, flow.slots, from.slots_before)
+    });
+    Some(sessions.sum())
 }
 
 /// What users would notice, or would if one more server failed.

@@ -56,6 +56,7 @@ pub(crate) fn empty_ms(
 ) -> BackendMap<Option<u64>> {
     let times = pool_state.times();
     let mut empty = BackendMap::filled(Some(0));
+    let missed_until_ms = pool_state.missed_until_ms();
     for (slot, state) in Slot::all().zip(slots) {
         let target = pool_state.target(slot);
         for backend_id in state.places().filter(|backend_id| *backend_id != target) {
@@ -63,6 +64,16 @@ pub(crate) fn empty_ms(
             let left_ms = left_ms(pool_state, state, backend_id, &times, now_ms);
             *latest = latest.zip(left_ms).map(|(latest, left)| latest.max(left));
         }
+    }
+    // One that leaves is waited for until what it kept copies of has others.
+    for member in pool_state
+        .members()
+        .iter()
+        .filter(|member| member.is_leaving())
+    {
+        let latest = &mut empty[member.backend_id];
+        let until_ms = missed_until_ms[member.backend_id].unwrap_or(0);
+        *latest = latest.map(|latest| latest.max(until_ms));
     }
     empty
 }

@@ -21,6 +21,40 @@ pub struct ReplicationStatus {
     pub full_ms: Option<u64>,
 }
 
+/// The copies that one backend keeps of what others serve: estimates.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Serialize, Deserialize)]
+pub struct CopiesStatus {
+    /// Sessions of which it has a copy; `null` while nobody counts sessions.
+    pub sessions: Option<u64>,
+    /// Bytes of those copies.
+    pub bytes: Option<u64>,
+    /// How much it has of what it is to keep copies of; `null` if it is to keep none.
+    pub filled_percent: Option<f64>,
+    /// When it should have all of them, Unix time in milliseconds; `null` when none are being filled.
+    pub full_ms: Option<u64>,
+}
+
+/// The last time that sessions went on with their copies because a backend had failed.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct FailoverStatus {
+    /// The backend that failed.
+    pub backend: String,
+    /// The backends that had the copies.
+    pub to: Vec<String>,
+    /// When the last of the sessions went on.
+    pub at_ms: u64,
+    /// In how many slots.
+    pub slots: usize,
+    /// About how many sessions; `null` while nobody counted them.
+    pub sessions: Option<u64>,
+    /// How long requests had to wait at this proxy; `null` until they wait no more.
+    pub pause_ms: Option<u64>,
+    /// How many waited and were answered.
+    pub waited: Option<u64>,
+    /// How many failed meanwhile.
+    pub failed: Option<u64>,
+}
+
 /// How many slots have a replica that is how far.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ReplicaCounts {

@@ -7,7 +7,7 @@ use std::fmt::{self, Display, Formatter};
 use serde::{Deserialize, Serialize};
 
 use super::finding::Finding;
-use super::replication::{ReplicaCounts, ReplicationStatus};
+use super::replication::{CopiesStatus, FailoverStatus, ReplicaCounts, ReplicationStatus};
 use crate::config::BackendState;
 use crate::control::persist::slot_groups::StageName;
 use crate::handover::Stage;
@@ -43,6 +43,10 @@ pub struct Status {
     /// The second copies of the sessions; `null` without `replicas` in the partition map.
     #[serde(default)]
     pub replication: Option<ReplicationStatus>,
+    /// The last failure since the start after which sessions went on with their copies; `null` if
+    /// there was none.
+    #[serde(default)]
+    pub last_failover: Option<FailoverStatus>,
     /// What is going on in the slots that are not steady, by stage and places.
     pub under_way: Vec<HandoverProgress>,
     /// The longest session timeout seen, here or by a peer, in minutes; 0 for none so far.
@@ -198,6 +202,9 @@ pub struct BackendStatus {
     pub slots_waiting: usize,
     /// Slots whose requests are refused because it is down and no other backend stands in.
     pub slots_refused: usize,
+    /// Until when those requests wait instead; `null` if it is not down, or refuses none.
+    #[serde(default)]
+    pub waits_until_ms: Option<u64>,
     /// When it should hold no sessions any more, if it is to have none: the end of all handovers
     /// that this takes. `null` if it is to have some, and when nobody can say.
     pub empty_ms: Option<u64>,
@@ -206,6 +213,9 @@ pub struct BackendStatus {
     /// Slots of which it keeps the copies, by how far it is.
     #[serde(default)]
     pub slots_as_replica: ReplicaCounts,
+    /// The copies that it keeps.
+    #[serde(default)]
+    pub copies: CopiesStatus,
     /// Slots that it serves and of which no other backend has all copies.
     #[serde(default)]
     pub slots_unprotected: usize,
@@ -232,6 +242,14 @@ impl BackendStatus {
     /// Whether no slot has it at one of its places: users do not notice how it is.
     pub fn is_idle(&self) -> bool {
         self.slots_in == StageCounts::default()
+    }
+
+    /// Whether others have copies of all that it serves, and nobody else stands in for it without.
+    pub fn loses_nothing(&self) -> bool {
+        let StageCounts {
+            away, back, wait, ..
+        } = self.slots_in;
+        self.slots_unprotected == 0 && away + back + wait == 0
     }
 
     /// Whether requests are sent to it. One that is off is never probed: its verdict is the last one

@@ -125,9 +125,13 @@ fn rooms<'e>(
     if sessions == 0 {
         return Err(SuggestError::NothingCounted);
     }
+    // A backend keeps copies as it serves sessions: in proportion to its weight.
+    let copies = u64::from(pool_state.map().replicas);
     let all_of_them = Load {
         sessions: Some(sessions),
         bytes: Some(bytes),
+        copies: Some(copies * sessions),
+        copy_bytes: Some(copies * bytes),
     };
     let members = pool_state.members().iter();
     let active =

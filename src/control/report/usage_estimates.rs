@@ -2,6 +2,8 @@
 
 use std::collections::HashMap;
 
+use super::copies_held::Served;
+use super::replication::CopiesStatus;
 use super::status::{AccountingStatus, BackendLoad, CapacityStatus};
 use crate::control::pool_state::PoolState;
 use crate::handover::{BackendId, BackendMap, Stage};
@@ -81,8 +83,22 @@ impl UsageEstimates {
         self.latest.as_ref().map(of_audit).unwrap_or_default()
     }
 
-    /// What the status says of a backend.
-    pub(crate) fn load(&self, backend_id: BackendId, capacity: Capacity) -> BackendLoad {
+    /// What lives in the slots of a backend; `None` while nothing is counted.
+    pub(crate) fn served(&self, backend_id: BackendId) -> Option<Served> {
+        let found = self.latest.as_ref()?.at(backend_id.id());
+        Some(Served {
+            sessions: found.sessions,
+            bytes: found.bytes,
+        })
+    }
+
+    /// What the status says of a backend that keeps these copies besides.
+    pub(crate) fn load(
+        &self,
+        backend_id: BackendId,
+        capacity: Capacity,
+        copies: CopiesStatus,
+    ) -> BackendLoad {
         let nothing = BackendLoad {
             capacity: CapacityStatus {
                 sessions: capacity.sessions,
@@ -90,7 +106,8 @@ impl UsageEstimates {
             },
             ..BackendLoad::default()
         };
-        let Some(PoolLoad { found, saturation }) = self.pool_load(backend_id, capacity) else {
+        let Some(PoolLoad { found, saturation }) = self.pool_load(backend_id, capacity, copies)
+        else {
             return nothing;
         };
         let growth = self.growth(backend_id);
@@ -110,9 +127,25 @@ impl UsageEstimates {
     }
 
     /// The same for the metrics; `None` while nothing is counted.
-    pub(crate) fn pool_load(&self, backend_id: BackendId, capacity: Capacity) -> Option<PoolLoad> {
+    pub(crate) fn pool_load(
+        &self,
+        backend_id: BackendId,
+        capacity: Capacity,
+        copies: CopiesStatus,
+    ) -> Option<PoolLoad> {
         let found = self.latest.as_ref()?.at(backend_id.id());
-        let saturation = Saturation::of(&found, capacity, self.growth(backend_id));
+        let held = Estimate {
+            sessions: found.sessions + copies.sessions.unwrap_or(0),
+            bytes: found.bytes + copies.bytes.unwrap_or(0),
+            ..found
+        };
+        // What others keep here grows as what is served does.
+        let times = |more: u64, own: u64| more as f64 / own.max(1) as f64;
+        let growth = self.growth(backend_id).map(|growth| Growth {
+            sessions_per_s: growth.sessions_per_s * times(held.sessions, found.sessions),
+            bytes_per_s: growth.bytes_per_s * times(held.bytes, found.bytes),
+        });
+        let saturation = Saturation::of(&held, capacity, growth);
         Some(PoolLoad { found, saturation })
     }
 
@@ -198,16 +231,29 @@ mod tests {
             accounting.follow(&account, &pool_state, now_ms);
         }
         now_ms = grow(&mut accounting, &account, &pool_state, now_ms);
-        let growing = accounting.load(backend_id, ROOM);
+        let growing = accounting.load(backend_id, ROOM, CopiesStatus::default());
         assert_eq!(growing.sessions_per_minute, Some(600.0));
         assert!(growing.seconds_to_full.is_some());
+        // Copies take room, too, and grow with what they are copies of.
+        let with_copies = CopiesStatus {
+            sessions: growing.sessions,
+            ..CopiesStatus::default()
+        };
+        let twice = accounting.load(backend_id, ROOM, with_copies);
+        assert_eq!(twice.sessions, growing.sessions);
+        let used = |load: BackendLoad| load.used_percent.unwrap();
+        assert!(
+            (used(twice) - 2.0 * used(growing)).abs() < 0.02,
+            "{twice:?}"
+        );
+        assert!(twice.seconds_to_full.unwrap() < growing.seconds_to_full.unwrap() / 2);
 
         pool_state.accept(map(2, "a b c"), now_ms).unwrap();
         pool_state.probed(BackendId::new(3).unwrap(), Ok(()), now_ms);
         pool_state.tick(now_ms);
         pool_state.tick(now_ms + MINUTE_MS);
         grow(&mut accounting, &account, &pool_state, now_ms + MINUTE_MS);
-        let moving = accounting.load(backend_id, ROOM);
+        let moving = accounting.load(backend_id, ROOM, CopiesStatus::default());
         assert_eq!(moving.sessions_per_minute, None);
         assert_eq!(moving.seconds_to_full, None);
         assert!(moving.sessions.is_some());

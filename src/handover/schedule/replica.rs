@@ -38,7 +38,7 @@ impl Surroundings<'_> {
             ReplicaPhase::Chosen => ReplicaPhase::Chosen,
             ReplicaPhase::Joining if self.all_copy(slot, replica) => ReplicaPhase::Filling,
             ReplicaPhase::Joining => ReplicaPhase::Joining,
-            ReplicaPhase::Filling if !self.all_copy(slot, replica) => ReplicaPhase::Joining,
+            ReplicaPhase::Filling if self.may_lack_some(slot, replica) => ReplicaPhase::Joining,
             ReplicaPhase::Filling if self.is_filled(replica) => ReplicaPhase::Full,
             ReplicaPhase::Filling => ReplicaPhase::Filling,
         };
@@ -123,9 +123,7 @@ impl Surroundings<'_> {
                 || failed.is_some_and(|failed| has_recovered(peer, &slot, replica, failed))
         });
         let is_full = match replica.phase {
-            ReplicaPhase::Filling => {
-                self.peers.iter().all(Option::is_some) && self.is_filled(replica)
-            }
+            ReplicaPhase::Filling => self.is_filled(replica),
             phase => phase == ReplicaPhase::Full,
         };
         if self.is_true_alone(replica) && !self.is_lost(&slot, replica) {
@@ -175,13 +173,34 @@ impl Surroundings<'_> {
             })
     }
 
+    /// Another proxy has written something without a copy since all copied, or may have: the time
+    /// counts anew. One that is silent goes on as it did. If it has dropped the replica meanwhile, it
+    /// takes it for outdated for a lifetime, and says so, or began to copy again later than that.
+    fn may_lack_some(&self, slot: SlotState, replica: Replica) -> bool {
+        let lifetime_ms = self.times.lifetime_ms;
+        let began_anew = |there: &Replica| {
+            let began_ms = match there.phase {
+                ReplicaPhase::Full => there.since_ms.saturating_sub(lifetime_ms),
+                _ => there.since_ms,
+            };
+            began_ms >= replica.since_ms.saturating_add(lifetime_ms)
+        };
+        let mut heard = self.peers.iter().flatten();
+        slot.stage != Stage::Steady
+            || self.is_left_elsewhere(replica)
+            || heard.any(|peer| peer.slot.replica.as_ref().is_some_and(began_anew))
+    }
+
     /// Every item has been used since all copy, or has died.
     fn is_filled(&self, replica: Replica) -> bool {
         let lifetime_ms = self.times.lifetime_ms;
         let has_lasted =
             |since_ms: u64, now_ms: u64| now_ms.saturating_sub(since_ms) >= lifetime_ms;
         has_lasted(replica.since_ms, self.now_ms)
-            && self.peers.iter().flatten().all(|peer| {
+            && self.peers.iter().all(|peer| {
+                let Some(peer) = peer else {
+                    return false;
+                };
                 peer.slot.replica.is_some_and(|there| match there.phase {
                     ReplicaPhase::Full => true,
                     ReplicaPhase::Filling => has_lasted(there.since_ms, peer.heard_ms),

@@ -74,6 +74,48 @@ fn nothing_is_copied_before_all_know_nor_counted_before_all_copy() {
     );
 }
 
+/// A fill takes as long as a session lives: what does no harm must not make it begin anew.
+#[test]
+fn filling_goes_on_while_a_proxy_is_silent() {
+    let filling = |since_ms| copied(steady(1, 0), Filling, since_ms);
+    let begun_ms = NOW_MS - TIMES.lifetime_ms;
+    let silent = pool().silent_peer();
+    assert_eq!(
+        silent.advance(filling(NOW_MS - 1), NOW_MS),
+        filling(NOW_MS - 1)
+    );
+    // Nobody says that it is full there, too.
+    assert_eq!(silent.advance(filling(begun_ms), NOW_MS), filling(begun_ms));
+    // Whether every worker goes by all that is in force counts when it begins, and never again.
+    assert_eq!(
+        pool().waiting().advance(filling(NOW_MS - 1), NOW_MS),
+        filling(NOW_MS - 1)
+    );
+    let here = filling(begun_ms - 1_000);
+    let heard = |there| pool().peer(there, true).advance(here, NOW_MS);
+    assert_eq!(heard(filling(NOW_MS - 1_001)), here);
+}
+
+/// It may have dropped the replica and begun to copy to it again.
+#[test]
+fn filling_begins_anew_when_a_proxy_that_was_silent_may_have_stopped_copying() {
+    let filling = |since_ms| copied(steady(1, 0), Filling, since_ms);
+    let here = filling(NOW_MS - TIMES.lifetime_ms - 1_000);
+    let heard = |there| {
+        let after = pool().peer(there, true).advance(here, NOW_MS);
+        after
+            .replica
+            .map(|replica| (replica.phase, replica.since_ms))
+    };
+    assert_eq!(heard(filling(NOW_MS - 1_000)), Some((Filling, NOW_MS)));
+    assert_eq!(
+        heard(copied(steady(1, 0), Chosen, 0)),
+        Some((Joining, NOW_MS))
+    );
+    let dropped = without(&[4], NOW_MS - 1_000, steady(1, 0));
+    assert_eq!(heard(dropped), None);
+}
+
 #[test]
 fn a_replica_is_none_of_the_places_nor_the_target_nor_outdated() {
     let rested = steady(1, 0);

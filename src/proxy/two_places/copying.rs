@@ -64,9 +64,10 @@ impl<'a> Seek<'a> {
             body_bytes,
             retry: RetryPolicy::Unanswered,
         };
+        let due_ms = self.leave_time_without_copy();
         let sent = self.send(backend, call).await;
-        self.body = body;
-        Ok(self.copied(under_way, sent))
+        (self.body, self.due_ms) = (body, due_ms);
+        Ok(self.copied(under_way, sent, self.timeout_minutes()))
     }
 
     /// Stores the item of the held answer at the replica.
@@ -75,11 +76,23 @@ impl<'a> Seek<'a> {
         at: BackendId,
         received: &Buffer,
     ) -> Result<SubrequestReply, Unanswered> {
+        let due_ms = self.leave_time_without_copy();
+        let copied = self.copy_held_in_time(at, received).await;
+        self.due_ms = due_ms;
+        copied
+    }
+
+    async fn copy_held_in_time(
+        &mut self,
+        at: BackendId,
+        received: &Buffer,
+    ) -> Result<SubrequestReply, Unanswered> {
         let backend = self.backend(at)?;
         let held = self.held.as_ref();
-        let (from, lock) = held.map_or((backend, None), |held| {
+        let (from, lock, timeout_minutes) = held.map_or((backend, None, 0), |held| {
             let answer = &held.answered;
-            (held.backend, answer.head.lock_taken(answer.bytes.filled()))
+            let lock = answer.head.lock_taken(answer.bytes.filled());
+            (held.backend, lock, answer.timeout_minutes())
         });
         let memory = match self.memory_of_held().await {
             Ok(memory) => memory,
@@ -98,7 +111,7 @@ impl<'a> Seek<'a> {
         under_way.is_sent();
         let call = self.call_with_kept(RetryPolicy::Unanswered);
         let sent = self.send(backend, call).await;
-        Ok(self.copied(under_way, sent))
+        Ok(self.copied(under_way, sent, timeout_minutes))
     }
 
     /// Removes the copy at the replica.
@@ -109,8 +122,11 @@ impl<'a> Seek<'a> {
     ) -> Result<SubrequestReply, Unanswered> {
         let mut under_way = self.begin_copy(at)?;
         under_way.is_sent();
+        let due_ms = self.leave_time_without_copy();
         let removing = self.ask_alone(at, Operation::Remove, COPY_LOCK, received);
-        let seen = removing.await.unwrap_or_else(|failed| {
+        let removed = removing.await;
+        self.due_ms = due_ms;
+        let seen = removed.unwrap_or_else(|failed| {
             self.failed = Some(failed);
             SubrequestReply::Unknown
         });
@@ -119,6 +135,14 @@ impl<'a> Seek<'a> {
         // Without an answer the machine says that it was missed.
         under_way.ends();
         Ok(seen)
+    }
+
+    /// A replica that does not answer must not take the time in which the slot goes on without it: it
+    /// gets half of what is left, until the request is due again at what this returns.
+    fn leave_time_without_copy(&mut self) -> u64 {
+        let (due_ms, now_ms) = (self.due_ms, self.exchange.service.now_ms());
+        self.due_ms = now_ms + due_ms.saturating_sub(now_ms) / 2;
+        due_ms
     }
 
     /// The replica has missed something.
@@ -136,6 +160,7 @@ impl<'a> Seek<'a> {
         &mut self,
         under_way: CopyUnderWay<'_>,
         sent: Result<SubrequestReply, Unanswered>,
+        timeout_minutes: u32,
     ) -> SubrequestReply {
         let subject = self.exchange.subject;
         let seen = sent.unwrap_or_else(|failed| {
@@ -143,7 +168,8 @@ impl<'a> Seek<'a> {
             SubrequestReply::Unknown
         });
         if let SubrequestReply::Done { .. } = seen {
-            self.copies().was_written(subject.slot, subject.session);
+            self.copies()
+                .was_written(subject.slot, subject.session, timeout_minutes);
             under_way.ends();
         }
         // Whatever else came of it, the replica does not have it: it was missed.

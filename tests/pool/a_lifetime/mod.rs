@@ -6,5 +6,4 @@ mod gone_proxy;
 mod handover_end_to_end;
 mod onto_redis;
 mod refused_moves;
-#[path = "../replicas.rs"]
 mod replicas;

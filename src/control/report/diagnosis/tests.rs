@@ -63,6 +63,17 @@ fn a_backend_that_is_down_is_one_finding_and_what_happens_to_its_sessions_anothe
     );
     assert!(refused.means.contains("state-b stands in"), "{refused:?}");
     assert_eq!(refused.until_ms, Some(1_010_000));
+    assert!(refused.means.contains("error pages"), "{refused:?}");
+    // Just after the fall nobody sees an error page yet.
+    let waits = refusal(&|status| status.backends[0].waits_until_ms = Some(1_000_001));
+    assert!(
+        waits.says.contains("25.0 % of the sessions wait"),
+        "{waits:?}"
+    );
+    assert!(waits.means.contains("state-b stands in"), "{waits:?}");
+    assert!(!waits.means.contains("error"), "{waits:?}");
+    let over = refusal(&|status| status.backends[0].waits_until_ms = Some(1_000_000));
+    assert_eq!(over.means, refused.means);
     // Nobody can say when, or nobody can stand in at all.
     let silent = refusal(&|status| {
         status.peers = vec![PeerStatus {

@@ -4,7 +4,7 @@ use super::{
     AccountingStatus, BackendHealth, BackendLoad, BackendStatus, HandoverProgress, ServiceState,
     StageCounts, Status,
 };
-use crate::control::report::replication::ReplicaCounts;
+use crate::control::report::replication::{CopiesStatus, ReplicaCounts};
 use crate::handover::Stage;
 
 pub(crate) fn status() -> Status {
@@ -22,6 +22,7 @@ pub(crate) fn status() -> Status {
         accounting: AccountingStatus::default(),
         slots: StageCounts::default(),
         replication: None,
+        last_failover: None,
         under_way: Vec::new(),
         longest_session_timeout_minutes: 20,
         peers: Vec::new(),
@@ -44,12 +45,14 @@ pub(crate) fn backend(name: &str, id: u8) -> BackendStatus {
         slots_first: 8192,
         slots_waiting: 0,
         slots_refused: 0,
+        waits_until_ms: None,
         empty_ms: None,
         slots_in: StageCounts {
             steady: 8192,
             ..StageCounts::default()
         },
         slots_as_replica: ReplicaCounts::default(),
+        copies: CopiesStatus::default(),
         slots_unprotected: 8192,
         pending_deletes: 0,
         moved_here: 0,

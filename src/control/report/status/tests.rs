@@ -4,9 +4,24 @@ use serde_json::{Value, json};
 
 use super::*;
 use crate::control::report::finding::Code;
-use crate::control::report::replication::{ReplicaCounts, ReplicationStatus};
+use crate::control::report::replication::{
+    CopiesStatus, FailoverStatus, ReplicaCounts, ReplicationStatus,
+};
 
 const PAGE: &str = include_str!("../../../../docs/status.md");
+
+fn failover() -> FailoverStatus {
+    FailoverStatus {
+        backend: "state-b".to_owned(),
+        to: vec!["state-a".to_owned()],
+        at_ms: 1,
+        slots: 1,
+        sessions: Some(1),
+        pause_ms: Some(1),
+        waited: Some(1),
+        failed: Some(1),
+    }
+}
 
 /// A status in which every field has a value.
 fn full() -> Status {
@@ -33,10 +48,18 @@ fn full() -> Status {
         at_risk_backend: Some("state-a".to_owned()),
         full_ms: Some(1),
     });
+    status.last_failover = Some(failover());
     status.backends.truncate(1);
     let backend = &mut status.backends[0];
     backend.reason = Some("it refuses connections".to_owned());
     backend.empty_ms = Some(1);
+    backend.waits_until_ms = Some(1);
+    backend.copies = CopiesStatus {
+        sessions: Some(1),
+        bytes: Some(1),
+        filled_percent: Some(1.0),
+        full_ms: Some(1),
+    };
     backend.overridden = Some(OverrideStatus {
         in_map: ServiceState::Drain,
         since_ms: 1,

@@ -1,9 +1,17 @@
 //! Every session on two state servers: one dies, and nobody loses a session. Real processes, real
 //! signals, sessions of a minute, which is how long copies take to be full.
+
 #![expect(
     clippy::panic,
-    reason = "a pool that never gets where it should must fail the test"
+    clippy::print_stderr,
+    reason = "a pool that never gets where it should must fail the test and say what it saw"
 )]
+
+mod bodies;
+mod copies;
+mod handovers;
+mod pages;
+mod servers;
 
 use std::time::Duration;
 
@@ -12,16 +20,18 @@ use serde_json::Value;
 use crate::support::scene::{
     Farm, Map, Proxy, SLOTS, Server, assert_no_wrong_answer, backend, number,
 };
+use crate::support::shim::Shim;
 use crate::support::system::wait_up_to;
 
 /// Until the copies are full, a failed server has come home, and the copies are full again.
 const PATIENCE: Duration = Duration::from_secs(400);
 
-/// A request may wait as long as the copies take to stand in.
+/// A request may wait as long as the copies take to stand in. Copies are full within seconds before
+/// anybody has come, and from then on within the minute that a session lives.
 const TIMES: &str = "
 timeouts: {connect: 500ms, answer: 8s}
 health: {interval: 500ms, timeout: 500ms, fall: 2, rise: 2, max_rise: 2}
-handover: {settle: 12s, session_timeout: 1m, max_session_timeout: 1m, takeover: 5s, failover_after: 1s}";
+handover: {settle: 12s, session_timeout: 1s, max_session_timeout: 1m, takeover: 5s, failover_after: 1s}";
 
 fn kept_twice(servers: &[&Server]) -> Map {
     let mut map = Map::of(servers);
@@ -68,20 +78,39 @@ fn has_finding(status: &Value, code: &str) -> bool {
     findings.any(|finding| finding["code"] == code)
 }
 
-/// Nothing is lost or stale, no session begins twice or without a start, and the only pages that
-/// failed were under way at a server when it died.
+/// Pages of a farm at the same time: so many may be under way where something dies.
+const UNDER_WAY: u64 = 16;
+
+/// Nothing is lost or stale, no session begins twice or without a start, and no more pages
+/// failed than may: those that were under way at a server when it died. Says what was counted.
 #[track_caller]
-fn assert_nobody_lost_anything(farm: Farm, deaths: u64) {
-    let in_flight = Farm::options(&[]).clients as u64 * deaths;
+fn assert_nobody_lost_anything(what: &str, farm: Farm, may_fail: u64) {
     let report = farm.finish();
+    let longest = report.operation_latency.values().map(|known| known.max_us);
+    eprintln!(
+        "{what}: {} pages, {} failed ({:?}), {} sessions begun, {} Session_Starts, longest request \
+         {:.1} s",
+        report.pages,
+        report.failed_pages,
+        report.failures,
+        report.new_sessions,
+        report.session_starts,
+        longest.max().unwrap_or(0) as f64 / 1e6
+    );
     assert_no_wrong_answer(&report);
-    assert!(report.failed_pages <= in_flight, "{report:#?}");
+    assert!(report.failed_pages <= may_fail, "{report:#?}");
     // The first of a session's pages may be among those that failed.
     assert!(report.session_starts <= report.new_sessions, "{report:#?}");
-    assert!(
-        report.new_sessions - report.session_starts <= report.failed_pages,
-        "{report:#?}"
-    );
+    let missed = report.new_sessions - report.session_starts;
+    let known = report.violations["missed_start"].count;
+    assert!(missed <= report.failed_pages + known, "{report:#?}");
+}
+
+/// A way to the server with this number, and the map that leads there.
+fn with_shim(map: &mut Map, server: &Server, id: usize) -> Shim {
+    let shim = Shim::to(server.address);
+    map.lines[id - 1].place = format!("address: \"{}\"", shim.address);
+    shim
 }
 
 #[test]
@@ -99,6 +128,29 @@ fn a_server_that_dies_costs_a_pause_and_no_session() {
     assert_eq!(whole["replication"]["at_risk_backend"], Value::Null);
     assert!(!has_finding(&whole, "sessions_unprotected"), "{whole:#}");
     assert!(number(&backend(&whole, 3)["slots_as_replica"]["full"]) > 0);
+    let kept = |status: &Value| {
+        let backends = status["backends"].as_array().into_iter().flatten();
+        let sum =
+            |of: fn(&Value) -> &Value| backends.clone().map(|one| number(of(one))).sum::<u64>();
+        [
+            sum(|one| &one["copies"]["sessions"]),
+            sum(|one| &one["sessions"]),
+        ]
+    };
+    let [copies, sessions] = kept(&whole);
+    assert!(copies.abs_diff(sessions) <= 1, "{whole:#}");
+    let of_third = &backend(&whole, 3)["copies"];
+    assert_eq!(of_third["filled_percent"], 100.0);
+    assert_eq!(of_third["full_ms"], Value::Null);
+    let third_fills = &backend(&filling, 3)["copies"];
+    assert!(
+        third_fills["filled_percent"].as_f64() < Some(100.0),
+        "{filling:#}"
+    );
+    assert!(
+        number(&third_fills["full_ms"]) > number(&filling["now_ms"]),
+        "{filling:#}"
+    );
 
     third.kill();
     wait_until_elsewhere(&[&proxy], 3);
@@ -110,7 +162,22 @@ fn a_server_that_dies_costs_a_pause_and_no_session() {
     );
     assert_ne!(alone["replication"]["slots"]["full"], SLOTS);
     farm.go_on_for(5.0);
-    assert_nobody_lost_anything(farm, 1);
+    let told = "requests waited and were answered";
+    proxy.wait_for_log(told);
+    let line = proxy.logged();
+    let line = line.lines().find(|line| line.contains(told)).unwrap();
+    assert!(line.contains("state-3 failed: about "), "{line}");
+    let shown = proxy.status()["last_failover"].clone();
+    assert_eq!(shown["backend"], "state-3");
+    assert_eq!(
+        number(&shown["slots"]),
+        number(&backend(&whole, 3)["slots_first"])
+    );
+    assert!(
+        number(&shown["sessions"]) > 0 && number(&shown["waited"]) > 0,
+        "{shown:#}"
+    );
+    assert_nobody_lost_anything("killed", farm, UNDER_WAY);
 }
 
 #[test]
@@ -120,50 +187,12 @@ fn a_server_that_restarts_empty_before_anybody_notices_costs_nothing() {
     // So slow that nobody notices.
     let times = TIMES.replace("fall: 2", "fall: 20");
     let proxy = Proxy::start(&map, &times);
-    let farm = Farm::start(&[&proxy]);
     wait_until_whole(&[&proxy]);
+    let farm = Farm::start(&[&proxy]);
     first.kill();
     first.restart();
     // Every user comes more than once a second.
     farm.go_on_for(10.0);
     assert_eq!(proxy.status()["slots"]["steady"], SLOTS);
-    assert_nobody_lost_anything(farm, 1);
-}
-
-#[test]
-#[ignore = "takes a quarter of an hour, most of it waiting for sessions to expire: CONTRIBUTING.md has the command"]
-fn each_of_three_servers_dies_in_turn_under_two_proxies() {
-    let mut servers = [(); 3].map(|()| Server::start());
-    let map = kept_twice(&servers.each_ref());
-    let [one, other] = Proxy::start_all(&map, TIMES);
-    let proxies = [&one, &other];
-    let farm = Farm::start(&proxies);
-    for id in 1..=3_u8 {
-        wait_until_whole(&proxies);
-        let server = &mut servers[usize::from(id) - 1];
-        server.kill();
-        wait_until_elsewhere(&proxies, id);
-        farm.go_on_for(5.0);
-        server.restart();
-    }
-    wait_until_whole(&proxies);
-    farm.go_on_for(5.0);
-    assert_nobody_lost_anything(farm, 3);
-}
-
-#[test]
-#[ignore = "takes six minutes, most of them waiting for sessions to expire: CONTRIBUTING.md has the command"]
-fn a_server_that_stands_still_and_goes_on_costs_nothing() {
-    let [first, second, third] = [(); 3].map(|()| Server::start());
-    let map = kept_twice(&[&first, &second, &third]);
-    let proxy = Proxy::start(&map, TIMES);
-    let farm = Farm::start(&[&proxy]);
-    wait_until_whole(&[&proxy]);
-    second.signal("STOP");
-    wait_until_elsewhere(&[&proxy], 2);
-    farm.go_on_for(30.0);
-    second.signal("CONT");
-    wait_until_whole(&[&proxy]);
-    farm.go_on_for(3.0);
-    assert_nobody_lost_anything(farm, 1);
+    assert_nobody_lost_anything("restarted", farm, UNDER_WAY);
 }

@@ -1,0 +1,80 @@
+//! Servers that are killed in the middle of a handover, in each of its stages.
+
+use std::thread;
+
+use super::{
+    Farm, Map, Proxy, SLOTS, Server, TIMES, UNDER_WAY, Value, assert_nobody_lost_anything, backend,
+    kept_twice, wait, wait_until_whole,
+};
+use staterouter::farm::FarmOptions;
+
+/// So few that several pools fit on one machine.
+const PAGES_PER_S: f64 = 15.0;
+
+/// Stage by stage, and three at the same time, each in a pool of its own.
+fn each_dies_in_each_stage(what: &str, change: fn(&mut Map, &Server), victims: [u8; 3]) {
+    for stage in ["settle", "move1", "move2"] {
+        thread::scope(|scope| {
+            for id in victims {
+                scope.spawn(move || dies_in_a_handover(what, change, stage, id));
+            }
+        });
+    }
+}
+
+fn dies_in_a_handover(what: &str, change: fn(&mut Map, &Server), stage: &str, id: u8) {
+    let mut servers = [(); 4].map(|()| Server::start());
+    let [first, second, third, fourth] = &servers;
+    let map = kept_twice(&[first, second, third]);
+    let proxy = Proxy::start(&map, TIMES);
+    wait_until_whole(&[&proxy]);
+    let farm = Farm::with(FarmOptions {
+        pages_per_s: Some(PAGES_PER_S),
+        ..Farm::options(&[&proxy])
+    });
+    proxy.change(&map.changed(|map| change(map, fourth)));
+    wait(&[&proxy], stage, |status| status["slots"][stage] != 0);
+    // Some have moved by then.
+    farm.go_on(60);
+    let victim = &mut servers[usize::from(id) - 1];
+    victim.kill();
+    wait(&[&proxy], "all are served", |status| {
+        status["slots"]["suspect"] == 0 && backend(status, id)["verdict"] == "down"
+    });
+    farm.go_on(100);
+    victim.restart();
+    wait(&[&proxy], "all are home and kept twice", |status| {
+        let backends = status["backends"].as_array().into_iter().flatten();
+        let mut backends = backends.filter(|backend| backend["state"] == "active");
+        let is_home = |backend: &Value| backend["slots_owned"] == backend["slots_first"];
+        status["slots"]["steady"] == SLOTS
+            && status["replication"]["slots"]["full"] == SLOTS
+            && backends.all(is_home)
+    });
+    farm.go_on(60);
+    assert_nobody_lost_anything(
+        &format!("{what}: state-{id} dies in {stage}"),
+        farm,
+        UNDER_WAY,
+    );
+}
+
+#[test]
+#[ignore = "takes a quarter of an hour, most of them waiting for sessions to expire: CONTRIBUTING.md has the command"]
+fn a_server_that_dies_while_one_is_added_costs_nothing() {
+    each_dies_in_each_stage("added", |map, fourth| map.add(fourth), [1, 2, 4]);
+}
+
+#[test]
+#[ignore = "takes a quarter of an hour, most of them waiting for sessions to expire: CONTRIBUTING.md has the command"]
+fn a_server_that_dies_while_one_is_drained_costs_nothing() {
+    let drain = |map: &mut Map, _: &Server| map.lines[2].state = "drain";
+    each_dies_in_each_stage("drained", drain, [1, 2, 3]);
+}
+
+#[test]
+#[ignore = "takes a quarter of an hour, most of them waiting for sessions to expire: CONTRIBUTING.md has the command"]
+fn a_server_that_dies_while_weights_change_costs_nothing() {
+    let weigh = |map: &mut Map, _: &Server| map.lines[0].weight = 300;
+    each_dies_in_each_stage("weighed", weigh, [1, 2, 3]);
+}
