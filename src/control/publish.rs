@@ -417,6 +417,7 @@ impl StageCounts {
             Stage::Settle => &mut self.settle,
             Stage::Move1 => &mut self.move1,
             Stage::Move2 => &mut self.move2,
+            Stage::Turned => &mut self.turned,
             Stage::Suspect => &mut self.suspect,
             Stage::Away => &mut self.away,
             Stage::Back => &mut self.back,

@@ -9,6 +9,7 @@ mod give_up;
 mod peers;
 mod replica;
 mod stand_in;
+mod turn;
 
 use super::{BackendId, BackendMap, Outdated, Places, ReplicaPhase, SlotState, Stage};
 
@@ -208,6 +209,7 @@ impl Times {
         match stage {
             Stage::Move1 => 2 * self.settle_ms,
             Stage::Move2 => self.move_ms,
+            Stage::Turned => self.lifetime_ms,
             _ => self.settle_ms,
         }
     }
@@ -235,6 +237,7 @@ impl Surroundings<'_> {
         match slot.stage {
             Stage::Steady => self.steady(slot),
             Stage::Settle | Stage::Move1 | Stage::Move2 => self.handover(slot, second),
+            Stage::Turned => self.turned(slot, second),
             Stage::Suspect => self.suspect(slot, second),
             Stage::Away => self.away(slot, second),
             Stage::Back | Stage::Wait => self.returning(slot, second),
@@ -284,6 +287,9 @@ impl Surroundings<'_> {
         }
         let long_enough =
             self.has_lasted(slot, self.times.of_handover(slot.stage)) && self.peers_follow(slot);
+        if self.turns_round(slot, second) {
+            return self.pair(slot, slot.first, second, Stage::Turned);
+        }
         match slot.stage {
             _ if !long_enough => slot,
             Stage::Move2 => self.arrived(slot, second),

@@ -109,7 +109,8 @@ pub struct Outdated {
 
 /// What is going on in a slot. "First" and "second" are its places.
 ///
-/// A handover goes settle, move 1, move 2, steady; a failure suspect, away, back, wait, then a
+/// A handover goes settle, move 1, move 2, steady, or from move 1 or 2 to turned and from there to a
+/// handover back; a failure suspect, away, back, wait, then a
 /// handover home. Proxies may be one stage apart, never two (`docs/handover.md`).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Stage {
@@ -122,6 +123,10 @@ pub enum Stage {
     Move1,
     /// The same, new items are created at the first place.
     Move2,
+    /// The first place is to be left: nothing is moved to it any more, what is at either place is
+    /// served there, until what masked items have left behind at the second has died. Then the
+    /// handover goes the other way. New items are created at the first place.
+    Turned,
     /// The second place does not answer: requests are refused until it does or all proxies agree
     /// to go on without it, with the first instead. If what the first holds may be outdated, nobody
     /// can stand in yet.
@@ -293,11 +298,12 @@ impl FromIterator<BackendId> for Places {
 
 impl Stage {
     /// All of them, in order.
-    pub const ALL: [Self; 8] = [
+    pub const ALL: [Self; 9] = [
         Self::Steady,
         Self::Settle,
         Self::Move1,
         Self::Move2,
+        Self::Turned,
         Self::Suspect,
         Self::Away,
         Self::Back,
@@ -312,6 +318,7 @@ impl Stage {
             Self::Settle => "settle",
             Self::Move1 => "move1",
             Self::Move2 => "move2",
+            Self::Turned => "turned",
             Self::Suspect => "suspect",
             Self::Away => "away",
             Self::Back => "back",
@@ -326,6 +333,7 @@ impl Stage {
             Self::Steady => "at rest",
             Self::Settle => "about to move",
             Self::Move1 | Self::Move2 => "moving",
+            Self::Turned => "about to move back",
             Self::Suspect => "refused",
             Self::Away => "failed over",
             Self::Back => "returned, settling",
@@ -333,9 +341,12 @@ impl Stage {
         }
     }
 
-    /// Whether items are on their way from the second place to the first.
+    /// Whether items are on their way from the second place to the first, or were until just now.
     #[must_use]
     pub const fn is_handover(self) -> bool {
-        matches!(self, Self::Settle | Self::Move1 | Self::Move2)
+        matches!(
+            self,
+            Self::Settle | Self::Move1 | Self::Move2 | Self::Turned
+        )
     }
 }

@@ -135,7 +135,7 @@ mod tests {
 
     fn any_slot() -> impl Strategy<Value = SlotState> {
         let stage = prop::sample::select(vec![
-            Steady, Settle, Move1, Move2, Suspect, Away, Back, Wait,
+            Steady, Settle, Move1, Move2, Turned, Suspect, Away, Back, Wait,
         ]);
         (1..=127_u8, 1..=127_u8, stage).prop_map(|(first, second, stage)| SlotState {
             second: (stage != Steady).then(|| backend_id(second)),

@@ -160,7 +160,7 @@ families! {
         "Time until the backend's capacity is used up at the pace of the last ten minutes; 0 if it is, +Inf if it is not growing or takes more than 30 days. No series without a capacity, in the first minute, and in a handover.";
 
     HANDOVER_ACTIVE: Gauge "staterouter_handover_active" []
-        "1 while any slot is in a handover (settle, move1, move2).";
+        "1 while any slot is in a handover (settle, move1, move2, turned).";
     SLOTS: Gauge "staterouter_slots" ["stage"]
         "Slots by what is going on in them; all 16,384 are steady when nothing is.";
     REPLICA_SLOTS: Gauge "staterouter_replica_slots" ["phase"]

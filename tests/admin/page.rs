@@ -405,7 +405,7 @@ fn status(real: &Value, backends: u64) -> Value {
     status["backends"] = (1..=backends).map(backend).collect();
     status["findings"] = (1..=backends).map(finding).collect();
     let stages = [
-        "settle", "move1", "move2", "suspect", "away", "back", "wait",
+        "settle", "move1", "move2", "turned", "suspect", "away", "back", "wait",
     ];
     let work = |id: u64| {
         let stage = stages[id as usize % stages.len()];

@@ -16,11 +16,12 @@ use staterouter::handover::{
 const RULES: &str = include_str!("rules/rules.txt");
 const COSTS: &str = include_str!("rules/costs.txt");
 
-const STAGES: [(&str, Stage); 8] = [
+const STAGES: [(&str, Stage); 9] = [
     ("steady", Stage::Steady),
     ("settle", Stage::Settle),
     ("move1", Stage::Move1),
     ("move2", Stage::Move2),
+    ("turned", Stage::Turned),
     ("suspect", Stage::Suspect),
     ("away", Stage::Away),
     ("back", Stage::Back),

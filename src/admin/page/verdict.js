@@ -1,6 +1,6 @@
 // What a person has to know first, in words.
 
-const HANDOVER = ['settle', 'move1', 'move2'];
+const HANDOVER = ['settle', 'move1', 'move2', 'turned'];
 
 const isHandover = (work) => HANDOVER.includes(work.stage);
 const sum = (list, of) => list.reduce((total, item) => total + of(item), 0);

@@ -70,6 +70,7 @@ pub(crate) enum StageName {
     Settle,
     Move1,
     Move2,
+    Turned,
     Suspect,
     Away,
     Back,
@@ -368,11 +369,12 @@ mod tests {
     }
 
     fn any_state(&(first, second, stage, since_ms): &(u8, u8, usize, u64)) -> SlotState {
-        const STAGES: [Stage; 8] = [
+        const STAGES: [Stage; 9] = [
             Stage::Steady,
             Stage::Settle,
             Stage::Move1,
             Stage::Move2,
+            Stage::Turned,
             Stage::Suspect,
             Stage::Away,
             Stage::Back,

@@ -219,6 +219,12 @@ fn notice<'m>(
         (_, Stage::Suspect | Stage::Away) => {
             (LogLevel::Warn, of_failure(after, &share, here, other, name))
         }
+        (_, Stage::Turned) => (
+            LogLevel::Info,
+            format!(
+                "sessions of {share} move to {here} no more, as it is to be left: they stay where they are for a session timeout, then all go to {other}"
+            ),
+        ),
         (_, Stage::Settle) => (
             LogLevel::Info,
             format!("handover of {share} from {other} to {here} begins"),

@@ -164,6 +164,9 @@ pub(crate) fn means(stage: Stage, first: &str, second: &str) -> String {
         Stage::Move2 => {
             format!("sessions move to {first} when they are used, new ones begin there")
         }
+        Stage::Turned => format!(
+            "{first} and {second} serve the sessions that they have, new ones begin at {first}; then all move to {second}"
+        ),
         Stage::Suspect => {
             format!("{second} is down: requests are refused until it answers or {first} stands in")
         }
@@ -191,7 +194,7 @@ fn lasts_ms(stage: Stage, times: &Times) -> u64 {
         Stage::Move1 => 2 * times.settle_ms,
         Stage::Suspect => times.failover_after_ms,
         Stage::Move2 => times.move_ms,
-        Stage::Away | Stage::Wait => times.lifetime_ms,
+        Stage::Turned | Stage::Away | Stage::Wait => times.lifetime_ms,
         Stage::Steady => 0,
     }
 }
@@ -204,7 +207,7 @@ fn around(stage: Stage, times: &Times) -> (u64, Option<u64>) {
         Stage::Settle => (0, Some(2 * settle_ms + times.move_ms)),
         Stage::Move1 => (settle_ms, Some(times.move_ms)),
         Stage::Move2 => (3 * settle_ms, Some(0)),
-        Stage::Wait => (0, Some(0)),
+        Stage::Turned | Stage::Wait => (0, Some(0)),
         Stage::Steady | Stage::Suspect | Stage::Away | Stage::Back => (0, None),
     }
 }

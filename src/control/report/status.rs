@@ -348,6 +348,8 @@ pub struct StageCounts {
     pub move1: usize,
     /// Handover, new items are created at the new place.
     pub move2: usize,
+    /// A handover that has stopped, because the new place is to be left.
+    pub turned: usize,
     /// Requests are refused: the place is down.
     pub suspect: usize,
     /// Another backend stands in.

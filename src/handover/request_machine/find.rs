@@ -180,7 +180,7 @@ fn second(search: &mut RequestMachine, seen: SubrequestReply) -> Step {
                 Stage::Move1 | Stage::Move2 => {
                     search.ask_in_find(Find::Insert { counter, flag }, Subrequest::Insert { at })
                 }
-                Stage::Settle if !search.is_touch() => {
+                Stage::Settle | Stage::Turned if !search.is_touch() => {
                     search.ask_in_find(Find::Confirm { counter }, Subrequest::Look { at })
                 }
                 _ => Step::pass(),

@@ -43,7 +43,7 @@ pub(super) fn begin_create(search: &mut RequestMachine) -> Step {
             let at = search.second;
             search.ask_in_write(Write::CreateSecond, Subrequest::Look { at })
         }
-        Stage::Steady | Stage::Move2 | Stage::Away | Stage::Suspect => {
+        Stage::Steady | Stage::Move2 | Stage::Turned | Stage::Away | Stage::Suspect => {
             Step::forward(search.first, None)
         }
     }
@@ -78,7 +78,7 @@ fn begin_untagged(search: &mut RequestMachine, counter: u32) -> Step {
             Step::forward(search.first, in_place_of(counter))
         }
         // A fresh session id: nobody else knows it, so it can be nowhere yet.
-        Stage::Move2 if counter == 0 => Step::forward(search.first, None),
+        Stage::Move2 | Stage::Turned if counter == 0 => Step::forward(search.first, None),
         _ => seek(search, counter),
     }
 }

@@ -155,7 +155,9 @@ pub(super) fn creates_at(slot: &SlotState) -> Option<BackendId> {
     match slot.stage {
         Stage::Suspect => None,
         Stage::Settle | Stage::Move1 => slot.second,
-        Stage::Steady | Stage::Move2 | Stage::Away | Stage::Back | Stage::Wait => Some(slot.first),
+        Stage::Steady | Stage::Move2 | Stage::Turned | Stage::Away | Stage::Back | Stage::Wait => {
+            Some(slot.first)
+        }
     }
 }
 

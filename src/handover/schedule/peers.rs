@@ -60,7 +60,7 @@ impl Joined {
 }
 
 impl PeerSlot {
-    fn has_lasted(&self, min_ms: u64) -> bool {
+    pub(super) fn has_lasted(&self, min_ms: u64) -> bool {
         self.heard_ms.saturating_sub(self.slot.since_ms) >= min_ms
     }
 }
@@ -109,6 +109,8 @@ impl Surroundings<'_> {
             }
             match there.stage {
                 Stage::Steady => true,
+                // What it leaves behind at the second place has not moved.
+                Stage::Turned => slot.stage < Stage::Move2,
                 stage if stage.is_handover() && stage == slot.stage => peer.has_lasted(min_ms),
                 stage => stage.is_handover() && stage > slot.stage,
             }
@@ -250,7 +252,7 @@ impl Surroundings<'_> {
     }
 }
 
-fn has_places(slot: SlotState, first: BackendId, second: BackendId) -> bool {
+pub(super) fn has_places(slot: SlotState, first: BackendId, second: BackendId) -> bool {
     slot.first == first && slot.second == Some(second)
 }
 

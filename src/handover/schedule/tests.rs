@@ -24,10 +24,13 @@ const EDGES: &[(Stage, &[Stage])] = &[
     (Steady, &[Steady, Settle, Suspect]),
     (Settle, &[Steady, Move1, Suspect, Wait]),
     (Move1, &[Steady, Move2, Suspect]),
-    (Move2, &[Steady, Suspect]),
+    (Move2, &[Steady, Turned, Suspect]),
+    (Turned, &[Steady, Settle, Move2, Suspect]),
     (
         Suspect,
-        &[Steady, Settle, Move1, Move2, Suspect, Away, Back, Wait],
+        &[
+            Steady, Settle, Move1, Move2, Turned, Suspect, Away, Back, Wait,
+        ],
     ),
     (Away, &[Steady, Suspect, Back]),
     (Back, &[Steady, Suspect, Move2, Wait]),
@@ -211,17 +214,83 @@ fn a_handover_to_a_server_that_is_to_be_left_is_called_off_before_anything_moves
     assert_eq!(elsewhere.advance(settle, 1_001), pair(Wait, 1, 2, 1_001));
     let wanted = Moment::new(2).with(2, is_leaving);
     wanted.assert_due(settle, 31_000, pair(Move1, 2, 1, 31_000));
-    for stage in [Move1, Move2] {
-        let slot = pair(stage, 2, 1, 1_000);
-        assert_eq!(
-            leaving.advance(slot, 1_001),
-            slot,
-            "what has moved is there"
-        );
-    }
     let mut unknown = leaving;
     unknown.times.failover = false;
     unknown.assert_due(settle, 31_000, pair(Move1, 2, 1, 31_000));
+}
+
+/// What has moved is there, and what it left behind must die before the old owner is asked first.
+#[test]
+fn a_handover_that_moves_to_a_server_that_is_to_be_left_turns_round() {
+    let is_leaving = Standing {
+        is_leaving: true,
+        ..Standing::up(0)
+    };
+    let leaving = Moment::new(1).with(2, is_leaving);
+    let (begun_ms, half_ms) = (60_000, TIMES.move_ms / 2);
+    let moving = pair(Move2, 2, 1, 0);
+    leaving.assert_due(moving, begun_ms, pair(Turned, 2, 1, begun_ms));
+    // Most has moved by then: the handover goes on to its end.
+    assert_eq!(leaving.advance(moving, half_ms), moving);
+    assert_eq!(leaving.advance(moving, half_ms - 1).stage, Turned);
+    let turned = pair(Turned, 2, 1, 0);
+    let back = pair(Settle, 1, 2, TIMES.lifetime_ms);
+    leaving.assert_due(turned, TIMES.lifetime_ms, back);
+    // Wherever the slot is to go then.
+    let elsewhere = Moment::new(3).with(2, is_leaving);
+    elsewhere.assert_due(turned, TIMES.lifetime_ms, back);
+    // It is wanted after all.
+    assert_eq!(
+        Moment::new(2).advance(turned, 1_000),
+        pair(Move2, 2, 1, 1_000)
+    );
+    // Both are to be left: to which of them the sessions go makes no difference.
+    let both = leaving.clone().with(1, is_leaving);
+    assert_eq!(both.advance(moving, begun_ms), moving);
+    let mut unknown = leaving;
+    unknown.times.failover = false;
+    assert_eq!(unknown.advance(moving, begun_ms), moving);
+}
+
+#[test]
+fn proxies_turn_a_handover_round_together() {
+    let is_leaving = Standing {
+        is_leaving: true,
+        ..Standing::up(0)
+    };
+    let leaving = Moment::new(1).with(2, is_leaving);
+    let lifetime_ms = TIMES.lifetime_ms;
+    let moving = pair(Move2, 2, 1, 0);
+    let turns = |there| {
+        let heard = leaving.clone().peer(there, true);
+        heard.advance(moving, 200_000).stage == Turned
+    };
+    assert!(turns(pair(Move2, 2, 1, 10_000)) && turns(pair(Turned, 2, 1, 10_000)));
+    for other in [
+        pair(Move1, 2, 1, 10_000),
+        pair(Move2, 2, 1, 190_000),
+        steady(2, 10_000),
+        pair(Settle, 3, 2, 10_000),
+        pair(Suspect, 2, 1, 10_000),
+    ] {
+        assert!(!turns(other), "{other:?}");
+    }
+    // Nobody goes back before the last one has moved nothing for a lifetime.
+    let turned = pair(Turned, 2, 1, 0);
+    let goes_back = |there, now_ms| {
+        let heard = leaving.clone().peer(there, true);
+        heard.advance(turned, now_ms) == pair(Settle, 1, 2, now_ms)
+    };
+    let late = pair(Turned, 2, 1, 100_000);
+    assert!(!goes_back(late, lifetime_ms + 99_999) && goes_back(late, lifetime_ms + 100_000));
+    assert!(!goes_back(moving, 2 * lifetime_ms));
+    assert!(
+        goes_back(pair(Settle, 1, 2, 1_000), 2_000),
+        "another one knows"
+    );
+    // And nobody ends the handover while another one keeps sessions at the old owner.
+    let wanted = Moment::new(2).peer(turned, true);
+    assert_eq!(wanted.advance(moving, 2 * lifetime_ms), moving);
 }
 
 /// Another proxy goes on to move 1 by what it has heard of this one.

@@ -5,7 +5,7 @@ use super::check::holds;
 use super::config::{A, Config};
 use super::legs::{
     Legs, add, called_off, emptied, emptied_late, failure, home, old_owner_fails, owner_fails,
-    stock, there_and_back,
+    stock, there_and_back, turned,
 };
 
 fn session(legs: Legs, rounds: &[u8]) -> Config {
@@ -172,6 +172,12 @@ fn larger_there_and_back() {
         "there and back 1+1, session, 1 death, 1 takeover",
         &session(there_and_back, &[1, 1]).deaths(1).takeovers(1),
     );
+}
+
+#[test]
+#[ignore = "millions of states, minutes optimised"]
+fn larger_turns() {
+    every_fault("turned", turned);
 }
 
 #[test]

@@ -133,6 +133,25 @@ pub(crate) fn called_off() -> Vec<Leg> {
     legs
 }
 
+/// The same once items move: they stay where they are until what they have left behind has died.
+pub(crate) fn turned() -> Vec<Leg> {
+    let mut legs = path(&[
+        (B, Move1, A),
+        (B, Move2, A),
+        (B, Move2, A),
+        (B, Turned, A),
+        (A, Settle, B),
+        (A, Move1, B),
+        (A, Move1, B),
+        (A, Move2, B),
+        (A, Move2, B),
+        (A, Steady, A),
+    ]);
+    // Move 2 has lasted as long as move 1, and not a lifetime.
+    legs[2].gone = None;
+    legs
+}
+
 /// Stages one after the other, each as first place, stage, second place.
 pub(crate) fn path(stages: &[(u8, Stage, u8)]) -> Vec<Leg> {
     let mut legs: Vec<Leg> = Vec::new();
@@ -140,7 +159,7 @@ pub(crate) fn path(stages: &[(u8, Stage, u8)]) -> Vec<Leg> {
         let steady = stage == Stage::Steady;
         let before = legs.last().map(|leg: &Leg| leg.route);
         let gone = match (before, stage) {
-            (Some(route), _) if route.stage == Stage::Wait => {
+            (Some(route), _) if matches!(route.stage, Stage::Wait | Stage::Turned) => {
                 route.second.map(|at| (Gone::Debris, at))
             }
             (Some(route), Stage::Move2) if route.stage == stage => {

@@ -7,7 +7,7 @@ use super::check::{breaks, holds};
 use super::config::{A, B, Config};
 use super::legs::{
     add, called_off, emptied, emptied_late, failure, home, old_owner_fails, owner_fails, path,
-    stock, there_and_back,
+    stock, there_and_back, turned,
 };
 
 /// What is asked of the proxies holds for one server alone: the invariants ask no more than that.
@@ -96,6 +96,13 @@ fn a_handover_is_called_off_before_anything_moves() {
         &session().deletes().lost(1),
     );
     holds("called off 1+1, new", &Config::new(called_off(), &[1, 1]));
+}
+
+#[test]
+fn a_handover_turns_round_once_items_move() {
+    let session = || Config::new(turned(), &[1, 1]).session(A);
+    holds("turned 1+1, session, deletes", &session().deletes());
+    holds("turned 1+1, new", &Config::new(turned(), &[1, 1]));
 }
 
 #[test]

@@ -167,7 +167,10 @@ impl World {
                 slot.places()
                     .any(|backend_id| backend_id == member.backend_id)
             };
-            if member.is_off && has(before) && !has(after) {
+            // Nobody is served by the stand-in of a slot that is suspect.
+            let is_to_stand_in =
+                before.stage == Stage::Suspect && before.first == member.backend_id;
+            if member.is_off && has(before) && !has(after) && !is_to_stand_in {
                 self.given_up.push((slot, member.backend_id, self.now_ms));
             }
         }

@@ -6,6 +6,8 @@
     reason = "a test that cannot set up its scene must fail"
 )]
 
+use serde_json::Value;
+
 use crate::support::client::{Client, acquire, body, get, put, release, status};
 use crate::support::run;
 use crate::support::scene::{
@@ -171,6 +173,63 @@ fn two_proxies_call_a_handover_off_together() {
         assert_eq!(backend(&status, 3)["slots_first"], 0, "{status:#}");
     }
     farm.go_on_for(3.0);
+    farm.finish_flawless();
+    assert_eq!(third.stop_and_count_sessions(), 0);
+}
+
+#[test]
+fn a_handover_to_a_server_that_is_drained_turns_round() {
+    turn_round(|map| [Proxy::start(map, SHORT_TIMES)]);
+}
+
+#[test]
+#[ignore = "takes three minutes, most of them waiting for sessions to expire: CONTRIBUTING.md has the command"]
+fn two_proxies_turn_a_handover_round_together() {
+    let times = SHORT_TIMES.replace("max_session_timeout: 12s", "max_session_timeout: 40s");
+    turn_round(|map| Proxy::start_all::<2>(map, &times));
+}
+
+/// Nothing moves into a server that is to be left, and nothing that has moved there is lost.
+fn turn_round<const N: usize>(start: impl Fn(&Map) -> [Proxy; N]) {
+    let [first, second, third] = [(); 3].map(|()| Server::start());
+    let map = Map::of(&[&first, &second]);
+    let proxies = start(&map);
+    let farm = Farm::with(FarmOptions {
+        mix: EVERYBODY_KEEPS_THE_COOKIE,
+        ..Farm::options(&proxies.each_ref())
+    });
+
+    let larger = map.changed(|map| map.add(&third));
+    for proxy in &proxies {
+        proxy.change(&larger);
+    }
+    for proxy in &proxies {
+        proxy.wait_for_stage("move2");
+    }
+    let drained = larger.changed(|map| map.lines[2].state = "drain");
+    for proxy in &proxies {
+        proxy.change(&drained);
+    }
+    let moved = |status: &Value| number(&backend(status, 3)["moved_here"]);
+    let mut moved_before = Vec::new();
+    for proxy in &proxies {
+        let status = proxy.wait("the handover has stopped", |status| {
+            status["slots"]["turned"] != 0 && status["slots"]["move2"] == 0
+        });
+        assert_eq!(backend(&status, 3)["slots_owned"], 0, "{status:#}");
+        proxy.wait_for_log("move to state-3 no more, as it is to be left");
+        moved_before.push(moved(&status));
+    }
+    for (proxy, before) in proxies.iter().zip(moved_before) {
+        proxy.wait("the handover goes back", |status| {
+            status["slots"]["turned"] == 0 && backend(status, 3)["slots_first"] == 0
+        });
+        assert_eq!(moved(&proxy.status()), before, "{}", proxy.logged());
+    }
+    for proxy in &proxies {
+        proxy.wait_until_settled();
+        proxy.wait_for_log("state-3 holds no sessions any more");
+    }
     farm.finish_flawless();
     assert_eq!(third.stop_and_count_sessions(), 0);
 }
