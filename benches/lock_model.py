@@ -192,6 +192,8 @@ class Farm:
 class Rule:
     """Who may wait: nobody, or those under the bounds that are given."""
 
+    TURNS_OF_QUICK = 8
+
     def __init__(self, wait_s, share=None, has_pace=False):
         self.wait_s, self.share, self.has_pace = wait_s, share, has_pace
 
@@ -200,9 +202,12 @@ class Rule:
         if self.wait_s == 0 or farm.now - session.since >= MAX_LOCK_AGE_S:
             return False
         is_known = session.pace is not None and farm.now - session.learned < FORGET_S
-        if self.has_pace and is_known and (len(session.queue) + 1) * session.pace > self.wait_s:
-            return False
-        return self.share is None or server.waiting < max(1, int(self.share * server.connections))
+        share = self.share
+        if self.has_pace and is_known:
+            if (len(session.queue) + 1) * session.pace > self.wait_s:
+                return False
+            share = 1 / 2 if session.pace * self.TURNS_OF_QUICK <= self.wait_s else share
+        return share is None or server.waiting < max(1, int(share * server.connections))
 
 
 def milliseconds(times, quantile=None):

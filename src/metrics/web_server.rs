@@ -122,10 +122,10 @@ impl WebServerMetrics {
     /// One more request that waits for a lock; `None` if there are so many already that its threads
     /// might lack for other pages.
     ///
-    /// A web server opens a connection for each request that it makes at a time, on a thread each. So a
-    /// third of its connections may wait: twice as many are left as wait.
-    pub fn wait(self: &Arc<Self>) -> Option<WaitingOfWebServer> {
-        let most = (self.connections() / 3).max(1);
+    /// A web server opens a connection for each request that it makes at a time, on a thread each. So one
+    /// in `one_in` of its connections may wait, and one always.
+    pub fn wait(self: &Arc<Self>, one_in: u64) -> Option<WaitingOfWebServer> {
+        let most = (self.connections() / one_in.max(1)).max(1);
         let waiting = self.waiting.fetch_add(1, Ordering::Relaxed);
         // Counts itself down when it is dropped.
         let one = WaitingOfWebServer(Arc::clone(self));
@@ -198,14 +198,14 @@ mod tests {
     #[test]
     fn a_third_of_the_connections_may_wait_and_one_always() {
         let web_server = WebServers::default().at(IpAddr::from([10, 0, 0, 1]));
-        let first = web_server.wait();
-        assert!(first.is_some() && web_server.wait().is_none());
+        let first = web_server.wait(3);
+        assert!(first.is_some() && web_server.wait(3).is_none());
         let connections = [0, 1, 0, 1, 0, 1, 0].map(|worker| web_server.connected(worker));
-        let second = web_server.wait();
-        assert!(second.is_some() && web_server.wait().is_none());
+        let second = web_server.wait(3);
+        assert!(second.is_some() && web_server.wait(3).is_none());
         drop(first);
-        assert!(web_server.wait().is_some(), "one has left");
+        assert!(web_server.wait(3).is_some(), "one has left");
         drop(connections);
-        assert!(web_server.wait().is_none(), "they are closed");
+        assert!(web_server.wait(3).is_none(), "they are closed");
     }
 }

@@ -9,7 +9,8 @@
 //! A web server's thread waits as long, which it does not between two polls. So nobody waits in vain
 //! if that can be told before: behind a lock that is older than [`MAX_LOCK_AGE_S`], or behind so many
 //! that, by what others have met, the time is up before it is their turn. And a web server keeps
-//! threads for other pages: a third of its connections may wait.
+//! threads for other pages: a third of its connections may wait, half of them for locks that are known
+//! to be released soon.
 
 use std::sync::Arc;
 
@@ -49,23 +50,35 @@ pub(super) struct LockWait {
     _of_web_server: WaitingOfWebServer,
 }
 
+/// Of a web server's connections one in so many may wait, and for a lock that is released soon.
+const ONE_IN: u64 = 3;
+const ONE_IN_FOR_QUICK: u64 = 2;
+
+/// So many pages that have such a lock in turn fit into the time that is waited.
+const TURNS_OF_QUICK: u64 = 8;
+
 impl LockTerms<'_> {
-    /// How many may be in front: each of them has the lock for a while, and so has its holder.
-    fn most_ahead(&self) -> Result<usize, LockWaitEnd> {
+    /// How many may be in front: each of them has the lock for a while, and so has its holder. And of
+    /// how many of its web server's connections one may wait.
+    fn bounds(&self) -> Result<(usize, u64), LockWaitEnd> {
         let Some(pace_ms) = self.paces.of(self.item, self.now_ms) else {
-            return Ok(usize::MAX);
+            return Ok((usize::MAX, ONE_IN));
         };
         let turns = self.wait_ms / pace_ms.max(1);
         let ahead = turns.checked_sub(1).ok_or(LockWaitEnd::Hopeless)?;
-        Ok(usize::try_from(ahead).unwrap_or(usize::MAX))
+        let one_in = match turns {
+            TURNS_OF_QUICK.. => ONE_IN_FOR_QUICK,
+            _ => ONE_IN,
+        };
+        Ok((usize::try_from(ahead).unwrap_or(usize::MAX), one_in))
     }
 
     fn take(
         &self,
         place: impl FnOnce(usize) -> Result<QueuePlace, NoPlace>,
     ) -> Result<Box<LockWait>, LockWaitEnd> {
-        let most_ahead = self.most_ahead()?;
-        let of_web_server = self.web_server.wait().ok_or(LockWaitEnd::Refused)?;
+        let (most_ahead, one_in) = self.bounds()?;
+        let of_web_server = self.web_server.wait(one_in).ok_or(LockWaitEnd::Refused)?;
         let place = place(most_ahead).map_err(|none| match none {
             NoPlace::TooFarBehind => LockWaitEnd::Hopeless,
             NoPlace::Full | NoPlace::NoQueue => LockWaitEnd::Refused,

@@ -16,7 +16,7 @@ use crate::support::backend::{ABSENT, Backend};
 use crate::support::client::{Client, body, get, put, target};
 use crate::support::system::{has_ended, wait_until};
 use crate::support::{Program, ProxyFiles, proxy, run};
-use staterouter::config::derived_backend_id;
+use staterouter::config::{application_hash, derived_backend_id};
 use tempfile::TempDir;
 
 const ID: &str = "q3m1zt0xk4vdw2hn5sbyr0ac";
@@ -193,6 +193,36 @@ fn route_finds_the_session_in_a_whole_target() {
     let (bad, good) = stdout.split_once('\n').unwrap();
     assert!(bad.contains("empty session id"), "{bad}");
     assert_eq!(good, by_id.1);
+}
+
+#[test]
+fn route_says_under_which_id_a_target_is_sent_on() {
+    let applications = "applications: [{name: shop, id: /LM/W3SVC/2/ROOT/Shop, \
+                        also: [/LM/W3SVC/3/ROOT/Shop]}]\n";
+    let files = Files::new(
+        "partition_map: map.yaml\n",
+        &format!("{MAP}\n{applications}"),
+    );
+    let config = files.path("main.yaml");
+    let route = |app: &str, hash: &str| {
+        let target = format!("/{app}({})/{ID}", hash.replace('+', "%2b"));
+        let (code, line, _) = run(&["route", "--config", &config, &target]);
+        assert_eq!(code, Some(0), "{line}");
+        assert!(!line.contains(ID), "{line}");
+        line
+    };
+    let hash = application_hash("/LM/W3SVC/2/ROOT/Shop");
+    let other = application_hash("/LM/W3SVC/3/ROOT/Shop");
+    let renamed = route("LM/W3SVC/3/ROOT/Shop", &other);
+    let sent_on = format!("application shop, sent on as /LM/W3SVC/2/ROOT/Shop({hash})\n");
+    assert!(renamed.ends_with(&sent_on), "{renamed}");
+    let known = route("LM/W3SVC/2/ROOT/Shop", &hash);
+    assert!(
+        known.ends_with("application shop, sent on as it is\n"),
+        "{known}"
+    );
+    let unknown = route("LM/W3SVC/4/ROOT/Shop", &other);
+    assert!(!unknown.contains("application"), "{unknown}");
 }
 
 #[test]

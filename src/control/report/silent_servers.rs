@@ -43,6 +43,8 @@ struct Activity {
     /// Requests per ms until then, and the part of the steps that had any.
     pace: f64,
     active: f64,
+    /// Which part of [`MEMORY_MS`] these are of.
+    known: f64,
     /// Requests per ms of the last minute or so.
     pace_now: f64,
 }
@@ -63,6 +65,7 @@ impl SilentServers {
                 last_ms: now_ms,
                 pace: 0.0,
                 active: 0.0,
+                known: 0.0,
                 pace_now: 0.0,
             });
             known.step(requests, now_ms);
@@ -82,7 +85,7 @@ impl SilentServers {
             let go_on = others > 0.0 && others_now >= MIN_OTHERS * others;
             let silent_ms = now_ms.saturating_sub(known.last_ms);
             (go_on && known.is_silent(silent_ms)).then(|| {
-                let per_minute = known.pace * 60_000.0;
+                let per_minute = known.pace / known.known * 60_000.0;
                 let silent = Duration::from_millis(silent_ms);
                 Finding::web_server_silent(*address, silent, per_minute).since(known.last_ms)
             })
@@ -103,6 +106,7 @@ impl Activity {
             let weight = 1.0 - (-passed_ms / MEMORY_MS).exp();
             self.pace += weight * (came / passed_ms - self.pace);
             self.active += weight * (step_ms / passed_ms - self.active);
+            self.known += weight * (1.0 - self.known);
             self.last_ms = now_ms;
         }
     }
@@ -159,7 +163,9 @@ mod tests {
         assert_eq!(scene.pass(2, &[300, 0, 0]), ["10.0.0.2", "10.0.0.3"]);
         assert_eq!(scene.pass(1, &[150, 100, 0]), ["10.0.0.3"]);
         let finding = scene.silent.findings(scene.now_ms).next().unwrap();
-        assert!(finding.says.contains("10.0.0.3"), "{finding:?}");
+        for part in ["10.0.0.3", "for 3 min", "after 731 requests"] {
+            assert!(finding.says.contains(part), "{part} in: {finding:?}");
+        }
         assert!(finding.since_ms.unwrap() < scene.now_ms - 60_000);
         // An hour after its last request it is none of the farm any more.
         assert!(scene.pass(60, &[150, 100, 0]).is_empty());
