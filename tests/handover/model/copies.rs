@@ -203,7 +203,8 @@ impl State {
         answer: Option<Answer>,
     ) {
         let is_move = config.has_copies() && message.verb == Verb::Insert;
-        if !message.is_copy() && !(is_move && message.role == Role::Proxy) {
+        let is_moved = is_move && message.role == Role::Proxy;
+        if !message.is_copy() && !is_moved {
             return;
         }
         let is_done = answer.is_some_and(|answer| answer.status == Status::Done);

@@ -24,6 +24,12 @@ const HOLD_MS: u64 = 6_000;
 /// Younger locks may belong to a mover.
 const MOVER_S: u64 = 10;
 
+/// What a note comes to.
+const DONE: SubrequestReply = SubrequestReply::Done {
+    counter: 0,
+    flag: false,
+};
+
 /// What is in force on the data path.
 #[derive(Debug, Clone)]
 pub(crate) struct InForce {
@@ -333,19 +339,11 @@ impl World {
             }
             Subrequest::Miss { .. } => {
                 self.note_missed(p, session);
-                let done = SubrequestReply::Done {
-                    counter: 0,
-                    flag: false,
-                };
-                return self.see(p, id, done);
+                return self.see(p, id, DONE);
             }
             Subrequest::Owe { to } => {
                 self.owe(p, to, session);
-                let done = SubrequestReply::Done {
-                    counter: 0,
-                    flag: false,
-                };
-                return self.see(p, id, done);
+                return self.see(p, id, DONE);
             }
         };
         if !job.in_force.asks(&now, at) || self.now_ms >= job.due_ms {
