@@ -136,6 +136,14 @@ pub enum Subrequest {
         /// Where the item is; `None` if it may be new.
         from: Option<BackendId>,
     },
+    /// The copy at the replica is gone: copy the item anew from `from`, unless it is gone as well. If
+    /// it cannot be, the replica has missed it.
+    CopyAnew {
+        /// The replica.
+        at: BackendId,
+        /// Where the item is.
+        from: BackendId,
+    },
     /// Take note that the replica has missed something: it is to be relied on no more.
     Miss {
         /// The replica.

@@ -198,6 +198,7 @@ impl Trail {
             Subrequest::Copy { at } | Subrequest::CopyHeld { at } => ("copy", at),
             Subrequest::Recall { at } => ("read copy", at),
             Subrequest::Refresh { at, .. } => ("refresh copy", at),
+            Subrequest::CopyAnew { at, .. } => ("copy anew", at),
             Subrequest::Miss { at } => ("note missed copy of", at),
         };
         let seen = match seen {

@@ -12,7 +12,7 @@ use super::cleanup;
 use super::copies::CopyUnderWay;
 use super::error::{ProxyError, Unanswered};
 use super::forward::{Exchange, Forwarded, RunFailed};
-use super::refresh;
+use super::refresh::{self, Keeping};
 use super::request_log::Answered;
 use super::subrequest::{Call, CallFailed, Caller, SubrequestAnswer};
 use super::untidy::Untidy;
@@ -183,7 +183,8 @@ impl<'a> Seek<'a> {
             Subrequest::Copy { .. }
             | Subrequest::CopyHeld { .. }
             | Subrequest::Miss { .. }
-            | Subrequest::Refresh { .. } => return SubrequestReply::Unknown,
+            | Subrequest::Refresh { .. }
+            | Subrequest::CopyAnew { .. } => return SubrequestReply::Unknown,
         };
         let seen = seen.unwrap_or_else(|failed| {
             self.failed = Some(failed);
@@ -651,21 +652,29 @@ impl<'a> Seek<'a> {
                 (at, Untidy::Moved(counter))
             }
             Some(Subrequest::Refresh { at, from }) => {
-                let Exchange {
-                    service,
-                    view,
-                    subject,
-                    head,
-                    ..
-                } = &self.exchange;
-                let target = head.target.of(received.filled());
-                return refresh::refresh(service, view, subject, target, (at, from));
+                let keeping = Keeping::Alive { at, from };
+                return self.keep_copy(keeping, received);
+            }
+            Some(Subrequest::CopyAnew { at, from }) => {
+                return self.keep_copy(Keeping::Anew { at, from }, received);
             }
             _ => return,
         };
         if let Ok(backend) = self.backend(at) {
             self.tidy_at(backend, untidy, received);
         }
+    }
+
+    fn keep_copy(&self, keeping: Keeping, received: &Buffer) {
+        let Exchange {
+            service,
+            view,
+            subject,
+            head,
+            ..
+        } = &self.exchange;
+        let target = head.target.of(received.filled());
+        refresh::keep_copy(service, view, subject, target, keeping);
     }
 
     fn tidy_at(&self, backend: BackendIndex, untidy: Untidy, received: &Buffer) {

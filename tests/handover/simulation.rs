@@ -25,6 +25,7 @@
 mod brain;
 mod broken;
 mod control;
+mod copying;
 mod farm;
 mod judge;
 mod limits;
@@ -53,6 +54,7 @@ const MAPS: Class = Class {
     latest_ms: 20_000,
     removals: 14,
     strict: true,
+    replicas: false,
 };
 
 const LOSSES: Class = Class {
@@ -173,6 +175,32 @@ const BAD_NETWORK: Class = Class {
     ..STRANGERS
 };
 
+/// Each session is kept twice, and any server fails.
+const COPIES: Class = Class {
+    name: "copies",
+    kinds: &[Kind::AnyIsolate, Kind::AnyPause, Kind::AnyCrash],
+    max_faults: 4,
+    strict: false,
+    replicas: true,
+    ..MAPS
+};
+
+/// The same, while sessions move, proxies die and do not reach each other, and messages are lost.
+const COPIES_EVERYTHING: Class = Class {
+    name: "copies and everything",
+    kinds: &[
+        Kind::Map,
+        Kind::AnyCut,
+        Kind::AnyIsolate,
+        Kind::AnyPause,
+        Kind::CutPeers,
+        Kind::Kill,
+    ],
+    max_faults: 5,
+    losses: 10,
+    ..COPIES
+};
+
 #[test]
 fn maps_and_lags_cost_nobody_an_error() {
     holds(MAPS, 400);
@@ -231,6 +259,16 @@ fn stand_ins_that_fail_lose_no_session() {
 #[test]
 fn sessions_that_cannot_be_moved_are_not_left_behind() {
     holds(FULL, 400);
+}
+
+#[test]
+fn servers_that_fail_cost_no_session_that_is_kept_twice() {
+    holds(COPIES, 40);
+}
+
+#[test]
+fn nothing_that_fails_loses_a_session_that_is_kept_twice() {
+    holds(COPIES_EVERYTHING, 40);
 }
 
 #[test]

@@ -237,13 +237,19 @@ impl RequestMachine {
         }
     }
 
-    /// Passes the held answer on, and copies what is at its place if the replica has nothing.
-    fn pass_and_copy(&self, replica: ReplicaRoute, truth: Truth) -> Step {
-        let is_at_rest = self.stage == Stage::Steady;
-        let (at, from) = (replica.at, Some(truth.at));
-        Step::Pass {
-            clear_flag: false,
-            behind: is_at_rest.then_some(Subrequest::Refresh { at, from }),
+    /// Passes the held answer on: the item is still at its place, and the replica has no copy any more.
+    fn pass_without_copy(&mut self, replica: ReplicaRoute, truth: Truth) -> Step {
+        let (at, from) = (replica.at, truth.at);
+        match self.stage {
+            Stage::Steady => Step::Pass {
+                clear_flag: false,
+                behind: Some(Subrequest::CopyAnew { at, from }),
+            },
+            // It may move meanwhile, and what is left there is debris.
+            _ => {
+                let (lock, answer) = (None, HELD);
+                self.miss(replica, AfterMiss::Answer { lock, answer })
+            }
         }
     }
 
@@ -283,7 +289,7 @@ impl Copying {
                     search.miss(replica, AfterMiss::Answer { lock, answer })
                 }
                 // Gone, or somebody's who serves from the replica. The true one is copied anew.
-                _ => search.pass_and_copy(replica, truth),
+                _ => search.pass_without_copy(replica, truth),
             },
             Self::Find(truth) => found(search, replica, truth, seen),
             Self::Recall(_) | Self::Restore(_) | Self::Unflag(_) | Self::Take | Self::Check(_) => {
@@ -367,6 +373,14 @@ fn written(
 ) -> Step {
     let stores = matches!(search.request, ClientRequest::Put(_));
     match seen {
+        // What may live on has no copy any more.
+        SubrequestReply::Unknown if !stores && search.stage == Stage::Steady => {
+            let (at, from) = (replica.at, truth.at);
+            Step::Drop {
+                reason: Refusal::Unknown,
+                behind: Some(Subrequest::CopyAnew { at, from }),
+            }
+        }
         SubrequestReply::Unknown => Step::dropped(Refusal::Unknown),
         SubrequestReply::Absent | SubrequestReply::Locked { .. } | SubrequestReply::Refused
             if stores =>
@@ -376,7 +390,7 @@ fn written(
         }
         // The session lives on, and its copy is gone.
         SubrequestReply::Locked { .. } | SubrequestReply::Refused => {
-            search.pass_and_copy(replica, truth)
+            search.pass_without_copy(replica, truth)
         }
         SubrequestReply::Done { .. } | SubrequestReply::Absent => Step::pass(),
     }
@@ -388,6 +402,9 @@ fn found(
     truth: Truth,
     seen: SubrequestReply,
 ) -> Step {
+    // Another proxy may write without a copy while this one fills the replica: what that has may be
+    // outdated.
+    let is_whole = replica.phase == ReplicaPhase::Full;
     match seen {
         SubrequestReply::Done {
             counter,
@@ -397,7 +414,7 @@ fn found(
             let lock = search.is_acquire().then_some(Lock { at: truth, counter });
             search.ask_in_copying(Copying::Check(lock), Subrequest::Look { at })
         }
-        SubrequestReply::Absent if replica.has_copy => {
+        SubrequestReply::Absent if is_whole => {
             let at = replica.at;
             search.ask_in_copying(Copying::Recall(truth), Subrequest::Recall { at })
         }

@@ -36,7 +36,9 @@ impl Surroundings<'_> {
             }
             ReplicaPhase::Chosen if self.all_know(slot, replica) => ReplicaPhase::Joining,
             ReplicaPhase::Chosen => ReplicaPhase::Chosen,
-            ReplicaPhase::Joining if self.all_copy(slot, replica) => ReplicaPhase::Filling,
+            ReplicaPhase::Joining if self.is_broken_off && self.all_copy(slot, replica) => {
+                ReplicaPhase::Filling
+            }
             ReplicaPhase::Joining => ReplicaPhase::Joining,
             ReplicaPhase::Filling if self.may_lack_some(slot, replica) => ReplicaPhase::Joining,
             ReplicaPhase::Filling if self.is_filled(replica) => ReplicaPhase::Full,
@@ -166,7 +168,6 @@ impl Surroundings<'_> {
     /// Every proxy copies what it writes, so that time counts.
     fn all_copy(&self, slot: SlotState, replica: Replica) -> bool {
         slot.stage == Stage::Steady
-            && self.is_broken_off
             && self.peers.iter().all(|peer| {
                 let there = peer.as_ref().and_then(|peer| peer.slot.copied_to());
                 there == Some(replica.backend_id)

@@ -1,15 +1,17 @@
 //! What a run is about: places, stages, requests, faults, and the rule that is broken.
 
-use staterouter::handover::{BackendId, SlotRoute, Stage};
+use staterouter::handover::{BackendId, ReplicaPhase, SlotRoute, Stage};
 
 /// Backends by index; their place has the next higher number.
 pub(crate) const A: u8 = 0;
 pub(crate) const B: u8 = 1;
+/// Keeps the copies.
+pub(crate) const C: u8 = 2;
 
 /// Most web requests, proxies and backends.
 pub(crate) const REQUESTS: usize = 3;
 pub(crate) const PROXIES: usize = 2;
-pub(crate) const PLACES: usize = 2;
+pub(crate) const PLACES: usize = 3;
 
 /// One stage on the way of a slot.
 #[derive(Debug, Clone)]
@@ -33,6 +35,8 @@ pub(crate) enum Gone {
     Debris,
     /// Nothing is left.
     All,
+    /// Everywhere: whatever nobody has used in this time.
+    Unused,
 }
 
 /// Faults that may still happen.
@@ -59,7 +63,10 @@ pub(crate) struct Budget {
 pub(crate) struct Pages {
     pub(crate) acquire: bool,
     pub(crate) read: bool,
+    pub(crate) touch: bool,
     pub(crate) delete: bool,
+    /// A page that finds nothing stores its session at its end, under no lock.
+    pub(crate) fresh: bool,
 }
 
 /// A rule left out. Each overrides steps of the real code on their way to the servers, or the
@@ -99,6 +106,34 @@ pub(crate) enum Broken {
     NoBreakOff,
     /// What lies behind a new item is taken for what it was copied from, wherever that may be.
     OutdatedIsCopied,
+    /// A write is made at its place first, and copied then.
+    TruthFirst,
+    /// A copy comes with the client's own lock.
+    CopyWithItsLock,
+    /// What was copied is copied once more when it is stored at its place.
+    CopyAgain,
+    /// A copy is not kept alive.
+    NoKeepAlive,
+    /// A replica that is filling is taken to have each item as it is.
+    OldCopiesTrusted,
+    /// What copies an item that it reads takes no lock for that.
+    CopyWithoutLock,
+    /// A copy that was missed is forgotten, and its write is made.
+    NoMiss,
+    /// The copy of a write that was refused stays.
+    NoUndo,
+    /// What is found is copied with its flag.
+    CopyWithFlag,
+    /// The slot goes on with the replica while copies are under way.
+    NoWaitForCopies,
+    /// What is kept alive is copied although it may be new.
+    NewIsCopied,
+    /// The first lock of a session copies nothing.
+    NoFirstCopy,
+    /// A copy that was removed, and cannot be written anew, is forgotten.
+    NotAnew,
+    /// No rule: what no rule can hold is not cut off.
+    NoLimits,
 }
 
 #[derive(Debug, Clone)]
@@ -114,6 +149,12 @@ pub(crate) struct Config {
     pub(crate) broken: Broken,
     /// Whether a new session must be announced as new.
     pub(crate) starts: bool,
+    /// Whether a copy of a proxy that has died may arrive after the slot has gone on.
+    pub(crate) late_copies: bool,
+    /// Whether each copy is due for a keep-alive.
+    pub(crate) idle: bool,
+    /// Where an outdated item lies at first.
+    pub(crate) outdated: Option<u8>,
 }
 
 impl Config {
@@ -127,12 +168,17 @@ impl Config {
             pages: Pages {
                 acquire: true,
                 read: false,
+                touch: false,
                 delete: false,
+                fresh: false,
             },
             session: None,
             budget: Budget::default(),
             broken: Broken::Nothing,
             starts: false,
+            late_copies: false,
+            idle: false,
+            outdated: None,
         }
     }
 
@@ -146,8 +192,33 @@ impl Config {
         self
     }
 
+    pub(crate) fn touches(mut self) -> Self {
+        self.pages.touch = true;
+        self
+    }
+
     pub(crate) fn deletes(mut self) -> Self {
         self.pages.delete = true;
+        self
+    }
+
+    pub(crate) fn fresh(mut self) -> Self {
+        self.pages.fresh = true;
+        self
+    }
+
+    pub(crate) fn late_copies(mut self) -> Self {
+        self.late_copies = true;
+        self
+    }
+
+    pub(crate) fn idle(mut self) -> Self {
+        self.idle = true;
+        self
+    }
+
+    pub(crate) fn outdated(mut self, at: u8) -> Self {
+        self.outdated = Some(at);
         self
     }
 
@@ -203,7 +274,32 @@ impl Config {
 
     /// Whether it matters which proxy is which.
     pub(crate) fn has_owed(&self) -> bool {
-        self.legs.iter().any(|leg| leg.route.stage == Stage::Away)
+        self.legs.iter().any(|leg| leg.route.stage == Stage::Away) || self.has_copies()
+    }
+
+    /// Whether the slot has a replica.
+    pub(crate) fn has_copies(&self) -> bool {
+        self.legs.iter().any(|leg| leg.route.replica.is_some())
+    }
+
+    /// Where copies are in this leg, if it is in that phase.
+    pub(crate) fn copies_in(&self, leg: u8, phase: ReplicaPhase) -> Option<u8> {
+        let replica = self.legs[usize::from(leg)].route.replica;
+        let replica = replica.filter(|replica| replica.phase == phase)?;
+        Some(replica.at.id() - 1)
+    }
+
+    /// The server that is down in this leg.
+    pub(crate) fn down_in(&self, leg: u8) -> Option<u8> {
+        let route = self.legs[usize::from(leg)].route;
+        let failed = route.second.filter(|_| route.stage == Stage::Suspect)?;
+        Some(failed.id() - 1)
+    }
+
+    /// Whether the slot has left this server when it gets to this leg.
+    pub(crate) fn has_left(&self, leg: u8, at: u8) -> bool {
+        let route = self.legs[usize::from(leg)].route;
+        route.left.contains(backend_id(at))
     }
 }
 

@@ -1,12 +1,16 @@
 //! Runs the real decisions: carries a request's steps to the servers and their answers back.
 
 use staterouter::handover::{
-    ClientRequest, Cookie, NO_LOCK, RequestMachine, Stage, Step, Subrequest, SubrequestReply,
+    COPY_LOCK, ClientRequest, Cookie, NO_LOCK, RequestMachine, Stage, Step, Subrequest,
+    SubrequestReply,
 };
 
 use super::backend::{self, Answer, NO_VERSION, Status, Verb};
-use super::config::{Broken, Config, Gone, PLACES, REQUESTS, backend_id};
-use super::state::{Kind, LATE, Late, Lock, Message, NO_LEG, Now, Op, Page, Role, Sender, State};
+use super::config::{Broken, C, Config, Gone, PLACES, REQUESTS, backend_id};
+use super::copies::{DONE, copy_lock, copying, fetching, is_left_out, lock_in_hand};
+use super::state::{
+    Kind, LATE, Late, Lock, Message, NO_LEG, Now, Op, Page, Refresh, Role, Sender, State,
+};
 
 /// Longest time of one request in seconds, as the decisions are told.
 const MOVER_S: u64 = 10;
@@ -33,7 +37,7 @@ impl State {
         lock: Option<Lock>,
     ) {
         let leg = self.legs[proxy];
-        let mut route = config.legs[usize::from(leg)].route;
+        let mut route = self.route(config, proxy);
         if config.broken == Broken::CreateAtFirst
             && route.stage == Stage::Move1
             && kind == Kind::Create
@@ -54,6 +58,7 @@ impl State {
             held: None,
             version: NO_VERSION,
             mask: 0,
+            acked: 0,
             existed: false,
             undisturbed: false,
             outdated: false,
@@ -74,6 +79,7 @@ impl State {
             leg,
             kind,
             outdated,
+            proxy,
             ..
         }) = self.requests[request].op
         else {
@@ -96,8 +102,10 @@ impl State {
                     Late {
                         message,
                         leg,
-                        removal: kind == Kind::Delete,
+                        removal: kind == Kind::Delete && message.is_clients(),
                         sender: Sender::GaveUp,
+                        proxy,
+                        refresh: Refresh::Nothing,
                     },
                     Some(request),
                 );
@@ -111,25 +119,50 @@ impl State {
             }
         };
         let took_effect = answer.is_some() || fate == Fate::AnswerLost;
-        if took_effect && kind == Kind::Delete && (message.role != Role::Proxy || was_session) {
+        if took_effect && kind == Kind::Delete && (message.is_clients() || was_session) {
             self.note_removed(request);
         }
+        let status = answer.map(|answer| answer.status);
+        self.note_tainted(request, message, (took_effect, status));
+        self.note_copied(config, proxy, message, answer);
         self.answered(config, request, message, answer);
     }
 
     /// `leg` is the one in which the operation began.
-    fn apply(&mut self, config: &Config, leg: u8, message: Message, old: bool) -> Answer {
+    pub(super) fn apply(
+        &mut self,
+        config: &Config,
+        leg: u8,
+        message: Message,
+        old: bool,
+    ) -> Answer {
         let active = self.active();
         let Message {
             to, verb, version, ..
         } = message;
+        let is_counted = self.is_use_counted(config, leg, to);
         let slot = &mut self.items[usize::from(to)];
         let answer = backend::answer(slot, to, verb, version, active, old);
         let reads = matches!(verb, Verb::Read | Verb::Acquire) && answer.status == Status::Done;
-        if let (Some(item), Some((Gone::Session, left))) = (slot, config.gone_after(leg)) {
-            item.touched |= reads || (to != left && !item.uninit);
+        match (slot, config.gone_after(leg)) {
+            (Some(item), Some((Gone::Session, left))) => {
+                item.touched |= reads || (to != left && !item.uninit);
+            }
+            (Some(item), _) if is_counted => {
+                let uses = !matches!(verb, Verb::Release(_));
+                item.touched |= uses && answer.status == Status::Done;
+            }
+            _ => {}
         }
         answer
+    }
+
+    /// Whether the use of an item counts for a stage that lasts as long as unused ones live: who
+    /// began before that stage may use it without a copy, shortly after its beginning.
+    fn is_use_counted(&self, config: &Config, began: u8, to: u8) -> bool {
+        let counts = |leg: &u8| matches!(config.gone_after(*leg), Some((Gone::Unused, _)));
+        let is_copy = to == C;
+        counts(&began) || (is_copy && self.legs[..config.proxies].iter().any(counts))
     }
 
     /// The proxy has the answer, or none.
@@ -147,13 +180,19 @@ impl State {
             op.now = answer.map_or(Now::Dropped, Now::Answered);
             return;
         }
-        let seen = answer.map_or(SubrequestReply::Unknown, Answer::seen);
+        let mut seen = answer.map_or(SubrequestReply::Unknown, Answer::seen);
+        if message.is_copy() && config.broken == Broken::NoMiss && answer.is_none() {
+            seen = DONE;
+        }
         let before = op.held;
-        let fetched = message.role == Role::Proxy && message.verb == Verb::Acquire;
+        let gets = matches!(message.verb, Verb::Acquire | Verb::Read);
+        let fetched = message.role == Role::Proxy && gets;
         if (message.role == Role::Client || fetched) && answer.is_some() {
             op.held = answer;
         }
         let Some(search) = &mut op.search else {
+            // A broken variant has put a copy in between.
+            op.now = op.held.map_or(Now::Dropped, Now::Answered);
             return;
         };
         let mut step = search.next(force_young(config, seen));
@@ -166,20 +205,25 @@ impl State {
     /// Carries out a step as far as no message is needed.
     fn follow(&mut self, config: &Config, request: usize, mut step: Step) {
         loop {
+            let seen = match step {
+                Step::Ask(ask) => self.seen_at_once(config, request, ask),
+                _ => None,
+            };
+            let may_ask = self.may_ask(config, request, step);
+            let is_put_off = self.copies_first(config, request, step);
             let Some(op) = &mut self.requests[request].op else {
                 return;
             };
+            if is_put_off {
+                op.search = None;
+                return;
+            }
             let behind = match step {
+                step if !may_ask => {
+                    op.now = Now::Dropped;
+                    lock_in_hand(op, step)
+                }
                 Step::Ask(ask) => {
-                    let seen = if let Subrequest::Owe { .. } = ask {
-                        self.owed[usize::from(op.proxy)] = config.broken != Broken::NoOwed;
-                        Some(SubrequestReply::Done {
-                            counter: 0,
-                            flag: false,
-                        })
-                    } else {
-                        skipped(config, op, ask)
-                    };
                     if let (Some(seen), Some(search)) = (seen, &mut op.search) {
                         step = search.next(seen);
                         continue;
@@ -209,14 +253,18 @@ impl State {
                     behind
                 }
             };
-            if let Some(ask) = behind {
+            if let Some(ask) = behind.filter(|ask| !is_left_out(config, *ask)) {
+                let message = message(config, op, ask);
                 let late = Late {
-                    message: message(config, op, ask),
+                    message,
                     leg: op.leg,
-                    removal: op.kind == Kind::Delete,
+                    removal: op.kind == Kind::Delete && message.is_clients(),
                     sender: Sender::Behind,
+                    proxy: op.proxy,
+                    refresh: Refresh::of(config, op, ask),
                 };
                 self.push_late(late, Some(request));
+                self.note_refreshing(late);
             }
             if let Some(op) = &mut self.requests[request].op
                 && !matches!(op.now, Now::Sent(_))
@@ -263,6 +311,10 @@ impl State {
                 web_request.page = Page::Absent;
             }
             (Kind::Create, _) => web_request.page = Page::Created,
+            (Kind::Fresh, _) => {
+                web_request.chain = NO_LEG;
+                web_request.end_page();
+            }
             _ => web_request.end_page(),
         }
     }
@@ -287,6 +339,7 @@ impl State {
                 .lock
                 .is_some_and(|held| client_cookie(config, held) == client_cookie(config, lock));
         }
+        self.note_broken();
         self.start(config, request, proxy, Kind::Break, Some(lock));
     }
 
@@ -302,8 +355,10 @@ impl State {
             let late = Late {
                 message,
                 leg: op.leg,
-                removal: op.kind == Kind::Delete,
+                removal: op.kind == Kind::Delete && message.is_clients(),
                 sender: Sender::Dead,
+                proxy: op.proxy,
+                refresh: Refresh::Nothing,
             };
             self.push_late(late, Some(request));
         }
@@ -313,12 +368,13 @@ impl State {
 
     /// The proxy gives up what it has under way at the one server of a slot that is down. What it had
     /// sent may still be executed there.
-    pub(crate) fn break_off(&mut self, proxy: usize) {
+    pub(crate) fn break_off(&mut self, proxy: usize, failed: Option<u8>) {
         for request in 0..REQUESTS {
             let Some(op) = &mut self.requests[request].op else {
                 continue;
             };
-            if usize::from(op.proxy) != proxy {
+            let is_elsewhere = matches!(op.now, Now::Sent(message) if Some(message.to) != failed);
+            if usize::from(op.proxy) != proxy || is_elsewhere {
                 continue;
             }
             let (now, leg, removal) = (op.now, op.leg, op.kind == Kind::Delete);
@@ -327,8 +383,10 @@ impl State {
                 let late = Late {
                     message,
                     leg,
-                    removal,
+                    removal: removal && message.is_clients(),
                     sender: Sender::BrokenOff,
+                    proxy: proxy as u8,
+                    refresh: Refresh::Nothing,
                 };
                 self.push_late(late, Some(request));
             }
@@ -338,23 +396,25 @@ impl State {
     /// A late message arrives.
     pub(crate) fn land(&mut self, config: &Config, index: usize) {
         if let Some(late) = self.remove_late(index) {
-            self.apply(config, late.leg, late.message, false);
+            let answer = self.apply(config, late.leg, late.message, false);
             self.note_late_gone(late);
+            self.go_on_refreshing(config, late, Some(answer));
         }
     }
 
     /// A late message never arrives.
-    pub(crate) fn lose_late(&mut self, index: usize) {
+    pub(crate) fn lose_late(&mut self, config: &Config, index: usize) {
         if let Some(late) = self.remove_late(index) {
             self.note_late_gone(late);
+            self.go_on_refreshing(config, late, None);
         }
     }
 
     /// The server's connections break, and what is on its way there is lost.
-    pub(crate) fn lose_messages(&mut self, backend_id: usize) {
+    pub(crate) fn lose_messages(&mut self, config: &Config, backend_id: usize) {
         for index in 0..LATE {
             if self.late[index].is_some_and(|late| usize::from(late.message.to) == backend_id) {
-                self.lose_late(index);
+                self.lose_late(config, index);
             }
         }
     }
@@ -363,7 +423,7 @@ impl State {
         if late.message.is_clients_write() {
             self.note_late_end(late.message.version);
         }
-        if late.removal && late.message.role != Role::Proxy {
+        if late.removal && late.message.is_clients() {
             self.note_removed(REQUESTS);
         }
     }
@@ -392,7 +452,7 @@ impl State {
 
     /// `of` is the operation it belonged to: a lock taken during that one is young as long as the
     /// message is under way.
-    fn push_late(&mut self, late: Late, of: Option<usize>) {
+    pub(super) fn push_late(&mut self, late: Late, of: Option<usize>) {
         let free = self.late.iter().position(Option::is_none);
         let index = free.expect("more late messages than there is room for");
         self.late[index] = Some(late);
@@ -440,15 +500,16 @@ fn request_of(kind: Kind, cookie: Cookie) -> ClientRequest {
     match kind {
         Kind::Acquire => ClientRequest::Acquire,
         Kind::Read => ClientRequest::Read,
+        Kind::Touch => ClientRequest::Touch,
         Kind::Create => ClientRequest::Create,
-        Kind::Put => ClientRequest::Put(cookie),
+        Kind::Put | Kind::Fresh => ClientRequest::Put(cookie),
         Kind::Release | Kind::Break => ClientRequest::Release(cookie),
         Kind::Delete => ClientRequest::Remove(cookie),
     }
 }
 
 /// The cookie of a lock as clients see it.
-fn client_cookie(config: &Config, lock: Lock) -> u32 {
+pub(super) fn client_cookie(config: &Config, lock: Lock) -> u32 {
     let counter = u32::from(lock.counter);
     if config.broken == Broken::NoTags {
         return counter;
@@ -463,8 +524,9 @@ fn clients_message(config: &Config, op: &Op, to: u8, counter: Option<u32>) -> Me
     let verb = match op.kind {
         Kind::Acquire => Verb::Acquire,
         Kind::Read => Verb::Read,
+        Kind::Touch => Verb::Look,
         Kind::Create => Verb::Insert,
-        Kind::Put => Verb::Put(counter),
+        Kind::Put | Kind::Fresh => Verb::Put(counter),
         Kind::Release | Kind::Break => Verb::Release(counter),
         Kind::Delete => Verb::Delete(counter),
     };
@@ -476,7 +538,7 @@ fn clients_message(config: &Config, op: &Op, to: u8, counter: Option<u32>) -> Me
     }
 }
 
-fn message(config: &Config, op: &Op, ask: Subrequest) -> Message {
+pub(super) fn message(config: &Config, op: &Op, ask: Subrequest) -> Message {
     let own = |at: staterouter::handover::BackendId, verb| Message {
         to: at.id() - 1,
         verb,
@@ -485,25 +547,40 @@ fn message(config: &Config, op: &Op, ask: Subrequest) -> Message {
     };
     match ask {
         Subrequest::Client { at, counter } => clients_message(config, op, at.id() - 1, counter),
-        Subrequest::Acquire { at } => own(at, Verb::Acquire),
-        Subrequest::Look { at } | Subrequest::Owe { to: at } => own(at, Verb::Look),
+        Subrequest::Acquire { at } => own(at, fetching(config)),
+        Subrequest::Look { at }
+        | Subrequest::Owe { to: at }
+        | Subrequest::Refresh { at, .. }
+        | Subrequest::CopyAnew { at, .. }
+        | Subrequest::Miss { at } => own(at, Verb::Look),
         Subrequest::Insert { at } => Message {
             version: op.held.map_or(NO_VERSION, |held| held.version),
             ..own(at, Verb::Insert)
         },
-        // No slot of the model has a replica.
-        Subrequest::Copy { at }
-        | Subrequest::CopyHeld { at }
-        | Subrequest::Refresh { at, .. }
-        | Subrequest::Recall { at }
-        | Subrequest::Miss { at } => own(at, Verb::Look),
+        Subrequest::Recall { at } => own(at, Verb::Read),
+        Subrequest::Copy { at } => Message {
+            version: op.version,
+            role: Role::Copy,
+            ..own(at, Verb::Put(copy_lock(config, op)))
+        },
+        Subrequest::CopyHeld { at } => Message {
+            version: op.held.map_or(NO_VERSION, |held| held.version),
+            ..own(at, copying(config))
+        },
+        Subrequest::Remove {
+            at,
+            counter: COPY_LOCK,
+        } if op.kind == Kind::Delete => Message {
+            role: Role::Copy,
+            ..own(at, Verb::Delete(COPY_LOCK))
+        },
         Subrequest::Release { at, counter } => own(at, Verb::Release(counter)),
         Subrequest::Remove { at, counter } => own(at, Verb::Delete(counter)),
     }
 }
 
 /// What a broken variant takes for the answer to a question it does not ask.
-fn skipped(config: &Config, op: &Op, ask: Subrequest) -> Option<SubrequestReply> {
+pub(super) fn skipped(config: &Config, op: &Op, ask: Subrequest) -> Option<SubrequestReply> {
     let finds = matches!(op.kind, Kind::Acquire | Kind::Read);
     let route = config.legs[usize::from(op.leg)].route;
     let free_removal = matches!(

@@ -25,9 +25,10 @@ impl State {
         match op.kind {
             Kind::Acquire | Kind::Read => {
                 op.mask = self.versions.superseded;
+                op.acked = self.versions.acked;
                 op.existed = self.exists;
             }
-            Kind::Put | Kind::Create => {
+            Kind::Put | Kind::Create | Kind::Fresh => {
                 op.version = self.new_version();
                 self.versions.before[usize::from(op.version)] = self.versions.finished;
                 if op.kind == Kind::Create {
@@ -41,7 +42,7 @@ impl State {
                 op.mask = self.versions.finished;
                 self.disturb();
             }
-            Kind::Release | Kind::Break => {}
+            Kind::Release | Kind::Break | Kind::Touch => {}
         }
         op.inside = broken && other_holds && matches!(op.kind, Kind::Put | Kind::Delete);
     }
@@ -58,7 +59,8 @@ impl State {
             (Kind::Put | Kind::Release | Kind::Delete, Status::Locked) if valid => {
                 self.set_fault(Fault::I6);
             }
-            (Kind::Put, Status::Done) if valid => self.note_stored(op.version, op.undisturbed),
+            (Kind::Put, Status::Done) if valid => self.note_acked(op),
+            (Kind::Fresh, Status::Done) => self.note_acked(op),
             (Kind::Create, Status::Done) if op.undisturbed => self.exists = true,
             (Kind::Delete, Status::Done) if op.inside => self.set_fault(Fault::I5),
             // A broken lock's DELETE that finds nothing may as well have been refused.
@@ -103,8 +105,16 @@ impl State {
         if answer.flag {
             self.versions.initialised |= found;
         }
+        self.note_used();
         self.versions.finished |= found;
+        // It was stored over all that had been acknowledged before somebody asked.
+        self.versions.superseded |= op.acked & !found;
         self.note_stored(answer.version, op.undisturbed);
+    }
+
+    fn note_acked(&mut self, op: &Op) {
+        self.versions.acked |= bit(op.version);
+        self.note_stored(op.version, op.undisturbed);
     }
 
     /// A new session is found, nobody has been told that it is new, and nobody is about to.
@@ -214,7 +224,7 @@ impl State {
 
     /// From now on it is not certain that there is a session, and creates under way may take
     /// effect again.
-    fn disturb(&mut self) {
+    pub(super) fn disturb(&mut self) {
         self.exists = false;
         self.used = false;
         let undelivered = self.undelivered_creates();
@@ -378,11 +388,13 @@ impl State {
         f(&mut versions.deleted);
         f(&mut versions.hidden);
         f(&mut versions.initialised);
+        f(&mut versions.acked);
         for before in &mut versions.before {
             f(before);
         }
         for op in self.requests.iter_mut().filter_map(|r| r.op.as_mut()) {
             f(&mut op.mask);
+            f(&mut op.acked);
         }
     }
 }

@@ -2,7 +2,7 @@
 
 use stateright::{Model, Property};
 
-use staterouter::handover::Stage;
+use staterouter::handover::{ReplicaPhase, ReplicaRoute, Stage};
 
 use super::backend::{Item, Status, Verb};
 use super::config::{Broken, Config, Gone, PLACES, PROXIES, REQUESTS};
@@ -62,6 +62,10 @@ impl Model for Config {
             budget: self.budget,
             crashed: false,
             starts: self.starts,
+            emptied: false,
+            missed: false,
+            tainted: false,
+            copied: [false; PROXIES],
             fault: None,
         };
         if let Some(backend_id) = self.session {
@@ -70,6 +74,16 @@ impl Model for Config {
             state.versions.finished = 1;
             state.exists = self.legs[0].route.stage != Stage::Away;
             state.used = state.exists;
+            let replica = self.copies_in(0, ReplicaPhase::Full);
+            if let Some(replica) = replica {
+                state.items[usize::from(replica)] = Some(Item::new(0, false));
+            }
+        }
+        if let Some(backend_id) = self.outdated {
+            state.items[usize::from(backend_id)] = Some(Item::new(state.versions.count, false));
+            state.versions.superseded |= 1 << state.versions.count;
+            state.versions.finished |= 1 << state.versions.count;
+            state.versions.count += 1;
         }
         state.normalise(self);
         vec![state]
@@ -86,7 +100,9 @@ impl Model for Config {
             }
         }
         for late in (0..LATE).filter(|&late| state.late[late].is_some()) {
-            actions.push(Action::Land { late });
+            if self.may_land(state, late) {
+                actions.push(Action::Land { late });
+            }
             let orphan = state.late[late].is_some_and(|late| late.sender == Sender::Dead);
             if orphan || state.budget.lost > 0 || state.budget.deaths > 0 {
                 actions.push(Action::LoseLate { late });
@@ -133,13 +149,12 @@ impl Model for Config {
                     };
                     *spent -= 1;
                 }
-                state.lose_late(late);
+                state.lose_late(self, late);
             }
             Action::Crash { backend_id } => {
                 state.budget.crashes -= 1;
-                state.crashed = true;
-                state.lose_messages(backend_id);
-                state.lose_item(self, backend_id);
+                state.lose_messages(self, backend_id);
+                state.crash(self, backend_id);
             }
             Action::Expire { backend_id } => {
                 state.budget.expiries -= 1;
@@ -252,7 +267,11 @@ impl Config {
                 if self.pages.read {
                     start(Kind::Read);
                 }
+                if self.pages.touch {
+                    start(Kind::Touch);
+                }
             }
+            Page::Absent if self.pages.fresh => start(Kind::Fresh),
             Page::Absent => start(Kind::Create),
             Page::Created => start(Kind::Acquire),
             Page::Runs => {
@@ -303,13 +322,17 @@ impl Config {
         let mut others = (0..self.proxies).filter(|&other| other != proxy);
         let agreed = others.all(|other| recent(state.legs[other]));
         let ended = state.requests.iter().all(|web_request| {
+            let copies = |op: Op| matches!(op.now, Now::Sent(message) if message.is_copy());
+            let is_left =
+                self.broken == Broken::NoWaitForCopies && web_request.op.is_some_and(copies);
             let chain = web_request.chain == NO_LEG
                 || recent(web_request.chain)
-                || self.may_wait(web_request.chain, next);
+                || self.may_wait(web_request.chain, next)
+                || is_left;
             let goes_on = |op: Op| {
                 let is_waited_for =
                     self.broken == Broken::NoBreakOff && self.may_wait(op.leg, next);
-                recent(op.leg) || op.now == Now::Dropped || is_waited_for
+                recent(op.leg) || op.now == Now::Dropped || is_waited_for || is_left
             };
             chain && web_request.op.is_none_or(goes_on)
         });
@@ -328,15 +351,58 @@ impl Config {
                     }
                     Gone::Debris => left.is_none() || is_session,
                     Gone::All => left.is_none() || self.broken == Broken::ShortLifetime,
+                    Gone::Unused => {
+                        let mut items = state.items.iter().flatten();
+                        items.all(|item| item.touched)
+                    }
                 }
             });
         let landed = state.late.iter().flatten().all(|late| {
             let is_broken_off = late.sender == Sender::BrokenOff;
-            recent(late.leg) || (is_broken_off && self.is_out_of_reach(next))
+            let is_there = self.has_left(next, late.message.to);
+            let is_of_dead = late.sender == Sender::Dead && late.message.is_copy();
+            recent(late.leg)
+                || (is_of_dead && self.late_copies)
+                || (0..PLACES as u8).any(|at| self.has_left(next, at) && late.waits_for(at))
+                || (is_broken_off && (self.is_out_of_reach(next) || is_there))
         });
         gone && !self.is_held_up(state, next)
+            && self.may_rely(state, leg, next)
             && (agreed || self.broken == Broken::NoAgreement)
             && (ended && landed || self.broken == Broken::ShortStages)
+    }
+
+    /// What a proxy had under way when it died arrives too late to be stored, unless somebody serves
+    /// from the replica already: that is cut off as a limit.
+    fn may_land(&self, state: &State, late: usize) -> bool {
+        let Some(late) = state.late[late] else {
+            return false;
+        };
+        let down = self.down_in(state.legs[usize::from(late.proxy)]);
+        if late.sender != Sender::Dead {
+            return down.is_none_or(|down| !late.waits_for(down));
+        }
+        let to = late.message.to;
+        let is_served = |leg: &u8| {
+            let route = self.legs[usize::from(*leg)].route;
+            route.first.id() - 1 == to && route.stage != Stage::Suspect
+        };
+        let is_locked = state.items[usize::from(to)].is_some_and(|item| item.locked);
+        let is_too_late =
+            late.message.is_copy() && state.legs[..self.proxies].iter().any(is_served);
+        !is_too_late || is_locked
+    }
+
+    /// A slot goes on with its replica only if that has missed nothing; and it is left at any time.
+    fn may_rely(&self, state: &State, leg: u8, next: u8) -> bool {
+        let is_served = |leg: u8, at| {
+            let route = self.legs[usize::from(leg)].route;
+            route.first == at || route.second == Some(at)
+        };
+        let replica = self.legs[usize::from(leg)].route.replica;
+        let goes_on = replica.is_some_and(|replica| is_served(next, replica.at));
+        let is_cut_off = state.tainted && self.broken != Broken::NoLimits;
+        !goes_on || !(state.missed || is_cut_off)
     }
 
     /// A slot that was steady is not served from a server that is down, or has just returned, in this
@@ -397,10 +463,11 @@ impl Config {
         let is_session = self.true_place(state) == Some(backend_id);
         let read = state.items[backend_id].is_some_and(|item| item.touched);
         let dies = match self.gone_after(leg) {
-            Some((_, left)) if usize::from(left) != backend_id => false,
+            Some((gone, left)) if gone != Gone::Unused && usize::from(left) != backend_id => false,
             Some((Gone::Session, _)) => !(is_session && read),
             Some((Gone::Debris, _)) => !is_session,
             Some((Gone::All, _)) => true,
+            Some((Gone::Unused, _)) => !read,
             None => false,
         };
         dies && together && quiet && landed
@@ -433,7 +500,19 @@ impl State {
         }
         let was_steady = config.legs[usize::from(self.legs[proxy])].route.stage == Stage::Steady;
         if was_steady && leg.route.stage == Stage::Suspect && config.broken != Broken::NoBreakOff {
-            self.break_off(proxy);
+            self.break_off(proxy, config.down_in(next));
+        }
+        let left = config.down_in(self.legs[proxy]);
+        if let Some(left) = left.filter(|left| is_first && config.has_left(next, *left)) {
+            self.note_left(config, left);
+        }
+        // Nobody asks for a copy of what its place has lost any more.
+        if is_first && config.copies_in(next, ReplicaPhase::Dropping).is_some() && self.emptied {
+            self.crashed = true;
+            self.note_lost(usize::from(leg.route.first.id() - 1));
+        }
+        if config.copies_in(next, ReplicaPhase::Filling).is_some() {
+            self.copied[proxy] = false;
         }
         self.legs[proxy] = next;
         if let (true, Stage::Away, Some(second)) = (is_first, leg.route.stage, leg.route.second) {
@@ -481,6 +560,25 @@ impl State {
             if let Some(second) = config.legs[leg].route.second {
                 self.items[usize::from(second.id() - 1)] = None;
             }
+        }
+    }
+
+    /// A server loses its memory.
+    fn crash(&mut self, config: &Config, backend_id: usize) {
+        let at = backend_id as u8;
+        let furthest = self.legs[..config.proxies].iter().max();
+        let replica = furthest.and_then(|leg| config.legs[usize::from(*leg)].route.replica);
+        let is_there = |replica: &ReplicaRoute| replica.at.id() - 1 == at;
+        if replica.as_ref().is_some_and(is_there) {
+            // Whoever keeps copies alive there finds out.
+            self.missed = true;
+            self.items[backend_id] = None;
+        } else if replica.is_some_and(|replica| replica.phase == ReplicaPhase::Full) {
+            self.emptied = true;
+            self.note_emptied(at);
+        } else {
+            self.crashed = true;
+            self.lose_item(config, backend_id);
         }
     }
 

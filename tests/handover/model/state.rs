@@ -1,12 +1,12 @@
 //! One state of the world: servers, proxies, web requests, messages, and what is known of it all.
 
-use staterouter::handover::RequestMachine;
+use staterouter::handover::{COPY_LOCK, RequestMachine};
 
 use super::backend::{Answer, Item, Verb};
 use super::config::{Budget, PLACES, PROXIES, REQUESTS};
 
 /// Most messages whose asker does not wait for them.
-pub(crate) const LATE: usize = 5;
+pub(crate) const LATE: usize = 6;
 /// Most versions of the session that anybody can still meet.
 pub(crate) const VERSIONS: usize = 14;
 /// No leg.
@@ -32,6 +32,14 @@ pub(crate) struct State {
     pub(crate) crashed: bool,
     /// A new session that is not announced as new is a fault.
     pub(crate) starts: bool,
+    /// A server has lost its memory, and its replica has everything.
+    pub(crate) emptied: bool,
+    /// The replica has missed something.
+    pub(crate) missed: bool,
+    /// The replica has a write whose lock was broken, or had it and nothing since.
+    pub(crate) tainted: bool,
+    /// A proxy knows that the item has been copied since the replica is filled.
+    pub(crate) copied: [bool; PROXIES],
     /// The invariant that does not hold.
     pub(crate) fault: Option<Fault>,
 }
@@ -96,7 +104,11 @@ pub(crate) struct Lock {
 pub(crate) enum Kind {
     Acquire,
     Read,
+    /// Keeps the session alive.
+    Touch,
     Create,
+    /// Stores a new session under no lock.
+    Fresh,
     Put,
     Release,
     Delete,
@@ -123,6 +135,8 @@ pub(crate) struct Op {
     pub(crate) version: u8,
     /// Acquire and read: what was superseded when it began. DELETE: what was finished.
     pub(crate) mask: u16,
+    /// Acquire and read: what had been acknowledged when it began.
+    pub(crate) acked: u16,
     /// Acquire and read: the session has existed all the time.
     pub(crate) existed: bool,
     /// Nothing has removed the session since it began.
@@ -161,6 +175,8 @@ pub(crate) enum Role {
     Forward,
     /// The proxy's.
     Proxy,
+    /// The proxy's, of what the client stores or removes.
+    Copy,
 }
 
 /// A message nobody waits for.
@@ -171,6 +187,31 @@ pub(crate) struct Late {
     /// Part of a DELETE of a client.
     pub(crate) removal: bool,
     pub(crate) sender: Sender,
+    /// The proxy, where that matters.
+    pub(crate) proxy: u8,
+    pub(crate) refresh: Refresh,
+}
+
+/// What follows on a message, if it is one of those that keep a copy alive.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub(crate) enum Refresh {
+    Nothing,
+    /// If there is no copy, one of what is there; `anew` says that there is none.
+    Touched {
+        replica: u8,
+        from: Option<u8>,
+        anew: bool,
+    },
+    /// A copy of what was found.
+    Fetched {
+        replica: u8,
+        anew: bool,
+    },
+    /// What was found is given back.
+    Stored {
+        from: u8,
+        counter: u8,
+    },
 }
 
 /// Why nobody waits for a message.
@@ -204,6 +245,8 @@ pub(crate) struct Versions {
     pub(crate) hidden: u16,
     /// Empty items that have been handed out as new.
     pub(crate) initialised: u16,
+    /// Their write was acknowledged.
+    pub(crate) acked: u16,
     /// What is superseded once a version is known to have been stored.
     pub(crate) before: [u16; VERSIONS],
 }
@@ -235,13 +278,25 @@ impl WebRequest {
 impl Op {
     /// Whether this writes a version of the session.
     pub(crate) fn writes(&self) -> bool {
-        matches!(self.kind, Kind::Put | Kind::Create)
+        matches!(self.kind, Kind::Put | Kind::Create | Kind::Fresh)
     }
 }
 
 impl Message {
     /// Whether it stores what a client sent, rather than a copy.
     pub(crate) fn is_clients_write(&self) -> bool {
-        self.role != Role::Proxy && matches!(self.verb, Verb::Put(_) | Verb::Insert)
+        self.is_clients() && matches!(self.verb, Verb::Put(_) | Verb::Insert)
+    }
+
+    /// Whether it is the client's own request.
+    pub(crate) fn is_clients(&self) -> bool {
+        matches!(self.role, Role::Client | Role::Forward)
+    }
+
+    /// Whether it changes what a replica has.
+    pub(crate) fn is_copy(&self) -> bool {
+        let is_locked_by = |counter| counter == COPY_LOCK;
+        matches!(self.verb, Verb::Put(counter) | Verb::Delete(counter) if is_locked_by(counter))
+            || self.role == Role::Copy
     }
 }

@@ -77,6 +77,11 @@ pub(crate) trait Brain: fmt::Debug {
     fn set_owed(&mut self, backend_id: BackendId, owed: usize);
     /// A session could not be moved.
     fn move_failed(&mut self, from: BackendId, to: BackendId, now_ms: u64);
+    /// The replicas of these slots have missed something.
+    fn copies_missed(&mut self, slots: &[usize], now_ms: u64);
+    /// Whether the data path goes by all that is in force, and no copy is under way of what is at a
+    /// server that is down.
+    fn set_followed(&mut self, is_followed: bool);
     fn tick(&mut self, now_ms: u64);
     fn slots(&self) -> Vec<SlotState>;
     fn target(&self, index: usize) -> BackendId;
@@ -92,6 +97,8 @@ pub(crate) struct Maker {
     pub(crate) slots: Vec<Slot>,
     pub(crate) is_whole: bool,
     pub(crate) broken: Option<Broken>,
+    /// Whether each session is kept twice.
+    pub(crate) replicas: bool,
 }
 
 impl Maker {
@@ -153,6 +160,9 @@ impl View {
                 before.since_ms = here(before.since_ms);
             }
             slot.outdated = slot.outdated.since(here(slot.outdated.since_ms()));
+            if let Some(replica) = &mut slot.replica {
+                replica.since_ms = here(replica.since_ms);
+            }
         }
         self.heard_ms = now_ms;
         self
@@ -225,6 +235,15 @@ impl Brain for Whole {
             shard.count_failed_move(&from_metrics, from, Some(400));
         }
         self.pool_state.look_for_failed_moves(now_ms);
+    }
+
+    fn copies_missed(&mut self, slots: &[usize], now_ms: u64) {
+        let slots: Vec<Slot> = slots.iter().map(|slot| self.slots[*slot]).collect();
+        self.pool_state.copies_missed(&slots, now_ms);
+    }
+
+    fn set_followed(&mut self, is_followed: bool) {
+        self.pool_state.set_followed(is_followed);
     }
 
     fn tick(&mut self, now_ms: u64) {

@@ -3,11 +3,13 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::rc::Rc;
 
-use staterouter::handover::{BackendId, NO_LOCK, SlotState, SlotTable, Stage};
+use staterouter::config::BackendState;
+use staterouter::handover::{BackendId, NO_LOCK, ReplicaPhase, SlotState, SlotTable, Stage};
 use staterouter::health::{Failure, HealthState, pause_ms};
 
 use super::brain::{Brain, Edition, Remembered, View};
 use super::broken::Broken;
+use super::copying::Copies;
 use super::net::{Message, Op, Power, Purpose, Reply};
 use super::plan::{SERVERS, START_MS};
 use super::pool;
@@ -24,6 +26,8 @@ const ROUND_MS: u64 = 1_000;
 /// How often while nothing is expected.
 const SLOW_ROUND_MS: u64 = 15_000;
 const REPLAY_PAUSE_MS: u64 = 2_000;
+/// What a peer has said counts for so long, where that matters.
+const SILENT_MS: u64 = 3_000;
 /// How often a removal is repeated because of another lock.
 const MAX_LOCKS: u64 = 4;
 const NEVER: u64 = u64::MAX;
@@ -44,6 +48,9 @@ pub(crate) struct Proxy {
     /// Requests that wait, in the order in which they came.
     pub(crate) held: Vec<Held>,
     pub(crate) in_force: InForce,
+    pub(crate) copies: Copies,
+    /// When each of the others was heard last.
+    heard_ms: Vec<u64>,
     slots: Vec<SlotState>,
     probing: [bool; SERVERS as usize],
     failed_ms: [u64; SERVERS as usize],
@@ -76,6 +83,8 @@ impl Proxy {
             jobs: BTreeMap::new(),
             held: Vec::new(),
             in_force,
+            copies: Copies::default(),
+            heard_ms: Vec::new(),
             probing: [false; SERVERS as usize],
             failed_ms: [0; SERVERS as usize],
             replays: BTreeMap::new(),
@@ -119,6 +128,7 @@ impl World {
     /// Takes the slots of a proxy on to where they are now, and puts that in force.
     pub(crate) fn tick(&mut self, p: usize) {
         let now_ms = self.now_ms;
+        self.follow_copies(p);
         let proxy = &mut self.proxies[p];
         proxy.brain.tick(now_ms);
         let before = std::mem::replace(&mut proxy.slots, proxy.brain.slots());
@@ -135,6 +145,7 @@ impl World {
                 self.slot_changed(p, slot, before, after);
             }
         }
+        self.follow_copies(p);
         self.let_go(p);
     }
 
@@ -146,7 +157,10 @@ impl World {
         self.changed_ms = self.now_ms;
         if after.stage == Stage::Away && before.stage != Stage::Away {
             self.left(p, slot, before, after);
+            self.left_behind
+                .extend(after.second.map(|left| (slot, left)));
         }
+        self.look_at_promotion(slot, before, after);
         self.look_at_given_up(p, slot, before, after);
         if before.stage == Stage::Move2 && after.stage == Stage::Steady {
             self.look_for_left_locks(slot, before);
@@ -196,6 +210,7 @@ impl World {
 
     /// A proxy goes on without a server.
     fn left(&mut self, p: usize, slot: usize, before: SlotState, state: SlotState) {
+        self.give_up_copies(slot);
         let others = self.proxies.iter().enumerate();
         let is_first = others
             .filter(|(other, proxy)| *other != p && proxy.is_on)
@@ -220,7 +235,7 @@ impl World {
         }
     }
 
-    fn round_by(&mut self, p: usize, at_ms: u64) {
+    pub(crate) fn round_by(&mut self, p: usize, at_ms: u64) {
         let proxy = &mut self.proxies[p];
         if proxy.is_on && at_ms < proxy.round_ms {
             proxy.round_ms = at_ms;
@@ -269,8 +284,18 @@ impl World {
 
     /// A peer has answered, or not.
     pub(crate) fn view(&mut self, p: usize, boot: u32, index: usize, view: Option<View>) {
+        let (now_ms, replicas) = (self.now_ms, self.plan.class.replicas);
         let proxy = &mut self.proxies[p];
         if proxy.boot == boot && proxy.is_on {
+            proxy
+                .heard_ms
+                .resize(proxy.heard_ms.len().max(index + 1), 0);
+            let is_heard_of = now_ms < proxy.heard_ms[index] + SILENT_MS;
+            if view.is_some() {
+                proxy.heard_ms[index] = now_ms;
+            } else if replicas && is_heard_of {
+                return;
+            }
             proxy.brain.set_peer(index, view);
             self.tick(p);
         }
@@ -298,7 +323,12 @@ impl World {
         let mut next_ms = self.now_ms + SLOW_ROUND_MS;
         for proxy in self.proxies.iter().filter(|proxy| proxy.is_on) {
             for slot in &proxy.slots {
-                let ends = lengths_ms.iter().map(|length| slot.since_ms + length);
+                let copied_ms = slot
+                    .replica
+                    .map_or(slot.since_ms, |replica| replica.since_ms);
+                let ends = lengths_ms.iter().flat_map(|length| {
+                    [slot.since_ms, copied_ms].map(|since_ms| since_ms + length)
+                });
                 let next = ends.filter(|end| *end > self.now_ms).min();
                 next_ms = next_ms.min(next.unwrap_or(soon_ms));
             }
@@ -311,8 +341,20 @@ impl World {
         let proxy = &self.proxies[p];
         let mut slots = proxy.slots.iter().enumerate();
         slots.all(|(index, slot)| {
-            slot.stage == Stage::Steady && slot.first == proxy.brain.target(index)
+            let is_copied = slot.replica_in(ReplicaPhase::Full).is_some();
+            slot.stage == Stage::Steady
+                && slot.first == proxy.brain.target(index)
+                && (is_copied || !self.can_copy())
         })
+    }
+
+    /// Whether the newest map has somebody who can keep copies, and no copy gets lost.
+    fn can_copy(&self) -> bool {
+        let is_active = |entry: &&super::maps::Entry| entry.2 == BackendState::Active;
+        let newest = self.plan.maps.last().unwrap();
+        self.plan.class.replicas
+            && !self.links.is_lossy()
+            && newest.iter().filter(is_active).count() > 1
     }
 
     /// A map has reached a proxy.
@@ -354,6 +396,8 @@ impl World {
         proxy.remembered = Some(proxy.brain.memory());
         proxy.round_ms = NEVER;
         proxy.replays.clear();
+        self.lose_copies(p);
+        let proxy = &mut self.proxies[p];
         proxy.probing = [false; SERVERS as usize];
         let jobs = std::mem::take(&mut proxy.jobs);
         for job in jobs.into_values() {
@@ -652,8 +696,11 @@ fn describe(slot: SlotState) -> String {
         .second
         .map_or(String::new(), |second| format!(" {}", second.id()));
     let since_s = slot.since_ms.saturating_sub(START_MS) as f64 / 1000.0;
+    let replica = slot.replica.map_or(String::new(), |replica| {
+        format!(", {} at {}", replica.phase.name(), replica.backend_id.id())
+    });
     format!(
-        "{:?} {}{second} since {since_s}",
+        "{:?} {}{second} since {since_s}{replica}",
         slot.stage,
         slot.first.id()
     )

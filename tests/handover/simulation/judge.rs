@@ -218,8 +218,14 @@ impl Session {
         let now = self.time(now_ms);
         let absent = SeenContents::Absent(404);
         let _ = self.ledger.end_read(begun, now, absent, &mut ignored);
+        self.break_locks(locks, now_ms);
         // Otherwise the ledger takes it for the proof that an unanswered removal has happened.
-        let is_excused = !ignored.is_empty();
+        !ignored.is_empty()
+    }
+
+    /// The server of these locks is gone, and whoever holds one holds it no more.
+    pub(crate) fn break_locks(&mut self, locks: &[u32], now_ms: u64) {
+        let mut ignored = Vec::new();
         for &cookie in locks {
             let now = self.time(now_ms);
             let begun = self.ledger.begin_takeover(now, cookie);
@@ -227,7 +233,6 @@ impl Session {
             self.ledger
                 .end_takeover(begun, now, SeenContents::NotSent, false, &mut ignored);
         }
-        is_excused
     }
 
     /// Every moment is another one: what happens in one millisecond happens in order.

@@ -25,7 +25,7 @@ impl World {
             return;
         };
         let SlotRoute { first, second, .. } = job.route;
-        let is_clearing = matches!(message.op, Op::Remove(_)) && job.search.is_some();
+        let is_clearing = matches!(message.op, Op::Remove(_)) && !job.is_clients();
         let is_of_first =
             matches!(job.op, Op::Remove(cookie) if cookie >> 24 == u32::from(first.id()));
         if is_clearing
@@ -50,7 +50,7 @@ impl World {
         let is_older = began_ms.is_some_and(|began_ms| began_ms < slot.since_ms);
         if is_first
             && is_older
-            && job.search.is_none()
+            && job.is_clients()
             && matches!(job.route.stage, Stage::Settle | Stage::Move1)
             && matches!(message.op, Op::Put { .. })
             && !self.has(message.session, message.backend_id)
@@ -96,7 +96,8 @@ impl World {
         let is_served = slot
             .places()
             .any(|backend_id| backend_id == message.backend_id);
-        let is_left = slot.outdated.contains(message.backend_id) && !is_served;
+        let is_left =
+            slot.outdated.contains(message.backend_id) && !is_served && !self.plan.class.replicas;
         if is_left && self.has(message.session, message.backend_id) {
             self.retire(message.session, "is used where it was left behind");
         }
@@ -109,7 +110,7 @@ impl World {
         let Some(job) = self.job_of(message) else {
             return;
         };
-        let (page, is_forwarded) = (job.page, job.search.is_none());
+        let (page, is_forwarded) = (job.page, job.is_clients());
         let lock = self.lock(message.session, message.backend_id);
         let at = (message.session, message.backend_id);
         match (message.op, job.op) {
@@ -154,7 +155,7 @@ impl World {
         let Some(second) = job.route.second else {
             return;
         };
-        let is_removal = matches!(message.op, Op::Remove(_)) && job.search.is_none();
+        let is_removal = matches!(message.op, Op::Remove(_)) && job.is_clients();
         let known = &self.farm.sessions[message.session];
         if is_removal
             && second != message.backend_id

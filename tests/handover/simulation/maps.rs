@@ -27,6 +27,11 @@ pub(crate) fn first(random: &mut Random) -> Spec {
     (1..=count).map(active).collect()
 }
 
+/// A map of so many backends.
+pub(crate) fn first_of(count: u8) -> Spec {
+    (1..=count).map(active).collect()
+}
+
 /// A map that may follow the newest of `maps`.
 pub(crate) fn next(random: &mut Random, maps: &[Spec]) -> Spec {
     let newest = maps.last().unwrap();

@@ -44,6 +44,8 @@ pub(crate) enum Purpose {
     Behind,
     /// A removal that the server missed.
     Replay { attempt: u64 },
+    /// Step `step` of what keeps this copy alive.
+    Refresh { id: u64, step: u32 },
 }
 
 /// A request on its way to a server, or its answer on the way back.
@@ -99,6 +101,12 @@ impl Server {
     pub(crate) fn lock(&self, key: &[u8], now_ms: u64) -> Option<u32> {
         let item = self.store.inspect(key, time(now_ms));
         item.and_then(|item| item.locked.then_some(item.cookie))
+    }
+
+    /// What an item says.
+    pub(crate) fn version(&self, key: &[u8], now_ms: u64) -> Option<u64> {
+        let item = self.store.inspect(key, time(now_ms));
+        item.map(|item| version(&item.body))
     }
 
     /// Whether it has an item that nobody has taken or written since it was created.

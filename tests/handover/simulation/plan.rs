@@ -39,6 +39,12 @@ pub(crate) enum Kind {
     Crash,
     /// A backend has no room for what it does not have yet.
     Full,
+    /// Any backend is out of reach of one proxy, or of all, or stands still.
+    AnyCut,
+    AnyIsolate,
+    AnyPause,
+    /// Any backend is killed and starts empty.
+    AnyCrash,
     /// A proxy is killed and goes on from its memory.
     Kill,
 }
@@ -64,6 +70,8 @@ pub(crate) struct Class {
     pub(crate) removals: u64,
     /// Nothing goes wrong that a client may notice.
     pub(crate) strict: bool,
+    /// Whether each session is kept twice.
+    pub(crate) replicas: bool,
 }
 
 /// What happens.
@@ -122,7 +130,10 @@ impl Plan {
     pub(crate) fn new(class: Class, seed: u64) -> Self {
         let mut random = Random::new(seed, 1);
         let proxies = random.between(class.proxies.0, class.proxies.1) as usize;
-        let first = maps::first(&mut random);
+        let first = match class.replicas {
+            true => maps::first_of(random.between(3, 4) as u8),
+            false => maps::first(&mut random),
+        };
         let mut plan = Self {
             seed,
             class,
@@ -218,12 +229,21 @@ impl Plan {
                 1 => random.between(4_000, 40_000),
                 _ => random.between(4_000, longest_ms),
             };
+            // A server that comes back empty before anybody has noticed is the model's.
+            let shortest_ms = match what {
+                What::Crash { .. } if self.class.replicas => 15_000,
+                _ => 0,
+            };
             self.faults.push(Fault {
                 at_ms,
-                lasts_ms: lasts_ms.min(longest_ms),
+                lasts_ms: lasts_ms.min(longest_ms).max(shortest_ms),
                 what,
             });
             at_ms += offset_ms(random);
+            if self.class.replicas && random.chance(600) {
+                // Copies are full again by then.
+                at_ms += random.between(300_000, 700_000);
+            }
         }
     }
 
@@ -234,12 +254,17 @@ impl Plan {
             Kind::IsolateNext => self.candidate(1, random)?,
             // The one that sessions are to go to.
             Kind::Full => self.newest_owner(random)?,
+            Kind::AnyCut | Kind::AnyIsolate | Kind::AnyPause | Kind::AnyCrash => {
+                random.between(1, self.maps[0].len() as u64) as u8
+            }
             _ => self.candidate(0, random)?,
         };
         Some(match kind {
             Kind::Map | Kind::FiveMaps | Kind::Off => return None,
-            Kind::Cut => (What::Cut { proxy, server }, 300_000),
-            Kind::Isolate | Kind::IsolateNext => (What::Isolate { server }, 400_000),
+            Kind::Cut | Kind::AnyCut => (What::Cut { proxy, server }, 300_000),
+            Kind::Isolate | Kind::IsolateNext | Kind::AnyIsolate => {
+                (What::Isolate { server }, 400_000)
+            }
             Kind::CutPeers if self.proxies == 1 => return None,
             Kind::CutPeers => {
                 let other = (proxy + 1) % self.proxies;
@@ -247,8 +272,8 @@ impl Plan {
             }
             // What is in its buffers must be executed before a lock becomes old enough to be
             // broken.
-            Kind::Pause => (What::Pause { server }, 80_000),
-            Kind::Crash => (What::Crash { server }, 120_000),
+            Kind::Pause | Kind::AnyPause => (What::Pause { server }, 80_000),
+            Kind::Crash | Kind::AnyCrash => (What::Crash { server }, 120_000),
             Kind::Full => (What::Full { server }, 1_000_000),
             Kind::Kill => (What::Kill { proxy }, 60_000),
         })

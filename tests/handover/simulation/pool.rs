@@ -8,9 +8,11 @@ use std::time::Duration;
 
 use staterouter::config::{BackendState, Config};
 use staterouter::handover::schedule::{
-    CopyPlaces, PeerSlot, Standing, Standings, Surroundings, Times,
+    CopyPlaces, PeerSlot, Standing, Standings, Surroundings, Times, missed,
 };
-use staterouter::handover::{BackendId, Outdated, Places, SlotState, Stage, advance};
+use staterouter::handover::{
+    BackendId, Outdated, Places, Replica, ReplicaPhase, SlotState, Stage, advance,
+};
 use staterouter::health::{Failure, Health, HealthState};
 use staterouter::route::Slot;
 
@@ -33,6 +35,10 @@ pub(crate) struct Pool {
     given_up: Vec<(BackendId, u64)>,
     /// When a session could not be moved last, by where it is and where it is to go.
     failing: BTreeMap<(BackendId, BackendId), u64>,
+    replicas: bool,
+    is_followed: bool,
+    /// The slots as the others are told of them.
+    told: Vec<SlotState>,
 }
 
 #[derive(Debug, Clone)]
@@ -62,7 +68,10 @@ impl Pool {
         let members: Vec<Member> = edition.spec.iter().map(member).collect();
         let owner = |slot: &Slot| members[placement.owner(*slot).index()].backend_id;
         let steady = |slot| SlotState::steady(owner(slot), now_ms);
-        Self {
+        let mut pool = Self {
+            replicas: maker.replicas,
+            is_followed: true,
+            told: Vec::new(),
             peers: vec![None; config.peers.len()],
             slots: maker.slots.iter().map(steady).collect(),
             numbers: maker.slots.clone(),
@@ -73,7 +82,48 @@ impl Pool {
             members,
             given_up: Vec::new(),
             failing: BTreeMap::new(),
+        };
+        pool.begin_with_copies(now_ms);
+        pool.told.clone_from(&pool.slots);
+        pool
+    }
+
+    /// At the start nobody has a session, and every replica has all of them.
+    fn begin_with_copies(&mut self, now_ms: u64) {
+        for index in 0..self.slots.len() {
+            self.slots[index].replica = self.copy_candidates(index).first().map(|at| Replica {
+                backend_id: *at,
+                phase: ReplicaPhase::Full,
+                since_ms: now_ms,
+            });
         }
+    }
+
+    fn keepers(&self) -> Places {
+        let members = self.members.iter().filter(|member| {
+            let is_active = member.in_map && member.entry.2 == BackendState::Active;
+            is_active && !self.is_left(member) && !self.is_given_up(member.backend_id)
+        });
+        let keepers = members.filter(|_| self.replicas);
+        keepers.map(|member| member.backend_id).collect()
+    }
+
+    fn copy_candidates(&self, index: usize) -> Vec<BackendId> {
+        let keepers = self.keepers();
+        let candidates = self.placement.candidates(self.numbers[index]).iter();
+        let all: Vec<&Member> = candidates
+            .map(|candidate| &self.members[candidate.index()])
+            .collect();
+        let heir = all.get(1).copied();
+        let others = all.iter().skip(2).chain(all.iter().take(1)).copied();
+        let fit = others.chain(heir).filter(|member| {
+            let mut peers = self.peers.iter().flatten();
+            member.is_up()
+                && keepers.contains(member.backend_id)
+                && peers.all(|peer| peer.up.contains(&member.backend_id))
+        });
+        let fit = fit.map(|member| member.backend_id);
+        fit.filter(|at| *at != self.slots[index].first).collect()
     }
 
     pub(crate) fn resume(maker: &Maker, memory: PoolMemory, now_ms: u64) -> Self {
@@ -96,6 +146,16 @@ impl Pool {
             }
         }
         pool.slots = memory.slots;
+        for replica in pool
+            .slots
+            .iter_mut()
+            .filter_map(|slot| slot.replica.as_mut())
+        {
+            if replica.phase == ReplicaPhase::Filling {
+                replica.since_ms = now_ms;
+            }
+        }
+        pool.told.clone_from(&pool.slots);
         pool.given_up = memory.given_up;
         for way in memory.failing {
             pool.failing.insert(way, now_ms);
@@ -295,6 +355,19 @@ impl Brain for Pool {
         }
     }
 
+    fn copies_missed(&mut self, slots: &[usize], now_ms: u64) {
+        for slot in slots {
+            self.slots[*slot] = missed(self.slots[*slot], now_ms);
+        }
+    }
+
+    fn set_followed(&mut self, is_followed: bool) {
+        self.is_followed = is_followed;
+        if is_followed {
+            self.told.clone_from(&self.slots);
+        }
+    }
+
     fn tick(&mut self, now_ms: u64) {
         let times = times(&self.config);
         let is_dead = |since_ms: u64| now_ms.saturating_sub(since_ms) >= times.lifetime_ms;
@@ -313,14 +386,17 @@ impl Brain for Pool {
             self.slots[index] = advance(
                 before,
                 &Surroundings {
-                    copies: CopyPlaces::NONE,
+                    copies: CopyPlaces {
+                        candidates: &self.copy_candidates(index),
+                        keepers: self.keepers(),
+                    },
                     target: self.target(index),
                     stand_ins: &self.stand_ins(index),
                     standings: &standings,
                     peers: &peers,
                     times: &times,
                     move_failed_ms: self.move_failed_ms(&before),
-                    is_broken_off: true,
+                    is_broken_off: self.is_followed,
                     now_ms,
                 },
             );
@@ -360,7 +436,7 @@ impl Brain for Pool {
         View {
             off: off.map(|member| member.backend_id).collect(),
             gone: gone.map(|member| member.backend_id).collect::<Places>(),
-            ..View::new(self.version(), self.slots.clone(), up, owed)
+            ..View::new(self.version(), self.told.clone(), up, owed)
         }
     }
 }

@@ -4,12 +4,13 @@
 use std::rc::Rc;
 
 use staterouter::handover::{
-    BackendId, ClientRequest, Cookie, NO_LOCK, RequestMachine, SlotRoute, SlotTable, Stage, Step,
-    Subrequest, SubrequestReply,
+    BackendId, COPY_LOCK, ClientRequest, Cookie, NO_LOCK, Refusal, ReplicaPhase, RequestMachine,
+    SlotRoute, SlotTable, Stage, Step, Subrequest, SubrequestReply,
 };
 use staterouter::health::Failure;
 
 use super::broken::Broken;
+use super::copying::UnderWay;
 use super::judge::{Answer, End};
 use super::net::{Fate, Message, Op, Power, Purpose, Reply};
 use super::trace::Scope;
@@ -22,6 +23,12 @@ const CONNECT_MS: u64 = 2_000;
 const HOLD_MS: u64 = 6_000;
 /// Younger locks may belong to a mover.
 const MOVER_S: u64 = 10;
+
+/// What a note comes to.
+const DONE: SubrequestReply = SubrequestReply::Done {
+    counter: 0,
+    flag: false,
+};
 
 /// What is in force on the data path.
 #[derive(Debug, Clone)]
@@ -61,6 +68,8 @@ pub(crate) struct Job {
     is_absent_at_second: bool,
     /// The item that is being moved.
     moved: Option<(BackendId, Reply)>,
+    /// What is under way at the replica.
+    pub(crate) under_way: Option<UnderWay>,
 }
 
 impl Held {
@@ -69,8 +78,18 @@ impl Held {
     }
 }
 
+impl Job {
+    /// Whether its question under way is the client's own, which nothing else is decided by but how it
+    /// ends.
+    pub(crate) fn is_clients(&self) -> bool {
+        let is_copied = self.route.replica.is_some();
+        self.search.is_none()
+            || (is_copied && matches!(self.asked, Some(Subrequest::Client { .. })))
+    }
+}
+
 impl InForce {
-    fn is_up(&self, backend_id: BackendId) -> bool {
+    pub(crate) fn is_up(&self, backend_id: BackendId) -> bool {
         self.up >> backend_id.id() & 1 == 1
     }
 
@@ -104,7 +123,9 @@ impl World {
             op = broken.read(op);
             route = broken.route(route);
         }
-        if route.stage == Stage::Suspect && self.now_ms < since_ms + HOLD_MS {
+        self.recall_copy(p, session, &mut route);
+        let waits = route.stage == Stage::Suspect || self.waits_for_copy(p, slot, route, op);
+        if waits && self.now_ms < since_ms + HOLD_MS {
             return self.hold(
                 p,
                 Held {
@@ -138,12 +159,44 @@ impl World {
             asked: None,
             is_absent_at_second: false,
             moved: None,
+            under_way: None,
         };
         let id = self.next_job();
         self.proxies[p].jobs.insert(id, job);
         let boot = self.proxies[p].boot;
         self.at(due_ms, Event::Due(p, boot, id));
         self.take_step(p, id, step);
+    }
+
+    /// Whether what is to be written waits until nobody relies on the replica any more.
+    fn waits_for_copy(&self, p: usize, slot: usize, route: SlotRoute, op: Op) -> bool {
+        let writes = matches!(op, Op::Put { .. } | Op::Remove(_));
+        let is_dropping = route
+            .replica
+            .is_some_and(|replica| replica.phase == ReplicaPhase::Dropping);
+        writes && (is_dropping || self.proxies[p].copies.has_missed(slot))
+    }
+
+    /// The request begins anew once the slot has changed.
+    fn hold_again(&mut self, p: usize, id: u64, why: &'static str) {
+        let Some(job) = self.proxies[p].jobs.remove(&id) else {
+            return;
+        };
+        let since_ms = job.due_ms - ANSWER_MS;
+        if self.now_ms >= since_ms + HOLD_MS {
+            return self.drop_call(job.call, why);
+        }
+        let (call, slot) = (job.call, self.farm.sessions[job.session].slot);
+        self.hold(
+            p,
+            Held {
+                call,
+                slot,
+                since_ms,
+            },
+        );
+        let at_ms = self.now_ms + 300;
+        self.round_by(p, at_ms);
     }
 
     fn hold(&mut self, p: usize, held: Held) {
@@ -157,7 +210,7 @@ impl World {
     pub(crate) fn let_go(&mut self, p: usize) {
         for held in std::mem::take(&mut self.proxies[p].held) {
             let route = self.proxies[p].in_force.table.lookup(held.slot);
-            if route.stage == Stage::Suspect {
+            if route.stage == Stage::Suspect || self.proxies[p].copies.has_missed(held.slot) {
                 self.proxies[p].held.push(held);
             } else {
                 self.begin_job(held.call, held.since_ms);
@@ -217,6 +270,10 @@ impl World {
                     None => self.drop_call(job.call, "nothing held"),
                 }
             }
+            Step::Drop {
+                reason: Refusal::CopyMissed,
+                ..
+            } => self.hold_again(p, id, "copy missed"),
             Step::Drop { reason, behind } => {
                 self.send_behind(p, id, behind);
                 if let Some(job) = self.proxies[p].jobs.remove(&id) {
@@ -264,25 +321,55 @@ impl World {
                 let version = held.1.version;
                 (at, Op::Insert { version })
             }
-            // No slot of the simulation has a replica.
-            Subrequest::Copy { .. }
-            | Subrequest::CopyHeld { .. }
-            | Subrequest::Refresh { .. }
-            | Subrequest::Recall { .. }
-            | Subrequest::Miss { .. } => return self.see(p, id, SubrequestReply::Unknown),
+            Subrequest::Copy { at } => (at, with_counter(job.op, Some(COPY_LOCK))),
+            Subrequest::CopyHeld { at } => {
+                let Some((_, Reply { version, .. })) = job.held.or(job.moved) else {
+                    return self.see(p, id, SubrequestReply::Unknown);
+                };
+                let cookie = COPY_LOCK;
+                (at, Op::Put { cookie, version })
+            }
+            Subrequest::Recall { at } => {
+                (job.held, job.moved) = (None, None);
+                (at, Op::Read)
+            }
+            // Those are only ever sent behind an answer.
+            Subrequest::Refresh { .. } | Subrequest::CopyAnew { .. } => {
+                return self.see(p, id, SubrequestReply::Unknown);
+            }
+            Subrequest::Miss { .. } => {
+                self.note_missed(p, session);
+                return self.see(p, id, DONE);
+            }
             Subrequest::Owe { to } => {
                 self.owe(p, to, session);
-                let done = SubrequestReply::Done {
-                    counter: 0,
-                    flag: false,
-                };
-                return self.see(p, id, done);
+                return self.see(p, id, DONE);
             }
         };
         if !job.in_force.asks(&now, at) || self.now_ms >= job.due_ms {
             return self.see(p, id, SubrequestReply::Unknown);
         }
+        if !self.begin_question(p, id, ask) {
+            return self.hold_again(p, id, "suspect");
+        }
         self.send_question(p, id, at, op);
+    }
+
+    /// Notes what is under way at the replica; false if that must not be.
+    fn begin_question(&mut self, p: usize, id: u64, ask: Subrequest) -> bool {
+        let Some(job) = self.proxies[p].jobs.remove(&id) else {
+            return false;
+        };
+        let under_way = self.begin_copy(p, &job, ask);
+        let may_ask = under_way.is_some() || !Self::is_copy(&job, ask);
+        let held = job.held.filter(|_| job.op == Op::Acquire);
+        let session = job.session;
+        let job = Job { under_way, ..job };
+        self.proxies[p].jobs.insert(id, job);
+        if let (false, Some((at, reply))) = (may_ask, held) {
+            self.send_alone(p, at, session, Op::Release(reply.counter));
+        }
+        may_ask
     }
 
     fn forward(&mut self, p: usize, id: u64, at: BackendId, counter: Option<u32>) {
@@ -357,6 +444,7 @@ impl World {
         self.meet_limits(&message);
         let session = &self.farm.sessions[message.session];
         let (server, now_ms) = (&self.servers[index], self.now_ms);
+        let lock = server.lock(&session.key, now_ms);
         let reply = server.apply(&session.key, message.op, now_ms);
         let items = |world: &Self| {
             let key = &world.farm.sessions[message.session].key;
@@ -372,6 +460,10 @@ impl World {
                 items(self)
             );
             self.say(Scope::Session(message.session), || line);
+        }
+        self.doubt_copy(&message, &reply);
+        if reply.status == 200 {
+            self.trust_copy(&message, lock);
         }
         self.fold(u64::from(reply.status) ^ reply.version << 16);
         match self.links.fate(message.purpose) {
@@ -392,6 +484,7 @@ impl World {
         }
         match message.purpose {
             Purpose::Behind => {}
+            Purpose::Refresh { id, step } => self.refreshed(p, id, step, result),
             Purpose::Replay { attempt } => self.replay_answered(p, message, attempt, result),
             Purpose::Job { job: id, ask } => {
                 let job = proxy.jobs.get(&id).filter(|job| job.ask == ask);
@@ -447,7 +540,9 @@ impl World {
         }
         if matches!(
             job.asked,
-            Some(Subrequest::Client { .. } | Subrequest::Acquire { .. })
+            Some(
+                Subrequest::Client { .. } | Subrequest::Acquire { .. } | Subrequest::Recall { .. }
+            )
         ) {
             job.held = Some((backend_id, reply));
             job.is_absent_at_second =
@@ -458,6 +553,10 @@ impl World {
 
     fn see(&mut self, p: usize, id: u64, seen: SubrequestReply) {
         let is_old_lock = self.is_broken(Broken::OldLock);
+        let job = self.proxies[p].jobs.get_mut(&id);
+        if let Some(kind) = job.and_then(|job| job.under_way.take()) {
+            self.end_copy(p, id, kind, seen);
+        }
         let Some(job) = self.proxies[p].jobs.get_mut(&id) else {
             return;
         };
@@ -535,7 +634,11 @@ impl World {
         let (at, op) = match behind {
             Some(Subrequest::Release { at, counter }) => (at, Op::Release(counter)),
             Some(Subrequest::Remove { at, counter }) => (at, Op::Remove(counter)),
-            _ => return,
+            Some(ask) => {
+                let (session, route) = (job.session, job.route);
+                return self.refresh(p, session, route, ask);
+            }
+            None => return,
         };
         if job.in_force.asks(&self.proxies[p].in_force, at) {
             let session = job.session;
@@ -551,7 +654,7 @@ impl World {
         }
     }
 
-    fn send_alone(&mut self, p: usize, backend_id: BackendId, session: usize, op: Op) {
+    pub(crate) fn send_alone(&mut self, p: usize, backend_id: BackendId, session: usize, op: Op) {
         self.send(Message {
             proxy: p,
             boot: self.proxies[p].boot,
@@ -567,6 +670,10 @@ impl World {
         let away = route.second.filter(|_| route.stage == Stage::Away);
         let slot = self.farm.sessions[session].slot;
         let left = self.proxies[p].slots()[slot].outdated.places();
+        let replicas = self.plan.class.replicas;
+        let left: Vec<_> = left
+            .filter(|place| !replicas || self.left_behind.contains(&(slot, *place)))
+            .collect();
         for home in away.into_iter().chain(left) {
             self.start_anew_without(session, home);
         }
@@ -628,7 +735,9 @@ fn place_of(ask: Subrequest) -> Option<BackendId> {
         | Subrequest::Release { at, .. }
         | Subrequest::Remove { at, .. } => Some(at),
         Subrequest::Copy { at } | Subrequest::CopyHeld { at } => Some(at),
-        Subrequest::Refresh { at, .. } | Subrequest::Recall { at } => Some(at),
+        Subrequest::Refresh { at, .. }
+        | Subrequest::CopyAnew { at, .. }
+        | Subrequest::Recall { at } => Some(at),
         Subrequest::Owe { .. } | Subrequest::Miss { .. } => None,
     }
 }
@@ -651,8 +760,7 @@ fn describe(message: &Message) -> String {
     )
 }
 
-fn refusal(reason: staterouter::handover::Refusal) -> &'static str {
-    use staterouter::handover::Refusal;
+fn refusal(reason: Refusal) -> &'static str {
     match reason {
         Refusal::Unknown => "unknown",
         Refusal::Suspect => "suspect",

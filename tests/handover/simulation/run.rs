@@ -13,6 +13,8 @@ pub(crate) struct Totals {
     pub(crate) pages: u64,
     pub(crate) failed_pages: u64,
     pub(crate) events: u64,
+    /// How often a proxy has gone on with a replica.
+    pub(crate) promotions: u64,
 }
 
 /// Plays the world of a seed.
@@ -45,6 +47,7 @@ pub(crate) fn holds(class: Class, count: u64) -> Totals {
         totals.pages += outcome.pages;
         totals.failed_pages += outcome.failed_pages;
         totals.events += outcome.events;
+        totals.promotions += outcome.promotions;
         if let Some(finding) = outcome.finding {
             panic!("{}", explain(&plan, &finding));
         }

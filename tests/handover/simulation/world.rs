@@ -1,7 +1,7 @@
 //! A farm, its proxies and their servers in virtual time: one queue of events, ordered by time.
 
 use std::cmp::{Ordering, Reverse};
-use std::collections::{BTreeMap, BinaryHeap};
+use std::collections::{BTreeMap, BTreeSet, BinaryHeap};
 use std::time::Duration;
 
 use staterouter::config::{BackendState, Config};
@@ -12,6 +12,7 @@ use staterouter::health::Failure;
 use super::brain::{self, Maker, View};
 use super::broken::Broken;
 use super::control::{Proxy, places};
+use super::copying::Doubts;
 use super::farm::Farm;
 use super::judge::End;
 use super::net::{Links, Message, Power, Reply, SESSION_TIMEOUT_MS, Server};
@@ -46,6 +47,7 @@ pub(crate) enum Event {
     Probe(usize, u32, BackendId),
     Probed(usize, u32, BackendId, Result<(), Failure>),
     ReplayDue(usize, u32, BackendId, u64),
+    RefreshDue(usize, u32, u64, u32),
     CallAtProxy(u64),
     Answered(u64, End, &'static str),
     Page(u64),
@@ -111,6 +113,7 @@ pub(crate) struct Outcome {
     pub(crate) pages: u64,
     pub(crate) failed_pages: u64,
     pub(crate) events: u64,
+    pub(crate) promotions: u64,
 }
 
 /// How a world is played.
@@ -139,6 +142,12 @@ pub(crate) struct World {
     pub(crate) takers: BTreeMap<(usize, BackendId), u64>,
     /// Slots that have left a server that was given up, that server, and when.
     pub(crate) given_up: Vec<(usize, BackendId, u64)>,
+    /// What is not certain of the copies that replicas have.
+    pub(crate) doubts: Doubts,
+    /// Slots that went on at a stand-in, without the items of this server.
+    pub(crate) left_behind: BTreeSet<(usize, BackendId)>,
+    /// How often a proxy has gone on with a replica.
+    pub(crate) promotions: u64,
     /// Failovers so far, by slot.
     pub(crate) failovers: Vec<u64>,
     /// When something last changed that peers have to know.
@@ -170,6 +179,7 @@ impl World {
             slots: plan.slots.clone(),
             is_whole: options.is_whole,
             broken: options.broken,
+            replicas: class.replicas,
         };
         let first = brain::Edition {
             version: 1,
@@ -183,6 +193,9 @@ impl World {
             farm: Farm::new(plan.slots.len(), plan.lanes, plan.seed),
             takers: BTreeMap::new(),
             given_up: Vec::new(),
+            doubts: Doubts::default(),
+            left_behind: BTreeSet::new(),
+            promotions: 0,
             failovers: vec![0; plan.slots.len()],
             plan: plan.clone(),
             broken: options.broken,
@@ -262,6 +275,7 @@ impl World {
             pages: self.farm.finished_pages,
             failed_pages: self.farm.failed_pages,
             events,
+            promotions: self.promotions,
         }
     }
 
@@ -317,6 +331,7 @@ impl World {
             Event::ReplayDue(p, boot, backend_id, attempt) => {
                 self.replay_due(p, boot, backend_id, attempt)
             }
+            Event::RefreshDue(p, boot, id, step) => self.refresh_due(p, boot, id, step),
             Event::CallAtProxy(call) => self.begin_job(call, self.now_ms),
             Event::Answered(call, end, why) => self.answered(call, end, why),
             Event::Page(page) => self.continue_page(page),
@@ -441,9 +456,19 @@ impl World {
             self.servers[index].power = Power::On;
             return;
         }
+        let lost = BackendId::new(server).unwrap();
         for session in 0..self.farm.sessions.len() {
-            let key = &self.farm.sessions[session].key;
-            if self.servers[index].has(key, self.now_ms) {
+            let (key, slot) = (
+                &self.farm.sessions[session].key,
+                self.farm.sessions[session].slot,
+            );
+            if !self.servers[index].has(key, self.now_ms) || self.only_copies(slot, lost) {
+                continue;
+            }
+            if self.has_whole_copy(session, lost) {
+                self.break_locks(session, lost);
+                self.doubts.alone.insert(session);
+            } else {
                 self.retire(session, "was at a server that lost its memory");
             }
         }

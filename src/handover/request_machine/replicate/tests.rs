@@ -85,6 +85,11 @@ fn refresh(from: Option<u8>) -> Option<Subrequest> {
     Some(Subrequest::Refresh { at, from })
 }
 
+fn anew() -> Option<Subrequest> {
+    let (at, from) = (place(COPIES), place(FIRST));
+    Some(Subrequest::CopyAnew { at, from })
+}
+
 fn pass(behind: Option<Subrequest>) -> Step {
     let clear_flag = false;
     Step::Pass { clear_flag, behind }
@@ -146,7 +151,7 @@ fn a_write_that_is_refused_leaves_the_true_item_at_the_replica() {
         let replies = [done(0, false), refusal, done(0, false)];
         let (asked, step) = run(route, puts, &replies);
         assert_eq!(asked[2], remove_copy());
-        assert_eq!(step, pass(refresh(Some(FIRST))));
+        assert_eq!(step, pass(anew()));
         let replies = [
             done(0, false),
             refusal,
@@ -159,9 +164,12 @@ fn a_write_that_is_refused_leaves_the_true_item_at_the_replica() {
     }
     let removes = ClientRequest::Remove(lock(FIRST, 7));
     let (_, step) = run(route, removes, &[done(0, false), TAKEN]);
-    assert_eq!(step, pass(refresh(Some(FIRST))));
+    assert_eq!(step, pass(anew()));
     let (_, step) = run(route, removes, &[done(0, false), SubrequestReply::Absent]);
     assert_eq!(step, pass(None), "nothing is left to copy");
+    let (_, step) = run(route, removes, &[done(0, false), SubrequestReply::Unknown]);
+    let (reason, behind) = (Refusal::Unknown, anew());
+    assert_eq!(step, Step::Drop { reason, behind }, "it may live on");
     let (_, step) = run(route, puts, &[done(0, false), SubrequestReply::Unknown]);
     assert_eq!(step, Step::dropped(Refusal::Unknown));
 }
@@ -275,8 +283,16 @@ fn a_write_in_a_handover_is_copied_where_its_lock_is() {
     assert_eq!(asked, [look, copy, client(SECOND, Some(7))]);
     assert_eq!(step, pass(None));
     // Its lock was broken, and the item has moved.
-    let replies = [done(0, false), done(0, false), TAKEN, done(0, false)];
+    let replies = [
+        done(0, false),
+        done(0, false),
+        TAKEN,
+        done(0, false),
+        done(0, false),
+    ];
     let (asked, step) = run(route, puts, &replies);
-    let refused = [look, copy, client(FIRST, Some(NO_LOCK)), remove_copy()];
-    assert_eq!((asked, step), (refused.to_vec(), pass(None)));
+    let refused = client(FIRST, Some(NO_LOCK));
+    let miss = Subrequest::Miss { at: copies };
+    let expected = vec![look, copy, refused, remove_copy(), miss];
+    assert_eq!((asked, step), (expected, pass(None)));
 }
