@@ -102,7 +102,7 @@ impl State {
                     Late {
                         message,
                         leg,
-                        removal: kind == Kind::Delete && message.is_clients(),
+                        removal: kind == Kind::Delete && message.role != Role::Copy,
                         sender: Sender::GaveUp,
                         proxy,
                         refresh: Refresh::Nothing,
@@ -258,7 +258,7 @@ impl State {
                 let late = Late {
                     message,
                     leg: op.leg,
-                    removal: op.kind == Kind::Delete && message.is_clients(),
+                    removal: op.kind == Kind::Delete && message.role != Role::Copy,
                     sender: Sender::Behind,
                     proxy: op.proxy,
                     refresh: Refresh::of(config, op, ask),
@@ -355,7 +355,7 @@ impl State {
             let late = Late {
                 message,
                 leg: op.leg,
-                removal: op.kind == Kind::Delete && message.is_clients(),
+                removal: op.kind == Kind::Delete && message.role != Role::Copy,
                 sender: Sender::Dead,
                 proxy: op.proxy,
                 refresh: Refresh::Nothing,
@@ -383,7 +383,7 @@ impl State {
                 let late = Late {
                     message,
                     leg,
-                    removal: removal && message.is_clients(),
+                    removal: removal && message.role != Role::Copy,
                     sender: Sender::BrokenOff,
                     proxy: proxy as u8,
                     refresh: Refresh::Nothing,
