@@ -108,6 +108,26 @@ enum Way<'a> {
     Refuse(Unanswered),
 }
 
+impl<'a> Way<'a> {
+    /// Not an `async fn`, see above.
+    #[inline]
+    fn go(self) -> impl Future<Output = Result<Answered, Unanswered>> + 'a {
+        async move {
+            match self {
+                Self::Forward(mut exchange, counter, received, due_ms) => {
+                    match exchange.run(received, counter, due_ms).await {
+                        Ok(Forwarded::PassedOn) => Ok(exchange.answered()),
+                        Ok(Forwarded::Queued) => Ok(exchange.queued()),
+                        Err(failed) => Err(exchange.unanswered(failed)),
+                    }
+                }
+                Self::Search(searching) => searching.await,
+                Self::Refuse(refused) => Err(refused),
+            }
+        }
+    }
+}
+
 /// The service as one open connection holds it.
 struct Served(Rc<ProxyService>);
 
@@ -195,8 +215,8 @@ impl Client {
             queued.await?;
         }
         let answered = loop {
-            let answering = self.answer_at(&view, &head, &subject, &mut attempt, received);
-            let again = match answering.await {
+            let way = self.way(&view, &head, &subject, &mut attempt, received);
+            let again = match way.go().await {
                 Err(failed) if failed.may_repeat => {
                     self.try_again(&mut held, &view, &subject, &attempt, failed)
                 }
@@ -559,34 +579,6 @@ impl Client {
         let due_ms = attempt.due_ms;
         let waiting = obstacle.wait(held, service, deadline, due_ms, waited, client);
         waiting.await
-    }
-
-    /// Answers a request by what is in force, once.
-    ///
-    /// Not an `async fn`, see above.
-    #[inline]
-    fn answer_at<'a>(
-        &'a mut self,
-        view: &'a Rc<View>,
-        head: &'a RequestHead,
-        subject: &'a Subject,
-        attempt: &'a mut Attempt,
-        received: &'a mut Buffer,
-    ) -> impl Future<Output = Result<Answered, Unanswered>> + 'a {
-        let way = self.way(view, head, subject, attempt, received);
-        async move {
-            match way {
-                Way::Forward(mut exchange, counter, received, due_ms) => {
-                    match exchange.run(received, counter, due_ms).await {
-                        Ok(Forwarded::PassedOn) => Ok(exchange.answered()),
-                        Ok(Forwarded::Queued) => Ok(exchange.queued()),
-                        Err(failed) => Err(exchange.unanswered(failed)),
-                    }
-                }
-                Way::Search(searching) => searching.await,
-                Way::Refuse(refused) => Err(refused),
-            }
-        }
     }
 
     /// What a request does by what is in force.

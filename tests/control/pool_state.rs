@@ -134,6 +134,40 @@ impl Pool {
 const LIFETIME_S: u64 = 20 * 60 + 110;
 const HANDOVER_S: u64 = 30 + 60 + LIFETIME_S + 4 * TICK_MS / 1000;
 
+/// It is said in words, outlives a restart, and can be taken back.
+#[test]
+fn a_handover_to_a_backend_that_is_drained_turns_round() {
+    let mut pool = Pool::new("a b");
+    pool.accept(2, "a b c");
+    pool.pass(31 + 65);
+    let moving = ["move2 ca", "move2 cb", "steady a", "steady b"];
+    assert_eq!(pool.labels(), moving);
+    pool.pass(70);
+    let is_said = |pool: &mut Pool, version, backends: &str, words: &str| {
+        let accepted = pool.pool_state.accept(map(version, backends), pool.now_ms);
+        accepted.unwrap().unwrap();
+        let notices = pool.pool_state.tick(pool.now_ms);
+        notices.iter().any(|notice| notice.text.contains(words))
+    };
+    let drained = "a b c/100/drain";
+    assert!(is_said(&mut pool, 3, drained, "to c no more"));
+    let turned = ["steady a", "steady b", "turned ca", "turned cb"];
+    assert_eq!(pool.labels(), turned);
+    assert!(is_said(&mut pool, 4, "a b c", "from a to c again"));
+    assert_eq!(pool.labels(), moving);
+    pool.pass(70);
+    assert!(is_said(&mut pool, 5, drained, "to c no more"));
+    pool.restart_after(60);
+    assert_eq!(pool.labels(), turned);
+    pool.pass(LIFETIME_S - 60);
+    assert_eq!(
+        pool.labels(),
+        ["settle ac", "settle bc", "steady a", "steady b"]
+    );
+    pool.pass(HANDOVER_S);
+    assert_eq!(pool.labels(), ["steady a", "steady b"]);
+}
+
 #[test]
 fn a_third_backend_gets_a_third_of_the_slots_and_no_other_slot_is_touched() {
     let mut pool = Pool::new("a b");

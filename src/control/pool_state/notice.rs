@@ -237,6 +237,10 @@ fn notice<'m>(
             LogLevel::Info,
             format!("new sessions of {share} are created at {here} instead of {other}"),
         ),
+        (Stage::Turned, Stage::Move2) => (
+            LogLevel::Info,
+            format!("sessions of {share} move from {other} to {here} again"),
+        ),
         (_, Stage::Move2) => (
             LogLevel::Info,
             format!("sessions of {share} move from {other}, which is back, to {here}"),

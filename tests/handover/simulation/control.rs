@@ -181,10 +181,11 @@ impl World {
                 slot.places()
                     .any(|backend_id| backend_id == member.backend_id)
             };
-            // Nobody is served by the stand-in of a slot that is suspect.
-            let is_to_stand_in =
-                before.stage == Stage::Suspect && before.first == member.backend_id;
-            if member.is_off && has(before) && !has(after) && !is_to_stand_in {
+            // Nobody is served by what is only to stand in for a place of a suspect slot.
+            let has_served = before.before.is_none_or(|served| {
+                [Some(served.first), served.second].contains(&Some(member.backend_id))
+            });
+            if member.is_off && has_served && has(before) && !has(after) {
                 self.given_up.push((slot, member.backend_id, self.now_ms));
             }
         }
