@@ -108,22 +108,19 @@ enum Way<'a> {
     Refuse(Unanswered),
 }
 
-impl<'a> Way<'a> {
-    /// Not an `async fn`, see above.
+impl Way<'_> {
     #[inline]
-    fn go(self) -> impl Future<Output = Result<Answered, Unanswered>> + 'a {
-        async move {
-            match self {
-                Self::Forward(mut exchange, counter, received, due_ms) => {
-                    match exchange.run(received, counter, due_ms).await {
-                        Ok(Forwarded::PassedOn) => Ok(exchange.answered()),
-                        Ok(Forwarded::Queued) => Ok(exchange.queued()),
-                        Err(failed) => Err(exchange.unanswered(failed)),
-                    }
+    async fn go(self) -> Result<Answered, Unanswered> {
+        match self {
+            Self::Forward(mut exchange, counter, received, due_ms) => {
+                match exchange.run(received, counter, due_ms).await {
+                    Ok(Forwarded::PassedOn) => Ok(exchange.answered()),
+                    Ok(Forwarded::Queued) => Ok(exchange.queued()),
+                    Err(failed) => Err(exchange.unanswered(failed)),
                 }
-                Self::Search(searching) => searching.await,
-                Self::Refuse(refused) => Err(refused),
             }
+            Self::Search(searching) => searching.await,
+            Self::Refuse(refused) => Err(refused),
         }
     }
 }
