@@ -29,6 +29,6 @@ pub mod server;
 mod steer;
 pub mod store_site;
 
-pub use options::AdminOptions;
+pub use options::{AdminOptions, AdminTls};
 pub use server::AdminServer;
 pub use store_site::{ReadDisk, ReadStats, StoreSite};
