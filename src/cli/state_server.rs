@@ -57,7 +57,8 @@ pub(super) struct StateServerArgs {
     /// Most connections at a time
     #[arg(long, value_name = "N", default_value_t = 10_000, value_parser = at_least_one())]
     max_connections: usize,
-    /// Where to answer GET /status over HTTP with how many sessions it holds and how many bytes
+    /// Where to answer GET /status, /metrics, /readyz and /healthz over HTTP: how many sessions it holds,
+    /// and what is wrong
     #[arg(long, value_name = "ADDR")]
     admin: Option<SocketAddr>,
     /// Answer there with TLS, too, with the same certificate and authorities
