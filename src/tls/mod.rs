@@ -5,6 +5,7 @@
 //!
 //! * `certificate`: what can be said of one in force.
 //! * `files`: from PEM files to what the library takes.
+//! * `ending`: whether the peer of a connection has ended it.
 //! * [`endpoint`]: the two ends of a connection, whose files can change while they are used.
 //! * [`watch`]: looks after the files, and says how the certificates are.
 //!
@@ -12,11 +13,13 @@
 //! files counts for every connection from then on.
 
 mod certificate;
+mod ending;
 pub mod endpoint;
 mod files;
 pub mod watch;
 
 pub use certificate::CertificateState;
+pub use ending::poll_ended;
 pub use endpoint::{BlockingTls, ClientTls, ServerTls, TargetTls, TlsName, is_tls_error, name_of};
 pub use files::{ClientFiles, ServerFiles, TlsError};
 pub use watch::TlsWatch;
