@@ -392,7 +392,11 @@ impl Client {
 
     /// Lets a request for a locked session wait for its turn. Rare, as above.
     #[cold]
-    fn await_turn<'a>(&'a mut self, attempt: &'a mut Attempt, locked: &Answered) -> NextAttempt<'a> {
+    fn await_turn<'a>(
+        &'a mut self,
+        attempt: &'a mut Attempt,
+        locked: &Answered,
+    ) -> NextAttempt<'a> {
         let backend = locked.backend;
         Box::pin(async move {
             let Attempt {
@@ -400,7 +404,9 @@ impl Client {
             } = attempt;
             if let Some(lock_wait) = &mut progress.lock_wait {
                 let begun = Moment::now();
-                let is_there = lock_wait.wait(&self.deadline, *due_ms, &mut self.conn).await;
+                let is_there = lock_wait
+                    .wait(&self.deadline, *due_ms, &mut self.conn)
+                    .await;
                 // It counts as spent on backends.
                 progress.waited.add_ns(begun.elapsed_ns());
                 if !is_there {

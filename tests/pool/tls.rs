@@ -308,6 +308,75 @@ fn files_that_are_no_certificate_are_faults_of_the_file_that_names_them() {
     }
 }
 
+/// A proxy over two state servers that show certificates of two authorities; the main file knows the
+/// first.
+#[test]
+fn a_backend_has_a_trust_of_its_own_that_changes_with_the_map_and_outlives_a_faulty_one() {
+    let folders = [(); 2].map(|()| TempDir::new().unwrap());
+    let [one, other] = folders.each_ref().map(TempDir::path);
+    let names = [(one, LOOPBACK), (other, "state-2.farm.example")];
+    for (folder, name) in names {
+        let authority = Authority::new();
+        authority.write(folder);
+        authority.issue(folder, "server", name);
+    }
+    let servers = [one, other].map(|folder| state_server(folder, false));
+    let [first, second] = servers.each_ref().map(|server| server.address);
+    let extra = format!(
+        "backend_tls: {{ca: {}/ca.pem}}\nhealth: {{interval: 100ms, fall: 1, rise: 1}}\n",
+        one.display()
+    );
+    let files = ProxyFiles::new(&[first, second], &extra);
+    let map = |version: u32, ca: &Path| {
+        format!(
+            "version: {version}\nbackends:\n  - {{name: state-1, id: 1, address: \"{first}\"}}\n  \
+             - {{name: state-2, id: 2, address: \"{second}\", tls: {{ca: {}/ca.pem, server_name: \
+             state-2.farm.example}}}}\n",
+            ca.display()
+        )
+    };
+    files.replace("map.yaml", &map(1, other));
+    let proxy = files.start();
+    let is = |proxy: &Program, health: &str| {
+        let what = format!("state-2 is {health}");
+        admin::wait_for(proxy.admin(), &what, |status| {
+            admin::backend(status, "state-2")["verdict"] == health
+                && admin::backend(status, "state-1")["verdict"] == "up"
+        });
+    };
+    is(&proxy, "up");
+    let metrics = admin::get(proxy.admin(), "/metrics").1;
+    assert!(
+        metrics.contains("{certificate=\"backend state-2\"}"),
+        "{metrics}"
+    );
+
+    files.replace("map.yaml", &map(2, one));
+    assert_eq!(admin::reload(proxy.admin()).0, 200);
+    is(&proxy, "down");
+    wait_for_probes(&proxy, "untrusted");
+    files.replace("map.yaml", &map(3, other));
+    assert_eq!(admin::reload(proxy.admin()).0, 200);
+    is(&proxy, "up");
+    let (code, outcome) = {
+        files.replace("map.yaml", &map(4, Path::new("/nowhere")));
+        admin::reload(proxy.admin())
+    };
+    assert_eq!(code, 422, "{outcome}");
+    assert!(
+        outcome["faults"][0]
+            .as_str()
+            .unwrap()
+            .contains("/nowhere/ca.pem"),
+        "{outcome}"
+    );
+    drop(proxy);
+
+    // The map of the last run counts, with all that it said.
+    let proxy = files.start();
+    is(&proxy, "up");
+}
+
 /// A client with TLS that stays connected.
 struct Encrypted(BlockingTls);
 
