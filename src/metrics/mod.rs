@@ -31,7 +31,7 @@ pub mod web_server;
 pub mod worker;
 
 pub use admin::AdminRefusals;
-pub use application::{ApplicationMetrics, ApplicationShard};
+pub use application::{ApplicationCounts, ApplicationMetrics, ApplicationShard};
 pub use backend::{BACKEND_BOUNDS_NS, BackendMetrics, BackendShard, FailedMoves};
 pub use counter::{Counter, Histogram, HistogramTotals};
 pub use labels::{
@@ -45,7 +45,7 @@ pub use process::resident_bytes;
 pub use scrape::{Metrics, ScrapeError};
 pub use state_server::{DiskMetrics, StateServerMetrics};
 pub use web_server::{
-    MAX_WEB_SERVERS, WaitingOfWebServer, WebServerConnection, WebServerMetrics, WebServerShard,
-    WebServers,
+    MAX_WEB_SERVERS, ThreadSigns, WaitingOfWebServer, WebServerConnection, WebServerMetrics,
+    WebServerShard, WebServers,
 };
 pub use worker::{HeldRequests, WorkerShard};
