@@ -5,8 +5,8 @@
 //!   `page`: the one for people; `steer` and `query`: what the targets of requests mean; `plan`: what
 //!   takes longer.
 //! * `access`: who may ask for what; `refusals`: what becomes of those that may not.
-//! * `routes`: what the server is about, too: a proxy, or a state server ([`store_site`]), which has
-//!   less to say.
+//! * `routes`: what the server is about, too: a proxy, or a state server ([`store_site`]), which
+//!   [`store_watch`] looks at.
 //! * [`client`]: asks an admin server.
 //! * `peers`: asks the other proxies, again and again.
 //!
@@ -28,7 +28,9 @@ mod routes;
 pub mod server;
 mod steer;
 pub mod store_site;
+pub mod store_watch;
 
-pub use options::AdminOptions;
+pub use options::{AdminOptions, AdminTls};
 pub use server::AdminServer;
-pub use store_site::{ReadDisk, ReadStats, StoreSite};
+pub use store_site::StoreSite;
+pub use store_watch::{KeptOnDisk, ReadStats, StoreEye, StoreFacts, StoreWatch};

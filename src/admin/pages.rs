@@ -22,7 +22,7 @@ use crate::control::report::status::{ReloadResult, SteerResult};
 use crate::metrics::Metrics;
 
 /// Prometheus' text format.
-const METRICS: &str = "text/plain; version=0.0.4; charset=utf-8";
+pub(super) const METRICS: &str = "text/plain; version=0.0.4; charset=utf-8";
 
 /// A proxy: what its answers come from.
 #[derive(Debug, Clone)]

@@ -1,38 +1,35 @@
-//! What an admin server can be about: a proxy, or a state server.
+//! The pages of a state server.
 
 use std::sync::Arc;
+use std::time::{SystemTime, UNIX_EPOCH};
 
-use hyper::StatusCode;
+use http_body_util::Full;
+use hyper::body::Bytes;
+use hyper::{Response, StatusCode};
 use serde::Serialize;
 
 use super::access::Guard;
+use super::pages::METRICS;
 use super::refusals::Refusals;
-use super::respond::{json, text};
+use super::respond::{json, respond, text};
 use super::routes::{AdminRoute, Site};
+use super::store_watch::{StoreEye, StoreLook};
 use crate::control::handle::AdminAccess;
+use crate::control::report::finding::{Finding, counted_of_state_server};
 use crate::disk::{DiskState, DiskStats};
-use crate::metrics;
-use crate::store::StoreStats;
-
-/// Asks a store for its counters.
-pub type ReadStats = Arc<dyn Fn() -> StoreStats + Send + Sync>;
-
-/// Asks a store what its disk is like.
-pub type ReadDisk = Arc<dyn Fn() -> DiskStats + Send + Sync>;
+use crate::metrics::{self, AdminRefusals, DiskMetrics, StateServerMetrics};
 
 /// An embedded state server.
 #[derive(Clone)]
 pub struct StoreSite {
-    /// What its store counts.
-    stats: ReadStats,
-    /// What its disk is like; `None` without one.
-    disk: Option<ReadDisk>,
-    /// Its limit on their memory.
-    max_memory_bytes: Option<u64>,
+    /// How it is.
+    eye: StoreEye,
     /// Names that its admin server is known under.
     hosts: Vec<String>,
     /// What was refused so far.
     refusals: Refusals,
+    counts: Arc<AdminRefusals>,
+    started_ms: u64,
 }
 
 /// What a state server says about itself: `GET /status`. More fields may come, those that are here
@@ -41,6 +38,10 @@ pub struct StoreSite {
 struct StoreStatus {
     /// Version of the program.
     version: &'static str,
+    /// When it was started, Unix time in milliseconds.
+    started_ms: u64,
+    /// What is wrong, the worst first: as in the status of a proxy.
+    findings: Vec<Finding>,
     /// Sessions held, those included that have expired in the last few seconds.
     sessions: u64,
     /// Bytes of their bodies.
@@ -69,6 +70,12 @@ struct DiskStatus {
     file_bytes: u64,
     /// The part of it that sessions need.
     live_bytes: u64,
+    /// How much more fits on the volume; `null` where it does not say.
+    free_bytes: Option<u64>,
+    /// Syncs since the start.
+    syncs: u64,
+    /// How long they took, all of them.
+    sync_ms: u64,
 }
 
 impl Site for StoreSite {
@@ -77,15 +84,13 @@ impl Site for StoreSite {
             Box::pin(async { text(StatusCode::OK, "ok") })
         }),
         AdminRoute::get("/readyz", Guard::Open, |site, _| {
-            Box::pin(async {
-                match site.trouble() {
-                    None => text(StatusCode::OK, "ok"),
-                    Some(trouble) => text(StatusCode::SERVICE_UNAVAILABLE, trouble),
-                }
-            })
+            Box::pin(async { readiness(&site.eye.look()) })
         }),
         AdminRoute::get("/status", Guard::Read, |site, _| {
             Box::pin(async { json(StatusCode::OK, &site.status()) })
+        }),
+        AdminRoute::get("/metrics", Guard::Read, |site, _| {
+            Box::pin(async { site.scrape() })
         }),
     ];
 
@@ -102,40 +107,76 @@ impl Site for StoreSite {
 }
 
 impl StoreSite {
-    /// A state server whose store counts this, and whose admin server is known under these names.
-    pub fn new(
-        stats: ReadStats,
-        disk: Option<ReadDisk>,
-        max_memory_bytes: Option<u64>,
-        hosts: Vec<String>,
-    ) -> Self {
+    /// A state server that is looked at through `eye`, and whose admin server is known under these
+    /// names.
+    pub fn new(eye: StoreEye, hosts: Vec<String>) -> Self {
+        let started = SystemTime::now().duration_since(UNIX_EPOCH);
+        let counts = Arc::<AdminRefusals>::default();
         Self {
-            stats,
-            disk,
-            max_memory_bytes,
+            eye,
             hosts,
-            refusals: Refusals::default(),
+            refusals: Refusals::new(Arc::clone(&counts)),
+            counts,
+            started_ms: started.map_or(0, |started| started.as_millis() as u64),
         }
     }
 
     fn status(&self) -> StoreStatus {
-        let stats = (self.stats)();
+        let look = self.eye.look();
         StoreStatus {
             version: env!("CARGO_PKG_VERSION"),
-            sessions: stats.items,
-            session_bytes: stats.body_bytes,
-            memory_bytes: stats.bytes,
-            max_memory_bytes: self.max_memory_bytes,
+            started_ms: self.started_ms,
+            sessions: look.stats.items,
+            session_bytes: look.stats.body_bytes,
+            memory_bytes: look.stats.bytes,
+            max_memory_bytes: self.eye.max_memory_bytes(),
             process_bytes: metrics::resident_bytes(),
-            refused_new: stats.refused_new,
-            expired: stats.expired,
-            disk: self.disk.as_ref().map(|disk| DiskStatus::of(disk())),
+            refused_new: look.stats.refused_new,
+            expired: look.stats.expired,
+            disk: look.disk.map(DiskStatus::of),
+            findings: look.findings,
         }
     }
 
-    /// Why users see errors.
-    fn trouble(&self) -> Option<&'static str> {
-        self.disk.as_ref()?().state.trouble()
+    fn scrape(&self) -> Response<Full<Bytes>> {
+        let look = self.eye.look();
+        let certificates = look.certificates.into_iter();
+        let metrics = StateServerMetrics {
+            sessions: look.stats.items,
+            session_bytes: look.stats.body_bytes,
+            memory_bytes: look.stats.bytes,
+            max_memory_bytes: self.eye.max_memory_bytes(),
+            refused_new: look.stats.refused_new,
+            expired: look.stats.expired,
+            disk: look.disk.map(|disk| DiskMetrics {
+                is_writable: disk.state == DiskState::Writable,
+                file_bytes: disk.file_bytes,
+                live_bytes: disk.live_bytes,
+                free_bytes: disk.free_bytes,
+                syncs: disk.syncs,
+                sync_ns: disk.sync_ns,
+            }),
+            findings: counted_of_state_server(&look.findings),
+            certificates: certificates
+                .map(|state| (state.what, state.until_s))
+                .collect(),
+            refused_requests: Arc::clone(&self.counts),
+            started_ms: self.started_ms,
+        };
+        match metrics.scrape() {
+            Ok(text) => respond(StatusCode::OK, METRICS, text.into()),
+            Err(error) => text(StatusCode::INTERNAL_SERVER_ERROR, &error.to_string()),
+        }
+    }
+}
+
+/// 503 while nothing can be stored. Full memory leaves it at 200, as sessions that live go on; the
+/// text says so.
+fn readiness(look: &StoreLook) -> Response<Full<Bytes>> {
+    match (look.refusal(), look.trouble()) {
+        (Some(refusal), _) => text(StatusCode::SERVICE_UNAVAILABLE, refusal),
+        (None, Some(trouble)) => text(StatusCode::OK, &format!("ready, but {trouble}")),
+        (None, None) => text(StatusCode::OK, "ready"),
     }
 }
 
@@ -149,6 +190,9 @@ impl DiskStatus {
             },
             file_bytes: disk.file_bytes,
             live_bytes: disk.live_bytes,
+            free_bytes: disk.free_bytes,
+            syncs: disk.syncs,
+            sync_ms: disk.sync_ns / 1_000_000,
         }
     }
 }

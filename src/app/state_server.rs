@@ -8,7 +8,9 @@ use std::time::Duration;
 
 use super::system::{self, Descriptors};
 use super::{StartError, worker_count};
-use crate::admin::{AdminOptions, AdminServer, ReadDisk, ReadStats, StoreSite};
+use crate::admin::{
+    AdminOptions, AdminServer, KeptOnDisk, ReadStats, StoreFacts, StoreSite, StoreWatch,
+};
 use crate::config::AllowList;
 use crate::disk::{DiskError, DiskOptions, DiskStore, Folder, SyncMode};
 use crate::net::{ConnectionCap, Listeners, Running, ServeOptions, own_host_name, spawn_workers};
@@ -59,8 +61,10 @@ pub struct StateServerOptions {
     pub tls: Option<ServerFiles>,
     /// Where sessions are kept beyond the process; `None` for nowhere.
     pub data: Option<DataOptions>,
-    /// Where it says how much it holds; `None` for nowhere.
+    /// Where it says how it is; `None` for nowhere.
     pub admin: Option<SocketAddr>,
+    /// Whether it shows its certificate there, too.
+    pub admin_tls: bool,
     /// Host names that it is known under there beside IP addresses, `localhost` and the machine's
     /// own name; in lower case.
     pub admin_hosts: Vec<String>,
@@ -83,10 +87,10 @@ pub struct StateServer {
     /// Where it listens.
     pub address: SocketAddr,
     read_stats: ReadStats,
-    read_disk: Option<ReadDisk>,
     workers: Running,
+    watch: StoreWatch,
     admin: Option<AdminServer>,
-    certificates: TlsWatch,
+    certificates: Arc<TlsWatch>,
     close: Close,
 }
 
@@ -96,9 +100,9 @@ impl StateServer {
         (self.read_stats)()
     }
 
-    /// Why users see errors, if they do because of its disk.
-    pub fn trouble(&self) -> Option<&'static str> {
-        self.read_disk.as_ref()?().state.trouble()
+    /// What users see errors of.
+    pub fn trouble(&self) -> Option<String> {
+        self.watch.eye().trouble()
     }
 
     /// Has the files of its certificate read again.
@@ -106,7 +110,7 @@ impl StateServer {
         self.certificates.hurry();
     }
 
-    /// Where it says how much it holds, if it does.
+    /// Where it says how it is, if it does.
     pub fn admin(&self) -> Option<SocketAddr> {
         self.admin.as_ref().and_then(|admin| admin.address)
     }
@@ -120,6 +124,7 @@ impl StateServer {
         if let Some(admin) = self.admin {
             admin.stop();
         }
+        self.watch.stop();
         (self.close)()
     }
 }
@@ -145,6 +150,7 @@ impl StateServerOptions {
             tls: None,
             data: None,
             admin: None,
+            admin_tls: false,
             admin_hosts: Vec::new(),
         }
     }
@@ -173,22 +179,26 @@ pub fn start(options: &StateServerOptions) -> Result<StateServer, StartError> {
         bytes = stats.bytes,
         "sessions are loaded"
     );
-    let (read, close) = (Arc::clone(&store), Arc::clone(&store));
-    let read_disk: ReadDisk = Arc::new(move || read.disk_stats());
+    let on_disk = KeptOnDisk {
+        store: Arc::clone(&store),
+        folder: data.folder.display().to_string(),
+    };
+    let close = Arc::clone(&store);
     let close = Box::new(move || close.close());
-    serve(options, store, clock, Some(read_disk), close)
+    serve(options, store, clock, Some(on_disk), close)
 }
 
 fn serve<S: CountedStore + Send + Sync>(
     options: &StateServerOptions,
     store: Arc<S>,
     clock: Arc<ServerClock>,
-    read_disk: Option<ReadDisk>,
+    disk: Option<KeptOnDisk>,
     close: Close,
 ) -> Result<StateServer, StartError> {
     let load = |files| ServerTls::load("--listen", files);
     let tls = options.tls.clone().map(load).transpose()?;
     let certificates = TlsWatch::start(tls.clone(), None).map_err(StartError::Thread)?;
+    let certificates = Arc::new(certificates);
     let workers = worker_count(options.workers);
     let listeners = Listeners::bind(options.listen, workers)?;
     let admin = options.admin.map(|address| Listeners::bind(address, 1));
@@ -226,21 +236,27 @@ fn serve<S: CountedStore + Send + Sync>(
     })
     .map_err(StartError::Thread)?;
     let read_stats: ReadStats = Arc::new(move || store.stats());
-    let disk = read_disk.clone();
+    let watch = StoreWatch::start(StoreFacts {
+        stats: Arc::clone(&read_stats),
+        disk,
+        max_memory_bytes: options.max_memory_bytes,
+        certificates: Arc::clone(&certificates),
+    });
+    let watch = watch.map_err(StartError::Thread)?;
     let start_admin = |listeners| {
         let mut hosts = options.admin_hosts.clone();
         hosts.push(own_host_name());
-        let stats = Arc::clone(&read_stats);
-        let site = StoreSite::new(stats, disk, options.max_memory_bytes, hosts);
-        AdminServer::start_for_store(listeners, site, admin_options)
+        let site = StoreSite::new(watch.eye(), hosts);
+        let tls = tls.filter(|_| options.admin_tls);
+        AdminServer::start_for_store(listeners, site, admin_options, tls)
     };
     let admin = admin.map(start_admin).transpose();
     Ok(StateServer {
         address: workers.address,
         admin: admin.map_err(StartError::Thread)?,
         read_stats,
-        read_disk,
         workers,
+        watch,
         certificates,
         close,
     })

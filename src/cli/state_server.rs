@@ -57,9 +57,13 @@ pub(super) struct StateServerArgs {
     /// Most connections at a time
     #[arg(long, value_name = "N", default_value_t = 10_000, value_parser = at_least_one())]
     max_connections: usize,
-    /// Where to answer GET /status over HTTP with how many sessions it holds and how many bytes
+    /// Where to answer GET /status, /metrics, /readyz and /healthz over HTTP: how many sessions it holds,
+    /// and what is wrong
     #[arg(long, value_name = "ADDR")]
     admin: Option<SocketAddr>,
+    /// Answer there with TLS, too, with the same certificate and authorities
+    #[arg(long, requires_all = ["admin", "tls_cert"])]
+    admin_tls: bool,
     /// Host name under which monitoring asks there, beside IP addresses, localhost and this machine's
     /// own name; may be given several times
     #[arg(long, value_name = "NAME", requires = "admin", value_parser = config::parse_host_name)]
@@ -149,6 +153,7 @@ pub(super) fn run(args: &StateServerArgs) -> Exit {
             sync: args.sync.into(),
         }),
         admin: args.admin,
+        admin_tls: args.admin_tls,
         admin_hosts: args.admin_host.clone(),
         ..StateServerOptions::new(args.listen)
     };

@@ -10,6 +10,7 @@
 //! which keys there are; they are the only place where that stands.
 
 mod address;
+mod admin_section;
 mod allow;
 mod applications;
 mod arguments;
@@ -36,13 +37,15 @@ mod units;
 pub use crate::os::{open_regular, read_regular};
 pub use address::{AddressError, BackendAddress, BackendHost};
 pub use allow::AllowList;
-pub use applications::{ApplicationSpec, application_hash};
+pub use applications::{ApplicationSpec, SentOn, application_hash, sent_on};
 pub use arguments::{
     Network, format_size, parse_admin, parse_backend_name, parse_duration, parse_host_name,
     parse_network, parse_size,
 };
 pub use fault::{Fault, Faults};
-pub use load::{LoadError, LoadedConfig, load, load_main, load_partition_map, read_map_text};
+pub use load::{
+    LoadError, LoadedConfig, load, load_main, load_partition_map, read_main, read_map_text,
+};
 pub use partition_map::{
     BackendSpec, BackendState, MAX_BACKEND_ID, PartitionMap, derived_backend_id,
 };
@@ -54,7 +57,7 @@ pub use settings::{
     PEER_SILENCE, Timeouts,
 };
 pub use staterouter_file::Config;
-pub use tls_section::BackendTls;
+pub use tls_section::{BackendTls, TlsTrust};
 pub use token::{AdminToken, TokenError};
 
 /// A JSON Schema that editors check one of the files with.

@@ -32,6 +32,9 @@ pub trait Directory: Send + 'static {
 
     /// How messages name a file.
     fn name(&self, number: u64) -> String;
+
+    /// How much more fits on the volume; `None` where it does not say.
+    fn free_bytes(&self) -> Option<u64>;
 }
 
 /// A file of a [`Directory`].
@@ -136,6 +139,10 @@ impl Directory for Folder {
 
     fn name(&self, number: u64) -> String {
         self.file(number).display().to_string()
+    }
+
+    fn free_bytes(&self) -> Option<u64> {
+        os::free_bytes(&self.path)
     }
 }
 

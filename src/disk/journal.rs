@@ -32,17 +32,6 @@ pub enum DiskState {
     Failed,
 }
 
-impl DiskState {
-    /// Why users see errors, if they do because of it.
-    pub fn trouble(self) -> Option<&'static str> {
-        match self {
-            Self::Writable => None,
-            Self::Paused => Some("the disk refuses writes; the log says which"),
-            Self::Failed => Some("the disk has failed; the log says how. Restart it"),
-        }
-    }
-}
-
 /// A change that has not been written yet.
 pub(super) enum JournalEntry {
     Stored { key: Box<[u8]>, item: KeptItem },

@@ -1,7 +1,6 @@
 //! The store whose sessions outlive the process.
 
 use std::fmt;
-use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 
@@ -30,6 +29,14 @@ pub struct DiskStats {
     pub file_bytes: u64,
     /// The part of it that is in use.
     pub live_bytes: u64,
+    /// How much more fits on the volume; `None` where it does not say.
+    pub free_bytes: Option<u64>,
+    /// How often it was synced.
+    pub syncs: u64,
+    /// How long that took, all of it.
+    pub sync_ns: u64,
+    /// How long a call that is under way has lasted; 0 for none.
+    pub busy_ms: u64,
 }
 
 /// Sessions in memory, and on disk.
@@ -93,9 +100,19 @@ impl DiskStore {
     pub fn disk_stats(&self) -> DiskStats {
         DiskStats {
             state: self.journal.state(),
-            file_bytes: self.figures.file_bytes.load(Ordering::Relaxed),
-            live_bytes: self.figures.live_bytes.load(Ordering::Relaxed),
+            file_bytes: self.figures.file_bytes(),
+            live_bytes: self.figures.live_bytes(),
+            free_bytes: self.figures.free_bytes(),
+            syncs: self.figures.syncs(),
+            sync_ns: self.figures.sync_ns(),
+            busy_ms: self.figures.busy_ms(),
         }
+    }
+
+    /// How long the slowest write or sync took since this was asked last, one that is under way
+    /// included.
+    pub fn take_slowest_ms(&self) -> u64 {
+        self.figures.take_slowest_ms()
     }
 
     /// The state of a live item, as [`MemoryStore::inspect`].

@@ -15,6 +15,9 @@ use crate::store::MemoryStore;
 /// A write that the disk has refused is tried again after so long.
 const RETRY: Duration = Duration::from_secs(1);
 
+/// How often it looks how much room the volume has.
+const ROOM_EVERY: Duration = Duration::from_secs(1);
+
 /// So long the writer waits for something to do at most.
 const IDLE: Duration = Duration::from_secs(1);
 
@@ -68,6 +71,7 @@ impl<D: Directory> Writer<D> {
 
     fn write_until_closed(&mut self) -> Result<(), LogError> {
         let mut sync_due = Instant::now() + self.sync_every;
+        let mut room_due = Instant::now();
         let mut cleaning = false;
         loop {
             let patience = if cleaning {
@@ -81,15 +85,20 @@ impl<D: Directory> Writer<D> {
             if !batch.entries.is_empty() {
                 self.write(&batch)?;
                 if self.sync == SyncMode::Always {
-                    self.log.sync()?;
+                    self.sync()?;
                 }
                 self.journal.commit(batch.last_ticket);
             }
             if self.sync == SyncMode::EverySec && Instant::now() >= sync_due {
-                self.log.sync()?;
+                self.sync()?;
                 sync_due = Instant::now() + self.sync_every;
             }
-            cleaning = match self.log.clean(&self.memory) {
+            if Instant::now() >= room_due {
+                self.figures.free(self.log.directory().free_bytes());
+                room_due = Instant::now() + ROOM_EVERY;
+            }
+            let (log, figures) = (&mut self.log, &self.figures);
+            cleaning = match figures.time(|| log.clean(&self.memory)) {
                 Err(LogError::Write(error)) => {
                     tracing::warn!("{error}; the files of sessions are not cleaned up now");
                     false
@@ -99,6 +108,11 @@ impl<D: Directory> Writer<D> {
             self.figures.log(self.log.bytes());
         }
         self.log.seal()
+    }
+
+    fn sync(&mut self) -> Result<(), LogError> {
+        let log = &mut self.log;
+        self.figures.time_sync(|| log.sync())
     }
 
     fn patience(&self, sync_due: Instant) -> Duration {
@@ -113,7 +127,8 @@ impl<D: Directory> Writer<D> {
         let mut refused = false;
         loop {
             let records = batch.entries.iter().map(|entry| entry.record());
-            match self.log.append(records) {
+            let log = &mut self.log;
+            match self.figures.time(|| log.append(records)) {
                 Err(LogError::Write(error)) => {
                     if !refused {
                         tracing::error!(

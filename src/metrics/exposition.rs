@@ -78,8 +78,8 @@ impl Exposition {
     /// All of it in the text format, in the order of the table. A metric without a sample is left
     /// out.
     pub(super) fn encode(mut self) -> Result<String, Error> {
-        let mut families = Vec::with_capacity(table::ALL.len());
-        for family in table::ALL {
+        let mut families = Vec::with_capacity(self.samples.len());
+        for family in table::OF_STATE_SERVER.iter().chain(table::ALL) {
             let Some(samples) = self.samples.remove(family.name) else {
                 continue;
             };

@@ -214,11 +214,13 @@ pub enum AdminRefusal {
     WrongToken,
     /// A wrong token had come from the same address within the second before.
     TooSoon,
+    /// No TLS came about: nothing of it was read.
+    NoTls,
 }
 
 impl AdminRefusal {
     /// All of them, in order.
-    pub const ALL: [Self; 7] = [
+    pub const ALL: [Self; 8] = [
         Self::UnknownHost,
         Self::WebPage,
         Self::NoOwnHeader,
@@ -226,6 +228,7 @@ impl AdminRefusal {
         Self::NoToken,
         Self::WrongToken,
         Self::TooSoon,
+        Self::NoTls,
     ];
 
     /// Its label.
@@ -239,6 +242,7 @@ impl AdminRefusal {
             Self::NoToken => "no_token",
             Self::WrongToken => "wrong_token",
             Self::TooSoon => "too_soon",
+            Self::NoTls => "no_tls",
         }
     }
 }
@@ -256,22 +260,25 @@ pub enum LockWaitEnd {
     Refused,
     /// It did not wait: by what others have met, the lock would not be released in time.
     Hopeless,
+    /// It did not wait: its web server has no thread to spare.
+    NoThreads,
 }
 
 impl LockWaitEnd {
     /// All of them, in order.
-    pub const ALL: [Self; 5] = [
+    pub const ALL: [Self; 6] = [
         Self::Released,
         Self::Expired,
         Self::Left,
         Self::Refused,
         Self::Hopeless,
+        Self::NoThreads,
     ];
 
     /// Whether there was a wait that has ended.
     #[must_use]
     pub const fn has_waited(self) -> bool {
-        !matches!(self, Self::Refused | Self::Hopeless)
+        !matches!(self, Self::Refused | Self::Hopeless | Self::NoThreads)
     }
 
     /// Its label.
@@ -283,6 +290,7 @@ impl LockWaitEnd {
             Self::Left => "left",
             Self::Refused => "refused",
             Self::Hopeless => "hopeless",
+            Self::NoThreads => "no_threads",
         }
     }
 }

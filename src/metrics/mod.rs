@@ -9,6 +9,7 @@
 //! * `admin`: what the admin server counts.
 //! * [`pool`]: what control knows, as plain numbers.
 //! * `scrape`: all of it, summed up and written down; `exposition` and `process` are parts of it.
+//! * `state_server`: the same of a state server.
 //!
 //! Every worker counts in memory of its own, with a load and a store: nothing is locked, allocated
 //! or looked up per request, and no two workers write to one cache line. Whoever asks adds up.
@@ -24,12 +25,13 @@ pub mod pool;
 mod process;
 mod scrape;
 mod shards;
+mod state_server;
 pub mod table;
 pub mod web_server;
 pub mod worker;
 
 pub use admin::AdminRefusals;
-pub use application::{ApplicationMetrics, ApplicationShard};
+pub use application::{ApplicationCounts, ApplicationMetrics, ApplicationShard};
 pub use backend::{BACKEND_BOUNDS_NS, BackendMetrics, BackendShard, FailedMoves};
 pub use counter::{Counter, Histogram, HistogramTotals};
 pub use labels::{
@@ -41,8 +43,9 @@ pub use pool::{
 };
 pub use process::resident_bytes;
 pub use scrape::{Metrics, ScrapeError};
+pub use state_server::{DiskMetrics, StateServerMetrics};
 pub use web_server::{
-    MAX_WEB_SERVERS, WaitingOfWebServer, WebServerConnection, WebServerMetrics, WebServerShard,
-    WebServers,
+    MAX_WEB_SERVERS, ThreadSigns, WaitingOfWebServer, WebServerConnection, WebServerMetrics,
+    WebServerShard, WebServers,
 };
 pub use worker::{HeldRequests, WorkerShard};

@@ -1,4 +1,4 @@
-//! Every metric: name, type, labels, help. Nothing else names one.
+//! Every metric of a proxy and of a state server: name, type, labels, help. Nothing else names one.
 //!
 //! `docs/metrics.md` has the same rows; a test compares both with each other and with a scrape.
 
@@ -39,7 +39,7 @@ pub struct Family {
 }
 
 macro_rules! families {
-    ($($id:ident: $kind:ident $name:literal [$($label:literal),*] $help:literal;)*) => {
+    ($(#[$list_doc:meta])* $list:ident; $($id:ident: $kind:ident $name:literal [$($label:literal),*] $help:literal;)*) => {
         $(
             #[doc = $help]
             pub static $id: Family = Family {
@@ -50,12 +50,14 @@ macro_rules! families {
             };
         )*
 
-        /// All of them, in the order of a scrape.
-        pub static ALL: &[&Family] = &[$(&$id),*];
+        $(#[$list_doc])*
+        pub static $list: &[&Family] = &[$(&$id),*];
     };
 }
 
 families! {
+    /// Those of a proxy, in the order of a scrape.
+    ALL;
     REQUESTS: Counter "staterouter_requests_total" ["backend", "operation", "result"]
         "Requests of clients, each once; backend is the one that gave the final answer or failed to, empty when there was none.";
     FAILED_REQUESTS: Counter "staterouter_failed_requests_total" ["reason"]
@@ -67,7 +69,7 @@ families! {
     WAITING_REQUESTS: Gauge "staterouter_waiting_requests" []
         "Requests of clients that are waiting now because their backend cannot be reached.";
     LOCK_WAITS: Counter "staterouter_lock_waits_total" ["end"]
-        "Requests of clients for a locked session, by how their wait for the lock ended: released, expired (locks.wait was over), left (the client did, or the request failed); or by why they did not wait: refused (too many do, for this lock, in all, or of its web server) or hopeless (by what others have met, the lock is not released within locks.wait).";
+        "Requests of clients for a locked session, by how their wait for the lock ended: released, expired (locks.wait was over), left (the client did, or the request failed); or by why they did not wait: refused (too many do, for this lock, in all, or of its web server), hopeless (by what others have met, the lock is not released within locks.wait) or no_threads (polls of its web server come late: its pages wait for threads).";
     LOCK_WAITING_REQUESTS: Gauge "staterouter_lock_waiting_requests" []
         "Requests of clients that are waiting now for the lock of a session.";
     APPLICATION_REQUESTS: Counter "staterouter_application_requests_total" ["application", "operation", "result"]
@@ -178,7 +180,7 @@ families! {
         "Findings of a kind now: what is wrong or going on, as in /status.";
 
     CERTIFICATE_EXPIRY: Gauge "staterouter_certificate_expiry_timestamp_seconds" ["certificate"]
-        "Until when a certificate in force counts: the one that clients of listen are shown, and the one that backends are shown.";
+        "Until when a certificate in force counts: `listen` and `admin` are what clients are shown, `backends` and `peers` what those are shown.";
 
     MAP_VERSION: Gauge "staterouter_map_version" []
         "Version of the partition map in force.";
@@ -207,4 +209,34 @@ families! {
         "Virtual memory.";
     PROCESS_RESIDENT_MEMORY: Gauge "process_resident_memory_bytes" []
         "Resident memory.";
+}
+
+families! {
+    /// Those that only a state server has, in the order of a scrape. It also has some of [`ALL`]: its
+    /// findings, its certificate, its version, refused requests to its admin server, its process.
+    OF_STATE_SERVER;
+    STATE_SERVER_SESSIONS: Gauge "staterouter_state_server_sessions" []
+        "Sessions that a state server holds, those included that have expired in the last few seconds.";
+    STATE_SERVER_SESSION_BYTES: Gauge "staterouter_state_server_session_bytes" []
+        "Bytes of their bodies.";
+    STATE_SERVER_MEMORY_BYTES: Gauge "staterouter_state_server_memory_bytes" []
+        "What they cost with keys and administration: what --max-memory limits.";
+    STATE_SERVER_MAX_MEMORY_BYTES: Gauge "staterouter_state_server_max_memory_bytes" []
+        "The limit; no series without --max-memory.";
+    STATE_SERVER_REFUSED: Counter "staterouter_state_server_refused_sessions_total" []
+        "New sessions refused because of the limit.";
+    STATE_SERVER_EXPIRED: Counter "staterouter_state_server_expired_sessions_total" []
+        "Sessions expired.";
+    STATE_SERVER_DISK_WRITABLE: Gauge "staterouter_state_server_disk_writable" []
+        "1 if the disk takes writes, 0 if every write is refused. No series of a disk without --data.";
+    STATE_SERVER_DISK_FILE_BYTES: Gauge "staterouter_state_server_disk_file_bytes" []
+        "Length of all files of sessions.";
+    STATE_SERVER_DISK_LIVE_BYTES: Gauge "staterouter_state_server_disk_live_bytes" []
+        "The part of it that sessions need.";
+    STATE_SERVER_DISK_FREE_BYTES: Gauge "staterouter_state_server_disk_free_bytes" []
+        "How much more fits on the volume; no series where it does not say.";
+    STATE_SERVER_DISK_SYNCS: Counter "staterouter_state_server_disk_syncs_total" []
+        "Syncs of the disk.";
+    STATE_SERVER_DISK_SYNC_SECONDS: Counter "staterouter_state_server_disk_sync_seconds_total" []
+        "Time that they took.";
 }

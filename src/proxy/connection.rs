@@ -229,10 +229,28 @@ impl Client {
         if let Some(held) = held {
             held.end(answered.is_ok());
         }
+        self.note_poll(&subject, &attempt, &answered);
         if is_followed && let Ok(answered) = &answered {
             self.note_use(operation, answered.outcome, located.hash, looked_into);
         }
         self.concludes(&view, &subject, answered)
+    }
+
+    /// Whether a page that was told that its session is locked has asked again in time. One that has
+    /// found it locked once more was looked at then.
+    #[inline]
+    fn note_poll(
+        &self,
+        subject: &Subject,
+        attempt: &Attempt,
+        answered: &Result<Answered, Unanswered>,
+    ) {
+        if self.web_server.threads().await_polls(subject.started.ms())
+            && attempt.progress.lock_wait.is_none()
+            && matches!(answered, Ok(answered) if answered.outcome == RequestOutcome::Ok)
+        {
+            self.service.saw_poll(subject, &self.web_server);
+        }
     }
 
     /// The beginning of the body of a PUT that is to be looked into. Waits a moment for what has not come
@@ -435,12 +453,11 @@ impl Client {
             let (true, 1.., Some(backend)) = (waits, wait_ms, backend) else {
                 return Ok(());
             };
-            let Some(mut lock_wait) =
-                LockWait::behind_others(&service.lock_terms(subject, wait_ms))
-            else {
+            let terms = service.lock_terms(subject, &self.web_server, wait_ms);
+            let Some(mut lock_wait) = LockWait::behind_others(&terms) else {
                 return Ok(());
             };
-            service.found_locked(subject);
+            service.found_locked(subject, &self.web_server);
             let begun = Moment::now();
             let is_there = lock_wait
                 .wait(&self.deadline, attempt.due_ms, &self.conn)
@@ -512,7 +529,7 @@ impl Client {
             _ => self.conn.has_ended(),
         };
         if has_left {
-            self.service.abandoned(subject);
+            self.service.abandoned(subject, &self.web_server);
         }
     }
 
@@ -602,6 +619,7 @@ impl Client {
             service: &self.service,
             view,
             client: &mut self.conn,
+            web_server: &self.web_server,
             deadline: &self.deadline,
             head,
             subject,

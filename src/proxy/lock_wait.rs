@@ -10,13 +10,13 @@
 //! if that can be told before: behind a lock that is older than [`MAX_LOCK_AGE_S`], or behind so many
 //! that, by what others have met, the time is up before it is their turn. And a web server keeps
 //! threads for other pages: a third of its connections may wait, half of them for locks that are known
-//! to be released soon.
+//! to be released soon, and none while its polls come late ([`super::poll_watch`]).
 
 use std::sync::Arc;
 
 use super::lock_pace::LockPaces;
 use super::lock_queue::{ItemHash, LockQueues, NoPlace, QueuePlace};
-use crate::metrics::{LockWaitEnd, WaitingOfWebServer, WebServerMetrics, WorkerShard};
+use crate::metrics::{LockWaitEnd, WaitingOfWebServer, WebServerConnection, WorkerShard};
 use crate::net::{Conn, Deadline, Moment};
 
 /// From this age on a lock is not waited for.
@@ -27,7 +27,7 @@ pub(super) struct LockTerms<'a> {
     pub(super) queues: &'a Arc<LockQueues>,
     pub(super) paces: &'a Arc<LockPaces>,
     pub(super) metrics: &'a Arc<WorkerShard>,
-    pub(super) web_server: Arc<WebServerMetrics>,
+    pub(super) web_server: &'a WebServerConnection,
     pub(super) item: ItemHash,
     /// How long it may wait.
     pub(super) wait_ms: u64,
@@ -51,8 +51,8 @@ pub(super) struct LockWait {
 }
 
 /// Of a web server's connections one in so many may wait, and for a lock that is released soon.
-const ONE_IN: u64 = 3;
-const ONE_IN_FOR_QUICK: u64 = 2;
+const ONE_IN: usize = 3;
+const ONE_IN_FOR_QUICK: usize = 2;
 
 /// So many pages that have such a lock in turn fit into the time that is waited.
 const TURNS_OF_QUICK: u64 = 8;
@@ -60,7 +60,7 @@ const TURNS_OF_QUICK: u64 = 8;
 impl LockTerms<'_> {
     /// How many may be in front: each of them has the lock for a while, and so has its holder. And of
     /// how many of its web server's connections one may wait.
-    fn bounds(&self) -> Result<(usize, u64), LockWaitEnd> {
+    fn bounds(&self) -> Result<(usize, usize), LockWaitEnd> {
         let Some(pace_ms) = self.paces.of(self.item, self.now_ms) else {
             return Ok((usize::MAX, ONE_IN));
         };
@@ -77,6 +77,10 @@ impl LockTerms<'_> {
         &self,
         place: impl FnOnce(usize) -> Result<QueuePlace, NoPlace>,
     ) -> Result<Box<LockWait>, LockWaitEnd> {
+        let begun = Moment::now();
+        if self.web_server.threads().are_short(begun.ms()) {
+            return Err(LockWaitEnd::NoThreads);
+        }
         let (most_ahead, one_in) = self.bounds()?;
         let of_web_server = self.web_server.wait(one_in).ok_or(LockWaitEnd::Refused)?;
         let place = place(most_ahead).map_err(|none| match none {
@@ -89,7 +93,7 @@ impl LockTerms<'_> {
             metrics: Arc::clone(self.metrics),
             paces: Arc::clone(self.paces),
             item: self.item,
-            begun: Moment::now(),
+            begun,
             wait_ms: self.wait_ms,
             until_ms: self.now_ms + self.wait_ms,
             end: LockWaitEnd::Left,

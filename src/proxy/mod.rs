@@ -49,6 +49,7 @@ mod lock_queue;
 mod lock_wait;
 pub mod migration_budget;
 mod observation;
+mod poll_watch;
 mod refresh;
 mod renaming;
 pub mod reports;

@@ -14,6 +14,7 @@ use super::farm_signs::{FarmSign, FarmSignKind, FarmSignLimits, PATIENCE};
 use super::holding::Holding;
 use super::lock_queue::{ItemHash, LockQueues};
 use super::lock_wait::LockTerms;
+use super::poll_watch::Poller;
 use super::reports::{self, Feedback};
 use super::request_log::{LogLines, Subject};
 use super::snapshot::Snapshot;
@@ -22,9 +23,10 @@ use super::view::View;
 use crate::handover::{BackendId, ReplicaRoute, RouteRef};
 use crate::log::LogLimit;
 use crate::metrics::{
-    FailureReason, Metrics, RequestOutcome, WebServerMetrics, WebServers, WorkerShard,
+    FailureReason, Metrics, RequestOutcome, WebServerConnection, WebServerMetrics, WebServers,
+    WorkerShard,
 };
-use crate::net::Worker;
+use crate::net::{Moment, Worker};
 use crate::route::{self, BackendIndex, Fingerprint, KeyBuffer, KeyError, Slot};
 use crate::usage::SampledSession;
 use crate::wire::Operation;
@@ -226,12 +228,17 @@ impl ProxyService {
     }
 
     /// Under which a request may wait for the lock of its session.
-    pub(super) fn lock_terms(&self, subject: &Subject, wait_ms: u64) -> LockTerms<'_> {
+    pub(super) fn lock_terms<'a>(
+        &'a self,
+        subject: &Subject,
+        web_server: &'a WebServerConnection,
+        wait_ms: u64,
+    ) -> LockTerms<'a> {
         LockTerms {
             queues: &self.lock_queues,
             paces: &self.feedback.lock_paces,
             metrics: &self.metrics,
-            web_server: self.web_server(subject.peer),
+            web_server,
             item: subject.item,
             wait_ms,
             now_ms: self.now_ms(),
@@ -240,20 +247,38 @@ impl ProxyService {
 
     /// A request that is not in line for the lock has found its session locked.
     #[cold]
-    pub(super) fn found_locked(&self, subject: &Subject) {
+    pub(super) fn found_locked(&self, subject: &Subject, web_server: &WebServerConnection) {
+        self.saw_poll(subject, web_server);
         let counts = &self.feedback.locked_counts;
         if counts.count(subject.item, self.now_ms()) {
             self.shows(subject, FarmSignKind::Contended);
         }
     }
 
+    /// A page is told that its session is locked, and asks again later.
+    #[cold]
+    pub(super) fn expect_poll(&self, subject: &Subject, web_server: &WebServerConnection) {
+        let poller = Poller::new(subject.item, subject.peer);
+        let now_ms = Moment::now().ms();
+        let watch = &self.feedback.poll_watch;
+        watch.told(poller, web_server.threads(), now_ms);
+    }
+
+    /// A page of a web server that was told so asks for its session, or another one does.
+    #[cold]
+    pub(super) fn saw_poll(&self, subject: &Subject, web_server: &WebServerConnection) {
+        let poller = Poller::new(subject.item, subject.peer);
+        let (threads, asked_ms) = (web_server.threads(), subject.started.ms());
+        if threads.await_polls(asked_ms) {
+            self.feedback.poll_watch.asks(poller, threads, asked_ms);
+        }
+    }
+
     /// The client of a whole request has left before it was answered.
     #[cold]
-    pub(super) fn abandoned(&self, subject: &Subject) {
+    pub(super) fn abandoned(&self, subject: &Subject, web_server: &WebServerConnection) {
         let after = Duration::from_nanos(subject.started.elapsed_ns());
-        if after >= PATIENCE {
-            let shard = self.web_server(subject.peer).shard(self.worker.index);
-            shard.abandoned.increment();
+        if after >= PATIENCE && web_server.is_left() {
             self.shows(subject, FarmSignKind::Abandoned { after });
         }
     }

@@ -15,7 +15,7 @@ use super::key::push_base64_url;
 use super::node::EngineNode;
 use super::reply::EngineReply;
 use super::script::{Script, Scripts};
-use super::survey::Info;
+use super::survey::{Info, Settings};
 use super::topology::{SlotMap, Topology};
 use crate::config::RedisSpec;
 use crate::net::Deadlines;
@@ -117,19 +117,22 @@ impl Engine {
                 Err(EngineError::Answered { .. }) => continue,
                 Err(error) => return Err(error),
             };
-            let saves = match self
-                .ask(node, Command::new(&["CONFIG", "GET", "save"]))
-                .await
-            {
-                Ok(answer) => answer
-                    .list()
-                    .and_then(|pair| pair.get(1)?.text())
-                    .map(|save| !save.is_empty()),
-                Err(EngineError::Answered { .. }) => None,
+            let question = ["CONFIG", "GET", "save", "min-replicas-to-write"];
+            let wait_replicas = self.spec.wait_replicas;
+            let settings = match self.ask(node, Command::new(&question)).await {
+                Ok(answer) => Settings::read(&answer, wait_replicas),
+                Err(EngineError::Answered { .. }) => Settings {
+                    wait_replicas,
+                    ..Settings::default()
+                },
                 Err(error) => return Err(error),
             };
             let info = info.text().unwrap_or_default();
-            Info(info).add_to(found, &node.to_string(), saves);
+            Info(info).add_to(found, &node.to_string(), settings);
+        }
+        let slots = topology.unserved();
+        if slots > 0 {
+            found.dangers.insert(0, StoreDanger::Unserved { slots });
         }
         self.topology
             .replace(Rc::new(OnceCell::new_with(Some(RefCell::new(topology)))));

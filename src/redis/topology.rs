@@ -32,6 +32,17 @@ impl Topology {
         }
     }
 
+    /// Slots that nobody has.
+    pub(super) fn unserved(&self) -> usize {
+        match self {
+            Self::One(_) => 0,
+            Self::Cluster(map) => {
+                let owners = map.owners.iter();
+                owners.filter(|owner| **owner == NOBODY).count()
+            }
+        }
+    }
+
     /// A server has said that this slot is somewhere else for good.
     pub(super) fn moved(&mut self, slot: u16, to: EngineNode) {
         match self {

@@ -34,4 +34,4 @@ pub use item::{Item, ItemMarks, KeptItem, RestoredItem};
 pub use memory::{MemoryStore, StoreOptions};
 pub use outcome::{ItemSnapshot, Now, StoreOutcome, StoreRefusal};
 pub use session_store::{CountedStore, SessionStore, StoreStats, SweepTurn};
-pub use survey::{StoreDanger, StoreMemory, StoreSurvey};
+pub use survey::{FullestServer, StoreDanger, StoreMemory, StoreSurvey};

@@ -16,6 +16,7 @@ mod promql;
 use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::path::Path;
 
+use crate::support::Program;
 use crate::support::scene::{Farm, Map, Proxy, SHORT_TIMES, Server};
 use files::{Dashboard, Query, Rule};
 use prometheus::{JOB, Prometheus, promtool};
@@ -28,7 +29,7 @@ const COLUMNS: u64 = 24;
 #[test]
 fn every_series_is_one_that_a_proxy_or_a_rule_gives() {
     let mut known: HashSet<String> = ["up", "ALERTS"].map(str::to_owned).into();
-    for family in table::ALL {
+    for family in table::ALL.iter().chain(table::OF_STATE_SERVER) {
         if family.kind == MetricKind::Histogram {
             known.extend(["bucket", "sum", "count"].map(|part| format!("{}_{part}", family.name)));
         } else {
@@ -306,7 +307,9 @@ fn every_panel_shows_a_real_run_and_the_alert_for_a_killed_backend_comes_and_goe
     // Full at once, so that there is something to show.
     map.lines[0].max_sessions = Some(1);
     let proxy = Proxy::start(&map, SHORT_TIMES);
-    let prometheus = Prometheus::start(proxy.admin);
+    let listen = ["--listen", "127.0.0.1:0", "--admin", "127.0.0.1:0"];
+    let alone = Program::start(&[&["state-server"], &listen[..]].concat());
+    let prometheus = Prometheus::start(proxy.admin, alone.admin());
     let farm = Farm::start(&[&proxy]);
     assert_eq!(prometheus.alert(ALERT, "state-2"), None);
 

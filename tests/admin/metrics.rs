@@ -599,7 +599,7 @@ fn the_page_has_every_metric_as_it_is_declared() {
         Some((name, kind, labels.trim().to_owned(), meaning))
     });
     let mut rows: Vec<_> = rows.collect();
-    let declared = table::ALL.iter();
+    let declared = table::ALL.iter().chain(table::OF_STATE_SERVER);
     let mut declared: Vec<_> = declared
         .map(|family| {
             (

@@ -181,6 +181,10 @@ impl Directory for FakeDisk {
     fn name(&self, number: u64) -> String {
         format!("fake/{number}")
     }
+
+    fn free_bytes(&self) -> Option<u64> {
+        None
+    }
 }
 
 impl LogFile for FakeFile {

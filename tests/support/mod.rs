@@ -97,6 +97,14 @@ impl Program {
         }
     }
 
+    /// The same from a shell that has run `limits` before.
+    pub fn start_limited(limits: &str, args: &[&str]) -> Self {
+        let mut command = Command::new("sh");
+        let line = format!("{limits}; exec '{PROGRAM}' \"$@\"");
+        command.args(["-c", &line, "sh"]);
+        Self::start_as(command, args, None)
+    }
+
     /// A state server with default settings.
     pub fn state_server() -> Self {
         Self::start(&["state-server", "--listen", "127.0.0.1:0", "--workers", "1"])

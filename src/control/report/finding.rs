@@ -1,7 +1,10 @@
 //! What is wrong with the pool or going on in it, in words for people: each finding is made here
-//! (those about the web servers in `web_farm`) and nowhere else. The terminal, the page, `/readyz` and
+//! (those about the web servers in `web_farm`, about engines in `engine`, of a state server in
+//! `state_server`) and nowhere else. The terminal, the page, `/readyz` and
 //! the metrics all read the same list.
 
+mod engine;
+mod state_server;
 mod web_farm;
 
 use std::collections::HashMap;
@@ -13,14 +16,7 @@ use crate::control::pool_state::ServerFault;
 use crate::control::pulse::Stuck;
 use crate::metrics::PoolFinding;
 use crate::route::SLOT_COUNT;
-use crate::store::{StoreDanger, StoreMemory};
 use crate::tls::CertificateState;
-
-/// From here on an engine counts as full: it needs room for what is under way.
-const ENGINE_FULL_PERCENT: f64 = 98.0;
-
-/// From here on it is said that an engine fills up.
-const ENGINE_FILLS_UP_PERCENT: f64 = 80.0;
 
 /// How much a finding matters.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -107,6 +103,18 @@ codes! {
     EngineEvicts "engine_evicts" Critical;
     /// The Redis that keeps the sessions of a backend cannot write to its disk.
     EngineDiskFails "engine_disk_fails" Critical;
+    /// The Redis that keeps the sessions of a backend takes no writes, because replicas are missing.
+    EngineReadOnly "engine_read_only" Critical;
+    /// Parts of the Cluster that keeps the sessions of a backend are served by nobody.
+    EngineUnserved "engine_unserved" Critical;
+    /// The disk of a state server has failed.
+    DiskFailed "disk_failed" Critical;
+    /// The disk of a state server refuses writes.
+    DiskRefuses "disk_refuses" Critical;
+    /// The disk of a state server does not answer.
+    DiskHangs "disk_hangs" Critical;
+    /// The memory of a state server is used up.
+    MemoryFull "memory_full" Critical;
     /// Sessions cannot be moved to a backend that is to have them.
     MovesRefused "moves_refused" Critical;
     /// A certificate that this proxy shows does not count any more.
@@ -129,8 +137,16 @@ codes! {
     BackendFillsUp "backend_fills_up" Warning;
     /// A failure of the Redis that keeps the sessions of a backend loses them all.
     EngineUnkept "engine_unkept" Warning;
+    /// A replica of the Redis that keeps the sessions of a backend is behind.
+    EngineLags "engine_lags" Warning;
     /// What keeps the sessions of a backend may not run scripts alone.
     EngineUnproven "engine_unproven" Warning;
+    /// The memory of a state server is nearly used up.
+    MemoryFillsUp "memory_fills_up" Warning;
+    /// The volume of a state server's files is nearly full.
+    DiskFillsUp "disk_fills_up" Warning;
+    /// The disk of a state server is slow.
+    DiskSlow "disk_slow" Warning;
     /// Requests failed within the last minute.
     RequestsFailed "requests_failed" Warning;
     /// A failure of a backend would lose sessions, although each is to be kept twice.
@@ -188,6 +204,31 @@ impl Code {
             self,
             Self::ControlStopped | Self::ControlStuck | Self::NoBackend
         )
+    }
+
+    /// Whether only a state server has such findings.
+    #[must_use]
+    pub const fn is_of_state_server(self) -> bool {
+        matches!(
+            self,
+            Self::DiskFailed
+                | Self::DiskRefuses
+                | Self::DiskHangs
+                | Self::MemoryFull
+                | Self::MemoryFillsUp
+                | Self::DiskFillsUp
+                | Self::DiskSlow
+        )
+    }
+
+    /// Whether a state server may have such findings.
+    #[must_use]
+    pub const fn may_be_of_state_server(self) -> bool {
+        self.is_of_state_server()
+            || matches!(
+                self,
+                Self::CertificateExpired | Self::CertificateExpires | Self::CertificateRefused
+            )
     }
 }
 
@@ -384,79 +425,6 @@ impl Finding {
              which. Add a backend, give this one less weight, or raise the limit.",
         )
         .about(backend)
-    }
-
-    /// What the engine of a backend says of itself.
-    pub fn engine_danger(backend: &str, danger: &StoreDanger) -> Self {
-        let finding = match danger {
-            StoreDanger::Unusable { reason } => Self::engine_unusable(backend, reason),
-            StoreDanger::Evicts {
-                server,
-                policy,
-                evicted,
-            } => Self::engine_evicts(backend, server, policy, *evicted),
-            StoreDanger::DiskFails { server, what } => Self::new(
-                Code::EngineDiskFails,
-                format!("{backend}: {server} cannot write {what}"),
-                "It may refuse to store sessions, and pages fail. A restart loses what it has not \
-                 written.",
-                format!("Look at the disk and the log of {server}."),
-            ),
-            StoreDanger::Unkept { server } => Self::new(
-                Code::EngineUnkept,
-                format!("{backend}: {server} writes nothing to a disk and has no replica"),
-                format!("Nothing yet. A restart of {server} loses all sessions that it has."),
-                "Give it a replica, or set `appendonly yes`.",
-            ),
-            StoreDanger::Unproven { server, engine } => Self::new(
-                Code::EngineUnproven,
-                format!("{backend}: {server} is {engine}, which may run scripts side by side"),
-                "Two pages may then have the same session at once, and one loses what it stored.",
-                format!(
-                    "Make {engine} run scripts one at a time (Garnet: its switches for Lua \
-                     transactions; Dragonfly: no `disable-atomicity`), or use Redis or Valkey."
-                ),
-            ),
-        };
-        finding.about(backend)
-    }
-
-    fn engine_unusable(backend: &str, reason: &str) -> Self {
-        Self::new(
-            Code::EngineUnusable,
-            format!("{backend} cannot be used: {reason}"),
-            "Users whose sessions it holds see error pages until it answers or another backend \
-             stands in; then they start new sessions.",
-            "Start it, or correct what the partition map says of it. Nothing in it is lost by that.",
-        )
-    }
-
-    fn engine_evicts(backend: &str, server: &str, policy: &str, evicted: u64) -> Self {
-        let so_far = match evicted {
-            0 => "none so far".to_owned(),
-            evicted => format!("{evicted} keys so far"),
-        };
-        Self::new(
-            Code::EngineEvicts,
-            format!("{backend}: {server} has maxmemory-policy {policy} ({so_far})"),
-            "When its memory is full it drops sessions that are in use, without an error: their \
-             users start anew.",
-            "Set maxmemory-policy noeviction. With a managed service it is a setting of the \
-             instance.",
-        )
-    }
-
-    /// How full the engine of a backend is, if it nearly is.
-    pub fn engine_memory(backend: &str, memory: StoreMemory) -> Option<Self> {
-        let max_bytes = memory.max_bytes?;
-        let used_percent = memory.used_bytes as f64 * 100.0 / max_bytes as f64;
-        if used_percent >= ENGINE_FULL_PERCENT {
-            Some(Self::backend_full(backend, used_percent))
-        } else if used_percent >= ENGINE_FILLS_UP_PERCENT {
-            Some(Self::backend_fills_up(backend, Some(used_percent), None))
-        } else {
-            None
-        }
     }
 
     /// Sessions that are to go from one backend to another stay where they are.
@@ -855,14 +823,24 @@ impl Findings {
     }
 }
 
-/// How many findings there are of each code.
+/// How many findings there are of each code that a proxy can have.
 pub(crate) fn counted(findings: &[Finding]) -> Vec<PoolFinding> {
+    counted_of(findings, |code| !code.is_of_state_server())
+}
+
+/// How many findings there are of each code that a state server can have.
+pub(crate) fn counted_of_state_server(findings: &[Finding]) -> Vec<PoolFinding> {
+    counted_of(findings, Code::may_be_of_state_server)
+}
+
+fn counted_of(findings: &[Finding], can_be: impl Fn(Code) -> bool) -> Vec<PoolFinding> {
+    let codes = Code::ALL.iter().filter(|code| can_be(**code));
     let count = |code: &Code| PoolFinding {
         code: code.name(),
         level: code.level().name(),
         count: findings.iter().filter(|found| found.code == *code).count(),
     };
-    Code::ALL.iter().map(count).collect()
+    codes.map(count).collect()
 }
 
 /// Slots as a share of the sessions.

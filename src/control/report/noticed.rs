@@ -53,8 +53,8 @@ impl Noticed {
             let dangers = engine.iter().flat_map(|engine| &engine.dangers);
             let name = &member.spec.name;
             found.extend(dangers.map(|danger| Finding::engine_danger(name, danger)));
-            let memory = engine.and_then(|engine| engine.memory);
-            found.extend(memory.and_then(|memory| Finding::engine_memory(name, memory)));
+            let fullest = engine.and_then(|engine| engine.fullest.as_ref());
+            found.extend(fullest.and_then(|fullest| Finding::engine_memory(name, fullest)));
         }
         let held_back = pool_state.held_back();
         found

@@ -30,6 +30,13 @@ pub fn owner_only(options: &mut OpenOptions) -> &mut OpenOptions {
     options.mode(OWNER_ONLY)
 }
 
+/// How much more the volume of this folder takes, if it says.
+#[must_use]
+pub fn free_bytes(path: &Path) -> Option<u64> {
+    let volume = rustix::fs::statvfs(path).ok()?;
+    volume.f_bavail.checked_mul(volume.f_frsize)
+}
+
 /// Options for a file that is locked as long as it is open.
 #[must_use]
 pub fn to_lock() -> OpenOptions {

@@ -9,7 +9,8 @@ mod sockets;
 
 pub use files::{
     FileId, FileTimes, NameLock, REPLACES_OPEN_FILES, SyncedDirectory, file_id, file_times,
-    make_private_directory, open_without_waiting, owner_only, read_exact_at, to_lock, write_all_at,
+    free_bytes, make_private_directory, open_without_waiting, owner_only, read_exact_at, to_lock,
+    write_all_at,
 };
 pub use machine::{host_name, monotonic_ns, since_boot};
 pub use manager::{tell_manager, wanted_signs_of_life};

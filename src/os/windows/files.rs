@@ -30,6 +30,12 @@ pub fn owner_only(options: &mut OpenOptions) -> &mut OpenOptions {
     options
 }
 
+/// How much more the volume of this folder takes: it does not say.
+#[must_use]
+pub fn free_bytes(_path: &Path) -> Option<u64> {
+    None
+}
+
 /// Options for a file that is locked as long as it is open. Nobody can delete it meanwhile and put
 /// another one in its place.
 #[must_use]

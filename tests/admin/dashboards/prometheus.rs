@@ -1,4 +1,4 @@
-//! Debian's Prometheus: its checker, and a server that scrapes one proxy and evaluates the rules.
+//! Debian's Prometheus: its checker, and a server that scrapes one proxy and one state server and evaluates the rules.
 
 use std::fs;
 use std::io::{Read, Write};
@@ -54,9 +54,9 @@ pub(crate) struct Prometheus {
 }
 
 impl Prometheus {
-    /// Scrapes `proxy` and evaluates the rules, alerts after a second. Returns once the first scrape
-    /// is in.
-    pub(crate) fn start(proxy: SocketAddr) -> Self {
+    /// Scrapes `proxy` and `state_server` and evaluates the rules, alerts after a second. Returns once
+    /// the first scrape is in.
+    pub(crate) fn start(proxy: SocketAddr, state_server: SocketAddr) -> Self {
         let (port, address) = hold_port();
         let files = tempfile::tempdir().unwrap();
         let path = |name: &str| files.path().join(name).to_str().unwrap().to_owned();
@@ -64,7 +64,8 @@ impl Prometheus {
         let config = format!(
             "global: {{scrape_interval: {INTERVAL}, scrape_timeout: {INTERVAL}, evaluation_interval: {INTERVAL}}}\n\
              rule_files: [rules.yml]\n\
-             scrape_configs:\n  - {{job_name: {JOB}, static_configs: [{{targets: [\"{proxy}\"]}}]}}\n"
+             scrape_configs:\n  - {{job_name: {JOB}, static_configs: [{{targets: [\"{proxy}\"]}}]}}\n  \
+             - {{job_name: state-servers, static_configs: [{{targets: [\"{state_server}\"]}}]}}\n"
         );
         fs::write(path("prometheus.yml"), config).unwrap();
         promtool(&["check", "config", &path("prometheus.yml")]);
