@@ -503,13 +503,14 @@ fn play_with_replicas(proxies: usize, events: &[(u64, Event)]) -> Result<(), Tes
 /// The same worlds in every run, so that a rare one fails nobody's unrelated change. With
 /// `PROPTEST_CASES` as many others are played: docs/handover-proof.md says how many have been.
 fn worlds() -> ProptestConfig {
+    const BY_DEFAULT: u32 = 256;
     let config = ProptestConfig::default();
-    match std::env::var_os("PROPTEST_CASES") {
-        Some(_) => config,
-        None => ProptestConfig {
+    match config.cases {
+        BY_DEFAULT => ProptestConfig {
             rng_seed: RngSeed::Fixed(1),
             ..config
         },
+        _ => config,
     }
 }
 
