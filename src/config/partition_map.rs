@@ -273,10 +273,9 @@ fn read_partition_map(map: &mut MapReader<'_, '_>) -> MapDraft {
     if check_end.value && !end.value {
         require_end(map);
     }
-    let tls_places = backends.found().map(|(drafts, _)| {
-        let places = drafts.iter().map(|draft| draft.tls_place);
-        places.collect()
-    });
+    let drafts = backends.found().map(|(drafts, _)| drafts.iter());
+    let tls_places = drafts.into_iter().flatten().map(|draft| draft.tls_place);
+    let tls_places = tls_places.collect();
     let specs = backends
         .value()
         .map(|drafts| drafts.into_iter().map(Draft::into_spec));
@@ -292,7 +291,7 @@ fn read_partition_map(map: &mut MapReader<'_, '_>) -> MapDraft {
             applications,
         }),
         hash_key: map.name_place("hash_key"),
-        tls_places: tls_places.unwrap_or_default(),
+        tls_places,
     }
 }
 
