@@ -45,7 +45,7 @@ pub use process::resident_bytes;
 pub use scrape::{Metrics, ScrapeError};
 pub use state_server::{DiskMetrics, StateServerMetrics};
 pub use web_server::{
-    MAX_WEB_SERVERS, ThreadSigns, WaitingOfWebServer, WebServerConnection, WebServerMetrics,
-    WebServerShard, WebServers,
+    MAX_WEB_SERVERS, WaitingOfWebServer, WebServerConnection, WebServerMetrics, WebServerShard,
+    WebServers,
 };
 pub use worker::{HeldRequests, WorkerShard};

@@ -229,28 +229,10 @@ impl Client {
         if let Some(held) = held {
             held.end(answered.is_ok());
         }
-        self.note_poll(&subject, &attempt, &answered);
         if is_followed && let Ok(answered) = &answered {
             self.note_use(operation, answered.outcome, located.hash, looked_into);
         }
         self.concludes(&view, &subject, answered)
-    }
-
-    /// Whether a page that was told that its session is locked has asked again in time. One that has
-    /// found it locked once more was looked at then.
-    #[inline]
-    fn note_poll(
-        &self,
-        subject: &Subject,
-        attempt: &Attempt,
-        answered: &Result<Answered, Unanswered>,
-    ) {
-        if self.web_server.threads().await_polls(subject.started.ms())
-            && attempt.progress.lock_wait.is_none()
-            && matches!(answered, Ok(answered) if answered.outcome == RequestOutcome::Ok)
-        {
-            self.service.saw_poll(subject, &self.web_server);
-        }
     }
 
     /// The beginning of the body of a PUT that is to be looked into. Waits a moment for what has not come
@@ -457,7 +439,7 @@ impl Client {
             let Some(mut lock_wait) = LockWait::behind_others(&terms) else {
                 return Ok(());
             };
-            service.found_locked(subject, &self.web_server);
+            service.found_locked(subject);
             let begun = Moment::now();
             let is_there = lock_wait
                 .wait(&self.deadline, attempt.due_ms, &self.conn)

@@ -49,7 +49,6 @@ mod lock_queue;
 mod lock_wait;
 pub mod migration_budget;
 mod observation;
-mod poll_watch;
 mod refresh;
 mod renaming;
 pub mod reports;

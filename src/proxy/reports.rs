@@ -14,7 +14,6 @@ use super::farm_signs::{FarmSign, LockedCounts};
 use super::id_watch::{ChangedId, IdWatch};
 use super::lock_pace::LockPaces;
 use super::lock_queue::LockQueues;
-use super::poll_watch::PollWatch;
 use crate::backend;
 use crate::handover::BackendId;
 use crate::health::Failure;
@@ -66,8 +65,6 @@ pub struct Feedback {
     pub app_names: AppNames,
     pub(super) lock_queues: Arc<LockQueues>,
     pub(super) lock_paces: Arc<LockPaces>,
-    /// Polls that are awaited.
-    pub(super) poll_watch: PollWatch,
     pub(super) locked_counts: LockedCounts,
     pub(super) id_watch: IdWatch,
     reports: mpsc::Sender<Report>,
@@ -86,7 +83,6 @@ impl Feedback {
             app_names: AppNames::default(),
             lock_queues: Arc::default(),
             lock_paces: Arc::default(),
-            poll_watch: PollWatch::default(),
             locked_counts: LockedCounts::default(),
             id_watch: IdWatch::default(),
             reports,

@@ -14,7 +14,6 @@ use super::farm_signs::{FarmSign, FarmSignKind, FarmSignLimits, PATIENCE};
 use super::holding::Holding;
 use super::lock_queue::{ItemHash, LockQueues};
 use super::lock_wait::LockTerms;
-use super::poll_watch::Poller;
 use super::reports::{self, Feedback};
 use super::request_log::{LogLines, Subject};
 use super::snapshot::Snapshot;
@@ -26,7 +25,7 @@ use crate::metrics::{
     FailureReason, Metrics, RequestOutcome, WebServerConnection, WebServerMetrics, WebServers,
     WorkerShard,
 };
-use crate::net::{Moment, Worker};
+use crate::net::Worker;
 use crate::route::{self, BackendIndex, Fingerprint, KeyBuffer, KeyError, Slot};
 use crate::usage::SampledSession;
 use crate::wire::Operation;
@@ -247,30 +246,10 @@ impl ProxyService {
 
     /// A request that is not in line for the lock has found its session locked.
     #[cold]
-    pub(super) fn found_locked(&self, subject: &Subject, web_server: &WebServerConnection) {
-        self.saw_poll(subject, web_server);
+    pub(super) fn found_locked(&self, subject: &Subject) {
         let counts = &self.feedback.locked_counts;
         if counts.count(subject.item, self.now_ms()) {
             self.shows(subject, FarmSignKind::Contended);
-        }
-    }
-
-    /// A page is told that its session is locked, and asks again later.
-    #[cold]
-    pub(super) fn expect_poll(&self, subject: &Subject, web_server: &WebServerConnection) {
-        let poller = Poller::new(subject.item, subject.peer);
-        let now_ms = Moment::now().ms();
-        let watch = &self.feedback.poll_watch;
-        watch.told(poller, web_server.threads(), now_ms);
-    }
-
-    /// A page of a web server that was told so asks for its session, or another one does.
-    #[cold]
-    pub(super) fn saw_poll(&self, subject: &Subject, web_server: &WebServerConnection) {
-        let poller = Poller::new(subject.item, subject.peer);
-        let (threads, asked_ms) = (web_server.threads(), subject.started.ms());
-        if threads.await_polls(asked_ms) {
-            self.feedback.poll_watch.asks(poller, threads, asked_ms);
         }
     }
 
