@@ -11,25 +11,29 @@ use super::pool_state::{PoolMember, PoolState};
 use super::report::at_risk::replication;
 use super::report::copies_held::copies_held;
 use super::report::diagnosis::diagnose;
+use super::report::engine_room::{EngineRoom, Limits};
 use super::report::finding::{self, Finding, Findings};
 use super::report::history::History;
 use super::report::progress::{empty_ms, under_way};
 use super::report::replication::{CopiesStatus, FailoverStatus, ReplicaCounts};
 use super::report::status::{
-    BackendHealth, BackendLoad, BackendStatus, LastReload, OverrideStatus, PeerStatus,
-    ReloadResult, ServiceState, StageCounts, Status,
+    BackendHealth, BackendLoad, BackendStatus, EngineStatus, LastReload, OverrideStatus,
+    PeerStatus, ReloadResult, ServiceState, StageCounts, Status,
 };
 use super::report::usage_estimates::UsageEstimates;
 use crate::config::{BackendHost, BackendState, Config};
 use crate::handover::{BackendId, BackendMap, SlotState, Stage};
 use crate::health;
 use crate::metrics::{
-    self, MapState, PoolApplication, PoolBackend, PoolCopies, PoolMetrics, PoolReplication, Reloads,
+    self, MapState, PoolApplication, PoolBackend, PoolCopies, PoolEngine, PoolMetrics,
+    PoolReplication, Reloads,
 };
 use crate::net::own_host_name;
 use crate::os;
 use crate::route::Slot;
+use crate::store::StoreSurvey;
 use crate::tls::CertificateState;
+use crate::usage::Capacity;
 
 /// Why each backend counts as what it does, as far as that ever changed.
 pub(crate) type Reasons = HashMap<BackendId, String>;
@@ -58,6 +62,8 @@ pub(crate) struct Known<'a> {
     pub(crate) reloads: Reloads,
     pub(crate) peers: Vec<PeerStatus>,
     pub(crate) history: Arc<History>,
+    /// What the engines say of themselves.
+    pub(crate) engines: &'a HashMap<BackendId, StoreSurvey>,
     /// What is wrong beside what the others show.
     pub(crate) noticed: Vec<Finding>,
     pub(crate) last_failover: Option<FailoverStatus>,
@@ -94,6 +100,7 @@ impl About {
             reloads,
             peers,
             history,
+            engines,
             noticed,
             last_failover,
             contended_sessions,
@@ -103,7 +110,12 @@ impl About {
         let members = pool_state.members().iter();
         let up = members.filter(|member| member.is_up() && !member.is_off());
         let now_ms = self.clock.now_ms();
-        let backends = backends(pool_state, reasons, accounting, now_ms);
+        let sources = Sources {
+            reasons,
+            accounting,
+            engines,
+        };
+        let backends = backends(pool_state, &sources, now_ms);
         let (replicas, times) = (pool_state.map().replicas, pool_state.times());
         let mut status = Status {
             version: env!("CARGO_PKG_VERSION").to_owned(),
@@ -195,12 +207,16 @@ fn figures(
         slots_owned: shown.slots_owned,
         slots_first: shown.slots_first,
         pending_deletes: member.owed,
-        capacity: member.spec.capacity,
+        capacity: limits_of(shown).capacity,
+        engine: shown.engine.as_ref().map(|engine| PoolEngine {
+            memory_bytes: engine.memory_bytes,
+            max_memory_bytes: engine.max_memory_bytes,
+        }),
         copies: PoolCopies {
             sessions: shown.copies.sessions,
             bytes: shown.copies.bytes,
         },
-        load: accounting.pool_load(member.backend_id, member.spec.capacity, shown.copies),
+        load: accounting.pool_load(member.backend_id, limits_of(shown), shown.copies),
         metrics: Arc::clone(&member.metrics),
     };
     let mut slots = status.slots;
@@ -248,6 +264,28 @@ fn figures(
     }
 }
 
+/// What is known of the backends beside the pool state.
+struct Sources<'a> {
+    reasons: &'a Reasons,
+    accounting: &'a UsageEstimates,
+    engines: &'a HashMap<BackendId, StoreSurvey>,
+}
+
+/// What a backend can hold, as it is shown.
+fn limits_of(shown: &BackendStatus) -> Limits {
+    let percent = shown
+        .engine
+        .as_ref()
+        .and_then(|known| known.fullest_percent);
+    Limits {
+        capacity: Capacity {
+            sessions: shown.load.capacity.sessions,
+            memory_bytes: shown.load.capacity.memory_bytes,
+        },
+        used: percent.map(|percent| percent / 100.0),
+    }
+}
+
 /// What is counted per backend.
 #[derive(Debug, Clone, Copy, Default)]
 struct Counts {
@@ -275,12 +313,12 @@ fn stages(slots: &[SlotState]) -> StageCounts {
 }
 
 /// All backends.
-fn backends(
-    pool_state: &PoolState,
-    reasons: &Reasons,
-    accounting: &UsageEstimates,
-    now_ms: u64,
-) -> Vec<BackendStatus> {
+fn backends(pool_state: &PoolState, sources: &Sources<'_>, now_ms: u64) -> Vec<BackendStatus> {
+    let Sources {
+        reasons,
+        accounting,
+        engines,
+    } = sources;
     let mut counts = BackendMap::filled(Counts::default());
     let mut serves = BackendMap::filled(false);
     for member in pool_state.members() {
@@ -325,10 +363,16 @@ fn backends(
         counts.copies = copies[member.backend_id];
         let is_waited_for = counts.refused > 0 && !member.is_up();
         counts.waits_until_ms = is_waited_for.then(|| member.health.since_ms() + hold_ms);
-        let load = accounting.load(member.backend_id, member.spec.capacity, counts.copies);
+        let engine = engines.get(&member.backend_id);
+        let room = engine.and_then(EngineRoom::of);
+        let (backend_id, capacity) = (member.backend_id, member.spec.capacity);
+        let limits = accounting.limits(backend_id, capacity, counts.copies, room);
+        let load = accounting.load(backend_id, limits, counts.copies);
         let overridden = override_of(pool_state, &member.spec.name);
         let reason = reasons.get(&member.backend_id);
-        backend(member, overridden, counts, reason, load)
+        let mut status = backend(member, overridden, counts, reason, load);
+        status.engine = engine.and_then(EngineStatus::of);
+        status
     };
     pool_state.members().iter().map(status).collect()
 }
@@ -394,6 +438,7 @@ fn backend(
         pending_deletes: member.owed,
         moved_here: member.metrics.moved_here(),
         absent_while_away: member.metrics.absent_while_away(),
+        engine: None,
         load,
     }
 }

@@ -11,7 +11,6 @@ use super::publish::{About, Known, Reasons};
 use super::report::history::Recorder;
 use super::report::noticed::Noticed;
 use super::report::pauses::Counts;
-use super::report::replication::CopiesStatus;
 use super::report::status::{LastReload, PeerStatus};
 use super::report::usage_estimates::UsageEstimates;
 use crate::config::LogLevel;
@@ -54,6 +53,7 @@ impl Publisher {
             reloads: self.reloads,
             peers,
             history: self.history.history(),
+            engines: &self.noticed.engines,
             noticed: self.noticed.findings(pool_state, now_ms),
             last_failover: pool_state
                 .last_failover()
@@ -74,12 +74,8 @@ impl Publisher {
     ) {
         self.accounting.follow(account, pool_state, now_ms);
         let load_of = |member: &super::pool_state::PoolMember| {
-            let load = self.accounting.load(
-                member.backend_id,
-                member.spec.capacity,
-                CopiesStatus::default(),
-            );
-            (member.backend_id, load.sessions)
+            let served = self.accounting.served(member.backend_id);
+            (member.backend_id, served.map(|served| served.sessions))
         };
         let counted: Vec<_> = pool_state.members().iter().map(load_of).collect();
         for (backend_id, sessions) in counted {

@@ -1,5 +1,6 @@
 //! Where control begins: from what is on disk.
 
+use std::collections::HashMap;
 use std::ffi::OsString;
 use std::io;
 use std::path::{Path, PathBuf};
@@ -160,6 +161,7 @@ fn assemble(
         reloads,
         peers: peers.status(&Said::from(&pool_state)),
         history: history.history(),
+        engines: &HashMap::new(),
         noticed: Vec::new(),
         last_failover: None,
         contended_sessions: 0,

@@ -57,6 +57,7 @@ pub(crate) fn backend(name: &str, id: u8) -> BackendStatus {
         pending_deletes: 0,
         moved_here: 0,
         absent_while_away: 0,
+        engine: None,
         load: BackendLoad::default(),
     }
 }
