@@ -56,14 +56,11 @@ pub(crate) struct Known<'a> {
     pub(crate) in_force: &'a Arc<[SlotState]>,
     /// Where they are certain to be in those of all workers.
     pub(crate) followed: &'a Arc<[SlotState]>,
-    pub(crate) reasons: &'a Reasons,
-    pub(crate) accounting: &'a UsageEstimates,
+    pub(crate) sources: Sources<'a>,
     pub(crate) last_reload: Option<LastReload>,
     pub(crate) reloads: Reloads,
     pub(crate) peers: Vec<PeerStatus>,
     pub(crate) history: Arc<History>,
-    /// What the engines say of themselves.
-    pub(crate) engines: &'a HashMap<BackendId, StoreSurvey>,
     /// What is wrong beside what the others show.
     pub(crate) noticed: Vec<Finding>,
     pub(crate) last_failover: Option<FailoverStatus>,
@@ -73,6 +70,28 @@ pub(crate) struct Known<'a> {
     pub(crate) certificates: Vec<CertificateState>,
     /// Since when what is wrong has been so.
     pub(crate) since: &'a mut Findings,
+}
+
+/// What is known of the backends beside the pool state.
+pub(crate) struct Sources<'a> {
+    pub(crate) reasons: &'a Reasons,
+    pub(crate) accounting: &'a UsageEstimates,
+    /// What the engines say of themselves.
+    pub(crate) engines: &'a HashMap<BackendId, StoreSurvey>,
+}
+
+impl<'a> Sources<'a> {
+    pub(crate) fn new(
+        reasons: &'a Reasons,
+        accounting: &'a UsageEstimates,
+        engines: &'a HashMap<BackendId, StoreSurvey>,
+    ) -> Self {
+        Self {
+            reasons,
+            accounting,
+            engines,
+        }
+    }
 }
 
 impl About {
@@ -94,27 +113,18 @@ impl About {
             pool_state,
             in_force,
             followed,
-            reasons,
-            accounting,
+            sources,
             last_reload,
             reloads,
             peers,
             history,
-            engines,
             noticed,
             last_failover,
             contended_sessions,
             certificates,
             since,
         } = pool;
-        let members = pool_state.members().iter();
-        let up = members.filter(|member| member.is_up() && !member.is_off());
         let now_ms = self.clock.now_ms();
-        let sources = Sources {
-            reasons,
-            accounting,
-            engines,
-        };
         let backends = backends(pool_state, &sources, now_ms);
         let (replicas, times) = (pool_state.map().replicas, pool_state.times());
         let mut status = Status {
@@ -130,7 +140,7 @@ impl About {
             replication: replication(replicas, in_force, &backends, times.lifetime_ms),
             last_failover,
             backends,
-            accounting: accounting.status(),
+            accounting: sources.accounting.status(),
             slots: stages(in_force),
             under_way: under_way(pool_state, in_force),
             longest_session_timeout_minutes: pool_state.longest_timeout_minutes(),
@@ -139,24 +149,14 @@ impl About {
         let mut found = diagnose(&status, &history);
         found.extend(noticed);
         status.findings = since.found(found, status.now_ms);
-        let members = pool_state.members().iter();
-        let owing = members.filter(|member| member.owed > 0 || pool_state.is_given_up(member));
-        let off = pool_state.members().iter().filter(|member| member.is_off());
-        let peer = PeerState {
-            instance: self.instance.clone(),
-            map_version: pool_state.map().version,
-            decisions: pool_state.decisions().to_vec(),
-            up: up.map(|member| member.backend_id).collect(),
-            owed: owing.map(|member| member.backend_id).collect(),
-            servers: pool_state.servers(),
-            off: off.map(|member| member.spec.name.clone()).collect(),
-            gone: pool_state.gone(),
-            timeouts: pool_state.timeouts().clone(),
-            membership: pool_state.membership().clone(),
-            slots: Arc::clone(followed),
-            clock: self.clock,
-        };
-        let mut metrics = figures(pool_state, &status, accounting, reloads, &certificates);
+        let peer = self.peer_state(pool_state, followed);
+        let mut metrics = figures(
+            pool_state,
+            &status,
+            sources.accounting,
+            reloads,
+            &certificates,
+        );
         metrics.contended_sessions = contended_sessions;
         Published {
             status,
@@ -170,6 +170,29 @@ impl About {
 }
 
 impl About {
+    /// What the other proxies are told.
+    fn peer_state(&self, pool_state: &PoolState, followed: &Arc<[SlotState]>) -> PeerState {
+        let members = pool_state.members().iter();
+        let up = members.filter(|member| member.is_up() && !member.is_off());
+        let members = pool_state.members().iter();
+        let owing = members.filter(|member| member.owed > 0 || pool_state.is_given_up(member));
+        let off = pool_state.members().iter().filter(|member| member.is_off());
+        PeerState {
+            instance: self.instance.clone(),
+            map_version: pool_state.map().version,
+            decisions: pool_state.decisions().to_vec(),
+            up: up.map(|member| member.backend_id).collect(),
+            owed: owing.map(|member| member.backend_id).collect(),
+            servers: pool_state.servers(),
+            off: off.map(|member| member.spec.name.clone()).collect(),
+            gone: pool_state.gone(),
+            timeouts: pool_state.timeouts().clone(),
+            membership: pool_state.membership().clone(),
+            slots: Arc::clone(followed),
+            clock: self.clock,
+        }
+    }
+
     /// Peers may ask for this proxy by the name that it has in their `peers`, and one main file may
     /// serve all of them.
     fn access(&self, config: &Config) -> AdminAccess {
@@ -262,13 +285,6 @@ fn figures(
             .map(backend)
             .collect(),
     }
-}
-
-/// What is known of the backends beside the pool state.
-struct Sources<'a> {
-    reasons: &'a Reasons,
-    accounting: &'a UsageEstimates,
-    engines: &'a HashMap<BackendId, StoreSurvey>,
 }
 
 /// What a backend can hold, as it is shown.

@@ -7,7 +7,7 @@ use tokio::sync::watch;
 use super::handle::Published;
 use super::in_force::InForce;
 use super::pool_state::{Notice, PoolState};
-use super::publish::{About, Known, Reasons};
+use super::publish::{About, Known, Reasons, Sources};
 use super::report::history::Recorder;
 use super::report::noticed::Noticed;
 use super::report::pauses::Counts;
@@ -47,13 +47,11 @@ impl Publisher {
             pool_state,
             in_force: in_force.slots(),
             followed: in_force.followed(),
-            reasons: &self.reasons,
-            accounting: &self.accounting,
+            sources: Sources::new(&self.reasons, &self.accounting, &self.noticed.engines),
             last_reload: self.last_reload.clone(),
             reloads: self.reloads,
             peers,
             history: self.history.history(),
-            engines: &self.noticed.engines,
             noticed: self.noticed.findings(pool_state, now_ms),
             last_failover: pool_state
                 .last_failover()

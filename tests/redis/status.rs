@@ -19,7 +19,7 @@ fn proxy_over(keys: &str) -> Proxy {
     Proxy::start(&map, SHORT_TIMES)
 }
 
-fn finding<'a>(status: &'a Value, code: &str) -> Option<&'a Value> {
+pub(crate) fn finding<'a>(status: &'a Value, code: &str) -> Option<&'a Value> {
     let mut findings = status["findings"].as_array()?.iter();
     findings.find(|finding| finding["code"] == code)
 }

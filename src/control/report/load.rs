@@ -82,3 +82,29 @@ impl Load {
 fn with(own: Option<u64>, copies: Option<u64>) -> Option<u64> {
     own.map(|own| own.saturating_add(copies.unwrap_or(0)))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_room_of_an_engine_limits_bytes_as_a_capacity_does() {
+        let load = Load {
+            sessions: Some(10),
+            bytes: Some(800),
+            room_bytes: Some(1000),
+            ..Load::default()
+        };
+        assert_eq!(load.used_percent(Capacity::default()), Some(80.0));
+        let lower = Capacity {
+            sessions: None,
+            memory_bytes: Some(400),
+        };
+        assert_eq!(load.used_percent(lower), Some(200.0));
+        let sessions = Capacity {
+            sessions: Some(100),
+            memory_bytes: None,
+        };
+        assert_eq!(load.used_percent(sessions), Some(80.0));
+    }
+}

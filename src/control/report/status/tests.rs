@@ -60,12 +60,7 @@ fn full() -> Status {
         filled_percent: Some(1.0),
         full_ms: Some(1),
     };
-    backend.engine = Some(EngineStatus {
-        memory_bytes: 1,
-        max_memory_bytes: Some(1),
-        fullest_server: Some("redis-a:6379".to_owned()),
-        fullest_percent: Some(1.5),
-    });
+    backend.engine = Some(example::engine());
     backend.overridden = Some(OverrideStatus {
         in_map: ServiceState::Drain,
         since_ms: 1,
