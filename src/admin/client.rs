@@ -1,5 +1,6 @@
 //! Asks an admin server: another proxy's, or the one that a command is about.
 
+use std::error::Error;
 use std::time::Duration;
 
 use http_body_util::{BodyExt, Full, LengthLimitError, Limited};
@@ -8,13 +9,15 @@ use hyper::client::conn::http1;
 use hyper::header::{AUTHORIZATION, CONNECTION, HOST, HeaderValue};
 use hyper::{Method, Request, StatusCode};
 use hyper_util::rt::TokioIo;
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 
 use super::access::OWN_HEADER;
 use super::refusals::TOKEN_PAUSE;
 use crate::backend::{ConnectError, Dialer};
-use crate::config::{AdminToken, BackendAddress};
+use crate::config::{AdminToken, BackendAddress, TlsTrust};
+use crate::tls::TargetTls;
 
 /// Bytes of an answer: enough for a report in which every slot is in a state of its own.
 const MAX_BODY_BYTES: usize = 4 << 20;
@@ -25,6 +28,9 @@ pub enum AdminError {
     /// Its name is unknown, or it cannot be connected to.
     #[error(transparent)]
     Connect(#[from] ConnectError),
+    /// It is to be asked with TLS.
+    #[error("no certificate can bear its name: set `server_name` in `peer_tls`")]
+    Nameless,
     /// It took too long.
     #[error("no answer within {} ms", .limit.as_millis())]
     TimedOut {
@@ -33,7 +39,7 @@ pub enum AdminError {
     },
     /// It broke off or does not speak HTTP.
     #[error("no HTTP answer: {0}")]
-    Http(#[from] hyper::Error),
+    Http(String),
     /// It sent too much.
     #[error("its answer is longer than {MAX_BODY_BYTES} bytes")]
     TooLong,
@@ -43,6 +49,22 @@ pub enum AdminError {
     /// Its address, or what it is asked for, makes no request.
     #[error("cannot ask for it: {0}")]
     Unaskable(#[from] hyper::http::Error),
+}
+
+/// With its causes: that a certificate was refused shows in them alone.
+impl From<hyper::Error> for AdminError {
+    fn from(error: hyper::Error) -> Self {
+        let mut said = error.to_string();
+        let mut cause = error.source();
+        while let Some(deeper) = cause {
+            said = format!("{said}: {deeper}");
+            cause = deeper.source();
+        }
+        if error.is_parse() {
+            said += "; one that speaks TLS is asked with --tls-ca, or as a peer with `peer_tls`";
+        }
+        Self::Http(said)
+    }
 }
 
 /// What an admin server has answered.
@@ -59,15 +81,45 @@ pub struct AdminAnswer {
 #[derive(Debug)]
 pub struct AdminClient {
     dialer: Dialer,
+    way: AdminWay,
     host: String,
     limit: Duration,
 }
 
+/// How an admin server is asked.
+#[derive(Debug, Clone)]
+pub enum AdminWay {
+    /// In the clear.
+    Plain,
+    /// With TLS, or not at all.
+    Encrypted(TargetTls),
+    /// Not at all: it is to be asked with TLS, and no certificate can bear its name.
+    Nameless,
+}
+
+/// What carries a question and its answer.
+trait Carrier: AsyncRead + AsyncWrite + Unpin + Send + 'static {}
+
+impl AdminWay {
+    /// To the server at `address`; `trust` says how those with TLS are known.
+    #[must_use]
+    pub fn to(address: &BackendAddress, trust: Option<&TlsTrust>) -> Self {
+        match trust.map(|trust| trust.target(address.host())) {
+            None => Self::Plain,
+            Some(Some(target)) => Self::Encrypted(target),
+            Some(None) => Self::Nameless,
+        }
+    }
+}
+
+impl<T: AsyncRead + AsyncWrite + Unpin + Send + 'static> Carrier for T {}
+
 impl AdminClient {
     /// The server at `address`, which has `limit` for each answer, connecting included.
-    pub fn new(address: BackendAddress, limit: Duration) -> Self {
+    pub fn new(address: BackendAddress, way: AdminWay, limit: Duration) -> Self {
         Self {
             host: address.to_string(),
+            way,
             dialer: Dialer::new(address),
             limit,
         }
@@ -112,7 +164,10 @@ impl AdminClient {
         token: Option<&AdminToken>,
         body: Vec<u8>,
     ) -> Result<AdminAnswer, AdminError> {
-        let limit = self.limit;
+        let Self {
+            dialer, way, limit, ..
+        } = self;
+        let limit = *limit;
         let mut request = Request::builder()
             .method(method)
             .uri(path)
@@ -122,15 +177,15 @@ impl AdminClient {
             request = request.header(AUTHORIZATION, token.header());
         }
         let request = request.body(Full::new(Bytes::from(body)))?;
-        let exchanged = tokio::time::timeout(limit, exchange(&mut self.dialer, request, limit));
-        exchanged
-            .await
-            .unwrap_or(Err(AdminError::TimedOut { limit }))
+        let exchanged = exchange(dialer, way, request, limit);
+        let exchanged = tokio::time::timeout(limit, exchanged).await;
+        exchanged.unwrap_or(Err(AdminError::TimedOut { limit }))
     }
 }
 
 async fn exchange(
     dialer: &mut Dialer,
+    way: &AdminWay,
     mut request: Request<Full<Bytes>>,
     limit: Duration,
 ) -> Result<AdminAnswer, AdminError> {
@@ -141,6 +196,20 @@ async fn exchange(
     {
         request.headers_mut().insert(HOST, host);
     }
+    match way {
+        AdminWay::Plain => carry(stream, request).await,
+        AdminWay::Encrypted(TargetTls { tls, name }) => {
+            let stream = tls.connect(stream, name.clone()).await;
+            carry(stream.map_err(ConnectError::untrusted)?, request).await
+        }
+        AdminWay::Nameless => Err(AdminError::Nameless),
+    }
+}
+
+async fn carry(
+    stream: impl Carrier,
+    request: Request<Full<Bytes>>,
+) -> Result<AdminAnswer, AdminError> {
     let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await?;
     // Ends with this function.
     let mut driver = JoinSet::new();

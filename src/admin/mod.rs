@@ -30,7 +30,7 @@ mod steer;
 pub mod store_site;
 pub mod store_watch;
 
-pub use options::AdminOptions;
+pub use options::{AdminOptions, AdminTls};
 pub use server::AdminServer;
 pub use store_site::StoreSite;
 pub use store_watch::{KeptOnDisk, ReadStats, StoreEye, StoreFacts, StoreWatch};

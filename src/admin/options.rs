@@ -1,6 +1,18 @@
-//! The limits of an admin server.
+//! The limits of an admin server, and its certificates.
 
 use std::time::Duration;
+
+use crate::config::TlsTrust;
+use crate::tls::ServerTls;
+
+/// How an admin server and its peers are sure of each other.
+#[derive(Debug, Clone, Default)]
+pub struct AdminTls {
+    /// What clients are shown; `None` for connections without TLS.
+    pub server: Option<ServerTls>,
+    /// How peers are reached with TLS; `None` for without.
+    pub peers: Option<TlsTrust>,
+}
 
 /// Times and bounds of the admin server.
 #[derive(Debug, Clone, Copy)]

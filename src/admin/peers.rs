@@ -6,15 +6,17 @@ use tokio::sync::watch;
 use tokio::task::{AbortHandle, JoinSet};
 use tokio::time::MissedTickBehavior;
 
-use super::client::{AdminClient, AdminError};
+use super::client::{AdminClient, AdminError, AdminWay};
 use super::options::AdminOptions;
-use crate::config::BackendAddress;
+use crate::backend::ConnectError;
+use crate::config::{BackendAddress, TlsTrust};
 use crate::control::handle::{ControlHandle, PeerNews};
 
 /// Asks every peer of the main file in force, until `stopped` or control has ended.
 pub(super) async fn ask_all(
     mut control: ControlHandle,
     options: AdminOptions,
+    trust: Option<TlsTrust>,
     mut stopped: watch::Receiver<bool>,
 ) {
     let mut asking: HashMap<BackendAddress, AbortHandle> = HashMap::new();
@@ -31,7 +33,15 @@ pub(super) async fn ask_all(
         });
         for peer in peers {
             if !asking.contains_key(peer) {
-                let task = ask_for_ever(peer.clone(), control.clone(), options, stopped.clone());
+                let way = AdminWay::to(peer, trust.as_ref());
+                let client = AdminClient::new(peer.clone(), way, options.ask_timeout);
+                let task = ask_for_ever(
+                    peer.clone(),
+                    client,
+                    control.clone(),
+                    options,
+                    stopped.clone(),
+                );
                 asking.insert(peer.clone(), tasks.spawn(task));
             }
         }
@@ -49,13 +59,13 @@ pub(super) async fn ask_all(
 /// Asks the peer at `address` again and again.
 async fn ask_for_ever(
     address: BackendAddress,
+    mut peer: AdminClient,
     control: ControlHandle,
     options: AdminOptions,
     mut stopped: watch::Receiver<bool>,
 ) {
     let mut interval = tokio::time::interval(options.ask_every);
     interval.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    let mut peer = AdminClient::new(address.clone(), options.ask_timeout);
     let asking = async {
         loop {
             interval.tick().await;
@@ -84,7 +94,12 @@ async fn report_of(peer: &mut AdminClient) -> (Result<Vec<u8>, String>, bool) {
         Ok(answer) if answer.status == 200 => (Ok(answer.body), true),
         Ok(answer) => (Err(format!("it answered {}", answer.status)), true),
         Err(error) => {
-            let is_there = !matches!(error, AdminError::Connect(_) | AdminError::Unaskable(_));
+            let is_there = match &error {
+                // Something has taken the connection: that proxy may serve users.
+                AdminError::Connect(ConnectError::Untrusted(_)) => true,
+                AdminError::Connect(_) | AdminError::Unaskable(_) | AdminError::Nameless => false,
+                _ => true,
+            };
             (Err(error.to_string()), is_there)
         }
     }

@@ -81,14 +81,26 @@ impl Refusals {
     /// Takes note of a request that was refused.
     pub(super) fn note(&self, denied: &Denied, peer: IpAddr, path: &str, now: Instant) {
         let reason = denied.reason();
-        self.counts.add(reason);
-        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
-        let more = state.log[reason as usize].pass(now);
-        drop(state);
-        if let Some(more) = more {
+        if let Some(more) = self.count(reason, now) {
             let reason = reason.name();
             tracing::warn!(%peer, path, reason, more, "an admin request was refused: {denied}");
         }
+    }
+
+    /// Takes note of a client with which no TLS came about.
+    pub(super) fn note_untrusted(&self, problem: &str, peer: IpAddr) {
+        let reason = AdminRefusal::NoTls;
+        if let Some(more) = self.count(reason, Instant::now()) {
+            let reason = reason.name();
+            tracing::warn!(%peer, reason, more, "an admin connection was refused: no TLS with it: {problem}");
+        }
+    }
+
+    /// Counts a refusal. How many were not logged since the last one, if this one is to be.
+    fn count(&self, reason: AdminRefusal, now: Instant) -> Option<u64> {
+        self.counts.add(reason);
+        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        state.log[reason as usize].pass(now)
     }
 }
 

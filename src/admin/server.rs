@@ -2,7 +2,7 @@
 
 use std::convert::Infallible;
 use std::io;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::pin::pin;
 use std::sync::Arc;
 use std::thread::{self, JoinHandle};
@@ -11,11 +11,12 @@ use std::time::Duration;
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 
-use super::options::AdminOptions;
+use super::options::{AdminOptions, AdminTls};
 use super::pages::ProxySite;
 use super::peers;
 use super::permits::{ConnectionPermit, ConnectionPermits};
@@ -27,6 +28,7 @@ use super::store_site::StoreSite;
 use crate::control::handle::ControlHandle;
 use crate::metrics::Metrics;
 use crate::net::Listeners;
+use crate::tls::ServerTls;
 
 /// Bytes of a request's head, and of what is read ahead.
 const MAX_HEAD_BYTES: usize = 16 * 1024;
@@ -42,6 +44,15 @@ const PLANNING_THREADS: usize = 1;
 
 /// Pause after the kernel refused an accept for want of descriptors or memory.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+
+/// What each connection is served with.
+#[derive(Clone)]
+struct Served<S> {
+    site: S,
+    options: AdminOptions,
+    /// What clients are shown; `None` for connections without TLS.
+    tls: Option<ServerTls>,
+}
 
 /// The running admin server, and the asking of the peers.
 #[derive(Debug)]
@@ -63,11 +74,12 @@ impl AdminServer {
         control: ControlHandle,
         metrics: Arc<Metrics>,
         options: AdminOptions,
+        tls: AdminTls,
     ) -> io::Result<Self> {
         let asking = {
-            let control = control.clone();
+            let (control, trust) = (control.clone(), tls.peers);
             move |tasks: &mut JoinSet<()>, stopped: &watch::Receiver<bool>| {
-                tasks.spawn(peers::ask_all(control, options, stopped.clone()));
+                tasks.spawn(peers::ask_all(control, options, trust, stopped.clone()));
             }
         };
         let site = ProxySite {
@@ -76,7 +88,12 @@ impl AdminServer {
             metrics,
             planner: Planner::new(),
         };
-        Self::run(listeners, site, options, LOOKUP_THREADS, asking)
+        let served = Served {
+            site,
+            options,
+            tls: tls.server,
+        };
+        Self::run(listeners, served, LOOKUP_THREADS, asking)
     }
 
     /// The same for a state server, which has no peers.
@@ -85,16 +102,17 @@ impl AdminServer {
     /// When the system gives no thread or event queue.
     pub fn start_for_store(
         listeners: Listeners,
-        store: StoreSite,
+        site: StoreSite,
         options: AdminOptions,
+        tls: Option<ServerTls>,
     ) -> io::Result<Self> {
-        Self::run(Some(listeners), store, options, 0, |_, _| ())
+        let served = Served { site, options, tls };
+        Self::run(Some(listeners), served, 0, |_, _| ())
     }
 
     fn run(
         listeners: Option<Listeners>,
-        site: impl Site,
-        options: AdminOptions,
+        served: Served<impl Site>,
         lookup_threads: usize,
         spawn_others: impl FnOnce(&mut JoinSet<()>, &watch::Receiver<bool>) + Send + 'static,
     ) -> io::Result<Self> {
@@ -114,7 +132,7 @@ impl AdminServer {
         let serve = async move {
             let mut tasks = JoinSet::new();
             for socket in sockets {
-                tasks.spawn(accept(socket, site.clone(), options, stopped.clone()));
+                tasks.spawn(accept(socket, served.clone(), stopped.clone()));
             }
             spawn_others(&mut tasks, &stopped);
             tasks.join_all().await;
@@ -142,13 +160,8 @@ impl AdminServer {
 }
 
 /// Accepts until it is stopped, then waits for the connections to end.
-async fn accept(
-    socket: TcpListener,
-    site: impl Site,
-    options: AdminOptions,
-    stopped: watch::Receiver<bool>,
-) {
-    let places = ConnectionPermits::new(options.max_connections);
+async fn accept(socket: TcpListener, served: Served<impl Site>, stopped: watch::Receiver<bool>) {
+    let places = ConnectionPermits::new(served.options.max_connections);
     let mut connections = JoinSet::new();
     let mut stop = stopped.clone();
     let accepting = async {
@@ -158,10 +171,10 @@ async fn accept(
                     let Some(place) = places.take(peer.ip()).await else {
                         return;
                     };
-                    let (site, stopped) = (site.clone(), stopped.clone());
+                    let (served, stopped) = (served.clone(), stopped.clone());
                     connections.spawn(async move {
                         tokio::select! {
-                            () = serve(stream, peer, site, options, stopped, &place) => {}
+                            () = served.take(stream, peer.ip(), stopped, &place) => {}
                             () = place.must_leave() => {}
                         }
                     });
@@ -182,42 +195,66 @@ async fn accept(
     connections.join_all().await;
 }
 
-/// Serves one connection to the end of its life.
-async fn serve(
-    stream: TcpStream,
-    peer: SocketAddr,
-    site: impl Site,
-    options: AdminOptions,
-    mut stopped: watch::Receiver<bool>,
-    place: &ConnectionPermit,
-) {
-    let (site, options, peer) = (&site, &options, peer.ip());
-    let answer = service_fn(|request| async move {
-        place.is_answering(true);
-        let answer = routes::answer(site, request, peer, options).await;
-        place.is_answering(false);
-        Ok::<_, Infallible>(answer)
-    });
-    let connection = http1::Builder::new()
-        .timer(TokioTimer::new())
-        .header_read_timeout(options.receive)
-        .max_buf_size(MAX_HEAD_BYTES)
-        .max_headers(MAX_HEAD_LINES)
-        .serve_connection(TokioIo::new(stream), answer);
-    let mut connection = pin!(connection);
-    let ended = tokio::select! {
-        ended = connection.as_mut() => Some(ended),
-        () = tokio::time::sleep(options.lifetime) => None,
-        _ = stopped.wait_for(|stop| *stop) => None,
-    };
-    let ended = if let Some(ended) = ended {
-        ended
-    } else {
-        connection.as_mut().graceful_shutdown();
-        let finished = tokio::time::timeout(options.shutdown, connection).await;
-        finished.unwrap_or(Ok(()))
-    };
-    if let Err(error) = ended {
-        tracing::debug!(%peer, "admin connection ended: {error}");
+impl<S: Site> Served<S> {
+    /// Serves one connection to the end of its life. With TLS nothing is read of a client before it
+    /// has shown what it has to.
+    async fn take(
+        &self,
+        stream: TcpStream,
+        peer: IpAddr,
+        mut stopped: watch::Receiver<bool>,
+        place: &ConnectionPermit,
+    ) {
+        let Some(tls) = &self.tls else {
+            return self.serve(stream, peer, stopped, place).await;
+        };
+        let accepted = tokio::select! {
+            accepted = tokio::time::timeout(self.options.receive, tls.accept(stream)) => accepted,
+            _ = stopped.wait_for(|stop| *stop) => return,
+        };
+        let problem = match accepted {
+            Ok(Ok(stream)) => return self.serve(stream, peer, stopped, place).await,
+            Ok(Err(error)) => error.to_string(),
+            Err(_elapsed) => format!("not within {} s", self.options.receive.as_secs()),
+        };
+        self.site.refusals().note_untrusted(&problem, peer);
+    }
+
+    async fn serve(
+        &self,
+        stream: impl AsyncRead + AsyncWrite + Unpin,
+        peer: IpAddr,
+        mut stopped: watch::Receiver<bool>,
+        place: &ConnectionPermit,
+    ) {
+        let Self { site, options, .. } = self;
+        let answer = service_fn(|request| async move {
+            place.is_answering(true);
+            let answer = routes::answer(site, request, peer, options).await;
+            place.is_answering(false);
+            Ok::<_, Infallible>(answer)
+        });
+        let connection = http1::Builder::new()
+            .timer(TokioTimer::new())
+            .header_read_timeout(options.receive)
+            .max_buf_size(MAX_HEAD_BYTES)
+            .max_headers(MAX_HEAD_LINES)
+            .serve_connection(TokioIo::new(stream), answer);
+        let mut connection = pin!(connection);
+        let ended = tokio::select! {
+            ended = connection.as_mut() => Some(ended),
+            () = tokio::time::sleep(options.lifetime) => None,
+            _ = stopped.wait_for(|stop| *stop) => None,
+        };
+        let ended = if let Some(ended) = ended {
+            ended
+        } else {
+            connection.as_mut().graceful_shutdown();
+            let finished = tokio::time::timeout(options.shutdown, connection).await;
+            finished.unwrap_or(Ok(()))
+        };
+        if let Err(error) = ended {
+            tracing::debug!(%peer, "admin connection ended: {error}");
+        }
     }
 }

@@ -4,13 +4,13 @@ use std::net::SocketAddr;
 
 use super::system::{self, Descriptors};
 use super::{StartError, worker_count};
-use crate::admin::{AdminOptions, AdminServer};
+use crate::admin::{AdminOptions, AdminServer, AdminTls};
 use crate::config::Config;
 use crate::control::handle::ControlHandle;
 use crate::control::{self, ControlOptions, Prepared, RunningControl};
 use crate::net::{ConnectionCap, Listeners, Running, ServeOptions, spawn_workers};
 use crate::proxy::ProxyService;
-use crate::tls::{ClientTls, ServerTls, TlsWatch};
+use crate::tls::{ServerTls, TlsWatch};
 
 /// Smallest capacity of a buffer: fewer system calls for large bodies.
 const MIN_BUFFER_BYTES: usize = 64 * 1024;
@@ -54,7 +54,7 @@ impl ProxyServer {
 /// # Errors
 /// [`StartError`].
 pub fn start(mut options: ControlOptions) -> Result<ProxyServer, StartError> {
-    let tls = load_certificates(&mut options)?;
+    let Certificates { listen, admin_tls } = load_certificates(&mut options)?;
     let config = options.config.clone();
     let backends = options.map.backends.len();
     // Both before anything is written: another proxy may run already.
@@ -71,12 +71,12 @@ pub fn start(mut options: ControlOptions) -> Result<ProxyServer, StartError> {
         ends,
         may_serve,
     } = control::prepare(options)?;
-    let serve_options = serve_options(&config, workers, backends, tls);
+    let serve_options = serve_options(&config, workers, backends, listen);
     let (snapshot, feedback, metrics) = (ends.snapshot, ends.feedback, ends.metrics);
     let running_control = control.spawn(inbox).map_err(StartError::Thread)?;
     // Also without listeners: a reload may bring peers, which are asked from there.
     let (control, shown) = (ends.handle.clone(), metrics.clone());
-    let admin = AdminServer::start(admin, control, shown, AdminOptions::default())
+    let admin = AdminServer::start(admin, control, shown, AdminOptions::default(), admin_tls)
         .map_err(StartError::Thread)?;
     // Clients that connect meanwhile wait in the kernel.
     let _ = may_serve.blocking_recv();
@@ -93,20 +93,35 @@ pub fn start(mut options: ControlOptions) -> Result<ProxyServer, StartError> {
     })
 }
 
-/// Reads the files with certificates, and has them looked after. Returns what clients are shown.
-fn load_certificates(options: &mut ControlOptions) -> Result<Option<ServerTls>, StartError> {
+/// What clients of the web farm are shown, and how admin servers are sure of each other.
+struct Certificates {
+    listen: Option<ServerTls>,
+    admin_tls: AdminTls,
+}
+
+/// Reads the files with certificates, and has them looked after.
+fn load_certificates(options: &mut ControlOptions) -> Result<Certificates, StartError> {
     let config = &mut options.config;
-    let load = |files| ServerTls::load("listen", files);
-    let server = config.tls.clone().map(load).transpose()?;
+    let load = |what, files: &Option<_>| {
+        let files = files.clone();
+        files.map(|files| ServerTls::load(what, files)).transpose()
+    };
+    let listen = load("listen", &config.tls)?;
+    let admin = load("admin", &config.admin.tls)?;
+    let mut clients = Vec::new();
     if let Some(tls) = &mut config.backend_tls {
-        tls.client = Some(ClientTls::load("backends", tls.files.clone())?);
+        clients.push(tls.trust.load("backends")?);
     }
-    let client = config
-        .backend_tls
-        .as_ref()
-        .and_then(|tls| tls.client.clone());
-    options.certificates = TlsWatch::start(server.clone(), client).map_err(StartError::Thread)?;
-    Ok(server)
+    if let Some(trust) = &mut config.peer_tls {
+        clients.push(trust.load("peers")?);
+    }
+    let servers = [&listen, &admin].into_iter().flatten().cloned();
+    options.certificates = TlsWatch::start(servers, clients).map_err(StartError::Thread)?;
+    let admin_tls = AdminTls {
+        server: admin,
+        peers: config.peer_tls.clone(),
+    };
+    Ok(Certificates { listen, admin_tls })
 }
 
 /// Connections of the admin server and of control.

@@ -63,6 +63,8 @@ pub struct StateServerOptions {
     pub data: Option<DataOptions>,
     /// Where it says how it is; `None` for nowhere.
     pub admin: Option<SocketAddr>,
+    /// Whether it shows its certificate there, too.
+    pub admin_tls: bool,
     /// Host names that it is known under there beside IP addresses, `localhost` and the machine's
     /// own name; in lower case.
     pub admin_hosts: Vec<String>,
@@ -148,6 +150,7 @@ impl StateServerOptions {
             tls: None,
             data: None,
             admin: None,
+            admin_tls: false,
             admin_hosts: Vec::new(),
         }
     }
@@ -244,7 +247,8 @@ fn serve<S: CountedStore + Send + Sync>(
         let mut hosts = options.admin_hosts.clone();
         hosts.push(own_host_name());
         let site = StoreSite::new(watch.eye(), hosts);
-        AdminServer::start_for_store(listeners, site, admin_options)
+        let tls = tls.filter(|_| options.admin_tls);
+        AdminServer::start_for_store(listeners, site, admin_options, tls)
     };
     let admin = admin.map(start_admin).transpose();
     Ok(StateServer {

@@ -11,7 +11,7 @@ use tokio::net::TcpStream;
 use crate::health::Failure;
 use crate::net::{self, Conn, Deadline};
 use crate::store::StoreSurvey;
-use crate::tls::{ClientTls, TlsName};
+use crate::tls::TargetTls;
 
 /// The backend could not be reached. No byte of a request has been sent.
 #[derive(Debug, thiserror::Error)]
@@ -39,6 +39,14 @@ impl ConnectError {
         match net::is_shortage(&error) {
             true => Self::Shortage(error),
             false => Self::Refused(error),
+        }
+    }
+
+    /// The server took the connection and did not go on as one with TLS does.
+    pub fn untrusted(error: io::Error) -> Self {
+        match net::is_shortage(&error) {
+            true => Self::Shortage(error),
+            false => Self::Untrusted(error),
         }
     }
 
@@ -93,10 +101,8 @@ pub trait LocalServer: fmt::Debug + Send + Sync {
 pub struct TlsServer {
     /// Where it is.
     pub address: SocketAddr,
-    /// Whom this proxy trusts, and what it shows.
-    pub tls: ClientTls,
-    /// What its certificate has to bear.
-    pub name: TlsName,
+    /// How this proxy is sure of it.
+    pub target: TargetTls,
 }
 
 impl Connector {
@@ -130,12 +136,9 @@ impl TlsServer {
     async fn connect(&self) -> Result<Conn, ConnectError> {
         let stream = TcpStream::connect(self.address).await;
         let stream = stream.map_err(ConnectError::refused)?;
-        match self.tls.connect(stream, self.name.clone()).await {
-            Ok(stream) => Ok(Conn::encrypted(stream)),
-            Err(error) if net::is_shortage(&error) => Err(ConnectError::Shortage(error)),
-            // It took the connection and did not go on as a server with TLS does.
-            Err(error) => Err(ConnectError::Untrusted(error)),
-        }
+        let TargetTls { tls, name } = &self.target;
+        let stream = tls.connect(stream, name.clone()).await;
+        stream.map(Conn::encrypted).map_err(ConnectError::untrusted)
     }
 }
 

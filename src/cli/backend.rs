@@ -84,18 +84,23 @@ pub(super) fn run(args: &BackendArgs) -> Exit {
         let _ = output::could_not_run("--fresh goes with activate");
         return Exit::Usage;
     }
-    give_order(&args.token, async |token| order(args, token).await)
+    give_order(&args.admins, &args.token, async |clients, token| {
+        order(args, clients, token).await
+    })
 }
 
 /// Gives the order to all proxies that were named, or to none if one of them would not take it. Their
 /// peers take it over from them.
-async fn order(args: &BackendArgs, token: Option<&AdminToken>) -> Exit {
-    let mut clients = args.admins.clients();
-    let planned = match plan_by_all(args, &mut clients).await {
+async fn order(
+    args: &BackendArgs,
+    clients: &mut [AdminClient],
+    token: Option<&AdminToken>,
+) -> Exit {
+    let planned = match plan_by_all(args, clients).await {
         Ok(planned) => planned,
         Err(problem) => return output::could_not_run(problem + Step::Check.so_far()),
     };
-    let checked = tell_all(args, token, &mut clients, Step::Check).await;
+    let checked = tell_all(args, token, clients, Step::Check).await;
     if checked != Exit::Fine {
         return checked;
     }
@@ -108,7 +113,7 @@ async fn order(args: &BackendArgs, token: Option<&AdminToken>) -> Exit {
         output::line("nothing was ordered: see the warnings, and add --yes if it is meant");
         return Exit::Finding;
     }
-    let given = tell_all(args, token, &mut clients, Step::Give).await;
+    let given = tell_all(args, token, clients, Step::Give).await;
     if given != Exit::Fine && clients.len() > 1 {
         output::line("note: not every proxy has the order; give it again");
     }

@@ -7,14 +7,14 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use super::bench::{stop_on_signal, target};
+use super::tls_args::TlsArgs;
 use super::{Exit, human, output};
 use crate::app::signals::StopSignals;
-use crate::config::{self, AllowList, Network};
+use crate::config::{self, AllowList, BackendHost, Network};
 use crate::conformance::{
     self, CaptureOptions, CheckReport, ConformanceError, ConformanceOptions, ConformanceReport,
-    SuiteStop, TargetTls, Verdict,
+    SuiteStop, Verdict,
 };
-use crate::tls::{self, ClientFiles, ClientTls};
 
 /// Arguments of `staterouter conformance`.
 #[derive(Debug, clap::Args)]
@@ -22,18 +22,8 @@ pub(super) struct ConformanceArgs {
     /// The state server, or a proxy in front of several
     #[arg(long, value_name = "ADDR", value_parser = target)]
     target: SocketAddr,
-    /// The file with the authorities of servers, in PEM form: the target is reached with TLS then
-    #[arg(long, value_name = "FILE", conflicts_with = "capture")]
-    tls_ca: Option<PathBuf>,
-    /// What the target's certificate bears; its IP address if left out
-    #[arg(long, value_name = "NAME", requires = "tls_ca")]
-    tls_name: Option<String>,
-    /// The file with the certificate that the target is shown, in PEM form
-    #[arg(long, value_name = "FILE", requires_all = ["tls_ca", "tls_key"])]
-    tls_cert: Option<PathBuf>,
-    /// The file with the key of that certificate
-    #[arg(long, value_name = "FILE", requires = "tls_cert")]
-    tls_key: Option<PathBuf>,
+    #[command(flatten)]
+    tls: TlsArgs,
     /// Ask as well what takes minutes, and what no web server sends: for a server without users
     #[arg(long, conflicts_with = "capture")]
     thorough: bool,
@@ -51,7 +41,7 @@ pub(super) struct ConformanceArgs {
     json: bool,
     /// Ask nothing: relay a farm to the target, and write down what they say to each other, without
     /// session ids and contents
-    #[arg(long, value_name = "FILE")]
+    #[arg(long, value_name = "FILE", conflicts_with = "tls_ca")]
     capture: Option<PathBuf>,
     /// Where the farm connects for a capture
     #[arg(long, value_name = "ADDR", default_value = "127.0.0.1:42425")]
@@ -69,8 +59,8 @@ pub(super) fn run(args: &ConformanceArgs) -> Exit {
     if let Some(file) = &args.capture {
         return capture(args, file.clone());
     }
-    let tls = match args.tls() {
-        Ok(tls) => tls,
+    let tls = match args.tls.trust() {
+        Ok(trust) => trust.and_then(|trust| trust.target(&BackendHost::Ip(args.target.ip()))),
         Err(problem) => return output::could_not_run(problem),
     };
     let options = ConformanceOptions {
@@ -101,23 +91,6 @@ pub(super) fn run(args: &ConformanceArgs) -> Exit {
             Exit::Usage
         }
         Err(error) => output::could_not_run(error),
-    }
-}
-
-impl ConformanceArgs {
-    /// How the target is reached with TLS, if it is.
-    fn tls(&self) -> Result<Option<TargetTls>, String> {
-        let Some(ca) = self.tls_ca.clone() else {
-            return Ok(None);
-        };
-        let own = self.tls_cert.clone().zip(self.tls_key.clone());
-        let tls = ClientTls::load("the target", ClientFiles { ca, own });
-        let tls = tls.map_err(|error| error.to_string())?;
-        let address = self.target.ip().to_string();
-        let name = self.tls_name.as_deref().unwrap_or(&address);
-        let name = tls::name_of(name)
-            .ok_or_else(|| format!("no certificate can bear the name `{name}` of --tls-name"))?;
-        Ok(Some(TargetTls { tls, name }))
     }
 }
 

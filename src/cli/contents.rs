@@ -31,7 +31,10 @@ pub(super) fn run(args: &ContentsArgs) -> Exit {
 }
 
 async fn show_all(args: &ContentsArgs) -> Exit {
-    let mut clients = args.admins.clients();
+    let mut clients = match args.admins.clients() {
+        Ok(clients) => clients,
+        Err(problem) => return output::could_not_run(problem),
+    };
     let has_several = clients.len() > 1;
     let mut reports = Vec::new();
     for client in &mut clients {

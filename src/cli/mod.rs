@@ -23,6 +23,7 @@ mod service;
 mod state_server;
 mod status;
 mod table;
+mod tls_args;
 
 use std::env::consts::{ARCH, OS};
 use std::process::ExitCode;

@@ -32,13 +32,14 @@ enum PeerOrder {
 
 pub(super) fn run(args: &PeerArgs) -> Exit {
     let PeerOrder::Gone = args.order;
-    give_order(&args.token, async |token| order(args, token).await)
+    give_order(&args.admins, &args.token, async |clients, token| {
+        order(args, clients, token).await
+    })
 }
 
 /// Tells all proxies that were named, or none if one of them would not take it.
-async fn order(args: &PeerArgs, token: Option<&AdminToken>) -> Exit {
-    let mut clients = args.admins.clients();
-    let checked = tell_all(args, token, &mut clients, true).await;
+async fn order(args: &PeerArgs, clients: &mut [AdminClient], token: Option<&AdminToken>) -> Exit {
+    let checked = tell_all(args, token, clients, true).await;
     if checked != Exit::Fine {
         return checked;
     }
@@ -52,7 +53,7 @@ async fn order(args: &PeerArgs, token: Option<&AdminToken>) -> Exit {
         output::line("nothing was ordered: add --yes if that proxy runs nowhere");
         return Exit::Finding;
     }
-    let told = tell_all(args, token, &mut clients, false).await;
+    let told = tell_all(args, token, clients, false).await;
     if told == Exit::Fine {
         output::line(
             "note: a proxy that was not named here still waits for it: name each with --admin",

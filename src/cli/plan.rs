@@ -6,6 +6,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use super::admins::{cannot_ask, client, refusal};
 use super::human::{bytes, count, duration_ms, percent};
 use super::table::{Side, Table};
+use super::tls_args::TlsArgs;
 use super::{Exit, output};
 use crate::app::signals::StopSignals;
 use crate::config::{self, BackendAddress, LoadError};
@@ -17,7 +18,8 @@ use crate::route::SLOT_COUNT;
 
 #[derive(Debug, clap::Args)]
 pub(super) struct PlanArgs {
-    /// The configuration file, whose partition map is the one before
+    /// The configuration file, whose partition map is the one before; with --admin it says how the
+    /// admin server is reached with TLS (peer_tls)
     #[arg(long, value_name = "FILE", required_unless_present = "admin")]
     config: Option<PathBuf>,
     /// The new partition map
@@ -27,6 +29,8 @@ pub(super) struct PlanArgs {
     /// sessions and bytes are told
     #[arg(long, value_name = "ADDR", value_parser = config::parse_admin)]
     admin: Option<BackendAddress>,
+    #[command(flatten)]
+    tls: TlsArgs,
     /// Tell which weights, or how many more backends, bring everybody under this share of the
     /// capacity
     #[arg(
@@ -46,7 +50,7 @@ pub(super) fn run(args: &PlanArgs) -> Exit {
     let outcome = match (args.suggest, &args.admin, &args.map, &args.config) {
         (Some(percent), Some(admin), ..) => suggested(args, admin, percent),
         (None, Some(admin), Some(map), _) => {
-            planned_there(admin, map).map(|plan| show(args, map, &plan))
+            planned_there(args, admin, map).map(|plan| show(args, map, &plan))
         }
         (None, None, Some(map), Some(config)) => {
             planned_here(config, map).map(|plan| show(args, map, &plan))
@@ -72,14 +76,19 @@ fn planned_here(config: &Path, map: &Path) -> Result<PlanReport, String> {
 }
 
 /// By a running proxy.
-fn planned_there(admin: &BackendAddress, map: &Path) -> Result<PlanReport, String> {
+fn planned_there(
+    args: &PlanArgs,
+    admin: &BackendAddress,
+    map: &Path,
+) -> Result<PlanReport, String> {
     let text = read(map)?;
-    let asked = ask(admin, "/plan", Some(text))?;
+    let asked = ask(args, admin, "/plan", Some(text))?;
     serde_json::from_slice(&asked).map_err(|error| format!("{admin} answered no plan: {error}"))
 }
 
 fn suggested(args: &PlanArgs, admin: &BackendAddress, percent: u8) -> Result<Exit, String> {
-    let asked = ask(admin, &format!("/plan?suggest={percent}"), None)?;
+    let path = format!("/plan?suggest={percent}");
+    let asked = ask(args, admin, &path, None)?;
     let suggestion: Suggestion = serde_json::from_slice(&asked)
         .map_err(|error| format!("{admin} answered no suggestion: {error}"))?;
     if args.json {
@@ -97,9 +106,17 @@ fn suggested(args: &PlanArgs, admin: &BackendAddress, percent: u8) -> Result<Exi
 }
 
 /// The body of an answer to a question about maps: GET, or POST with a map.
-fn ask(admin: &BackendAddress, path: &str, map: Option<Vec<u8>>) -> Result<Vec<u8>, String> {
+fn ask(
+    args: &PlanArgs,
+    admin: &BackendAddress,
+    path: &str,
+    map: Option<Vec<u8>>,
+) -> Result<Vec<u8>, String> {
     let mut signals = StopSignals::new().map_err(|error| error.to_string())?;
-    let mut client = client(admin);
+    let config = args.config.as_deref().map(config::read_main).transpose();
+    let config = config.map_err(|error| error.to_string())?;
+    let trust = config.and_then(|config| config.peer_tls);
+    let mut client = client(admin, &args.tls, trust.as_ref())?;
     let asked = signals.wait_or(async {
         match map {
             Some(map) => client.post(path, None, map).await,

@@ -61,6 +61,9 @@ pub(super) struct StateServerArgs {
     /// and what is wrong
     #[arg(long, value_name = "ADDR")]
     admin: Option<SocketAddr>,
+    /// Answer there with TLS, too, with the same certificate and authorities
+    #[arg(long, requires_all = ["admin", "tls_cert"])]
+    admin_tls: bool,
     /// Host name under which monitoring asks there, beside IP addresses, localhost and this machine's
     /// own name; may be given several times
     #[arg(long, value_name = "NAME", requires = "admin", value_parser = config::parse_host_name)]
@@ -150,6 +153,7 @@ pub(super) fn run(args: &StateServerArgs) -> Exit {
             sync: args.sync.into(),
         }),
         admin: args.admin,
+        admin_tls: args.admin_tls,
         admin_hosts: args.admin_host.clone(),
         ..StateServerOptions::new(args.listen)
     };

@@ -54,7 +54,10 @@ pub(super) fn run(args: &StatusArgs) -> Exit {
         Ok(signals) => signals,
         Err(error) => return output::could_not_run(error),
     };
-    let mut clients = args.admins.clients();
+    let mut clients = match args.admins.clients() {
+        Ok(clients) => clients,
+        Err(problem) => return output::could_not_run(problem),
+    };
     let mut exit = Exit::Fine;
     while let Some(asked) = signals.wait_or(ask_all(&mut clients)) {
         let found = verdict::findings(&asked);

@@ -9,9 +9,10 @@ use super::fault::{Fault, Faults};
 use super::partition_map::{BackendSpec, MapFile, PartitionMap};
 use super::raw::MAX_FILE_BYTES;
 use super::staterouter_file::{Config, MainFile};
+use super::tls_section::TlsTrust;
 use super::token::AdminToken;
 use crate::os::read_regular;
-use crate::tls::{ClientTls, ServerTls};
+use crate::tls::{ClientTls, ServerFiles, ServerTls};
 
 /// Both files, without a fault.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -51,6 +52,14 @@ pub fn load_main(path: &Path) -> Result<(Config, Vec<Fault>), LoadError> {
     let bytes = read_file(path)?;
     let MainFile { config, report, .. } = parse_main(&bytes, path);
     Ok(report.finish(config)?)
+}
+
+/// Reads the main file at `path`, and none of the files that it names.
+///
+/// # Errors
+/// [`LoadError::Io`] if it cannot be read, else all its faults.
+pub fn read_main(path: &Path) -> Result<Config, LoadError> {
+    Ok(Config::parse(read_file(path)?, &path.to_string_lossy())?)
 }
 
 /// Reads the main file at `path`, the partition map and the token it names.
@@ -145,11 +154,22 @@ fn try_certificates(main: &mut MainFile<'_>) {
     let Some(config) = &main.config else {
         return;
     };
-    let server = config.tls.clone();
-    let server = server.and_then(|files| ServerTls::load("`listen`", files).err());
-    let client = config.backend_tls.clone();
-    let client = client.and_then(|tls| ClientTls::load("backends", tls.files).err());
-    for (problem, place) in [server, client].into_iter().zip(main.tls_places) {
+    let server = |files: &Option<ServerFiles>| {
+        let files = files.clone();
+        files.and_then(|files| ServerTls::load("clients", files).err())
+    };
+    let client = |trust: Option<&TlsTrust>| {
+        let files = trust.map(|trust| trust.files.clone());
+        files.and_then(|files| ClientTls::load("servers", files).err())
+    };
+    let backends = config.backend_tls.as_ref().map(|tls| &tls.trust);
+    let places = main.tls_places;
+    for (problem, place) in [
+        (server(&config.tls), places.listen),
+        (server(&config.admin.tls), places.admin),
+        (client(backends), places.backends),
+        (client(config.peer_tls.as_ref()), places.peers),
+    ] {
         if let (Some(problem), Some(place)) = (problem, place) {
             let help = "name a certificate and its key in PEM form, that staterouter may read";
             main.report.sink.add(place, problem.to_string(), help);

@@ -10,6 +10,7 @@
 //! which keys there are; they are the only place where that stands.
 
 mod address;
+mod admin_section;
 mod allow;
 mod applications;
 mod arguments;
@@ -42,7 +43,9 @@ pub use arguments::{
     parse_network, parse_size,
 };
 pub use fault::{Fault, Faults};
-pub use load::{LoadError, LoadedConfig, load, load_main, load_partition_map, read_map_text};
+pub use load::{
+    LoadError, LoadedConfig, load, load_main, load_partition_map, read_main, read_map_text,
+};
 pub use partition_map::{
     BackendSpec, BackendState, MAX_BACKEND_ID, PartitionMap, derived_backend_id,
 };
@@ -54,7 +57,7 @@ pub use settings::{
     PEER_SILENCE, Timeouts,
 };
 pub use staterouter_file::Config;
-pub use tls_section::BackendTls;
+pub use tls_section::{BackendTls, TlsTrust};
 pub use token::{AdminToken, TokenError};
 
 /// A JSON Schema that editors check one of the files with.

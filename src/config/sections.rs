@@ -9,8 +9,7 @@ use super::kinds::{Choice, Durations, Integer, Mistake, Sizes, Text};
 use super::printable::quoted;
 use super::reader::{Field, MapReader};
 use super::settings::{
-    AdminConfig, HandoverConfig, HealthConfig, Limits, LocksConfig, LogConfig, LogFormat, LogLevel,
-    Timeouts,
+    HandoverConfig, HealthConfig, Limits, LocksConfig, LogConfig, LogFormat, LogLevel, Timeouts,
 };
 use super::units;
 
@@ -126,46 +125,6 @@ pub(super) fn read_log(map: &mut MapReader<'_, '_>) -> LogConfig {
                 "The form of a log line.",
                 &FORMATS,
                 default.format,
-            )
-            .value,
-    }
-}
-
-/// The keys of the admin server, with their places.
-pub(super) struct AdminDraft {
-    pub(super) listen: Field<Option<SocketAddr>>,
-    pub(super) token_file: Field<Option<PathBuf>>,
-    pub(super) hosts: Vec<String>,
-}
-
-/// The admin server.
-pub(super) fn read_admin(map: &mut MapReader<'_, '_>) -> AdminDraft {
-    let default = AdminConfig::default();
-    AdminDraft {
-        listen: map.optional(
-            "listen",
-            "IP address and port of the admin server; the other proxies and the metrics collector \
-             reach it there. `off` for none.",
-            &ADMIN_LISTEN,
-            default.listen,
-        ),
-        token_file: map.optional(
-            "token_file",
-            "The file that holds the token which whoever changes something over the admin server \
-             has to show, 16 characters or more. A relative path is relative to the directory of \
-             this file. `off` for none: then only this machine may change something.",
-            &TOKEN_FILE,
-            default.token_file,
-        ),
-        hosts: map
-            .list(
-                "hosts",
-                "Host names under which browsers and the metrics collector ask the admin server, \
-                 beside IP addresses, `localhost`, the machine's own name and the names in `peers`. \
-                 A request for another host is refused: a web site can point a name of its own \
-                 here.",
-                &HOST_NAME,
-                MAX_HOSTS,
             )
             .value,
     }
@@ -437,17 +396,6 @@ pub(super) const LISTEN: Text<SocketAddr> = Text {
     secret: false,
 };
 
-const ADMIN_LISTEN: Text<Option<SocketAddr>> = Text {
-    wanted: "an IP address and a port, such as `127.0.0.1:42480` or `\"[::1]:42480\"`, or `off`",
-    pattern: Some(r"^(off|(\[[0-9A-Fa-f:.%]+\]|[0-9.]+):[0-9]+)$"),
-    parse: |text| match text {
-        NO_LISTENER => Ok(None),
-        _ => parse_listen(text).map(Some),
-    },
-    write: |listen| listen.map_or(NO_LISTENER.to_owned(), |address| address.to_string()),
-    secret: false,
-};
-
 /// The admin address of another proxy. A leading `tcpip=` belongs to state servers.
 pub(super) const PEER: Text<BackendAddress> = Text {
     wanted: "host and port, such as `10.0.0.6:42480`, `proxy-b.example:42480` or \
@@ -496,13 +444,7 @@ pub(super) const HOST_NAME: Text<String> = Text {
     secret: false,
 };
 
-/// Most entries of `admin.hosts`.
-const MAX_HOSTS: usize = 32;
-
-/// In place of an address to listen on.
-const NO_LISTENER: &str = "off";
-
-fn parse_listen(text: &str) -> Result<SocketAddr, Mistake> {
+pub(super) fn parse_listen(text: &str) -> Result<SocketAddr, Mistake> {
     text.parse().map_err(|_| {
         let problem = format!("{} is not an IP address and a port", quoted(text));
         match text.contains('%') {
@@ -531,20 +473,6 @@ pub(super) const FILE_PATH: Text<PathBuf> = Text {
     write: |path| path.display().to_string(),
     secret: false,
 };
-
-const TOKEN_FILE: Text<Option<PathBuf>> = Text {
-    wanted: "the path of a file, or `off`",
-    pattern: None,
-    parse: |text| match text {
-        NO_FILE => Ok(None),
-        _ => (FILE_PATH.parse)(text).map(Some),
-    },
-    write: |path| path.as_ref().map_or(NO_FILE.to_owned(), FILE_PATH.write),
-    secret: false,
-};
-
-/// In place of the path of a file.
-const NO_FILE: &str = "off";
 
 /// A number from the file whose range lies far below the type's end on every platform.
 pub(super) fn to_usize(number: u64) -> usize {

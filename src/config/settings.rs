@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use super::token::AdminToken;
 use crate::health::Thresholds;
+use crate::tls::ServerFiles;
 
 /// A peer that has said nothing for this long does not count as heard any more. Until then it may
 /// have gone on unnoticed.
@@ -48,6 +49,8 @@ pub struct Limits {
 pub struct AdminConfig {
     /// The address of the admin server; `None` for no admin server.
     pub listen: Option<SocketAddr>,
+    /// What clients are shown; `None` for connections without TLS.
+    pub tls: Option<ServerFiles>,
     /// Path of the file with the token that whoever changes something has to show; a relative path
     /// of the main file is already joined to the directory of that file.
     pub token_file: Option<PathBuf>,
@@ -189,6 +192,7 @@ impl Default for AdminConfig {
         const PORT: u16 = 42480;
         AdminConfig {
             listen: Some(SocketAddr::from((Ipv4Addr::LOCALHOST, PORT))),
+            tls: None,
             token_file: None,
             token: None,
             hosts: Vec::new(),

@@ -8,18 +8,19 @@ use std::time::Duration;
 use ipnet::IpNet;
 
 use super::address::BackendAddress;
+use super::admin_section::{AdminDraft, read_admin};
 use super::allow::{AllowList, NETWORK, is_everybody};
 use super::fault::{FaultReport, Faults, Location};
 use super::kinds::Integer;
 use super::outline::Outline;
 use super::raw;
 use super::reader::{Field, MapReader, Read, read_map, read_nothing};
-use super::sections::{self, AdminDraft, HandoverDraft, Shown, require_order};
+use super::sections::{self, HandoverDraft, Shown, require_order};
 use super::settings::{
     AdminConfig, HandoverConfig, HealthConfig, Limits, LocksConfig, LogConfig, PEER_SILENCE,
     Timeouts,
 };
-use super::tls_section::{self, BackendTls};
+use super::tls_section::{self, BackendTls, TlsTrust};
 use crate::tls::ServerFiles;
 
 /// Everything the main file says, complete with defaults.
@@ -46,6 +47,8 @@ pub struct Config {
     pub admin: AdminConfig,
     /// Admin addresses of the other proxies of the farm, each once.
     pub peers: Vec<BackendAddress>,
+    /// How they are reached with TLS; `None` for without.
+    pub peer_tls: Option<TlsTrust>,
     /// When a backend counts as down, and as up again.
     pub health: HealthConfig,
     /// How sessions move between backends.
@@ -76,6 +79,7 @@ impl Config {
             limits: Limits::default(),
             admin: AdminConfig::default(),
             peers: Vec::new(),
+            peer_tls: None,
             health: HealthConfig::default(),
             handover: HandoverConfig::default(),
             locks: LocksConfig::default(),
@@ -102,6 +106,15 @@ impl Config {
     }
 }
 
+/// Where certificates are named.
+#[derive(Clone, Copy, Default)]
+pub(crate) struct TlsPlaces {
+    pub(crate) listen: Option<Location>,
+    pub(crate) backends: Option<Location>,
+    pub(crate) admin: Option<Location>,
+    pub(crate) peers: Option<Location>,
+}
+
 /// The main file as far as it could be read.
 pub(crate) struct MainFile<'t> {
     pub(crate) config: Option<Config>,
@@ -109,8 +122,7 @@ pub(crate) struct MainFile<'t> {
     pub(crate) partition_map: Option<(PathBuf, Location)>,
     /// The same for the file with the token of the admin server.
     pub(crate) token_file: Option<(PathBuf, Location)>,
-    /// The places of `tls` and `backend_tls`.
-    pub(crate) tls_places: [Option<Location>; 2],
+    pub(crate) tls_places: TlsPlaces,
     pub(crate) report: FaultReport<'t>,
 }
 
@@ -126,7 +138,7 @@ impl<'t> MainFile<'t> {
                 config: None,
                 partition_map: None,
                 token_file: None,
-                tls_places: [None; 2],
+                tls_places: TlsPlaces::default(),
                 report,
             };
         };
@@ -137,11 +149,14 @@ impl<'t> MainFile<'t> {
             handover,
             tls,
             backend_tls,
+            peer_tls,
             ..
         } = &mut draft.config;
-        tls.iter_mut()
-            .for_each(|files| tls_section::join(files, directory));
-        backend_tls.iter_mut().for_each(|tls| tls.join(directory));
+        let servers = tls.iter_mut().chain(&mut admin.tls);
+        servers.for_each(|files| tls_section::join(files, directory));
+        let backends = backend_tls.iter_mut().map(|tls| &mut tls.trust);
+        let clients = backends.chain(peer_tls);
+        clients.for_each(|trust| trust.join(directory));
         *partition_map = directory.join(&partition_map);
         handover.state_file = directory.join(&handover.state_file);
         admin.token_file = admin.token_file.as_ref().map(|path| directory.join(path));
@@ -169,7 +184,7 @@ struct Draft {
     config: Config,
     partition_map: Read<PathBuf>,
     token_file_place: Option<Location>,
-    tls_places: [Option<Location>; 2],
+    tls_places: TlsPlaces,
 }
 
 const DEFAULT_LISTEN: SocketAddr =
@@ -207,15 +222,7 @@ fn read_config(map: &mut MapReader<'_, '_>) -> Draft {
     warn_of_everybody(map, &allow);
     config.listen = listen.value;
     config.allow = AllowList::new(allow.value);
-    let tls_places = ["tls", "backend_tls"].map(|name| map.name_place(name));
-    let doc = "The certificate of `listen`: with it only connections with TLS are served.";
-    let place = tls_places[0];
-    config.tls = map.section("tls", doc, |map| tls_section::read_server(map, place));
-    let doc = "How state servers of this program are reached with TLS: all of them but those in \
-               `plain`. Without it none is.";
-    let place = tls_places[1];
-    let read = |map: &mut MapReader<'_, '_>| tls_section::read_client(map, place);
-    config.backend_tls = map.section("backend_tls", doc, read);
+    let mut tls_places = read_tls(map, &mut config);
     let workers = map.optional(
         "workers",
         "Worker threads; 0 is one per core.",
@@ -223,7 +230,7 @@ fn read_config(map: &mut MapReader<'_, '_>) -> Draft {
         config.workers as u64,
     );
     config.workers = sections::to_usize(workers.value);
-    let token_file_place = read_sections(map, &mut config, &listen);
+    let token_file_place = read_sections(map, &mut config, &listen, &mut tls_places);
     Draft {
         config,
         partition_map,
@@ -232,11 +239,39 @@ fn read_config(map: &mut MapReader<'_, '_>) -> Draft {
     }
 }
 
+/// How the web farm, backends and peers are talked to with TLS.
+fn read_tls(map: &mut MapReader<'_, '_>, config: &mut Config) -> TlsPlaces {
+    let place = |map: &MapReader<'_, '_>, name| map.name_place(name);
+    let places = TlsPlaces {
+        listen: place(map, "tls"),
+        backends: place(map, "backend_tls"),
+        peers: place(map, "peer_tls"),
+        admin: None,
+    };
+    let doc = "The certificate of `listen`: with it only connections with TLS are served.";
+    let client_ca = "The file with the authorities of clients: then only clients with a certificate \
+                     from one of them are served. `allow` counts as well.";
+    let read =
+        |map: &mut MapReader<'_, '_>| tls_section::read_server(map, places.listen, client_ca);
+    config.tls = map.section("tls", doc, read);
+    let doc = "How state servers of this program are reached with TLS: all of them but those in \
+               `plain`. Without it none is.";
+    let read = |map: &mut MapReader<'_, '_>| tls_section::read_backends(map, places.backends);
+    config.backend_tls = map.section("backend_tls", doc, read);
+    let doc = "How the other proxies' admin servers are reached with TLS: all in `peers`. Without it \
+               none is.";
+    let read =
+        |map: &mut MapReader<'_, '_>| tls_section::read_client(map, places.peers, "peer_tls");
+    config.peer_tls = map.section("peer_tls", doc, read);
+    places
+}
+
 /// Reads everything that stands in a section; returns the place of `admin.token_file`.
 fn read_sections(
     map: &mut MapReader<'_, '_>,
     config: &mut Config,
     listen: &Field<SocketAddr>,
+    tls_places: &mut TlsPlaces,
 ) -> Option<Location> {
     let doc = "How long things may take.";
     let (timeouts, operation) = map.section("timeouts", doc, sections::read_timeouts);
@@ -246,10 +281,14 @@ fn read_sections(
     let doc = "Where the proxy answers about itself.";
     let AdminDraft {
         listen: admin,
+        tls,
+        tls_place,
         token_file,
         hosts,
-    } = map.section("admin", doc, sections::read_admin);
+    } = map.section("admin", doc, read_admin);
     config.admin.listen = admin.value;
+    config.admin.tls = tls;
+    tls_places.admin = tls_place;
     config.admin.token_file = token_file.value;
     config.admin.hosts = hosts;
     let peers = map.list(
@@ -261,6 +300,13 @@ fn read_sections(
     );
     require_askable(map, listen, &admin, &peers);
     config.peers.clone_from(&peers.value);
+    if let (Some(place), None, false) = (tls_place, &config.peer_tls, peers.value.is_empty()) {
+        map.warn(
+            place,
+            "the admin server speaks TLS, and without `peer_tls` the peers are asked in the clear",
+            "add `peer_tls:` with its `ca:`, unless the peers speak no TLS",
+        );
+    }
     let doc = "When a backend counts as down, and as up again.";
     config.health = map.section("health", doc, sections::read_health);
     let doc = "How sessions move between backends, planned or because one failed.";

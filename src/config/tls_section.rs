@@ -2,6 +2,7 @@
 
 use std::path::Path;
 
+use super::address::BackendHost;
 use super::fault::Location;
 use super::key_pair::{Pair, pair};
 use super::kinds::{Mistake, Text};
@@ -9,38 +10,62 @@ use super::printable::quoted;
 use super::reader::{MapReader, Read};
 use super::sections::FILE_PATH;
 use super::sections::NAME;
-use crate::tls::{ClientFiles, ClientTls, ServerFiles, TlsName, name_of};
+use crate::tls::{ClientFiles, ClientTls, ServerFiles, TargetTls, TlsError, TlsName, name_of};
 
 /// Most entries of `backend_tls.plain`: as many as there can be backends.
 const MAX_PLAIN: usize = 127;
 
-/// How backends are reached with TLS.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct BackendTls {
+/// How servers are reached with TLS.
+#[derive(Debug, Clone)]
+pub struct TlsTrust {
     /// Whom the proxy trusts, and what it shows.
     pub files: ClientFiles,
-    /// What all certificates bear; `None` if each bears the host in the address of its backend.
+    /// What all certificates bear; `None` if each bears the host in the address of its server.
     pub server_name: Option<TlsName>,
-    /// Names of the backends that are reached without TLS.
-    pub plain: Vec<String>,
-    /// What was made of the files; `None` for a config that nobody has started a proxy with.
+    /// What was made of the files; `None` for a config that nobody has started a proxy with. No part
+    /// of what the configuration says.
     pub client: Option<ClientTls>,
 }
 
-impl BackendTls {
-    /// The same but for what was made of the files.
+/// How backends are reached with TLS.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct BackendTls {
+    /// All of them but those in `plain`.
+    pub trust: TlsTrust,
+    /// Names of the backends that are reached without TLS.
+    pub plain: Vec<String>,
+}
+
+impl PartialEq for TlsTrust {
+    fn eq(&self, other: &Self) -> bool {
+        (&self.files, &self.server_name) == (&other.files, &other.server_name)
+    }
+}
+
+impl Eq for TlsTrust {}
+
+impl TlsTrust {
+    /// What it takes to be sure of the server that is known as `host`; `None` before the files were
+    /// read, or if no certificate can bear that name.
     #[must_use]
-    pub fn says_the_same(&self, other: &Self) -> bool {
-        let said = |tls: &Self| {
-            let Self {
-                files,
-                server_name,
-                plain,
-                client: _,
-            } = tls.clone();
-            (files, server_name, plain)
+    pub fn target(&self, host: &BackendHost) -> Option<TargetTls> {
+        let bears = || match host {
+            BackendHost::Ip(ip) => name_of(&ip.to_string()),
+            BackendHost::Name(name) => name_of(name),
         };
-        said(self) == said(other)
+        let name = self.server_name.clone().or_else(bears);
+        let (tls, name) = self.client.clone().zip(name)?;
+        Some(TargetTls { tls, name })
+    }
+
+    /// Reads the files, which are for `what`.
+    ///
+    /// # Errors
+    /// [`TlsError`].
+    pub fn load(&mut self, what: &str) -> Result<ClientTls, TlsError> {
+        let client = ClientTls::load(what, self.files.clone())?;
+        self.client = Some(client.clone());
+        Ok(client)
     }
 
     pub(super) fn join(&mut self, directory: &Path) {
@@ -60,10 +85,11 @@ pub(super) fn join(files: &mut ServerFiles, directory: &Path) {
     files.client_ca = files.client_ca.take().map(|path| directory.join(path));
 }
 
-/// What clients have to be shown.
+/// What clients are shown; `client_ca` says what becomes of those without a certificate.
 pub(super) fn read_server(
     map: &mut MapReader<'_, '_>,
     section: Option<Location>,
+    client_ca: &'static str,
 ) -> Option<ServerFiles> {
     let cert = map.derived(
         "cert",
@@ -76,12 +102,7 @@ pub(super) fn read_server(
         "The file with the key of the certificate. Let only the user that runs staterouter read it.",
         &FILE_PATH,
     );
-    let client_ca = map.derived(
-        "client_ca",
-        "The file with the authorities of clients: then only clients with a certificate from one \
-         of them are served. `allow` counts as well.",
-        &FILE_PATH,
-    );
+    let client_ca = map.derived("client_ca", client_ca, &FILE_PATH);
     let pair = pair(map, cert, key);
     match (pair, section) {
         (Pair::Both(cert, key), _) => Some(ServerFiles {
@@ -99,10 +120,30 @@ pub(super) fn read_server(
 }
 
 /// How backends are reached.
-pub(super) fn read_client(
+pub(super) fn read_backends(
     map: &mut MapReader<'_, '_>,
     section: Option<Location>,
 ) -> Option<BackendTls> {
+    let trust = read_client(map, section, "backend_tls");
+    let plain = map.list(
+        "plain",
+        "Names of the backends that are reached without TLS, such as stock state servers, which \
+         speak none.",
+        &NAME,
+        MAX_PLAIN,
+    );
+    trust.map(|trust| BackendTls {
+        trust,
+        plain: plain.value,
+    })
+}
+
+/// How servers are reached; `name` is that of the section.
+pub(super) fn read_client(
+    map: &mut MapReader<'_, '_>,
+    section: Option<Location>,
+    name: &str,
+) -> Option<TlsTrust> {
     let ca = map.derived(
         "ca",
         "The file with the authorities whose certificates are trusted, in PEM form. Relative to \
@@ -111,8 +152,8 @@ pub(super) fn read_client(
     );
     let cert = map.derived(
         "cert",
-        "The file with the certificate that the proxy shows to backends, and behind it those up to \
-         its authority.",
+        "The file with the certificate that the proxy shows, and behind it those up to its \
+         authority.",
         &FILE_PATH,
     );
     let key = map.derived(
@@ -123,15 +164,8 @@ pub(super) fn read_client(
     let server_name = map.derived(
         "server_name",
         "The name or IP address that all certificates bear. When left out, each has to bear the \
-         host in the `address` of its backend.",
+         host in the address of its server.",
         &SERVER_NAME,
-    );
-    let plain = map.list(
-        "plain",
-        "Names of the backends that are reached without TLS, such as stock state servers, which \
-         speak none.",
-        &NAME,
-        MAX_PLAIN,
     );
     let own = match pair(map, cert, key) {
         Pair::Both(cert, key) => Some((cert, key)),
@@ -139,15 +173,14 @@ pub(super) fn read_client(
         Pair::Faulty => return None,
     };
     match (ca, section) {
-        (Read::Found(ca, _), _) => Some(BackendTls {
+        (Read::Found(ca, _), _) => Some(TlsTrust {
             files: ClientFiles { ca, own },
             server_name: server_name.value(),
-            plain: plain.value,
             client: None,
         }),
         (Read::Absent, Some(place)) => {
-            let problem = "`backend_tls` has no authorities";
-            map.fault(place, problem, "add `ca:`, or remove `backend_tls`");
+            let problem = format!("`{name}` has no authorities");
+            map.fault(place, problem, format!("add `ca:`, or remove `{name}`"));
             None
         }
         (Read::Absent | Read::Faulty, _) => None,

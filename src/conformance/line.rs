@@ -4,7 +4,7 @@ use std::io::{self, Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::time::{Duration, Instant};
 
-use crate::tls::{BlockingTls, ClientTls, TlsName};
+use crate::tls::{BlockingTls, TargetTls};
 use crate::wire::{HeadLimits, Parsed, ResponseHead, WireError};
 
 /// Largest answer that is read, head and body.
@@ -23,15 +23,6 @@ pub(super) struct TargetLine {
     patience: Duration,
     /// What came behind the last answer.
     behind: Vec<u8>,
-}
-
-/// How servers are reached with TLS.
-#[derive(Debug, Clone)]
-pub struct TargetTls {
-    /// Whom to trust, and what to show.
-    pub tls: ClientTls,
-    /// What the server's certificate has to bear.
-    pub name: TlsName,
 }
 
 #[derive(Debug)]

@@ -28,7 +28,6 @@ mod suite;
 mod thorough;
 
 pub use capture::{Capture, CaptureCounts, CaptureError, CaptureOptions, capture};
-pub use line::TargetTls;
 pub use report::{CheckInfo, CheckReport, ConformanceReport, SpellingReport, Verdict};
 pub use scratch::{ConformanceOptions, SuiteStop};
 pub use suite::{ConformanceError, all_checks, run};

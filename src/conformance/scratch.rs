@@ -7,11 +7,12 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use super::line::{NoAnswer, TargetAnswer, TargetLine, TargetTls};
+use super::line::{NoAnswer, TargetAnswer, TargetLine};
 use super::message::target_in;
 use super::own::{ID_BYTES, OwnIds};
 use crate::backend::{PROBE_TARGET, PROXY_ANSWER};
 use crate::os;
+use crate::tls::TargetTls;
 use crate::wire::{self, Operation, Request};
 
 /// What to ask, and how carefully.

@@ -34,7 +34,7 @@ use super::probing::engines::Engines;
 use super::session_timeouts::{MAX_TIMEOUT_MINUTES, SeenTimeout, SeenTimeouts};
 use crate::backend::{Connector, TlsServer};
 use crate::config::{
-    BackendAddress, BackendHost, BackendSpec, BackendState, Config, HandoverConfig, PartitionMap,
+    BackendAddress, BackendSpec, BackendState, Config, HandoverConfig, PartitionMap,
 };
 use crate::handover::schedule::{
     CopyPlaces, PeerSlot, Standing, Standings, Surroundings, Times, advance,
@@ -44,7 +44,6 @@ use crate::health::{Change, Failure, Health, HealthState};
 use crate::metrics::BackendMetrics;
 use crate::proxy::{ApplicationSet, Backend, MigrationBudget, Snapshot};
 use crate::route::{MAX_CANDIDATES, Placement, Slot};
-use crate::tls::name_of;
 
 pub use accept::{Accepted, Refused};
 pub use failing::FailingMoves;
@@ -318,14 +317,8 @@ impl PoolState {
         let Some(tls) = tls.filter(|tls| !tls.plain.contains(&spec.name)) else {
             return Connector::Tcp(address);
         };
-        let bears = |host: &BackendHost| match host {
-            BackendHost::Ip(ip) => name_of(&ip.to_string()),
-            BackendHost::Name(name) => name_of(name),
-        };
-        let name = tls.server_name.clone();
-        let name = name.or_else(|| bears(spec.address.host()));
-        match tls.client.clone().zip(name) {
-            Some((tls, name)) => Connector::Tls(TlsServer { address, tls, name }),
+        match tls.trust.target(spec.address.host()) {
+            Some(target) => Connector::Tls(TlsServer { address, target }),
             None => Connector::Nowhere,
         }
     }

@@ -214,11 +214,13 @@ pub enum AdminRefusal {
     WrongToken,
     /// A wrong token had come from the same address within the second before.
     TooSoon,
+    /// No TLS came about: nothing of it was read.
+    NoTls,
 }
 
 impl AdminRefusal {
     /// All of them, in order.
-    pub const ALL: [Self; 7] = [
+    pub const ALL: [Self; 8] = [
         Self::UnknownHost,
         Self::WebPage,
         Self::NoOwnHeader,
@@ -226,6 +228,7 @@ impl AdminRefusal {
         Self::NoToken,
         Self::WrongToken,
         Self::TooSoon,
+        Self::NoTls,
     ];
 
     /// Its label.
@@ -239,6 +242,7 @@ impl AdminRefusal {
             Self::NoToken => "no_token",
             Self::WrongToken => "wrong_token",
             Self::TooSoon => "too_soon",
+            Self::NoTls => "no_tls",
         }
     }
 }

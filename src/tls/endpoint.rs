@@ -26,6 +26,15 @@ pub struct BlockingTls(Box<StreamOwned<ClientConnection, std::net::TcpStream>>);
 /// The name that a server's certificate has to bear.
 pub type TlsName = ServerName<'static>;
 
+/// What it takes to be sure of one server.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TargetTls {
+    /// Who is trusted, and what it is shown.
+    pub tls: ClientTls,
+    /// What its certificate has to bear.
+    pub name: TlsName,
+}
+
 /// `host` as a name that a certificate can bear, if it is a host name or an IP address.
 #[must_use]
 pub fn name_of(host: &str) -> Option<TlsName> {

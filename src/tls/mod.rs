@@ -17,6 +17,6 @@ mod files;
 pub mod watch;
 
 pub use certificate::CertificateState;
-pub use endpoint::{BlockingTls, ClientTls, ServerTls, TlsName, is_tls_error, name_of};
+pub use endpoint::{BlockingTls, ClientTls, ServerTls, TargetTls, TlsName, is_tls_error, name_of};
 pub use files::{ClientFiles, ServerFiles, TlsError};
 pub use watch::TlsWatch;

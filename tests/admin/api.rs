@@ -13,7 +13,7 @@ use std::time::Duration;
 
 use crate::support::system::wait_until;
 use serde_json::{Value, json};
-use staterouter::admin::{AdminOptions, AdminServer};
+use staterouter::admin::{AdminOptions, AdminServer, AdminTls};
 use staterouter::config::BackendAddress;
 use staterouter::control::clock::ControlClock;
 use staterouter::control::contents::ContentsBoard;
@@ -70,7 +70,14 @@ impl Admin {
         };
         let (control, end) = handle(published, ContentsBoard::new());
         let listeners = Listeners::bind(SocketAddr::from(([127, 0, 0, 1], 0)), 1).unwrap();
-        let server = AdminServer::start(Some(listeners), control, Arc::default(), options).unwrap();
+        let server = AdminServer::start(
+            Some(listeners),
+            control,
+            Arc::default(),
+            options,
+            AdminTls::default(),
+        )
+        .unwrap();
         Self {
             server,
             peers,

@@ -36,6 +36,7 @@ handover:
         config.admin,
         AdminConfig {
             listen,
+            tls: None,
             token_file,
             token: None,
             hosts: vec!["proxy-a.example".to_owned()],

@@ -8,6 +8,7 @@ mod support;
 mod a_lifetime;
 mod accounting_end_to_end;
 mod addresses;
+mod admin_tls;
 mod contents;
 mod failover;
 mod failover_end_to_end;

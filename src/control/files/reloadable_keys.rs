@@ -20,13 +20,14 @@ pub fn merge(old: &Config, new: Config) -> (Config, Vec<&'static str>) {
     if keep("tls", merged.tls != old.tls) {
         merged.tls.clone_from(&old.tls);
     }
-    let differs = match (&merged.backend_tls, &old.backend_tls) {
-        (Some(new), Some(old)) => !new.says_the_same(old),
-        (new, old) => new.is_some() != old.is_some(),
-    };
-    keep("backend_tls", differs);
+    keep("backend_tls", merged.backend_tls != old.backend_tls);
+    keep("peer_tls", merged.peer_tls != old.peer_tls);
     // With what was made of the files.
     merged.backend_tls.clone_from(&old.backend_tls);
+    merged.peer_tls.clone_from(&old.peer_tls);
+    if keep("admin.tls", merged.admin.tls != old.admin.tls) {
+        merged.admin.tls.clone_from(&old.admin.tls);
+    }
     if keep("partition_map", merged.partition_map != old.partition_map) {
         merged.partition_map.clone_from(&old.partition_map);
     }
@@ -83,6 +84,10 @@ mod tests {
             ("listen", "listen: 127.0.0.1:1"),
             ("workers", "workers: 3"),
             ("admin.listen", "admin: {listen: off}"),
+            ("tls", "tls: {cert: c, key: k}"),
+            ("backend_tls", "backend_tls: {ca: ca}"),
+            ("peer_tls", "peer_tls: {ca: ca}"),
+            ("admin.tls", "admin: {tls: {cert: c, key: k}}"),
             ("handover.state_file", "handover: {state_file: other}"),
             ("log.format", "log: {format: json}"),
             (
