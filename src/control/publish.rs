@@ -11,7 +11,7 @@ use super::pool_state::{PoolMember, PoolState};
 use super::report::at_risk::replication;
 use super::report::copies_held::copies_held;
 use super::report::diagnosis::diagnose;
-use super::report::engine_room::{EngineRoom, Limits};
+use super::report::engine_room::{BackendLimits, EngineRoom};
 use super::report::finding::{self, Finding, Findings};
 use super::report::history::History;
 use super::report::progress::{empty_ms, under_way};
@@ -288,12 +288,12 @@ fn figures(
 }
 
 /// What a backend can hold, as it is shown.
-fn limits_of(shown: &BackendStatus) -> Limits {
+fn limits_of(shown: &BackendStatus) -> BackendLimits {
     let percent = shown
         .engine
         .as_ref()
         .and_then(|known| known.fullest_percent);
-    Limits {
+    BackendLimits {
         capacity: Capacity {
             sessions: shown.load.capacity.sessions,
             memory_bytes: shown.load.capacity.memory_bytes,

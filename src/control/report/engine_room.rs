@@ -18,7 +18,7 @@ pub(crate) struct EngineRoom {
 
 /// What a backend can hold, and how much of it is used at least.
 #[derive(Debug, Clone, Copy, Default, PartialEq)]
-pub(crate) struct Limits {
+pub(crate) struct BackendLimits {
     pub(crate) capacity: Capacity,
     pub(crate) used: Option<f64>,
 }
@@ -40,7 +40,7 @@ impl EngineRoom {
 
     /// The capacity of the map, with room for no more bytes of bodies than the engine has. `held` is
     /// what lives there.
-    pub(crate) fn limit(self, capacity: Capacity, held: Option<&Estimate>) -> Limits {
+    pub(crate) fn limit(self, capacity: Capacity, held: Option<&Estimate>) -> BackendLimits {
         let memory_bytes = held.map(|held| {
             let overhead_bytes = held.sessions.saturating_mul(OVERHEAD_BYTES);
             let with_overhead = held.bytes.saturating_add(overhead_bytes).max(1);
@@ -53,7 +53,7 @@ impl EngineRoom {
             held.bytes.saturating_add(more_bytes).max(1)
         });
         let known = [capacity.memory_bytes, memory_bytes];
-        Limits {
+        BackendLimits {
             capacity: Capacity {
                 memory_bytes: known.into_iter().flatten().min(),
                 ..capacity

@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 
 use super::copies_held::Served;
-use super::engine_room::{EngineRoom, Limits};
+use super::engine_room::{BackendLimits, EngineRoom};
 use super::replication::CopiesStatus;
 use super::status::{AccountingStatus, BackendLoad, CapacityStatus};
 use crate::control::pool_state::PoolState;
@@ -101,9 +101,9 @@ impl UsageEstimates {
         capacity: Capacity,
         copies: CopiesStatus,
         room: Option<EngineRoom>,
-    ) -> Limits {
+    ) -> BackendLimits {
         let used = None;
-        room.map_or(Limits { capacity, used }, |room| {
+        room.map_or(BackendLimits { capacity, used }, |room| {
             let held = self.held(backend_id, copies);
             room.limit(capacity, held.map(|(_, held)| held).as_ref())
         })
@@ -113,10 +113,10 @@ impl UsageEstimates {
     pub(crate) fn load(
         &self,
         backend_id: BackendId,
-        limits: Limits,
+        limits: BackendLimits,
         copies: CopiesStatus,
     ) -> BackendLoad {
-        let Limits { capacity, used } = limits;
+        let BackendLimits { capacity, used } = limits;
         let percent = |share: f64| rounded(share * 100.0);
         let nothing = BackendLoad {
             capacity: CapacityStatus {
@@ -149,7 +149,7 @@ impl UsageEstimates {
     pub(crate) fn pool_load(
         &self,
         backend_id: BackendId,
-        limits: Limits,
+        limits: BackendLimits,
         copies: CopiesStatus,
     ) -> Option<PoolLoad> {
         let (found, held) = self.held(backend_id, copies)?;
@@ -212,7 +212,7 @@ mod tests {
     use crate::usage::Observation;
 
     const MINUTE_MS: u64 = 60_000;
-    const ROOM: Limits = Limits {
+    const ROOM: BackendLimits = BackendLimits {
         capacity: Capacity {
             sessions: Some(100_000),
             memory_bytes: None,
