@@ -25,6 +25,7 @@ def arguments():
     parser.add_argument("--pages", type=int, default=1000, help="pages of the short run; the long one has five times as many")
     parser.add_argument("--config", default="", help="lines to add to the configuration")
     parser.add_argument("--functions", type=int, default=25, help="how many of the dearest functions to show")
+    parser.add_argument("--only", default="", help="count functions alone whose name has this regular expression")
     parser.add_argument("--syscalls", action="store_true", help="count system calls instead of instructions")
     return parser.parse_args()
 
@@ -115,7 +116,7 @@ def main():
     short, few = run(options, options.pages)
     long, many = run(options, 5 * options.pages)
     requests = many - few
-    costs = {name: (cost - short.get(name, 0)) / requests for name, cost in long.items()}
+    costs = {name: (cost - short.get(name, 0)) / requests for name, cost in long.items() if re.search(options.only, name)}
     digits = 2 if options.syscalls else 0
     print(f"{sum(costs.values()):.{digits}f} per request, {requests} requests, {options.clients} clients")
     for name, cost in sorted(costs.items(), key=lambda item: -item[1])[: options.functions]:

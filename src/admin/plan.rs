@@ -135,7 +135,11 @@ pub(super) async fn route(
         let problem = "ask with id= and a session id, or a whole request target".to_owned();
         return Err(QuestionError::Query(problem));
     };
-    Ok(slot_view(&*control.pool().await?, key.session_id()))
+    Ok(slot_view(
+        &*control.pool().await?,
+        id.as_bytes(),
+        key.session_id(),
+    ))
 }
 
 /// The applications that go by several ids, with the entry for the map, as far as the map in `text` has

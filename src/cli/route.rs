@@ -4,8 +4,8 @@ use std::path::PathBuf;
 
 use super::{Exit, output};
 use crate::config;
-use crate::config::PartitionMap;
-use crate::route::{self, KeyBuffer, Placement, extract};
+use crate::config::{PartitionMap, SentOn};
+use crate::route::{KeyBuffer, Placement, extract};
 
 /// Characters of a session id that are shown, at most and never more than a quarter of it: enough
 /// to recognise a line, too few to use the id.
@@ -64,19 +64,9 @@ fn is_target(text: &str) -> bool {
 
 /// Which application of the map a target belongs to, and the id that state servers are given.
 fn application(map: &PartitionMap, target: &[u8]) -> Option<String> {
-    let applications = map.applications.iter();
-    let applications: Vec<_> = applications.map(|spec| spec.application.clone()).collect();
-    let renaming = route::renaming(&applications, target, &mut KeyBuffer::new());
-    let renaming = renaming.ok().flatten()?;
-    let spec = map.applications.get(renaming.application)?;
-    let name = &spec.name;
-    Some(match renaming.start {
-        Some(_) => format!(
-            "  application {name}, sent on as {}({})",
-            spec.id, spec.hash
-        ),
-        None => format!("  application {name}, sent on as it is"),
-    })
+    let SentOn { name, renamed_to } = config::sent_on(&map.applications, target)?;
+    let renamed_to = renamed_to.unwrap_or_else(|| "it is".to_owned());
+    Some(format!("  application {name}, sent on as {renamed_to}"))
 }
 
 /// One line: whom, where, and who would take over.

@@ -1,6 +1,6 @@
 //! The applications of the partition map that go by several ids.
 
-use crate::route::{self, Application};
+use crate::route::{self, Application, KeyBuffer};
 
 use super::fault::Location;
 use super::kinds::{Mistake, Text};
@@ -34,6 +34,16 @@ pub struct ApplicationSpec {
     pub application: Application,
 }
 
+/// What becomes of a request for an application of the map.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SentOn {
+    /// The application's name.
+    pub name: String,
+    /// What stands in front of the session id where it is sent on, decoded; `None` if that is what
+    /// came.
+    pub renamed_to: Option<String>,
+}
+
 /// One as far as it could be read, with the place of its name and of its id.
 struct ApplicationDraft {
     name: Read<String>,
@@ -44,6 +54,20 @@ struct ApplicationDraft {
 /// The hash that .NET 4.x puts behind an application's id (protocol 2.1).
 pub fn application_hash(id: &str) -> String {
     base64(ring::digest::digest(&ring::digest::SHA256, id.as_bytes()).as_ref())
+}
+
+/// What becomes of a request with this target; `None` if it belongs to no application of the map.
+pub fn sent_on(specs: &[ApplicationSpec], target: &[u8]) -> Option<SentOn> {
+    let applications: Vec<_> = specs.iter().map(|spec| spec.application.clone()).collect();
+    let renaming = route::renaming(&applications, target, &mut KeyBuffer::new());
+    let renaming = renaming.ok().flatten()?;
+    let spec = specs.get(renaming.application)?;
+    Some(SentOn {
+        name: spec.name.clone(),
+        renamed_to: renaming
+            .start
+            .map(|_| format!("{}({})", spec.id, spec.hash)),
+    })
 }
 
 /// The applications of a map; `None` if one of them is faulty.

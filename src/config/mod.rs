@@ -37,7 +37,7 @@ mod units;
 pub use crate::os::{open_regular, read_regular};
 pub use address::{AddressError, BackendAddress, BackendHost};
 pub use allow::AllowList;
-pub use applications::{ApplicationSpec, application_hash};
+pub use applications::{ApplicationSpec, SentOn, application_hash, sent_on};
 pub use arguments::{
     Network, format_size, parse_admin, parse_backend_name, parse_duration, parse_host_name,
     parse_network, parse_size,

@@ -17,16 +17,16 @@ use super::report::history::History;
 use super::report::progress::{empty_ms, under_way};
 use super::report::replication::{CopiesStatus, FailoverStatus, ReplicaCounts};
 use super::report::status::{
-    BackendHealth, BackendLoad, BackendStatus, EngineStatus, LastReload, OverrideStatus,
-    PeerStatus, ReloadResult, ServiceState, StageCounts, Status,
+    ApplicationStatus, BackendHealth, BackendLoad, BackendStatus, EngineStatus, LastReload,
+    OverrideStatus, PeerStatus, ReloadResult, ServiceState, StageCounts, Status,
 };
 use super::report::usage_estimates::UsageEstimates;
 use crate::config::{BackendHost, BackendState, Config};
 use crate::handover::{BackendId, BackendMap, SlotState, Stage};
 use crate::health;
 use crate::metrics::{
-    self, MapState, PoolApplication, PoolBackend, PoolCopies, PoolEngine, PoolMetrics,
-    PoolReplication, Reloads,
+    self, ApplicationMetrics, MapState, PoolApplication, PoolBackend, PoolCopies, PoolEngine,
+    PoolMetrics, PoolReplication, Reloads,
 };
 use crate::net::own_host_name;
 use crate::os;
@@ -140,6 +140,7 @@ impl About {
             replication: replication(replicas, in_force, &backends, times.lifetime_ms),
             last_failover,
             backends,
+            applications: applications(pool_state, sources.accounting),
             accounting: sources.accounting.status(),
             slots: stages(in_force),
             under_way: under_way(pool_state, in_force),
@@ -149,19 +150,13 @@ impl About {
         let mut found = diagnose(&status, &history);
         found.extend(noticed);
         status.findings = since.found(found, status.now_ms);
-        let peer = self.peer_state(pool_state, followed);
-        let mut metrics = figures(
-            pool_state,
-            &status,
-            sources.accounting,
-            reloads,
-            &certificates,
-        );
+        let accounting = sources.accounting;
+        let mut metrics = figures(pool_state, &status, accounting, reloads, &certificates);
         metrics.contended_sessions = contended_sessions;
         Published {
             status,
             history,
-            peer,
+            peer: self.peer_state(pool_state, followed),
             metrics,
             access: self.access(pool_state.config()),
             peers: pool_state.config().peers.clone(),
@@ -170,13 +165,12 @@ impl About {
 }
 
 impl About {
-    /// What the other proxies are told.
+    /// What peers may know.
     fn peer_state(&self, pool_state: &PoolState, followed: &Arc<[SlotState]>) -> PeerState {
-        let members = pool_state.members().iter();
-        let up = members.filter(|member| member.is_up() && !member.is_off());
-        let members = pool_state.members().iter();
-        let owing = members.filter(|member| member.owed > 0 || pool_state.is_given_up(member));
-        let off = pool_state.members().iter().filter(|member| member.is_off());
+        let members = || pool_state.members().iter();
+        let up = members().filter(|member| member.is_up() && !member.is_off());
+        let owing = members().filter(|member| member.owed > 0 || pool_state.is_given_up(member));
+        let off = members().filter(|member| member.is_off());
         PeerState {
             instance: self.instance.clone(),
             map_version: pool_state.map().version,
@@ -326,6 +320,24 @@ fn stages(slots: &[SlotState]) -> StageCounts {
         *counts.of(slot.stage) += 1;
     }
     counts
+}
+
+/// The applications of the map, and all others.
+fn applications(pool_state: &PoolState, accounting: &UsageEstimates) -> Vec<ApplicationStatus> {
+    let set = pool_state.applications().into_iter();
+    let status = |metrics: &Arc<ApplicationMetrics>| {
+        let counted = metrics.counts();
+        let found = accounting.of_application(metrics.number);
+        ApplicationStatus {
+            name: metrics.name.clone(),
+            requests: counted.requests,
+            requests_failed: counted.failed,
+            requests_renamed: counted.renamed,
+            sessions: found.map(|found| found.sessions),
+            session_bytes: found.map(|found| found.bytes),
+        }
+    };
+    set.flat_map(|set| set.metrics()).map(status).collect()
 }
 
 /// All backends.

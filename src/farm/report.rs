@@ -161,6 +161,8 @@ pub struct BadSecond {
 pub struct Latency {
     /// How many were measured.
     pub count: u64,
+    /// The mean.
+    pub mean_us: u64,
     /// The median.
     pub p50_us: u64,
     /// 90 of 100 took no longer.
@@ -466,6 +468,7 @@ fn histogram() -> Histogram<u32> {
 fn latency(histogram: &Histogram<u32>) -> Latency {
     Latency {
         count: histogram.len(),
+        mean_us: histogram.mean().round() as u64,
         p50_us: histogram.value_at_quantile(0.5),
         p90_us: histogram.value_at_quantile(0.9),
         p99_us: histogram.value_at_quantile(0.99),

@@ -246,8 +246,10 @@ impl Surroundings<'_> {
 
     fn steady(&self, slot: SlotState) -> SlotState {
         let (backend_id, target) = (slot.first, self.target);
-        let may_serve =
-            target != backend_id && self.may_get(&slot, target) && self.nobody_copies_to(target);
+        let may_serve = target != backend_id
+            && self.may_get(&slot, target)
+            && self.nobody_copies_to(target)
+            && self.nobody_waits_for(&slot, target);
         let is_copied = slot.replica_in(ReplicaPhase::Full).is_some();
         if self.standing(backend_id).gone
             && !is_copied
@@ -497,7 +499,8 @@ impl Surroundings<'_> {
             stage,
             since_ms: self.now_ms,
             before: None,
-            outdated: slot.outdated,
+            // What it had once has died, or it would not be asked first.
+            outdated: slot.outdated.without(first),
             replica: slot.replica,
         };
         match stage.is_handover() {

@@ -26,6 +26,17 @@ pub struct ApplicationShard {
     pub renamed: Counter,
 }
 
+/// What was counted of one application.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct ApplicationCounts {
+    /// Its requests, however they ended.
+    pub requests: u64,
+    /// Those of them that made the page fail.
+    pub failed: u64,
+    /// Those whose target was changed.
+    pub renamed: u64,
+}
+
 impl ApplicationMetrics {
     /// Nothing counted yet.
     #[must_use]
@@ -41,6 +52,17 @@ impl ApplicationMetrics {
     /// not per request.
     pub fn shard(&self, worker: usize) -> Arc<ApplicationShard> {
         self.shards.of_worker(worker)
+    }
+
+    /// What was counted so far.
+    pub fn counts(&self) -> ApplicationCounts {
+        let mut counts = ApplicationCounts::default();
+        for shard in self.shards.all() {
+            counts.requests += shard.requests.total();
+            counts.failed += shard.requests.failed();
+            counts.renamed += shard.renamed.get();
+        }
+        counts
     }
 
     /// A number over all workers.

@@ -31,7 +31,7 @@ pub mod web_server;
 pub mod worker;
 
 pub use admin::AdminRefusals;
-pub use application::{ApplicationMetrics, ApplicationShard};
+pub use application::{ApplicationCounts, ApplicationMetrics, ApplicationShard};
 pub use backend::{BACKEND_BOUNDS_NS, BackendMetrics, BackendShard, FailedMoves};
 pub use counter::{Counter, Histogram, HistogramTotals};
 pub use labels::{

@@ -1,5 +1,6 @@
 //! What is counted per web server: the addresses that client connections come from.
 
+use std::cell::Cell;
 use std::collections::HashMap;
 use std::net::IpAddr;
 use std::ops::Deref;
@@ -24,6 +25,8 @@ pub struct WebServers {
 pub struct WebServerMetrics {
     /// Its address; `None` for all others together.
     pub address: Option<IpAddr>,
+    /// Its open connections.
+    connections: AtomicUsize,
     /// Its requests that wait for a lock.
     waiting: AtomicUsize,
     shards: Shards<WebServerShard>,
@@ -36,16 +39,16 @@ pub struct WebServerShard {
     /// Requests whose head has come.
     pub requests: Counter,
     /// Those of them whose answer it did not wait for.
-    pub abandoned: Counter,
-    /// Connections taken.
-    opened: Counter,
-    /// Those that have ended.
-    closed: Counter,
+    pub(super) abandoned: Counter,
 }
 
 /// One open connection of a web server.
 #[derive(Debug)]
-pub struct WebServerConnection(Arc<WebServerShard>);
+pub struct WebServerConnection {
+    web_server: Arc<WebServerMetrics>,
+    shard: Arc<WebServerShard>,
+    is_abandoned: Cell<bool>,
+}
 
 /// One request of a web server that waits for a lock.
 #[derive(Debug)]
@@ -113,30 +116,18 @@ impl WebServerMetrics {
     }
 
     /// A connection that the worker with this number has taken.
-    pub fn connected(&self, worker: usize) -> WebServerConnection {
-        let shard = self.shard(worker);
-        shard.opened.increment();
-        WebServerConnection(shard)
-    }
-
-    /// One more request that waits for a lock; `None` if there are so many already that its threads
-    /// might lack for other pages.
-    ///
-    /// A web server opens a connection for each request that it makes at a time, on a thread each. So one
-    /// in `one_in` of its connections may wait, and one always.
-    pub fn wait(self: &Arc<Self>, one_in: u64) -> Option<WaitingOfWebServer> {
-        let most = (self.connections() / one_in.max(1)).max(1);
-        let waiting = self.waiting.fetch_add(1, Ordering::Relaxed);
-        // Counts itself down when it is dropped.
-        let one = WaitingOfWebServer(Arc::clone(self));
-        ((waiting as u64) < most).then_some(one)
+    pub fn connected(self: Arc<Self>, worker: usize) -> WebServerConnection {
+        self.connections.fetch_add(1, Ordering::Relaxed);
+        WebServerConnection {
+            shard: self.shard(worker),
+            web_server: self,
+            is_abandoned: Cell::new(false),
+        }
     }
 
     /// Its open connections.
-    fn connections(&self) -> u64 {
-        // In this order: what ends in between has begun before.
-        let closed = self.sum(|shard| shard.closed.get());
-        self.sum(|shard| shard.opened.get()).saturating_sub(closed)
+    fn connections(&self) -> usize {
+        self.connections.load(Ordering::Relaxed)
     }
 
     /// A number over all workers.
@@ -145,17 +136,43 @@ impl WebServerMetrics {
     }
 }
 
+impl WebServerConnection {
+    /// One more request of this web server that waits for a lock; `None` if there are so many already
+    /// that its threads might lack for other pages.
+    ///
+    /// A web server opens a connection for each request that it makes at a time, on a thread each. So one
+    /// in `one_in` of its connections may wait, and one always.
+    pub fn wait(&self, one_in: usize) -> Option<WaitingOfWebServer> {
+        let web_server = &self.web_server;
+        let most = (web_server.connections() / one_in.max(1)).max(1);
+        let waiting = web_server.waiting.fetch_add(1, Ordering::Relaxed);
+        // Counts itself down when it is dropped.
+        let one = WaitingOfWebServer(Arc::clone(web_server));
+        (waiting < most).then_some(one)
+    }
+
+    /// Its client has left before it had its answer: the last request of this connection, however often
+    /// that shows. False if it has shown before.
+    pub fn is_left(&self) -> bool {
+        let is_new = !self.is_abandoned.replace(true);
+        if is_new {
+            self.shard.abandoned.increment();
+        }
+        is_new
+    }
+}
+
 impl Deref for WebServerConnection {
     type Target = WebServerShard;
 
     fn deref(&self) -> &WebServerShard {
-        &self.0
+        &self.shard
     }
 }
 
 impl Drop for WebServerConnection {
     fn drop(&mut self) {
-        self.0.closed.increment();
+        self.web_server.connections.fetch_sub(1, Ordering::Relaxed);
     }
 }
 
@@ -198,14 +215,24 @@ mod tests {
     #[test]
     fn a_third_of_the_connections_may_wait_and_one_always() {
         let web_server = WebServers::default().at(IpAddr::from([10, 0, 0, 1]));
-        let first = web_server.wait(3);
-        assert!(first.is_some() && web_server.wait(3).is_none());
-        let connections = [0, 1, 0, 1, 0, 1, 0].map(|worker| web_server.connected(worker));
-        let second = web_server.wait(3);
-        assert!(second.is_some() && web_server.wait(3).is_none());
+        let connected = |worker| Arc::clone(&web_server).connected(worker);
+        let one = connected(0);
+        let first = one.wait(3);
+        assert!(first.is_some() && one.wait(3).is_none());
+        let more = [1, 0, 1, 0, 1, 0].map(connected);
+        let second = one.wait(3);
+        assert!(second.is_some() && one.wait(3).is_none());
         drop(first);
-        assert!(web_server.wait(3).is_some(), "one has left");
-        drop(connections);
-        assert!(web_server.wait(3).is_none(), "they are closed");
+        assert!(one.wait(3).is_some(), "one has left");
+        drop(more);
+        assert!(one.wait(3).is_none(), "they are closed");
+    }
+
+    #[test]
+    fn a_client_leaves_once() {
+        let web_server = WebServers::default().at(IpAddr::from([10, 0, 0, 1]));
+        let [one, other] = [0, 1].map(|worker| Arc::clone(&web_server).connected(worker));
+        assert!(one.is_left() && !one.is_left() && other.is_left());
+        assert_eq!(web_server.sum(|shard| shard.abandoned.get()), 2);
     }
 }

@@ -435,9 +435,8 @@ impl Client {
             let (true, 1.., Some(backend)) = (waits, wait_ms, backend) else {
                 return Ok(());
             };
-            let Some(mut lock_wait) =
-                LockWait::behind_others(&service.lock_terms(subject, wait_ms))
-            else {
+            let terms = service.lock_terms(subject, &self.web_server, wait_ms);
+            let Some(mut lock_wait) = LockWait::behind_others(&terms) else {
                 return Ok(());
             };
             service.found_locked(subject);
@@ -512,7 +511,7 @@ impl Client {
             _ => self.conn.has_ended(),
         };
         if has_left {
-            self.service.abandoned(subject);
+            self.service.abandoned(subject, &self.web_server);
         }
     }
 
@@ -602,6 +601,7 @@ impl Client {
             service: &self.service,
             view,
             client: &mut self.conn,
+            web_server: &self.web_server,
             deadline: &self.deadline,
             head,
             subject,

@@ -16,7 +16,7 @@ use crate::backend::{
     AskFailed, BodyStream, BrokenReason, ConnectError, Outgoing, RetryPolicy, Unsent,
 };
 use crate::handover::BackendId;
-use crate::metrics::{BackendShard, RequestOutcome};
+use crate::metrics::{BackendShard, RequestOutcome, WebServerConnection};
 use crate::net::{self, Buffer, Conn, Deadline, IoError};
 use crate::route::BackendIndex;
 use crate::wire::{self, Digits, Operation, RequestHead, ResponseHead, Unfit, WireError};
@@ -29,6 +29,7 @@ pub(super) struct Exchange<'a> {
     pub(super) service: &'a Rc<ProxyService>,
     pub(super) view: &'a Rc<View>,
     pub(super) client: &'a mut Conn,
+    pub(super) web_server: &'a WebServerConnection,
     pub(super) deadline: &'a Deadline,
     pub(super) head: &'a RequestHead,
     pub(super) subject: &'a Subject,
@@ -154,17 +155,19 @@ impl Exchange<'_> {
         let asks_for_contents =
             matches!(self.subject.operation, Operation::Acquire | Operation::Get);
         let wait_ms = self.view.snapshot.lock_wait_ms;
-        if asks_for_contents && self.attempt.progress.lock_wait.is_none() {
+        if let Some(lock_wait) = &mut self.attempt.progress.lock_wait {
+            return self.may_queue && lock_wait.found_locked();
+        }
+        if asks_for_contents {
             self.service.found_locked(self.subject);
         }
         if !self.may_queue || !asks_for_contents || wait_ms == 0 || self.head.body_bytes > 0 {
             return false;
         }
-        if let Some(lock_wait) = &mut self.attempt.progress.lock_wait {
-            return lock_wait.found_locked();
-        }
         let age = head.lock_age.and_then(|age| wire::decimal(age.of(answer)));
-        let terms = self.service.lock_terms(self.subject, wait_ms);
+        let terms = self
+            .service
+            .lock_terms(self.subject, self.web_server, wait_ms);
         self.attempt.progress.lock_wait = LockWait::begin(&terms, age);
         self.attempt.progress.lock_wait.is_some()
     }
@@ -241,7 +244,7 @@ impl Exchange<'_> {
                 if remaining.lock.is_some() {
                     return Err(ProxyError::Client(IoError::Closed));
                 }
-                self.service.abandoned(self.subject);
+                self.service.abandoned(self.subject, self.web_server);
             }
             let stalled_from_ms = self.deadline.now_ms();
             self.arm(self.view.snapshot.timeouts.client_stall);

@@ -16,7 +16,7 @@ use std::sync::Arc;
 
 use super::lock_pace::LockPaces;
 use super::lock_queue::{ItemHash, LockQueues, NoPlace, QueuePlace};
-use crate::metrics::{LockWaitEnd, WaitingOfWebServer, WebServerMetrics, WorkerShard};
+use crate::metrics::{LockWaitEnd, WaitingOfWebServer, WebServerConnection, WorkerShard};
 use crate::net::{Conn, Deadline, Moment};
 
 /// From this age on a lock is not waited for.
@@ -27,7 +27,7 @@ pub(super) struct LockTerms<'a> {
     pub(super) queues: &'a Arc<LockQueues>,
     pub(super) paces: &'a Arc<LockPaces>,
     pub(super) metrics: &'a Arc<WorkerShard>,
-    pub(super) web_server: Arc<WebServerMetrics>,
+    pub(super) web_server: &'a WebServerConnection,
     pub(super) item: ItemHash,
     /// How long it may wait.
     pub(super) wait_ms: u64,
@@ -51,8 +51,8 @@ pub(super) struct LockWait {
 }
 
 /// Of a web server's connections one in so many may wait, and for a lock that is released soon.
-const ONE_IN: u64 = 3;
-const ONE_IN_FOR_QUICK: u64 = 2;
+const ONE_IN: usize = 3;
+const ONE_IN_FOR_QUICK: usize = 2;
 
 /// So many pages that have such a lock in turn fit into the time that is waited.
 const TURNS_OF_QUICK: u64 = 8;
@@ -60,7 +60,7 @@ const TURNS_OF_QUICK: u64 = 8;
 impl LockTerms<'_> {
     /// How many may be in front: each of them has the lock for a while, and so has its holder. And of
     /// how many of its web server's connections one may wait.
-    fn bounds(&self) -> Result<(usize, u64), LockWaitEnd> {
+    fn bounds(&self) -> Result<(usize, usize), LockWaitEnd> {
         let Some(pace_ms) = self.paces.of(self.item, self.now_ms) else {
             return Ok((usize::MAX, ONE_IN));
         };

@@ -22,7 +22,8 @@ use super::view::View;
 use crate::handover::{BackendId, ReplicaRoute, RouteRef};
 use crate::log::LogLimit;
 use crate::metrics::{
-    FailureReason, Metrics, RequestOutcome, WebServerMetrics, WebServers, WorkerShard,
+    FailureReason, Metrics, RequestOutcome, WebServerConnection, WebServerMetrics, WebServers,
+    WorkerShard,
 };
 use crate::net::Worker;
 use crate::route::{self, BackendIndex, Fingerprint, KeyBuffer, KeyError, Slot};
@@ -226,12 +227,17 @@ impl ProxyService {
     }
 
     /// Under which a request may wait for the lock of its session.
-    pub(super) fn lock_terms(&self, subject: &Subject, wait_ms: u64) -> LockTerms<'_> {
+    pub(super) fn lock_terms<'a>(
+        &'a self,
+        subject: &Subject,
+        web_server: &'a WebServerConnection,
+        wait_ms: u64,
+    ) -> LockTerms<'a> {
         LockTerms {
             queues: &self.lock_queues,
             paces: &self.feedback.lock_paces,
             metrics: &self.metrics,
-            web_server: self.web_server(subject.peer),
+            web_server,
             item: subject.item,
             wait_ms,
             now_ms: self.now_ms(),
@@ -249,11 +255,9 @@ impl ProxyService {
 
     /// The client of a whole request has left before it was answered.
     #[cold]
-    pub(super) fn abandoned(&self, subject: &Subject) {
+    pub(super) fn abandoned(&self, subject: &Subject, web_server: &WebServerConnection) {
         let after = Duration::from_nanos(subject.started.elapsed_ns());
-        if after >= PATIENCE {
-            let shard = self.web_server(subject.peer).shard(self.worker.index);
-            shard.abandoned.increment();
+        if after >= PATIENCE && web_server.is_left() {
             self.shows(subject, FarmSignKind::Abandoned { after });
         }
     }

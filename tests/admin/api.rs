@@ -186,6 +186,7 @@ pub(super) fn published(verdicts: [BackendHealth; 2]) -> Published {
             },
         }),
         backends: (1..).zip(verdicts).map(backend).collect(),
+        applications: Vec::new(),
         accounting: AccountingStatus::default(),
         slots: StageCounts {
             steady: 16_384,

@@ -424,10 +424,19 @@ fn status(real: &Value, backends: u64) -> Value {
         "at_ms": now_ms, "result": "refused", "map_version": 3, "needs_restart": [],
         "faults": [format!("map.yaml:3:1: {HOSTILE}\n  |\n3 | {}", "x".repeat(200))],
     });
+    status["applications"] = (0..12).map(application).collect();
     let peer = "a-proxy-with-a-long-name.somewhere.in.a.large.farm.example.org:42480";
     status["peers"] = json!([{"address": peer, "failure": HOSTILE, "map_version": null},
         {"address": peer, "failure": null, "map_version": 99}]);
     status
+}
+
+/// One of the map, with sessions that are not always known.
+fn application(number: u64) -> Value {
+    json!({
+        "name": format!("{HOSTILE}-{number}"), "requests": 1_000_000 * number, "requests_failed": number, "requests_renamed": 3,
+        "sessions": (number != 2).then_some(1_234_567), "session_bytes": 123_456_789,
+    })
 }
 
 /// Applications and items with names of all kinds.

@@ -9,7 +9,7 @@ use crate::support::client::{self, Client, body, status};
 use crate::support::metrics::Scrape;
 use crate::support::system::wait_until;
 use crate::support::{Program, ProxyFiles, admin, run, sessions, slots};
-use serde_json::Value;
+use serde_json::{Value, json};
 use staterouter::config::application_hash;
 use staterouter::handover::Stage;
 
@@ -87,6 +87,30 @@ fn web_servers_with_different_site_ids_share_their_sessions_once_the_map_says_so
 }
 
 #[test]
+fn the_admin_server_says_under_which_id_a_target_is_sent_on() {
+    let files = ProxyFiles::new(&["127.0.0.1:9"], "");
+    name(&files, 2, APPLICATIONS);
+    let proxy = files.serve();
+    let application = |id: &str| {
+        let (_, answer) = admin::get(proxy.admin(), &format!("/route?id={id}"));
+        let answer: Value = serde_json::from_str(&answer).unwrap();
+        answer["application"].clone()
+    };
+    let known = "/LM/W3SVC/2/ROOT/Shop";
+    let renamed_to = format!("{known}({})", application_hash(known));
+    assert_eq!(
+        application(&target("/LM/W3SVC/3/ROOT/shop")),
+        json!({"name": "shop", "sent_on_as": renamed_to})
+    );
+    assert_eq!(
+        application(&target(known)),
+        json!({"name": "shop", "sent_on_as": null})
+    );
+    assert_eq!(application(&target("/LM/W3SVC/2/ROOT")), Value::Null);
+    assert_eq!(application(ID), Value::Null);
+}
+
+#[test]
 fn sessions_and_failed_requests_count_by_application() {
     let backend = Program::state_server();
     let files = ProxyFiles::new(&[backend.address], "handover: {hold: 0s, failover: off}");
@@ -113,6 +137,14 @@ fn sessions_and_failed_requests_count_by_application() {
         wait_until(application, || of("sessions", &label) == sessions);
         assert_eq!(of("session_bytes", &label), 100.0 * sessions);
     }
+    let said = &admin::status(proxy.admin())["applications"];
+    let expected = json!([
+        {"name": "shop", "requests": 4, "requests_failed": 0, "requests_renamed": 2,
+         "sessions": 4, "session_bytes": 400},
+        {"name": "other", "requests": 2, "requests_failed": 0, "requests_renamed": 0,
+         "sessions": 2, "session_bytes": 200},
+    ]);
+    assert_eq!(*said, expected);
     backend.kill();
     client.send(&to(&client::get(ID), &target(apps[1])));
     assert_eq!(client.until_closed(), b"");

@@ -5,13 +5,16 @@
     reason = "a test that cannot set up its scene must fail"
 )]
 
+use std::thread;
+use std::time::Duration;
+
 use serde_json::Value;
 
 use crate::support::backend::Backend;
 use crate::support::client::{Client, acquire, get, head, put, release, status};
 use crate::support::metrics::Scrape;
 use crate::support::system::wait_until;
-use crate::support::{Program, admin, proxy, sessions};
+use crate::support::{Program, admin, answers, proxy, sessions};
 
 const ID: &str = "q3m1zt0xk4vdw2hn5sbyr0ac";
 const APP: &str = "/LM/W3SVC/1/ROOT";
@@ -109,6 +112,28 @@ fn a_client_that_leaves_before_its_answer_is_told_from_one_that_waits() {
         Scrape::of(proxy.admin()).get(&abandoned("127.0.0.3")),
         Some(0.0)
     );
+}
+
+#[test]
+fn a_client_that_leaves_before_a_long_answer_counts_once() {
+    let backend = Backend::start();
+    let proxy = proxy(&[backend.address], "");
+    let mut client = Client::connect_from([127, 0, 0, 2], proxy.address);
+    client.send(&get(ID));
+    let mut taken = backend.accept();
+    taken.read(get(ID).len());
+    client.close();
+    // Whoever leaves sooner than in a second is no sign of a short timeout.
+    thread::sleep(Duration::from_millis(1_200));
+    // That it has left shows before the first part is passed on, and again when another one cannot be.
+    let sending = thread::spawn(move || taken.write_until_closed(&answers::item(&[7; 4 << 20])));
+    wait_until("the request has failed", || {
+        Scrape::of(proxy.admin()).sum("staterouter_failed_requests_total") == 1.0
+    });
+    sending.join().unwrap();
+    let scrape = Scrape::of(proxy.admin());
+    let abandoned = scrape.non_zero("staterouter_web_server_abandoned_requests_total");
+    assert_eq!(abandoned, [("{web_server=\"127.0.0.2\"}", 1.0)].into());
 }
 
 #[test]

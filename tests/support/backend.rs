@@ -121,6 +121,11 @@ impl BackendConnection {
         self.stream.write_all(bytes).unwrap();
     }
 
+    /// Writes as much of this as the proxy takes.
+    pub fn write_until_closed(&mut self, bytes: &[u8]) {
+        let _ = self.stream.write_all(bytes);
+    }
+
     /// Reads `request`, byte for byte, and answers it.
     pub fn expect(&mut self, request: &[u8], answer: &[u8]) {
         let got = self.read(request.len());

@@ -39,6 +39,7 @@ function showAll() {
   showMoves(status);
   showBackends(status, samples);
   showEvents(events);
+  showApplications(status.applications);
   showContents(memory.contents);
   showReload(status.last_reload, status.map_version);
   showPeers(status.peers, status.map_version);

@@ -169,3 +169,24 @@ function showPeers(peers, mapVersion) {
     }));
   });
 }
+
+const APPLICATIONS_SHOWN = 8;
+
+function drawApplication({ name, requests, requests_failed: failed, requests_renamed: renamed, sessions, session_bytes: size }, all) {
+  const more = [sessions === null ? '' : `${plural(sessions, 'session')}, ${bytes(size)}`,
+    failed > 0 ? `${plural(failed, 'request')} failed` : '', renamed > 0 ? `${count(renamed)} came under another id` : ''].filter(Boolean);
+  return html('li', {}, html('span', { class: 'main name' }, name), html('span', { class: 'badge', 'data-level': 'rest' }, `${tenth.format(all > 0 ? (requests * 100) / all : 0)} %`),
+    html('span', { class: 'more' }, more.join('; ')));
+}
+
+/** Those of the partition map, by their requests; a pool without any has no such card. */
+function showApplications(applications) {
+  byId('applications-card').hidden = applications.length === 0;
+  show(byId('applications'), applications, () => {
+    const all = sum(applications, ({ requests }) => requests);
+    const ranked = [...applications].sort((a, b) => b.requests - a.requests);
+    const rest = ranked.length - APPLICATIONS_SHOWN;
+    return [html('ul', { class: 'peers' }, ...ranked.slice(0, APPLICATIONS_SHOWN).map((application) => drawApplication(application, all))),
+      rest > 0 ? html('p', { class: 'quiet' }, `And ${plural(rest, 'application')} with fewer requests.`) : undefined].filter(Boolean);
+  });
+}

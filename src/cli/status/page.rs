@@ -20,6 +20,7 @@ pub(super) fn lines(admin: &str, status: &Status) -> Vec<String> {
     )];
     lines.push(String::new());
     lines.extend(backends(status));
+    section(&mut lines, "applications", applications(status));
     section(&mut lines, "second copies", copies(status));
     section(&mut lines, "last failover", last_failover(status));
     section(&mut lines, "under way", under_way(status));
@@ -87,6 +88,32 @@ fn row(status: &Status, backend: &BackendStatus) -> Vec<String> {
         backend.pending_deletes.to_string(),
         backend.reason.clone().unwrap_or_default(),
     ]
+}
+
+fn applications(status: &Status) -> Vec<String> {
+    let mut table = Table::new(&[
+        ("APPLICATION", Side::Left),
+        ("SESSIONS", Side::Right),
+        ("BYTES", Side::Right),
+        ("REQUESTS", Side::Right),
+        ("FAILED", Side::Right),
+        ("UNDER ANOTHER ID", Side::Right),
+    ]);
+    for application in &status.applications {
+        let sessions = application.sessions.map(|count| count.to_string());
+        table.row(vec![
+            application.name.clone(),
+            sessions.unwrap_or_default(),
+            application.session_bytes.map(bytes).unwrap_or_default(),
+            application.requests.to_string(),
+            application.requests_failed.to_string(),
+            application.requests_renamed.to_string(),
+        ]);
+    }
+    if status.applications.is_empty() {
+        return Vec::new();
+    }
+    table.lines()
 }
 
 /// What each backend keeps for others, and what a failure would cost now.

@@ -1,7 +1,7 @@
 use super::*;
 use crate::control::report::finding::Finding;
 use crate::control::report::status::example::{self, under_way};
-use crate::control::report::status::{OverrideStatus, ServiceState};
+use crate::control::report::status::{ApplicationStatus, OverrideStatus, ServiceState};
 use crate::handover::Stage;
 
 /// A proxy that says this, with another value here and there.
@@ -54,6 +54,25 @@ fn what_only_goes_on_is_well() {
     ] {
         assert!(text.contains(wanted), "{text}");
     }
+}
+
+#[test]
+fn applications_stand_with_what_they_take() {
+    let (text, _) = shown(&[asked(|_| {})]);
+    assert!(!text.contains("applications:"), "{text}");
+    let (text, _) = shown(&[asked(|status| {
+        status.applications = vec![ApplicationStatus {
+            name: "shop".to_owned(),
+            requests: 12_345,
+            requests_failed: 7,
+            requests_renamed: 345,
+            sessions: Some(99),
+            session_bytes: Some(2048),
+        }];
+    })]);
+    let line = text.lines().find(|line| line.contains("shop")).unwrap();
+    let cells: Vec<_> = line.split_whitespace().collect();
+    assert_eq!(cells, ["shop", "99", "2.0", "KiB", "12345", "7", "345"]);
 }
 
 #[test]

@@ -36,6 +36,10 @@ pub struct Status {
     pub last_reload: Option<LastReload>,
     /// The backends of the map in its order, behind them those that left it and still hold slots.
     pub backends: Vec<BackendStatus>,
+    /// The applications of the partition map in its order, behind them all others together; empty
+    /// without applications in the map.
+    #[serde(default)]
+    pub applications: Vec<ApplicationStatus>,
     /// How the sessions of the backends are counted.
     pub accounting: AccountingStatus,
     /// All slots, by stage.
@@ -314,6 +318,23 @@ pub struct CapacityStatus {
     pub sessions: Option<u64>,
     /// Bytes of their bodies.
     pub memory_bytes: Option<u64>,
+}
+
+/// One application of the partition map, or all others together.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ApplicationStatus {
+    /// Its name in the partition map; `other` for all others.
+    pub name: String,
+    /// Its requests since it is in the map, or since the start.
+    pub requests: u64,
+    /// Those of them that brought no whole answer, or 400.
+    pub requests_failed: u64,
+    /// Those that came under another id than the one that state servers know.
+    pub requests_renamed: u64,
+    /// Its living sessions, an estimate; `null` while nothing is counted.
+    pub sessions: Option<u64>,
+    /// Bytes of their bodies, an estimate; `null` while nothing is counted.
+    pub session_bytes: Option<u64>,
 }
 
 /// How the sessions of the backends are counted.

@@ -84,12 +84,27 @@ impl Surroundings<'_> {
             since_ms: self.now_ms,
             ..there
         });
-        return_of_place
-            .or(handover.or(left).map(|peer| peer.slot))
-            .filter(|slot| {
-                slot.places()
-                    .all(|backend_id| !self.standing(backend_id).gone)
-            })
+        let under_way = return_of_place.or(handover.or(left).map(|peer| peer.slot))?;
+        let is_gone = |backend_id| self.standing(backend_id).gone;
+        let may_follow = under_way.places().all(|backend_id| !is_gone(backend_id));
+        may_follow.then(|| self.with_own_notes(slot, under_way))
+    }
+
+    /// The slot as it is under way elsewhere. What this proxy has left or copied, and no other has,
+    /// is outdated all the same.
+    fn with_own_notes(&self, here: SlotState, under_way: SlotState) -> SlotState {
+        let there = under_way.replica.map(|replica| replica.backend_id);
+        let is_left = |backend_id: &BackendId| {
+            Some(*backend_id) != there && under_way.places().all(|place| place != *backend_id)
+        };
+        let left = self.without_replica(here).outdated;
+        let is_alive = self.is_alive(left.since_ms(), self.now_ms);
+        let noted = left.places().filter(is_left).filter(|_| is_alive);
+        let since_ms = left.since_ms().max(under_way.outdated.since_ms());
+        SlotState {
+            outdated: under_way.outdated.with(noted, since_ms),
+            ..under_way
+        }
     }
 
     /// Every other proxy has been in the slot's stage of the handover long enough, or is further.
@@ -150,6 +165,21 @@ impl Surroundings<'_> {
                 _ => false,
             }
         })
+    }
+
+    /// No other proxy refuses the slot until `target`, which this one has left, is back: it would go on
+    /// there as if nothing had been left.
+    pub(super) fn nobody_waits_for(&self, slot: &SlotState, target: BackendId) -> bool {
+        let waits = |peer: &PeerSlot| {
+            let there = &peer.slot;
+            let served = restored(*there);
+            let is_in_handover = has_places(served, target, slot.first);
+            let is_at_target = served.places().any(|place| place == target);
+            there.stage == Stage::Suspect && is_at_target && !is_in_handover
+        };
+        let mut peers = self.peers.iter();
+        !slot.outdated.contains(target)
+            || peers.all(|peer| peer.as_ref().is_some_and(|peer| !waits(peer)))
     }
 
     /// The handover `later` can have begun because the move `earlier`, the other way, had ended.

@@ -340,10 +340,12 @@ impl Surroundings<'_> {
                 && before.first == failed
                 && self.peers.iter().flatten().any(|peer| {
                     let there = restored(peer.slot);
-                    let is_at_failed = there.first == failed;
+                    // It rests there, or is about to move on from there.
+                    let has_moved = there.second.is_none() || there.stage == Stage::Settle;
+                    let new_owner = there.second.unwrap_or(there.first);
                     let is_at_replica = has_recovered(peer, &slot, replica, failed)
-                        && there.first == replica.backend_id;
-                    there.second.is_none() && (is_at_failed || is_at_replica)
+                        && new_owner == replica.backend_id;
+                    has_moved && (new_owner == failed || is_at_replica)
                 })
         });
         let before = slot.before.map(|before| Before {
@@ -418,9 +420,9 @@ fn has_recovered(
 ) -> bool {
     let there = &peer.slot;
     let served = restored(*there);
-    let mut places = [Some(served.first), served.second].into_iter().flatten();
+    let mut places = served.places();
     there.outdated.contains(failed)
         && there.outdated.since_ms() >= suspect.since_ms
-        && there.places().all(|place| place != failed)
+        && served.places().all(|place| place != failed)
         && places.any(|place| place == replica.backend_id)
 }

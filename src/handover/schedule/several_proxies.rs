@@ -4,10 +4,13 @@
 use std::collections::VecDeque;
 
 use proptest::prelude::*;
+use proptest::test_runner::RngSeed;
 
 use super::copies::{Copies, PLACES, backend_id, creates_at, sees, serves};
 use super::*;
 use crate::handover::Stage::*;
+
+mod known_worlds;
 
 /// In ticks; an item dies sooner than a handover ends, by the time an operation takes.
 const TIMES: Times = Times {
@@ -371,6 +374,9 @@ impl Farm {
         let mut heard = (*other.past.get(other.past.len().checked_sub(back)?)?)?.seen;
         // It says how long ago, not when.
         heard.slot.since_ms += lag;
+        if let Some(before) = &mut heard.slot.before {
+            before.since_ms += lag;
+        }
         if let Some(replica) = &mut heard.slot.replica {
             replica.since_ms += lag;
         }
@@ -430,13 +436,17 @@ impl Farm {
     }
 }
 
-/// The replica that a suspect slot has gone on with as if nothing had failed.
+/// The replica that a suspect slot has gone on with in place of a server that alone had items.
 fn goes_on_with(before: SlotState, after: SlotState) -> Option<BackendId> {
     let copies = before.replica?.backend_id;
-    let was_place = restored(before).places().any(|place| place == copies);
+    let failed = before.second?;
+    let served = restored(before);
+    let was_place = served.places().any(|place| place == copies);
+    let had_items = served.stage != Settle || served.first != failed;
+    let is_left = had_items && after.places().all(|place| place != failed);
     let is_served = matches!(after.stage, Steady | Settle | Move1 | Move2)
         && after.places().any(|place| place == copies);
-    (before.stage == Suspect && !was_place && is_served).then_some(copies)
+    (before.stage == Suspect && !was_place && is_left && is_served).then_some(copies)
 }
 
 /// All comes to rest once everything works.
@@ -477,7 +487,36 @@ fn play(
     Ok(farm)
 }
 
+fn play_with_replicas(proxies: usize, events: &[(u64, Event)]) -> Result<(), TestCaseError> {
+    let mut farm = play(true, proxies, events)?;
+    for _ in 0..FILLING {
+        farm.tick()?;
+    }
+    let slots = farm.slots();
+    let full = |slot: &SlotState| slot.replica_in(ReplicaPhase::Full);
+    let replica = full(&slots[0]);
+    prop_assert!(replica.is_some(), "{slots:?}");
+    prop_assert!(slots.iter().all(|slot| full(slot) == replica), "{slots:?}");
+    Ok(())
+}
+
+/// The same worlds in every run, so that a rare one fails nobody's unrelated change. With
+/// `PROPTEST_CASES` as many others are played: docs/handover-proof.md says how many have been.
+fn worlds() -> ProptestConfig {
+    const BY_DEFAULT: u32 = 256;
+    let config = ProptestConfig::default();
+    match config.cases {
+        BY_DEFAULT => ProptestConfig {
+            rng_seed: RngSeed::Fixed(1),
+            ..config
+        },
+        _ => config,
+    }
+}
+
 proptest! {
+    #![proptest_config(worlds())]
+
     #[test]
     fn proxies_never_contradict_each_other(
         proxies in 2..=3_usize,
@@ -491,14 +530,6 @@ proptest! {
         proxies in 1..=3_usize,
         events in prop::collection::vec((0..70_u64, any_event_with_copies()), 1..60),
     ) {
-        let mut farm = play(true, proxies, &events)?;
-        for _ in 0..FILLING {
-            farm.tick()?;
-        }
-        let slots = farm.slots();
-        let full = |slot: &SlotState| slot.replica_in(ReplicaPhase::Full);
-        let replica = full(&slots[0]);
-        prop_assert!(replica.is_some(), "{slots:?}");
-        prop_assert!(slots.iter().all(|slot| full(slot) == replica), "{slots:?}");
+        play_with_replicas(proxies, &events)?;
     }
 }

@@ -6,7 +6,8 @@
 //! died.
 
 use super::super::{BackendId, Before, SlotState, Stage};
-use super::{PeerSlot, Surroundings, restored};
+use super::peers::has_places;
+use super::{Surroundings, restored};
 
 impl Surroundings<'_> {
     /// What was used last at `since_ms` may still be there at `now_ms`.
@@ -22,17 +23,14 @@ impl Surroundings<'_> {
             || peers.any(|peer| self.was_left(&peer.slot, backend_id, peer.heard_ms))
     }
 
-    /// Every other proxy has chosen the stand-in that this one has: they may go on with it already,
-    /// also if one that is to be preferred has come back since.
-    fn is_chosen_by_all(&self, suspect: &SlotState, failed: BackendId) -> bool {
-        let chosen = |peer: &PeerSlot| {
-            let there = &peer.slot;
-            there.stage == Stage::Suspect
-                && there.second == Some(failed)
-                && there.first == suspect.first
-        };
-        let mut peers = self.peers.iter();
-        !self.peers.is_empty() && peers.all(|peer| peer.as_ref().is_some_and(chosen))
+    /// This or another proxy that refuses the slot has chosen it: some may go on with it already, also
+    /// if one that is to be preferred has come back since.
+    fn is_chosen(&self, suspect: &SlotState, failed: BackendId, backend_id: BackendId) -> bool {
+        let mut peers = self.peers.iter().flatten().map(|peer| &peer.slot);
+        suspect.first == backend_id
+            || peers.any(|there| {
+                there.stage == Stage::Suspect && has_places(*there, backend_id, failed)
+            })
     }
 
     /// When this or another proxy has left it; 0 for one that nobody remembers to have left. All
@@ -69,7 +67,10 @@ impl Surroundings<'_> {
     pub(super) fn all_have_left(&self, slot: &SlotState) -> bool {
         self.peers.iter().all(|peer| {
             let is_left = |backend_id| slot.outdated.contains(backend_id);
-            peer.is_some_and(|peer| !peer.slot.places().any(is_left))
+            peer.is_some_and(|peer| {
+                let replica = peer.slot.replica.map(|replica| replica.backend_id);
+                !peer.slot.places().chain(replica).any(is_left)
+            })
         })
     }
 
@@ -107,12 +108,12 @@ impl Surroundings<'_> {
             let fit = self.stand_ins.iter().copied().filter(|&backend_id| {
                 backend_id != failed && !self.is_outdated(suspect, backend_id)
             });
-            if self.is_chosen_by_all(suspect, failed)
-                && let Some(chosen) = fit.clone().find(|fit| *fit == suspect.first)
-            {
-                return Some(chosen);
-            }
-            fit.min_by_key(|backend_id| self.last_left_ms(suspect, *backend_id))
+            let chosen = fit
+                .clone()
+                .filter(|backend_id| self.is_chosen(suspect, failed, *backend_id));
+            chosen
+                .min()
+                .or_else(|| fit.min_by_key(|backend_id| self.last_left_ms(suspect, *backend_id)))
         })
     }
 

@@ -19,6 +19,7 @@ pub(crate) fn status() -> Status {
         map_version: 7,
         last_reload: None,
         backends: vec![backend("state-a", 1), backend("state-b", 2)],
+        applications: Vec::new(),
         accounting: AccountingStatus::default(),
         slots: StageCounts::default(),
         replication: None,

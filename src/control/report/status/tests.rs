@@ -23,6 +23,17 @@ fn failover() -> FailoverStatus {
     }
 }
 
+fn application(sessions: Option<u64>) -> ApplicationStatus {
+    ApplicationStatus {
+        name: "shop".to_owned(),
+        requests: 3,
+        requests_failed: 1,
+        requests_renamed: 2,
+        sessions,
+        session_bytes: sessions,
+    }
+}
+
 /// A status in which every field has a value.
 fn full() -> Status {
     let mut status = example::status();
@@ -79,6 +90,7 @@ fn full() -> Status {
         used_percent: Some(1.0),
         seconds_to_full: Some(1),
     };
+    status.applications = vec![application(Some(1))];
     status.under_way = vec![example::under_way(Stage::Move2, 1, 2, Some(3))];
     status.under_way[0].failing = Some(FailingStatus {
         reason: String::new(),
@@ -178,6 +190,7 @@ fn bare() -> Status {
             address_in_use: None,
             ..example::backend("state-a", 1)
         }],
+        applications: vec![application(None)],
         under_way: vec![example::under_way(Stage::Move2, 1, 2, None)],
         peers: vec![PeerStatus {
             address: "10.0.0.6:42480".to_owned(),
