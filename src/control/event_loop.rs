@@ -454,6 +454,7 @@ impl Control {
             .reasons
             .insert(backend_id, reason.to_string());
         self.probes.suspect(backend_id, to == HealthState::Suspect);
+        self.surveys.hurry(backend_id);
         if from == HealthState::Down || to == HealthState::Down {
             // An outage may be shorter than the time between two ticks.
             self.publisher

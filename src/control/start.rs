@@ -1,5 +1,6 @@
 //! Where control begins: from what is on disk.
 
+use std::collections::HashMap;
 use std::ffi::OsString;
 use std::io;
 use std::path::{Path, PathBuf};
@@ -28,7 +29,7 @@ use super::probing::engines::{Engines, MakeConnector};
 use super::probing::name_lookup::Names;
 use super::probing::probes::Probes;
 use super::probing::surveys::Surveys;
-use super::publish::{About, Known, Reasons};
+use super::publish::{About, Known, Reasons, Sources};
 use super::publisher::Publisher;
 use super::pulse::Pulse;
 use super::reload;
@@ -158,8 +159,7 @@ fn assemble(
         pool_state: &pool_state,
         in_force: &pool_state.shared_slots(),
         followed: &pool_state.shared_slots(),
-        reasons: &Reasons::new(),
-        accounting: &accounting,
+        sources: Sources::new(&Reasons::new(), &accounting, &HashMap::new()),
         last_reload: last_reload.clone(),
         reloads,
         peers: peers.status(&Said::from(&pool_state)),

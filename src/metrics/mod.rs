@@ -38,8 +38,8 @@ pub use labels::{
     AdminRefusal, ClientRefusal, FailureReason, LockWaitEnd, MapState, MoveStep, RequestOutcome,
 };
 pub use pool::{
-    LastReloadMetrics, PoolApplication, PoolBackend, PoolContents, PoolCopies, PoolFinding,
-    PoolLoad, PoolMetrics, PoolReplication, Reloads,
+    LastReloadMetrics, PoolApplication, PoolBackend, PoolContents, PoolCopies, PoolEngine,
+    PoolFinding, PoolLoad, PoolMetrics, PoolReplication, Reloads,
 };
 pub use process::resident_bytes;
 pub use scrape::{Metrics, ScrapeError};

@@ -155,7 +155,11 @@ families! {
     BACKEND_CAPACITY_SESSIONS: Gauge "staterouter_backend_capacity_sessions" ["backend"]
         "Sessions that the backend can hold, as the partition map says; no series without a limit.";
     BACKEND_CAPACITY_BYTES: Gauge "staterouter_backend_capacity_bytes" ["backend"]
-        "Bytes of sessions' bodies that the backend can hold, as the partition map says; no series without a limit.";
+        "Bytes of sessions' bodies that the backend can hold, as the partition map or the memory of its Redis says; no series without a limit.";
+    ENGINE_MEMORY_BYTES: Gauge "staterouter_engine_memory_bytes" ["backend"]
+        "Memory that the Redis of the backend uses, all servers together, for whatever; no series for other backends.";
+    ENGINE_MAX_MEMORY_BYTES: Gauge "staterouter_engine_max_memory_bytes" ["backend"]
+        "Its maxmemory, all servers together; no series if one of them has none.";
     BACKEND_USED_RATIO: Gauge "staterouter_backend_used_ratio" ["backend"]
         "Share of the backend's capacity in use, of sessions or of bytes, whichever is more; 1 is full, and it may be more. No series without a capacity.";
     BACKEND_SECONDS_TO_FULL: Gauge "staterouter_backend_seconds_to_full" ["backend"]

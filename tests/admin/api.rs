@@ -163,6 +163,7 @@ pub(super) fn published(verdicts: [BackendHealth; 2]) -> Published {
         pending_deletes: 0,
         moved_here: 0,
         absent_while_away: 0,
+        engine: None,
         load: BackendLoad {
             sessions: Some(8),
             ..BackendLoad::default()

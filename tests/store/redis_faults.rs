@@ -436,9 +436,17 @@ fn what_a_server_says_is_one_short_line_wherever_it_is_shown() {
     if !has_redis() {
         return;
     }
+    let said = format!("-ERR no\nSTOPPING=1\u{1b}[2J{}\r\n", "x".repeat(60_000));
+    let error = why_unusable(liar(said.into_bytes()));
+    assert!(error.contains("STOPPING=1"), "{error}");
+    assert!(!error.contains(char::is_control), "{error:?}");
+    assert!(error.len() < 1000, "{}", error.len());
+}
+
+/// A server that gives each command this answer.
+fn liar(said: Vec<u8>) -> SocketAddr {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = listener.local_addr().unwrap();
-    let said = format!("-ERR no\nSTOPPING=1\u{1b}[2J{}\r\n", "x".repeat(100_000));
     thread::spawn(move || {
         for client in listener.incoming() {
             let (mut client, said) = (client.unwrap(), said.clone());
@@ -446,18 +454,49 @@ fn what_a_server_says_is_one_short_line_wherever_it_is_shown() {
                 let mut buffer = [0; 4096];
                 while let Ok(count @ 1..) = client.read(&mut buffer) {
                     let commands = buffer[..count].iter().filter(|byte| **byte == b'*').count();
-                    let _ = client.write_all(said.repeat(commands).as_bytes());
+                    let _ = client.write_all(&said.repeat(commands));
                 }
             });
         }
     });
+    address
+}
+
+/// Why a store whose server is there cannot be used.
+fn why_unusable(address: SocketAddr) -> String {
     let server = Rc::new(RedisServer::start(&[]));
     let spec = RedisSpec::new(RedisUrl::parse(&format!("redis://{address}")).unwrap());
     let store = OnRedis::over_unflushed(server, spec, SHORT);
-    let error = store.wait(store.store.ready()).unwrap_err();
-    assert!(error.contains("STOPPING=1"), "{error}");
-    assert!(!error.contains(char::is_control), "{error:?}");
-    assert!(error.len() < 1000, "{}", error.len());
+    store.wait(store.store.ready()).unwrap_err()
+}
+
+#[test]
+fn an_answer_without_end_is_not_waited_for_and_its_server_is_named() {
+    if !has_redis() {
+        return;
+    }
+    let line = format!("+{}", "x".repeat(70_000));
+    for (said, reason) in [
+        ("$99999999999\r\n", "more than 512 MiB"),
+        ("*9223372036854775807\r\n", "more than a million values"),
+        (&line, "a line of more than 64 KiB"),
+        ("HTTP/1.1 400 Bad Request\r\n\r\n", "none of Redis"),
+    ] {
+        let address = liar(said.as_bytes().to_vec());
+        let error = why_unusable(address);
+        let names = error.contains(&address.to_string());
+        assert!(names && error.contains(reason), "{reason}: {error}");
+    }
+}
+
+#[test]
+fn a_server_that_runs_no_script_for_lack_of_memory_is_not_used() {
+    if !has_redis() {
+        return;
+    }
+    let said = b"-OOM command not allowed when used memory > 'maxmemory'.\r\n";
+    let error = why_unusable(liar(said.to_vec()));
+    assert!(error.contains("OOM"), "{error}");
 }
 
 #[test]
