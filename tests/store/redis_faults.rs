@@ -334,7 +334,10 @@ fn a_lock_that_was_taken_without_an_answer_is_given_back_and_no_other() {
         };
         let before = releases(&mut stats);
         while releases(&mut stats) == before {
-            assert!(since.elapsed() < 2 * PATIENT, "nobody tries to give it back");
+            assert!(
+                since.elapsed() < 2 * PATIENT,
+                "nobody tries to give it back"
+            );
             tokio::time::sleep(Duration::from_millis(20)).await;
         }
     };
