@@ -169,14 +169,15 @@ impl About {
     fn peer_state(&self, pool_state: &PoolState, followed: &Arc<[SlotState]>) -> PeerState {
         let members = || pool_state.members().iter();
         let up = members().filter(|member| member.is_up() && !member.is_off());
-        let owing = members().filter(|member| member.owed > 0 || pool_state.is_given_up(member));
+        let behind =
+            members().filter(|member| member.pending_deletes > 0 || pool_state.is_given_up(member));
         let off = members().filter(|member| member.is_off());
         PeerState {
             instance: self.instance.clone(),
             map_version: pool_state.map().version,
             decisions: pool_state.decisions().to_vec(),
             up: up.map(|member| member.backend_id).collect(),
-            owed: owing.map(|member| member.backend_id).collect(),
+            pending: behind.map(|member| member.backend_id).collect(),
             servers: pool_state.servers(),
             off: off.map(|member| member.spec.name.clone()).collect(),
             gone: pool_state.gone(),
@@ -223,7 +224,7 @@ fn figures(
         address: shown.address_in_use.clone(),
         slots_owned: shown.slots_owned,
         slots_first: shown.slots_first,
-        pending_deletes: member.owed,
+        pending_deletes: member.pending_deletes,
         capacity: limits_of(shown).capacity,
         engine: shown.engine.as_ref().map(|engine| PoolEngine {
             memory_bytes: engine.memory_bytes,
@@ -463,7 +464,7 @@ fn backend(
         slots_as_replica: counts.as_replica,
         copies: counts.copies,
         slots_unprotected: counts.unprotected,
-        pending_deletes: member.owed,
+        pending_deletes: member.pending_deletes,
         moved_here: member.metrics.moved_here(),
         absent_while_away: member.metrics.absent_while_away(),
         engine: None,

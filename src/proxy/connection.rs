@@ -182,7 +182,7 @@ impl Client {
         }
         self.web_server.requests.increment();
         let located = self.locate(&view, &mut head, received)?;
-        let contents = &self.service.feedback.contents;
+        let contents = &self.service.shared.contents;
         let is_followed = contents.follows(located.hash);
         let mut looked_into = None;
         if is_followed
@@ -269,7 +269,7 @@ impl Client {
         looked_into: Option<Box<StoredSample>>,
     ) {
         let is_news = looked_into.is_some() || operation == Operation::Remove;
-        if is_news || !self.service.feedback.contents.was_used(hash) {
+        if is_news || !self.service.shared.contents.was_used(hash) {
             self.note_contents(operation, outcome, hash, looked_into);
         }
     }
@@ -283,7 +283,7 @@ impl Client {
         hash: u64,
         looked_into: Option<Box<StoredSample>>,
     ) {
-        let contents = &self.service.feedback.contents;
+        let contents = &self.service.shared.contents;
         match (operation, outcome, looked_into) {
             (Operation::Put, RequestOutcome::Ok, Some(sample)) => {
                 contents.tell(ContentsEvent::Stored(sample));
@@ -358,7 +358,7 @@ impl Client {
         };
         let located = located.map_err(|error| self.unplaced(head.operation(), error))?;
         let (session, start) = (located.hash, located.start_hash);
-        if located.sample.is_followed() && service.feedback.id_watch.has_changed(session, start) {
+        if located.sample.is_followed() && service.shared.id_watch.has_changed(session, start) {
             self.tell_changed_id(head, received, &located);
         }
         Ok(located)
@@ -371,7 +371,7 @@ impl Client {
         if service.changed_ids.allow(service.now_ms()).is_some()
             && let Some(change) = ChangedId::of(target, located.fingerprint, self.peer)
         {
-            service.feedback.changed_id(change);
+            service.shared.changed_id(change);
         }
     }
 

@@ -68,6 +68,6 @@ pub use copies::CopyTracker;
 pub use farm_signs::{CONTENTION_ROUND, FarmSign, FarmSignKind};
 pub use id_watch::ChangedId;
 pub use migration_budget::MigrationBudget;
-pub use reports::{Feedback, PendingDelete, Report};
+pub use reports::{PendingDelete, Report, WorkersShared};
 pub use service::{ProxyService, SharedSnapshot, share};
 pub use snapshot::{Backend, Snapshot};

@@ -214,7 +214,7 @@ fn peer_state() -> PeerState {
         map_version: 3,
         decisions: Vec::new(),
         up: vec![place(1)],
-        owed: Vec::new(),
+        pending: Vec::new(),
         servers: Vec::new(),
         off: Vec::new(),
         gone: Vec::new(),

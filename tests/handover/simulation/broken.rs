@@ -115,7 +115,7 @@ impl Broken {
             (Self::NoClear, Subrequest::Remove { counter, .. }) => {
                 matches!(request, ClientRequest::Remove(_)) && counter == NO_LOCK
             }
-            (Self::NoOwed, Subrequest::Owe { .. }) => {
+            (Self::NoOwed, Subrequest::NoteDelete { .. }) => {
                 return Some(SubrequestReply::Done {
                     counter: 0,
                     flag: false,
