@@ -227,7 +227,7 @@ impl WebServer {
         match ended {
             Ok(()) => tally.page(took_ns, was_contended),
             Err(Ended::Failed) => tally.page_failed(now_ns),
-            Err(Ended::Unfinished) => tally.unfinished_pages += 1,
+            Err(Ended::Unfinished) => tally.unfinished_page(took_ns),
         }
         self.farm.stats.add(FarmCounts {
             pages: 1,

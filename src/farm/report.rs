@@ -115,7 +115,10 @@ pub struct FarmReport {
     pub operations_per_s: f64,
     /// Time of whole pages; in an open loop from the moment the page was due.
     pub page_latency: Latency,
-    /// The same of pages that first asked for a lock while another page held it.
+    /// The same with the pages that still waited for a lock when the run was stopped, and the time that
+    /// they had waited by then: without them, who keeps pages waiting for longest looks quick.
+    pub begun_page_latency: Latency,
+    /// The same of pages that ended and first asked for a lock while another page held it.
     pub contended_page_latency: Latency,
     /// How long those waited for the lock, from their first request for it on.
     pub lock_wait: Latency,
@@ -240,6 +243,7 @@ const OPERATIONS: [Operation; 6] = [
 #[derive(Debug)]
 pub(crate) struct Tally {
     page_latency: Histogram<u32>,
+    begun_page_latency: Histogram<u32>,
     contended_page_latency: Histogram<u32>,
     lock_wait: Histogram<u32>,
     lock_wait_per_page_ahead: Histogram<u32>,
@@ -251,7 +255,7 @@ pub(crate) struct Tally {
     /// When pages failed first and last.
     failed_ns: Option<(u64, u64)>,
     bad_seconds: BTreeMap<u64, BadSecond>,
-    pub(crate) unfinished_pages: u64,
+    unfinished_pages: u64,
     pub(crate) new_sessions: u64,
     pub(crate) session_starts: u64,
     pub(crate) takeovers: u64,
@@ -264,6 +268,7 @@ impl Tally {
     pub(crate) fn new() -> Self {
         Self {
             page_latency: histogram(),
+            begun_page_latency: histogram(),
             contended_page_latency: histogram(),
             lock_wait: histogram(),
             lock_wait_per_page_ahead: histogram(),
@@ -286,10 +291,17 @@ impl Tally {
 
     pub(crate) fn page(&mut self, took_ns: u64, was_contended: bool) {
         self.page_latency.saturating_record(took_ns / 1000);
+        self.begun_page_latency.saturating_record(took_ns / 1000);
         if was_contended {
             self.contended_page_latency
                 .saturating_record(took_ns / 1000);
         }
+    }
+
+    /// A page still waited for a lock, so long after it had begun, when the run was stopped.
+    pub(crate) fn unfinished_page(&mut self, took_ns: u64) {
+        self.begun_page_latency.saturating_record(took_ns / 1000);
+        self.unfinished_pages += 1;
     }
 
     /// A page has had a lock. When it first asked another one held it, and `ahead` held or wanted it
@@ -352,6 +364,7 @@ impl Tally {
         // Adding fails only for values out of range, and all ranges are the same.
         for (ours, theirs) in [
             (&mut self.page_latency, other.page_latency),
+            (&mut self.begun_page_latency, other.begun_page_latency),
             (
                 &mut self.contended_page_latency,
                 other.contended_page_latency,
@@ -413,6 +426,7 @@ impl Tally {
             operations: run.counts.operations,
             operations_per_s: run.counts.operations as f64 / seconds,
             page_latency: latency(&self.page_latency),
+            begun_page_latency: latency(&self.begun_page_latency),
             contended_page_latency: latency(&self.contended_page_latency),
             lock_wait: latency(&self.lock_wait),
             lock_wait_per_page_ahead: latency(&self.lock_wait_per_page_ahead),
@@ -474,5 +488,30 @@ fn latency(histogram: &Histogram<u32>) -> Latency {
         p99_us: histogram.value_at_quantile(0.99),
         p99_9_us: histogram.value_at_quantile(0.999),
         max_us: histogram.max(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn pages_that_still_wait_at_the_end_count_with_those_that_were_begun() {
+        let mut tally = Tally::new();
+        tally.page(1_000_000, true);
+        let mut other = Tally::new();
+        other.unfinished_page(3_000_000);
+        tally.merge(other);
+        let report = tally.report(&RunFacts {
+            seed: 1,
+            elapsed_ns: 1,
+            counts: FarmCounts::default(),
+            is_open_loop: false,
+            is_swept: false,
+        });
+        let of = |latency: &Latency| (latency.count, latency.mean_us / 100);
+        assert_eq!(of(&report.page_latency), (1, 10));
+        assert_eq!(of(&report.begun_page_latency), (2, 20));
+        assert_eq!(report.unfinished_pages, 1);
     }
 }

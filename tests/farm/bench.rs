@@ -417,6 +417,10 @@ fn assert_shape(report: &Value) {
         assert!(report[rate].as_f64().unwrap() > 0.0, "{rate}: {report:#}");
     }
     assert_latency(&report["page_latency"]);
+    assert_latency(&report["begun_page_latency"]);
+    let ended = number(&report["page_latency"]["count"]);
+    let begun = number(&report["begun_page_latency"]["count"]);
+    assert_eq!(begun, ended + number(&report["unfinished_pages"]));
     let operations = ["acquire", "get", "put", "release", "remove", "touch"];
     assert_eq!(keys(&report["operation_latency"]), operations);
     for operation in operations {
