@@ -17,6 +17,7 @@
 mod admin;
 pub mod application;
 pub mod backend;
+mod busy_threads;
 pub mod counter;
 mod durations;
 mod exposition;

@@ -69,7 +69,7 @@ families! {
     WAITING_REQUESTS: Gauge "staterouter_waiting_requests" []
         "Requests of clients that are waiting now because their backend cannot be reached.";
     LOCK_WAITS: Counter "staterouter_lock_waits_total" ["end"]
-        "Requests of clients for a locked session, by how their wait for the lock ended: released, expired (locks.wait was over), left (the client did, or the request failed); or by why they did not wait: refused (too many do, for this lock, in all, or of its web server) or hopeless (by what others have met, the lock is not released within locks.wait).";
+        "Requests of clients for a locked session, by how their wait for the lock ended: released, expired (locks.wait was over), left (the client did, or the request failed); or by why they did not wait: refused (too many do, for this lock or in all, or the threads of its web server are busy) or hopeless (by what others have met, the lock is not released within locks.wait).";
     LOCK_WAITING_REQUESTS: Gauge "staterouter_lock_waiting_requests" []
         "Requests of clients that are waiting now for the lock of a session.";
     APPLICATION_REQUESTS: Counter "staterouter_application_requests_total" ["application", "operation", "result"]

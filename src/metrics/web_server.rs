@@ -7,6 +7,7 @@ use std::ops::Deref;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use super::busy_threads::{BusyThreads, WebServerLoad};
 use super::counter::Counter;
 use super::shards::Shards;
 
@@ -29,6 +30,8 @@ pub struct WebServerMetrics {
     connections: AtomicUsize,
     /// Its requests that wait for a lock.
     waiting: AtomicUsize,
+    /// Its threads, for requests that find their sessions locked.
+    threads: Mutex<BusyThreads>,
     shards: Shards<WebServerShard>,
 }
 
@@ -40,6 +43,10 @@ pub struct WebServerShard {
     pub requests: Counter,
     /// Those of them whose answer it did not wait for.
     pub(super) abandoned: Counter,
+    /// Locks that its pages were given.
+    pub locks_taken: Counter,
+    /// Locks that they have given up, or lost.
+    pub locks_given_up: Counter,
 }
 
 /// One open connection of a web server.
@@ -130,6 +137,19 @@ impl WebServerMetrics {
         self.connections.load(Ordering::Relaxed)
     }
 
+    /// Locks that its pages have taken, less those that they have given up. Those are looked at first: each
+    /// of them was taken before.
+    fn locks(&self) -> i64 {
+        let given_up = self.sum(|shard| shard.locks_given_up.get());
+        let taken = self.sum(|shard| shard.locks_taken.get());
+        taken.wrapping_sub(given_up).cast_signed()
+    }
+
+    /// What a panicking thread left is whole: nothing in there panics half-way.
+    fn threads(&self) -> MutexGuard<'_, BusyThreads> {
+        self.threads.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     /// A number over all workers.
     pub(super) fn sum(&self, number: impl Fn(&WebServerShard) -> u64) -> u64 {
         self.shards.all().iter().map(|shard| number(shard)).sum()
@@ -137,18 +157,25 @@ impl WebServerMetrics {
 }
 
 impl WebServerConnection {
-    /// One more request of this web server that waits for a lock; `None` if there are so many already
-    /// that its threads might lack for other pages.
+    /// One more request of this web server that waits for a lock; `None` if its threads might lack for
+    /// other pages.
     ///
-    /// A web server opens a connection for each request that it makes at a time, on a thread each. So one
-    /// in `one_in` of its connections may wait, and one always.
-    pub fn wait(&self, one_in: usize) -> Option<WaitingOfWebServer> {
+    /// Some of its threads must be idle. And as a web server opens a connection for each request that it
+    /// makes at a time, one in `one_in` of its connections may wait, and one always.
+    pub fn wait(&self, one_in: usize, now_ms: u64) -> Option<WaitingOfWebServer> {
         let web_server = &self.web_server;
-        let most = (web_server.connections() / one_in.max(1)).max(1);
+        let connections = web_server.connections();
         let waiting = web_server.waiting.fetch_add(1, Ordering::Relaxed);
         // Counts itself down when it is dropped.
         let one = WaitingOfWebServer(Arc::clone(web_server));
-        (waiting < most).then_some(one)
+        let load = WebServerLoad {
+            locks: web_server.locks(),
+            waiting,
+            connections,
+        };
+        let are_some_idle = web_server.threads().are_some_idle(load, now_ms);
+        let most = (connections / one_in.max(1)).max(1);
+        (are_some_idle && waiting < most).then_some(one)
     }
 
     /// Its client has left before it had its answer: the last request of this connection, however often
@@ -172,7 +199,11 @@ impl Deref for WebServerConnection {
 
 impl Drop for WebServerConnection {
     fn drop(&mut self) {
-        self.web_server.connections.fetch_sub(1, Ordering::Relaxed);
+        let web_server = &self.web_server;
+        if web_server.connections.fetch_sub(1, Ordering::Relaxed) == 1 {
+            let locks = web_server.locks();
+            web_server.threads().hold_nothing(locks);
+        }
     }
 }
 
@@ -217,15 +248,33 @@ mod tests {
         let web_server = WebServers::default().at(IpAddr::from([10, 0, 0, 1]));
         let connected = |worker| Arc::clone(&web_server).connected(worker);
         let one = connected(0);
-        let first = one.wait(3);
-        assert!(first.is_some() && one.wait(3).is_none());
+        let first = one.wait(3, 0);
+        assert!(first.is_some() && one.wait(3, 0).is_none());
         let more = [1, 0, 1, 0, 1, 0].map(connected);
-        let second = one.wait(3);
-        assert!(second.is_some() && one.wait(3).is_none());
+        let second = one.wait(3, 0);
+        assert!(second.is_some() && one.wait(3, 0).is_none());
         drop(first);
-        assert!(one.wait(3).is_some(), "one has left");
+        assert!(one.wait(3, 0).is_some(), "one has left");
         drop(more);
-        assert!(one.wait(3).is_none(), "they are closed");
+        assert!(one.wait(3, 0).is_none(), "they are closed");
+    }
+
+    #[test]
+    fn locks_that_pages_hold_keep_requests_from_waiting_on_all_workers_until_all_connections_are_closed()
+     {
+        let web_server = WebServers::default().at(IpAddr::from([10, 0, 0, 1]));
+        let connected = |worker| Arc::clone(&web_server).connected(worker);
+        let [one, other] = [0, 1].map(connected);
+        one.locks_taken.add(2);
+        other.locks_taken.increment();
+        assert!(one.wait(3, 0).is_none(), "three of four threads are busy");
+        other.locks_given_up.increment();
+        assert!(one.wait(3, 0).is_some());
+        one.locks_taken.increment();
+        drop(one);
+        assert!(other.wait(3, 0).is_none());
+        drop(other);
+        assert!(connected(0).wait(3, 0).is_some(), "its process has ended");
     }
 
     #[test]

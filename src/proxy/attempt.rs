@@ -106,4 +106,15 @@ impl Attempt {
             due_ms,
         }
     }
+
+    /// Whether its page had a lock and needs it no more, whatever becomes of this request.
+    #[inline]
+    pub(super) fn gives_lock_up(&self) -> bool {
+        matches!(
+            self.request,
+            ClientRequest::Put(Cookie::Tagged { .. })
+                | ClientRequest::Release(Cookie::Tagged { .. })
+                | ClientRequest::Remove(Cookie::Tagged { .. })
+        )
+    }
 }

@@ -229,6 +229,9 @@ impl Client {
         if let Some(held) = held {
             held.end(answered.is_ok());
         }
+        if attempt.gives_lock_up() {
+            self.web_server.locks_given_up.increment();
+        }
         if is_followed && let Ok(answered) = &answered {
             self.note_use(operation, answered.outcome, located.hash, looked_into);
         }

@@ -85,7 +85,7 @@ pub(super) struct Remaining {
     /// Nothing that belongs to it can follow.
     is_alone: bool,
     /// The lock that the client will hold once it has all of it.
-    pub(super) lock: Option<u32>,
+    lock: Option<u32>,
 }
 
 impl Exchange<'_> {
@@ -140,7 +140,7 @@ impl Exchange<'_> {
         let mut conn = Some(reply.conn);
         let passed_on = self.pass_on(&mut conn, &mut reply.bytes, remaining, reply.due_ms);
         if let Err(error) = passed_on.await {
-            self.give_back(remaining.lock, Some(&*received).filter(|_| !is_gone));
+            self.take_back(remaining, Some(&*received).filter(|_| !is_gone));
             return Err(error.into());
         }
         if !is_gone {
@@ -374,6 +374,10 @@ impl Exchange<'_> {
         self.tag(head, counter, answer)
             .inspect_err(|_| self.give_back(lock, request))?;
         let after = answer.len() as u64;
+        if lock.is_some() {
+            // Before its client can give it up.
+            self.web_server.locks_taken.increment();
+        }
         Ok(Remaining {
             bytes: head.head_bytes as u64 + head.body_bytes + after - before,
             keeps_connection,
@@ -407,7 +411,16 @@ impl Exchange<'_> {
     }
 
     /// Gives back the lock of an answer whose client did not get all of it.
-    pub(super) fn give_back(&self, lock: Option<u32>, request: Option<&Buffer>) {
+    #[cold]
+    pub(super) fn take_back(&self, remaining: Remaining, request: Option<&Buffer>) {
+        if remaining.lock.is_some() {
+            self.web_server.locks_given_up.increment();
+        }
+        self.give_back(remaining.lock, request);
+    }
+
+    /// Gives back the lock of an answer that cannot be passed on.
+    fn give_back(&self, lock: Option<u32>, request: Option<&Buffer>) {
         if let Some(cookie) = lock {
             self.tidy(Untidy::Lock(cookie), request);
         }

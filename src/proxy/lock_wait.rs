@@ -9,8 +9,8 @@
 //! A web server's thread waits as long, which it does not between two polls. So nobody waits in vain
 //! if that can be told before: behind a lock that is older than [`MAX_LOCK_AGE_S`], or behind so many
 //! that, by what others have met, the time is up before it is their turn. And a web server keeps
-//! threads for other pages: a third of its connections may wait, half of them for locks that are known
-//! to be released soon.
+//! threads for other pages: some of them must be idle, and a third of its connections may wait, half of
+//! them for locks that are known to be released soon.
 
 use std::sync::Arc;
 
@@ -78,7 +78,10 @@ impl LockTerms<'_> {
         place: impl FnOnce(usize) -> Result<QueuePlace, NoPlace>,
     ) -> Result<Box<LockWait>, LockWaitEnd> {
         let (most_ahead, one_in) = self.bounds()?;
-        let of_web_server = self.web_server.wait(one_in).ok_or(LockWaitEnd::Refused)?;
+        let of_web_server = self
+            .web_server
+            .wait(one_in, self.now_ms)
+            .ok_or(LockWaitEnd::Refused)?;
         let place = place(most_ahead).map_err(|none| match none {
             NoPlace::TooFarBehind => LockWaitEnd::Hopeless,
             NoPlace::Full | NoPlace::NoQueue => LockWaitEnd::Refused,

@@ -607,7 +607,7 @@ impl<'a> Seek<'a> {
             .pass_on(&mut conn, &mut bytes, remaining, self.due_ms);
         passed_on
             .await
-            .inspect_err(|_| self.exchange.give_back(remaining.lock, request))
+            .inspect_err(|_| self.exchange.take_back(remaining, request))
     }
 
     /// The answer with which the item was to be moved, as that of the place where it stays. The lock
@@ -630,7 +630,7 @@ impl<'a> Seek<'a> {
             .remaining(&parsed, keeps_connection, &mut head, request)?;
         let body = &bytes[bytes.len() - kept.body_bytes..];
         let passed_on = self.exchange.pass_on_whole(&head, body, remaining).await;
-        passed_on.inspect_err(|_| self.exchange.give_back(remaining.lock, request))
+        passed_on.inspect_err(|_| self.exchange.take_back(remaining, request))
     }
 
     fn parse_again(&self, bytes: &Buffer) -> Result<ResponseHead, ProxyError> {

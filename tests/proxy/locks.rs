@@ -283,6 +283,41 @@ fn a_third_of_a_web_servers_connections_may_wait_and_the_rest_is_told_at_once() 
 }
 
 #[test]
+fn nobody_waits_while_most_threads_of_the_web_server_have_locks_of_their_own() {
+    let scene = Scene::new(LONG);
+    let from = |host| Client::connect_from([127, 0, 0, host], scene.proxy.address);
+    let _holder = scene.holder();
+    // Four threads count for each web server, and three of them may be busy.
+    let mut pages = from(2);
+    let own = ["a", "b", "c"].map(|start| format!("{start}{}", &ID[1..]));
+    let mut cookie = 0;
+    for id in &own {
+        assert_eq!(status(&pages.ask(&put(id, 0, b"created"))), "200");
+        cookie = locked(&pages.ask(&acquire(id)));
+    }
+    let last = &own[2];
+    let gives_up: [fn(&str, u32) -> Vec<u8>; 3] = [
+        |id, cookie| put(id, cookie, b"written"),
+        release,
+        // The last one, for nothing can be locked after it.
+        delete,
+    ];
+    for (number, gives_up) in gives_up.into_iter().enumerate() {
+        if number > 0 {
+            cookie = locked(&pages.ask(&acquire(last)));
+        }
+        assert_eq!(status(&from(2).ask(&acquire(ID))), "423", "{number}");
+        assert_eq!(status(&pages.ask(&gives_up(last, cookie))), "200");
+        let mut waiting = from(2);
+        waiting.send(&acquire(ID));
+        scene.wait_until_waiting(1);
+        drop(waiting);
+        scene.wait_until_waiting(0);
+    }
+    scene.assert_ended(&[("refused", 3), ("left", 3)]);
+}
+
+#[test]
 fn nobody_waits_for_a_lock_that_others_have_waited_for_in_vain() {
     let scene = Scene::new("locks: {wait: 200ms}");
     let (mut holder, cookie) = scene.holder();
