@@ -2,8 +2,9 @@
 """Instructions, or system calls, that a proxy spends on one request.
 
 The release binary runs under callgrind (or strace) in front of one state server, and `staterouter
-bench` drives it twice: the difference of the two runs leaves out what starting costs. Counted is
-the one worker thread; everything is on as it is by default.
+bench` drives it twice: the difference of the two runs leaves out what starting costs, the first look
+at each session included, which comes once a minute. Counted is the one worker thread; everything is
+on as it is by default.
 """
 
 import argparse
@@ -22,9 +23,10 @@ def arguments():
     parser.add_argument("--binary", default=ROOT / "target/release/staterouter", help="what is measured")
     parser.add_argument("--clients", type=int, default=64, help="web requests in progress at the same time")
     parser.add_argument("--sessions", type=int, default=1000)
-    parser.add_argument("--pages", type=int, default=1000, help="pages of the short run; the long one has five times as many")
+    parser.add_argument("--pages", type=int, default=5000, help="pages of the short run; the long one has five times as many")
     parser.add_argument("--config", default="", help="lines to add to the configuration")
     parser.add_argument("--functions", type=int, default=25, help="how many of the dearest functions to show")
+    parser.add_argument("--only", default="", help="count functions alone whose name has this regular expression")
     parser.add_argument("--syscalls", action="store_true", help="count system calls instead of instructions")
     return parser.parse_args()
 
@@ -115,7 +117,7 @@ def main():
     short, few = run(options, options.pages)
     long, many = run(options, 5 * options.pages)
     requests = many - few
-    costs = {name: (cost - short.get(name, 0)) / requests for name, cost in long.items()}
+    costs = {name: (cost - short.get(name, 0)) / requests for name, cost in long.items() if re.search(options.only, name)}
     digits = 2 if options.syscalls else 0
     print(f"{sum(costs.values()):.{digits}f} per request, {requests} requests, {options.clients} clients")
     for name, cost in sorted(costs.items(), key=lambda item: -item[1])[: options.functions]:

@@ -21,8 +21,6 @@ OTHER_PAGE_S = 0.022
 MAX_LOCK_AGE_S = 1
 FORGET_S = 60
 WEIGHT = 0.25
-LATE_S = 0.1
-SHORT_S = 1
 
 
 class WebServer:
@@ -31,7 +29,6 @@ class WebServer:
     def __init__(self, threads):
         self.free, self.pages, self.waiting = threads, deque(), 0
         self.under_way = self.connections = 0
-        self.short_until = 0
 
     def asks(self, change):
         self.under_way += change
@@ -47,7 +44,7 @@ class Session:
 class Page:
     def __init__(self, session, web_server, begun):
         self.session, self.web_server, self.begun = session, web_server, begun
-        self.was_contended, self.wait, self.told = False, None, None
+        self.was_contended, self.wait = False, None
 
 
 class Farm:
@@ -127,7 +124,6 @@ class Farm:
 
     def arrive(self, page):
         session = page.session
-        self.rule.sees(self, page)
         is_free = session.holder is None and not session.queue
         if is_free:
             return self.grant(page)
@@ -135,7 +131,7 @@ class Farm:
         if self.rule.may_wait(self, page):
             self.wait(page)
         else:
-            self.refuse(page, True)
+            self.refuse(page)
 
     def wait(self, page):
         page.wait = (self.now, len(page.session.queue))
@@ -164,8 +160,7 @@ class Farm:
             else:
                 self.refuse(page)
 
-    def refuse(self, page, at_once=False):
-        page.told = self.now if at_once else None
+    def refuse(self, page):
         page.web_server.asks(-1)
         self.after(ROUND_TRIP_S / 2, self.poll_later, page)
 
@@ -199,23 +194,11 @@ class Rule:
 
     TURNS_OF_QUICK = 8
 
-    def __init__(self, wait_s, share=None, has_pace=False, sees_late=False):
-        self.wait_s, self.share, self.has_pace, self.sees_late = wait_s, share, has_pace, sees_late
-
-    def sees(self, farm, page):
-        """A poll that comes late has waited for a thread."""
-        server, told, page.told = page.web_server, page.told, None
-        if not self.sees_late or told is None:
-            return
-        late = farm.now - told - POLL_S
-        is_between = LATE_S <= late % POLL_S < POLL_S - 0.05 and late < 3 * POLL_S
-        if late >= LATE_S and (farm.now < server.short_until or is_between):
-            server.short_until = farm.now + SHORT_S
+    def __init__(self, wait_s, share=None, has_pace=False):
+        self.wait_s, self.share, self.has_pace = wait_s, share, has_pace
 
     def may_wait(self, farm, page):
         session, server = page.session, page.web_server
-        if farm.now < server.short_until:
-            return False
         if self.wait_s == 0 or farm.now - session.since >= MAX_LOCK_AGE_S:
             return False
         is_known = session.pace is not None and farm.now - session.learned < FORGET_S
@@ -252,10 +235,9 @@ def main():
     options = arguments()
     rules = {
         "polling": Rule(0),
-        "waiting, without these bounds": Rule(0.25),
+        "waiting, without these two bounds": Rule(0.25),
         "a third of the connections": Rule(0.25, 1 / 3),
-        "and not in vain": Rule(0.25, 1 / 3, True),
-        "nor without a thread to spare: as it is": Rule(0.25, 1 / 3, True, True),
+        "and not in vain: as it is": Rule(0.25, 1 / 3, True),
     }
     print("| hold, at once | rule | page, mean | p50 | p90 | contended, p50 | of others, mean | p90 | p99 |")
     print("|---|---|---|---|---|---|---|---|---|")

@@ -25,6 +25,8 @@ const TOKENS: &[&[u8]] = &[
     b"18446744073709551616", b"Content-Length: 1\r\n", b"LockCookie:\r\n", b"Exclusive: release\r\n",
     // Targets.
     b"/", b"//", b"%", b"%2f", b"%u00e9", b"%uD800", b"+", b"(", b")/", b"=",
+    // Answers of Redis.
+    b"$", b"*", b"*1\r\n", b"$-1\r\n", b"$536870913\r\n", b":1\r\n",
     // Files.
     b"- ", b"\n  ", b"[", b"{", b"}", b",", b"\"", b"'", b"#", b"&a ", b"*a", b"!!str ", b"|\n",
     b"---\n", b"null", b"ms", b"KiB", b"id: 3\n", b"hash_key: ", b"\xe2\x80\xae", b"\xef\xbb\xbf",
@@ -54,6 +56,19 @@ fn target() {
 #[test]
 fn renaming() {
     smoke("renaming", vectors::targets(), entry::renaming);
+}
+
+#[test]
+fn redis_answers() {
+    let seeds = [
+        &b"+OK\r\n"[..],
+        b"-MOVED 3999 10.0.0.2:6379\r\n",
+        b"*5\r\n:200\r\n:20\r\n:2\r\n:0\r\n$5\r\nfirst\r\n",
+        b"*1\r\n*3\r\n:0\r\n:16383\r\n*3\r\n$8\r\n10.0.0.1\r\n:6379\r\n$-1\r\n",
+        b"*2\r\n$10\r\n1764425000\r\n$6\r\n123456\r\n",
+    ];
+    let seeds = seeds.map(<[u8]>::to_vec).to_vec();
+    smoke("redis_answers", seeds, entry::redis_answers);
 }
 
 #[test]

@@ -97,7 +97,8 @@ const MAY_NAME: &[(&str, &[&[&str]])] = &[
     ("redis", &[&["redis"]]),
     ("ring", &[&["redis", "tls", "config"]]),
     ("rustix", &[&["os"]]),
-    ("rustls", &[&["tls", "redis"]]),
+    ("rustls", &[&["tls"]]),
+    ("rustls-native-certs", &[&["tls"]]),
     ("saphyr-parser", &[&["config"]]),
     ("sd-notify", &[&["os"]]),
     (

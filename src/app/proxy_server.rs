@@ -72,7 +72,7 @@ pub fn start(mut options: ControlOptions) -> Result<ProxyServer, StartError> {
         may_serve,
     } = control::prepare(options)?;
     let serve_options = serve_options(&config, workers, backends, listen);
-    let (snapshot, feedback, metrics) = (ends.snapshot, ends.feedback, ends.metrics);
+    let (snapshot, shared, metrics) = (ends.snapshot, ends.shared, ends.metrics);
     let running_control = control.spawn(inbox).map_err(StartError::Thread)?;
     // Also without listeners: a reload may bring peers, which are asked from there.
     let (control, shown) = (ends.handle.clone(), metrics.clone());
@@ -81,7 +81,7 @@ pub fn start(mut options: ControlOptions) -> Result<ProxyServer, StartError> {
     // Clients that connect meanwhile wait in the kernel.
     let _ = may_serve.blocking_recv();
     let workers = spawn_workers(listeners, &serve_options, move |worker| {
-        ProxyService::new(worker, &snapshot, feedback.clone(), &metrics)
+        ProxyService::new(worker, &snapshot, shared.clone(), &metrics)
     })
     .map_err(StartError::Thread)?;
     Ok(ProxyServer {

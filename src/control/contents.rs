@@ -1,7 +1,7 @@
 //! The thread that looks into samples of session bodies, and what it has found.
 
 use std::io;
-use std::sync::mpsc::RecvTimeoutError;
+use std::sync::mpsc::TryRecvError;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -10,8 +10,8 @@ use super::report::contents::ContentsReport;
 use crate::contents::ContentsTable;
 use crate::proxy::{ContentsEvent, ContentsEvents};
 
-/// How often it looks whether it is to go on.
-const LOOK: Duration = Duration::from_millis(250);
+/// How often it looks for events, and whether it is to go on.
+const LOOK: Duration = Duration::from_millis(100);
 
 /// How often sessions that have expired are let go.
 const SWEEP_EVERY: Duration = Duration::from_secs(10);
@@ -65,15 +65,18 @@ impl ContentsBoard {
     fn follow(&self, ContentsEvents { gate, events }: &ContentsEvents) {
         let (mut swept, mut round) = (Instant::now(), Instant::now());
         loop {
-            let event = events.recv_timeout(LOOK);
+            // Whoever waits for an event is woken for each one, at the cost of the worker that tells it.
+            thread::sleep(LOOK);
             let mut found = self.lock();
             let now_ms = self.now_ms();
-            match event {
-                Ok(ContentsEvent::Stored(sample)) => found.table.stored(&sample, now_ms),
-                Ok(ContentsEvent::Touched(hash)) => found.table.touched(hash, now_ms),
-                Ok(ContentsEvent::Gone(hash)) => found.table.gone(hash),
-                Err(RecvTimeoutError::Timeout) => {}
-                Err(RecvTimeoutError::Disconnected) => return,
+            loop {
+                match events.try_recv() {
+                    Ok(ContentsEvent::Stored(sample)) => found.table.stored(&sample, now_ms),
+                    Ok(ContentsEvent::Touched(hash)) => found.table.touched(hash, now_ms),
+                    Ok(ContentsEvent::Gone(hash)) => found.table.gone(hash),
+                    Err(TryRecvError::Empty) => break,
+                    Err(TryRecvError::Disconnected) => return,
+                }
             }
             if found.is_on != gate.is_wanted() {
                 found.is_on = gate.is_wanted();

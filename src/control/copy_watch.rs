@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use super::pool_state::{Notice, PoolState};
-use crate::proxy::Feedback;
+use crate::proxy::WorkersShared;
 use crate::route::Slot;
 
 /// Keep-alives are counted anew after this long.
@@ -12,14 +12,14 @@ const LOOKS_ANEW_MS: u64 = 10_000;
 /// Follows the copies.
 #[derive(Debug)]
 pub(super) struct CopyWatch {
-    feedback: Arc<Feedback>,
+    shared: Arc<WorkersShared>,
     since_ms: u64,
 }
 
 impl CopyWatch {
-    pub(super) fn new(feedback: Arc<Feedback>) -> Self {
+    pub(super) fn new(shared: Arc<WorkersShared>) -> Self {
         let since_ms = 0;
-        Self { feedback, since_ms }
+        Self { shared, since_ms }
     }
 
     /// Tells `next` what was missed; those slots, and what there is to say.
@@ -28,7 +28,7 @@ impl CopyWatch {
         if is_new_look {
             self.since_ms = now_ms;
         }
-        let copies = &self.feedback.copies;
+        let copies = &self.shared.copies;
         let mut notices = Vec::new();
         for member in next.members() {
             if copies.has_lost_memory(member.backend_id, is_new_look) {
@@ -47,14 +47,14 @@ impl CopyWatch {
     pub(super) fn keep(&self, missed: &[Slot]) {
         missed
             .iter()
-            .for_each(|slot| self.feedback.copies.miss(*slot));
+            .for_each(|slot| self.shared.copies.miss(*slot));
     }
 
     /// No copy is under way any more of what is at a backend that is served from no more, and the slots
     /// say of all that ended badly that it was missed: whoever hears that they are refused goes on
     /// with the replica.
     pub(super) fn have_ended(&self, pool_state: &PoolState) -> bool {
-        let copies = &self.feedback.copies;
+        let copies = &self.shared.copies;
         let mut members = pool_state.members().iter();
         let have_ended = members.all(|member| {
             let is_served = member.is_up() && !member.is_off();

@@ -37,7 +37,7 @@ use super::report::noticed::Unwritten;
 use crate::handover::BackendId;
 use crate::health::{Change, Failure, HealthState};
 use crate::log::LevelHandle;
-use crate::proxy::{Feedback, Report};
+use crate::proxy::{Report, WorkersShared};
 
 /// How often the pool state is asked what the time has changed.
 pub const TICK: Duration = Duration::from_millis(250);
@@ -67,7 +67,7 @@ pub struct Control {
     pub(super) surveys: Surveys,
     pub(super) names: Names,
     pub(super) bursts: CoalescedFailures,
-    pub(super) feedback: Arc<Feedback>,
+    pub(super) shared: Arc<WorkersShared>,
     pub(super) copies: CopyWatch,
     /// `None` when there are no files to read again.
     pub(super) files: Option<FileReader>,
@@ -178,9 +178,9 @@ impl Control {
         let may_serve = self.has_met(now_ms);
         self.advance();
         self.publisher
-            .count_sessions(&self.feedback.account, &mut self.pool_state, now_ms);
+            .count_sessions(&self.shared.account, &mut self.pool_state, now_ms);
         let is_wanted = self.pool_state.config().contents;
-        self.feedback.contents.switch(is_wanted);
+        self.shared.contents.switch(is_wanted);
         self.mend();
         self.missed.replay(&self.pool_state, now_ms);
         self.publisher.sample(&self.pool_state, now_ms);
@@ -211,7 +211,7 @@ impl Control {
 
     /// What lives long makes handovers long, after a restart, too.
     fn look_at_timeouts(&mut self, now_ms: u64) {
-        let minutes = self.feedback.take_longest_timeout();
+        let minutes = self.shared.take_longest_timeout();
         let is_news = self.pool_state.is_timeout_news(minutes, now_ms);
         let mut next = self.pool_state.clone();
         next.saw_timeout(minutes, now_ms);
@@ -411,11 +411,11 @@ impl Control {
                 }
             }
             Report::FarmSign(sign) => {
-                let app = self.feedback.app_names.name(sign.start_hash);
+                let app = self.shared.app_names.name(sign.start_hash);
                 self.publisher.noticed.web_farm.saw(&sign, app, now_ms);
             }
             Report::ChangedId(change) => self.publisher.noticed.shared_ids.saw(change, now_ms),
-            Report::Owed(missed) => {
+            Report::MissedDelete(missed) => {
                 self.pulse.beat("writing the journal of removals");
                 self.missed.note(&mut self.pool_state, missed, now_ms);
             }
@@ -454,6 +454,7 @@ impl Control {
             .reasons
             .insert(backend_id, reason.to_string());
         self.probes.suspect(backend_id, to == HealthState::Suspect);
+        self.surveys.hurry(backend_id);
         if from == HealthState::Down || to == HealthState::Down {
             // An outage may be shorter than the time between two ticks.
             self.publisher

@@ -46,7 +46,7 @@ impl MissedDeletes {
                 }
             },
         };
-        pool_state.set_owed(to, self.journal.count(to));
+        pool_state.set_pending_deletes(to, self.journal.count(to));
         // The client may have left.
         let _ = noted.send(kept);
     }
@@ -61,7 +61,7 @@ impl MissedDeletes {
     pub(super) fn replay(&mut self, pool_state: &PoolState, now_ms: u64) {
         let timeout = pool_state.config().timeouts.answer;
         for member in pool_state.members() {
-            if member.owed > 0 && member.is_up() && member.address().is_some() {
+            if member.pending_deletes > 0 && member.is_up() && member.address().is_some() {
                 let way = pool_state.way_to(&member.spec, member.address());
                 self.replays
                     .begin(member.backend_id, way, timeout, &self.journal, now_ms);
@@ -82,7 +82,7 @@ impl MissedDeletes {
                     tracing::warn!("{error}");
                     self.replays.not_noted(backend_id);
                 }
-                pool_state.set_owed(backend_id, self.journal.count(backend_id));
+                pool_state.set_pending_deletes(backend_id, self.journal.count(backend_id));
             }
             ReplayEvent::Ended(result) => {
                 // What is not noted has been told of.
@@ -108,7 +108,7 @@ impl MissedDeletes {
         }
     }
 
-    /// Nothing is owed to a backend that no slot needs, that was given up, or whose id another one
+    /// Nothing is pending for a backend that no slot needs, that was given up, or whose id another one
     /// has now.
     pub(super) fn forget(&mut self, pool_state: &mut PoolState) {
         self.keep_those(pool_state, |member| !member.is_off());
@@ -129,7 +129,7 @@ impl MissedDeletes {
                 tracing::warn!("{error}");
             }
             // It would wait for them for ever once it is turned on again.
-            pool_state.set_owed(backend_id, self.journal.count(backend_id));
+            pool_state.set_pending_deletes(backend_id, self.journal.count(backend_id));
         }
     }
 }

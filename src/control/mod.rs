@@ -10,7 +10,7 @@
 //! * [`start`]: where control begins, from what is on disk.
 //! * [`files`]: the two configuration files.
 //! * [`peers`]: the other proxies.
-//! * [`persist`]: what outlives a restart; `missed_deletes`: what backends are owed; `file_thread`: work on files that nobody waits for longer
+//! * [`persist`]: what outlives a restart; `missed_deletes`: the deletes that backends have missed; `file_thread`: work on files that nobody waits for longer
 //!   than a disk may take.
 //! * `copy_watch`: what the data path has seen of the copies that replicas keep.
 //! * [`probing`]: which backends answer, and where.

@@ -103,7 +103,7 @@ pub struct PoolMember {
     /// Whether it answers there.
     pub health: Health,
     /// Removals that it has missed and has to be told of.
-    pub owed: usize,
+    pub pending_deletes: usize,
     /// What is counted of it.
     pub metrics: Arc<BackendMetrics>,
     /// It has been said that no slot needs it.
@@ -125,7 +125,7 @@ pub struct PeerView {
     pub up: Vec<BackendId>,
     /// The backends that hold what must not be served: removals that they missed, or what was given
     /// up with them.
-    pub owed: Vec<BackendId>,
+    pub pending: Vec<BackendId>,
     /// Where it asks its backends; `None` if it does not say.
     pub servers: Option<Vec<PeerServer>>,
     /// The backends that its map or its operators have given up, by name.
@@ -454,9 +454,9 @@ impl PoolState {
     }
 
     /// How many removals the backend at `place` has to be told of.
-    pub fn set_owed(&mut self, backend_id: BackendId, owed: usize) {
+    pub fn set_pending_deletes(&mut self, backend_id: BackendId, pending_deletes: usize) {
         if let Some(member) = self.member_mut(backend_id) {
-            member.owed = owed;
+            member.pending_deletes = pending_deletes;
         }
     }
 
@@ -533,7 +533,7 @@ impl PoolState {
                     gone: self.is_left(member) || bound.contains(member.backend_id),
                     insisted: self.is_insisted(member),
                     up_since_ms,
-                    owed: member.owed > 0
+                    holds_stale: member.pending_deletes > 0
                         || self.is_owed_by_peers(member)
                         || self.is_given_up(member),
                     is_new: !member.health.has_answered(),
@@ -599,7 +599,7 @@ impl PoolState {
     /// all.
     fn is_owed_by_peers(&self, member: &PoolMember) -> bool {
         let mut heard = self.peers.iter().flatten();
-        heard.any(|peer| peer.owed.contains(&member.backend_id))
+        heard.any(|peer| peer.pending.contains(&member.backend_id))
     }
 
     fn look_at_peers(&self, state: SlotState, slot: Slot, out: &mut [Option<PeerSlot>]) {
@@ -671,7 +671,7 @@ impl PoolMember {
             spec,
             in_map: true,
             health: Health::new(config.health.thresholds(), now_ms),
-            owed: 0,
+            pending_deletes: 0,
             metrics: Arc::default(),
             is_let_go: false,
             is_held_back: false,

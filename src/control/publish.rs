@@ -11,26 +11,29 @@ use super::pool_state::{PoolMember, PoolState};
 use super::report::at_risk::replication;
 use super::report::copies_held::copies_held;
 use super::report::diagnosis::diagnose;
+use super::report::engine_room::{BackendLimits, EngineRoom};
 use super::report::finding::{self, Finding, Findings};
 use super::report::history::History;
 use super::report::progress::{empty_ms, under_way};
 use super::report::replication::{CopiesStatus, FailoverStatus, ReplicaCounts};
 use super::report::status::{
-    ApplicationStatus, BackendHealth, BackendLoad, BackendStatus, LastReload, OverrideStatus,
-    PeerStatus, ReloadResult, ServiceState, StageCounts, Status,
+    ApplicationStatus, BackendHealth, BackendLoad, BackendStatus, EngineStatus, LastReload,
+    OverrideStatus, PeerStatus, ReloadResult, ServiceState, StageCounts, Status,
 };
 use super::report::usage_estimates::UsageEstimates;
 use crate::config::{BackendHost, BackendState, Config};
 use crate::handover::{BackendId, BackendMap, SlotState, Stage};
 use crate::health;
 use crate::metrics::{
-    self, ApplicationMetrics, MapState, PoolApplication, PoolBackend, PoolCopies, PoolMetrics,
-    PoolReplication, Reloads,
+    self, ApplicationMetrics, MapState, PoolApplication, PoolBackend, PoolCopies, PoolEngine,
+    PoolMetrics, PoolReplication, Reloads,
 };
 use crate::net::own_host_name;
 use crate::os;
 use crate::route::Slot;
+use crate::store::StoreSurvey;
 use crate::tls::CertificateState;
+use crate::usage::Capacity;
 
 /// Why each backend counts as what it does, as far as that ever changed.
 pub(crate) type Reasons = HashMap<BackendId, String>;
@@ -53,8 +56,7 @@ pub(crate) struct Known<'a> {
     pub(crate) in_force: &'a Arc<[SlotState]>,
     /// Where they are certain to be in those of all workers.
     pub(crate) followed: &'a Arc<[SlotState]>,
-    pub(crate) reasons: &'a Reasons,
-    pub(crate) accounting: &'a UsageEstimates,
+    pub(crate) sources: Sources<'a>,
     pub(crate) last_reload: Option<LastReload>,
     pub(crate) reloads: Reloads,
     pub(crate) peers: Vec<PeerStatus>,
@@ -68,6 +70,28 @@ pub(crate) struct Known<'a> {
     pub(crate) certificates: Vec<CertificateState>,
     /// Since when what is wrong has been so.
     pub(crate) since: &'a mut Findings,
+}
+
+/// What is known of the backends beside the pool state.
+pub(crate) struct Sources<'a> {
+    pub(crate) reasons: &'a Reasons,
+    pub(crate) accounting: &'a UsageEstimates,
+    /// What the engines say of themselves.
+    pub(crate) engines: &'a HashMap<BackendId, StoreSurvey>,
+}
+
+impl<'a> Sources<'a> {
+    pub(crate) fn new(
+        reasons: &'a Reasons,
+        accounting: &'a UsageEstimates,
+        engines: &'a HashMap<BackendId, StoreSurvey>,
+    ) -> Self {
+        Self {
+            reasons,
+            accounting,
+            engines,
+        }
+    }
 }
 
 impl About {
@@ -89,8 +113,7 @@ impl About {
             pool_state,
             in_force,
             followed,
-            reasons,
-            accounting,
+            sources,
             last_reload,
             reloads,
             peers,
@@ -102,7 +125,7 @@ impl About {
             since,
         } = pool;
         let now_ms = self.clock.now_ms();
-        let backends = backends(pool_state, reasons, accounting, now_ms);
+        let backends = backends(pool_state, &sources, now_ms);
         let (replicas, times) = (pool_state.map().replicas, pool_state.times());
         let mut status = Status {
             version: env!("CARGO_PKG_VERSION").to_owned(),
@@ -117,8 +140,8 @@ impl About {
             replication: replication(replicas, in_force, &backends, times.lifetime_ms),
             last_failover,
             backends,
-            applications: applications(pool_state, accounting),
-            accounting: accounting.status(),
+            applications: applications(pool_state, sources.accounting),
+            accounting: sources.accounting.status(),
             slots: stages(in_force),
             under_way: under_way(pool_state, in_force),
             longest_session_timeout_minutes: pool_state.longest_timeout_minutes(),
@@ -127,6 +150,7 @@ impl About {
         let mut found = diagnose(&status, &history);
         found.extend(noticed);
         status.findings = since.found(found, status.now_ms);
+        let accounting = sources.accounting;
         let mut metrics = figures(pool_state, &status, accounting, reloads, &certificates);
         metrics.contended_sessions = contended_sessions;
         Published {
@@ -145,14 +169,15 @@ impl About {
     fn peer_state(&self, pool_state: &PoolState, followed: &Arc<[SlotState]>) -> PeerState {
         let members = || pool_state.members().iter();
         let up = members().filter(|member| member.is_up() && !member.is_off());
-        let owing = members().filter(|member| member.owed > 0 || pool_state.is_given_up(member));
+        let behind =
+            members().filter(|member| member.pending_deletes > 0 || pool_state.is_given_up(member));
         let off = members().filter(|member| member.is_off());
         PeerState {
             instance: self.instance.clone(),
             map_version: pool_state.map().version,
             decisions: pool_state.decisions().to_vec(),
             up: up.map(|member| member.backend_id).collect(),
-            owed: owing.map(|member| member.backend_id).collect(),
+            pending: behind.map(|member| member.backend_id).collect(),
             servers: pool_state.servers(),
             off: off.map(|member| member.spec.name.clone()).collect(),
             gone: pool_state.gone(),
@@ -199,13 +224,17 @@ fn figures(
         address: shown.address_in_use.clone(),
         slots_owned: shown.slots_owned,
         slots_first: shown.slots_first,
-        pending_deletes: member.owed,
-        capacity: member.spec.capacity,
+        pending_deletes: member.pending_deletes,
+        capacity: limits_of(shown).capacity,
+        engine: shown.engine.as_ref().map(|engine| PoolEngine {
+            memory_bytes: engine.memory_bytes,
+            max_memory_bytes: engine.max_memory_bytes,
+        }),
         copies: PoolCopies {
             sessions: shown.copies.sessions,
             bytes: shown.copies.bytes,
         },
-        load: accounting.pool_load(member.backend_id, member.spec.capacity, shown.copies),
+        load: accounting.pool_load(member.backend_id, limits_of(shown), shown.copies),
         metrics: Arc::clone(&member.metrics),
     };
     let mut slots = status.slots;
@@ -250,6 +279,21 @@ fn figures(
             .zip(&status.backends)
             .map(backend)
             .collect(),
+    }
+}
+
+/// What a backend can hold, as it is shown.
+fn limits_of(shown: &BackendStatus) -> BackendLimits {
+    let percent = shown
+        .engine
+        .as_ref()
+        .and_then(|known| known.fullest_percent);
+    BackendLimits {
+        capacity: Capacity {
+            sessions: shown.load.capacity.sessions,
+            memory_bytes: shown.load.capacity.memory_bytes,
+        },
+        used: percent.map(|percent| percent / 100.0),
     }
 }
 
@@ -298,12 +342,12 @@ fn applications(pool_state: &PoolState, accounting: &UsageEstimates) -> Vec<Appl
 }
 
 /// All backends.
-fn backends(
-    pool_state: &PoolState,
-    reasons: &Reasons,
-    accounting: &UsageEstimates,
-    now_ms: u64,
-) -> Vec<BackendStatus> {
+fn backends(pool_state: &PoolState, sources: &Sources<'_>, now_ms: u64) -> Vec<BackendStatus> {
+    let Sources {
+        reasons,
+        accounting,
+        engines,
+    } = sources;
     let mut counts = BackendMap::filled(Counts::default());
     let mut serves = BackendMap::filled(false);
     for member in pool_state.members() {
@@ -348,10 +392,16 @@ fn backends(
         counts.copies = copies[member.backend_id];
         let is_waited_for = counts.refused > 0 && !member.is_up();
         counts.waits_until_ms = is_waited_for.then(|| member.health.since_ms() + hold_ms);
-        let load = accounting.load(member.backend_id, member.spec.capacity, counts.copies);
+        let engine = engines.get(&member.backend_id);
+        let room = engine.and_then(EngineRoom::of);
+        let (backend_id, capacity) = (member.backend_id, member.spec.capacity);
+        let limits = accounting.limits(backend_id, capacity, counts.copies, room);
+        let load = accounting.load(backend_id, limits, counts.copies);
         let overridden = override_of(pool_state, &member.spec.name);
         let reason = reasons.get(&member.backend_id);
-        backend(member, overridden, counts, reason, load)
+        let mut status = backend(member, overridden, counts, reason, load);
+        status.engine = engine.and_then(EngineStatus::of);
+        status
     };
     pool_state.members().iter().map(status).collect()
 }
@@ -414,9 +464,10 @@ fn backend(
         slots_as_replica: counts.as_replica,
         copies: counts.copies,
         slots_unprotected: counts.unprotected,
-        pending_deletes: member.owed,
+        pending_deletes: member.pending_deletes,
         moved_here: member.metrics.moved_here(),
         absent_while_away: member.metrics.absent_while_away(),
+        engine: None,
         load,
     }
 }

@@ -7,11 +7,10 @@ use tokio::sync::watch;
 use super::handle::Published;
 use super::in_force::InForce;
 use super::pool_state::{Notice, PoolState};
-use super::publish::{About, Known, Reasons};
+use super::publish::{About, Known, Reasons, Sources};
 use super::report::history::Recorder;
 use super::report::noticed::Noticed;
 use super::report::pauses::Counts;
-use super::report::replication::CopiesStatus;
 use super::report::status::{LastReload, PeerStatus};
 use super::report::usage_estimates::UsageEstimates;
 use crate::config::LogLevel;
@@ -48,8 +47,7 @@ impl Publisher {
             pool_state,
             in_force: in_force.slots(),
             followed: in_force.followed(),
-            reasons: &self.reasons,
-            accounting: &self.accounting,
+            sources: Sources::new(&self.reasons, &self.accounting, &self.noticed.engines),
             last_reload: self.last_reload.clone(),
             reloads: self.reloads,
             peers,
@@ -74,12 +72,8 @@ impl Publisher {
     ) {
         self.accounting.follow(account, pool_state, now_ms);
         let load_of = |member: &super::pool_state::PoolMember| {
-            let load = self.accounting.load(
-                member.backend_id,
-                member.spec.capacity,
-                CopiesStatus::default(),
-            );
-            (member.backend_id, load.sessions)
+            let served = self.accounting.served(member.backend_id);
+            (member.backend_id, served.map(|served| served.sessions))
         };
         let counted: Vec<_> = pool_state.members().iter().map(load_of).collect();
         for (backend_id, sessions) in counted {

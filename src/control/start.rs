@@ -1,5 +1,6 @@
 //! Where control begins: from what is on disk.
 
+use std::collections::HashMap;
 use std::ffi::OsString;
 use std::io;
 use std::path::{Path, PathBuf};
@@ -17,7 +18,7 @@ use super::in_force::InForce;
 use super::missed_deletes::MissedDeletes;
 use super::overrides;
 use super::peers::roster::{FirstMeeting, Peers, Said};
-use super::persist::pending_deletes::{OwedError, PendingDeletes};
+use super::persist::pending_deletes::{PendingDeletes, PendingDeletesError};
 use super::persist::replay::Replays;
 use super::persist::state_file::{self, StateFileError};
 use super::persist::state_lock::{StateLock, StateLockError};
@@ -28,7 +29,7 @@ use super::probing::engines::{Engines, MakeConnector};
 use super::probing::name_lookup::Names;
 use super::probing::probes::Probes;
 use super::probing::surveys::Surveys;
-use super::publish::{About, Known, Reasons};
+use super::publish::{About, Known, Reasons, Sources};
 use super::publisher::Publisher;
 use super::pulse::Pulse;
 use super::reload;
@@ -39,7 +40,7 @@ use super::report::usage_estimates::UsageEstimates;
 use crate::config::{Config, PartitionMap};
 use crate::log::LevelHandle;
 use crate::metrics::{Metrics, Reloads};
-use crate::proxy::{Feedback, SharedSnapshot, share};
+use crate::proxy::{SharedSnapshot, WorkersShared, share};
 use crate::tls::TlsWatch;
 
 /// What control begins with.
@@ -70,7 +71,7 @@ pub enum ControlError {
     Lock(#[from] StateLockError),
     /// The journal of removals cannot be used.
     #[error(transparent)]
-    Owed(#[from] OwedError),
+    PendingDeletes(#[from] PendingDeletesError),
     /// What is on disk cannot be gone on with, or the map gives no placement.
     #[error(transparent)]
     Resume(#[from] ResumeError),
@@ -85,7 +86,7 @@ pub struct ControlEnds {
     /// What is in force.
     pub snapshot: SharedSnapshot,
     /// Where the data path tells what it sees.
-    pub feedback: Arc<Feedback>,
+    pub shared: Arc<WorkersShared>,
     /// What others may ask.
     pub handle: ControlHandle,
     /// Where the workers count.
@@ -114,7 +115,7 @@ struct Begun {
     is_remembered: bool,
     state: StateWriter,
     state_lock: StateLock,
-    owed: PendingDeletes,
+    pending_deletes: PendingDeletes,
 }
 
 /// Reads what is on disk, and puts the first snapshot in force. If the partition map may not follow
@@ -154,8 +155,7 @@ fn assemble(
         pool_state: &pool_state,
         in_force: &pool_state.shared_slots(),
         followed: &pool_state.shared_slots(),
-        reasons: &Reasons::new(),
-        accounting: &accounting,
+        sources: Sources::new(&Reasons::new(), &accounting, &HashMap::new()),
         last_reload: last_reload.clone(),
         reloads,
         peers: peers.status(&Said::from(&pool_state)),
@@ -180,7 +180,7 @@ fn assemble(
             clock.now_ms(),
         ),
         pool_state,
-        missed: MissedDeletes::new(begun.owed, channels.replays),
+        missed: MissedDeletes::new(begun.pending_deletes, channels.replays),
         publisher: Publisher {
             about,
             published: channels.published,
@@ -196,8 +196,8 @@ fn assemble(
         surveys: channels.surveys,
         names: channels.names,
         bursts: CoalescedFailures::default(),
-        copies: CopyWatch::new(Arc::clone(&ends.feedback)),
-        feedback: Arc::clone(&ends.feedback),
+        copies: CopyWatch::new(Arc::clone(&ends.shared)),
+        shared: Arc::clone(&ends.shared),
         files,
         level,
         peers,
@@ -250,7 +250,7 @@ fn open_channels(
     first: Published,
     files: mpsc::Receiver<FilesRead>,
 ) -> Result<Channels, ControlError> {
-    let (feedback, reports, events) = Feedback::channel();
+    let (shared, reports, events) = WorkersShared::channel();
     let contents = ContentsBoard::start(events).map_err(ControlError::Thread)?;
     let (handle, end) = handle(first, contents);
     let (probes, probed) = Probes::new(&pool_state.config().health);
@@ -260,7 +260,7 @@ fn open_channels(
     Ok(Channels {
         ends: ControlEnds {
             snapshot: share(pool_state.snapshot()),
-            feedback,
+            shared,
             handle,
             metrics: Arc::default(),
         },
@@ -331,14 +331,14 @@ fn begin(
     // Also shows that it can be written.
     let mut state = StateWriter::start(&path).map_err(ControlError::Thread)?;
     state.write(pool_state.memory(), clock.moment())?;
-    let owed = open_owed(&path, &mut pool_state)?;
+    let pending_deletes = open_pending_deletes(&path, &mut pool_state)?;
     Ok(Begun {
         pool_state,
         last_reload,
         is_remembered,
         state,
         state_lock,
-        owed,
+        pending_deletes,
     })
 }
 
@@ -357,21 +357,24 @@ fn refusal(pool_state: &PoolState, faults: Vec<String>, clock: ControlClock) -> 
 }
 
 /// The journal beside the state file; the pool state is told what it holds.
-fn open_owed(state_file: &Path, pool_state: &mut PoolState) -> Result<PendingDeletes, OwedError> {
+fn open_pending_deletes(
+    state_file: &Path,
+    pool_state: &mut PoolState,
+) -> Result<PendingDeletes, PendingDeletesError> {
     let name_of = |backend_id| {
         let member = pool_state.member(backend_id);
         member.map(|member| member.spec.name.as_str())
     };
-    let owed = PendingDeletes::open(&beside(state_file, ".owed"), name_of)?;
+    let pending_deletes = PendingDeletes::open(&beside(state_file, ".owed"), name_of)?;
     let places: Vec<_> = pool_state
         .members()
         .iter()
         .map(|member| member.backend_id)
         .collect();
     for backend_id in places {
-        pool_state.set_owed(backend_id, owed.count(backend_id));
+        pool_state.set_pending_deletes(backend_id, pending_deletes.count(backend_id));
     }
-    Ok(owed)
+    Ok(pending_deletes)
 }
 
 fn beside(path: &Path, ending: &str) -> PathBuf {

@@ -109,7 +109,7 @@ pub enum Subrequest {
     },
     /// Note down, so that it survives this process, that the item has to be removed from a server
     /// that is out of reach.
-    Owe {
+    NoteDelete {
         /// The server.
         to: BackendId,
     },

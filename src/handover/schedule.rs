@@ -90,7 +90,7 @@ pub struct Standing {
     pub up_since_ms: Option<u64>,
     /// It holds items that must never be served: removals that it missed have not been replayed
     /// yet, or it was given up with items that have not died yet.
-    pub owed: bool,
+    pub holds_stale: bool,
     /// It has not answered since it joined the pool: no handover to it begins before it does.
     pub is_new: bool,
     /// It is to be left: a handover to it that has moved nothing yet is called off.
@@ -126,7 +126,7 @@ impl Standing {
             gone: false,
             insisted: false,
             up_since_ms: Some(since_ms),
-            owed: false,
+            holds_stale: false,
             is_new: false,
             is_leaving: false,
         }
@@ -139,7 +139,7 @@ impl Standing {
             gone: false,
             insisted: false,
             up_since_ms: None,
-            owed: false,
+            holds_stale: false,
             is_new: false,
             is_leaving: false,
         }
@@ -152,7 +152,7 @@ impl Standing {
             gone: true,
             insisted: false,
             up_since_ms: None,
-            owed: false,
+            holds_stale: false,
             is_new: false,
             is_leaving: false,
         }
@@ -379,7 +379,7 @@ impl Surroundings<'_> {
             && self.has_lasted(slot, self.times.of_refusal(slot))
             && self.is_broken_off
             && self.is_up(stand_in)
-            && !self.standing(stand_in).owed
+            && !self.standing(stand_in).holds_stale
             && !is_copied
             && self.peers_agree_to_leave(slot, failed)
         {
@@ -430,7 +430,7 @@ impl Surroundings<'_> {
             self.times.settle_ms
         };
         if !self.has_lasted(slot, known_ms)
-            || self.standing(returned).owed
+            || self.standing(returned).holds_stale
             || !self.peers_know_of_return(slot, returned)
         {
             return slot;
@@ -511,7 +511,7 @@ impl Surroundings<'_> {
 
     /// `place` holds nothing that would pass for true items of the slot.
     fn may_get(&self, slot: &SlotState, backend_id: BackendId) -> bool {
-        !self.standing(backend_id).owed && !self.is_outdated(slot, backend_id)
+        !self.standing(backend_id).holds_stale && !self.is_outdated(slot, backend_id)
     }
 
     fn has_lasted(&self, slot: SlotState, min_ms: u64) -> bool {

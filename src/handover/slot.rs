@@ -132,7 +132,7 @@ pub enum Stage {
     /// can stand in yet.
     Suspect,
     /// The first place stands in for the second: what is there is out of reach, and counts as
-    /// absent. Removals are owed to the second.
+    /// absent. The second misses deletes, which are noted.
     Away,
     /// The second place answers again: an item that only it has is refused until every proxy
     /// knows of the return.

@@ -260,25 +260,22 @@ pub enum LockWaitEnd {
     Refused,
     /// It did not wait: by what others have met, the lock would not be released in time.
     Hopeless,
-    /// It did not wait: its web server has no thread to spare.
-    NoThreads,
 }
 
 impl LockWaitEnd {
     /// All of them, in order.
-    pub const ALL: [Self; 6] = [
+    pub const ALL: [Self; 5] = [
         Self::Released,
         Self::Expired,
         Self::Left,
         Self::Refused,
         Self::Hopeless,
-        Self::NoThreads,
     ];
 
     /// Whether there was a wait that has ended.
     #[must_use]
     pub const fn has_waited(self) -> bool {
-        !matches!(self, Self::Refused | Self::Hopeless | Self::NoThreads)
+        !matches!(self, Self::Refused | Self::Hopeless)
     }
 
     /// Its label.
@@ -290,7 +287,6 @@ impl LockWaitEnd {
             Self::Left => "left",
             Self::Refused => "refused",
             Self::Hopeless => "hopeless",
-            Self::NoThreads => "no_threads",
         }
     }
 }

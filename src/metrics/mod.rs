@@ -38,14 +38,14 @@ pub use labels::{
     AdminRefusal, ClientRefusal, FailureReason, LockWaitEnd, MapState, MoveStep, RequestOutcome,
 };
 pub use pool::{
-    LastReloadMetrics, PoolApplication, PoolBackend, PoolContents, PoolCopies, PoolFinding,
-    PoolLoad, PoolMetrics, PoolReplication, Reloads,
+    LastReloadMetrics, PoolApplication, PoolBackend, PoolContents, PoolCopies, PoolEngine,
+    PoolFinding, PoolLoad, PoolMetrics, PoolReplication, Reloads,
 };
 pub use process::resident_bytes;
 pub use scrape::{Metrics, ScrapeError};
 pub use state_server::{DiskMetrics, StateServerMetrics};
 pub use web_server::{
-    MAX_WEB_SERVERS, ThreadSigns, WaitingOfWebServer, WebServerConnection, WebServerMetrics,
-    WebServerShard, WebServers,
+    MAX_WEB_SERVERS, WaitingOfWebServer, WebServerConnection, WebServerMetrics, WebServerShard,
+    WebServers,
 };
 pub use worker::{HeldRequests, WorkerShard};

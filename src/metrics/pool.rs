@@ -98,12 +98,23 @@ pub struct PoolBackend {
     pub pending_deletes: usize,
     /// What it can hold.
     pub capacity: Capacity,
+    /// The memory of its engine, if that tells.
+    pub engine: Option<PoolEngine>,
     /// What it keeps of what lives elsewhere.
     pub copies: PoolCopies,
     /// What lives there; `None` while nothing is counted.
     pub load: Option<PoolLoad>,
     /// What was counted of it.
     pub metrics: Arc<BackendMetrics>,
+}
+
+/// The memory of the engine that keeps the sessions of a backend, all servers together.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct PoolEngine {
+    /// In use.
+    pub memory_bytes: u64,
+    /// Its limit; `None` if a server has none.
+    pub max_memory_bytes: Option<u64>,
 }
 
 /// The copies that a backend keeps; `None` while nobody counts them, or if it is to keep none.

@@ -372,6 +372,14 @@ fn expose_load(out: &mut Exposition, backend: &PoolBackend) {
         (&table::BACKEND_COPY_BYTES, backend.copies.bytes),
         (&table::BACKEND_CAPACITY_SESSIONS, capacity.sessions),
         (&table::BACKEND_CAPACITY_BYTES, capacity.memory_bytes),
+        (
+            &table::ENGINE_MEMORY_BYTES,
+            backend.engine.map(|engine| engine.memory_bytes),
+        ),
+        (
+            &table::ENGINE_MAX_MEMORY_BYTES,
+            backend.engine.and_then(|engine| engine.max_memory_bytes),
+        ),
     ] {
         if let Some(count) = count {
             out.count(family, [name], count);
@@ -423,6 +431,7 @@ mod tests {
             slots_first: 0,
             pending_deletes: 0,
             capacity: Capacity::default(),
+            engine: None,
             copies: PoolCopies::default(),
             load,
             metrics: Arc::default(),

@@ -69,7 +69,7 @@ families! {
     WAITING_REQUESTS: Gauge "staterouter_waiting_requests" []
         "Requests of clients that are waiting now because their backend cannot be reached.";
     LOCK_WAITS: Counter "staterouter_lock_waits_total" ["end"]
-        "Requests of clients for a locked session, by how their wait for the lock ended: released, expired (locks.wait was over), left (the client did, or the request failed); or by why they did not wait: refused (too many do, for this lock, in all, or of its web server), hopeless (by what others have met, the lock is not released within locks.wait) or no_threads (polls of its web server come late: its pages wait for threads).";
+        "Requests of clients for a locked session, by how their wait for the lock ended: released, expired (locks.wait was over), left (the client did, or the request failed); or by why they did not wait: refused (too many do, for this lock, in all, or of its web server) or hopeless (by what others have met, the lock is not released within locks.wait).";
     LOCK_WAITING_REQUESTS: Gauge "staterouter_lock_waiting_requests" []
         "Requests of clients that are waiting now for the lock of a session.";
     APPLICATION_REQUESTS: Counter "staterouter_application_requests_total" ["application", "operation", "result"]
@@ -155,7 +155,11 @@ families! {
     BACKEND_CAPACITY_SESSIONS: Gauge "staterouter_backend_capacity_sessions" ["backend"]
         "Sessions that the backend can hold, as the partition map says; no series without a limit.";
     BACKEND_CAPACITY_BYTES: Gauge "staterouter_backend_capacity_bytes" ["backend"]
-        "Bytes of sessions' bodies that the backend can hold, as the partition map says; no series without a limit.";
+        "Bytes of sessions' bodies that the backend can hold, as the partition map or the memory of its Redis says; no series without a limit.";
+    ENGINE_MEMORY_BYTES: Gauge "staterouter_engine_memory_bytes" ["backend"]
+        "Memory that the Redis of the backend uses, all servers together, for whatever; no series for other backends.";
+    ENGINE_MAX_MEMORY_BYTES: Gauge "staterouter_engine_max_memory_bytes" ["backend"]
+        "Its maxmemory, all servers together; no series if one of them has none.";
     BACKEND_USED_RATIO: Gauge "staterouter_backend_used_ratio" ["backend"]
         "Share of the backend's capacity in use, of sessions or of bytes, whichever is more; 1 is full, and it may be more. No series without a capacity.";
     BACKEND_SECONDS_TO_FULL: Gauge "staterouter_backend_seconds_to_full" ["backend"]

@@ -4,7 +4,7 @@ use std::cell::Cell;
 use std::collections::HashMap;
 use std::net::IpAddr;
 use std::ops::Deref;
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use super::counter::Counter;
@@ -29,19 +29,7 @@ pub struct WebServerMetrics {
     connections: AtomicUsize,
     /// Its requests that wait for a lock.
     waiting: AtomicUsize,
-    threads: ThreadSigns,
     shards: Shards<WebServerShard>,
-}
-
-/// What shows whether a web server has threads to spare, in milliseconds of [`Moment`].
-///
-/// [`Moment`]: crate::net::Moment
-#[derive(Debug, Default)]
-pub struct ThreadSigns {
-    /// Until when pages are expected that were told that their session is locked.
-    pub polls_until_ms: AtomicU64,
-    /// Until when it has none.
-    pub short_until_ms: AtomicU64,
 }
 
 /// The part of one worker. No other thread writes here.
@@ -148,26 +136,7 @@ impl WebServerMetrics {
     }
 }
 
-impl ThreadSigns {
-    /// Whether pages are expected to ask again.
-    #[inline]
-    pub fn await_polls(&self, now_ms: u64) -> bool {
-        now_ms < self.polls_until_ms.load(Ordering::Relaxed)
-    }
-
-    /// Whether threads are short.
-    pub fn are_short(&self, now_ms: u64) -> bool {
-        now_ms < self.short_until_ms.load(Ordering::Relaxed)
-    }
-}
-
 impl WebServerConnection {
-    /// What shows whether the web server has threads to spare.
-    #[inline]
-    pub fn threads(&self) -> &ThreadSigns {
-        &self.web_server.threads
-    }
-
     /// One more request of this web server that waits for a lock; `None` if there are so many already
     /// that its threads might lack for other pages.
     ///

@@ -28,12 +28,6 @@ impl Moment {
         }
     }
 
-    /// Milliseconds since a moment that is the same for the whole process.
-    #[must_use]
-    pub const fn ms(self) -> u64 {
-        self.ns / 1_000_000
-    }
-
     /// The time since an earlier moment in nanoseconds; zero if it was later.
     #[must_use]
     pub const fn since_ns(self, earlier: Self) -> u64 {

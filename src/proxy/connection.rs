@@ -182,7 +182,7 @@ impl Client {
         }
         self.web_server.requests.increment();
         let located = self.locate(&view, &mut head, received)?;
-        let contents = &self.service.feedback.contents;
+        let contents = &self.service.shared.contents;
         let is_followed = contents.follows(located.hash);
         let mut looked_into = None;
         if is_followed
@@ -229,28 +229,10 @@ impl Client {
         if let Some(held) = held {
             held.end(answered.is_ok());
         }
-        self.note_poll(&subject, &attempt, &answered);
         if is_followed && let Ok(answered) = &answered {
             self.note_use(operation, answered.outcome, located.hash, looked_into);
         }
         self.concludes(&view, &subject, answered)
-    }
-
-    /// Whether a page that was told that its session is locked has asked again in time. One that has
-    /// found it locked once more was looked at then.
-    #[inline]
-    fn note_poll(
-        &self,
-        subject: &Subject,
-        attempt: &Attempt,
-        answered: &Result<Answered, Unanswered>,
-    ) {
-        if self.web_server.threads().await_polls(subject.started.ms())
-            && attempt.progress.lock_wait.is_none()
-            && matches!(answered, Ok(answered) if answered.outcome == RequestOutcome::Ok)
-        {
-            self.service.saw_poll(subject, &self.web_server);
-        }
     }
 
     /// The beginning of the body of a PUT that is to be looked into. Waits a moment for what has not come
@@ -287,7 +269,7 @@ impl Client {
         looked_into: Option<Box<StoredSample>>,
     ) {
         let is_news = looked_into.is_some() || operation == Operation::Remove;
-        if is_news || !self.service.feedback.contents.was_used(hash) {
+        if is_news || !self.service.shared.contents.was_used(hash) {
             self.note_contents(operation, outcome, hash, looked_into);
         }
     }
@@ -301,7 +283,7 @@ impl Client {
         hash: u64,
         looked_into: Option<Box<StoredSample>>,
     ) {
-        let contents = &self.service.feedback.contents;
+        let contents = &self.service.shared.contents;
         match (operation, outcome, looked_into) {
             (Operation::Put, RequestOutcome::Ok, Some(sample)) => {
                 contents.tell(ContentsEvent::Stored(sample));
@@ -376,7 +358,7 @@ impl Client {
         };
         let located = located.map_err(|error| self.unplaced(head.operation(), error))?;
         let (session, start) = (located.hash, located.start_hash);
-        if located.sample.is_followed() && service.feedback.id_watch.has_changed(session, start) {
+        if located.sample.is_followed() && service.shared.id_watch.has_changed(session, start) {
             self.tell_changed_id(head, received, &located);
         }
         Ok(located)
@@ -389,7 +371,7 @@ impl Client {
         if service.changed_ids.allow(service.now_ms()).is_some()
             && let Some(change) = ChangedId::of(target, located.fingerprint, self.peer)
         {
-            service.feedback.changed_id(change);
+            service.shared.changed_id(change);
         }
     }
 
@@ -457,7 +439,7 @@ impl Client {
             let Some(mut lock_wait) = LockWait::behind_others(&terms) else {
                 return Ok(());
             };
-            service.found_locked(subject, &self.web_server);
+            service.found_locked(subject);
             let begun = Moment::now();
             let is_there = lock_wait
                 .wait(&self.deadline, attempt.due_ms, &self.conn)

@@ -159,7 +159,7 @@ impl Exchange<'_> {
             return self.may_queue && lock_wait.found_locked();
         }
         if asks_for_contents {
-            self.service.found_locked(self.subject, self.web_server);
+            self.service.found_locked(self.subject);
         }
         if !self.may_queue || !asks_for_contents || wait_ms == 0 || self.head.body_bytes > 0 {
             return false;
@@ -169,11 +169,7 @@ impl Exchange<'_> {
             .service
             .lock_terms(self.subject, self.web_server, wait_ms);
         self.attempt.progress.lock_wait = LockWait::begin(&terms, age);
-        let waits = self.attempt.progress.lock_wait.is_some();
-        if !waits {
-            self.service.expect_poll(self.subject, self.web_server);
-        }
-        waits
+        self.attempt.progress.lock_wait.is_some()
     }
 
     /// The request once more, which has a place in the queue for the lock.

@@ -10,7 +10,7 @@
 //! if that can be told before: behind a lock that is older than [`MAX_LOCK_AGE_S`], or behind so many
 //! that, by what others have met, the time is up before it is their turn. And a web server keeps
 //! threads for other pages: a third of its connections may wait, half of them for locks that are known
-//! to be released soon, and none while its polls come late ([`super::poll_watch`]).
+//! to be released soon.
 
 use std::sync::Arc;
 
@@ -77,10 +77,6 @@ impl LockTerms<'_> {
         &self,
         place: impl FnOnce(usize) -> Result<QueuePlace, NoPlace>,
     ) -> Result<Box<LockWait>, LockWaitEnd> {
-        let begun = Moment::now();
-        if self.web_server.threads().are_short(begun.ms()) {
-            return Err(LockWaitEnd::NoThreads);
-        }
         let (most_ahead, one_in) = self.bounds()?;
         let of_web_server = self.web_server.wait(one_in).ok_or(LockWaitEnd::Refused)?;
         let place = place(most_ahead).map_err(|none| match none {
@@ -93,7 +89,7 @@ impl LockTerms<'_> {
             metrics: Arc::clone(self.metrics),
             paces: Arc::clone(self.paces),
             item: self.item,
-            begun,
+            begun: Moment::now(),
             wait_ms: self.wait_ms,
             until_ms: self.now_ms + self.wait_ms,
             end: LockWaitEnd::Left,

@@ -59,7 +59,7 @@ impl Exchange<'_> {
                 backend: self.view.backend(self.backend).backend_id.id(),
                 application: self.view.application_number(self.subject.application),
             };
-            let account = &self.service.feedback.account;
+            let account = &self.service.shared.account;
             account.observe(self.attempt.sample, place, observation);
         }
     }

@@ -73,7 +73,7 @@ pub(super) fn keep_copy(
     target: &[u8],
     keeping: Keeping,
 ) {
-    let copies = &service.feedback.copies;
+    let copies = &service.shared.copies;
     let Some(under_way) = service.tidying.begin(&Untidy::Copy) else {
         // The next request keeps it alive.
         if let Keeping::Anew { .. } = keeping {
@@ -126,7 +126,7 @@ impl Refresh {
             kept = self.keep(&deadline).await;
             pauses += 1;
         }
-        let copies = &self.service.feedback.copies;
+        let copies = &self.service.shared.copies;
         let (slot, session) = (self.subject.slot, self.subject.session);
         if kept != Some(Kept::There) {
             copies.forget(slot, session);
@@ -160,7 +160,7 @@ impl Refresh {
         };
         let seen = touched.seen();
         caller.finish(replica, touched);
-        let copies = &self.service.feedback.copies;
+        let copies = &self.service.shared.copies;
         if let Keeping::Alive { from, .. } = self.keeping {
             match seen {
                 SubrequestReply::Absent if from.is_some() => copies.was_touched(at, false),
@@ -214,7 +214,7 @@ impl Refresh {
             kept = self.store(caller, replica, item, from).await;
         }
         if kept == Some(Kept::There) {
-            let copies = &self.service.feedback.copies;
+            let copies = &self.service.shared.copies;
             copies.was_written(self.subject.slot, self.subject.session, timeout_minutes);
         }
         let target = &self.target;
@@ -235,7 +235,7 @@ impl Refresh {
         (bytes, body_bytes): (&[u8], u64),
         from: BackendId,
     ) -> Option<Kept> {
-        let copies = &self.service.feedback.copies;
+        let copies = &self.service.shared.copies;
         let mut under_way = copies.begin(self.subject.slot, [Some(from), None]);
         if !self.service.may_copy(&self.subject, self.keeping.at()) {
             under_way.ends();

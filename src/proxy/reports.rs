@@ -14,7 +14,6 @@ use super::farm_signs::{FarmSign, LockedCounts};
 use super::id_watch::{ChangedId, IdWatch};
 use super::lock_pace::LockPaces;
 use super::lock_queue::LockQueues;
-use super::poll_watch::PollWatch;
 use crate::backend;
 use crate::handover::BackendId;
 use crate::health::Failure;
@@ -39,7 +38,7 @@ pub enum Report {
     /// A request shows something of the web farm.
     FarmSign(FarmSign),
     /// An item was removed while a server that may have a copy was out of reach.
-    Owed(PendingDelete),
+    MissedDelete(PendingDelete),
 }
 
 /// A removal to be repeated at a server that is out of reach.
@@ -55,7 +54,7 @@ pub struct PendingDelete {
 
 /// The workers' end, and what they tell one another.
 #[derive(Debug)]
-pub struct Feedback {
+pub struct WorkersShared {
     /// Which sessions are where, as far as answers tell.
     pub account: Account,
     /// The copies that replicas keep.
@@ -66,33 +65,30 @@ pub struct Feedback {
     pub app_names: AppNames,
     pub(super) lock_queues: Arc<LockQueues>,
     pub(super) lock_paces: Arc<LockPaces>,
-    /// Polls that are awaited.
-    pub(super) poll_watch: PollWatch,
     pub(super) locked_counts: LockedCounts,
     pub(super) id_watch: IdWatch,
-    reports: mpsc::Sender<Report>,
+    sender: mpsc::Sender<Report>,
     longest_timeout_minutes: AtomicU32,
 }
 
-impl Feedback {
+impl WorkersShared {
     /// All ends.
     pub fn channel() -> (Arc<Self>, mpsc::Receiver<Report>, ContentsEvents) {
-        let (reports, received) = mpsc::channel(MAX_REPORTS);
+        let (sender, received) = mpsc::channel(MAX_REPORTS);
         let (contents, events) = BodySamples::channel();
-        let feedback = Self {
+        let shared = Self {
             account: Account::default(),
             copies: CopyTracker::default(),
             contents,
             app_names: AppNames::default(),
             lock_queues: Arc::default(),
             lock_paces: Arc::default(),
-            poll_watch: PollWatch::default(),
             locked_counts: LockedCounts::default(),
             id_watch: IdWatch::default(),
-            reports,
+            sender,
             longest_timeout_minutes: AtomicU32::new(0),
         };
-        (Arc::new(feedback), received, events)
+        (Arc::new(shared), received, events)
     }
 
     /// The longest session timeout any worker has seen since the last call, in minutes; 0 for none.
@@ -117,24 +113,25 @@ impl Feedback {
             failure,
         };
         // A full channel is full of failures already.
-        let _ = self.reports.try_send(report);
+        let _ = self.sender.try_send(report);
     }
 
     pub(super) fn changed_id(&self, change: ChangedId) {
         // The next change says the same.
-        let _ = self.reports.try_send(Report::ChangedId(change));
+        let _ = self.sender.try_send(Report::ChangedId(change));
     }
 
     pub(super) fn farm_sign(&self, sign: FarmSign) {
         // As above.
-        let _ = self.reports.try_send(Report::FarmSign(sign));
+        let _ = self.sender.try_send(Report::FarmSign(sign));
     }
 
     /// Whether the removal is on disk.
-    pub(super) async fn owe(&self, to: BackendId, target: Vec<u8>) -> bool {
+    pub(super) async fn note_delete(&self, to: BackendId, target: Vec<u8>) -> bool {
         let (noted, is_noted) = oneshot::channel();
-        let owed = PendingDelete { to, target, noted };
-        self.reports.try_send(Report::Owed(owed)).is_ok() && is_noted.await.unwrap_or(false)
+        let missed = PendingDelete { to, target, noted };
+        self.sender.try_send(Report::MissedDelete(missed)).is_ok()
+            && is_noted.await.unwrap_or(false)
     }
 }
 

@@ -194,7 +194,7 @@ impl Trail {
             Subrequest::Insert { at } => ("put unless there", at),
             Subrequest::Release { at, .. } => ("release", at),
             Subrequest::Remove { at, .. } => ("remove", at),
-            Subrequest::Owe { to } => ("note removal for", to),
+            Subrequest::NoteDelete { to } => ("note removal for", to),
             Subrequest::Copy { at } | Subrequest::CopyHeld { at } => ("copy", at),
             Subrequest::Recall { at } => ("read copy", at),
             Subrequest::Refresh { at, .. } => ("refresh copy", at),

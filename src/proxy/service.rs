@@ -14,8 +14,7 @@ use super::farm_signs::{FarmSign, FarmSignKind, FarmSignLimits, PATIENCE};
 use super::holding::Holding;
 use super::lock_queue::{ItemHash, LockQueues};
 use super::lock_wait::LockTerms;
-use super::poll_watch::Poller;
-use super::reports::{self, Feedback};
+use super::reports::{self, WorkersShared};
 use super::request_log::{LogLines, Subject};
 use super::snapshot::Snapshot;
 use super::untidy::Tidying;
@@ -26,7 +25,7 @@ use crate::metrics::{
     FailureReason, Metrics, RequestOutcome, WebServerConnection, WebServerMetrics, WebServers,
     WorkerShard,
 };
-use crate::net::{Moment, Worker};
+use crate::net::Worker;
 use crate::route::{self, BackendIndex, Fingerprint, KeyBuffer, KeyError, Slot};
 use crate::usage::SampledSession;
 use crate::wire::Operation;
@@ -49,7 +48,7 @@ pub struct ProxyService {
     pub(super) tidying: Tidying,
     pub(super) holding: Holding,
     pub(super) lock_queues: Arc<LockQueues>,
-    pub(super) feedback: Arc<Feedback>,
+    pub(super) shared: Arc<WorkersShared>,
     pub(super) metrics: Arc<WorkerShard>,
     web_servers: Arc<WebServers>,
     current: RefCell<Cache<SharedSnapshot, Arc<Snapshot>>>,
@@ -88,12 +87,12 @@ impl RequestTarget {
 }
 
 impl ProxyService {
-    /// The proxy on `worker`, following `snapshot`, reporting to `feedback` and counting in its
+    /// The proxy on `worker`, following `snapshot`, reporting to `shared` and counting in its
     /// part of `metrics`.
     pub fn new(
         worker: Rc<Worker>,
         snapshot: &SharedSnapshot,
-        feedback: Arc<Feedback>,
+        shared: Arc<WorkersShared>,
         metrics: &Metrics,
     ) -> Self {
         let mut current = Cache::new(Arc::clone(snapshot));
@@ -105,8 +104,8 @@ impl ProxyService {
             worker,
             tidying: Tidying::default(),
             holding: Holding::default(),
-            lock_queues: Arc::clone(&feedback.lock_queues),
-            feedback,
+            lock_queues: Arc::clone(&shared.lock_queues),
+            shared,
             metrics,
             web_servers,
             current: RefCell::new(current),
@@ -138,7 +137,7 @@ impl ProxyService {
     pub(super) fn locate(&self, view: &View, target: &[u8]) -> Result<RequestTarget, KeyError> {
         let mut key_buffer = self.key_buffer.borrow_mut();
         let key = route::extract(target, &mut key_buffer)?;
-        self.told_apps.note(&key, &self.feedback.app_names);
+        self.told_apps.note(&key, &self.shared.app_names);
         let located = view.snapshot.hash_key.locate(key.session_id());
         Ok(RequestTarget {
             slot: located.slot,
@@ -146,7 +145,7 @@ impl ProxyService {
             fingerprint: located.fingerprint,
             start_hash: key.start_hash(),
             application: 0,
-            sample: self.feedback.account.sample(located.hash, key.start_hash()),
+            sample: self.shared.account.sample(located.hash, key.start_hash()),
             hash: located.hash,
         })
     }
@@ -168,7 +167,7 @@ impl ProxyService {
     /// What all workers know of the copy of a session.
     #[cold]
     pub(super) fn recall_copy(&self, subject: &Subject, replica: &mut ReplicaRoute) {
-        if let Some(known) = self.feedback.copies.known(subject.slot, subject.session) {
+        if let Some(known) = self.shared.copies.known(subject.slot, subject.session) {
             known.recall(replica);
         }
     }
@@ -185,7 +184,7 @@ impl ProxyService {
     /// Takes note of the timeout of a session that lives: a handover lasts as long as the longest.
     pub(super) fn saw_timeout(&self, minutes: u64) {
         if minutes <= MAX_TIMEOUT_MINUTES {
-            self.feedback.saw_timeout(minutes as u32);
+            self.shared.saw_timeout(minutes as u32);
         }
     }
 
@@ -229,7 +228,7 @@ impl ProxyService {
     ) -> LockTerms<'a> {
         LockTerms {
             queues: &self.lock_queues,
-            paces: &self.feedback.lock_paces,
+            paces: &self.shared.lock_paces,
             metrics: &self.metrics,
             web_server,
             item: subject.item,
@@ -240,30 +239,10 @@ impl ProxyService {
 
     /// A request that is not in line for the lock has found its session locked.
     #[cold]
-    pub(super) fn found_locked(&self, subject: &Subject, web_server: &WebServerConnection) {
-        self.saw_poll(subject, web_server);
-        let counts = &self.feedback.locked_counts;
+    pub(super) fn found_locked(&self, subject: &Subject) {
+        let counts = &self.shared.locked_counts;
         if counts.count(subject.item, self.now_ms()) {
             self.shows(subject, FarmSignKind::Contended);
-        }
-    }
-
-    /// A page is told that its session is locked, and asks again later.
-    #[cold]
-    pub(super) fn expect_poll(&self, subject: &Subject, web_server: &WebServerConnection) {
-        let poller = Poller::new(subject.item, subject.peer);
-        let now_ms = Moment::now().ms();
-        let watch = &self.feedback.poll_watch;
-        watch.told(poller, web_server.threads(), now_ms);
-    }
-
-    /// A page of a web server that was told so asks for its session, or another one does.
-    #[cold]
-    pub(super) fn saw_poll(&self, subject: &Subject, web_server: &WebServerConnection) {
-        let poller = Poller::new(subject.item, subject.peer);
-        let (threads, asked_ms) = (web_server.threads(), subject.started.ms());
-        if threads.await_polls(asked_ms) {
-            self.feedback.poll_watch.asks(poller, threads, asked_ms);
         }
     }
 
@@ -280,7 +259,7 @@ impl ProxyService {
     #[cold]
     pub(super) fn shows(&self, subject: &Subject, kind: FarmSignKind) {
         if let Some(left_out) = self.farm_sign_limits.allow(kind, self.now_ms()) {
-            self.feedback.farm_sign(FarmSign {
+            self.shared.farm_sign(FarmSign {
                 kind,
                 by: subject.peer.to_canonical(),
                 start_hash: subject.start_hash,
@@ -315,7 +294,7 @@ impl ProxyService {
     pub(super) fn report(&self, view: &View, failed: &Unanswered) {
         if let Some(failure) = reports::failure_of(&failed.error) {
             let backend_id = view.backend(failed.backend).backend_id;
-            self.feedback.failed(backend_id, failure);
+            self.shared.failed(backend_id, failure);
         }
     }
 }

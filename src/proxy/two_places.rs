@@ -178,7 +178,7 @@ impl<'a> Seek<'a> {
             }
             Subrequest::Remove { at, counter } => self.remove(at, counter, received).await,
             Subrequest::Insert { at } => self.insert(at, received).await,
-            Subrequest::Owe { to } => return self.owe(to, received).await,
+            Subrequest::NoteDelete { to } => return self.note_delete(to, received).await,
             // Those go elsewhere, or to the background.
             Subrequest::Copy { .. }
             | Subrequest::CopyHeld { .. }
@@ -503,11 +503,11 @@ impl<'a> Seek<'a> {
         Ok((seen, status))
     }
 
-    async fn owe(&self, to: BackendId, received: &Buffer) -> SubrequestReply {
+    async fn note_delete(&self, to: BackendId, received: &Buffer) -> SubrequestReply {
         let target = self.exchange.head.target.of(received.filled()).to_vec();
-        let owing = self.exchange.service.feedback.owe(to, target);
+        let noting = self.exchange.service.shared.note_delete(to, target);
         self.exchange.deadline.arm_at(self.due_ms);
-        match self.exchange.deadline.guard(owing).await {
+        match self.exchange.deadline.guard(noting).await {
             Ok(true) => SubrequestReply::Done {
                 counter: 0,
                 flag: false,

@@ -1,26 +1,28 @@
 //! Connections to one server, and the commands on them: the only file that names the crate `redis`.
 //!
-//! The crate frames and parses, encrypts and authenticates. It sends nothing twice: what a lost
+//! The crate parses and authenticates; `framing` bounds what it gets to parse. It sends nothing twice: what a lost
 //! answer means is decided in `store`. Its own client for Clusters and its times are not used. The
 //! former holds up all requests while it looks for the servers; the latter need a clock of the
 //! runtime that workers do not have.
 
 use std::fmt;
-use std::path::{Path, PathBuf};
-use std::sync::Once;
+use std::path::PathBuf;
 
 use redis::aio::MultiplexedConnection;
 use redis::{
-    AsyncConnectionConfig, ClientTlsConfig, Cmd, ConnectionAddr, ErrorKind, IntoConnectionInfo,
-    Pipeline, RedisConnectionInfo, RedisError, TlsCertificates, Value,
+    AsyncConnectionConfig, Cmd, ErrorKind, Pipeline, RedisConnectionInfo, RedisError, Value,
 };
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::net::TcpStream;
 
 use super::error::EngineError;
+use super::framing::Guarded;
 use super::node::EngineNode;
 use super::reply::EngineReply;
 use super::script::Script;
 use super::shown::shown;
 use crate::config::RedisSpec;
+use crate::tls::{self, TrustTls};
 
 /// Connections for changes that wait for replicas: each waits behind those before it.
 const WAITING_CONNECTIONS: usize = 4;
@@ -28,7 +30,6 @@ const WAITING_CONNECTIONS: usize = 4;
 /// How the servers of one engine are connected to.
 #[derive(Debug)]
 pub(super) struct Client {
-    is_tls: bool,
     database: u16,
     user: Option<String>,
     files: Files,
@@ -38,6 +39,7 @@ pub(super) struct Client {
 /// Read for every connection: certificates and passwords are exchanged while programs run.
 #[derive(Debug, Clone)]
 struct Files {
+    is_tls: bool,
     password: Option<PathBuf>,
     ca: Option<PathBuf>,
     identity: Option<(PathBuf, PathBuf)>,
@@ -45,23 +47,18 @@ struct Files {
 
 struct Secrets {
     password: Option<String>,
-    certificates: TlsCertificates,
+    /// `None` for connections without.
+    tls: Option<TrustTls>,
 }
 
 impl Client {
     pub(super) fn new(spec: &RedisSpec) -> Self {
-        // Several crates could bring one; which it is must not depend on features.
-        static PROVIDER: Once = Once::new();
-        PROVIDER.call_once(|| {
-            // It fails if there is one already, which serves as well.
-            let _ = rustls::crypto::ring::default_provider().install_default();
-        });
         let identity = spec.tls.identity.as_ref();
         Self {
-            is_tls: spec.is_tls(),
             database: spec.database(),
             user: spec.user.clone(),
             files: Files {
+                is_tls: spec.is_tls(),
                 password: spec.password_file.clone(),
                 ca: spec.tls.ca.clone(),
                 identity: identity.map(|identity| (identity.cert.clone(), identity.key.clone())),
@@ -114,28 +111,22 @@ impl Client {
         settings: &RedisConnectionInfo,
         secrets: &Secrets,
     ) -> Result<MultiplexedConnection, EngineError> {
-        let failed = |error: RedisError| connect_error(node, &error);
-        let (host, port) = (node.host.to_string(), node.port);
-        let client = if self.is_tls {
-            let address = ConnectionAddr::TcpTls {
-                host,
-                port,
-                insecure: false,
-                tls_params: None,
-            };
-            let info = address.into_connection_info().map_err(failed)?;
-            let info = info.set_redis_settings(settings.clone());
-            redis::Client::build_with_tls(info, secrets.certificates.clone()).map_err(failed)?
-        } else {
-            let info = ConnectionAddr::Tcp(host, port).into_connection_info();
-            let info = info.map_err(failed)?.set_redis_settings(settings.clone());
-            redis::Client::open(info).map_err(failed)?
+        let failed = |error: std::io::Error| EngineError::Connect {
+            node: node.clone(),
+            reason: shown(&error.to_string()),
         };
-        let config = AsyncConnectionConfig::new()
-            .set_connection_timeout(None)
-            .set_response_timeout(None);
-        let connected = client.get_multiplexed_async_connection_with_config(&config);
-        connected.await.map_err(failed)
+        let connected = TcpStream::connect((&*node.host, node.port)).await;
+        let stream = connected.map_err(failed)?;
+        stream.set_nodelay(true).map_err(failed)?;
+        let Some(tls) = &secrets.tls else {
+            return shake_hands(node, settings, stream).await;
+        };
+        let name = tls::name_of(&node.host).ok_or_else(|| EngineError::Connect {
+            node: node.clone(),
+            reason: "no certificate can bear this name".to_owned(),
+        })?;
+        let encrypted = tls.connect(stream, name).await.map_err(failed)?;
+        shake_hands(node, settings, encrypted).await
     }
 
     async fn read_files(&self) -> Result<Secrets, EngineError> {
@@ -151,40 +142,42 @@ impl Client {
     }
 }
 
+/// Shows who we are. The connection is driven by a task of its own, which ends with it.
+async fn shake_hands(
+    node: &EngineNode,
+    settings: &RedisConnectionInfo,
+    stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
+) -> Result<MultiplexedConnection, EngineError> {
+    let config = AsyncConnectionConfig::new().set_response_timeout(None);
+    let guarded = Guarded::new(stream);
+    let connected = MultiplexedConnection::new_with_config(settings, guarded, config).await;
+    let (connection, driver) = connected.map_err(|error| connect_error(node, &error))?;
+    tokio::spawn(driver);
+    Ok(connection)
+}
+
 impl Files {
     fn read(&self) -> Result<Secrets, EngineError> {
-        let identity = match &self.identity {
-            Some((cert, key)) => Some(ClientTlsConfig {
-                client_cert: read(cert)?,
-                client_key: read(key)?,
-            }),
-            None => None,
-        };
         let password = match &self.password {
             Some(path) => {
-                let text = String::from_utf8(read(path)?).map_err(|_| EngineError::File {
+                let text = std::fs::read_to_string(path).map_err(|error| EngineError::File {
                     path: path.clone(),
-                    reason: "it is no UTF-8 text".to_owned(),
+                    reason: error.to_string(),
                 })?;
                 Some(text.lines().next().unwrap_or_default().to_owned())
             }
             None => None,
         };
-        Ok(Secrets {
-            password,
-            certificates: TlsCertificates {
-                client_tls: identity,
-                root_cert: self.ca.as_deref().map(read).transpose()?,
-            },
-        })
+        let tls = self.is_tls.then(|| {
+            let identity = self.identity.as_ref();
+            let own = identity.map(|(cert, key)| (cert.as_path(), key.as_path()));
+            TrustTls::read(self.ca.as_deref(), own)
+        });
+        let tls = tls.transpose().map_err(|error| EngineError::Tls {
+            reason: error.to_string(),
+        })?;
+        Ok(Secrets { password, tls })
     }
-}
-
-fn read(path: &Path) -> Result<Vec<u8>, EngineError> {
-    std::fs::read(path).map_err(|error| EngineError::File {
-        path: path.to_owned(),
-        reason: error.to_string(),
-    })
 }
 
 /// Without what the crate says of itself, and without anything that was sent.

@@ -30,6 +30,9 @@ const MIN_ATTEMPT: Duration = Duration::from_millis(500);
 /// The time of a server is asked anew after this: clocks drift.
 const CLOCK_AGE: Duration = Duration::from_secs(60);
 
+/// Servers that are connected to, or were.
+const MAX_SERVERS: usize = 4096;
+
 /// How an engine is used.
 #[derive(Debug, Clone)]
 pub struct EngineOptions {
@@ -406,6 +409,11 @@ impl Engine {
         }
         let server = Rc::<Server>::default();
         let mut servers = self.servers.borrow_mut();
+        if servers.len() >= MAX_SERVERS {
+            // One that sends us to ever more servers does not fill the memory: those that are needed
+            // are connected to anew.
+            servers.clear();
+        }
         servers.insert(Rc::clone(node), Rc::clone(&server));
         server
     }

@@ -15,6 +15,12 @@ pub enum EngineError {
         /// What the system said.
         reason: String,
     },
+    /// Certificates or keys cannot be used.
+    #[error("{reason}")]
+    Tls {
+        /// Which file, and why not.
+        reason: String,
+    },
     /// No connection, or no handshake.
     #[error("cannot connect to {node}: {reason}")]
     Connect {
@@ -140,7 +146,9 @@ impl EngineError {
             | Self::NoMaster { .. }
             | Self::Replica { .. }
             | Self::NoOwner { .. } => Sequel::Later,
-            Self::File { .. } | Self::Denied { .. } | Self::Unfit { .. } => Sequel::Refused,
+            Self::File { .. } | Self::Tls { .. } | Self::Denied { .. } | Self::Unfit { .. } => {
+                Sequel::Refused
+            }
             Self::Answered { node, code, detail } => answered(node, code, detail),
         }
     }

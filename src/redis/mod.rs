@@ -10,6 +10,7 @@
 //!
 //! * `client`: the one file that names the crate `redis`: connections and commands.
 //! * `error`: what can go wrong, and whether a command may have been carried out.
+//! * `framing`: where answers end, and that none is too large.
 //! * `key`: keys and slots of a Cluster.
 //! * `node`, `reply`: a server, and what it answers.
 //! * `shown`: what they say, fit to be shown.
@@ -23,6 +24,7 @@
 mod client;
 mod engine;
 mod error;
+mod framing;
 mod key;
 mod node;
 mod reply;
@@ -35,5 +37,6 @@ mod trial;
 
 pub use engine::{Engine, EngineOptions};
 pub use error::EngineError;
+pub use framing::{FramingError, ReplyScanner};
 pub use key::item_key;
 pub use store::RedisStore;

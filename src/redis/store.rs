@@ -11,7 +11,8 @@
 //! | store, remove | with "sent again": not carried out if somebody has had the lock since |
 //!
 //! Each that takes a lock, stores or removes also carries the time after which nobody waits for it.
-//! A copy that is late does nothing.
+//! A copy that is late does nothing. An acquire that was given up without an answer has its lock given
+//! back by its nonce, once the engine answers again.
 
 use std::cell::Cell;
 use std::hash::{BuildHasher, RandomState};
@@ -19,6 +20,7 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use tokio::sync::OnceCell;
+use tokio::task::spawn_local;
 
 use super::client::Command;
 use super::engine::{Engine, EngineOptions, ScriptAttempt};
@@ -43,6 +45,19 @@ const MAX_SCRIPT_BODY_BYTES: i64 = 64 * 1024;
 /// An acquire raises the counter by 1 to this.
 const MAX_STEP: u64 = 63;
 
+/// The lock of whoever has the nonce, instead of a cookie.
+const OWN_LOCK: i64 = -3;
+
+/// How long it is tried to give back a lock that nobody knows of: after the takeover age it is of no
+/// use any more.
+const GIVE_BACK_WITHIN: Duration = Duration::from_secs(100);
+
+/// Between two attempts at that.
+const GIVE_BACK_PAUSE: Duration = Duration::from_millis(500);
+
+/// Locks that are given back at a time; those beyond wait for their takeover.
+const MAX_GIVING_BACK: usize = 1000;
+
 /// Ticks of `LockDate` in a millisecond.
 const TICKS_PER_MS: u64 = 10_000;
 
@@ -62,6 +77,8 @@ struct Inner {
     wait_replicas: u8,
     steps: Option<RandomState>,
     step_number: Cell<u64>,
+    /// Locks that are being given back.
+    giving_back: Cell<usize>,
     log_limit: LogLimit,
 }
 
@@ -96,6 +113,7 @@ impl RedisStore {
             wait_replicas: options.spec.wait_replicas,
             steps: (!options.steps_of_one).then(RandomState::new),
             step_number: Cell::new(0),
+            giving_back: Cell::new(0),
             log_limit: LogLimit::default(),
         }))
     }
@@ -118,7 +136,13 @@ impl SessionStore for RedisStore {
             step: inner.step(),
             now,
         };
-        inner.carry_out(call)
+        async move {
+            let (outcome, lock) = inner.carry_out(call).await;
+            if let Some(lock) = lock {
+                inner.give_back(lock);
+            }
+            outcome
+        }
     }
 
     async fn survey(&self) -> StoreSurvey {
@@ -159,34 +183,87 @@ impl Inner {
         tried.await.map(|_tried| ())
     }
 
-    async fn carry_out(&self, call: Call) -> StoreOutcome {
-        let due_ms = self.engine.now_ms() + self.answer.as_millis() as u64;
+    /// What became of a command. An acquire that nobody can answer for comes back: it may have taken
+    /// the lock.
+    async fn carry_out(&self, call: Call) -> (StoreOutcome, Option<Call>) {
         let mut course = Course::default();
+        let outcome = self.try_until_due(&call, &mut course).await;
+        let is_acquire = matches!(call.command, SessionCommand::Acquire);
+        let is_unclear = course.again && matches!(outcome, StoreOutcome::Unknown);
+        (outcome, (is_acquire && is_unclear).then_some(call))
+    }
+
+    /// Gives the lock of an acquire back whose cookie nobody knows, in the background: every page of
+    /// its user would wait for the takeover otherwise.
+    fn give_back(self: &Rc<Self>, lock: Call) {
+        if self.giving_back.get() >= MAX_GIVING_BACK {
+            return;
+        }
+        self.giving_back.set(self.giving_back.get() + 1);
+        let inner = Rc::clone(self);
+        spawn_local(async move {
+            inner.try_to_give_back(&lock).await;
+            inner.giving_back.set(inner.giving_back.get() - 1);
+        });
+    }
+
+    async fn try_to_give_back(&self, lock: &Call) {
+        let due_ms = self.engine.now_ms() + GIVE_BACK_WITHIN.as_millis() as u64;
+        let script = &self.engine.scripts().release;
+        let mut redirect = None;
+        while self.engine.now_ms() < due_ms {
+            let asked = ScriptAttempt {
+                slot: lock.slot,
+                redirect: redirect.as_ref(),
+                due_ms: None,
+                limit: self.answer,
+                replicas: 0,
+            };
+            let command = |_: &str| {
+                let command = Command::script(script, &lock.key, 0);
+                command.text(&lock.nonce).number(OWN_LOCK)
+            };
+            let Err(error) = self.engine.run(script, &asked, command).await else {
+                return;
+            };
+            redirect = None;
+            match error.sequel() {
+                Sequel::Moved(slot, node) => self.engine.moved(slot, node),
+                Sequel::Ask(node) => redirect = Some(node),
+                Sequel::Refused => return,
+                _ => self.engine.look_anew(),
+            }
+            self.engine.clock().sleep(GIVE_BACK_PAUSE).await;
+        }
+    }
+
+    async fn try_until_due(&self, call: &Call, course: &mut Course) -> StoreOutcome {
+        let due_ms = self.engine.now_ms() + self.answer.as_millis() as u64;
         loop {
             let left_ms = due_ms.saturating_sub(self.engine.now_ms());
             let limit = Duration::from_millis(left_ms);
-            let error = match self.attempt(&call, &course, due_ms, limit).await {
+            let error = match self.attempt(call, course, due_ms, limit).await {
                 Ok(Answer::Outcome(outcome)) => return outcome,
                 Ok(Answer::TooLate) if left_ms > 0 => {
                     // The server's clock has been set: nothing ran.
                     self.engine.time_is_wrong(call.slot);
                     None
                 }
-                Ok(Answer::TooLate) => return self.give_up(&call, &course, "its time is over"),
+                Ok(Answer::TooLate) => return self.give_up(call, course, "its time is over"),
                 Ok(Answer::Again) => None,
                 Err(error) => Some(error),
             };
             let mut pause = Duration::ZERO;
             if let Some(error) = &error {
-                match self.prepare(&call, &mut course, error) {
+                match self.prepare(call, course, error) {
                     Next::At(after) => pause = after,
-                    Next::Never => return self.give_up(&call, &course, &error.to_string()),
+                    Next::Never => return self.give_up(call, course, &error.to_string()),
                     Next::Outcome(outcome) => return outcome,
                 }
             }
             if self.engine.now_ms() + pause.as_millis() as u64 >= due_ms {
                 let reason = error.map_or_else(String::new, |error| error.to_string());
-                return self.give_up(&call, &course, &reason);
+                return self.give_up(call, course, &reason);
             }
             if !pause.is_zero() {
                 self.engine.clock().sleep(pause).await;

@@ -1,5 +1,6 @@
 //! Which server has which key.
 
+use std::collections::HashMap;
 use std::rc::Rc;
 
 use super::key::SLOTS;
@@ -57,19 +58,26 @@ impl Topology {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct SlotMap {
     nodes: Vec<Rc<EngineNode>>,
+    /// Where each of them stands there.
+    positions: HashMap<Rc<EngineNode>, u16>,
     /// For each slot the position of its owner in `nodes`; [`NOBODY`] for none.
     owners: Box<[u16]>,
 }
 
 const NOBODY: u16 = u16::MAX;
 
+/// More servers no Cluster has; what goes beyond has nobody.
+const MAX_NODES: usize = 4096;
+
 impl SlotMap {
     /// Reads the answer to CLUSTER SLOTS that `asked` gave.
     pub(super) fn read(answer: &EngineReply, asked: &EngineNode) -> Option<Self> {
         let mut map = Self {
             nodes: Vec::new(),
+            positions: HashMap::new(),
             owners: vec![NOBODY; usize::from(SLOTS)].into_boxed_slice(),
         };
+        let mut assigned = 0;
         for range in answer.list()? {
             let [first, last, master, ..] = range.list()? else {
                 return None;
@@ -85,7 +93,13 @@ impl SlotMap {
             let port = u16::try_from(port.number()?).ok()?;
             let (first, last) = (position(first)?, position(last)?);
             let node = map.position_of(EngineNode::new(host, port));
-            map.owners.get_mut(first..=last)?.fill(node);
+            let owners = map.owners.get_mut(first..=last)?;
+            // No slot is in two ranges: what says so again and again is no map.
+            assigned += owners.len();
+            if assigned > usize::from(SLOTS) {
+                return None;
+            }
+            owners.fill(node);
         }
         Some(map)
     }
@@ -103,12 +117,18 @@ impl SlotMap {
     }
 
     fn position_of(&mut self, node: EngineNode) -> u16 {
-        let position = self.nodes.iter().position(|known| **known == node);
-        let position = position.unwrap_or_else(|| {
-            self.nodes.push(Rc::new(node));
-            self.nodes.len() - 1
-        });
-        u16::try_from(position).unwrap_or(NOBODY)
+        if let Some(position) = self.positions.get(&node) {
+            return *position;
+        }
+        match u16::try_from(self.nodes.len()) {
+            Ok(position) if self.nodes.len() < MAX_NODES => {
+                let node = Rc::new(node);
+                self.nodes.push(Rc::clone(&node));
+                self.positions.insert(node, position);
+                position
+            }
+            _ => NOBODY,
+        }
     }
 }
 
@@ -168,6 +188,15 @@ mod tests {
     }
 
     #[test]
+    fn more_servers_than_a_cluster_has_are_nobody() {
+        let ranges = (0..16384).map(|slot| range(slot, slot, &format!("h{slot}"), 1));
+        let map = SlotMap::read(&list(ranges), &asked()).unwrap();
+        assert_eq!(map.nodes.len(), MAX_NODES);
+        assert_eq!(owner(&map, 4095).as_deref(), Some("h4095:1"));
+        assert_eq!(owner(&map, 4096), None);
+    }
+
+    #[test]
     fn a_server_without_a_name_is_the_one_that_was_asked() {
         for nameless in ["", "?"] {
             let answer = list([range(0, 16383, nameless, 7001)]);
@@ -185,6 +214,7 @@ mod tests {
             list([range(-1, 5, "h", 1)]),
             list([range(9, 5, "h", 1)]),
             list([range(0, 5, "h", 65536)]),
+            list([range(0, 16383, "h", 1), range(0, 0, "h", 1)]),
         ] {
             assert_eq!(SlotMap::read(&answer, &asked()), None, "{answer:?}");
         }

@@ -195,11 +195,14 @@ impl TlsFiles for ClientFiles {
     }
 }
 
-fn provider() -> Arc<rustls::crypto::CryptoProvider> {
+pub(super) fn provider() -> Arc<rustls::crypto::CryptoProvider> {
     Arc::new(ring::default_provider())
 }
 
-fn certificates(path: &Path, bytes: &[u8]) -> Result<Vec<CertificateDer<'static>>, TlsError> {
+pub(super) fn certificates(
+    path: &Path,
+    bytes: &[u8],
+) -> Result<Vec<CertificateDer<'static>>, TlsError> {
     let found: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(bytes).collect();
     let found = found.map_err(|problem| no_pem(path, "certificate", problem))?;
     match found.is_empty() {
@@ -209,12 +212,12 @@ fn certificates(path: &Path, bytes: &[u8]) -> Result<Vec<CertificateDer<'static>
 }
 
 /// The text of a fault in a key could show a part of it: the kind of the fault is enough.
-fn private_key(path: &Path, bytes: &[u8]) -> Result<PrivateKeyDer<'static>, TlsError> {
+pub(super) fn private_key(path: &Path, bytes: &[u8]) -> Result<PrivateKeyDer<'static>, TlsError> {
     let problem = "there is none, or it is damaged";
     PrivateKeyDer::from_pem_slice(bytes).map_err(|_| no_pem(path, "private key", problem))
 }
 
-fn authorities_of(path: &Path, bytes: &[u8]) -> Result<RootCertStore, TlsError> {
+pub(super) fn authorities_of(path: &Path, bytes: &[u8]) -> Result<RootCertStore, TlsError> {
     let mut roots = RootCertStore::empty();
     for certificate in certificates(path, bytes)? {
         roots
@@ -245,7 +248,7 @@ fn no_pem(path: &Path, wanted: &'static str, problem: impl Display) -> TlsError 
     }
 }
 
-fn pair(cert: &Path, key: &Path, problem: rustls::Error) -> TlsError {
+pub(super) fn pair(cert: &Path, key: &Path, problem: rustls::Error) -> TlsError {
     TlsError::Pair {
         cert: cert.to_owned(),
         key: key.to_owned(),
@@ -253,7 +256,7 @@ fn pair(cert: &Path, key: &Path, problem: rustls::Error) -> TlsError {
     }
 }
 
-fn unusable(path: &Path, problem: impl Display) -> TlsError {
+pub(super) fn unusable(path: &Path, problem: impl Display) -> TlsError {
     TlsError::Authorities {
         path: path.to_owned(),
         problem: problem.to_string(),

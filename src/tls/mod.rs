@@ -6,17 +6,20 @@
 //! * `certificate`: what can be said of one in force.
 //! * `files`: from PEM files to what the library takes.
 //! * [`endpoint`]: the two ends of a connection, whose files can change while they are used.
+//! * `trust`: the end that connects to servers that are not of this program.
 //! * [`watch`]: looks after the files, and says how the certificates are.
 //!
-//! TLS 1.3 alone, and no resumed sessions: each connection shows its certificate, and a change of the
+//! Between our own parts TLS 1.3 alone, and no resumed sessions: each connection shows its certificate, and a change of the
 //! files counts for every connection from then on.
 
 mod certificate;
 pub mod endpoint;
 mod files;
+mod trust;
 pub mod watch;
 
 pub use certificate::CertificateState;
 pub use endpoint::{BlockingTls, ClientTls, ServerTls, TargetTls, TlsName, is_tls_error, name_of};
 pub use files::{ClientFiles, ServerFiles, TlsError};
+pub use trust::TrustTls;
 pub use watch::TlsWatch;

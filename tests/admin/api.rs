@@ -163,6 +163,7 @@ pub(super) fn published(verdicts: [BackendHealth; 2]) -> Published {
         pending_deletes: 0,
         moved_here: 0,
         absent_while_away: 0,
+        engine: None,
         load: BackendLoad {
             sessions: Some(8),
             ..BackendLoad::default()
@@ -213,7 +214,7 @@ fn peer_state() -> PeerState {
         map_version: 3,
         decisions: Vec::new(),
         up: vec![place(1)],
-        owed: Vec::new(),
+        pending: Vec::new(),
         servers: Vec::new(),
         off: Vec::new(),
         gone: Vec::new(),

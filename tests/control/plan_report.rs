@@ -50,6 +50,7 @@ fn loads(sessions: &[(&str, u64)]) -> Loads {
             copy_bytes: None,
             sessions: Some(*sessions),
             bytes: Some(sessions * 1000),
+            room_bytes: None,
         };
         ((*name).to_owned(), load)
     };

@@ -359,14 +359,14 @@ fn a_backend_that_stays_away_is_stood_in_for_and_gets_its_slots_back_in_the_end(
         pool.labels(),
         ["back ba", "back ca", "steady b", "steady c"]
     );
-    pool.pool_state.set_owed(backend_id("a"), 1);
+    pool.pool_state.set_pending_deletes(backend_id("a"), 1);
     pool.pass(60);
     assert_eq!(
         pool.labels(),
         ["back ba", "back ca", "steady b", "steady c"],
-        "a removal is owed"
+        "a delete is pending"
     );
-    pool.pool_state.set_owed(backend_id("a"), 0);
+    pool.pool_state.set_pending_deletes(backend_id("a"), 0);
     pool.pass(1);
     assert_eq!(
         pool.labels(),
@@ -812,10 +812,10 @@ fn a_backend_gets_no_slots_before_it_knows_of_the_removals_that_it_missed() {
     pool.fail("b");
     pool.pass(HANDOVER_S);
     assert_eq!(pool.labels(), ["steady a"]);
-    pool.pool_state.set_owed(backend_id("b"), 1);
+    pool.pool_state.set_pending_deletes(backend_id("b"), 1);
     pool.recover("b");
     assert_eq!(pool.labels(), ["steady a"]);
-    pool.pool_state.set_owed(backend_id("b"), 0);
+    pool.pool_state.set_pending_deletes(backend_id("b"), 0);
     pool.pool_state.tick(pool.now_ms);
     assert_eq!(pool.labels(), ["settle ba", "steady a"]);
 }

@@ -80,10 +80,10 @@ impl Farm {
                 .filter(|member| member.is_up())
                 .map(|member| member.backend_id)
                 .collect(),
-            owed: pool_state
+            pending: pool_state
                 .members()
                 .iter()
-                .filter(|member| member.owed > 0)
+                .filter(|member| member.pending_deletes > 0)
                 .map(|member| member.backend_id)
                 .collect(),
             servers: None,
@@ -406,13 +406,13 @@ fn nobody_serves_a_returned_backend_while_another_proxy_owes_it_a_removal() {
     }
     farm.pass(60);
     farm.assert_both(&["away ba", "away ca"]);
-    farm.proxies[1].set_owed(backend_id('a'), 1);
+    farm.proxies[1].set_pending_deletes(backend_id('a'), 1);
     for proxy in 0..2 {
         farm.recover(proxy, 'a');
     }
     farm.pass(100);
     farm.assert_both(&["back ba", "back ca"]);
-    farm.proxies[1].set_owed(backend_id('a'), 0);
+    farm.proxies[1].set_pending_deletes(backend_id('a'), 0);
     farm.pass(10);
     farm.assert_both(&["wait ba", "wait ca"]);
 }

@@ -134,7 +134,7 @@ impl Pool {
             map_version: self.pool_state.map().version,
             slots: self.pool_state.slots().to_vec(),
             up: up.map(|member| member.backend_id).collect(),
-            owed: Vec::new(),
+            pending: Vec::new(),
             off: Vec::new(),
             gone: Default::default(),
             decisions: Vec::new(),

@@ -9,6 +9,7 @@ use staterouter::config::{
     BackendAddress, BackendState, Config, Faults, PartitionMap, application_hash,
 };
 use staterouter::contents;
+use staterouter::redis::ReplyScanner;
 use staterouter::route::{self, Application, KeyBuffer, MAX_MEMBERS, MAX_WEIGHT, extract};
 use staterouter::wire::decimal;
 use staterouter::wire::rewrite::HEADROOM_BYTES;
@@ -45,6 +46,26 @@ pub(crate) fn request_head(bytes: &[u8]) -> bool {
     }
     check_encoding(bytes, &head);
     true
+}
+
+/// Answers of a Redis: the same wherever their bytes are cut, and none that is refused goes on.
+pub(crate) fn redis_answers(bytes: &[u8]) -> bool {
+    let mut whole = ReplyScanner::default();
+    let followed = whole.follow(bytes);
+    let step = bytes.first().map_or(1, |byte| usize::from(*byte) % 7 + 1);
+    let mut in_parts = ReplyScanner::default();
+    let parts = bytes
+        .chunks(step)
+        .try_for_each(|part| in_parts.follow(part));
+    assert_eq!(parts, followed);
+    if followed.is_ok() {
+        assert_eq!(in_parts.is_between_answers(), whole.is_between_answers());
+        // What is refused is refused without what comes behind it.
+        for end in 0..bytes.len().min(64) {
+            assert_eq!(ReplyScanner::default().follow(&bytes[..end]), Ok(()));
+        }
+    }
+    followed.is_ok() && whole.is_between_answers()
 }
 
 /// The beginning of a session body: bounded, the same from a shorter beginning or not at all, and as

@@ -183,7 +183,7 @@ fn ask_text(ask: Subrequest) -> String {
         Subrequest::Insert { at } => text("insert", at, None),
         Subrequest::Release { at, counter } => text("release", at, Some(counter)),
         Subrequest::Remove { at, counter } => text("remove", at, Some(counter)),
-        Subrequest::Owe { to } => text("owe", to, None),
+        Subrequest::NoteDelete { to } => text("note", to, None),
         Subrequest::Copy { at } => text("copy", at, None),
         Subrequest::CopyHeld { at } => text("copy found", at, None),
         Subrequest::Recall { at } => text("recall", at, None),
@@ -590,7 +590,7 @@ impl World {
         loop {
             match step {
                 // A note on disk, not a round trip.
-                Step::Ask(Subrequest::Owe { .. }) => {
+                Step::Ask(Subrequest::NoteDelete { .. }) => {
                     step = search.next(SubrequestReply::Done {
                         counter: 0,
                         flag: false,

@@ -374,7 +374,7 @@ const NEEDED: [(Broken, Class, u64); 19] = [
 ];
 
 /// The same for the rules of replicas.
-const NEEDED_COPIES: [(Broken, Class, u64); 9] = [
+const NEEDED_COPIES: [(Broken, Class, u64); 11] = [
     (Broken::TruthFirst, COPIES, 300),
     (Broken::CopyTwice, COPIES, 500),
     (Broken::NoKeepAlive, COPIES_READ, 1500),
@@ -384,6 +384,8 @@ const NEEDED_COPIES: [(Broken, Class, u64); 9] = [
     (Broken::NoUndo, COPIES, 100),
     (Broken::HomeAtOnce, COPIES, 100),
     (Broken::CopyWithFlag, COPIES, 400),
+    (Broken::CopiesAtOnce, COPIES_MOVED, 200),
+    (Broken::CopiesFirst, COPIES_MOVED, 2000),
 ];
 
 #[test]

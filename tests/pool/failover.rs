@@ -58,7 +58,7 @@ fn a_backend_that_missed_a_removal_is_told_of_it_when_it_is_back() {
     });
     assert_eq!(ask(&proxy, &get(ID)), "404");
     assert_eq!(ask(&proxy, &delete(ID, 0)), "404");
-    wait_for(admin, "a removal is owed", |status| {
+    wait_for(admin, "a delete is pending", |status| {
         let backends = status["backends"].as_array().unwrap();
         backends
             .iter()

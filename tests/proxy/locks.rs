@@ -6,8 +6,6 @@
 )]
 
 use std::net::SocketAddr;
-use std::thread;
-use std::time::Duration;
 
 use crate::support::client::{
     self, Client, acquire, body, delete, get, head, put, release, status,
@@ -86,14 +84,7 @@ fn assert_ended(admin: SocketAddr, ends: &[(&str, usize)]) {
         Scrape::of(admin).value("staterouter_lock_waiting_requests") == 0.0
     });
     let scrape = Scrape::of(admin);
-    for end in [
-        "released",
-        "expired",
-        "left",
-        "refused",
-        "hopeless",
-        "no_threads",
-    ] {
+    for end in ["released", "expired", "left", "refused", "hopeless"] {
         let expected = ends.iter().find(|(name, _)| *name == end);
         let expected = expected.map_or(0, |(_, count)| *count);
         let series = format!("staterouter_lock_waits_total{{end=\"{end}\"}}");
@@ -289,36 +280,6 @@ fn a_third_of_a_web_servers_connections_may_wait_and_the_rest_is_told_at_once() 
         assert_eq!(status(&waiting.ask(&release(ID, cookie))), "200");
     }
     scene.assert_ended(&[("released", 3), ("refused", 2)]);
-}
-
-#[test]
-fn a_web_server_whose_polls_come_late_has_no_thread_to_spare_for_waiting() {
-    let scene = Scene::new(LONG);
-    let from = || Client::connect_from([127, 0, 0, 2], scene.proxy.address);
-    let (mut holder, cookie) = scene.holder();
-    let (mut waiting, mut polling) = (from(), from());
-    waiting.send(&acquire(ID));
-    scene.wait_until_waiting(1);
-    let admin = scene.proxy.admin();
-    let ends = |end: &str| {
-        let series = format!("staterouter_lock_waits_total{{end=\"{end}\"}}");
-        Scrape::of(admin).value(&series)
-    };
-    // On a busy machine one may come too late to be taken for the poll of this page.
-    let is_noticed = (0..30).any(|_| {
-        assert_eq!(status(&polling.ask(&acquire(ID))), "423");
-        thread::sleep(Duration::from_millis(700));
-        ends("no_threads") > 0.0
-    });
-    assert!(is_noticed);
-    assert!(ends("refused") >= 1.0, "the first was told before");
-    // Others have threads.
-    let mut other = scene.waits(1, &acquire(ID));
-    assert_eq!(status(&holder.ask(&release(ID, cookie))), "200");
-    for waiting in [&mut waiting, &mut other] {
-        let cookie = locked(&waiting.answer_to(false));
-        assert_eq!(status(&waiting.ask(&release(ID, cookie))), "200");
-    }
 }
 
 #[test]

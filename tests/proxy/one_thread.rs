@@ -16,7 +16,7 @@ use staterouter::config::{Config, PartitionMap};
 use staterouter::control::pool_state::PoolState;
 use staterouter::metrics::Metrics;
 use staterouter::net::{Buffer, Conn, Deadline, Deadlines, IoError, Service, Worker};
-use staterouter::proxy::{self, Feedback, ProxyService};
+use staterouter::proxy::{self, ProxyService, WorkersShared};
 use staterouter::state_server::LocalStateServer;
 use staterouter::store::{MemoryStore, StoreOptions, StoreSurvey};
 use tokio::runtime::{Builder, LocalOptions};
@@ -67,11 +67,11 @@ fn proxy_over(server: Connector) -> Rc<ProxyService> {
     let mut snapshot = engine.snapshot();
     snapshot.backends[0].server = server;
     snapshot.backends[0].up = true;
-    let (feedback, _reports, _contents) = Feedback::channel();
+    let (shared, _reports, _contents) = WorkersShared::channel();
     let worker = Worker::new(0, BUFFER_BYTES);
     let snapshot = proxy::share(snapshot);
     let metrics = Metrics::default();
-    Rc::new(ProxyService::new(worker, &snapshot, feedback, &metrics))
+    Rc::new(ProxyService::new(worker, &snapshot, shared, &metrics))
 }
 
 /// A web server's end of a connection to the proxy.

@@ -5,6 +5,7 @@ mod redis_server;
 #[path = "../support/mod.rs"]
 mod support;
 
+mod balancer;
 mod cluster;
 mod conformance;
 mod sentinel;

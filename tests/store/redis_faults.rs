@@ -8,9 +8,10 @@
 use std::io::{Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
 use std::rc::Rc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use staterouter::config::{RedisSpec, RedisUrl};
 use staterouter::redis::item_key;
@@ -71,7 +72,11 @@ type Meanwhile = Box<dyn FnOnce() + Send>;
 
 /// Stands between store and server, and loses answers.
 #[derive(Clone, Default)]
-struct Lossy(Arc<Mutex<Option<Meanwhile>>>);
+struct Lossy {
+    next: Arc<Mutex<Option<Meanwhile>>>,
+    /// Nobody gets through.
+    is_cut: Arc<AtomicBool>,
+}
 
 impl Lossy {
     fn start(&self, server: SocketAddr) -> SocketAddr {
@@ -82,7 +87,9 @@ impl Lossy {
             for client in listener.incoming() {
                 let lossy = lossy.clone();
                 let client = client.unwrap();
-                thread::spawn(move || lossy.relay(client, server));
+                if !lossy.is_cut.load(Ordering::Relaxed) {
+                    thread::spawn(move || lossy.relay(client, server));
+                }
             }
         });
         address
@@ -90,7 +97,7 @@ impl Lossy {
 
     /// The answer to the next script is lost, with its connection.
     fn lose_next(&self, meanwhile: impl FnOnce() + Send + 'static) {
-        *self.0.lock().unwrap() = Some(Box::new(meanwhile));
+        *self.next.lock().unwrap() = Some(Box::new(meanwhile));
     }
 
     /// One question, one answer at a time: the store has one command under way.
@@ -116,7 +123,7 @@ impl Lossy {
         let mut buffer = [0; 64 * 1024];
         while let Ok(count @ 1..) = client.read(&mut buffer) {
             if buffer[..count].windows(7).any(|word| word == b"EVALSHA") {
-                let lost = self.0.lock().unwrap().take();
+                let lost = self.next.lock().unwrap().take();
                 *swallowing.lock().unwrap() = lost;
             }
             if server.write_all(&buffer[..count]).is_err() {
@@ -136,12 +143,17 @@ struct Scene {
 }
 
 fn scene() -> Scene {
+    scene_within(PATIENT)
+}
+
+/// One whose commands take so long at most.
+fn scene_within(answer: Duration) -> Scene {
     let server = Rc::new(RedisServer::start(&[]));
     let lossy = Lossy::default();
     let relay = lossy.start(server.address());
     let spec = RedisSpec::new(RedisUrl::parse(&format!("redis://{relay}")).unwrap());
     let key = item_key(&spec.prefix, KEY);
-    let store = OnRedis::over(Rc::clone(&server), spec, PATIENT);
+    let store = OnRedis::over(Rc::clone(&server), spec, answer);
     // Every script is known, so that a lost answer is that of its run.
     let _ = store.ask(KEY, SessionCommand::Get, NOW);
     Scene {
@@ -165,7 +177,10 @@ impl Scene {
     ) -> StoreOutcome {
         self.lossy.lose_next(meanwhile);
         let outcome = self.store.ask(KEY, command, NOW);
-        assert!(self.lossy.0.lock().unwrap().is_none(), "nothing was lost");
+        assert!(
+            self.lossy.next.lock().unwrap().is_none(),
+            "nothing was lost"
+        );
         outcome
     }
 
@@ -271,6 +286,64 @@ fn a_lock_is_not_taken_for_somebody_who_has_given_up() {
     client.expect(&["PING"]);
     let found = store.look(KEY, NOW).unwrap();
     assert!(!found.locked, "a late copy has taken the lock");
+}
+
+#[test]
+fn a_lock_that_was_taken_without_an_answer_is_given_back_and_no_other() {
+    if !has_redis() {
+        return;
+    }
+    let scene = scene_within(SHORT);
+    let is_locked = || {
+        let words = ["HEXISTS", scene.key.as_str(), "l"];
+        scene.server.connect().expect(&words).number() == 1
+    };
+    let lose_the_answer_and_the_way = |meanwhile: &'static [&'static str]| {
+        let (is_cut, change) = (Arc::clone(&scene.lossy.is_cut), scene.meanwhile(meanwhile));
+        let outcome = scene.ask_losing_while(SessionCommand::Acquire, move || {
+            is_cut.store(true, Ordering::Relaxed);
+            change();
+        });
+        assert_eq!(outcome, StoreOutcome::Unknown);
+        assert!(is_locked());
+        scene.lossy.is_cut.store(false, Ordering::Relaxed);
+    };
+    // Its flag was told to nobody.
+    assert_eq!(scene.ask(put_with(b"1", 0, b"first")), DONE);
+    lose_the_answer_and_the_way(&["b", "first"]);
+    let since = Instant::now();
+    scene.store.wait(async {
+        while is_locked() {
+            assert!(since.elapsed() < PATIENT, "it is not given back");
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    });
+    let locked = scene.ask(SessionCommand::Acquire);
+    assert_eq!(locked, found(b"first", Some(3), true));
+    assert_eq!(scene.ask(release(3)), DONE);
+    // Somebody else has the lock by the time it could be given back: it stays.
+    lose_the_answer_and_the_way(&["n", "another", "c", "9"]);
+    let asked = async {
+        let mut stats = scene.server.connect();
+        let releases = |stats: &mut RedisClient| {
+            let text = stats.expect(&["INFO", "commandstats"]).text();
+            let evals = text
+                .lines()
+                .find(|line| line.starts_with("cmdstat_evalsha:"));
+            evals.unwrap_or_default().to_owned()
+        };
+        let before = releases(&mut stats);
+        while releases(&mut stats) == before {
+            assert!(
+                since.elapsed() < 2 * PATIENT,
+                "nobody tries to give it back"
+            );
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    };
+    scene.store.wait(asked);
+    assert!(is_locked());
+    assert_eq!(scene.ask(release(9)), DONE);
 }
 
 /// Waits until the server answers nobody.
@@ -436,9 +509,17 @@ fn what_a_server_says_is_one_short_line_wherever_it_is_shown() {
     if !has_redis() {
         return;
     }
+    let said = format!("-ERR no\nSTOPPING=1\u{1b}[2J{}\r\n", "x".repeat(60_000));
+    let error = why_unusable(liar(said.into_bytes()));
+    assert!(error.contains("STOPPING=1"), "{error}");
+    assert!(!error.contains(char::is_control), "{error:?}");
+    assert!(error.len() < 1000, "{}", error.len());
+}
+
+/// A server that gives each command this answer.
+fn liar(said: Vec<u8>) -> SocketAddr {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = listener.local_addr().unwrap();
-    let said = format!("-ERR no\nSTOPPING=1\u{1b}[2J{}\r\n", "x".repeat(100_000));
     thread::spawn(move || {
         for client in listener.incoming() {
             let (mut client, said) = (client.unwrap(), said.clone());
@@ -446,18 +527,49 @@ fn what_a_server_says_is_one_short_line_wherever_it_is_shown() {
                 let mut buffer = [0; 4096];
                 while let Ok(count @ 1..) = client.read(&mut buffer) {
                     let commands = buffer[..count].iter().filter(|byte| **byte == b'*').count();
-                    let _ = client.write_all(said.repeat(commands).as_bytes());
+                    let _ = client.write_all(&said.repeat(commands));
                 }
             });
         }
     });
+    address
+}
+
+/// Why a store whose server is there cannot be used.
+fn why_unusable(address: SocketAddr) -> String {
     let server = Rc::new(RedisServer::start(&[]));
     let spec = RedisSpec::new(RedisUrl::parse(&format!("redis://{address}")).unwrap());
     let store = OnRedis::over_unflushed(server, spec, SHORT);
-    let error = store.wait(store.store.ready()).unwrap_err();
-    assert!(error.contains("STOPPING=1"), "{error}");
-    assert!(!error.contains(char::is_control), "{error:?}");
-    assert!(error.len() < 1000, "{}", error.len());
+    store.wait(store.store.ready()).unwrap_err()
+}
+
+#[test]
+fn an_answer_without_end_is_not_waited_for_and_its_server_is_named() {
+    if !has_redis() {
+        return;
+    }
+    let line = format!("+{}", "x".repeat(70_000));
+    for (said, reason) in [
+        ("$99999999999\r\n", "more than 512 MiB"),
+        ("*9223372036854775807\r\n", "more than a million values"),
+        (&line, "a line of more than 64 KiB"),
+        ("HTTP/1.1 400 Bad Request\r\n\r\n", "none of Redis"),
+    ] {
+        let address = liar(said.as_bytes().to_vec());
+        let error = why_unusable(address);
+        let names = error.contains(&address.to_string());
+        assert!(names && error.contains(reason), "{reason}: {error}");
+    }
+}
+
+#[test]
+fn a_server_that_runs_no_script_for_lack_of_memory_is_not_used() {
+    if !has_redis() {
+        return;
+    }
+    let said = b"-OOM command not allowed when used memory > 'maxmemory'.\r\n";
+    let error = why_unusable(liar(said.to_vec()));
+    assert!(error.contains("OOM"), "{error}");
 }
 
 #[test]

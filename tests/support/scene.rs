@@ -25,7 +25,7 @@ const PATIENCE: Duration = Duration::from_secs(150);
 /// Users of a farm: so few that each comes more than once a second.
 pub const SESSIONS: usize = 40;
 /// Pages at the same time at most.
-const CLIENTS: usize = 16;
+pub const CLIENTS: usize = 16;
 const PAGES_PER_S: f64 = 60.0;
 
 /// A read that comes between the creation of a session and its first lock, in a handover, takes the

@@ -12,7 +12,7 @@ const COLUMNS = [
   { title: 'Share', draw: shareCell },
   { title: 'Sessions', draw: sessionsCell, when: ({ sessions }) => typeof sessions === 'number' },
   { title: 'Copies', draw: copiesCell, when: ({ copies }) => typeof copies?.filled_percent === 'number' },
-  { title: 'Used', draw: usedCell, when: ({ used_percent: used }) => typeof used === 'number' },
+  { title: 'Used', draw: usedCell, when: ({ used_percent: used, engine }) => typeof used === 'number' || engine },
   { title: 'Requests', draw: rateCell },
   { title: 'Latency', draw: latencyCell },
   { title: 'Moved here', draw: movedCell, isIdle: (backend) => backend.moved_here + backend.absent_while_away === 0 },
@@ -87,13 +87,15 @@ function copiesCell({ backend, nowMs }) {
 }
 
 function usedCell({ backend }) {
-  const { used_percent: used, seconds_to_full: left } = backend;
-  if (typeof used !== 'number') return lines(NONE);
+  const { used_percent: used, seconds_to_full: left, engine } = backend;
+  const limit = typeof engine?.max_memory_bytes === 'number' ? ` of ${bytes(engine.max_memory_bytes)}` : '';
+  const memory = engine ? `Redis: ${bytes(engine.memory_bytes)}${limit}` : undefined;
+  if (typeof used !== 'number') return lines(NONE, memory);
   const isSoon = typeof left === 'number' && left < FULL_SOON_S;
   const level = used >= 100 ? 'bad' : used >= NEARLY_FULL_PERCENT || isSoon ? 'warn' : 'good';
   const until = typeof left === 'number' ? `full in ${duration(left * 1000)}`
     : typeof backend.sessions_per_minute === 'number' ? 'not filling up' : '';
-  return [...lines(`${count(used)} %`), meter(used, level, `${count(used)} % used`), ...lines('', until).slice(1)];
+  return [...lines(`${count(used)} %`), meter(used, level, `${count(used)} % used`), ...lines('', until, memory).slice(1)];
 }
 
 function rateCell({ own, last, spark }) {

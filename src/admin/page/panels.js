@@ -175,7 +175,7 @@ const APPLICATIONS_SHOWN = 8;
 function drawApplication({ name, requests, requests_failed: failed, requests_renamed: renamed, sessions, session_bytes: size }, all) {
   const more = [sessions === null ? '' : `${plural(sessions, 'session')}, ${bytes(size)}`,
     failed > 0 ? `${plural(failed, 'request')} failed` : '', renamed > 0 ? `${count(renamed)} came under another id` : ''].filter(Boolean);
-  return html('li', {}, html('span', { class: 'main name' }, name), html('span', { class: 'badge', 'data-level': 'rest' }, `${tenth.format(all > 0 ? (requests * 100) / all : 0)} % of the requests`),
+  return html('li', {}, html('span', { class: 'main name' }, name), html('span', { class: 'badge', 'data-level': 'rest' }, `${tenth.format(all > 0 ? (requests * 100) / all : 0)} %`),
     html('span', { class: 'more' }, more.join('; ')));
 }
 

@@ -10,7 +10,7 @@ use crate::backend::Connector;
 use crate::config::{BackendAddress, Config, PEER_SILENCE, PartitionMap};
 use crate::control::file_thread::FileThread;
 use crate::control::peers::report::PeerState;
-use crate::control::persist::pending_deletes::MAX_OWED;
+use crate::control::persist::pending_deletes::MAX_PENDING;
 use crate::control::persist::state_file;
 use crate::control::persist::state_writer::StateWriter;
 use crate::control::pool_state::persisted_state::PersistedState;
@@ -107,13 +107,13 @@ fn a_backend_is_not_told_what_the_one_before_with_its_id_has_missed() {
         // It ended between the new state and the new journal.
         fs::write(path.join("state.owed"), journal).unwrap();
         let control = prepared(path, map(2, &["a", "b", "d"])).control;
-        let owed: Vec<_> = control
+        let pending: Vec<_> = control
             .pool_state
             .members()
             .iter()
-            .map(|it| it.owed)
+            .map(|it| it.pending_deletes)
             .collect();
-        assert_eq!(owed, [0, 0, 0]);
+        assert_eq!(pending, [0, 0, 0]);
     });
 }
 
@@ -124,7 +124,7 @@ fn answer_of_peer(id: u8, asked_ms: u64) -> PeerNews {
         map_version: 1,
         decisions: Vec::new(),
         up: vec![backend_id(1), backend_id(2)],
-        owed: Vec::new(),
+        pending: Vec::new(),
         servers: Vec::new(),
         off: Vec::new(),
         gone: Vec::new(),
@@ -296,7 +296,7 @@ impl Write for Lines {
 fn removals_that_are_refused_do_not_fill_the_log() {
     const REFUSED: usize = 10_000;
     let directory = tempfile::tempdir().unwrap();
-    let full: String = (0..MAX_OWED)
+    let full: String = (0..MAX_PENDING)
         .map(|number| format!("{{\"place\":1,\"backend\":\"a\",\"target\":\"{number:06}\"}}\n"))
         .collect();
     fs::write(directory.path().join("state.owed"), full).unwrap();
@@ -307,7 +307,7 @@ fn removals_that_are_refused_do_not_fill_the_log() {
     tracing::subscriber::with_default(subscriber.finish(), || {
         for _ in 0..REFUSED {
             let (noted, mut kept) = oneshot::channel();
-            control.reported(Report::Owed(crate::proxy::PendingDelete {
+            control.reported(Report::MissedDelete(crate::proxy::PendingDelete {
                 to: backend_id(1),
                 target: b"one more".to_vec(),
                 noted,

@@ -30,7 +30,7 @@ pub struct PeerState {
     pub up: Vec<BackendId>,
     /// The backends that hold what must not be served: removals that they missed, or what was given
     /// up with them.
-    pub owed: Vec<BackendId>,
+    pub pending: Vec<BackendId>,
     /// Where it asks its backends.
     pub servers: Vec<PeerServer>,
     /// The backends that its map or its operators have given up, by name.
@@ -59,7 +59,8 @@ pub struct PeerReport {
     /// Ids of the backends that answer.
     up: Vec<u8>,
     /// Ids of the backends that have removals to be told of.
-    owed: Vec<u8>,
+    #[serde(rename = "owed")]
+    pending: Vec<u8>,
     /// Names of the backends that were given up.
     #[serde(default)]
     off: Vec<String>,
@@ -166,7 +167,7 @@ impl PeerState {
             now_ms: self.clock.now_ms(),
             overrides: self.decisions.iter().map(PeerDecision::from).collect(),
             up: ids(&self.up),
-            owed: ids(&self.owed),
+            pending: ids(&self.pending),
             servers: Some(self.servers.iter().map(ServerReport::from).collect()),
             off: self.off.clone(),
             gone: ids(&self.gone),
@@ -282,7 +283,7 @@ pub fn read(body: &[u8], own_instance: &str, now_ms: u64) -> Result<PeerView, Pe
         map_version: report.map_version,
         slots,
         up: places(report.up),
-        owed: places(report.owed),
+        pending: places(report.pending),
         off: report.off,
         gone: places(report.gone).into_iter().collect(),
         decisions: report
@@ -326,7 +327,7 @@ mod tests {
             map_version: 7,
             decisions: Vec::new(),
             up: vec![BackendId::new(1).unwrap(), BackendId::new(127).unwrap()],
-            owed: vec![BackendId::new(127).unwrap()],
+            pending: vec![BackendId::new(127).unwrap()],
             servers: vec![PeerServer {
                 backend_id: BackendId::new(1).unwrap(),
                 in_map: BackendAddress::parse("state-1.example:42424").unwrap(),

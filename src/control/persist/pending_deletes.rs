@@ -20,13 +20,13 @@ use crate::control::file_thread::FileThread;
 use crate::handover::BackendId;
 use crate::os;
 
-/// Most removals that are owed at a time; more are refused.
-pub const MAX_OWED: usize = 100_000;
+/// Most deletes that are pending at a time; more are refused.
+pub const MAX_PENDING: usize = 100_000;
 
 /// Longest journal that is read; it never grows longer.
 const MAX_FILE_BYTES: u64 = 64 << 20;
 
-/// The removals owed to all servers, in memory and on disk.
+/// The deletes that backends have missed, in memory and on disk.
 #[derive(Debug)]
 pub struct PendingDeletes {
     path: PathBuf,
@@ -36,24 +36,24 @@ pub struct PendingDeletes {
     /// A write has failed half-way and could not be undone, may still be going on, or `journal` is
     /// no longer the file at `path`: nothing can be appended before it has been written anew.
     is_torn: bool,
-    debts: Debts,
+    by_backend: ByBackend,
     count: usize,
 }
 
-type Debts = BTreeMap<BackendId, Debt>;
+type ByBackend = BTreeMap<BackendId, BackendDeletes>;
 
-/// What is owed to one backend.
+/// What one backend has missed.
 #[derive(Debug)]
-struct Debt {
+struct BackendDeletes {
     /// Its name.
     backend: String,
     /// Not empty.
     targets: BTreeSet<Vec<u8>>,
 }
 
-/// Why a removal cannot be owed, or the journal not be used.
+/// Why a delete cannot be noted, or the journal not be used.
 #[derive(Debug, thiserror::Error)]
-pub enum OwedError {
+pub enum PendingDeletesError {
     /// The operating system does not give the journal.
     #[error("cannot read the journal of pending deletes {}: {problem}", path.display())]
     Read {
@@ -83,7 +83,7 @@ pub enum OwedError {
         problem: io::Error,
     },
     /// The clients have removed too much.
-    #[error("{MAX_OWED} deletes are pending already")]
+    #[error("{MAX_PENDING} deletes are pending already")]
     Full,
 }
 
@@ -101,52 +101,60 @@ struct Line {
 
 impl PendingDeletes {
     /// Opens the journal at `path`, which need not exist. `name_of` gives the name of the backend
-    /// that has an id now: what is owed to another one that had the id before is forgotten.
+    /// that has an id now: what another one has missed that had the id before is forgotten.
     ///
     /// # Errors
-    /// [`OwedError`]. A last line without its end is none: nobody was told that it was kept.
+    /// [`PendingDeletesError`]. A last line without its end is none: nobody was told that it was kept.
     pub fn open<'m>(
         path: &Path,
         name_of: impl Fn(BackendId) -> Option<&'m str>,
-    ) -> Result<Self, OwedError> {
+    ) -> Result<Self, PendingDeletesError> {
         let failed = |problem| write_error(path, problem);
-        let debts = read(path, name_of)?;
+        let by_backend = read(path, name_of)?;
         let journal = open(path).map_err(failed)?;
-        let mut owed = Self {
+        let mut pending = Self {
             path: path.to_owned(),
             thread: FileThread::start("journal").map_err(failed)?,
             journal: Some(Arc::new(journal)),
             journal_bytes: 0,
             is_torn: false,
-            count: debts.values().map(|debt| debt.targets.len()).sum(),
-            debts,
+            count: by_backend
+                .values()
+                .map(|deletes| deletes.targets.len())
+                .sum(),
+            by_backend,
         };
-        owed.compact()?;
-        Ok(owed)
+        pending.compact()?;
+        Ok(pending)
     }
 
     /// Keeps a removal for the server at `to`, by its name `backend`. When this returns it survives
     /// the process.
     ///
     /// # Errors
-    /// [`OwedError::Full`], [`OwedError::Write`]: the removal is not kept.
-    pub fn append(&mut self, to: BackendId, backend: &str, target: &[u8]) -> Result<(), OwedError> {
+    /// [`PendingDeletesError::Full`], [`PendingDeletesError::Write`]: the removal is not kept.
+    pub fn append(
+        &mut self,
+        to: BackendId,
+        backend: &str,
+        target: &[u8],
+    ) -> Result<(), PendingDeletesError> {
         self.keep(to, Some(backend))?;
         // Then not even what is known must be in the file.
         if self.is_torn {
             return Err(self.write_error(io::ErrorKind::InvalidData.into()));
         }
         if self
-            .debts
+            .by_backend
             .get(&to)
-            .is_some_and(|debt| debt.targets.contains(target))
+            .is_some_and(|deletes| deletes.targets.contains(target))
         {
             return Ok(());
         }
         let line = line(to, backend, target).map_err(|problem| self.write_error(problem))?;
         let bytes = self.journal_bytes + line.len() as u64;
-        if self.count >= MAX_OWED || bytes > MAX_FILE_BYTES {
-            return Err(OwedError::Full);
+        if self.count >= MAX_PENDING || bytes > MAX_FILE_BYTES {
+            return Err(PendingDeletesError::Full);
         }
         let Some(journal) = self.journal.clone() else {
             return Err(self.write_error(io::ErrorKind::NotFound.into()));
@@ -164,8 +172,11 @@ impl PendingDeletes {
             return Err(self.write_error(problem));
         }
         self.journal_bytes = bytes;
-        let debt = self.debts.entry(to).or_insert_with(|| Debt::to(backend));
-        debt.targets.insert(target.to_vec());
+        let deletes = self
+            .by_backend
+            .entry(to)
+            .or_insert_with(|| BackendDeletes::to(backend));
+        deletes.targets.insert(target.to_vec());
         self.count += 1;
         Ok(())
     }
@@ -174,32 +185,38 @@ impl PendingDeletes {
     /// each removal: it may be long.
     ///
     /// # Errors
-    /// [`OwedError::Write`]: still nothing can be.
-    pub fn mend(&mut self) -> Result<(), OwedError> {
+    /// [`PendingDeletesError::Write`]: still nothing can be.
+    pub fn mend(&mut self) -> Result<(), PendingDeletesError> {
         if self.is_torn { self.compact() } else { Ok(()) }
     }
 
     /// The targets to be removed at `backend_id`, in no order that matters.
     pub fn of(&self, backend_id: BackendId) -> impl Iterator<Item = &[u8]> {
-        let debt = self.debts.get(&backend_id).into_iter();
-        debt.flat_map(|debt| &debt.targets).map(Vec::as_slice)
+        let deletes = self.by_backend.get(&backend_id).into_iter();
+        deletes
+            .flat_map(|deletes| &deletes.targets)
+            .map(Vec::as_slice)
     }
 
-    /// How many removals are owed to `backend_id`.
+    /// How many deletes `backend_id` has missed.
     #[must_use]
     pub fn count(&self, backend_id: BackendId) -> usize {
-        self.debts
+        self.by_backend
             .get(&backend_id)
-            .map_or(0, |debt| debt.targets.len())
+            .map_or(0, |deletes| deletes.targets.len())
     }
 
     /// The backend `backend_id` has removed `target`. The journal forgets it with the last for that
     /// backend; a process that ends before replays it once more, which does no harm then.
     ///
     /// # Errors
-    /// [`OwedError::Write`]: the journal cannot forget it, so it stays owed.
-    pub fn replayed(&mut self, backend_id: BackendId, target: &[u8]) -> Result<(), OwedError> {
-        let Some(Debt { targets, .. }) = self.debts.get_mut(&backend_id) else {
+    /// [`PendingDeletesError::Write`]: the journal cannot forget it, so it stays pending.
+    pub fn replayed(
+        &mut self,
+        backend_id: BackendId,
+        target: &[u8],
+    ) -> Result<(), PendingDeletesError> {
+        let Some(BackendDeletes { targets, .. }) = self.by_backend.get_mut(&backend_id) else {
             return Ok(());
         };
         if targets.len() == 1 && targets.contains(target) {
@@ -209,36 +226,40 @@ impl PendingDeletes {
         Ok(())
     }
 
-    /// Forgets what is owed to `backend_id`, unless to `backend`, which has the id now.
+    /// Forgets what `backend_id` has missed, unless it is `backend`, which has the id now.
     ///
     /// # Errors
-    /// [`OwedError::Write`]: the journal cannot forget it; it stays owed if nobody has the id.
-    pub fn keep(&mut self, backend_id: BackendId, backend: Option<&str>) -> Result<(), OwedError> {
-        let Some(debt) = self.debts.remove(&backend_id) else {
+    /// [`PendingDeletesError::Write`]: the journal cannot forget it; it stays pending if nobody has the id.
+    pub fn keep(
+        &mut self,
+        backend_id: BackendId,
+        backend: Option<&str>,
+    ) -> Result<(), PendingDeletesError> {
+        let Some(deletes) = self.by_backend.remove(&backend_id) else {
             return Ok(());
         };
-        if backend == Some(&debt.backend) {
-            self.debts.insert(backend_id, debt);
+        if backend == Some(&deletes.backend) {
+            self.by_backend.insert(backend_id, deletes);
             return Ok(());
         }
         match self.compact() {
             Err(error) if backend.is_none() => {
-                self.debts.insert(backend_id, debt);
+                self.by_backend.insert(backend_id, deletes);
                 return Err(error);
             }
             // Lines that are left name somebody else than who has the id now.
             _ => {}
         }
-        self.count -= debt.targets.len();
+        self.count -= deletes.targets.len();
         Ok(())
     }
 
     /// Writes the journal anew, without what has been replayed.
-    fn compact(&mut self) -> Result<(), OwedError> {
+    fn compact(&mut self) -> Result<(), PendingDeletesError> {
         let mut bytes = Vec::new();
-        for (backend_id, debt) in &self.debts {
-            for target in &debt.targets {
-                let line = line(*backend_id, &debt.backend, target);
+        for (backend_id, deletes) in &self.by_backend {
+            for target in &deletes.targets {
+                let line = line(*backend_id, &deletes.backend, target);
                 bytes.extend(line.map_err(|problem| self.write_error(problem))?);
             }
         }
@@ -267,12 +288,12 @@ impl PendingDeletes {
         }
     }
 
-    fn write_error(&self, problem: io::Error) -> OwedError {
+    fn write_error(&self, problem: io::Error) -> PendingDeletesError {
         write_error(&self.path, problem)
     }
 }
 
-impl Debt {
+impl BackendDeletes {
     fn to(backend: &str) -> Self {
         Self {
             backend: backend.to_owned(),
@@ -289,8 +310,8 @@ fn is_in_place(path: &Path, journal: &File) -> bool {
     matches!((in_place, ours), (Ok(in_place), Ok(ours)) if in_place == ours)
 }
 
-fn write_error(path: &Path, problem: io::Error) -> OwedError {
-    OwedError::Write {
+fn write_error(path: &Path, problem: io::Error) -> PendingDeletesError {
+    PendingDeletesError::Write {
         path: path.to_owned(),
         problem,
     }
@@ -305,18 +326,18 @@ fn open(path: &Path) -> io::Result<File> {
 fn read<'m>(
     path: &Path,
     name_of: impl Fn(BackendId) -> Option<&'m str>,
-) -> Result<Debts, OwedError> {
-    let failed = |problem| OwedError::Read {
+) -> Result<ByBackend, PendingDeletesError> {
+    let failed = |problem| PendingDeletesError::Read {
         path: path.to_owned(),
         problem,
     };
-    let mut debts = Debts::new();
+    let mut by_backend = ByBackend::new();
     let bytes = match read_regular(path, MAX_FILE_BYTES) {
         Ok(bytes) if bytes.len() as u64 > MAX_FILE_BYTES => {
             return Err(failed(io::ErrorKind::FileTooLarge.into()));
         }
         Ok(bytes) => bytes,
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(debts),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(by_backend),
         Err(error) => return Err(failed(error)),
     };
     for (index, line) in bytes.split_inclusive(|byte| *byte == b'\n').enumerate() {
@@ -324,19 +345,19 @@ fn read<'m>(
             break;
         };
         let Some((backend_id, backend, target)) = parse(line) else {
-            return Err(OwedError::Damaged {
+            return Err(PendingDeletesError::Damaged {
                 path: path.to_owned(),
                 line: index + 1,
             });
         };
         if name_of(backend_id) == Some(&backend) {
-            let debt = debts
+            let deletes = by_backend
                 .entry(backend_id)
-                .or_insert_with(|| Debt::to(&backend));
-            debt.targets.insert(target);
+                .or_insert_with(|| BackendDeletes::to(&backend));
+            deletes.targets.insert(target);
         }
     }
-    Ok(debts)
+    Ok(by_backend)
 }
 
 fn line(to: BackendId, backend: &str, target: &[u8]) -> io::Result<Vec<u8>> {

@@ -54,14 +54,14 @@ impl Replays {
         (replays, received)
     }
 
-    /// Begins to tell the backend at `place` what it is owed, unless that is under way or has just
+    /// Begins to tell the backend at `place` what it has missed, unless that is under way or has just
     /// failed. Needs a runtime.
     pub(crate) fn begin(
         &mut self,
         backend_id: BackendId,
         server: Connector,
         timeout: Duration,
-        owed: &PendingDeletes,
+        pending_deletes: &PendingDeletes,
         now_ms: u64,
     ) {
         if self
@@ -72,7 +72,7 @@ impl Replays {
             return;
         }
         self.next_ms.insert(backend_id, u64::MAX);
-        let targets = owed.of(backend_id).map(<[u8]>::to_vec).collect();
+        let targets = pending_deletes.of(backend_id).map(<[u8]>::to_vec).collect();
         let remover = Remover::new(server, timeout);
         self.tasks
             .spawn_local(replay(backend_id, remover, targets, self.results.clone()));

@@ -122,7 +122,7 @@ impl PoolState {
         let member = members.find(|member| member.spec.name == backend);
         member.is_some_and(|member| {
             let mut heard = self.peers.iter().flatten();
-            self.is_given_up(member) || heard.any(|peer| peer.owed.contains(&member.backend_id))
+            self.is_given_up(member) || heard.any(|peer| peer.pending.contains(&member.backend_id))
         })
     }
 

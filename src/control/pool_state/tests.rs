@@ -245,7 +245,7 @@ fn a_peer_that_is_the_proxy_itself_is_no_peer_until_it_is_another() {
         map_version,
         slots: engine_slots(),
         up: Vec::new(),
-        owed: Vec::new(),
+        pending: Vec::new(),
         servers: None,
         off: Vec::new(),
         gone: Places::default(),

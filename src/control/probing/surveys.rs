@@ -1,11 +1,13 @@
-//! One task per engine, which looks every minute whether sessions are safe there.
+//! One task per engine, which looks every minute, and whenever its health changes, whether sessions
+//! are safe there.
 
 use std::collections::HashMap;
+use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::sync::mpsc;
+use tokio::sync::{Notify, mpsc};
 use tokio::task::{AbortHandle, JoinSet};
-use tokio::time::sleep;
+use tokio::time::timeout;
 
 use crate::backend::Connector;
 use crate::handover::BackendId;
@@ -33,8 +35,16 @@ pub struct Surveyed {
 #[derive(Debug)]
 pub struct Surveys {
     tasks: JoinSet<()>,
-    running: HashMap<BackendId, (Connector, AbortHandle)>,
+    running: HashMap<BackendId, Running>,
     results: mpsc::Sender<Surveyed>,
+}
+
+/// The task for one backend.
+#[derive(Debug)]
+struct Running {
+    connector: Connector,
+    task: AbortHandle,
+    hurry: Arc<Notify>,
 }
 
 impl Surveys {
@@ -55,24 +65,32 @@ impl Surveys {
         let mut before = std::mem::take(&mut self.running);
         for (backend_id, connector) in backends {
             let running = match before.remove(&backend_id) {
-                Some(running) if running.0 == connector => running,
+                Some(running) if running.connector == connector => running,
                 other => {
                     before.extend(other.map(|other| (backend_id, other)));
-                    let task = self.begin(backend_id, connector.clone());
-                    (connector, task)
+                    self.begin(backend_id, connector)
                 }
             };
             self.running.insert(backend_id, running);
         }
-        before.into_values().for_each(|(_, task)| task.abort());
+        before.into_values().for_each(|before| before.task.abort());
         // What has ended is only kept until somebody looks.
         while self.tasks.try_join_next().is_some() {}
     }
 
-    fn begin(&mut self, backend_id: BackendId, connector: Connector) -> AbortHandle {
-        let results = self.results.clone();
-        self.tasks.spawn_local(async move {
-            let Connector::Local(server) = connector else {
+    /// Looks at a backend now: something has changed there.
+    pub fn hurry(&self, backend_id: BackendId) {
+        if let Some(running) = self.running.get(&backend_id) {
+            running.hurry.notify_one();
+        }
+    }
+
+    fn begin(&mut self, backend_id: BackendId, connector: Connector) -> Running {
+        let hurry = Arc::<Notify>::default();
+        let (results, hurried, asked) =
+            (self.results.clone(), Arc::clone(&hurry), connector.clone());
+        let task = self.tasks.spawn_local(async move {
+            let Connector::Local(server) = asked else {
                 return;
             };
             loop {
@@ -81,13 +99,18 @@ impl Surveys {
                 if results.send(Surveyed { backend_id, found }).await.is_err() {
                     return;
                 }
-                sleep(if is_unusable {
+                let interval = if is_unusable {
                     INTERVAL_UNUSABLE
                 } else {
                     INTERVAL
-                })
-                .await;
+                };
+                let _ = timeout(interval, hurried.notified()).await;
             }
-        })
+        });
+        Running {
+            connector,
+            task,
+            hurry,
+        }
     }
 }

@@ -6,6 +6,7 @@
 use std::collections::BTreeMap;
 
 use super::finding::Finding;
+use super::finding::engine::FILLS_UP_PERCENT;
 use super::history::History;
 use super::status::{
     BackendHealth, BackendStatus, FailingStatus, HandoverProgress, PeerStatus, ReloadResult,
@@ -69,13 +70,21 @@ fn health(backend: &BackendStatus) -> Option<Finding> {
         return Some(Finding::backend_suspect(name, reason).since(backend.since_ms));
     }
     let load = &backend.load;
-    let used = load.used_percent;
-    let soon = load.seconds_to_full.filter(|left| *left <= FULL_SOON_S);
+    // An engine that is nearly full has a finding of its own.
+    let fullest = backend
+        .engine
+        .as_ref()
+        .and_then(|known| known.fullest_percent);
+    let is_told = fullest.is_some_and(|percent| percent >= FILLS_UP_PERCENT);
+    let used = load.used_percent.filter(|_| !is_told);
+    let soon = load
+        .seconds_to_full
+        .filter(|left| *left <= FULL_SOON_S && !is_told);
     match used {
         Some(used) if used >= 100.0 => Some(Finding::backend_full(&backend.name, used)),
-        _ if soon.is_some() || used.is_some_and(|used| used >= NEARLY_FULL_PERCENT) => {
-            Some(Finding::backend_fills_up(&backend.name, used, soon))
-        }
+        _ if soon.is_some() || used.is_some_and(|used| used >= NEARLY_FULL_PERCENT) => Some(
+            Finding::backend_fills_up(&backend.name, load.used_percent, soon),
+        ),
         _ => None,
     }
 }

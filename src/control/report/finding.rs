@@ -3,7 +3,7 @@
 //! `state_server`) and nowhere else. The terminal, the page, `/readyz` and
 //! the metrics all read the same list.
 
-mod engine;
+pub(crate) mod engine;
 mod state_server;
 mod web_farm;
 

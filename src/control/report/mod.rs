@@ -6,6 +6,7 @@
 //! * `shared_ids`, `web_farm`, `silent_servers`: what is wrong with the web servers and their pages.
 //! * [`history`]: what has happened in the last minutes.
 //! * [`contents`]: which items fill the servers.
+//! * `engine_room`: what the memory of an engine means for sessions.
 //! * `usage_estimates`, [`load`]: how many sessions are where, and when a backend is full.
 //! * [`plan`]: what a new map would do; [`suggest`]: which pool would be large enough;
 //!   [`slot_view`]: where a session is.
@@ -14,6 +15,7 @@ pub(crate) mod at_risk;
 pub mod contents;
 pub(crate) mod copies_held;
 pub(crate) mod diagnosis;
+pub(crate) mod engine_room;
 pub mod finding;
 pub mod history;
 pub mod load;

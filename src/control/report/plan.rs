@@ -329,6 +329,7 @@ impl PlanReport {
             bytes: after(bytes, |flow| flow.bytes),
             copies: copies_after(name, shift, loads, |load| load.sessions),
             copy_bytes: copies_after(name, shift, loads, |load| load.bytes),
+            room_bytes: load.room_bytes,
         };
         PlannedBackend {
             name: name.clone(),

@@ -230,9 +230,26 @@ pub struct BackendStatus {
     /// Requests answered "no such session" since the start because it was out of reach and another
     /// backend stood in.
     pub absent_while_away: u64,
+    /// The memory of the engine that keeps its sessions; `null` without one, and while it does not
+    /// tell.
+    #[serde(default)]
+    pub engine: Option<EngineStatus>,
     /// What lives there.
     #[serde(flatten)]
     pub load: BackendLoad,
+}
+
+/// The memory of an engine, by the last look at it, which is at most a minute old.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct EngineStatus {
+    /// In use, all servers together, for whatever.
+    pub memory_bytes: u64,
+    /// Its limit; `null` if a server has none.
+    pub max_memory_bytes: Option<u64>,
+    /// The server that is nearest to its limit; `null` if none has one.
+    pub fullest_server: Option<String>,
+    /// How much of it is in use there.
+    pub fullest_percent: Option<f64>,
 }
 
 impl Status {
@@ -284,10 +301,10 @@ pub struct BackendLoad {
     pub sessions_per_minute: Option<f64>,
     /// The same of `session_bytes`.
     pub session_bytes_per_minute: Option<f64>,
-    /// What the partition map says that it can hold.
+    /// What the partition map says that it can hold; of bytes no more than its engine has room for.
     pub capacity: CapacityStatus,
-    /// Part of the capacity in use, of sessions or of memory, whichever is more; `null` without a
-    /// capacity. May exceed 100.
+    /// Part of the capacity in use, of sessions or of memory, or of the memory of the engine's fullest
+    /// server, whichever is most; `null` without a capacity. May exceed 100.
     pub used_percent: Option<f64>,
     /// When the capacity is used up if it goes on as in the last minutes; 0 if it is. `null` without
     /// a capacity, and when that is more than 30 days away or never.

@@ -132,13 +132,18 @@ fn rooms<'e>(
         bytes: Some(bytes),
         copies: Some(copies * sessions),
         copy_bytes: Some(copies * bytes),
+        room_bytes: None,
     };
     let members = pool_state.members().iter();
     let active =
         members.filter(|member| member.in_map && member.spec.state == BackendState::Active);
     let room = |member: &'e PoolMember| {
         let name = member.spec.name.as_str();
-        let used = all_of_them.used_percent(member.spec.capacity);
+        let there = Load {
+            room_bytes: loads.of(name).room_bytes,
+            ..all_of_them
+        };
+        let used = there.used_percent(member.spec.capacity);
         let used = used.filter(|used| *used > 0.0);
         let used = used.ok_or_else(|| SuggestError::NoCapacity {
             backend: name.to_owned(),

@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 
 use super::copies_held::Served;
+use super::engine_room::{BackendLimits, EngineRoom};
 use super::replication::CopiesStatus;
 use super::status::{AccountingStatus, BackendLoad, CapacityStatus};
 use crate::control::pool_state::PoolState;
@@ -92,27 +93,45 @@ impl UsageEstimates {
         })
     }
 
-    /// What the status says of a backend that keeps these copies besides.
-    pub(crate) fn load(
+    /// What a backend that keeps these copies besides can hold: what the map says, or what its engine
+    /// has room for.
+    pub(crate) fn limits(
         &self,
         backend_id: BackendId,
         capacity: Capacity,
         copies: CopiesStatus,
+        room: Option<EngineRoom>,
+    ) -> BackendLimits {
+        let used = None;
+        room.map_or(BackendLimits { capacity, used }, |room| {
+            let held = self.held(backend_id, copies);
+            room.limit(capacity, held.map(|(_, held)| held).as_ref())
+        })
+    }
+
+    /// What the status says of a backend that keeps these copies besides.
+    pub(crate) fn load(
+        &self,
+        backend_id: BackendId,
+        limits: BackendLimits,
+        copies: CopiesStatus,
     ) -> BackendLoad {
+        let BackendLimits { capacity, used } = limits;
+        let percent = |share: f64| rounded(share * 100.0);
         let nothing = BackendLoad {
             capacity: CapacityStatus {
                 sessions: capacity.sessions,
                 memory_bytes: capacity.memory_bytes,
             },
+            used_percent: used.map(percent),
             ..BackendLoad::default()
         };
-        let Some(PoolLoad { found, saturation }) = self.pool_load(backend_id, capacity, copies)
+        let Some(PoolLoad { found, saturation }) = self.pool_load(backend_id, limits, copies)
         else {
             return nothing;
         };
         let growth = self.growth(backend_id);
         let to_full = saturation.seconds_to_full;
-        let percent = |share: f64| rounded(share * 100.0);
         BackendLoad {
             sessions: Some(found.sessions),
             sessions_error_percent: Some(percent(found.sessions_error)),
@@ -130,23 +149,31 @@ impl UsageEstimates {
     pub(crate) fn pool_load(
         &self,
         backend_id: BackendId,
-        capacity: Capacity,
+        limits: BackendLimits,
         copies: CopiesStatus,
     ) -> Option<PoolLoad> {
-        let found = self.latest.as_ref()?.at(backend_id.id());
-        let held = Estimate {
-            sessions: found.sessions + copies.sessions.unwrap_or(0),
-            bytes: found.bytes + copies.bytes.unwrap_or(0),
-            ..found
-        };
+        let (found, held) = self.held(backend_id, copies)?;
         // What others keep here grows as what is served does.
         let times = |more: u64, own: u64| more as f64 / own.max(1) as f64;
         let growth = self.growth(backend_id).map(|growth| Growth {
             sessions_per_s: growth.sessions_per_s * times(held.sessions, found.sessions),
             bytes_per_s: growth.bytes_per_s * times(held.bytes, found.bytes),
         });
-        let saturation = Saturation::of(&held, capacity, growth);
+        let mut saturation = Saturation::of(&held, limits.capacity, growth);
+        let known = [saturation.used, limits.used];
+        saturation.used = known.into_iter().flatten().reduce(f64::max);
         Some(PoolLoad { found, saturation })
+    }
+
+    /// What a backend serves, and the same with these copies; `None` while nothing is counted.
+    fn held(&self, backend_id: BackendId, copies: CopiesStatus) -> Option<(Estimate, Estimate)> {
+        let found = self.latest.as_ref()?.at(backend_id.id());
+        let held = Estimate {
+            sessions: found.sessions + copies.sessions.unwrap_or(0),
+            bytes: found.bytes + copies.bytes.unwrap_or(0),
+            ..found
+        };
+        Some((found, held))
     }
 
     /// The sessions of the application with this number; `None` while nothing is counted.
@@ -185,9 +212,12 @@ mod tests {
     use crate::usage::Observation;
 
     const MINUTE_MS: u64 = 60_000;
-    const ROOM: Capacity = Capacity {
-        sessions: Some(100_000),
-        memory_bytes: None,
+    const ROOM: BackendLimits = BackendLimits {
+        capacity: Capacity {
+            sessions: Some(100_000),
+            memory_bytes: None,
+        },
+        used: None,
     };
 
     fn map(version: u64, names: &str) -> PartitionMap {

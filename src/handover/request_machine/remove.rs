@@ -24,9 +24,9 @@ pub(super) enum Remove {
     },
     /// The removal of locked debris.
     ClearLocked { target: Target },
-    /// The note that the removal is owed to the server that is out of reach. What that server has is
+    /// The note that the server which is out of reach has missed the delete. What that server has is
     /// outdated from now on even if the answer of the stand-in is lost.
-    Owed { counter: Option<u32> },
+    Noted { counter: Option<u32> },
 }
 
 /// The item that is to be removed.
@@ -58,7 +58,10 @@ impl Remove {
                     Cookie::Tagged { counter, .. } => Some(counter),
                     Cookie::Untagged(counter) => in_place_of(counter),
                 };
-                search.ask_in_remove(Self::Owed { counter }, Subrequest::Owe { to: second })
+                search.ask_in_remove(
+                    Self::Noted { counter },
+                    Subrequest::NoteDelete { to: second },
+                )
             }
             (
                 _,
@@ -98,7 +101,7 @@ impl Remove {
 
     pub(super) fn next(self, search: &mut RequestMachine, seen: SubrequestReply) -> Step {
         match (self, seen) {
-            (Self::Owed { counter }, SubrequestReply::Done { .. }) => {
+            (Self::Noted { counter }, SubrequestReply::Done { .. }) => {
                 Step::forward(search.first, counter)
             }
             (_, SubrequestReply::Refused | SubrequestReply::Unknown) => {

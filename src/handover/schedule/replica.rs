@@ -281,7 +281,7 @@ impl Surroundings<'_> {
         }
         let may_go_on = is_due
             && self.is_up(replica.backend_id)
-            && !self.standing(replica.backend_id).owed
+            && !self.standing(replica.backend_id).holds_stale
             && (self.standing(failed).insisted || self.peers_agree_to_recover(replica, failed));
         may_go_on.then(|| self.with_copies(self.as_ended(slot, replica, failed), replica, failed))
     }

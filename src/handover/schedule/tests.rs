@@ -452,17 +452,17 @@ fn a_returned_server_that_is_not_the_target_any_more_hands_over() {
 
 #[test]
 fn missed_removals_are_replayed_first() {
-    let owed = |id| {
+    let stale = |id| {
         let standing = Standing {
-            owed: true,
+            holds_stale: true,
             ..Standing::up(0)
         };
         Moment::new(1).with(id, standing)
     };
     let back = pair(Back, 3, 1, 0);
-    assert_eq!(owed(1).advance(back, 1_000_000), back);
+    assert_eq!(stale(1).advance(back, 1_000_000), back);
     let turned = suspect(1, 3, pair(Move2, 3, 1, 0), 0);
-    let turned_down = owed(1).with(3, Standing::down());
+    let turned_down = stale(1).with(3, Standing::down());
     assert_eq!(turned_down.advance(turned, 1_000_000), turned);
 }
 
@@ -613,7 +613,7 @@ enum Event {
     Down(u8),
     Up(u8),
     Gone(u8),
-    Owed(u8),
+    Stale(u8),
 }
 
 fn any_event() -> impl Strategy<Value = Event> {
@@ -623,7 +623,7 @@ fn any_event() -> impl Strategy<Value = Event> {
         2 => (1..=PLACES).prop_map(Event::Down),
         3 => (1..=PLACES).prop_map(Event::Up),
         1 => (1..=PLACES).prop_map(Event::Gone),
-        1 => (1..=PLACES).prop_map(Event::Owed),
+        1 => (1..=PLACES).prop_map(Event::Stale),
     ]
 }
 
@@ -664,12 +664,12 @@ impl World {
                 standings.set(backend_id(id), Standing::gone());
                 self.given_up_ms[usize::from(id)] = Some(self.now_ms);
             }
-            Event::Owed(id) => {
-                let owed = Standing {
-                    owed: true,
+            Event::Stale(id) => {
+                let stale = Standing {
+                    holds_stale: true,
                     ..standings.get(backend_id(id))
                 };
-                standings.set(backend_id(id), owed);
+                standings.set(backend_id(id), stale);
             }
         }
         // A map gives slots only to servers it has.
@@ -689,11 +689,11 @@ impl World {
     fn remember_what_was_given_up(&mut self) {
         let barred: Vec<u8> = (1..=PLACES).filter(|id| self.is_barred(*id)).collect();
         for id in barred {
-            let owed = Standing {
-                owed: true,
+            let stale = Standing {
+                holds_stale: true,
                 ..self.moment.standings.get(backend_id(id))
             };
-            self.moment.standings.set(backend_id(id), owed);
+            self.moment.standings.set(backend_id(id), stale);
         }
     }
 

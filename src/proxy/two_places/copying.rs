@@ -270,7 +270,7 @@ impl<'a> Seek<'a> {
     }
 
     fn copies(&self) -> &'a CopyTracker {
-        &self.exchange.service.feedback.copies
+        &self.exchange.service.shared.copies
     }
 }
 

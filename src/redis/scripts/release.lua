@@ -1,10 +1,16 @@
 #!lua flags=allow-oom
 -- Gives a lock back.
--- ARGV: nonce, cookie (-1: missing, -2: unusable)
+-- ARGV: nonce, cookie (-1: missing, -2: unusable, -3: the lock that this nonce has taken, if it has)
 -- Returns {200, first}, {400}, {404} or {423, counter, lock age in ms}.
 local key, nonce, cookie = KEYS[1], ARGV[1], tonumber(ARGV[2])
-local item = redis.call('HMGET', key, 't', 'c', 'l', 'u')
+local item = redis.call('HMGET', key, 't', 'c', 'l', 'u', 'n')
 if not item[1] then return {404} end
+if cookie == -3 then
+  if item[3] and item[5] == nonce then redis.call('HDEL', key, 'l', 'n') end
+  -- Nobody was told of the flag that it took.
+  if item[4] == nonce then redis.call('HSET', key, 'u', '1') end
+  return {200, 0}
+end
 local time = redis.call('TIME')
 local now = time[1] * 1000 + math.floor(time[2] / 1000)
 local ms, counter, first = item[1] * 60000, tonumber(item[2]), 0

@@ -40,7 +40,7 @@ impl State {
         let op = self.requests[request].op?;
         let proxy = usize::from(op.proxy);
         match ask {
-            Subrequest::Owe { .. } => {
+            Subrequest::NoteDelete { .. } => {
                 self.owed[proxy] = config.broken != Broken::NoOwed;
                 return Some(DONE);
             }

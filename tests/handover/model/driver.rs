@@ -549,7 +549,7 @@ pub(super) fn message(config: &Config, op: &Op, ask: Subrequest) -> Message {
         Subrequest::Client { at, counter } => clients_message(config, op, at.id() - 1, counter),
         Subrequest::Acquire { at } => own(at, fetching(config)),
         Subrequest::Look { at }
-        | Subrequest::Owe { to: at }
+        | Subrequest::NoteDelete { to: at }
         | Subrequest::Refresh { at, .. }
         | Subrequest::CopyAnew { at, .. }
         | Subrequest::Miss { at } => own(at, Verb::Look),

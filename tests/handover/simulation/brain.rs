@@ -203,7 +203,7 @@ impl Brain for Whole {
             map_version: view.version,
             slots: view.all.unwrap_or_default(),
             up: view.up,
-            owed: view.owed,
+            pending: view.owed,
             servers: None,
             off: view
                 .off
@@ -220,7 +220,7 @@ impl Brain for Whole {
     }
 
     fn set_owed(&mut self, backend_id: BackendId, owed: usize) {
-        self.pool_state.set_owed(backend_id, owed);
+        self.pool_state.set_pending_deletes(backend_id, owed);
     }
 
     fn move_failed(&mut self, from: BackendId, to: BackendId, now_ms: u64) {
@@ -264,7 +264,7 @@ impl Brain for Whole {
         let seen = members.map(|member| Seen {
             backend_id: member.backend_id,
             verdict: Seen::verdict(&member.health),
-            owed: member.owed,
+            owed: member.pending_deletes,
             is_off: member.is_off(),
         });
         seen.collect()
@@ -275,7 +275,8 @@ impl Brain for Whole {
         let up = members.clone();
         let up = up.filter(|member| member.is_up() && !member.is_off());
         let off = members.clone().filter(|member| member.is_off());
-        let owing = members.filter(|member| member.owed > 0 || self.pool_state.is_given_up(member));
+        let owing = members
+            .filter(|member| member.pending_deletes > 0 || self.pool_state.is_given_up(member));
         View {
             off: off.map(|member| member.backend_id).collect(),
             gone: self.pool_state.gone().into_iter().collect(),

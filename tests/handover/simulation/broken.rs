@@ -70,6 +70,10 @@ pub(crate) enum Broken {
     NoUndo,
     /// A server whose replica has gone on gets the slot when it returns.
     HomeAtOnce,
+    /// A server whose copies count no more may get the slot.
+    CopiesAtOnce,
+    /// A replica is asked before the place that still has locks.
+    CopiesFirst,
     /// The copy of what is found is marked as new.
     CopyWithFlag,
 }
@@ -137,6 +141,15 @@ impl Broken {
                 outdated: after.outdated.without(failed),
                 ..after
             },
+            (Self::CopiesFirst, _, _) if goes_on && after.second == Some(copies) => SlotState {
+                first: copies,
+                second: Some(after.first),
+                ..after
+            },
+            (Self::CopiesAtOnce, _, None) if !is_served => SlotState {
+                outdated: after.outdated.without(copies),
+                ..after
+            },
             (Self::FullAtOnce, _, Some(there)) if there.phase == ReplicaPhase::Filling => {
                 let phase = ReplicaPhase::Full;
                 let replica = Some(Replica { phase, ..there });
@@ -173,7 +186,7 @@ impl Broken {
             (Self::NoUndo, Subrequest::Remove { counter, .. }) => {
                 matches!(request, ClientRequest::Put(_)) && counter == COPY_LOCK
             }
-            (Self::NoOwed, Subrequest::Owe { .. })
+            (Self::NoOwed, Subrequest::NoteDelete { .. })
             | (Self::TruthFirst, Subrequest::Copy { .. }) => return Some(DONE),
             _ => false,
         };

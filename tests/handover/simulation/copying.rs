@@ -488,6 +488,11 @@ impl World {
                 session,
                 "has a copy that a proxy has left that is not heard",
             );
+        } else if self.proxies[message.proxy].slots()[slot].copied_to() != Some(at) {
+            self.retire(
+                session,
+                "has a copy that is asked for since before it was left",
+            );
         } else if phase == Some(ReplicaPhase::Filling) && self.is_just_left(slot, at) {
             self.retire(session, "has a copy that another proxy has just left");
         }

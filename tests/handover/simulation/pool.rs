@@ -183,7 +183,7 @@ impl Pool {
                     gone: self.is_gone(member),
                     insisted: self.broken == Some(Broken::NoAgreement),
                     up_since_ms: member.is_up().then(|| member.health.since_ms()),
-                    owed: member.owed > 0
+                    holds_stale: member.owed > 0
                         || self.is_owed_by_peers(member.backend_id)
                         || self.is_given_up(member.backend_id),
                     is_new: !member.health.has_answered(),

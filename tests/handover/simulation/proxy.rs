@@ -355,7 +355,7 @@ impl World {
                 self.note_missed(p, session);
                 return self.see(p, id, DONE);
             }
-            Subrequest::Owe { to } => {
+            Subrequest::NoteDelete { to } => {
                 self.owe(p, to, session);
                 return self.see(p, id, DONE);
             }
@@ -776,7 +776,7 @@ fn place_of(ask: Subrequest) -> Option<BackendId> {
         Subrequest::Refresh { at, .. }
         | Subrequest::CopyAnew { at, .. }
         | Subrequest::Recall { at } => Some(at),
-        Subrequest::Owe { .. } | Subrequest::Miss { .. } => None,
+        Subrequest::NoteDelete { .. } | Subrequest::Miss { .. } => None,
     }
 }
 

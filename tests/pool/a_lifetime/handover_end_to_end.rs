@@ -77,6 +77,7 @@ fn a_drained_backend_is_empty_in_the_end_and_can_be_taken_away() {
 }
 
 #[test]
+#[ignore = "takes a minute and a half, most of it waiting for sessions to expire: `.ci/run` runs it, CONTRIBUTING.md has the command"]
 fn a_weight_that_is_doubled_and_halved_again_in_mid_handover_goes_unnoticed() {
     let [first, second] = [(); 2].map(|()| Server::start());
     let map = Map::of(&[&first, &second]);
@@ -178,6 +179,7 @@ fn two_proxies_call_a_handover_off_together() {
 }
 
 #[test]
+#[ignore = "takes two minutes, most of it waiting for sessions to expire: `.ci/run` runs it, CONTRIBUTING.md has the command"]
 fn a_handover_to_a_server_that_is_drained_turns_round() {
     turn_round(|map| [Proxy::start(map, SHORT_TIMES)]);
 }

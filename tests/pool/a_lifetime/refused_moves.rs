@@ -112,11 +112,13 @@ fn sessions_are_kept(limit: [&'static str; 2], bytes: usize, mend: impl FnOnce(&
 }
 
 #[test]
+#[ignore = "takes a minute, most of it waiting for sessions to expire: `.ci/run` runs it, CONTRIBUTING.md has the command"]
 fn sessions_stay_that_a_full_backend_refuses_until_it_has_room() {
     sessions_are_kept(["--max-memory", "1MiB"], 60_000, |users| users.leave(5));
 }
 
 #[test]
+#[ignore = "takes a minute, most of it waiting for sessions to expire: `.ci/run` runs it, CONTRIBUTING.md has the command"]
 fn sessions_stay_that_are_too_large_for_their_new_backend_until_they_shrink() {
     sessions_are_kept(["--max-body", "100KiB"], 150_000, |users| {
         for (id, contents) in &mut users.sessions {

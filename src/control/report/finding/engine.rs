@@ -7,7 +7,7 @@ use crate::store::{FullestServer, StoreDanger};
 const FULL_PERCENT: f64 = 98.0;
 
 /// From here on it is said that a server fills up.
-const FILLS_UP_PERCENT: f64 = 80.0;
+pub(crate) const FILLS_UP_PERCENT: f64 = 80.0;
 
 impl Finding {
     /// What the engine of a backend says of itself.
@@ -98,7 +98,7 @@ impl Finding {
         Self::new(
             Code::EngineReadOnly,
             format!("{backend}: {server} has {have} of the {wanted} replicas that {rule} asks for"),
-            "Pages that store something or lock a session fail. Nothing is lost.",
+            "Pages that use a session fail until then. Nothing is lost.",
             format!(
                 "Start the replicas of {server}, or look at their network. If there are to be \
                  fewer, lower {rule}."

@@ -1,8 +1,8 @@
 //! A status for tests: two backends, and nothing wrong.
 
 use super::{
-    AccountingStatus, BackendHealth, BackendLoad, BackendStatus, HandoverProgress, ServiceState,
-    StageCounts, Status,
+    AccountingStatus, BackendHealth, BackendLoad, BackendStatus, EngineStatus, HandoverProgress,
+    ServiceState, StageCounts, Status,
 };
 use crate::control::report::replication::{CopiesStatus, ReplicaCounts};
 use crate::handover::Stage;
@@ -58,6 +58,7 @@ pub(crate) fn backend(name: &str, id: u8) -> BackendStatus {
         pending_deletes: 0,
         moved_here: 0,
         absent_while_away: 0,
+        engine: None,
         load: BackendLoad::default(),
     }
 }
@@ -80,5 +81,15 @@ pub(crate) fn under_way(
         stage_ends_ms,
         ends_ms,
         failing: None,
+    }
+}
+
+/// The engine of a backend.
+pub(crate) fn engine() -> EngineStatus {
+    EngineStatus {
+        memory_bytes: 1,
+        max_memory_bytes: Some(1),
+        fullest_server: Some("redis-a:6379".to_owned()),
+        fullest_percent: Some(1.5),
     }
 }

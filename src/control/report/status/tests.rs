@@ -71,6 +71,7 @@ fn full() -> Status {
         filled_percent: Some(1.0),
         full_ms: Some(1),
     };
+    backend.engine = Some(example::engine());
     backend.overridden = Some(OverrideStatus {
         in_map: ServiceState::Drain,
         since_ms: 1,
