@@ -10,12 +10,13 @@
 //!       |
 //!   route    target -> session id -> slot                        route/key.rs, route/hash.rs
 //!       |
-//!   handover slot -> where its items can be; what to ask there   handover/request_machine.rs
+//!   handover slot -> its places -> what to ask there             handover/table.rs, handover/request_machine.rs
 //!       |
-//!   proxy    one place: one attempt, at most one retry, never    proxy/connection.rs, proxy/forward.rs
-//!       |    a made-up answer; two places: question by question  proxy/two_places.rs
+//!   proxy    one place: forwards, never makes up an answer       proxy/connection.rs, proxy/forward.rs
+//!       |    two places, copies: asks question by question       proxy/two_places.rs
 //!       |
-//!   backend  idle connections, last in first out                 backend/pool.rs
+//!   backend  one attempt, at most one retry; idle connections    backend/upstream.rs, backend/pool.rs
+//!       |    the way there: TCP, TLS or this process             backend/connector.rs
 //!       |
 //!       v
 //!   state servers: aspnet_state.exe, or the embedded one:
@@ -23,15 +24,20 @@
 //!       store         its rules, items, expiry, memory budget    store/memory.rs
 //! ```
 //!
-//! What it goes by is one immutable snapshot (`proxy/snapshot.rs`), swapped by [`control`]: the
+//! The data path goes by one immutable snapshot (`proxy/snapshot.rs`). [`control`] swaps it: the
 //! thread that follows the files, the [`health`] of the backends and the stages of the slots.
 //!
-//! Around it: [`config`] (two YAML files, all faults at once), [`admin`] (status, metrics and reload
-//! over HTTP), [`metrics`] (what is counted), [`usage`] (how many sessions are where),
-//! [`contents`] (what they consist of), [`log`],
-//! [`app`] (what starts and stops when), [`farm`] (a simulated web farm that counts wrong answers), [`conformance`] (does a state server
-//! do what the protocol says),
-//! [`cli`] (the commands).
+//! Around the data path:
+//!
+//! * [`config`]: two YAML files, all faults at once.
+//! * [`admin`]: status, metrics and reload over HTTP.
+//! * [`metrics`]: every counter and its name. [`usage`]: how many sessions are where. [`contents`]:
+//!   which items they consist of.
+//! * [`disk`] and [`redis`]: stores that outlive the process.
+//! * [`tls`], [`os`], [`log`]: certificates, the operating system, log lines.
+//! * [`app`]: the order of start and stop. [`cli`]: the commands.
+//! * [`farm`]: a simulated web farm that counts wrong answers. [`conformance`]: asks a state server
+//!   whether it keeps to the protocol.
 //!
 //! A module imports only from layers below its own; `tests/layers.rs` holds the table.
 //! ARCHITECTURE.md follows one request through these files and gives the reasons.

@@ -94,13 +94,37 @@ async fn report_of(peer: &mut AdminClient) -> (Result<Vec<u8>, String>, bool) {
         Ok(answer) if answer.status == 200 => (Ok(answer.body), true),
         Ok(answer) => (Err(format!("it answered {}", answer.status)), true),
         Err(error) => {
-            let is_there = match &error {
-                // Something has taken the connection: that proxy may serve users.
-                AdminError::Connect(ConnectError::Untrusted(_)) => true,
-                AdminError::Connect(_) | AdminError::Unaskable(_) | AdminError::Nameless => false,
-                _ => true,
-            };
+            let is_there = is_there(&error);
             (Err(error.to_string()), is_there)
         }
+    }
+}
+
+/// Whether something runs there. What has taken the connection may be a proxy that serves users, whatever
+/// its certificate is like.
+fn is_there(error: &AdminError) -> bool {
+    match error {
+        AdminError::Connect(ConnectError::Untrusted(_)) => true,
+        AdminError::Connect(_) | AdminError::Unaskable(_) | AdminError::Nameless => false,
+        _ => true,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io;
+
+    use super::*;
+
+    #[test]
+    fn a_peer_that_is_not_trusted_runs_and_one_that_takes_no_connection_does_not() {
+        let failed = || io::Error::other("bad certificate");
+        assert!(is_there(&AdminError::Connect(ConnectError::Untrusted(
+            failed()
+        ))));
+        assert!(is_there(&AdminError::Http("reset".to_owned())));
+        assert!(!is_there(&AdminError::Connect(ConnectError::Refused(
+            failed()
+        ))));
     }
 }

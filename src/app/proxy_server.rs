@@ -115,6 +115,13 @@ fn load_certificates(options: &mut ControlOptions) -> Result<Certificates, Start
     if let Some(trust) = &mut config.peer_tls {
         clients.push(trust.load("peers")?);
     }
+    for backend in &mut options.map.backends {
+        if let Some(trust) = &mut backend.tls
+            && trust.client.is_none()
+        {
+            trust.load(&format!("backend {}", backend.name))?;
+        }
+    }
     let servers = [&listen, &admin].into_iter().flatten().cloned();
     options.certificates = TlsWatch::start(servers, clients).map_err(StartError::Thread)?;
     let admin_tls = AdminTls {

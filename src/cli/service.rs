@@ -7,7 +7,7 @@ use clap::{Parser, Subcommand};
 
 use super::{Exit, output};
 use crate::log;
-use crate::os::{self, ServiceError};
+use crate::os::{self, ServiceError, ServiceEvent};
 
 /// The main file in the folder of the services.
 const CONFIG_FILE: &str = "staterouter.yaml";
@@ -120,7 +120,8 @@ fn install(name: &str, config: Option<PathBuf>, command: Vec<OsString>) -> Exit 
     let display_name = format!("{name} (ASP.NET sessions)");
     match os::install_service(name, &display_name, arguments) {
         Ok(unrepaired) => {
-            os::log_event(false, &format!("The service {name} was installed."));
+            let installed = format!("The service {name} was installed.");
+            os::log_event(ServiceEvent::Information, &installed);
             if let Some(reason) = unrepaired {
                 output::line(format_args!(
                     "{name} is installed, but Windows will not start it again when it fails: \
@@ -147,7 +148,7 @@ fn run_as_service(name: &str, command: Vec<OsString>) -> Exit {
         move || match super::server_command(&command) {
             Ok(command) => super::execute(command).code().into(),
             Err(error) => {
-                os::log_event(true, &error);
+                os::log_event(ServiceEvent::Error, &error);
                 Exit::Usage.code().into()
             }
         },

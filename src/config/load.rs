@@ -82,6 +82,11 @@ pub fn load(path: &Path) -> Result<LoadedConfig, LoadError> {
     let partition_map = match read_file(&map_path) {
         Ok(bytes) => {
             let mut map = MapFile::read(&bytes, &map_path.to_string_lossy());
+            map.read_certificates();
+            let backend_tls = config
+                .as_ref()
+                .and_then(|config| config.backend_tls.as_ref());
+            map.check_plain(backend_tls.map_or(&[], |tls| &tls.plain));
             // Nobody crowds a proxy that only this machine reaches.
             if config.as_ref().is_some_and(Config::is_for_others) {
                 map.warn_of_known_key();
@@ -183,7 +188,9 @@ fn try_certificates(main: &mut MainFile<'_>) {
 /// [`LoadError::Io`] if it cannot be read, else all its faults.
 pub fn load_partition_map(path: &Path) -> Result<PartitionMap, LoadError> {
     let bytes = read_map_text(path)?;
-    Ok(PartitionMap::parse(bytes, &path.to_string_lossy())?)
+    let mut map = MapFile::read(&bytes, &path.to_string_lossy());
+    map.read_certificates();
+    Ok(map.finish()?.0)
 }
 
 /// The text of the partition map at `path`, whatever stands there; of one that is too long for a

@@ -14,9 +14,10 @@ use super::outline::Outline;
 use super::printable::quoted;
 use super::raw;
 use super::reader::{MapReader, Read, read_map, read_nothing};
-use super::redis_section::read_redis;
+use super::redis_section::{FILE, read_redis};
 use super::redis_spec::RedisSpec;
 use super::sections::{NAME, PERCENT, SWITCH, to_percent};
+use super::tls_section::{TlsTrust, read_client};
 
 /// Largest id of a backend: lock cookies have 7 bits for it, and 0 means none.
 pub const MAX_BACKEND_ID: u8 = 127;
@@ -54,6 +55,8 @@ pub struct BackendSpec {
     pub address: BackendAddress,
     /// The engine that keeps its sessions, served in this process; `None` for a state server.
     pub redis: Option<RedisSpec>,
+    /// How it is reached with TLS, whatever the main file says of all backends.
+    pub tls: Option<TlsTrust>,
     /// Its share of the sessions relative to the other backends, 1 to 1000.
     pub weight: u16,
     /// Whether it takes part.
@@ -116,6 +119,8 @@ struct MapDraft {
     map: Option<PartitionMap>,
     /// The place of its name: the key itself is not shown.
     hash_key: Option<Location>,
+    /// Where the certificates of each backend are named.
+    tls_places: Vec<Option<Location>>,
 }
 
 /// The key in the example of the docs.
@@ -155,6 +160,36 @@ impl<'t> MapFile<'t> {
         self.report.sink.warn(place, what, help);
     }
 
+    /// Files that give no working end of a connection are faults.
+    pub(crate) fn read_certificates(&mut self) {
+        let backends = self.draft.map.iter_mut().flat_map(|map| &mut map.backends);
+        for (backend, place) in backends.zip(&self.draft.tls_places) {
+            if let (Some(trust), Some(place)) = (&mut backend.tls, place)
+                && let Err(problem) = trust.load(&format!("backend {}", backend.name))
+            {
+                let help = "name authorities, a certificate and its key in PEM form, that staterouter \
+                            may read";
+                self.report.sink.add(*place, problem.to_string(), help);
+            }
+        }
+    }
+
+    /// A backend cannot be reached both with TLS and without.
+    pub(crate) fn check_plain(&mut self, plain: &[String]) {
+        let backends = self.draft.map.iter().flat_map(|map| &map.backends);
+        for (backend, place) in backends.zip(&self.draft.tls_places) {
+            if let Some(place) = place
+                && plain.contains(&backend.name)
+            {
+                let name = quoted(&backend.name);
+                let problem = format!("`backend_tls.plain` of the main file lists {name}");
+                self.report
+                    .sink
+                    .add(*place, problem, "remove `tls` here, or the name there");
+            }
+        }
+    }
+
     /// # Errors
     /// All faults at once.
     pub(crate) fn finish(self) -> Result<(PartitionMap, Vec<Fault>), Faults> {
@@ -180,6 +215,8 @@ struct Draft {
     id: Read<u64>,
     address: Read<BackendAddress>,
     redis: Option<RedisSpec>,
+    tls: Option<TlsTrust>,
+    tls_place: Option<Location>,
     weight: u64,
     state: BackendState,
     capacity: Capacity,
@@ -236,6 +273,9 @@ fn read_partition_map(map: &mut MapReader<'_, '_>) -> MapDraft {
     if check_end.value && !end.value {
         require_end(map);
     }
+    let drafts = backends.found().map(|(drafts, _)| drafts.iter());
+    let tls_places = drafts.into_iter().flatten().map(|draft| draft.tls_place);
+    let tls_places = tls_places.collect();
     let specs = backends
         .value()
         .map(|drafts| drafts.into_iter().map(Draft::into_spec));
@@ -251,6 +291,7 @@ fn read_partition_map(map: &mut MapReader<'_, '_>) -> MapDraft {
             applications,
         }),
         hash_key: map.name_place("hash_key"),
+        tls_places,
     }
 }
 
@@ -289,6 +330,14 @@ fn read_backend(map: &mut MapReader<'_, '_>) -> Draft {
          them from there itself.",
         |redis| read_redis(redis, redis_place),
     );
+    let tls_place = map.name_place("tls");
+    let doc =
+        "How this state server is reached with TLS, whatever `backend_tls` of the main file says.";
+    let tls = map.section("tls", doc, |map| read_client(map, tls_place, "tls", &FILE));
+    if let (Some(place), Some(_)) = (tls_place, redis_place) {
+        let help = "write `tls` below `redis`";
+        map.fault(place, "`tls` is for state servers", help);
+    }
     let weight = map.optional(
         "weight",
         "Share of the sessions, relative to the other backends.",
@@ -313,6 +362,8 @@ fn read_backend(map: &mut MapReader<'_, '_>) -> Draft {
         name,
         id,
         redis,
+        tls,
+        tls_place,
         weight: weight.value,
         state: state.value,
         capacity,
@@ -371,6 +422,7 @@ impl Draft {
             name: self.name.value()?,
             address: self.address.value()?,
             redis: self.redis,
+            tls: self.tls,
             weight: u16::try_from(self.weight).ok()?,
             state: self.state,
             capacity: self.capacity,

@@ -184,7 +184,8 @@ fn word(text: &str, most: usize, besides: &[u8]) -> Result<String, Mistake> {
     }
 }
 
-const FILE: Text<PathBuf> = Text {
+/// A file of every proxy that has the map.
+pub(super) const FILE: Text<PathBuf> = Text {
     wanted: "the absolute path of a file",
     pattern: Some("^/"),
     parse: |text| {

@@ -260,8 +260,9 @@ fn read_tls(map: &mut MapReader<'_, '_>, config: &mut Config) -> TlsPlaces {
     config.backend_tls = map.section("backend_tls", doc, read);
     let doc = "How the other proxies' admin servers are reached with TLS: all in `peers`. Without it \
                none is.";
-    let read =
-        |map: &mut MapReader<'_, '_>| tls_section::read_client(map, places.peers, "peer_tls");
+    let read = |map: &mut MapReader<'_, '_>| {
+        tls_section::read_client(map, places.peers, "peer_tls", &sections::FILE_PATH)
+    };
     config.peer_tls = map.section("peer_tls", doc, read);
     places
 }

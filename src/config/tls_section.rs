@@ -1,6 +1,6 @@
 //! The keys for TLS in the main file.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use super::address::BackendHost;
 use super::fault::Location;
@@ -10,7 +10,9 @@ use super::printable::quoted;
 use super::reader::{MapReader, Read};
 use super::sections::FILE_PATH;
 use super::sections::NAME;
-use crate::tls::{ClientFiles, ClientTls, ServerFiles, TargetTls, TlsError, TlsName, name_of};
+use crate::tls::{
+    ClientFiles, ClientTls, ServerFiles, TargetTls, TlsError, TlsName, TlsWatch, name_of,
+};
 
 /// Most entries of `backend_tls.plain`: as many as there can be backends.
 const MAX_PLAIN: usize = 127;
@@ -66,6 +68,11 @@ impl TlsTrust {
         let client = ClientTls::load(what, self.files.clone())?;
         self.client = Some(client.clone());
         Ok(client)
+    }
+
+    /// Has the files looked after by `watch`, if they have been read.
+    pub fn follow(&mut self, watch: &TlsWatch) {
+        self.client = self.client.take().map(|client| watch.adopt(client));
     }
 
     pub(super) fn join(&mut self, directory: &Path) {
@@ -124,7 +131,7 @@ pub(super) fn read_backends(
     map: &mut MapReader<'_, '_>,
     section: Option<Location>,
 ) -> Option<BackendTls> {
-    let trust = read_client(map, section, "backend_tls");
+    let trust = read_client(map, section, "backend_tls", &FILE_PATH);
     let plain = map.list(
         "plain",
         "Names of the backends that are reached without TLS, such as stock state servers, which \
@@ -143,24 +150,21 @@ pub(super) fn read_client(
     map: &mut MapReader<'_, '_>,
     section: Option<Location>,
     name: &str,
+    path: &'static Text<PathBuf>,
 ) -> Option<TlsTrust> {
     let ca = map.derived(
         "ca",
-        "The file with the authorities whose certificates are trusted, in PEM form. Relative to \
-         the directory of this file, as are the others.",
-        &FILE_PATH,
+        "The file with the authorities whose certificates are trusted, in PEM form. In the main \
+         file paths are relative to its directory; in the partition map they are absolute.",
+        path,
     );
     let cert = map.derived(
         "cert",
         "The file with the certificate that the proxy shows, and behind it those up to its \
          authority.",
-        &FILE_PATH,
+        path,
     );
-    let key = map.derived(
-        "key",
-        "The file with the key of that certificate.",
-        &FILE_PATH,
-    );
+    let key = map.derived("key", "The file with the key of that certificate.", path);
     let server_name = map.derived(
         "server_name",
         "The name or IP address that all certificates bear. When left out, each has to bear the \

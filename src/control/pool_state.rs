@@ -34,7 +34,7 @@ use super::probing::engines::Engines;
 use super::session_timeouts::{MAX_TIMEOUT_MINUTES, SeenTimeout, SeenTimeouts};
 use crate::backend::{Connector, TlsServer};
 use crate::config::{
-    BackendAddress, BackendSpec, BackendState, Config, HandoverConfig, PartitionMap,
+    BackendAddress, BackendSpec, BackendState, Config, HandoverConfig, PartitionMap, TlsTrust,
 };
 use crate::handover::schedule::{
     CopyPlaces, PeerSlot, Standing, Standings, Surroundings, Times, advance,
@@ -44,6 +44,7 @@ use crate::health::{Change, Failure, Health, HealthState};
 use crate::metrics::BackendMetrics;
 use crate::proxy::{ApplicationSet, Backend, MigrationBudget, Snapshot};
 use crate::route::{MAX_CANDIDATES, Placement, Slot};
+use crate::tls::{TlsError, TlsWatch};
 
 pub use accept::{Accepted, Refused};
 pub use failing::FailingMoves;
@@ -313,14 +314,37 @@ impl PoolState {
         {
             return self.engines.way_to(redis, self.config.timeouts.answer);
         }
-        let tls = self.config.backend_tls.as_ref();
-        let Some(tls) = tls.filter(|tls| !tls.plain.contains(&spec.name)) else {
+        let of_all = self.config.backend_tls.as_ref();
+        let of_all = of_all.filter(|tls| !tls.plain.contains(&spec.name));
+        let Some(trust) = spec.tls.as_ref().or(of_all.map(|tls| &tls.trust)) else {
             return Connector::Tcp(address);
         };
-        match tls.trust.target(spec.address.host()) {
+        match trust.target(spec.address.host()) {
             Some(target) => Connector::Tls(TlsServer { address, target }),
             None => Connector::Nowhere,
         }
+    }
+
+    /// How single backends are reached with TLS.
+    fn trusts_mut(&mut self) -> impl Iterator<Item = &mut TlsTrust> {
+        let members = self.members.iter_mut().map(|member| &mut member.spec);
+        let specs = self.map.backends.iter_mut().chain(members);
+        specs.filter_map(|spec| spec.tls.as_mut())
+    }
+
+    /// Has the certificates of single backends looked after by `watch`, as far as their files have been
+    /// read.
+    pub fn follow_certificates(&mut self, watch: &TlsWatch) {
+        self.trusts_mut().for_each(|trust| trust.follow(watch));
+    }
+
+    /// Reads the files of backends that only the state file has told of. One whose files cannot be used is
+    /// not reached: what keeps them from it.
+    pub fn read_certificates(&mut self) -> Vec<TlsError> {
+        let unread = self.trusts_mut().filter(|trust| trust.client.is_none());
+        unread
+            .filter_map(|trust| trust.load("backends of the last run").err())
+            .collect()
     }
 
     /// The way to what is probed at `address` for the backend `backend_id`.

@@ -126,6 +126,8 @@ impl Control {
         let accepted = next
             .accept(loaded.partition_map, now_ms)
             .map_err(|refused| vec![refused.to_string()])?;
+        // They were read with the files.
+        next.follow_certificates(&self.publisher.noticed.certificates);
         if is_same_config && accepted.is_none() {
             return Ok(outcome(ReloadResult::Unchanged, needs_restart, in_force));
         }

@@ -132,6 +132,10 @@ pub fn prepare(options: ControlOptions) -> Result<Prepared, ControlError> {
     let faults = faults.unwrap_or_default();
     let mut begun = begin(options.config, options.map, faults, clock)?;
     begun.pool_state.set_engines(Engines::new(options.engines));
+    for problem in begun.pool_state.read_certificates() {
+        tracing::error!("a backend of the last run is not reached: {problem}");
+    }
+    begun.pool_state.follow_certificates(&options.certificates);
     assemble(begun, files, (options.level, options.certificates), clock)
 }
 

@@ -184,7 +184,7 @@ families! {
         "Findings of a kind now: what is wrong or going on, as in /status.";
 
     CERTIFICATE_EXPIRY: Gauge "staterouter_certificate_expiry_timestamp_seconds" ["certificate"]
-        "Until when a certificate in force counts: `listen` and `admin` are what clients are shown, `backends` and `peers` what those are shown.";
+        "Until when a certificate in force counts: `listen` and `admin` are what clients are shown, `backends`, `peers` and `backend NAME` what those are shown.";
 
     MAP_VERSION: Gauge "staterouter_map_version" []
         "Version of the partition map in force.";

@@ -182,12 +182,12 @@ impl Conn {
     /// sent early, hide it; so does a transport that cannot tell.
     ///
     /// Costs a system call only when the event loop has seen something arrive.
-    pub fn has_ended(&self) -> bool {
+    pub fn has_ended(&mut self) -> bool {
         self.transport.has_ended().unwrap_or(false)
     }
 
     /// Waits until the peer ends the connection: for ever where [`Self::has_ended`] never says so.
-    pub fn ended(&self) -> impl Future<Output = ()> {
+    pub fn ended(&mut self) -> impl Future<Output = ()> {
         poll_fn(|cx| self.transport.poll_ended(cx))
     }
 

@@ -1,7 +1,7 @@
 //! What carries the bytes of a connection: a TCP socket, TLS over one, or memory.
 //!
-//! What only a socket can do is asked here. A transport may say that it cannot tell: an end that
-//! lies behind bytes shows only in a socket, whose bytes can be looked at and left where they are.
+//! What only a socket can do is asked here. A transport may say that it cannot tell: memory does not
+//! know of an end that lies behind bytes.
 
 use std::io;
 use std::mem::MaybeUninit;
@@ -14,7 +14,7 @@ use tokio::io::{AsyncRead, AsyncWrite, DuplexStream, Interest, ReadBuf};
 use tokio::net::TcpStream;
 use tokio_rustls::TlsStream;
 
-use crate::os;
+use crate::{os, tls};
 
 /// Silence after which the kernel asks whether the peer is still there.
 const KEEPALIVE_IDLE: Duration = Duration::from_secs(30);
@@ -190,9 +190,11 @@ impl Transport {
     }
 
     /// Waits until the peer ends the connection: for ever where [`Self::has_ended`] cannot tell.
-    pub(super) fn poll_ended(&self, cx: &mut Context<'_>) -> Poll<()> {
-        let Self::Tcp(stream) = self else {
-            return Poll::Pending;
+    pub(super) fn poll_ended(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        let stream = match self {
+            Self::Tcp(stream) => &*stream,
+            Self::Tls(stream) => return tls::poll_ended(stream, cx),
+            Self::Memory(_) => return Poll::Pending,
         };
         let peek = || SockRef::from(stream).peek(&mut [MaybeUninit::uninit()]);
         loop {
@@ -214,15 +216,27 @@ impl Transport {
     /// where they are.
     ///
     /// Costs a system call only when the event loop has seen something arrive.
-    pub(super) fn has_ended(&self) -> Option<bool> {
+    pub(super) fn has_ended(&mut self) -> Option<bool> {
         let Self::Tcp(stream) = self else {
-            return None;
+            return self.has_ended_other();
         };
+        let stream = &*stream;
         let peek = || SockRef::from(stream).peek(&mut [MaybeUninit::uninit()]);
         Some(match stream.try_io(Interest::READABLE, peek) {
             Ok(count) => count == 0,
             Err(error) => error.kind() != io::ErrorKind::WouldBlock,
         })
+    }
+}
+
+impl Transport {
+    #[inline(never)]
+    fn has_ended_other(&mut self) -> Option<bool> {
+        let Self::Tls(stream) = self else {
+            return None;
+        };
+        let mut cx = Context::from_waker(Waker::noop());
+        Some(tls::poll_ended(stream, &mut cx).is_ready())
     }
 }
 

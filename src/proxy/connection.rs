@@ -299,7 +299,7 @@ impl Client {
     /// That is rare, and its state large: it lives on the heap.
     #[cold]
     fn try_again<'a>(
-        &'a self,
+        &'a mut self,
         held: &'a mut Option<Held>,
         view: &'a Rc<View>,
         subject: &'a Subject,
@@ -392,7 +392,11 @@ impl Client {
 
     /// Lets a request for a locked session wait for its turn. Rare, as above.
     #[cold]
-    fn await_turn<'a>(&'a self, attempt: &'a mut Attempt, locked: &Answered) -> NextAttempt<'a> {
+    fn await_turn<'a>(
+        &'a mut self,
+        attempt: &'a mut Attempt,
+        locked: &Answered,
+    ) -> NextAttempt<'a> {
         let backend = locked.backend;
         Box::pin(async move {
             let Attempt {
@@ -400,7 +404,9 @@ impl Client {
             } = attempt;
             if let Some(lock_wait) = &mut progress.lock_wait {
                 let begun = Moment::now();
-                let is_there = lock_wait.wait(&self.deadline, *due_ms, &self.conn).await;
+                let is_there = lock_wait
+                    .wait(&self.deadline, *due_ms, &mut self.conn)
+                    .await;
                 // It counts as spent on backends.
                 progress.waited.add_ns(begun.elapsed_ns());
                 if !is_there {
@@ -418,7 +424,7 @@ impl Client {
     /// The client has left.
     #[cold]
     fn queue_up<'a>(
-        &'a self,
+        &'a mut self,
         view: &'a mut Rc<View>,
         subject: &'a mut Subject,
         slot: Slot,
@@ -442,7 +448,7 @@ impl Client {
             service.found_locked(subject);
             let begun = Moment::now();
             let is_there = lock_wait
-                .wait(&self.deadline, attempt.due_ms, &self.conn)
+                .wait(&self.deadline, attempt.due_ms, &mut self.conn)
                 .await;
             if !is_there {
                 let left = Unanswered::new(ProxyError::Client(IoError::Closed), backend);
@@ -460,7 +466,7 @@ impl Client {
     /// Counts and logs how the request has ended.
     #[inline(always)]
     fn concludes(
-        &self,
+        &mut self,
         view: &View,
         subject: &Subject,
         answered: Result<Answered, Unanswered>,
@@ -503,7 +509,7 @@ impl Client {
 
     /// Takes note of a client that did not wait for the answer to a whole request.
     #[cold]
-    fn note_departure(&self, subject: &Subject, error: &ProxyError) {
+    fn note_departure(&mut self, subject: &Subject, error: &ProxyError) {
         let has_left = match error {
             // It may have left in the middle of what it stores.
             ProxyError::Client(_) if subject.operation == Operation::Put => false,
@@ -554,7 +560,7 @@ impl Client {
 
     /// Whether it is worth trying the request once more, after having waited for that.
     async fn hold(
-        &self,
+        &mut self,
         held: &mut Option<Held>,
         view: &Rc<View>,
         failed: &Unanswered,
@@ -571,7 +577,7 @@ impl Client {
             attempt.request,
             ClientRequest::Read | ClientRequest::Acquire | ClientRequest::Touch
         );
-        let client = stores_nothing.then_some(&self.conn);
+        let client = stores_nothing.then_some(&mut self.conn);
         let due_ms = attempt.due_ms;
         let waiting = obstacle.wait(held, service, deadline, due_ms, waited, client);
         waiting.await

@@ -92,7 +92,7 @@ impl<'a> Obstacle<'a> {
         deadline: &Deadline,
         due_ms: u64,
         waited: &TimeSpent,
-        client: Option<&Conn>,
+        client: Option<&mut Conn>,
     ) -> bool {
         let now_ms = service.now_ms();
         let since_ms = held.as_ref().map_or(now_ms, |held| held.since_ms);

@@ -157,7 +157,12 @@ impl LockWait {
     }
 
     /// Waits until it is its turn, or its time is up. False if `client` has left.
-    pub(super) async fn wait(&mut self, deadline: &Deadline, due_ms: u64, client: &Conn) -> bool {
+    pub(super) async fn wait(
+        &mut self,
+        deadline: &Deadline,
+        due_ms: u64,
+        client: &mut Conn,
+    ) -> bool {
         deadline.arm_at(self.until_ms.min(due_ms));
         let is_called = tokio::select! {
             biased;

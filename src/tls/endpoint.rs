@@ -2,7 +2,7 @@
 
 use std::io::{self, Read, Write};
 use std::path::PathBuf;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
 use rustls::pki_types::ServerName;
 use rustls::{ClientConnection, StreamOwned};
@@ -14,11 +14,15 @@ use super::files::{self, ClientFiles, ServerFiles, TlsError, TlsFiles};
 
 /// The end that accepts. A clone is the same one.
 #[derive(Debug, Clone)]
-pub struct ServerTls(Arc<Endpoint<ServerFiles>>);
+pub struct ServerTls(Arc<ServerEnd>);
 
 /// The end that connects. A clone is the same one.
 #[derive(Debug, Clone)]
-pub struct ClientTls(Arc<Endpoint<ClientFiles>>);
+pub struct ClientTls(Arc<ClientEnd>);
+
+type ServerEnd = Endpoint<ServerFiles>;
+
+pub(super) type ClientEnd = Endpoint<ClientFiles>;
 
 /// An encrypted connection for a thread that waits for each byte.
 pub struct BlockingTls(Box<StreamOwned<ClientConnection, std::net::TcpStream>>);
@@ -42,7 +46,7 @@ pub fn name_of(host: &str) -> Option<TlsName> {
 }
 
 /// TlsFiles, and what was made of them last.
-struct Endpoint<F: TlsFiles> {
+pub(super) struct Endpoint<F: TlsFiles> {
     what: String,
     files: F,
     state: Mutex<State<F::Config>>,
@@ -75,8 +79,9 @@ impl ServerTls {
         acceptor.accept(stream).await.map(TlsStream::Server)
     }
 
-    pub(super) fn watched(&self) -> Arc<dyn Watched> {
-        Arc::clone(&self.0) as Arc<dyn Watched>
+    pub(super) fn watched(&self) -> Weak<dyn Watched> {
+        let end: Weak<ServerEnd> = Arc::downgrade(&self.0);
+        end
     }
 }
 
@@ -116,8 +121,16 @@ impl ClientTls {
         Ok(BlockingTls(Box::new(StreamOwned::new(session, stream))))
     }
 
-    pub(super) fn watched(&self) -> Arc<dyn Watched> {
-        Arc::clone(&self.0) as Arc<dyn Watched>
+    pub(super) fn watched(&self) -> Weak<dyn Watched> {
+        self.end()
+    }
+
+    pub(super) fn end(&self) -> Weak<ClientEnd> {
+        Arc::downgrade(&self.0)
+    }
+
+    pub(super) fn is_of_files_of(&self, other: &Self) -> bool {
+        self.0.files == other.0.files
     }
 }
 
@@ -148,6 +161,12 @@ impl Write for BlockingTls {
 impl std::fmt::Debug for BlockingTls {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str("BlockingTls")
+    }
+}
+
+impl From<Arc<ClientEnd>> for ClientTls {
+    fn from(end: Arc<ClientEnd>) -> Self {
+        Self(end)
     }
 }
 

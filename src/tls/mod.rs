@@ -5,6 +5,7 @@
 //!
 //! * `certificate`: what can be said of one in force.
 //! * `files`: from PEM files to what the library takes.
+//! * `ending`: whether the peer of a connection has ended it.
 //! * [`endpoint`]: the two ends of a connection, whose files can change while they are used.
 //! * `trust`: the end that connects to servers that are not of this program.
 //! * [`watch`]: looks after the files, and says how the certificates are.
@@ -13,12 +14,14 @@
 //! files counts for every connection from then on.
 
 mod certificate;
+mod ending;
 pub mod endpoint;
 mod files;
 mod trust;
 pub mod watch;
 
 pub use certificate::CertificateState;
+pub use ending::poll_ended;
 pub use endpoint::{BlockingTls, ClientTls, ServerTls, TargetTls, TlsName, is_tls_error, name_of};
 pub use files::{ClientFiles, ServerFiles, TlsError};
 pub use trust::TrustTls;

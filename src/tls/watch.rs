@@ -1,25 +1,32 @@
 //! Looks after the files of all certificates, and says how they are.
 
 use std::io;
-use std::sync::Arc;
 use std::sync::mpsc::{self, RecvTimeoutError, SyncSender};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
 use std::thread;
 use std::time::Duration;
 
 use super::certificate::{CertificateState, Watched};
-use super::endpoint::{ClientTls, ServerTls};
+use super::endpoint::{ClientEnd, ClientTls, ServerTls};
 
 /// How often the files are read. A certificate and its key are two files, so that one of them may be
 /// new when they are read: that is a fault until the next look.
 pub const LOOK_EVERY: Duration = Duration::from_secs(5);
 
 /// All certificates of this process. A thread of its own looks after their files for as long as this
-/// lives.
+/// lives, from the first of them on. Whoever uses an end keeps it: one that nobody uses is forgotten.
 #[derive(Default)]
 pub struct TlsWatch {
-    watched: Vec<Arc<dyn Watched>>,
+    watched: Arc<Mutex<Vec<Looked>>>,
     /// Has the thread look at once; that ends with it.
-    looks: Option<SyncSender<()>>,
+    looks: OnceLock<SyncSender<()>>,
+}
+
+/// One end.
+struct Looked {
+    end: Weak<dyn Watched>,
+    /// The same if it is one that connects.
+    client: Option<Weak<ClientEnd>>,
 }
 
 impl TlsWatch {
@@ -31,31 +38,73 @@ impl TlsWatch {
         servers: impl IntoIterator<Item = ServerTls>,
         clients: impl IntoIterator<Item = ClientTls>,
     ) -> io::Result<Self> {
-        let servers = servers.into_iter().map(|end| end.watched());
-        let clients = clients.into_iter().map(|end| end.watched());
-        let watched: Vec<_> = servers.chain(clients).collect();
-        if watched.is_empty() {
-            return Ok(Self::default());
+        let watch = Self::default();
+        for server in servers {
+            watch.look_after(server.watched(), None)?;
+        }
+        for client in clients {
+            watch.look_after(client.watched(), Some(client.end()))?;
+        }
+        Ok(watch)
+    }
+
+    /// Looks after the files of `client`, too. If the same files are looked after already, what was made
+    /// of them counts, and is returned.
+    pub fn adopt(&self, client: ClientTls) -> ClientTls {
+        if let Some(known) = self.clients().find(|known| known.is_of_files_of(&client)) {
+            return known;
+        }
+        if let Err(error) = self.look_after(client.watched(), Some(client.end())) {
+            tracing::error!(
+                "new certificates are not noticed before a restart: no thread: {error}"
+            );
+        }
+        client
+    }
+
+    /// Those ends that connect and are used.
+    fn clients(&self) -> impl Iterator<Item = ClientTls> {
+        let watched = self.lock();
+        let clients = watched
+            .iter()
+            .filter_map(|looked| looked.client.as_ref()?.upgrade());
+        let clients: Vec<_> = clients.map(ClientTls::from).collect();
+        clients.into_iter()
+    }
+
+    fn look_after(
+        &self,
+        end: Weak<dyn Watched>,
+        client: Option<Weak<ClientEnd>>,
+    ) -> io::Result<()> {
+        let mut watched = self.lock();
+        watched.retain(|looked| looked.end.strong_count() > 0);
+        watched.push(Looked { end, client });
+        if self.looks.get().is_some() {
+            return Ok(());
         }
         let (looks, wanted) = mpsc::sync_channel(1);
-        let looked_after = watched.clone();
+        let looked_after = Arc::clone(&self.watched);
         let run = move || {
             while wanted.recv_timeout(LOOK_EVERY) != Err(RecvTimeoutError::Disconnected) {
-                looked_after.iter().for_each(|end| end.look());
+                ends(&looked_after).iter().for_each(|end| end.look());
             }
         };
         thread::Builder::new()
             .name("certificates".to_owned())
             .spawn(run)?;
-        Ok(Self {
-            watched,
-            looks: Some(looks),
-        })
+        // The list is locked: nobody else has set it.
+        let _ = self.looks.set(looks);
+        Ok(())
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Vec<Looked>> {
+        self.watched.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Has the files read soon, and waits for nothing.
     pub fn hurry(&self) {
-        if let Some(looks) = &self.looks {
+        if let Some(looks) = self.looks.get() {
             // One that is waiting is enough.
             let _ = looks.try_send(());
         }
@@ -64,8 +113,15 @@ impl TlsWatch {
     /// How the certificates are.
     #[must_use]
     pub fn states(&self) -> Vec<CertificateState> {
-        self.watched.iter().map(|end| end.state()).collect()
+        ends(&self.watched).iter().map(|end| end.state()).collect()
     }
+}
+
+/// Those that are used. Their files are read without a lock.
+fn ends(watched: &Mutex<Vec<Looked>>) -> Vec<Arc<dyn Watched>> {
+    let watched = watched.lock().unwrap_or_else(PoisonError::into_inner);
+    let ends = watched.iter().filter_map(|looked| looked.end.upgrade());
+    ends.collect()
 }
 
 impl std::fmt::Debug for TlsWatch {

@@ -544,12 +544,15 @@ fn a_connection_without_a_place_counts_as_refused() {
 /// The scrape has every declared metric, with the declared type and labels, and nothing else.
 #[track_caller]
 fn assert_is_as_declared(scrape: &Scrape) {
-    let declared = table::ALL.iter();
-    let declared: BTreeMap<_, _> = declared
+    // There is no engine: `tests/redis/status.rs` sees what one adds.
+    let families = table::ALL.iter();
+    let families = families.filter(|family| !family.name.starts_with("staterouter_engine_"));
+    let declared: BTreeMap<_, _> = families
+        .clone()
         .map(|family| (family.name, family.kind.name()))
         .collect();
     assert_eq!(scrape.types(), declared);
-    for family in table::ALL {
+    for family in families {
         let labels: Vec<_> = family
             .labels
             .iter()

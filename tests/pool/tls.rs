@@ -6,17 +6,20 @@
     reason = "a test that cannot set up its scene must fail"
 )]
 
-use std::net::SocketAddr;
+use std::io::{Read, Write};
+use std::net::{Shutdown, SocketAddr};
 use std::path::Path;
 
-use staterouter::tls::{ClientFiles, ClientTls, name_of};
+use staterouter::tls::{BlockingTls, ClientFiles, ClientTls, name_of};
 use tempfile::TempDir;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
+use tokio_rustls::TlsStream;
 
 use crate::support::certificates::Authority;
-use crate::support::client::{Client, get, put};
-use crate::support::{Program, ProxyFiles, admin, run};
+use crate::support::client::{Client, acquire, get, put};
+use crate::support::system::hold_port;
+use crate::support::{PATIENCE, Program, ProxyFiles, admin, run};
 
 const ID: &str = "abcdefghijklmnopqrstuvwx";
 const LOOPBACK: &str = "127.0.0.1";
@@ -200,22 +203,27 @@ fn a_state_server_without_tls_gets_nothing_from_an_agent_that_wants_it() {
     assert!(server.stop().contains("sessions=0"));
 }
 
-/// What a client that trusts `ca.pem` in `folder` gets from `server` for `request`.
-fn ask_encrypted(folder: &Path, server: SocketAddr, request: &[u8]) -> Vec<u8> {
+fn runtime() -> tokio::runtime::Runtime {
+    let mut builder = tokio::runtime::Builder::new_current_thread();
+    builder.enable_all().build().unwrap()
+}
+
+/// A connection of a client that trusts `ca.pem` in `folder`.
+async fn connect_to(folder: &Path, server: SocketAddr) -> TlsStream<TcpStream> {
     let files = ClientFiles {
         ca: folder.join("ca.pem"),
         own: None,
     };
     let tls = ClientTls::load("test", files).unwrap();
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build();
-    runtime.unwrap().block_on(async {
-        let stream = TcpStream::connect(server).await.unwrap();
-        let mut stream = tls
-            .connect(stream, name_of(LOOPBACK).unwrap())
-            .await
-            .unwrap();
+    let stream = TcpStream::connect(server).await.unwrap();
+    let name = name_of(LOOPBACK).unwrap();
+    tls.connect(stream, name).await.unwrap()
+}
+
+/// What such a client gets from `server` for `request`.
+fn ask_encrypted(folder: &Path, server: SocketAddr, request: &[u8]) -> Vec<u8> {
+    runtime().block_on(async {
+        let mut stream = connect_to(folder, server).await;
         stream.write_all(request).await.unwrap();
         stream.shutdown().await.unwrap();
         let mut answer = Vec::new();
@@ -298,4 +306,173 @@ fn files_that_are_no_certificate_are_faults_of_the_file_that_names_them() {
         assert_eq!(exit, Some(1), "{keys}");
         assert!(said.contains(fault), "{keys}: {said}");
     }
+}
+
+/// A proxy over two state servers that show certificates of two authorities; the main file knows the
+/// first.
+#[test]
+fn a_backend_has_a_trust_of_its_own_that_changes_with_the_map_and_outlives_a_faulty_one() {
+    let folders = [(); 2].map(|()| TempDir::new().unwrap());
+    let [one, other] = folders.each_ref().map(TempDir::path);
+    let names = [(one, LOOPBACK), (other, "state-2.farm.example")];
+    for (folder, name) in names {
+        let authority = Authority::new();
+        authority.write(folder);
+        authority.issue(folder, "server", name);
+    }
+    let servers = [one, other].map(|folder| state_server(folder, false));
+    let [first, second] = servers.each_ref().map(|server| server.address);
+    let extra = format!(
+        "backend_tls: {{ca: {}/ca.pem}}\nhealth: {{interval: 100ms, fall: 1, rise: 1}}\n",
+        one.display()
+    );
+    let files = ProxyFiles::new(&[first, second], &extra);
+    let map = |version: u32, ca: &Path| {
+        format!(
+            "version: {version}\nbackends:\n  - {{name: state-1, id: 1, address: \"{first}\"}}\n  \
+             - {{name: state-2, id: 2, address: \"{second}\", tls: {{ca: {}/ca.pem, server_name: \
+             state-2.farm.example}}}}\n",
+            ca.display()
+        )
+    };
+    files.replace("map.yaml", &map(1, other));
+    let proxy = files.start();
+    let is = |proxy: &Program, health: &str| {
+        let what = format!("state-2 is {health}");
+        admin::wait_for(proxy.admin(), &what, |status| {
+            admin::backend(status, "state-2")["verdict"] == health
+                && admin::backend(status, "state-1")["verdict"] == "up"
+        });
+    };
+    is(&proxy, "up");
+    let metrics = admin::get(proxy.admin(), "/metrics").1;
+    assert!(
+        metrics.contains("{certificate=\"backend state-2\"}"),
+        "{metrics}"
+    );
+
+    files.replace("map.yaml", &map(2, one));
+    assert_eq!(admin::reload(proxy.admin()).0, 200);
+    is(&proxy, "down");
+    wait_for_probes(&proxy, "untrusted");
+    files.replace("map.yaml", &map(3, other));
+    assert_eq!(admin::reload(proxy.admin()).0, 200);
+    is(&proxy, "up");
+    let (code, outcome) = {
+        files.replace("map.yaml", &map(4, Path::new("/nowhere")));
+        admin::reload(proxy.admin())
+    };
+    assert_eq!(code, 422, "{outcome}");
+    assert!(
+        outcome["faults"][0]
+            .as_str()
+            .unwrap()
+            .contains("/nowhere/ca.pem"),
+        "{outcome}"
+    );
+    drop(proxy);
+
+    // The map of the last run counts, with all that it said.
+    let proxy = files.start();
+    is(&proxy, "up");
+}
+
+/// A client with TLS that stays connected.
+struct Encrypted(BlockingTls);
+
+impl Encrypted {
+    fn connect(folder: &Path, proxy: SocketAddr) -> Self {
+        let files = ClientFiles {
+            ca: folder.join("ca.pem"),
+            own: None,
+        };
+        let tls = ClientTls::load("test", files).unwrap();
+        let stream = std::net::TcpStream::connect(proxy).unwrap();
+        stream.set_read_timeout(Some(PATIENCE)).unwrap();
+        let name = name_of(LOOPBACK).unwrap();
+        Self(tls.connect_blocking(stream, name).unwrap())
+    }
+
+    fn send(&mut self, request: &[u8]) {
+        self.0.write_all(request).unwrap();
+        self.0.flush().unwrap();
+    }
+
+    /// Sends a request whose answer has no more than a head and a short body.
+    fn ask(&mut self, request: &[u8]) -> Vec<u8> {
+        self.send(request);
+        let mut answer = vec![0; 4096];
+        let length = self.0.read(&mut answer).unwrap();
+        answer.truncate(length);
+        answer
+    }
+}
+
+/// A proxy that its clients reach with TLS.
+fn encrypted_proxy(folder: &Path, backend: SocketAddr, extra: &str) -> Program {
+    let authority = Authority::new();
+    authority.write(folder);
+    authority.issue(folder, "proxy", LOOPBACK);
+    let path = folder.display();
+    let tls = format!("tls: {{cert: {path}/proxy.pem, key: {path}/proxy.key}}\n{extra}\n");
+    ProxyFiles::new(&[backend], &tls).serve()
+}
+
+fn wait_for_series(proxy: &Program, series: &str) {
+    admin::wait_for(proxy.admin(), series, |_| {
+        let text = admin::get(proxy.admin(), "/metrics").1;
+        text.lines().any(|line| line == series)
+    });
+}
+
+#[test]
+fn a_client_with_tls_that_leaves_gives_up_its_place_in_front_of_a_lock() {
+    let folder = TempDir::new().unwrap();
+    let server = Program::state_server();
+    let proxy = encrypted_proxy(folder.path(), server.address, "locks: {wait: 5s}");
+    let connect = || Encrypted::connect(folder.path(), proxy.address);
+    // As many connections as let one of them wait.
+    let _idle = [(); 6].map(|()| {
+        let mut idle = connect();
+        idle.ask(&get("bcdefghijklmnopqrstuvwxy"));
+        idle
+    });
+    let mut holder = connect();
+    assert_eq!(status(&holder.ask(&put(ID, 0, b"one"))), "200");
+    assert_eq!(status(&holder.ask(&acquire(ID))), "200");
+    let waiting = "staterouter_lock_waiting_requests 1";
+    let left = |times: u32| format!("staterouter_lock_waits_total{{end=\"left\"}} {times}");
+    let mut leaver = connect();
+    leaver.send(&acquire(ID));
+    wait_for_series(&proxy, waiting);
+    leaver.0.socket().shutdown(Shutdown::Both).unwrap();
+    wait_for_series(&proxy, &left(1));
+
+    // With a farewell, and the connection goes on.
+    let runtime = runtime();
+    let mut leaver = runtime.block_on(async {
+        let mut leaver = connect_to(folder.path(), proxy.address).await;
+        leaver.write_all(&acquire(ID)).await.unwrap();
+        leaver
+    });
+    wait_for_series(&proxy, waiting);
+    runtime.block_on(async {
+        leaver.get_mut().1.send_close_notify();
+        leaver.flush().await.unwrap();
+    });
+    wait_for_series(&proxy, &left(2));
+}
+
+#[test]
+fn a_client_with_tls_that_leaves_waits_for_no_server_any_more() {
+    let folder = TempDir::new().unwrap();
+    let (_nobody, backend) = hold_port();
+    let long = "timeouts: {answer: 1h}\nhealth: {interval: 100ms, fall: 1}\n\
+                handover: {hold: 1m, failover: off, settle: 2h}";
+    let proxy = encrypted_proxy(folder.path(), backend, long);
+    let mut client = Encrypted::connect(folder.path(), proxy.address);
+    client.send(&acquire(ID));
+    wait_for_series(&proxy, "staterouter_waiting_requests 1");
+    client.0.socket().shutdown(Shutdown::Both).unwrap();
+    wait_for_series(&proxy, "staterouter_waiting_requests 0");
 }

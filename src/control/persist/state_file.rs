@@ -13,6 +13,7 @@ use serde_json::{Value, json};
 
 use super::redis_document::RedisDocument;
 use super::slot_groups::{GroupError, SlotGroup, group, ungroup};
+use super::tls_document::TrustDocument;
 use crate::config::{
     ApplicationSpec, BackendAddress, BackendSpec, BackendState, Faults, PartitionMap,
     derived_backend_id, format_size, parse_size, read_regular,
@@ -180,6 +181,8 @@ struct BackendDocument {
     address: Option<String>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     redis: Option<RedisDocument>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    tls: Option<TrustDocument>,
     weight: u16,
     #[serde(with = "StateName")]
     state: BackendState,
@@ -525,6 +528,7 @@ impl BackendDocument {
             id: (!spec.id_is_derived).then_some(spec.id),
             address: spec.redis.is_none().then(|| spec.address.to_string()),
             redis: spec.redis.as_ref().map(RedisDocument::from),
+            tls: spec.tls.as_ref().map(TrustDocument::from),
             weight: spec.weight,
             state: spec.state,
             capacity: CapacityDocument::new(spec.capacity),
@@ -540,6 +544,11 @@ impl BackendDocument {
             (None, Ok(Some(redis))) => Some((redis.stand_in(), Some(redis))),
             _ => None,
         };
+        // Without what is said of it a backend would be asked in the clear.
+        let tls = match self.tls.map(TrustDocument::into_trust) {
+            Some(None) => return Err(Damage::Retired { name: self.name }),
+            tls => tls.flatten(),
+        };
         match (at, capacity) {
             (Some((address, redis)), Ok(capacity)) if BackendId::new(id).is_some() => {
                 Ok(BackendSpec {
@@ -548,6 +557,7 @@ impl BackendDocument {
                     id_is_derived: self.id.is_none(),
                     address,
                     redis,
+                    tls,
                     weight: self.weight,
                     state: self.state,
                     capacity,

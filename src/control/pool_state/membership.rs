@@ -31,8 +31,9 @@ pub struct KnownPeers {
     pub gone: Vec<BackendAddress>,
 }
 
-/// Numbers from here on are no count.
-const MAX_NUMBER: u64 = 1 << 48;
+/// What is so far ahead of the own number is no count: the number rises by one with an order of an
+/// operator. One that was taken over from a faulty peer could not be raised any more.
+const MAX_AHEAD: u64 = 1 << 20;
 
 /// A proxy cannot be left behind.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -80,7 +81,6 @@ impl PoolState {
         let is_taken_out = !known.peers.iter().all(stays);
         self.gone_peers = known.gone.into_iter().filter(stays).collect();
         self.membership = known.membership;
-        self.membership.number = self.membership.number.min(MAX_NUMBER - 1);
         if is_taken_out {
             self.go_on_without(&format!("{now_ms:x}"));
         }
@@ -136,12 +136,16 @@ impl PoolState {
 
     fn go_on_without(&mut self, by: &str) {
         let heard = self.peers.iter().flatten().map(|peer| &peer.membership);
-        let known = heard.chain([&self.membership]).map(|known| known.number);
-        let highest = known.filter(|number| *number < MAX_NUMBER).max();
+        let counted = heard.filter(|heard| self.counts(heard));
+        let known = counted.chain([&self.membership]).map(|known| known.number);
         self.membership = Membership {
-            number: highest.unwrap_or(0) + 1,
+            number: known.max().unwrap_or(0).saturating_add(1),
             by: by.to_owned(),
         };
+    }
+
+    fn counts(&self, theirs: &Membership) -> bool {
+        theirs.number <= self.membership.number.saturating_add(MAX_AHEAD)
     }
 
     pub(super) fn leave_gone_out(&mut self) {
@@ -168,7 +172,7 @@ impl PoolState {
     /// Takes over what the peer at this position says of the farm. True if this proxy may be the one
     /// that the others have gone on without: it did not hear that peer when they did.
     pub fn learn_membership(&mut self, index: usize, theirs: &Membership) -> bool {
-        if *theirs <= self.membership || theirs.number >= MAX_NUMBER {
+        if *theirs <= self.membership || !self.counts(theirs) {
             return false;
         }
         let position = self.peer_positions.get(index).copied().flatten();
@@ -182,7 +186,7 @@ impl PoolState {
     /// proxy ended.
     pub fn learn_memberships(&mut self) -> bool {
         let heard = self.peers.iter().flatten().map(|peer| &peer.membership);
-        let counted = heard.filter(|heard| heard.number < MAX_NUMBER);
+        let counted = heard.filter(|heard| self.counts(heard));
         let highest = counted.max().filter(|heard| **heard > self.membership);
         let Some(highest) = highest.cloned() else {
             return false;

@@ -44,6 +44,7 @@ pub struct Probes {
 #[derive(Debug)]
 struct Running {
     task: AbortHandle,
+    way: Connector,
     is_suspect: watch::Sender<bool>,
 }
 
@@ -67,7 +68,7 @@ impl Probes {
         (probes, received)
     }
 
-    /// Asks exactly `backends` from now on, a new one at once. Tasks go on unless the times have
+    /// Asks exactly `backends` from now on, a new one at once. Tasks go on unless the times or the way have
     /// changed. Must be called on a runtime with timers and sockets.
     pub fn follow(
         &mut self,
@@ -81,14 +82,14 @@ impl Probes {
         self.times = times;
         for (backend_id, address) in backends {
             let key = (backend_id, address);
+            let way = way_to(backend_id, address);
             let running = match before.remove(&key) {
-                Some(running) if is_kept => running,
+                Some(running) if is_kept && running.way == way => running,
                 Some(other) => {
                     other.task.abort();
-                    let way = way_to(backend_id, address);
                     self.begin(&key, way, *other.is_suspect.borrow())
                 }
-                None => self.begin(&key, way_to(backend_id, address), false),
+                None => self.begin(&key, way, false),
             };
             self.running.insert(key, running);
         }
@@ -107,10 +108,11 @@ impl Probes {
     ) -> Running {
         let (is_suspect, suspected) = watch::channel(is_suspect);
         let results = self.results.clone();
-        let at = (*backend_id, *address, way);
+        let at = (*backend_id, *address, way.clone());
         let ask = ask_for_ever(at, self.times, suspected, results);
         Running {
             task: self.tasks.spawn_local(ask),
+            way,
             is_suspect,
         }
     }

@@ -387,6 +387,7 @@ pub struct StageCounts {
     /// Handover, new items are created at the new place.
     pub move2: usize,
     /// A handover that has stopped, because the new place is to be left.
+    #[serde(default)]
     pub turned: usize,
     /// Requests are refused: the place is down.
     pub suspect: usize,

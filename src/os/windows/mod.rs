@@ -15,8 +15,9 @@ pub use files::{
 pub use machine::{host_name, monotonic_ns, since_boot};
 pub use process::{SHARES_PORTS, is_shortage, outlive_time_wait, raise_open_files, share_port};
 pub use service::{
-    ServiceError, install_service, log_event, run_as_service, service_folder, service_state,
-    start_service, stop_service, tell_manager, uninstall_service, wanted_signs_of_life,
+    ServiceError, ServiceEvent, install_service, log_event, run_as_service, service_folder,
+    service_state, start_service, stop_service, tell_manager, uninstall_service,
+    wanted_signs_of_life,
 };
 pub use signals::{ServiceRequest, Signals, control};
 pub use sockets::{SHORT_READ_EMPTIES, receive, send};

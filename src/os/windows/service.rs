@@ -5,7 +5,7 @@ use std::ffi::{OsStr, OsString};
 use std::io;
 use std::path::PathBuf;
 use std::process::{Command, Stdio};
-use std::sync::OnceLock;
+use std::sync::{Mutex, OnceLock, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -36,6 +36,13 @@ const FAILURES_ARE_FORGOTTEN: Duration = Duration::from_secs(24 * 60 * 60);
 /// How long a phase of this program may last before the manager takes it for dead: the sessions of a
 /// large folder are read at the start.
 const PHASE: Duration = Duration::from_secs(10 * 60);
+
+/// How long the service may take to stop before the machine goes down: requests in flight finish, and a
+/// state server writes its sessions. A service that is told with all others has five seconds.
+const PRESHUTDOWN: Duration = Duration::from_secs(120);
+
+/// How often it is looked whether something is wrong that belongs in the event log.
+const LOOK_FOR_FINDINGS_EVERY: Duration = Duration::from_secs(10);
 
 /// The number of all our events; the text tells them apart.
 const EVENT_ID: &str = "1";
@@ -123,9 +130,15 @@ pub fn install_service(
         account_name: Some(account(name).into()),
         account_password: None,
     };
-    let access = ServiceAccess::CHANGE_CONFIG | ServiceAccess::START;
+    let access = ServiceAccess::CHANGE_CONFIG | ServiceAccess::START | ServiceAccess::DELETE;
     let service = manager.create_service(&info, access).map_err(failed)?;
-    make_folder(name)?;
+    if let Err(error) = make_folder(name) {
+        // Only now its account exists. What is half installed would be in the way of the next try.
+        let _ = service.delete();
+        return Err(error);
+    }
+    // Without it the system's own time counts.
+    let _ = service.set_preshutdown_timeout(PRESHUTDOWN);
     Ok(set_failure_actions(&service)
         .err()
         .map(|error| reason(&error)))
@@ -187,9 +200,7 @@ fn make_folder(name: &str) -> Result<(), ServiceError> {
 pub fn uninstall_service(name: &str) -> Result<(), ServiceError> {
     let access = ServiceAccess::DELETE | ServiceAccess::QUERY_STATUS | ServiceAccess::STOP;
     let service = open("uninstall", name, access)?;
-    if state(&service, "uninstall", name)? != ServiceState::Stopped {
-        stop(&service, name)?;
-    }
+    stop(&service, name)?;
     service
         .delete()
         .map_err(|source| refused("uninstall", name, source))
@@ -222,9 +233,15 @@ pub fn stop_service(name: &str) -> Result<(), ServiceError> {
 }
 
 fn stop(service: &Service, name: &str) -> Result<(), ServiceError> {
-    service
-        .stop()
-        .map_err(|source| refused("stop", name, source))?;
+    match state(service, "stop", name)? {
+        ServiceState::Stopped => return Ok(()),
+        // Once is enough: asked a second time, it would not wait for requests in flight.
+        ServiceState::StopPending => {}
+        _ => {
+            let asked = service.stop();
+            asked.map_err(|source| refused("stop", name, source))?;
+        }
+    }
     wait(service, "stop", name, ServiceState::Stopped)
 }
 
@@ -330,7 +347,7 @@ fn service_main(_arguments: Vec<OsString>) {
         return;
     };
     let handler = |asked| match asked {
-        ServiceControl::Stop | ServiceControl::Shutdown => {
+        ServiceControl::Stop | ServiceControl::Preshutdown => {
             control(ServiceRequest::Stop);
             ServiceControlHandlerResult::NoError
         }
@@ -349,9 +366,12 @@ fn service_main(_arguments: Vec<OsString>) {
     let code = (work.run)();
     let name = &work.name;
     match code {
-        0 => log_event(false, &format!("The service {name} has stopped.")),
+        0 => log_event(
+            ServiceEvent::Information,
+            &format!("The service {name} has stopped."),
+        ),
         _ => log_event(
-            true,
+            ServiceEvent::Error,
             &format!("The service {name} has ended with exit code {code}. Its log says why."),
         ),
     }
@@ -366,17 +386,42 @@ pub fn tell_manager(phase: Phase<'_>) {
     match phase {
         Phase::Ready(status) => {
             report(ServiceState::Running, 0);
-            log_event(false, &format!("The service {name} has started: {status}."));
+            log_event(
+                ServiceEvent::Information,
+                &format!("The service {name} has started: {status}."),
+            );
+            *LAST_SAID.lock().unwrap_or_else(PoisonError::into_inner) = without_numbers(status);
         }
-        Phase::Alive(_) => {}
+        Phase::Alive(status) => tell_what_is_new(name, status),
         Phase::Stopping => report(ServiceState::StopPending, 0),
     }
 }
 
-/// How often [`Phase::Alive`] is wanted: the manager never asks.
+/// What the event log knows of how the program is.
+static LAST_SAID: Mutex<String> = Mutex::new(String::new());
+
+/// What is wrong, and that it is over, is an event of its own each time it changes.
+fn tell_what_is_new(name: &str, status: &str) {
+    let mut last = LAST_SAID.lock().unwrap_or_else(PoisonError::into_inner);
+    let now = without_numbers(status);
+    if *last != now {
+        log_event(
+            ServiceEvent::Warning,
+            &format!("The service {name} is now: {status}."),
+        );
+        *last = now;
+    }
+}
+
+/// Sessions and percents change all the time.
+fn without_numbers(status: &str) -> String {
+    status.chars().filter(|c| !c.is_ascii_digit()).collect()
+}
+
+/// How often [`Phase::Alive`] is wanted: the manager never asks, and the event log wants to know.
 #[must_use]
 pub fn wanted_signs_of_life() -> Option<Duration> {
-    None
+    WORK.get().map(|_| LOOK_FOR_FINDINGS_EVERY)
 }
 
 fn report(state: ServiceState, code: u32) {
@@ -390,10 +435,12 @@ fn report(state: ServiceState, code: u32) {
     let controls = match state {
         ServiceState::Running => {
             ServiceControlAccept::STOP
-                | ServiceControlAccept::SHUTDOWN
+                | ServiceControlAccept::PRESHUTDOWN
                 | ServiceControlAccept::PARAM_CHANGE
         }
-        ServiceState::StartPending => ServiceControlAccept::STOP,
+        ServiceState::StartPending => {
+            ServiceControlAccept::STOP | ServiceControlAccept::PRESHUTDOWN
+        }
         _ => ServiceControlAccept::empty(),
     };
     let exit_code = match code {
@@ -412,10 +459,25 @@ fn report(state: ServiceState, code: u32) {
     });
 }
 
+/// How much an event matters.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ServiceEvent {
+    /// It started, or ended as it was told.
+    Information,
+    /// Something is wrong or no longer is.
+    Warning,
+    /// It failed.
+    Error,
+}
+
 /// Writes to the event log "Application". The system's own program does it, whose messages need no
 /// file of ours to be read. What it cannot write is in the log of the service.
-pub fn log_event(is_error: bool, text: &str) {
-    let kind = if is_error { "ERROR" } else { "INFORMATION" };
+pub fn log_event(kind: ServiceEvent, text: &str) {
+    let kind = match kind {
+        ServiceEvent::Information => "INFORMATION",
+        ServiceEvent::Warning => "WARNING",
+        ServiceEvent::Error => "ERROR",
+    };
     let mut command = Command::new("eventcreate");
     command
         .args([

@@ -97,6 +97,7 @@ pub(crate) fn map(spec: &Spec, version: u64) -> PartitionMap {
         id_is_derived: false,
         address: BackendAddress::parse(&format!("10.0.0.{id}:42424")).unwrap(),
         redis: None,
+        tls: None,
         weight,
         state,
         capacity: Capacity::default(),

@@ -2,8 +2,10 @@ use std::fs::File;
 use std::os::unix::fs::PermissionsExt;
 
 use super::*;
+use crate::config::TlsTrust;
 use crate::handover::{Before, Outdated, Stage};
 use crate::route::{SLOT_COUNT, Slot};
+use crate::tls::{ClientFiles, name_of};
 
 const MAP: &str = "
 version: 7
@@ -26,6 +28,14 @@ fn retired(id: u8) -> BackendSpec {
         id_is_derived: false,
         address: BackendAddress::parse("10.0.0.1:1").unwrap(),
         redis: None,
+        tls: Some(TlsTrust {
+            files: ClientFiles {
+                ca: "/etc/ca.pem".into(),
+                own: Some(("/etc/own.pem".into(), "/etc/own.key".into())),
+            },
+            server_name: name_of("state.farm.example"),
+            client: None,
+        }),
         weight: 100,
         state: BackendState::Active,
         capacity: Capacity {
