@@ -24,10 +24,12 @@ from measure import Measure, figures, rounds
 
 HERE = pathlib.Path(__file__).resolve().parent
 BODY_BYTES = 2048
+# The part of a store that is judged, if it has it.
+FIRST = ("state server", "proxy", "relay", "redis")
 CONNECTIONS = 64
 SYNC = ["shutdown", "off", "everysec", "always"]
-DIRECT, SAME, PROXIED = "redis alone", "same scripts", "redis"
-NAMES = ["memory", *SYNC, PROXIED, DIRECT, SAME]
+DIRECT, SAME, RELAYED, PROXIED = "redis alone", "same scripts", "relayed", "redis"
+NAMES = ["memory", *SYNC, PROXIED, DIRECT, SAME, RELAYED]
 
 
 def main():
@@ -80,7 +82,8 @@ class Run:
         scripts = f"{stores.digest(stores.ACQUIRE)},{stores.digest(stores.STORE)}"
         self.more = ["--sessions", options.sessions, "--scripts", scripts]
         same = ",".join(stores.digest(script) for script in stores.OURS)
-        self.more_by_name = {SAME: ["--sessions", options.sessions, "--scripts", same]}
+        same = ["--sessions", options.sessions, "--scripts", same]
+        self.more_by_name = {SAME: same, RELAYED: same}
 
     def more_of(self, stack):
         return self.more_by_name.get(stack.name, self.more)
@@ -128,7 +131,7 @@ class Run:
 
     def fill(self, stack, *more):
         self.measure.fill(stack.subject, CONNECTIONS, *more)
-        if stack.name == SAME:
+        if stack.name in self.more_by_name:
             stores.run(stack.subject.ports[0], "EVAL", stores.AS_OURS, "0")
 
     def start(self, name):
@@ -150,6 +153,13 @@ class Run:
             subject = subjects.Subject(name, "redis", [port], redis)
             stores.load_scripts(port)
             return Stack(name, subject, {"redis": redis})
+        if kind == RELAYED:
+            stores.load_scripts(port)
+            programs = {"peers": self.measure.peers}
+            bench = subjects.Bench(folder, programs, 1, [port], BODY_BYTES, self.cores)
+            relay = bench.relay()
+            subject = subjects.Subject(name, "redis", relay.ports, relay.process)
+            return Stack(name, subject, {"relay": relay.process, "redis": redis})
         (folder / "map.yaml").write_text(
             "version: 1\nbackends:\n  - name: redis\n    id: 1\n"
             f'    redis: {{urls: ["redis://127.0.0.1:{port}"]}}\n'
@@ -229,7 +239,7 @@ def start_redis(folder, cores):
 
 def cost_table(results):
     rows = [("", "CPU us/operation", "of Redis", "ratio to memory", "ratio to its Redis", "operations/s")]
-    first = lambda found: next(found[part] for part in ("state server", "proxy", "redis") if part in found)
+    first = lambda found: next(found[part] for part in FIRST if part in found)
     for name, found in results.items():
         cpu = [first(run) for run in found]
         memory = [first(run) for run in results.get("memory", [])]
