@@ -9,7 +9,7 @@ use crate::handover::NO_LOCK;
 use crate::wire::{self, Operation, Request, encode_request};
 
 /// How often a lock is asked for that somebody else opens and takes in between.
-const MAX_LOCKS: usize = 4;
+pub const MAX_LOCKS: usize = 4;
 
 /// A removal that has not happened. It can be repeated.
 #[derive(Debug, thiserror::Error)]

@@ -40,7 +40,7 @@ use crate::log::LevelHandle;
 use crate::proxy::{Report, WorkersShared};
 
 /// How often the pool state is asked what the time has changed.
-const TICK: Duration = Duration::from_millis(250);
+pub const TICK: Duration = Duration::from_millis(250);
 
 /// Why a peer counts as silent that the others have gone on without.
 const LEFT_BEHIND: &str = "it was said to be gone, and has not joined again yet: if it does not within \

@@ -94,6 +94,15 @@ impl Cookie {
             None => Self::Untagged(cookie),
         }
     }
+
+    /// The same, but for the lock of a backend that is not known any more: it opens none.
+    #[must_use]
+    pub fn of_known(self, is_known: impl FnOnce(BackendId) -> bool) -> Self {
+        match self {
+            Self::Tagged { backend_id, .. } if !is_known(backend_id) => Self::Untagged(NO_LOCK),
+            cookie => cookie,
+        }
+    }
 }
 
 #[cfg(test)]

@@ -421,6 +421,22 @@ impl SlotRoute {
             replica: None,
         }
     }
+
+    /// Whether what belongs to a request may still be copied to `at`: the slot is as it was when the
+    /// request came, at `places` in `stage`, and served.
+    pub fn may_copy(
+        &self,
+        at: BackendId,
+        places: [Option<BackendId>; 2],
+        stage: Stage,
+        is_served: impl Fn(BackendId) -> bool,
+    ) -> bool {
+        let is_kept = self
+            .replica
+            .is_some_and(|replica| replica.at == at && replica.phase.is_copied());
+        let is_same = [Some(self.first), self.second] == places && self.stage == stage;
+        is_kept && is_same && places.into_iter().flatten().all(is_served)
+    }
 }
 
 impl From<Replica> for ReplicaRoute {

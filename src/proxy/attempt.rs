@@ -3,7 +3,7 @@
 use super::lock_wait::LockWait;
 use super::tagged::TaggedRequest;
 use super::view::View;
-use crate::handover::{ClientRequest, Cookie, NO_LOCK};
+use crate::handover::{ClientRequest, Cookie};
 use crate::metrics::RequestOutcome;
 use crate::net::TimeSpent;
 use crate::usage::{self, SampledSession};
@@ -65,15 +65,8 @@ impl Attempt {
         let number = |value: Option<Span>| value.and_then(|value| wire::signed(value.of(received)));
         let cookie = || {
             let cookie = number(head.lock_cookie).and_then(|cookie| u32::try_from(cookie).ok());
-            match Cookie::from_client(cookie.unwrap_or(0)) {
-                // The tag of a backend that is gone: its lock is gone, too.
-                Cookie::Tagged { backend_id, .. }
-                    if view.snapshot.backend_at(backend_id).is_none() =>
-                {
-                    Cookie::Untagged(NO_LOCK)
-                }
-                cookie => cookie,
-            }
+            let is_known = |backend_id| view.snapshot.backend_at(backend_id).is_some();
+            Cookie::from_client(cookie.unwrap_or(0)).of_known(is_known)
         };
         let mut progress = RequestProgress::default();
         let request = match operation {

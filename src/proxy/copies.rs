@@ -5,7 +5,7 @@ use std::sync::OnceLock;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
-use crate::handover::BackendId;
+use crate::handover::{BackendId, ReplicaRoute};
 use crate::route::{Fingerprint, SLOT_COUNT, Slot};
 
 /// Sessions whose copies are remembered; a power of two. One that is forgotten costs one small
@@ -55,11 +55,13 @@ pub(super) struct CopyUnderWay<'c> {
 
 /// What is known of one copy.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct KnownCopy {
+pub struct KnownCopy {
     /// When it was written or touched last, Unix time in whole seconds.
-    at_s: u64,
-    now_s: u64,
-    refresh_after_s: u64,
+    pub at_s: u64,
+    /// The time now, the same.
+    pub now_s: u64,
+    /// After how many seconds it is touched.
+    pub refresh_after_s: u64,
 }
 
 impl CopyTracker {
@@ -107,8 +109,7 @@ impl CopyTracker {
 
     /// A copy of a session with this timeout was written just now.
     pub(super) fn was_written(&self, slot: Slot, session: Fingerprint, timeout_minutes: u32) {
-        let quarter_s = u64::from(timeout_minutes) * 60 / 4;
-        self.note(slot, session, quarter_s.min(REFRESH_AFTER_S));
+        self.note(slot, session, refresh_after_s(timeout_minutes));
     }
 
     /// A copy is touched just now.
@@ -199,6 +200,12 @@ impl CopyTracker {
     }
 }
 
+/// After how many seconds the copy of a session with this timeout is touched.
+pub fn refresh_after_s(timeout_minutes: u32) -> u64 {
+    let quarter_s = u64::from(timeout_minutes) * 60 / 4;
+    quarter_s.min(REFRESH_AFTER_S)
+}
+
 impl Default for CopyTracker {
     fn default() -> Self {
         Self::new()
@@ -231,13 +238,19 @@ impl Drop for CopyUnderWay<'_> {
 }
 
 impl KnownCopy {
+    /// Tells a request's route of it.
+    pub fn recall(self, replica: &mut ReplicaRoute) {
+        replica.has_copy |= self.is_since(replica.since_ms);
+        replica.is_fresh = self.is_fresh();
+    }
+
     /// Whether that was after `since_ms`, Unix time in milliseconds.
-    pub(super) fn is_since(self, since_ms: u64) -> bool {
+    fn is_since(self, since_ms: u64) -> bool {
         self.at_s > since_ms / 1000
     }
 
     /// Whether it needs no keep-alive yet.
-    pub(super) fn is_fresh(self) -> bool {
+    fn is_fresh(self) -> bool {
         self.now_s.saturating_sub(self.at_s) < self.refresh_after_s
     }
 }

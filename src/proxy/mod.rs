@@ -22,7 +22,7 @@
 //! * `subrequest`: one small request to one backend, for `two_places` and `cleanup`.
 //! * `cleanup`: gives back locks that nobody knows of, removes what moved items leave behind.
 //!   `untidy`: how much of that at once.
-//! * `refresh`: keeps the copies at a replica alive.
+//! * [`refresh`]: keeps the copies at a replica alive.
 //! * `observation`: what is learned from an answer, for the account of sessions and the metrics.
 //! * `request_log`: what the log says of single requests.
 //! * `body_samples`: which bodies are looked into, for what fills the servers.
@@ -49,7 +49,7 @@ mod lock_queue;
 mod lock_wait;
 pub mod migration_budget;
 mod observation;
-mod refresh;
+pub mod refresh;
 mod renaming;
 pub mod reports;
 mod request_log;

@@ -19,10 +19,11 @@ use crate::net::{Deadline, TimeSpent};
 use crate::route::BackendIndex;
 use crate::wire::{self, Operation, Request};
 
-/// How often, and how long each time, a copy waits that is to be written anew, and whose item
-/// somebody has locked, or whose place does not answer.
-const MAX_PAUSES: usize = 10;
-const PAUSE: Duration = Duration::from_secs(1);
+/// How often a copy waits that is to be written anew, and whose item somebody has locked, or whose
+/// place does not answer.
+pub const MAX_PAUSES: usize = 10;
+/// How long each of these times.
+pub const PAUSE: Duration = Duration::from_secs(1);
 
 /// What is to be done for a copy.
 #[derive(Debug, Clone, Copy)]

@@ -157,25 +157,18 @@ impl ProxyService {
         let route = subject.route;
         let slots = &view.snapshot.slots;
         let now = slots.route(slots.lookup(subject.slot.index()));
-        let is_kept = now
-            .replica
-            .is_some_and(|replica| replica.at == at && replica.phase.is_copied());
-        let is_same =
-            (now.first, now.second, now.stage) == (route.first, route.second, route.stage);
-        let is_served = |place| {
+        let places = [Some(route.first), route.second];
+        now.may_copy(at, places, route.stage, |place| {
             let index = view.snapshot.backend_at(place);
             index.is_some_and(|index| !view.pool(index).is_down())
-        };
-        let mut places = [Some(route.first), route.second].into_iter().flatten();
-        is_kept && is_same && places.all(is_served)
+        })
     }
 
     /// What all workers know of the copy of a session.
     #[cold]
     pub(super) fn recall_copy(&self, subject: &Subject, replica: &mut ReplicaRoute) {
         if let Some(known) = self.shared.copies.known(subject.slot, subject.session) {
-            replica.has_copy |= known.is_since(replica.since_ms);
-            replica.is_fresh = known.is_fresh();
+            known.recall(replica);
         }
     }
 

@@ -119,7 +119,8 @@ impl Snapshot {
     }
 }
 
-fn mover_s(timeouts: &Timeouts) -> u64 {
+/// Age in whole seconds from which a lock is not held by a request that is moving its item.
+pub fn mover_s(timeouts: &Timeouts) -> u64 {
     let longest = timeouts.connect + timeouts.answer;
     let whole_s = u64::from(longest.subsec_nanos() > 0) + longest.as_secs();
     whole_s.max(MIN_MOVER_S)

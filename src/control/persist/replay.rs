@@ -14,7 +14,7 @@ use crate::handover::BackendId;
 const MAX_RESULTS: usize = 256;
 
 /// Pause after a failure.
-const PAUSE_MS: u64 = 2_000;
+pub const PAUSE_MS: u64 = 2_000;
 
 /// What one task reports.
 #[derive(Debug)]

@@ -10,11 +10,11 @@ const BURST_MS: u64 = 100;
 
 /// When a failure of each backend last counted.
 #[derive(Debug, Default)]
-pub(crate) struct CoalescedFailures(HashMap<BackendId, u64>);
+pub struct CoalescedFailures(HashMap<BackendId, u64>);
 
 impl CoalescedFailures {
     /// Whether a failure of the backend at `place` counts, or belongs to one that has counted.
-    pub(crate) fn counts(&mut self, backend_id: BackendId, now_ms: u64) -> bool {
+    pub fn counts(&mut self, backend_id: BackendId, now_ms: u64) -> bool {
         let last_ms = self.0.get(&backend_id);
         let counts = last_ms.is_none_or(|last_ms| now_ms >= last_ms + BURST_MS);
         if counts {

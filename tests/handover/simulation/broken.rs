@@ -4,7 +4,8 @@ use std::time::Duration;
 
 use staterouter::config::Config;
 use staterouter::handover::{
-    ClientRequest, NO_LOCK, SlotRoute, Stage, Subrequest, SubrequestReply,
+    COPY_LOCK, ClientRequest, NO_LOCK, Replica, ReplicaPhase, SlotRoute, SlotState, Stage,
+    Subrequest, SubrequestReply,
 };
 
 use super::net::Op;
@@ -53,6 +54,28 @@ pub(crate) enum Broken {
     NoAgreement,
     /// Restarted proxies have forgotten where the slots are, and no peer tells them.
     NoMemory,
+    /// A write is copied once its place has it.
+    TruthFirst,
+    /// A write is copied once more when its place has it.
+    CopyTwice,
+    /// Copies of sessions that are only read are not touched.
+    NoKeepAlive,
+    /// Each proxy goes on with a replica when it wants to.
+    NoCopyAgreement,
+    /// A replica is full as soon as all copy.
+    FullAtOnce,
+    /// A copy that was missed does not matter.
+    NoMiss,
+    /// The copy of a write that its place has refused stays.
+    NoUndo,
+    /// A server whose replica has gone on gets the slot when it returns.
+    HomeAtOnce,
+    /// A server whose copies count no more may get the slot.
+    CopiesAtOnce,
+    /// A replica is asked before the place that still has locks.
+    CopiesFirst,
+    /// The copy of what is found is marked as new.
+    CopyWithFlag,
 }
 
 impl Broken {
@@ -95,6 +118,47 @@ impl Broken {
         SlotRoute { stage, ..route }
     }
 
+    /// What is asked instead of what a question says.
+    pub(crate) fn ask(self, ask: Subrequest, op: Op) -> Op {
+        match (self, ask, op) {
+            (Self::CopyWithFlag, Subrequest::CopyHeld { .. }, Op::Put { version, .. }) => {
+                Op::Insert { version }
+            }
+            _ => op,
+        }
+    }
+
+    /// What is left of a slot's state where a rule of its replica is not kept.
+    pub(crate) fn slot(self, before: SlotState, after: SlotState) -> SlotState {
+        let Some(replica) = before.replica else {
+            return after;
+        };
+        let copies = replica.backend_id;
+        let is_served = after.places().any(|place| place == copies);
+        let goes_on = before.stage == Stage::Suspect && after.stage != Stage::Away && is_served;
+        match (self, before.second, after.replica) {
+            (Self::HomeAtOnce, Some(failed), _) if goes_on => SlotState {
+                outdated: after.outdated.without(failed),
+                ..after
+            },
+            (Self::CopiesFirst, _, _) if goes_on && after.second == Some(copies) => SlotState {
+                first: copies,
+                second: Some(after.first),
+                ..after
+            },
+            (Self::CopiesAtOnce, _, None) if !is_served => SlotState {
+                outdated: after.outdated.without(copies),
+                ..after
+            },
+            (Self::FullAtOnce, _, Some(there)) if there.phase == ReplicaPhase::Filling => {
+                let phase = ReplicaPhase::Full;
+                let replica = Some(Replica { phase, ..there });
+                SlotState { replica, ..after }
+            }
+            _ => after,
+        }
+    }
+
     /// What is taken for the answer to a question that is not asked.
     pub(crate) fn instead(
         self,
@@ -103,6 +167,10 @@ impl Broken {
         route: SlotRoute,
         is_absent_at_second: bool,
     ) -> Option<SubrequestReply> {
+        const DONE: SubrequestReply = SubrequestReply::Done {
+            counter: 0,
+            flag: false,
+        };
         let finds = matches!(request, ClientRequest::Acquire | ClientRequest::Read);
         let is_skipped = match (self, ask) {
             (Self::NoSecondLook, Subrequest::Client { at, .. }) => {
@@ -115,12 +183,11 @@ impl Broken {
             (Self::NoClear, Subrequest::Remove { counter, .. }) => {
                 matches!(request, ClientRequest::Remove(_)) && counter == NO_LOCK
             }
-            (Self::NoOwed, Subrequest::NoteDelete { .. }) => {
-                return Some(SubrequestReply::Done {
-                    counter: 0,
-                    flag: false,
-                });
+            (Self::NoUndo, Subrequest::Remove { counter, .. }) => {
+                matches!(request, ClientRequest::Put(_)) && counter == COPY_LOCK
             }
+            (Self::NoOwed, Subrequest::NoteDelete { .. })
+            | (Self::TruthFirst, Subrequest::Copy { .. }) => return Some(DONE),
             _ => false,
         };
         is_skipped.then_some(SubrequestReply::Absent)

@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::rc::Rc;
 
 use staterouter::config::BackendState;
+use staterouter::control::probing::coalesced_failures::CoalescedFailures;
 use staterouter::handover::{BackendId, NO_LOCK, ReplicaPhase, SlotState, SlotTable, Stage};
 use staterouter::health::{Failure, HealthState, pause_ms};
 
@@ -13,23 +14,12 @@ use super::copying::Copies;
 use super::net::{Message, Op, Power, Purpose, Reply};
 use super::plan::{SERVERS, START_MS};
 use super::pool;
-use super::proxy::{ANSWER_MS, Held, InForce, Job};
+use super::proxy::{Held, InForce, Job};
 use super::trace::Scope;
 use super::world::{Event, Finding, World};
 
-const PROBE_MS: u64 = 2_000;
-const PROBE_TIMEOUT_MS: u64 = 1_000;
-/// Requests of one backend that fail within this time count once.
-const ONE_FAILURE_MS: u64 = 100;
-/// How often peers are asked while something is going on.
-const ROUND_MS: u64 = 1_000;
 /// How often while nothing is expected.
 const SLOW_ROUND_MS: u64 = 15_000;
-const REPLAY_PAUSE_MS: u64 = 2_000;
-/// What a peer has said counts for so long, where that matters.
-const SILENT_MS: u64 = 3_000;
-/// How often a removal is repeated because of another lock.
-const MAX_LOCKS: u64 = 4;
 const NEVER: u64 = u64::MAX;
 
 /// One proxy.
@@ -50,10 +40,10 @@ pub(crate) struct Proxy {
     pub(crate) in_force: InForce,
     pub(crate) copies: Copies,
     /// When each of the others was heard last.
-    heard_ms: Vec<u64>,
+    pub(crate) heard_ms: Vec<u64>,
     slots: Vec<SlotState>,
     probing: [bool; SERVERS as usize],
-    failed_ms: [u64; SERVERS as usize],
+    failures: CoalescedFailures,
     replays: BTreeMap<BackendId, Replay>,
     round_ms: u64,
 }
@@ -86,7 +76,7 @@ impl Proxy {
             copies: Copies::default(),
             heard_ms: Vec::new(),
             probing: [false; SERVERS as usize],
-            failed_ms: [0; SERVERS as usize],
+            failures: CoalescedFailures::default(),
             replays: BTreeMap::new(),
             round_ms: NEVER,
         }
@@ -161,6 +151,11 @@ impl World {
                 .extend(after.second.map(|left| (slot, left)));
         }
         self.look_at_promotion(slot, before, after);
+        self.look_at_left_copies(p, slot, (before, after));
+        let full = |slot: SlotState| slot.replica_in(ReplicaPhase::Full);
+        if full(before).is_some() && full(after).is_none() {
+            self.give_up_copies(slot);
+        }
         self.look_at_given_up(p, slot, before, after);
         if before.stage == Stage::Move2 && after.stage == Stage::Steady {
             self.look_for_left_locks(slot, before);
@@ -278,7 +273,10 @@ impl World {
                 let view = view.heard(now_ms, now_ms + near_ms);
                 self.after(near_ms, Event::View(p, boot, index, Some(Box::new(view))));
             } else {
-                self.after(ROUND_MS, Event::View(p, boot, index, None));
+                self.after(
+                    self.numbers.peer_timeout_ms,
+                    Event::View(p, boot, index, None),
+                );
             }
         }
     }
@@ -291,7 +289,7 @@ impl World {
             proxy
                 .heard_ms
                 .resize(proxy.heard_ms.len().max(index + 1), 0);
-            let is_heard_of = now_ms < proxy.heard_ms[index] + SILENT_MS;
+            let is_heard_of = now_ms < proxy.heard_ms[index] + self.numbers.silent_ms;
             if view.is_some() {
                 proxy.heard_ms[index] = now_ms;
             } else if replicas && is_heard_of {
@@ -305,11 +303,14 @@ impl World {
     /// When to look around next; `None` once nothing is going on.
     fn next_round_ms(&mut self, p: usize) -> Option<u64> {
         let is_owing = !self.proxies[p].owes_nothing();
-        if self.is_at_rest(p) && !is_owing && self.now_ms > self.changed_ms + 4 * ROUND_MS {
+        if self.is_at_rest(p)
+            && !is_owing
+            && self.now_ms > self.changed_ms + 4 * self.numbers.round_ms
+        {
             return None;
         }
-        let soon_ms = self.now_ms + ROUND_MS + self.links.near_ms() * 10;
-        if is_owing || self.now_ms < self.changed_ms + 3 * ROUND_MS {
+        let soon_ms = self.now_ms + self.numbers.round_ms + self.links.near_ms() * 10;
+        if is_owing || self.now_ms < self.changed_ms + 3 * self.numbers.round_ms {
             return Some(soon_ms);
         }
         let times = pool::times(&self.maker.config);
@@ -458,7 +459,7 @@ impl World {
         if proxy.is_on && is_needed && !proxy.probing[index] {
             proxy.probing[index] = true;
             let boot = proxy.boot;
-            let wait_ms = self.links.random().below(PROBE_MS);
+            let wait_ms = self.links.random().below(self.numbers.probe_ms);
             self.after(wait_ms, Event::Probe(p, boot, backend_id));
         }
     }
@@ -484,11 +485,11 @@ impl World {
         let server = &self.servers[usize::from(backend_id.id()) - 1];
         let (after_ms, outcome) = match server.power {
             _ if !self.links.reaches(p, backend_id) => {
-                (PROBE_TIMEOUT_MS, Err(Failure::ConnectTimedOut))
+                (self.numbers.probe_timeout_ms, Err(Failure::ConnectTimedOut))
             }
-            Power::Paused => (PROBE_TIMEOUT_MS, Err(Failure::Late)),
+            Power::Paused => (self.numbers.probe_timeout_ms, Err(Failure::Late)),
             Power::Off => (self.links.near_ms(), Err(Failure::Refused)),
-            Power::On if is_lost => (PROBE_TIMEOUT_MS, Err(Failure::Late)),
+            Power::On if is_lost => (self.numbers.probe_timeout_ms, Err(Failure::Late)),
             Power::On => (self.links.near_ms(), Ok(())),
         };
         self.after(after_ms, Event::Probed(p, boot, backend_id, outcome));
@@ -516,7 +517,7 @@ impl World {
                 .iter()
                 .filter(|member| member.backend_id == backend_id);
             let is_suspect = members.any(|member| member.verdict == HealthState::Suspect);
-            let pause_ms = pause_ms(PROBE_MS, is_suspect, noise);
+            let pause_ms = pause_ms(self.numbers.probe_ms, is_suspect, noise);
             self.after(pause_ms, Event::Probe(p, boot, backend_id));
         } else {
             self.proxies[p].probing[usize::from(backend_id.id()) - 1] = false;
@@ -526,12 +527,10 @@ impl World {
     /// A request has failed because of a server.
     pub(crate) fn request_failed(&mut self, p: usize, backend_id: BackendId, failure: Failure) {
         let now_ms = self.now_ms;
-        let index = usize::from(backend_id.id()) - 1;
         let proxy = &mut self.proxies[p];
-        if now_ms < proxy.failed_ms[index] + ONE_FAILURE_MS {
+        if !proxy.failures.counts(backend_id, now_ms) {
             return;
         }
-        proxy.failed_ms[index] = now_ms;
         let before = proxy.brain.members();
         proxy.brain.request_failed(backend_id, failure, now_ms);
         self.health_may_have_changed(p, backend_id, &before);
@@ -636,7 +635,10 @@ impl World {
         replay.is_under_way = true;
         let (attempt, session) = (replay.attempt, replay.session);
         let boot = self.proxies[p].boot;
-        self.after(ANSWER_MS, Event::ReplayDue(p, boot, backend_id, attempt));
+        self.after(
+            self.numbers.answer_ms,
+            Event::ReplayDue(p, boot, backend_id, attempt),
+        );
         self.send(Message {
             proxy: p,
             boot,
@@ -669,10 +671,10 @@ impl World {
                 proxy.brain.set_owed(backend_id, owed);
                 self.replay_next(p, backend_id, 0);
             }
-            Ok(reply) if reply.status == 423 && tries < MAX_LOCKS => {
+            Ok(reply) if reply.status == 423 && tries < self.numbers.max_locks => {
                 self.replay(p, backend_id, reply.counter);
             }
-            _ => self.replay_next(p, backend_id, REPLAY_PAUSE_MS),
+            _ => self.replay_next(p, backend_id, self.numbers.replay_pause_ms),
         }
     }
 
@@ -682,7 +684,7 @@ impl World {
         let is_waiting = proxy.boot == boot
             && replay.is_some_and(|replay| replay.attempt == attempt && replay.is_under_way);
         if is_waiting {
-            self.replay_next(p, backend_id, REPLAY_PAUSE_MS);
+            self.replay_next(p, backend_id, self.numbers.replay_pause_ms);
         }
     }
 }

@@ -4,24 +4,19 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use staterouter::handover::{
-    BackendId, COPY_LOCK, ReplicaPhase, SlotRoute, SlotState, Stage, Subrequest, SubrequestReply,
+    BackendId, COPY_LOCK, Replica, ReplicaPhase, SlotRoute, SlotState, Stage, Subrequest,
+    SubrequestReply,
 };
 use staterouter::health::Failure;
+use staterouter::proxy::copies::{KnownCopy, refresh_after_s};
 
-use super::control::places;
-use super::net::{Message, Op, Purpose, Reply};
+use super::broken::Broken;
+use super::control::{Proxy, places};
+use super::net::{Message, Op, Purpose, Reply, SESSION_TIMEOUT_MINUTES};
 use super::plan::SERVERS;
-use super::proxy::{ANSWER_MS, Job};
+use super::proxy::Job;
 use super::trace::Scope;
 use super::world::{Event, World};
-
-/// A copy needs a keep-alive when it was written or touched longer ago than this.
-const REFRESH_AFTER_MS: u64 = 60_000;
-/// How often, and how long each time, a copy waits that is to be written anew.
-const MAX_PAUSES: u32 = 10;
-const PAUSE_MS: u64 = 1_000;
-/// Control notices this much later that a copy was missed.
-const TICK_MS: u64 = 250;
 
 /// What a proxy knows of the copies it makes.
 #[derive(Debug, Default)]
@@ -35,15 +30,25 @@ pub(crate) struct Copies {
     refreshes: BTreeMap<u64, Refresh>,
 }
 
+/// A request whose answer something is sent behind.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Behind {
+    pub(crate) session: usize,
+    pub(crate) route: SlotRoute,
+    pub(crate) op: Op,
+}
+
 /// A copy that is being kept alive, or written anew.
 #[derive(Debug, Clone, Copy)]
 struct Refresh {
     session: usize,
+    /// A keep-alive was answered before it.
+    is_of_touch: bool,
     route: SlotRoute,
     at: BackendId,
     from: Option<BackendId>,
     is_anew: bool,
-    pauses: u32,
+    pauses: usize,
     step: u32,
     stage: RefreshStage,
 }
@@ -74,6 +79,10 @@ pub(crate) struct Doubts {
     versions: BTreeSet<(usize, u64)>,
     /// Sessions whose copy was removed, and not written since.
     lacking: BTreeSet<usize>,
+    /// Those whose copy could not be written anew, because their place was failing.
+    given_up: BTreeSet<usize>,
+    /// Items that are copies, and that nobody has taken for anything else yet.
+    copies: BTreeSet<(usize, BackendId)>,
     /// Sessions whose server has lost its memory, so that only the replica has them.
     pub(crate) alone: BTreeSet<usize>,
     /// Sessions that were stored, and not just created.
@@ -109,8 +118,12 @@ impl World {
             return;
         };
         if let Some(&at_ms) = self.proxies[p].copies.known.get(&session) {
-            replica.has_copy |= at_ms > replica.since_ms;
-            replica.is_fresh = self.now_ms < at_ms + REFRESH_AFTER_MS;
+            let known = KnownCopy {
+                at_s: at_ms / 1000,
+                now_s: self.now_ms / 1000,
+                refresh_after_s: refresh_after_s(SESSION_TIMEOUT_MINUTES),
+            };
+            known.recall(replica);
         }
     }
 
@@ -119,13 +132,8 @@ impl World {
         let proxy = &self.proxies[p];
         let table = &proxy.in_force.table;
         let now = table.route(table.lookup(self.farm.sessions[session].slot));
-        let is_kept = now
-            .replica
-            .is_some_and(|replica| replica.at == at && replica.phase.is_copied());
-        let is_same =
-            (now.first, now.second, now.stage) == (route.first, route.second, route.stage);
-        let mut places = places_of(route).into_iter().flatten();
-        is_kept && is_same && places.all(|place| proxy.in_force.is_up(place))
+        let is_served = |place| proxy.in_force.is_up(place);
+        now.may_copy(at, places_of(route), route.stage, is_served)
     }
 
     /// Notes that a copy is about to be sent; false if the slot has changed since the request came.
@@ -196,7 +204,7 @@ impl World {
             format!("proxy {p}: a copy was missed")
         });
         self.proxies[p].copies.missed.insert(slot);
-        let at_ms = self.now_ms + TICK_MS;
+        let at_ms = self.now_ms + self.numbers.tick_ms;
         self.round_by(p, at_ms);
     }
 
@@ -218,14 +226,16 @@ impl World {
         let now_ms = self.now_ms;
         self.proxies[p].brain.copies_missed(&missed, now_ms);
         if !is_followed {
-            let at_ms = now_ms + TICK_MS;
+            let at_ms = now_ms + self.numbers.tick_ms;
             self.round_by(p, at_ms);
         }
     }
 
     /// Keeps a copy alive, or writes it anew, behind an answer.
-    pub(crate) fn refresh(&mut self, p: usize, session: usize, route: SlotRoute, ask: Subrequest) {
+    pub(crate) fn refresh(&mut self, p: usize, behind: Behind, ask: Subrequest) {
+        let Behind { session, route, op } = behind;
         let (at, from, is_anew) = match ask {
+            Subrequest::Refresh { .. } if self.is_broken(Broken::NoKeepAlive) => return,
             Subrequest::Refresh { at, from } => (at, from, false),
             Subrequest::CopyAnew { at, from } => (at, Some(from), true),
             _ => return,
@@ -237,6 +247,7 @@ impl World {
         let id = self.next_job();
         let refresh = Refresh {
             session,
+            is_of_touch: op == Op::Touch,
             route,
             at,
             from,
@@ -257,7 +268,7 @@ impl World {
         refresh.step += 1;
         refresh.stage = stage;
         let (step, session) = (refresh.step, refresh.session);
-        self.after(ANSWER_MS, Event::RefreshDue(p, boot, id, step));
+        self.after(self.numbers.answer_ms, Event::RefreshDue(p, boot, id, step));
         self.send(Message {
             proxy: p,
             boot,
@@ -359,7 +370,7 @@ impl World {
     }
 
     fn wait_or_miss(&mut self, p: usize, id: u64, refresh: Refresh, is_missed: bool) {
-        if is_missed || !refresh.is_anew || refresh.pauses == MAX_PAUSES {
+        if is_missed || !refresh.is_anew || refresh.pauses == self.numbers.max_pauses {
             return self.end_refresh(p, id, true);
         }
         let boot = self.proxies[p].boot;
@@ -368,7 +379,7 @@ impl World {
             refresh.step += 1;
             refresh.stage = RefreshStage::Pause;
             let step = refresh.step;
-            self.after(PAUSE_MS, Event::RefreshDue(p, boot, id, step));
+            self.after(self.numbers.pause_ms, Event::RefreshDue(p, boot, id, step));
         }
     }
 
@@ -385,8 +396,12 @@ impl World {
         };
         copies.known.remove(&refresh.session);
         let from = refresh.from.unwrap_or(refresh.route.first);
-        let counts = is_missed && refresh.is_anew && !self.is_failing(p, refresh.session, from);
-        if counts {
+        if !is_missed || !refresh.is_anew {
+            return;
+        }
+        if self.is_failing(p, refresh.session, from) {
+            self.doubts.given_up.insert(refresh.session);
+        } else {
             self.note_missed(p, refresh.session);
         }
     }
@@ -397,6 +412,16 @@ impl World {
             return;
         }
         let session = message.session;
+        match message.op {
+            Op::Put { cookie, .. } if cookie == COPY_LOCK => {
+                self.doubts.copies.insert((session, message.backend_id));
+                self.doubts.given_up.remove(&session);
+            }
+            Op::Put { .. } | Op::Insert { .. } | Op::Remove(_) => {
+                self.doubts.copies.remove(&(session, message.backend_id));
+            }
+            _ => {}
+        }
         if reply.flag && self.is_borrowed(message) {
             self.retire(
                 session,
@@ -404,6 +429,7 @@ impl World {
             );
         }
         match (message.op, message.purpose) {
+            (Op::Read | Op::Touch, Purpose::Job { .. }) => self.look_at_recalled(message, reply),
             (Op::Put { cookie, version }, Purpose::Job { job, .. }) if cookie == COPY_LOCK => {
                 self.doubts.lacking.remove(&session);
                 let job = self.proxies[message.proxy].jobs.get(&job);
@@ -423,6 +449,95 @@ impl World {
         }
     }
 
+    /// Whether there is a copy of what a request of a client writes.
+    fn is_copied(&self, message: &Message) -> bool {
+        let Purpose::Job { job, .. } = message.purpose else {
+            return false;
+        };
+        let job = self.proxies[message.proxy].jobs.get(&job);
+        let replica = job.and_then(|job| job.route.replica);
+        replica
+            .filter(|replica| replica.phase.is_copied())
+            .is_some_and(|replica| {
+                let server = &self.servers[usize::from(replica.at.id()) - 1];
+                replica.at != message.backend_id
+                    && server.has(&self.farm.sessions[message.session].key, self.now_ms)
+            })
+    }
+
+    /// A copy is found because its place has nothing, or something that is marked as new.
+    fn look_at_recalled(&mut self, message: &Message, reply: &Reply) {
+        let Purpose::Job { job, .. } = message.purpose else {
+            return;
+        };
+        let job = self.proxies[message.proxy].jobs.get(&job);
+        let replica = job.and_then(|job| job.route.replica);
+        if replica.is_none_or(|replica| replica.at != message.backend_id) {
+            return;
+        }
+        let phase = replica.map(|replica| replica.phase);
+        let (session, at) = (message.session, message.backend_id);
+        let slot = self.farm.sessions[session].slot;
+        if self.doubts.versions.contains(&(session, reply.version)) && message.op == Op::Read {
+            self.retire(
+                session,
+                "comes back by a write that its place has not refused yet",
+            );
+        } else if self.left_unheard.contains(&(slot, at)) {
+            self.retire(
+                session,
+                "has a copy that a proxy has left that is not heard",
+            );
+        } else if self.proxies[message.proxy].slots()[slot].copied_to() != Some(at) {
+            self.retire(
+                session,
+                "has a copy that is asked for since before it was left",
+            );
+        } else if phase == Some(ReplicaPhase::Filling) && self.is_just_left(slot, at) {
+            self.retire(session, "has a copy that another proxy has just left");
+        }
+    }
+
+    /// Whether a proxy does not copy to this replica any more.
+    fn is_just_left(&self, slot: usize, at: BackendId) -> bool {
+        let mut proxies = self.proxies.iter().filter(|proxy| proxy.is_on);
+        proxies.any(|proxy| proxy.slots()[slot].copied_to() != Some(at))
+    }
+
+    /// A proxy does without a replica while another one relies on it that it has not heard for too
+    /// long to wait for it.
+    pub(crate) fn look_at_left_copies(
+        &mut self,
+        p: usize,
+        slot: usize,
+        (before, after): (SlotState, SlotState),
+    ) {
+        let relies = |proxy: &Proxy, at| {
+            let slot = proxy.slots()[slot];
+            proxy.is_on && slot.replica_in(ReplicaPhase::Full) == Some(at)
+        };
+        let proxies = &self.proxies;
+        self.left_unheard
+            .retain(|(left, at)| *left != slot || proxies.iter().any(|proxy| relies(proxy, *at)));
+        let Some(replica) = before.replica.filter(|_| after.replica.is_none()) else {
+            return;
+        };
+        let others = (0..self.proxies.len()).filter(|other| *other != p);
+        let is_left = others.enumerate().any(|(index, other)| {
+            let heard_ms = self.proxies[p].heard_ms.get(index).copied().unwrap_or(0);
+            let is_silent = self.now_ms >= heard_ms + self.numbers.silent_ms;
+            is_silent && relies(&self.proxies[other], replica.backend_id)
+        });
+        if is_left {
+            self.left_unheard.insert((slot, replica.backend_id));
+        }
+    }
+
+    /// The copy of a write that was refused has been removed.
+    pub(crate) fn undo(&mut self, session: usize, version: u64) {
+        self.doubts.versions.remove(&(session, version));
+    }
+
     /// Whether a lock is taken only to make a copy, for nobody who is told that the item is new.
     fn is_borrowed(&self, message: &Message) -> bool {
         let job = match message.purpose {
@@ -430,7 +545,14 @@ impl World {
             _ => None,
         };
         let is_touch = job.is_some_and(|job| job.op == Op::Touch);
-        let is_refresh = matches!(message.purpose, Purpose::Refresh { .. });
+        let refreshes = &self.proxies[message.proxy].copies.refreshes;
+        let is_refresh = match message.purpose {
+            // A keep-alive leaves a session that may be new alone, where all are copied.
+            Purpose::Refresh { id, .. } => refreshes
+                .get(&id)
+                .is_none_or(|refresh| !refresh.is_of_touch),
+            _ => false,
+        };
         message.op == Op::Acquire && (is_refresh || is_touch)
     }
 
@@ -440,8 +562,14 @@ impl World {
             Op::Put { .. } => {
                 self.doubts.stored.insert(message.session);
             }
-            Op::Remove(_) => {
+            Op::Remove(cookie) => {
                 self.doubts.stored.remove(&message.session);
+                if lock != Some(cookie) && self.is_copied(message) {
+                    self.retire(
+                        message.session,
+                        "is written just as a broken lock removes it",
+                    );
+                }
             }
             _ => {}
         }
@@ -470,6 +598,7 @@ impl World {
             if before.replica != after.replica && replica.phase != ReplicaPhase::Chosen {
                 self.left_behind.remove(&(slot, replica.backend_id));
             }
+            self.look_at_part(slot, replica, after);
             return;
         }
         self.left_behind.remove(&(slot, failed));
@@ -477,6 +606,29 @@ impl World {
         for session in 0..self.farm.sessions.len() {
             if self.farm.sessions[session].slot == slot {
                 self.go_on_with_copy(session, after, (failed, replica.backend_id));
+            }
+        }
+    }
+
+    /// A replica that a proxy alone was still filling stands in: the sessions that it has go on there,
+    /// but for their locks, and the others begin anew.
+    fn look_at_part(&mut self, slot: usize, replica: Replica, after: SlotState) {
+        let Some(failed) = after.second else {
+            return;
+        };
+        let is_stand_in = after.stage == Stage::Away
+            && after.first == replica.backend_id
+            && replica.phase == ReplicaPhase::Filling;
+        if !is_stand_in {
+            return;
+        }
+        let failover = self.failovers[slot];
+        for session in 0..self.farm.sessions.len() {
+            let known = &self.farm.sessions[session];
+            let server = &self.servers[usize::from(after.first.id()) - 1];
+            if known.slot == slot && server.has(&known.key, self.now_ms) {
+                self.go_on_with_copy(session, after, (failed, after.first));
+                self.farm.sessions[session].goes_on(failover);
             }
         }
     }
@@ -508,11 +660,13 @@ impl World {
             Some(version) => self.doubts.versions.contains(&(session, version)),
             None => {
                 let is_stored = self.doubts.stored.contains(&session);
-                self.doubts.lacking.contains(&session) || !is_stored
+                self.may_lack_copy(session) || !is_stored
             }
         };
         // What a mover has left at the old owner passes for the truth.
-        let other = after.places().find(|place| *place != copies);
+        let other = after
+            .places()
+            .find(|place| ![copies, failed].contains(place));
         let is_masked = other.is_some_and(|other| server(other).has(key, self.now_ms))
             && server(failed).has(key, self.now_ms);
         if is_doubted {
@@ -520,6 +674,27 @@ impl World {
         } else if is_masked {
             self.retire(session, "has debris at its old owner");
         }
+    }
+
+    /// Whether the copy of a session was removed, and is not written anew yet.
+    fn may_lack_copy(&self, session: usize) -> bool {
+        let is_anew = |proxy: &Proxy| {
+            let mut refreshes = proxy.copies.refreshes.values();
+            refreshes.any(|refresh| refresh.is_anew && refresh.session == session)
+        };
+        let is_removing = |proxy: &Proxy| {
+            let mut jobs = proxy.jobs.values();
+            jobs.any(|job| job.session == session && !matches!(job.op, Op::Read | Op::Touch))
+        };
+        let mut proxies = self.proxies.iter();
+        self.doubts.lacking.contains(&session)
+            && (self.doubts.given_up.contains(&session)
+                || proxies.any(|proxy| is_anew(proxy) || is_removing(proxy)))
+    }
+
+    /// Whether what a session has at a server is nothing but a copy.
+    pub(crate) fn is_copy_at(&self, session: usize, at: BackendId) -> bool {
+        self.doubts.copies.contains(&(session, at))
     }
 
     /// The locks of a server are gone.

@@ -142,6 +142,7 @@ impl World {
         if !self.farm.is_open {
             return;
         }
+        let writes = 94 - self.plan.class.reads;
         let Lane { slot, random } = &mut self.farm.lanes[lane];
         let (slot, kind) = (*slot, random.below(100));
         let starts_anew = random.chance(40);
@@ -153,8 +154,8 @@ impl World {
                 self.farm.current[slot] = Some(session);
                 (session, Kind::ReadWrite)
             }
-            (Some(session), 0..80) => (session, Kind::ReadWrite),
-            (Some(session), 80..94) => (session, Kind::ReadOnly),
+            (Some(session), kind) if kind < writes => (session, Kind::ReadWrite),
+            (Some(session), 0..94) => (session, Kind::ReadOnly),
             (Some(session), _) => (session, Kind::KeepAlive),
         };
         self.open_page(Some(lane), session, kind, None);
@@ -229,7 +230,7 @@ impl World {
         let (ticket, op) = match doing {
             Doing::Acquire => (session.begin_acquire(now_ms), Op::Acquire),
             Doing::Read => (session.begin_read(now_ms), Op::Read),
-            Doing::Touch => (session.begin_read(now_ms), Op::Touch),
+            Doing::Touch => (session.begin_touch(now_ms), Op::Touch),
             Doing::Takeover => (session.begin_takeover(cookie, now_ms), Op::Release(cookie)),
             Doing::Create => {
                 let (ticket, version) = session.begin_create(Create::Insert, now_ms);

@@ -97,6 +97,12 @@ impl Session {
         Ticket::Read(self.ledger.begin(now))
     }
 
+    pub(crate) fn begin_touch(&mut self, now_ms: u64) -> Ticket {
+        let now = self.time(now_ms);
+        self.opened(now_ms);
+        Ticket::Read(self.ledger.begin(now))
+    }
+
     pub(crate) fn begin_acquire(&mut self, now_ms: u64) -> Ticket {
         let now = self.time(now_ms);
         self.acquire_ms = now_ms;
@@ -221,6 +227,11 @@ impl Session {
         self.break_locks(locks, now_ms);
         // Otherwise the ledger takes it for the proof that an unanswered removal has happened.
         !ignored.is_empty()
+    }
+
+    /// Its server is out of reach in this failover, and another one has it.
+    pub(crate) fn goes_on(&mut self, failover: u64) {
+        self.started_anew = failover;
     }
 
     /// The server of these locks is gone, and whoever holds one holds it no more.

@@ -170,7 +170,7 @@ impl World {
     pub(crate) fn look_for_debris(&mut self, slot: usize, first: BackendId) {
         for index in 0..self.farm.sessions.len() {
             let session = &self.farm.sessions[index];
-            if session.slot == slot && self.has(index, first) {
+            if session.slot == slot && self.has(index, first) && !self.is_copy_at(index, first) {
                 self.retire(index, "goes back to where debris of it lies");
             }
         }

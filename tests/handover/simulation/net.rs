@@ -9,8 +9,8 @@ use super::plan::{Class, SERVERS};
 use super::random::Random;
 
 /// How long a session lives that nobody uses.
-pub(crate) const SESSION_TIMEOUT_MS: u64 = 180_000;
-const SESSION_TIMEOUT_MINUTES: &[u8] = b"3";
+pub(crate) const SESSION_TIMEOUT_MINUTES: u32 = 3;
+pub(crate) const SESSION_TIMEOUT_MS: u64 = SESSION_TIMEOUT_MINUTES as u64 * 60_000;
 
 /// What is asked of a server.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -146,12 +146,8 @@ impl Server {
         let cookie = Some(digits.as_bytes());
         let put = |version: u64, extra_flags| {
             let body = Body::from(version.to_le_bytes().as_slice());
-            SessionCommand::put(
-                Some(SESSION_TIMEOUT_MINUTES),
-                Some(extra_flags),
-                cookie,
-                body,
-            )
+            let minutes = SESSION_TIMEOUT_MINUTES.to_string();
+            SessionCommand::put(Some(minutes.as_bytes()), Some(extra_flags), cookie, body)
         };
         let command = match op {
             Op::Read => Ok(SessionCommand::Get),

@@ -68,6 +68,8 @@ pub(crate) struct Class {
     pub(crate) latest_ms: u64,
     /// Pages that remove their session, of a hundred; the next one starts it anew.
     pub(crate) removals: u64,
+    /// Pages that only read a session in use, of a hundred.
+    pub(crate) reads: u64,
     /// Nothing goes wrong that a client may notice.
     pub(crate) strict: bool,
     /// Whether each session is kept twice.

@@ -383,7 +383,14 @@ impl Brain for Pool {
                     forget_outdated(slot, &standings);
                 }
             }
-            self.slots[index] = advance(
+            let is_full = before.replica_in(ReplicaPhase::Full).is_some();
+            if self.broken == Some(Broken::NoCopyAgreement)
+                && is_full
+                && before.stage == Stage::Suspect
+            {
+                peers.clear();
+            }
+            let after = advance(
                 before,
                 &Surroundings {
                     copies: CopyPlaces {
@@ -400,6 +407,10 @@ impl Brain for Pool {
                     now_ms,
                 },
             );
+            self.slots[index] = match self.broken {
+                Some(broken) => broken.slot(before, after),
+                None => after,
+            };
         }
         let ways: Vec<_> = self.slots.iter().filter_map(way).collect();
         self.failing.retain(|known, _| ways.contains(known));

@@ -4,25 +4,17 @@
 use std::rc::Rc;
 
 use staterouter::handover::{
-    BackendId, COPY_LOCK, ClientRequest, Cookie, NO_LOCK, Refusal, ReplicaPhase, RequestMachine,
-    SlotRoute, SlotTable, Stage, Step, Subrequest, SubrequestReply,
+    BackendId, COPY_LOCK, ClientRequest, Cookie, Refusal, ReplicaPhase, RequestMachine, SlotRoute,
+    SlotTable, Stage, Step, Subrequest, SubrequestReply,
 };
 use staterouter::health::Failure;
 
 use super::broken::Broken;
-use super::copying::UnderWay;
+use super::copying::{Behind, UnderWay};
 use super::judge::{Answer, End};
 use super::net::{Fate, Message, Op, Power, Purpose, Reply};
 use super::trace::Scope;
 use super::world::{Event, World};
-
-/// What a request of a client may take.
-pub(crate) const ANSWER_MS: u64 = 8_000;
-const CONNECT_MS: u64 = 2_000;
-/// What a request waits for a server that is down.
-const HOLD_MS: u64 = 6_000;
-/// Younger locks may belong to a mover.
-const MOVER_S: u64 = 10;
 
 /// What a note comes to.
 const DONE: SubrequestReply = SubrequestReply::Done {
@@ -125,7 +117,7 @@ impl World {
         }
         self.recall_copy(p, session, &mut route);
         let waits = route.stage == Stage::Suspect || self.waits_for_copy(p, slot, route, op);
-        if waits && self.now_ms < since_ms + HOLD_MS {
+        if waits && self.now_ms < since_ms + self.numbers.hold_ms {
             return self.hold(
                 p,
                 Held {
@@ -140,10 +132,10 @@ impl World {
         let mover_s = if self.is_broken(Broken::YoungLocks) {
             0
         } else {
-            MOVER_S
+            self.numbers.mover_s
         };
         let (search, step) = RequestMachine::start(route, request, mover_s);
-        let due_ms = since_ms + ANSWER_MS;
+        let due_ms = since_ms + self.numbers.answer_ms;
         let job = Job {
             call,
             page,
@@ -182,8 +174,8 @@ impl World {
         let Some(job) = self.proxies[p].jobs.remove(&id) else {
             return;
         };
-        let since_ms = job.due_ms - ANSWER_MS;
-        if self.now_ms >= since_ms + HOLD_MS {
+        let since_ms = job.due_ms - self.numbers.answer_ms;
+        if self.now_ms >= since_ms + self.numbers.hold_ms {
             return self.drop_call(job.call, why);
         }
         let (call, slot) = (job.call, self.farm.sessions[job.session].slot);
@@ -203,7 +195,7 @@ impl World {
         let proxy = &mut self.proxies[p];
         proxy.held.push(held);
         let over = Event::HoldOver(p, proxy.boot, held.call);
-        self.at(held.since_ms + HOLD_MS, over);
+        self.at(held.since_ms + self.numbers.hold_ms, over);
     }
 
     /// The slots have changed: those that waited for that go on, in the order in which they came.
@@ -263,6 +255,7 @@ impl World {
                 };
                 match job.held.take().or(job.moved.take()) {
                     Some((backend_id, reply)) => {
+                        self.end_write(p, &job, reply);
                         let is_believed =
                             self.is_broken(Broken::ReadsPassFlags) && job.op == Op::Read;
                         self.pass(p, &job, backend_id, reply, clear_flag && !is_believed);
@@ -283,6 +276,27 @@ impl World {
                     self.drop_call(job.call, refusal(reason));
                 }
             }
+        }
+    }
+
+    /// A write is answered: what its place has refused is at the replica no more.
+    fn end_write(&mut self, p: usize, job: &Job, reply: Reply) {
+        let Op::Put { version, .. } = job.op else {
+            return;
+        };
+        let Some(replica) = job
+            .route
+            .replica
+            .filter(|replica| replica.phase.is_copied())
+        else {
+            return;
+        };
+        if reply.status != 200 {
+            return self.undo(job.session, version);
+        }
+        if self.is_broken(Broken::TruthFirst) || self.is_broken(Broken::CopyTwice) {
+            let cookie = COPY_LOCK;
+            self.send_alone(p, replica.at, job.session, Op::Put { cookie, version });
         }
     }
 
@@ -346,13 +360,36 @@ impl World {
                 return self.see(p, id, DONE);
             }
         };
+        let op = broken.map_or(op, |broken| broken.ask(ask, op));
         if !job.in_force.asks(&now, at) || self.now_ms >= job.due_ms {
             return self.see(p, id, SubrequestReply::Unknown);
         }
         if !self.begin_question(p, id, ask) {
             return self.hold_again(p, id, "suspect");
         }
+        self.limit_copy(p, id);
         self.send_question(p, id, at, op);
+    }
+
+    /// A replica that does not answer must not take the time in which the slot goes on without it.
+    fn limit_copy(&mut self, p: usize, id: u64) {
+        let (boot, now_ms) = (self.proxies[p].boot, self.now_ms);
+        let job = self.proxies[p].jobs.get(&id);
+        let is_copy =
+            |job: &&Job| matches!(job.under_way, Some(UnderWay::Copy | UnderWay::Removal));
+        if let Some(job) = job.filter(is_copy) {
+            let half_ms = job.due_ms.saturating_sub(now_ms) / 2;
+            self.after(half_ms, Event::CopyDue(p, boot, id, job.ask));
+        }
+    }
+
+    /// Half of the time that its request had left is over.
+    pub(crate) fn copy_due(&mut self, p: usize, boot: u32, id: u64, ask: u32) {
+        let proxy = &self.proxies[p];
+        let job = proxy.jobs.get(&id).filter(|job| job.ask == ask);
+        if proxy.boot == boot && job.is_some() {
+            self.due(p, boot, id);
+        }
     }
 
     /// Notes what is under way at the replica; false if that must not be.
@@ -421,7 +458,7 @@ impl World {
         } else if self.links.random().chance(500) {
             // Otherwise it went out on a connection that was there already.
             self.after(
-                CONNECT_MS,
+                self.numbers.connect_ms,
                 Event::AtProxy(message, Err(Failure::ConnectTimedOut)),
             );
         }
@@ -554,7 +591,11 @@ impl World {
     fn see(&mut self, p: usize, id: u64, seen: SubrequestReply) {
         let is_old_lock = self.is_broken(Broken::OldLock);
         let job = self.proxies[p].jobs.get_mut(&id);
+        let mut seen = seen;
         if let Some(kind) = job.and_then(|job| job.under_way.take()) {
+            if self.is_broken(Broken::NoMiss) && kind != UnderWay::Move {
+                seen = DONE;
+            }
             self.end_copy(p, id, kind, seen);
         }
         let Some(job) = self.proxies[p].jobs.get_mut(&id) else {
@@ -636,7 +677,8 @@ impl World {
             Some(Subrequest::Remove { at, counter }) => (at, Op::Remove(counter)),
             Some(ask) => {
                 let (session, route) = (job.session, job.route);
-                return self.refresh(p, session, route, ask);
+                let op = job.op;
+                return self.refresh(p, Behind { session, route, op }, ask);
             }
             None => return,
         };
@@ -699,12 +741,8 @@ impl World {
 
 /// What a client asks for, as the proxy reads it.
 fn request(op: Op, in_force: &InForce) -> ClientRequest {
-    let cookie = |cookie| match Cookie::from_client(cookie) {
-        Cookie::Tagged { backend_id, .. } if !in_force.knows(backend_id) => {
-            Cookie::Untagged(NO_LOCK)
-        }
-        cookie => cookie,
-    };
+    let is_known = |backend_id| in_force.knows(backend_id);
+    let cookie = |cookie| Cookie::from_client(cookie).of_known(is_known);
     match op {
         Op::Read => ClientRequest::Read,
         Op::Touch => ClientRequest::Touch,

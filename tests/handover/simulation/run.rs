@@ -56,6 +56,17 @@ pub(crate) fn holds(class: Class, count: u64) -> Totals {
     totals
 }
 
+/// Plays one world that has once gone wrong.
+///
+/// # Panics
+/// When it does again.
+pub(crate) fn plays(class: Class, seed: u64) {
+    let plan = Plan::new(class, seed);
+    if let Some(finding) = play(&plan, Options::default()).finding {
+        panic!("{}", explain(&plan, &finding));
+    }
+}
+
 /// Plays worlds of a class without one rule until one goes wrong that is well with it.
 ///
 /// # Panics

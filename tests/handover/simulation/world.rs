@@ -16,6 +16,7 @@ use super::copying::Doubts;
 use super::farm::Farm;
 use super::judge::End;
 use super::net::{Links, Message, Power, Reply, SESSION_TIMEOUT_MS, Server};
+use super::numbers::Numbers;
 use super::plan::{Fault, Kind, Plan, START_MS, What};
 use super::random::Random;
 use super::trace::{Scope, Trace};
@@ -40,6 +41,8 @@ pub(crate) enum Event {
     AtProxy(Message, Result<Reply, Failure>),
     /// A proxy, its life, its request.
     Due(usize, u32, u64),
+    /// The same, for its question: the copy that it makes.
+    CopyDue(usize, u32, u64, u32),
     /// A request that waits at a proxy has waited long enough.
     HoldOver(usize, u32, u64),
     Round(usize, u32),
@@ -130,6 +133,7 @@ pub(crate) struct World {
     pub(crate) plan: Plan,
     pub(crate) broken: Option<Broken>,
     pub(crate) maker: Maker,
+    pub(crate) numbers: Numbers,
     pub(crate) now_ms: u64,
     queue: BinaryHeap<Reverse<Scheduled>>,
     sequence: u64,
@@ -148,6 +152,8 @@ pub(crate) struct World {
     pub(crate) left_behind: BTreeSet<(usize, BackendId)>,
     /// How often a proxy has gone on with a replica.
     pub(crate) promotions: u64,
+    /// Slots, and their replicas that a proxy has left while it did not hear one that relies on them.
+    pub(crate) left_unheard: BTreeSet<(usize, BackendId)>,
     /// Failovers so far, by slot.
     pub(crate) failovers: Vec<u64>,
     /// When something last changed that peers have to know.
@@ -196,9 +202,11 @@ impl World {
             doubts: Doubts::default(),
             left_behind: BTreeSet::new(),
             promotions: 0,
+            left_unheard: BTreeSet::new(),
             failovers: vec![0; plan.slots.len()],
             plan: plan.clone(),
             broken: options.broken,
+            numbers: Numbers::of(&maker.config),
             maker,
             now_ms: START_MS,
             queue: BinaryHeap::new(),
@@ -321,6 +329,7 @@ impl World {
             Event::AtServer(message) => self.at_server(message),
             Event::AtProxy(message, result) => self.at_proxy(message, result),
             Event::Due(p, boot, job) => self.due(p, boot, job),
+            Event::CopyDue(p, boot, job, ask) => self.copy_due(p, boot, job, ask),
             Event::HoldOver(p, boot, call) => self.hold_over(p, boot, call),
             Event::Round(p, boot) => self.round(p, boot),
             Event::View(p, boot, index, view) => self.view(p, boot, index, view.map(|view| *view)),
