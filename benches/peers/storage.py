@@ -24,10 +24,12 @@ from measure import Measure, figures, rounds
 
 HERE = pathlib.Path(__file__).resolve().parent
 BODY_BYTES = 2048
+# The part of a store that is judged, if it has it.
+FIRST = ("state server", "proxy", "relay", "redis")
 CONNECTIONS = 64
 SYNC = ["shutdown", "off", "everysec", "always"]
-DIRECT, PROXIED = "redis alone", "redis"
-NAMES = ["memory", *SYNC, PROXIED, DIRECT]
+DIRECT, SAME, RELAYED, PROXIED = "redis alone", "same scripts", "relayed", "redis"
+NAMES = ["memory", *SYNC, PROXIED, DIRECT, SAME, RELAYED]
 
 
 def main():
@@ -36,7 +38,8 @@ def main():
     names = lambda text: text.split(",")
     numbers = lambda text: [int(part) for part in text.split(",")]
     add("--only", type=names, default=["cost", "latency", "memory", "recovery"])
-    add("--subjects", type=names, default=NAMES, help="some of " + ",".join(NAMES))
+    add("--subjects", type=names, default=NAMES, help="some of " + ",".join(NAMES)
+        + "; NAME@BINARY for that of another binary")
     add("--rounds", type=int, default=7)
     add("--requests", type=int, default=40_000, help="measured requests of one run")
     add("--sessions", type=int, default=10_000, help="that requests are about")
@@ -78,6 +81,12 @@ class Run:
         self.count = 0
         scripts = f"{stores.digest(stores.ACQUIRE)},{stores.digest(stores.STORE)}"
         self.more = ["--sessions", options.sessions, "--scripts", scripts]
+        same = ",".join(stores.digest(script) for script in stores.OURS)
+        same = ["--sessions", options.sessions, "--scripts", same]
+        self.more_by_name = {SAME: same, RELAYED: same}
+
+    def more_of(self, stack):
+        return self.more_by_name.get(stack.name, self.more)
 
     def all(self):
         results = {}
@@ -85,19 +94,21 @@ class Run:
         if {"cost", "latency"} & set(self.options.only):
             stacks = {name: self.start(name) for name in self.options.subjects}
             for stack in stacks.values():
-                self.measure.fill(stack.subject, CONNECTIONS, *self.more)
+                self.fill(stack, *self.more)
             if "cost" in self.options.only:
                 run = lambda name: self.cost(stacks[name])
                 results["cost"] = rounds(list(stacks), self.options.rounds, run)
                 print(cost_table(results["cost"]) + "\n", flush=True)
             if "latency" in self.options.only:
                 results["alone"] = rounds(list(stacks), self.options.rounds, lambda name:
-                    self.measure.run(stacks[name].subject, 1, "--time", 0.5, *self.more))
+                    self.measure.run(stacks[name].subject, 1, "--time", 0.5,
+                                     *self.more_of(stacks[name])))
                 print("one connection, request after request\n"
                       + latency_table(results["alone"]) + "\n", flush=True)
                 rate = ["--rate", self.options.rate, "--time", 1.0]
                 results["latency"] = rounds(list(stacks), self.options.rounds, lambda name:
-                    self.measure.run(stacks[name].subject, CONNECTIONS, *rate, *self.more))
+                    self.measure.run(stacks[name].subject, CONNECTIONS, *rate,
+                                     *self.more_of(stacks[name])))
                 print(f"{CONNECTIONS} connections, {self.options.rate} requests/s\n"
                       + latency_table(results["latency"]) + "\n", flush=True)
             for stack in stacks.values():
@@ -118,31 +129,47 @@ class Run:
             print("a start after SIGKILL, files in the system's cache\n" + report.text_table(rows))
         return results
 
+    def fill(self, stack, *more):
+        self.measure.fill(stack.subject, CONNECTIONS, *more)
+        if stack.name in self.more_by_name:
+            stores.run(stack.subject.ports[0], "EVAL", stores.AS_OURS, "0")
+
     def start(self, name):
         self.count += 1
-        folder = self.folder / f"{self.count}-{name.replace(' ', '-')}"
+        folder = self.folder / str(self.count)
         folder.mkdir()
-        if name == "memory":
-            subject = subjects.start_state_server(self.program, folder, self.cores)
+        kind, _, program = name.partition("@")
+        return self.start_kind(name, kind, folder, program or self.program)
+
+    def start_kind(self, name, kind, folder, program):
+        if kind == "memory":
+            subject = subjects.start_state_server(program, folder, self.cores)
             return Stack(name, subject, {"state server": subject.process})
-        if name in SYNC:
-            subject = self.start_on_disk(folder, name)
+        if kind in SYNC:
+            subject = self.start_on_disk(folder, kind, program)
             return Stack(name, subject, {"state server": subject.process})
         port, redis = start_redis(folder, self.cores)
-        if name == DIRECT:
+        if kind in (DIRECT, SAME):
             subject = subjects.Subject(name, "redis", [port], redis)
             stores.load_scripts(port)
             return Stack(name, subject, {"redis": redis})
+        if kind == RELAYED:
+            stores.load_scripts(port)
+            programs = {"peers": self.measure.peers}
+            bench = subjects.Bench(folder, programs, 1, [port], BODY_BYTES, self.cores)
+            relay = bench.relay()
+            subject = subjects.Subject(name, "redis", relay.ports, relay.process)
+            return Stack(name, subject, {"relay": relay.process, "redis": redis})
         (folder / "map.yaml").write_text(
             "version: 1\nbackends:\n  - name: redis\n    id: 1\n"
             f'    redis: {{urls: ["redis://127.0.0.1:{port}"]}}\n'
         )
-        subject = subjects.start_staterouter(self.program, folder, 1, self.cores)
+        subject = subjects.start_staterouter(program, folder, 1, self.cores)
         return Stack(name, subject, {"proxy": subject.process, "redis": redis})
 
-    def start_on_disk(self, folder, sync):
+    def start_on_disk(self, folder, sync, program):
         out = folder / f"out-{time.monotonic_ns()}"
-        command = [self.program, "state-server", "--listen", "127.0.0.1:0", "--workers", "1"]
+        command = [program, "state-server", "--listen", "127.0.0.1:0", "--workers", "1"]
         command += ["--data", folder / "data", "--sync", sync]
         log = open(folder / "log", "a")
         process = processes.start(command, self.cores, stdout=open(out, "w"), stderr=log)
@@ -156,7 +183,7 @@ class Run:
         """CPU time of each part while requests are answered as fast as they can be."""
         options = self.options
         command = self.measure.command(
-            stack.subject, CONNECTIONS, "--requests", options.requests, *self.more
+            stack.subject, CONNECTIONS, "--requests", options.requests, *self.more_of(stack)
         )
         pipe = subprocess.PIPE
         load = processes.start(command, self.measure.cores, stdin=pipe, stdout=pipe)
@@ -177,7 +204,7 @@ class Run:
         process = list(stack.parts.values())[-1]
         before = processes.memory_kb(process)
         more = ["--sessions", self.options.memory, *self.more[2:]]
-        self.measure.fill(stack.subject, CONNECTIONS, *more)
+        self.fill(stack, *more)
         grown = processes.memory_kb(process) - before
         stack.end()
         return grown * 1024 / self.options.memory
@@ -185,13 +212,13 @@ class Run:
     def recovery(self, sessions):
         folder = self.folder / f"recovery-{sessions}"
         folder.mkdir()
-        subject = self.start_on_disk(folder, "everysec")
+        subject = self.start_on_disk(folder, "everysec", self.program)
         self.measure.fill(subject, CONNECTIONS, "--sessions", sessions)
         os.killpg(subject.process.pid, signal.SIGKILL)
         processes.end(subject.process)
         files = sum(file.stat().st_size for file in (folder / "data").iterdir())
         begun = time.monotonic()
-        subject = self.start_on_disk(folder, "everysec")
+        subject = self.start_on_disk(folder, "everysec", self.program)
         seconds = time.monotonic() - begun
         cpu_s = processes.cpu_ms(subject.process) / 1e3
         processes.end(subject.process)
@@ -212,7 +239,7 @@ def start_redis(folder, cores):
 
 def cost_table(results):
     rows = [("", "CPU us/operation", "of Redis", "ratio to memory", "ratio to its Redis", "operations/s")]
-    first = lambda found: next(found[part] for part in ("state server", "proxy", "redis") if part in found)
+    first = lambda found: next(found[part] for part in FIRST if part in found)
     for name, found in results.items():
         cpu = [first(run) for run in found]
         memory = [first(run) for run in results.get("memory", [])]
@@ -220,23 +247,24 @@ def cost_table(results):
         rows.append((
             name,
             report.spread(cpu, 1),
-            report.spread(redis, 1) if redis and name != DIRECT else "",
+            report.spread(redis, 1) if "proxy" in found[0] else "",
             within(cpu, memory),
-            within(cpu, redis) if name == PROXIED else "",
+            within(cpu, redis) if "proxy" in found[0] else "",
             report.spread([run["requests_per_s"] for run in found], 0),
         ))
     return report.text_table(rows)
 
 
 def latency_table(results):
-    rows = [("", "p50 us", "p99 us", "p50 to redis alone", "p99 to redis alone")]
+    rows = [("", "p50 us", "p99 us", "p50 to redis alone", "p99 to redis alone", "p50 to same scripts")]
     for name, found in results.items():
         p50, p99 = ([run[key] for run in found] for key in ("p50_us", "p99_us"))
-        alone = results.get(DIRECT, [])
+        alone, same = results.get(DIRECT, []), results.get(SAME, [])
         rows.append((
             name, report.spread(p50, 0), report.spread(p99, 0),
             within(p50, [run["p50_us"] for run in alone]),
             within(p99, [run["p99_us"] for run in alone]),
+            within(p50, [run["p50_us"] for run in same]),
         ))
     return report.text_table(rows)
 

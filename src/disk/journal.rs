@@ -70,16 +70,16 @@ pub(super) struct Batch {
 pub(super) struct Noted<'a> {
     /// The ticket of a write, 0 for anything nobody waits for.
     pub(super) ticket: u64,
-    /// Wakes the writer when it is dropped. Until then other changes can join this one.
+    /// Calls the writer when it is dropped. Until then other changes join this one.
     pub(super) call: Option<WriterCall<'a>>,
 }
 
-/// The writer sleeps, and whoever has this is to wake it.
-pub(super) struct WriterCall<'a>(&'a Condvar);
+/// Whoever has this hands what was noted to the writer.
+pub(super) struct WriterCall<'a>(&'a Journal);
 
 impl Drop for WriterCall<'_> {
     fn drop(&mut self) {
-        self.0.notify_one();
+        self.0.call_writer();
     }
 }
 
@@ -88,7 +88,11 @@ struct Queue {
     entries: VecDeque<JournalEntry>,
     /// The ticket of the last entry that was added.
     last_ticket: u64,
-    /// The writer sleeps, and nobody is to wake it yet.
+    /// Somebody has a [`WriterCall`].
+    has_caller: bool,
+    /// The writer was called, and has not taken the entries yet.
+    is_called: bool,
+    /// The writer sleeps, and nobody has woken it yet.
     is_asleep: bool,
     /// Set once, at the end.
     closed: bool,
@@ -100,6 +104,8 @@ pub(super) struct Journal {
     wake: Condvar,
     state: AtomicU8,
     committed: AtomicU64,
+    /// How often [`Self::latest_write`] was asked: by every command.
+    asked: AtomicU64,
     waiting: Waiting,
     /// The ticket of the latest write to any key with this hash: whoever reads what is not
     /// committed yet has to wait for it.
@@ -114,6 +120,7 @@ impl Journal {
             wake: Condvar::new(),
             state: AtomicU8::new(DiskState::Writable as u8),
             committed: AtomicU64::new(0),
+            asked: AtomicU64::new(0),
             waiting: Waiting::new(),
             latest: (0..PLACES).map(|_| AtomicU64::new(0)).collect(),
             hasher: RandomState::new(),
@@ -191,20 +198,34 @@ impl Journal {
         }
         queue.last_ticket += 1;
         queue.entries.push_back(entry);
-        let is_called = std::mem::take(&mut queue.is_asleep);
+        let is_caller = !std::mem::replace(&mut queue.has_caller, true);
         Noted {
             ticket: queue.last_ticket,
-            call: is_called.then_some(WriterCall(&self.wake)),
+            // Made only where it is needed: its end would wait for this lock.
+            call: is_caller.then(|| WriterCall(self)),
         }
     }
 
-    /// The newest ticket of all.
-    pub(super) fn last_ticket(&self) -> u64 {
-        self.queue().last_ticket
+    /// Lets the writer take what there is.
+    fn call_writer(&self) {
+        let mut queue = self.queue();
+        queue.has_caller = false;
+        queue.is_called = true;
+        let is_asleep = std::mem::take(&mut queue.is_asleep);
+        drop(queue);
+        if is_asleep {
+            self.wake.notify_one();
+        }
+    }
+
+    /// How many commands have asked for their tickets so far.
+    pub(super) fn asked(&self) -> u64 {
+        self.asked.load(Ordering::Relaxed)
     }
 
     /// The ticket that an answer about this key has to wait for.
     pub(super) fn latest_write(&self, key: &[u8]) -> u64 {
+        self.asked.fetch_add(1, Ordering::Relaxed);
         let ticket = self.place_of(key).load(Ordering::Acquire);
         if ticket <= self.committed.load(Ordering::Acquire) {
             return 0;
@@ -221,11 +242,11 @@ impl Journal {
         self.waiting.settled(ticket).await
     }
 
-    /// Waits for entries, for the end, or for `patience`, and takes what there is. `None` at the
+    /// Waits for a call, for the end, or for `patience`, and takes what there is. `None` at the
     /// end, once all is taken.
     pub(super) fn take(&self, patience: Duration) -> Option<Batch> {
         let mut queue = self.queue();
-        if queue.entries.is_empty() && !queue.closed {
+        if !queue.is_called && !queue.closed {
             queue.is_asleep = true;
             let waited = self.wake.wait_timeout(queue, patience);
             queue = waited.unwrap_or_else(PoisonError::into_inner).0;
@@ -244,6 +265,7 @@ impl Journal {
             }
         }
         let left = queue.entries.len() - count;
+        queue.is_called = left > 0;
         let last_ticket = queue.last_ticket - left as u64;
         let entries = queue.entries.drain(..count).collect();
         Some(Batch {
@@ -281,5 +303,48 @@ impl Journal {
 
     fn queue(&self) -> MutexGuard<'_, Queue> {
         self.queue.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Longer than any test: nobody takes anything because time has passed.
+    const PATIENCE: Duration = Duration::from_secs(3600);
+
+    #[test]
+    fn changes_join_one_call_and_the_next_one_after_it_calls_anew() {
+        let journal = Journal::new();
+        let removed = |key| journal.note(key, ItemChange::Removed);
+        let (first, second) = (removed(b"a"), removed(b"b"));
+        assert!(first.call.is_some() && second.call.is_none());
+        drop(first);
+        let third = removed(b"c");
+        assert!(third.call.is_some());
+        let taken = journal
+            .take(PATIENCE)
+            .map(|batch| (batch.entries.len(), batch.last_ticket));
+        assert_eq!(taken, Some((3, 3)));
+        drop(third);
+        // Also a call whose change was taken before it has to be answered.
+        let taken = journal.take(PATIENCE).map(|batch| batch.entries.len());
+        assert_eq!(taken, Some(0));
+    }
+
+    #[test]
+    fn the_writer_sleeps_until_it_is_called_however_much_there_is() {
+        let journal = Journal::new();
+        let noted = journal.note(b"a", ItemChange::Removed);
+        std::thread::scope(|scope| {
+            let writer = scope.spawn(|| journal.take(PATIENCE).map(|batch| batch.entries.len()));
+            while !journal.queue().is_asleep {
+                std::thread::yield_now();
+            }
+            let joined = journal.note(b"b", ItemChange::Removed);
+            assert!(joined.call.is_none() && journal.queue().is_asleep);
+            drop(noted);
+            assert_eq!(writer.join().ok().flatten(), Some(2));
+        });
     }
 }

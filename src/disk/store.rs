@@ -17,8 +17,8 @@ use crate::store::{
     StoreRefusal, StoreStats, SweepTurn,
 };
 
-/// So many turns of the event loop a write waits for more writes at most, as long as they come.
-const MAX_TURNS: usize = 8;
+/// So many turns of the event loop a write waits for more writes at most, as long as requests come.
+const MAX_TURNS: usize = 16;
 
 /// What the disk of a store is like.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -159,15 +159,16 @@ impl SessionStore for DiskStore {
         };
         async move {
             if let Some(call) = call {
-                // What else is written meanwhile is written at one go with it.
-                let mut known = own;
+                // What else is written meanwhile is written at one go with it. Reads count as well: a
+                // turn without a write is not the end of them.
+                let mut known = self.journal.asked();
                 for _turn in 0..MAX_TURNS {
                     tokio::task::yield_now().await;
-                    let newest = self.journal.last_ticket();
-                    if newest == known {
+                    let asked = self.journal.asked();
+                    if asked == known {
                         break;
                     }
-                    known = newest;
+                    known = asked;
                 }
                 drop(call);
             }
