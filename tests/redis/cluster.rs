@@ -300,16 +300,18 @@ fn a_cluster_that_is_down_says_so_and_comes_back_with_every_session() {
         node.kill();
     }
     farm.wait_for_failures();
-    let status = proxy.wait("it is said", |status| {
-        let codes = ["engine_unusable", "no_backend"];
-        codes.iter().all(|code| finding(status, code).is_some())
+    // At first the connection that was there has broken.
+    let status = proxy.wait("it is said, and why", |status| {
+        let why = finding(status, "engine_unusable").map(|found| found["says"].to_string());
+        why.is_some_and(|why| why.contains("cannot connect"))
+            && finding(status, "no_backend").is_some()
     });
     let says = finding(&status, "engine_unusable").unwrap()["says"].to_string();
     let named = cluster
         .nodes
         .iter()
         .any(|node| says.contains(&node.port.to_string()));
-    assert!(named && says.contains("cannot connect"), "{says}");
+    assert!(named, "{says}");
     for node in &mut cluster.nodes {
         node.start_again();
     }
