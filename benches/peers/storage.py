@@ -37,7 +37,7 @@ def main():
     add = parser.add_argument
     names = lambda text: text.split(",")
     numbers = lambda text: [int(part) for part in text.split(",")]
-    add("--only", type=names, default=["cost", "latency", "memory", "recovery"])
+    add("--only", type=names, default=["cost", "latency", "in-process", "memory", "recovery"])
     add("--subjects", type=names, default=NAMES, help="some of " + ",".join(NAMES)
         + "; NAME@BINARY for that of another binary")
     add("--rounds", type=int, default=7)
@@ -113,6 +113,10 @@ class Run:
                       + latency_table(results["latency"]) + "\n", flush=True)
             for stack in stacks.values():
                 stack.end()
+        if "in-process" in self.options.only:
+            results["in process"] = self.in_process()
+            print("one connection, without the proxy's own listener\n"
+                  + in_process_table(results["in process"]) + "\n", flush=True)
         if "memory" in self.options.only:
             results["memory"] = {name: self.memory(name) for name in self.options.subjects}
             rows = [("", "bytes per session")]
@@ -199,6 +203,23 @@ class Run:
         processes.end(load)
         return done
 
+    def in_process(self):
+        """The state server in the process of who asks it, beside a client of the same Redis: a list of
+        rounds."""
+        bench = ["cargo", "bench", "--locked", "--quiet", "--bench", "in_process"]
+        bench += ["--manifest-path", install.ROOT / "Cargo.toml"]
+        subprocess.run([*bench, "--no-run"], check=True, stdout=sys.stderr)
+        folder = self.folder / "in-process"
+        folder.mkdir()
+        port, redis = start_redis(folder, self.cores)
+        command = [*bench, "--", "--port", port, "--rounds", self.options.rounds]
+        asking = processes.start(command, self.measure.cores, stdout=subprocess.PIPE)
+        lines, _ = asking.communicate()
+        processes.end(redis)
+        if asking.returncode != 0:
+            raise SystemExit(f"in_process ended with {asking.returncode}")
+        return [json.loads(line) for line in lines.splitlines() if line.startswith("{")]
+
     def memory(self, name):
         stack = self.start(name)
         process = list(stack.parts.values())[-1]
@@ -252,6 +273,14 @@ def cost_table(results):
             within(cpu, redis) if "proxy" in found[0] else "",
             report.spread([run["requests_per_s"] for run in found], 0),
         ))
+    return report.text_table(rows)
+
+
+def in_process_table(found):
+    rows = [("", "in process us", "plain client us", "ratio")]
+    for kind in ("read", "write", "pair"):
+        ours, theirs = ([run[who][f"{kind}_us"] for run in found] for who in ("in process", "plain client"))
+        rows.append((kind, report.spread(ours, 1), report.spread(theirs, 1), within(ours, theirs)))
     return report.text_table(rows)
 
 

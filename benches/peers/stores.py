@@ -47,7 +47,9 @@ OURS = (
     ours("read.lua", "ARGV[1], 17, '9999999999999', 65536",
          ("return {200, tonumber(item[1]), counter, first, redis.call('HGET', key, 'b')}",
           "return {1, redis.call('HGET', key, 'b')}")),
-    ours("put.lua", "'20', '1', '0', '0', '0', '9999999999999', ARGV[3]",
+    ours("put.lua", "ARGV[1], '20', '1', '0', '0', '0', '9999999999999', ARGV[3]",
+         # An owner stores more than once.
+         ("item[5] == nonce", "item[5] == ''"),
          ("cookie ~= counter", "cookie > counter"),
          ("redis.call('PEXPIRE', key, minutes * 60000)\nreturn {200}",
           "redis.call('PEXPIRE', key, minutes * 60000)\nreturn 1")),

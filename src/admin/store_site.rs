@@ -158,7 +158,7 @@ impl StoreSite {
             }),
             findings: counted_of_state_server(&look.findings),
             certificates: certificates
-                .map(|state| (state.what, state.until_s))
+                .map(|state| (state.what.clone(), state.until_s()))
                 .collect(),
             refused_requests: Arc::clone(&self.counts),
             started_ms: self.started_ms,

@@ -195,14 +195,20 @@ struct Seen {
 }
 
 impl Seen {
+    /// However often somebody asks, what is kept is one entry a second.
     fn add(&mut self, refused: u64, slowest_ms: Option<u64>, now: Instant) {
-        if self.refused.is_empty() {
+        let is_recent = |at: Instant| now.duration_since(at) < LOOK_EVERY;
+        match self.refused.back() {
             // Whatever was refused before the first look was so lately.
-            self.refused.push_back((now, 0));
+            None => self.refused.push_back((now, 0)),
+            Some((at, _)) if is_recent(*at) => {}
+            Some(_) => self.refused.push_back((now, refused)),
         }
-        self.refused.push_back((now, refused));
         if let Some(slowest_ms) = slowest_ms.filter(|slowest| *slowest >= SLOW_MS) {
-            self.slow.push_back((now, slowest_ms));
+            match self.slow.back_mut() {
+                Some((at, known_ms)) if is_recent(*at) => *known_ms = slowest_ms.max(*known_ms),
+                _ => self.slow.push_back((now, slowest_ms)),
+            }
         }
         let is_old = |(at, _): &(Instant, u64)| now.duration_since(*at) > REMEMBERED;
         while self.refused.len() > 1 && self.refused.front().is_some_and(is_old) {
@@ -307,6 +313,30 @@ mod tests {
             ..StoreStats::default()
         };
         assert_eq!(code(Seen::default().memory(&stats, None)), None);
+    }
+
+    #[test]
+    fn a_flood_of_questions_fills_no_memory_and_hides_nothing() {
+        let began = Instant::now();
+        let mut seen = Seen::default();
+        for question in 0..120_000 {
+            // A thousand a second; each of them meets a disk that hangs.
+            seen.add(
+                question,
+                Some(SLOW_MS + question),
+                began + Duration::from_millis(question),
+            );
+        }
+        assert!(seen.refused.len() <= 62 && seen.slow.len() <= 62);
+        let stats = StoreStats {
+            refused_new: 119_999,
+            ..StoreStats::default()
+        };
+        let says = |finding: Option<Finding>| finding.unwrap().says;
+        let refused = says(seen.memory(&stats, Some(1 << 30)));
+        assert!(refused.contains("59999 new sessions"), "{refused}");
+        let slow = seen.disk(&DISK, "/data");
+        assert_eq!(slow, Some(Finding::disk_slow("/data", SLOW_MS + 119_999)));
     }
 
     #[test]

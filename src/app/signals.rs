@@ -4,7 +4,7 @@
 use std::io;
 use std::thread;
 
-use tokio::sync::oneshot;
+use tokio::sync::{Notify, oneshot};
 
 use crate::os::{Phase, Signals, tell_manager, wanted_signs_of_life};
 
@@ -42,11 +42,11 @@ impl StopSignals {
     }
 
     /// Tells the system's service manager that the program serves, and `status`, a line, as often as
-    /// that wants to know. Returns at a signal that ends the program; calls `on_reload` for each that
-    /// asks for a reload, if that is caught.
+    /// that wants to know. Returns at a signal that ends the program; runs `on_reload` for those that
+    /// ask for a reload, if that is caught, and tells the manager when it begins and ends.
     ///
     /// Control that is stuck is no reason to be ended by the manager: pages are served meanwhile.
-    pub fn serve_until_stopped(&mut self, status: impl Fn() -> String, on_reload: impl Fn()) {
+    pub fn serve_until_stopped(&mut self, status: impl Fn() -> String, on_reload: impl AsyncFn()) {
         tell_manager(Phase::Ready(&status()));
         let signs_of_life = async {
             let Some(pause) = wanted_signs_of_life() else {
@@ -57,10 +57,20 @@ impl StopSignals {
                 tell_manager(Phase::Alive(&status()));
             }
         };
+        let asked = Notify::new();
+        let reloads = async {
+            loop {
+                asked.notified().await;
+                tell_manager(Phase::Reloading);
+                on_reload().await;
+                tell_manager(Phase::Reloaded(&status()));
+            }
+        };
         self.runtime.block_on(async {
             tokio::select! {
-                () = self.signals.stop(on_reload) => {}
+                () = self.signals.stop(|| asked.notify_one()) => {}
                 () = signs_of_life => {}
+                () = reloads => {}
             }
         });
         tell_manager(Phase::Stopping);

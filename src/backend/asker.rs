@@ -32,9 +32,13 @@ pub enum AskError {
     /// The backend took the connection and closed it without a byte.
     #[error(
         "the backend took the connection and closed it without an answer, as a state server does \
-         whose registry value AllowRemoteConnection is 0"
+         that does not take connections from here (of aspnet_state.exe the registry value \
+         AllowRemoteConnection, of staterouter --allow)"
     )]
     ClosedAtOnce,
+    /// The state server of this process has closed the connection: its engine has not answered.
+    #[error("its Redis did not answer in time, or the answer is lost")]
+    EngineSilent,
     /// The connection ended, broke or was too slow before the answer was whole.
     #[error("before the answer was whole: {0}")]
     Io(#[source] IoError),
@@ -59,6 +63,8 @@ pub(super) struct Asker {
     /// Nobody reads it: control counts what it asks by itself.
     shard: BackendShard,
     timeout: Duration,
+    /// Whether the server is a part of this process, with an engine behind it.
+    is_local: bool,
 }
 
 impl Asker {
@@ -70,6 +76,7 @@ impl Asker {
             max_idle_ms: MAX_IDLE_MS,
         };
         Self {
+            is_local: server.is_local(),
             pool: ConnectionPool::new(server, limits),
             shard: BackendShard::default(),
             timeout,
@@ -99,6 +106,14 @@ impl Asker {
         }
     }
 
+    /// What a request without a reply says.
+    pub(super) fn error(&self, failed: AskFailed) -> AskError {
+        match AskError::from(failed) {
+            AskError::ClosedAtOnce if self.is_local => AskError::EngineSilent,
+            error => error,
+        }
+    }
+
     /// Keeps the connection of a reply that was read for the next request, if it can serve one.
     pub(super) fn keep(&self, reply: Reply) {
         if reply.keeps_connection && reply.is_whole() {
@@ -124,6 +139,7 @@ impl AskError {
         match self {
             Self::Connect(error) => error.failure(),
             Self::ClosedAtOnce => Failure::ClosedAtOnce,
+            Self::EngineSilent => Failure::Engine,
             Self::Untrusted(_) => Failure::Untrusted,
             Self::Io(IoError::TimedOut) => Failure::Late,
             Self::Io(IoError::Broken(error)) if net::is_shortage(error) => Failure::Shortage,

@@ -28,6 +28,9 @@ pub enum ConnectError {
     /// Nobody answered in time.
     #[error("cannot connect in time")]
     TimedOut,
+    /// The engine that keeps the sessions of a server in this process cannot be used.
+    #[error("its Redis cannot be used: {0}")]
+    Engine(#[source] io::Error),
     /// The server is not who it should be, or does not trust this proxy.
     #[error("no TLS with it: {0}")]
     Untrusted(#[source] io::Error),
@@ -39,6 +42,14 @@ impl ConnectError {
         match net::is_shortage(&error) {
             true => Self::Shortage(error),
             false => Self::Refused(error),
+        }
+    }
+
+    /// The server in this process did not open a connection.
+    pub(super) fn engine(error: io::Error) -> Self {
+        match net::is_shortage(&error) {
+            true => Self::Shortage(error),
+            false => Self::Engine(error),
         }
     }
 
@@ -65,6 +76,7 @@ impl ConnectError {
             Self::Refused(_) => Failure::Refused,
             Self::Shortage(_) => Failure::Shortage,
             Self::TimedOut => Failure::ConnectTimedOut,
+            Self::Engine(_) => Failure::Engine,
             Self::Untrusted(_) => Failure::Untrusted,
         }
     }
@@ -106,6 +118,11 @@ pub struct TlsServer {
 }
 
 impl Connector {
+    /// Whether the server is a part of this process, with an engine behind it.
+    pub(super) fn is_local(&self) -> bool {
+        matches!(self, Self::Local(_))
+    }
+
     /// Opens a connection before `deadline` passes.
     ///
     /// # Errors
@@ -125,7 +142,7 @@ impl Connector {
                 Err(_expired) => Err(ConnectError::TimedOut),
             },
             Self::Local(server) => match deadline.guard(server.open()).await {
-                Ok(opened) => opened.map_err(ConnectError::refused),
+                Ok(opened) => opened.map_err(ConnectError::engine),
                 Err(_expired) => Err(ConnectError::TimedOut),
             },
         }

@@ -96,7 +96,7 @@ impl Prober {
                 came: Some(came),
                 ..
             })) => came,
-            Err(failed) => return Err(AskError::from(failed).into()),
+            Err(failed) => return Err(self.asker.error(failed).into()),
         };
         match ResponseHead::parse(reply.filled(), MAX_HEAD_BYTES, true) {
             Ok(Parsed::Complete(head)) => judge(&head, &reply.filled()[..head.head_bytes]),

@@ -79,7 +79,8 @@ impl Remover {
             body_bytes: 0,
             retry: RetryPolicy::Unanswered,
         };
-        Ok(self.asker.ask(request).await?)
+        let asked = self.asker.ask(request).await;
+        asked.map_err(|failed| self.asker.error(failed))
     }
 }
 

@@ -36,7 +36,13 @@ pub enum RetryPolicy {
 impl RetryPolicy {
     /// The policy for a client's own request (protocol 8).
     pub fn of(operation: Operation) -> Self {
-        match operation.is_repeatable() {
+        Self::of_own(operation.is_repeatable())
+    }
+
+    /// The policy for a request of the proxy's own. `is_harmless` says whether it harms nobody when it
+    /// is done twice.
+    pub fn of_own(is_harmless: bool) -> Self {
+        match is_harmless {
             true => Self::Unanswered,
             false => Self::Unsent,
         }

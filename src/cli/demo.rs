@@ -174,8 +174,11 @@ fn conclude(demo: &Demo, report: &FarmReport) -> Exit {
         .map(|finding| finding.count)
         .sum();
     output::line(format_args!(
-        "{} pages, {} requests, median page {} µs, 99 of 100 within {} µs",
-        report.pages, report.operations, report.page_latency.p50_us, report.page_latency.p99_us
+        "{} pages, {} requests, median page {:.1} ms, 99 of 100 within {:.1} ms",
+        report.pages,
+        report.operations,
+        report.page_latency.p50_us as f64 / 1000.0,
+        report.page_latency.p99_us as f64 / 1000.0
     ));
     output::line(format_args!("sessions: {}", sessions(demo)));
     for (kind, finding) in &report.violations {

@@ -78,7 +78,10 @@ pub(super) fn run(args: &ServeArgs) -> Exit {
         let is = worst.map_or("all well", |finding| &finding.says);
         format!("listening on {}: {is}", running.address)
     };
-    signals.serve_until_stopped(status, || running.control.reload_soon());
+    signals.serve_until_stopped(status, async || {
+        // How it went is in the log and in the status; of control that has ended, the status says so.
+        let _ = running.control.reload().await;
+    });
     tracing::info!("stopping");
     signals.stop(|| running.stop());
     Exit::Fine

@@ -173,7 +173,7 @@ pub(super) fn run(args: &StateServerArgs) -> Exit {
         output.line(format_args!("admin on {admin}"));
     }
     tracing::info!(address = %server.address, "serving");
-    signals.serve_until_stopped(|| how_it_is(&server), || server.look_at_certificate());
+    signals.serve_until_stopped(|| how_it_is(&server), async || server.look_at_certificate());
     let stats = server.stats();
     let process_bytes = metrics::resident_bytes();
     tracing::info!(

@@ -49,6 +49,7 @@ pub use load::{
 pub use partition_map::{
     BackendSpec, BackendState, MAX_BACKEND_ID, PartitionMap, derived_backend_id,
 };
+pub(crate) use printable::shown;
 pub use redis_spec::{
     DEFAULT_REDIS_PREFIX, RedisIdentity, RedisSpec, RedisTls, RedisUrl, RedisUrlError,
 };

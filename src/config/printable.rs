@@ -1,4 +1,4 @@
-//! Text of a file made fit for a terminal or a log: short, without control characters, without
+//! Text of a file or of a client made fit for a terminal or a log: short, without control characters, without
 //! secrets.
 
 /// The key whose value is a secret, in whichever place or broken form it stands.
@@ -21,6 +21,11 @@ pub(crate) fn quoted(text: &str) -> String {
     }
     quoted.push('`');
     quoted
+}
+
+/// All of `text`.
+pub(crate) fn shown(text: &str) -> String {
+    text.chars().map(replaced).collect()
 }
 
 /// `c`, or the replacement character where `c` would steer the terminal or reorder the line.

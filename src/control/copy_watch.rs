@@ -43,6 +43,11 @@ impl CopyWatch {
         (missed, notices)
     }
 
+    /// Says how long the data path may store anew what a place has lost.
+    pub(super) fn allow_restores(&self, for_ms: Option<u64>) {
+        self.shared.copies.allow_restores(for_ms);
+    }
+
     /// They could not be written down: they count until they are.
     pub(super) fn keep(&self, missed: &[Slot]) {
         missed
@@ -55,11 +60,7 @@ impl CopyWatch {
     /// with the replica.
     pub(super) fn have_ended(&self, pool_state: &PoolState) -> bool {
         let copies = &self.shared.copies;
-        let mut members = pool_state.members().iter();
-        let have_ended = members.all(|member| {
-            let is_served = member.is_up() && !member.is_off();
-            is_served || copies.under_way(member.backend_id) == 0
-        });
+        let have_ended = pool_state.copies_have_ended(|place| copies.under_way(place) > 0);
         // In this order: a copy is missed before it is under way no more.
         have_ended && !copies.has_missed()
     }

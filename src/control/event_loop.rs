@@ -1,10 +1,7 @@
-//! The control thread: what happens goes into the pool state, what it says goes out.
-//!
-//! Every step is tried on a copy of the pool state. It counts once it is on disk, and only then the
-//! data path and the peers see it.
+//! The control thread: what happens goes into the pool state, what it says goes out. `steps` says in
+//! which order.
 
 use std::io;
-use std::ptr;
 use std::sync::{Arc, mpsc as blocking};
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
@@ -34,10 +31,12 @@ use super::pulse::Pulse;
 use super::report::finding::Finding;
 use super::report::history::{Event, EventKind, EventLevel};
 use super::report::noticed::Unwritten;
+use super::steps::ControlSteps;
 use crate::handover::BackendId;
 use crate::health::{Change, Failure, HealthState};
 use crate::log::LevelHandle;
 use crate::proxy::{Report, WorkersShared};
+use crate::route::Slot;
 
 /// How often the pool state is asked what the time has changed.
 pub const TICK: Duration = Duration::from_millis(250);
@@ -166,37 +165,6 @@ impl Control {
         }
     }
 
-    fn tick(&mut self) {
-        let now_ms = self.clock.now_ms();
-        self.forget_silent_peers(now_ms);
-        self.look_at_timeouts(now_ms);
-        let copies_have_ended = || self.copies.have_ended(&self.pool_state);
-        let is_followed = self
-            .in_force
-            .is_followed(&self.publisher.metrics, copies_have_ended);
-        self.pool_state.set_followed(is_followed);
-        let may_serve = self.has_met(now_ms);
-        self.advance();
-        self.publisher
-            .count_sessions(&self.shared.account, &mut self.pool_state, now_ms);
-        let is_wanted = self.pool_state.config().contents;
-        self.shared.contents.switch(is_wanted);
-        self.mend();
-        self.missed.replay(&self.pool_state, now_ms);
-        self.publisher.sample(&self.pool_state, now_ms);
-        self.publisher.follow_pauses(&self.pool_state, now_ms);
-        self.publisher.follow_web_servers(now_ms);
-        self.follow_files(now_ms);
-        let own = Said::from(&self.pool_state);
-        self.peers.set_gone(self.pool_state.gone_peers());
-        self.peers.complain(&own, now_ms);
-        self.publish();
-        // What the peers said until now is in force.
-        if let Some(meeting) = self.first_meeting.take_if(|_| may_serve) {
-            meeting.end(&self.peers);
-        }
-    }
-
     /// Writes anew what a disk did not take.
     fn mend(&mut self) {
         self.pulse.beat("writing the journal of removals");
@@ -251,98 +219,6 @@ impl Control {
             self.publisher.tell(&notices, now_ms);
         }
         is_in_force
-    }
-
-    /// Nothing is decided by what peers said too long ago, however long control was held up.
-    pub(super) fn forget_silent_peers(&mut self, now_ms: u64) {
-        for index in self.peers.silent(now_ms) {
-            self.pool_state.set_peer(index, None);
-        }
-    }
-
-    /// Takes the slots on to where they are now.
-    fn advance(&mut self) {
-        let now_ms = self.clock.now_ms();
-        self.forget_silent_peers(now_ms);
-        self.pool_state.look_for_failed_moves(now_ms);
-        let mut next = self.pool_state.clone();
-        let (missed, mut notices) = self.copies.look(&mut next, now_ms);
-        notices.extend(self.step(&mut next, now_ms));
-        // They are copied when one changes.
-        let is_changed = !notices.is_empty() || !ptr::eq(next.slots(), self.pool_state.slots());
-        let is_due = next.is_under_way() && self.in_force.is_due(now_ms);
-        if !is_changed && !is_due {
-            // What has been said of it may be over, and is news when it comes again.
-            self.pool_state = next;
-        } else if self.try_to_put_in_force(next) {
-            self.publisher.tell(&notices, now_ms);
-        } else {
-            self.copies.keep(&missed);
-        }
-    }
-
-    /// Takes the slots of `next` on. During the first meeting they stay: nobody is served yet, and
-    /// what has become of them since the map was written only the peers know.
-    pub(super) fn step(&self, next: &mut PoolState, now_ms: u64) -> Vec<Notice> {
-        match self.first_meeting {
-            Some(_) => Vec::new(),
-            None => next.tick(now_ms),
-        }
-    }
-
-    pub(super) fn try_to_put_in_force(&mut self, next: PoolState) -> bool {
-        let Err(error) = self.put_in_force(next) else {
-            self.publisher.noticed.unwritten = None;
-            return true;
-        };
-        let now_ms = self.clock.now_ms();
-        let mut repeat_ms = self
-            .publisher
-            .noticed
-            .unwritten
-            .as_ref()
-            .map_or(0, |known| known.repeat_ms);
-        if now_ms >= repeat_ms {
-            repeat_ms = now_ms + REPEAT_MS;
-            tracing::error!("cannot write the state file; handovers are paused: {error}");
-        }
-        let error = error.to_string();
-        self.publisher.noticed.unwritten = Some(Unwritten { error, repeat_ms });
-        false
-    }
-
-    /// Writes the next state down, then shows it to the data path.
-    pub(super) fn put_in_force(&mut self, next: PoolState) -> Result<(), StateFileError> {
-        self.pulse.beat("writing the state file");
-        self.in_force.put(&next, self.clock.moment())?;
-        self.pool_state = next;
-        self.pool_state.set_followed(false);
-        self.follow_backends();
-        self.missed.forget(&mut self.pool_state);
-        Ok(())
-    }
-
-    /// Shows everybody else what is in force.
-    pub(super) fn publish(&mut self) {
-        let peers = self.peers.status(&Said::from(&self.pool_state));
-        let now_ms = self.clock.now_ms();
-        self.publisher
-            .publish(&self.pool_state, &self.in_force, peers, now_ms);
-    }
-
-    /// Looks up the names of the backends, and probes those that are in use.
-    fn follow_backends(&mut self) {
-        self.names.follow(self.pool_state.names());
-        let targets = self.pool_state.probe_targets();
-        self.probes
-            .follow(&self.pool_state.config().health, targets, |id, address| {
-                self.pool_state.way_to_probe(id, address)
-            });
-        let engines: Vec<_> = self.pool_state.engines().collect();
-        let is_asked = |id: BackendId| engines.iter().any(|(asked, _)| *asked == id);
-        let known = &mut self.publisher.noticed.engines;
-        known.retain(|id, _| is_asked(*id));
-        self.surveys.follow(engines);
     }
 
     /// Remembers what an engine says of itself, and logs what is new and dangerous.
@@ -414,7 +290,7 @@ impl Control {
                 let app = self.shared.app_names.name(sign.start_hash);
                 self.publisher.noticed.web_farm.saw(&sign, app, now_ms);
             }
-            Report::ChangedId(change) => self.publisher.noticed.shared_ids.saw(change, now_ms),
+            Report::IdUse(seen) => self.publisher.noticed.shared_ids.saw(seen, now_ms),
             Report::MissedDelete(missed) => {
                 self.pulse.beat("writing the journal of removals");
                 self.missed.note(&mut self.pool_state, missed, now_ms);
@@ -423,9 +299,10 @@ impl Control {
     }
 
     fn health_changed(&mut self, backend_id: BackendId, change: Option<Change>) {
-        let Some(Change { from, to, reason }) = change else {
+        let Some(change) = change else {
             return;
         };
+        let Change { to, reason, .. } = change;
         let member = self.pool_state.member(backend_id);
         if let Some(member) = member {
             member.metrics.count_health_change(to);
@@ -455,16 +332,7 @@ impl Control {
             .insert(backend_id, reason.to_string());
         self.probes.suspect(backend_id, to == HealthState::Suspect);
         self.surveys.hurry(backend_id);
-        if from == HealthState::Down || to == HealthState::Down {
-            // An outage may be shorter than the time between two ticks.
-            self.publisher
-                .follow_pauses(&self.pool_state, self.clock.now_ms());
-            self.advance();
-            self.in_force.show(&self.pool_state);
-            self.pool_state.set_followed(false);
-            self.follow_backends();
-        }
-        self.publish();
+        self.follow_health(&change);
     }
 
     fn obey(&mut self, command: ControlCommand) {
@@ -513,6 +381,7 @@ impl Control {
                 return;
             }
             Ok(Ok(view)) if self.pool_state.is_left_behind(&view.membership) => {
+                self.pool_state.set_peer(index, None);
                 Err(LEFT_BEHIND.to_owned())
             }
             Ok(read) => read.map_err(|error| error.to_string()),
@@ -522,15 +391,16 @@ impl Control {
         let said = said.map_err(Clone::clone);
         self.peers.heard(index, said, asked_ms);
         let mut is_left_behind = false;
-        if let Ok(view) = &view {
+        // What it has said last counts until it is silent.
+        if let Ok(view) = view {
             // Behind one address there may be another proxy later.
             self.pool_state.has_joined(index);
             // What there is to learn at the start is learned when all have been heard.
             if self.first_meeting.is_none() {
                 is_left_behind = self.pool_state.learn_membership(index, &view.membership);
             }
+            self.pool_state.set_peer(index, Some(view));
         }
-        self.pool_state.set_peer(index, view.ok());
         if is_left_behind {
             self.join_anew(now_ms);
         }
@@ -545,6 +415,152 @@ impl Control {
         if self.try_to_put_in_force(next) {
             self.missed.forget_all(&mut self.pool_state);
             self.publisher.tell(&notices, now_ms);
+        }
+    }
+}
+
+impl ControlSteps for Control {
+    type Error = StateFileError;
+
+    fn now_ms(&self) -> u64 {
+        self.clock.now_ms()
+    }
+
+    fn pool_state(&mut self) -> &mut PoolState {
+        &mut self.pool_state
+    }
+
+    fn forget_silent_peers(&mut self, now_ms: u64) {
+        for index in self.peers.silent(now_ms) {
+            self.pool_state.set_peer(index, None);
+        }
+    }
+
+    fn learn(&mut self, now_ms: u64) {
+        self.look_at_timeouts(now_ms);
+    }
+
+    fn look_whether_followed(&mut self) -> bool {
+        let copies_have_ended = || self.copies.have_ended(&self.pool_state);
+        self.in_force
+            .is_followed(&self.publisher.metrics, copies_have_ended)
+    }
+
+    fn meets_peers(&mut self, now_ms: u64) -> bool {
+        self.has_met(now_ms)
+    }
+
+    fn look_at_copies(&mut self, next: &mut PoolState, now_ms: u64) -> (Vec<Slot>, Vec<Notice>) {
+        self.copies.look(next, now_ms)
+    }
+
+    fn allow_restores(&mut self, for_ms: Option<u64>) {
+        self.copies.allow_restores(for_ms);
+    }
+
+    fn keep_missed(&mut self, missed: &[Slot]) {
+        self.copies.keep(missed);
+    }
+
+    /// During the first meeting the slots stay: nobody is served yet, and what has become of them since
+    /// the map was written only the peers know.
+    fn take_on(&self, next: &mut PoolState, now_ms: u64) -> Vec<Notice> {
+        match self.first_meeting {
+            Some(_) => Vec::new(),
+            None => next.tick(now_ms),
+        }
+    }
+
+    fn is_due(&self, now_ms: u64) -> bool {
+        self.in_force.is_due(now_ms)
+    }
+
+    fn write_and_show(&mut self, next: &PoolState) -> Result<(), StateFileError> {
+        self.pulse.beat("writing the state file");
+        self.in_force.put(next, self.clock.moment())
+    }
+
+    fn is_written(&mut self, put: Result<(), StateFileError>) -> bool {
+        let Err(error) = put else {
+            self.publisher.noticed.unwritten = None;
+            return true;
+        };
+        let now_ms = self.clock.now_ms();
+        let mut repeat_ms = self
+            .publisher
+            .noticed
+            .unwritten
+            .as_ref()
+            .map_or(0, |known| known.repeat_ms);
+        if now_ms >= repeat_ms {
+            repeat_ms = now_ms + REPEAT_MS;
+            tracing::error!("cannot write the state file; handovers are paused: {error}");
+        }
+        let error = error.to_string();
+        self.publisher.noticed.unwritten = Some(Unwritten { error, repeat_ms });
+        false
+    }
+
+    fn show(&mut self) {
+        self.in_force.show(&self.pool_state);
+    }
+
+    /// Looks up the names of the backends, too.
+    fn follow_backends(&mut self) {
+        self.names.follow(self.pool_state.names());
+        let targets = self.pool_state.probe_targets();
+        self.probes
+            .follow(&self.pool_state.config().health, targets, |id, address| {
+                self.pool_state.way_to_probe(id, address)
+            });
+        let engines: Vec<_> = self.pool_state.engines().collect();
+        let is_asked = |id: BackendId| engines.iter().any(|(asked, _)| *asked == id);
+        let known = &mut self.publisher.noticed.engines;
+        known.retain(|id, _| is_asked(*id));
+        self.surveys.follow(engines);
+    }
+
+    fn forget_pending_deletes(&mut self) {
+        self.missed.forget(&mut self.pool_state);
+    }
+
+    fn replay_pending_deletes(&mut self, now_ms: u64) {
+        self.missed.replay(&self.pool_state, now_ms);
+    }
+
+    fn tell(&mut self, notices: &[Notice], now_ms: u64) {
+        self.publisher.tell(notices, now_ms);
+    }
+
+    fn look_around(&mut self, now_ms: u64) {
+        self.publisher
+            .count_sessions(&self.shared.account, &mut self.pool_state, now_ms);
+        let is_wanted = self.pool_state.config().contents;
+        self.shared.contents.switch(is_wanted);
+        self.mend();
+        self.publisher.sample(&self.pool_state, now_ms);
+        self.publisher.follow_pauses(&self.pool_state, now_ms);
+        self.publisher.follow_web_servers(now_ms);
+        self.follow_files(now_ms);
+        let own = Said::from(&self.pool_state);
+        self.peers.set_gone(self.pool_state.gone_peers());
+        self.peers.complain(&own, now_ms);
+    }
+
+    fn see_outage(&mut self, now_ms: u64) {
+        self.publisher.follow_pauses(&self.pool_state, now_ms);
+    }
+
+    fn publish(&mut self) {
+        let peers = self.peers.status(&Said::from(&self.pool_state));
+        let now_ms = self.clock.now_ms();
+        self.publisher
+            .publish(&self.pool_state, &self.in_force, peers, now_ms);
+    }
+
+    fn serve(&mut self) {
+        if let Some(meeting) = self.first_meeting.take() {
+            meeting.end(&self.peers);
         }
     }
 }

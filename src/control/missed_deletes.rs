@@ -3,7 +3,7 @@
 
 use super::persist::pending_deletes::PendingDeletes;
 use super::persist::replay::{ReplayEvent, Replayed, Replays};
-use super::pool_state::{PoolMember, PoolState};
+use super::pool_state::PoolState;
 use crate::backend::RemoveError;
 use crate::handover::BackendId;
 use crate::log::LogLimit;
@@ -60,12 +60,10 @@ impl MissedDeletes {
     /// Tells the backends that answer what they missed.
     pub(super) fn replay(&mut self, pool_state: &PoolState, now_ms: u64) {
         let timeout = pool_state.config().timeouts.answer;
-        for member in pool_state.members() {
-            if member.pending_deletes > 0 && member.is_up() && member.address().is_some() {
-                let way = pool_state.way_to(&member.spec, member.address());
-                self.replays
-                    .begin(member.backend_id, way, timeout, &self.journal, now_ms);
-            }
+        for member in pool_state.gets_pending_deletes() {
+            let way = pool_state.way_to(&member.spec, member.address());
+            self.replays
+                .begin(member.backend_id, way, timeout, &self.journal, now_ms);
         }
     }
 
@@ -108,22 +106,25 @@ impl MissedDeletes {
         }
     }
 
-    /// Nothing is pending for a backend that no slot needs, that was given up, or whose id another one
-    /// has now.
+    /// Those of backends that get none any more.
     pub(super) fn forget(&mut self, pool_state: &mut PoolState) {
-        self.keep_those(pool_state, |member| !member.is_off());
+        self.keep_those(pool_state, PoolState::keeps_pending_deletes);
     }
 
     /// The other proxies have gone on without this one: what it has still to delete may have begun
     /// anew since.
     pub(super) fn forget_all(&mut self, pool_state: &mut PoolState) {
-        self.keep_those(pool_state, |_| false);
+        self.keep_those(pool_state, |_, _| false);
     }
 
-    fn keep_those(&mut self, pool_state: &mut PoolState, wants: impl Fn(&PoolMember) -> bool) {
+    fn keep_those(
+        &mut self,
+        pool_state: &mut PoolState,
+        keeps: impl Fn(&PoolState, BackendId) -> bool,
+    ) {
         for backend_id in (1..=u8::MAX).filter_map(BackendId::new) {
             let member = pool_state.member(backend_id);
-            let member = member.filter(|member| wants(member));
+            let member = member.filter(|_| keeps(pool_state, backend_id));
             let backend = member.map(|member| member.spec.name.as_str());
             if let Err(error) = self.journal.keep(backend_id, backend) {
                 tracing::warn!("{error}");

@@ -3,6 +3,7 @@
 //! One thread decides. It feeds what happens to a pure state, puts what comes of it in force
 //! (`in_force`), and shows it (`publisher`).
 //!
+//! * [`steps`]: what follows what.
 //! * [`event_loop`]: the control thread; `reload` and `overrides` are what it does with other files
 //!   and with orders.
 //! * [`pool_state`]: the pool and what becomes of it, without sockets, files or clock;
@@ -39,6 +40,7 @@ mod reload;
 pub mod report;
 pub mod session_timeouts;
 pub mod start;
+pub mod steps;
 
 pub use event_loop::{Control, RunningControl};
 pub use probing::engines::MakeConnector;

@@ -4,6 +4,7 @@ use super::event_loop::Control;
 use super::pool_state::{NotGone, Order, Override, PoolState};
 use super::report::history::{Event, EventKind, EventLevel};
 use super::report::status::{SteerOutcome, SteerPeerOutcome, SteerResult};
+use super::steps::ControlSteps;
 use crate::config::BackendAddress;
 
 /// A proxy that has not answered for so long is not just being restarted.
@@ -99,8 +100,7 @@ impl Control {
             ));
         }
         if !is_dry_run {
-            let notices = self.step(&mut next, now_ms);
-            self.put_in_force(next).map_err(|error| error.to_string())?;
+            let notices = self.put_changed(next).map_err(|error| error.to_string())?;
             self.peers.set_gone(self.pool_state.gone_peers());
             self.publisher.tell(&notices, now_ms);
         }
@@ -109,7 +109,7 @@ impl Control {
 
     /// What giving that order would do. Nobody sees anything of it, the log included.
     pub(super) fn dry_run(&mut self, order: &Order) -> SteerOutcome {
-        let mut next = self.pool_state.clone();
+        let mut next = self.with_those_that_answer();
         let tried = self.try_dry_run(&mut next, order);
         let left_with = if tried.is_ok() {
             &next
@@ -150,15 +150,24 @@ impl Control {
     fn try_to_steer(&mut self, order: &Order) -> Result<Option<usize>, String> {
         let now_ms = self.clock.now_ms();
         self.forget_silent_peers(now_ms);
-        let mut next = self.pool_state.clone();
+        let mut next = self.with_those_that_answer();
         let steered = next.steer(order, now_ms);
         let Some(accepted) = steered.map_err(|refused| refused.to_string())? else {
             return Ok(None);
         };
-        let notices = self.step(&mut next, now_ms);
-        self.put_in_force(next).map_err(|error| error.to_string())?;
+        let notices = self.put_changed(next).map_err(|error| error.to_string())?;
         self.publisher.tell(&notices, now_ms);
         Ok(Some(accepted.moved_slots))
+    }
+
+    /// The pool state as far as the peers that answer have told of it: one that has just gone silent
+    /// would miss an order.
+    fn with_those_that_answer(&self) -> PoolState {
+        let mut next = self.pool_state.clone();
+        for index in self.peers.unanswering() {
+            next.set_peer(index, None);
+        }
+        next
     }
 
     /// Goes by what other proxies have been ordered. Until the first meeting is over they are still
@@ -173,7 +182,7 @@ impl Control {
         if next.adopt_decisions(now_ms).is_none() {
             return;
         }
-        let notices = self.step(&mut next, now_ms);
+        let notices = self.take_on(&mut next, now_ms);
         if self.try_to_put_in_force(next) {
             self.tell_overrides(&before);
             self.publisher.tell(&notices, now_ms);

@@ -16,10 +16,12 @@ pub mod persisted_state;
 mod preview;
 mod replicas;
 mod resume;
+mod scope;
 mod server;
 mod server_fault;
 mod servers;
 mod steer;
+mod told;
 mod wording;
 
 use std::net::SocketAddr;
@@ -34,7 +36,8 @@ use super::probing::engines::Engines;
 use super::session_timeouts::{MAX_TIMEOUT_MINUTES, SeenTimeout, SeenTimeouts};
 use crate::backend::{Connector, TlsServer};
 use crate::config::{
-    BackendAddress, BackendSpec, BackendState, Config, HandoverConfig, PartitionMap, TlsTrust,
+    BackendAddress, BackendSpec, BackendState, Config, HandoverConfig, PEER_SILENCE, PartitionMap,
+    TlsTrust,
 };
 use crate::handover::schedule::{
     CopyPlaces, PeerSlot, Standing, Standings, Surroundings, Times, advance,
@@ -54,14 +57,17 @@ pub use notice::Notice;
 pub use persisted_state::InUse;
 pub use preview::{BackendShift, Preview, Shift, SlotFlow};
 pub use resume::ResumeError;
+pub use scope::PoolScope;
 pub use server::Server;
 pub use server_fault::{ServerFault, Wait};
 pub use servers::PeerServer;
 pub use steer::{Order, Override};
+pub use told::ToldBackends;
 
 /// The pool. A copy costs little: a step is tried on one, and kept once it is on disk.
 #[derive(Debug, Clone)]
 pub struct PoolState {
+    scope: PoolScope,
     config: Config,
     /// As the file says it.
     map: PartitionMap,
@@ -72,6 +78,8 @@ pub struct PoolState {
     /// Shared with all who read them, and copied when one changes: together they are a megabyte.
     slots: Arc<[SlotState]>,
     peers: Vec<Option<Arc<PeerView>>>,
+    /// What the peers said at this time or later the slots have gone by; 0 if one was not heard.
+    went_by_ms: u64,
     /// Where each peer of the main file is in `peers`; `None` for this proxy itself, and for one that is
     /// gone.
     peer_positions: Vec<Option<usize>>,
@@ -173,6 +181,11 @@ impl PoolState {
     /// The same, to be kept.
     pub fn shared_slots(&self) -> Arc<[SlotState]> {
         Arc::clone(&self.slots)
+    }
+
+    /// The slots that it decides about, in order.
+    pub fn scope(&self) -> impl Iterator<Item = Slot> + '_ {
+        self.scope.slots().map(|(_, slot)| slot)
     }
 
     /// Where the map wants a slot.
@@ -487,7 +500,17 @@ impl PoolState {
     /// Takes every slot on to where it is now; what is new for the log. Slots may have changed
     /// without it.
     pub fn tick(&mut self, now_ms: u64) -> Vec<Notice> {
+        self.tick_by(advance, now_ms)
+    }
+
+    /// The same by other rules than those of [`advance`].
+    pub fn tick_by(
+        &mut self,
+        advance: impl Fn(SlotState, &Surroundings<'_>) -> SlotState,
+        now_ms: u64,
+    ) -> Vec<Notice> {
         self.timeouts.forget_dead(now_ms);
+        self.went_by_ms = self.heard_all_ms();
         let times = self.times();
         let mut notices = self.forget_given_up(now_ms);
         notices.extend(self.settle_servers(now_ms));
@@ -500,8 +523,9 @@ impl PoolState {
         let mut stand_ins = Vec::with_capacity(MAX_CANDIDATES);
         let keepers = self.keepers();
         let mut replicas = Vec::with_capacity(MAX_CANDIDATES);
-        for slot in Slot::all() {
-            let before = self.slots[slot.index()];
+        let scope = self.scope.clone();
+        for (index, slot) in scope.slots() {
+            let before = self.slots[index];
             let target = self.target(slot);
             let rests =
                 self.map.replicas == 0 && before == SlotState::steady(target, before.since_ms);
@@ -510,7 +534,7 @@ impl PoolState {
             if rests && peers.is_empty() && standings.get(target).up_since_ms.is_some() {
                 continue;
             }
-            self.look_at_peers(before, slot, &mut peers);
+            self.look_at_peers(before, index, &mut peers);
             self.look_for_stand_ins(slot, &fit, &mut stand_ins);
             self.look_for_replicas(slot, &fit, keepers, &mut replicas);
             let around = Surroundings {
@@ -529,7 +553,7 @@ impl PoolState {
             };
             let after = advance(before, &around);
             if after != before {
-                Arc::make_mut(&mut self.slots)[slot.index()] = after;
+                Arc::make_mut(&mut self.slots)[index] = after;
                 changes.add(before, after);
                 self.handovers
                     .changed(&before, &after, &self.members, now_ms);
@@ -557,6 +581,7 @@ impl PoolState {
                     gone: self.is_left(member) || bound.contains(member.backend_id),
                     insisted: self.is_insisted(member),
                     up_since_ms,
+                    is_doubted: member.is_doubted(),
                     holds_stale: member.pending_deletes > 0
                         || self.is_owed_by_peers(member)
                         || self.is_given_up(member),
@@ -626,11 +651,11 @@ impl PoolState {
         heard.any(|peer| peer.pending.contains(&member.backend_id))
     }
 
-    fn look_at_peers(&self, state: SlotState, slot: Slot, out: &mut [Option<PeerSlot>]) {
+    fn look_at_peers(&self, state: SlotState, index: usize, out: &mut [Option<PeerSlot>]) {
         for (out, peer) in out.iter_mut().zip(&self.peers) {
             *out = peer.as_ref().and_then(|peer| {
                 Some(PeerSlot {
-                    slot: *peer.slots.get(slot.index())?,
+                    slot: *peer.slots.get(index)?,
                     second_up: state.second.is_some_and(|second| peer.up.contains(&second)),
                     gone: peer.gone,
                     heard_ms: peer.heard_ms,
@@ -639,8 +664,9 @@ impl PoolState {
         }
     }
 
-    /// Forgets retired backends that no slot needs, and says once that a drained one is free: it
-    /// serves nothing, and what it kept copies of has others.
+    /// Forgets retired backends that no slot needs here or at another proxy: this one could not follow
+    /// the other to a backend that it does not know. Says once that a drained one is free: it serves
+    /// nothing, and what it kept copies of has others.
     fn let_go(&mut self, notices: &mut Vec<Notice>) {
         let is_needed = self.needed(places_known);
         let is_served = self.needed(|slot| slot.places());
@@ -654,8 +680,22 @@ impl PoolState {
             }
             member.is_let_go = is_free && is_leaving;
         }
-        self.members
-            .retain(|member| member.in_map || is_needed[member.backend_id]);
+        let is_retired = |member: &PoolMember| !member.in_map && !is_needed[member.backend_id];
+        if self.members.iter().any(is_retired) {
+            let is_needed = self.needed_elsewhere();
+            self.members
+                .retain(|member| !is_retired(member) || is_needed[member.backend_id]);
+        }
+    }
+
+    /// The places that another proxy may have slots at: it says so, or does not say.
+    fn needed_elsewhere(&self) -> BackendMap<bool> {
+        let mut is_needed = BackendMap::filled(self.peers.iter().any(Option::is_none));
+        let slots = self.peers.iter().flatten().flat_map(|peer| &peer.slots);
+        for backend_id in slots.flat_map(places_known) {
+            is_needed[backend_id] = true;
+        }
+        is_needed
     }
 
     /// Which places are among those of a slot.
@@ -716,6 +756,12 @@ impl PoolMember {
         self.verdict() != HealthState::Down
     }
 
+    /// Whether it is about to count as down, or wrongly suspected ([`Health::is_doubted`]).
+    fn is_doubted(&self) -> bool {
+        // Who has answered is added up over all workers.
+        self.verdict() == HealthState::Suspect && self.health.is_doubted(self.metrics.answered())
+    }
+
     /// Whether it is to be left: it is drained, off, or not in the map any more.
     pub fn is_leaving(&self) -> bool {
         !self.in_map || self.spec.state != BackendState::Active
@@ -746,6 +792,7 @@ impl Times {
             lifetime_ms: ms(lifetime + config.takeover),
             failover_after_ms: ms(config.failover_after),
             overlap_ms: ms(timeouts.connect + timeouts.answer),
+            silence_ms: ms(PEER_SILENCE),
             failover: config.failover,
         }
     }

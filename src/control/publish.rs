@@ -7,7 +7,7 @@ use std::sync::Arc;
 use super::clock::ControlClock;
 use super::handle::{AdminAccess, Published};
 use super::peers::report::PeerState;
-use super::pool_state::{PoolMember, PoolState};
+use super::pool_state::{PoolMember, PoolState, ToldBackends};
 use super::report::at_risk::replication;
 use super::report::copies_held::copies_held;
 use super::report::diagnosis::diagnose;
@@ -167,20 +167,21 @@ impl About {
 impl About {
     /// What peers may know.
     fn peer_state(&self, pool_state: &PoolState, followed: &Arc<[SlotState]>) -> PeerState {
-        let members = || pool_state.members().iter();
-        let up = members().filter(|member| member.is_up() && !member.is_off());
-        let behind =
-            members().filter(|member| member.pending_deletes > 0 || pool_state.is_given_up(member));
-        let off = members().filter(|member| member.is_off());
+        let ToldBackends {
+            up,
+            pending,
+            off,
+            gone,
+        } = pool_state.told_backends();
         PeerState {
             instance: self.instance.clone(),
             map_version: pool_state.map().version,
             decisions: pool_state.decisions().to_vec(),
-            up: up.map(|member| member.backend_id).collect(),
-            pending: behind.map(|member| member.backend_id).collect(),
+            up,
+            pending,
             servers: pool_state.servers(),
-            off: off.map(|member| member.spec.name.clone()).collect(),
-            gone: pool_state.gone(),
+            off,
+            gone,
             timeouts: pool_state.timeouts().clone(),
             membership: pool_state.membership().clone(),
             slots: Arc::clone(followed),
@@ -271,7 +272,7 @@ fn figures(
         contended_sessions: 0,
         certificates: certificates
             .iter()
-            .map(|state| (state.what.clone(), state.until_s))
+            .map(|state| (state.what.clone(), state.until_s()))
             .collect(),
         backends: pool_state
             .members()

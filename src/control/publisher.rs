@@ -90,6 +90,9 @@ impl Publisher {
         let members = pool_state.members().iter();
         let lost = members.map(|member| (member.backend_id, member.metrics.absent_while_away()));
         self.noticed.lost.follow(lost, now_ms);
+        let members = pool_state.members().iter();
+        let restored = members.map(|member| (member.backend_id, member.metrics.restored()));
+        self.noticed.restored.follow(restored, now_ms);
     }
 
     /// Looks whether all web servers go on.

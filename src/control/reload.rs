@@ -8,6 +8,7 @@ use super::files::reloadable_keys;
 use super::pool_state::NotGone;
 use super::report::history::{Event, EventKind, EventLevel};
 use super::report::status::{LastReload, ReloadOutcome, ReloadResult};
+use super::steps::ControlSteps;
 use crate::config::{BackendAddress, LoadedConfig};
 use crate::metrics::Reloads;
 
@@ -134,14 +135,16 @@ impl Control {
         for warning in &loaded.warnings {
             tracing::warn!("{}", warning.in_one_line());
         }
-        let notices = self.step(&mut next, now_ms);
-        if let Err(error) = self.put_in_force(next) {
-            // The disk may take it before anybody changes a file.
-            if let Some(files) = &mut self.files {
-                files.read_again(now_ms);
+        let notices = match self.put_changed(next) {
+            Ok(notices) => notices,
+            Err(error) => {
+                // The disk may take it before anybody changes a file.
+                if let Some(files) = &mut self.files {
+                    files.read_again(now_ms);
+                }
+                return Err(vec![error.to_string()]);
             }
-            return Err(vec![error.to_string()]);
-        }
+        };
         if let Some(handle) = &self.level {
             handle.set(level);
         }

@@ -23,6 +23,14 @@ pub enum DiskError {
         /// What the system said.
         source: io::Error,
     },
+    /// A file is where a new one is to be made.
+    #[error(
+        "{file} is there already, and this state server has not made it: see which other program writes into the folder, and move the file away"
+    )]
+    InTheWay {
+        /// The file.
+        file: String,
+    },
     /// A file is missing between others.
     #[error(
         "{file} is missing, and later files are there: put it back from a copy, or move all of them away to start without sessions"

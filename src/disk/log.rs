@@ -2,6 +2,7 @@
 
 use std::collections::{HashMap, VecDeque};
 use std::hash::{BuildHasher, Hash, RandomState};
+use std::io::{self, ErrorKind};
 
 use siphasher::sip128::{Hasher128, SipHasher13};
 
@@ -78,6 +79,8 @@ pub(super) struct SessionLog<D: Directory> {
     sealed_bytes: u64,
     active: Option<Active<D::File>>,
     next_number: u64,
+    /// A segment that could neither be begun nor removed again: the next attempt takes its place.
+    unbegun: Option<u64>,
     cleaning: Option<SegmentReader<D::File>>,
     buffer: Vec<u8>,
 }
@@ -97,6 +100,7 @@ impl<D: Directory> SessionLog<D> {
             sealed_bytes: 0,
             active: None,
             next_number,
+            unbegun: None,
             cleaning: None,
             buffer: Vec::new(),
         }
@@ -150,11 +154,20 @@ impl<D: Directory> SessionLog<D> {
             salt: RandomState::new().hash_one(number),
         };
         let write = |action, source| LogError::Write(system(action, &name, source));
+        if self.unbegun == Some(number) {
+            self.remove_unbegun(number)
+                .map_err(|source| write("remove", source))?;
+        }
         let file = self.directory.create(number);
-        let file = file.map_err(|source| write("make", source))?;
+        let file = file.map_err(|source| match source.kind() {
+            // Nothing is written to what somebody else has made.
+            ErrorKind::AlreadyExists => LogError::Write(DiskError::InTheWay { file: name.clone() }),
+            _ => write("make", source),
+        })?;
         if let Err(source) = file.write(0, &head.encode()) {
             // Whatever it has left would be in the way of the next attempt.
-            let _ = self.directory.remove(number);
+            self.unbegun = Some(number);
+            let _ = self.remove_unbegun(number);
             return Err(write("write", source));
         }
         let synced = file.sync().and_then(|()| self.directory.sync());
@@ -170,6 +183,17 @@ impl<D: Directory> SessionLog<D> {
             marked_length: length,
         });
         Ok(())
+    }
+
+    /// Removes a segment of ours that never had a record.
+    fn remove_unbegun(&mut self, number: u64) -> io::Result<()> {
+        match self.directory.remove(number) {
+            Err(error) if error.kind() != ErrorKind::NotFound => Err(error),
+            _ => {
+                self.unbegun = None;
+                Ok(())
+            }
+        }
     }
 
     /// Adds records, all of them or none.

@@ -15,6 +15,9 @@ use crate::store::MemoryStore;
 /// A write that the disk has refused is tried again after so long.
 const RETRY: Duration = Duration::from_secs(1);
 
+/// Cleaning up that has failed is tried again after so long.
+const CLEAN_RETRY: Duration = Duration::from_secs(10);
+
 /// How often it looks how much room the volume has.
 const ROOM_EVERY: Duration = Duration::from_secs(1);
 
@@ -72,6 +75,7 @@ impl<D: Directory> Writer<D> {
     fn write_until_closed(&mut self) -> Result<(), LogError> {
         let mut sync_due = Instant::now() + self.sync_every;
         let mut room_due = Instant::now();
+        let mut clean_due = Instant::now();
         let mut cleaning = false;
         loop {
             let patience = if cleaning {
@@ -97,17 +101,26 @@ impl<D: Directory> Writer<D> {
                 self.figures.free(self.log.directory().free_bytes());
                 room_due = Instant::now() + ROOM_EVERY;
             }
-            let (log, figures) = (&mut self.log, &self.figures);
-            cleaning = match figures.time(|| log.clean(&self.memory)) {
-                Err(LogError::Write(error)) => {
-                    tracing::warn!("{error}; the files of sessions are not cleaned up now");
-                    false
-                }
-                cleaned => cleaned?,
-            };
+            if Instant::now() >= clean_due {
+                cleaning = self.clean(&mut clean_due)?;
+            }
             self.figures.log(self.log.bytes());
         }
         self.log.seal()
+    }
+
+    /// Takes a step of cleaning up. True if there is more to do. One that has failed is `due` again after
+    /// a while: each batch would read the same file otherwise.
+    fn clean(&mut self, due: &mut Instant) -> Result<bool, LogError> {
+        let (log, figures) = (&mut self.log, &self.figures);
+        match figures.time(|| log.clean(&self.memory)) {
+            Err(LogError::Write(error)) => {
+                tracing::warn!("{error}; the files of sessions are not cleaned up now");
+                *due = Instant::now() + CLEAN_RETRY;
+                Ok(false)
+            }
+            cleaned => cleaned,
+        }
     }
 
     fn sync(&mut self) -> Result<(), LogError> {

@@ -396,6 +396,10 @@ impl SessionLedger {
         self.end_unlock(writing.at, writing.cookie, now, is_unknown);
         let taken_over = self.remove_holder(writing.holder);
         match outcome {
+            // It says what the server has that issued the lock: the session may have left that one.
+            CheckedOutcome::Done if taken_over && writing.version == 0 => {
+                self.judge_stale_write(&writing, found);
+            }
             CheckedOutcome::Done => {
                 self.touched_at = self.touched_at.max(writing.at);
                 if taken_over {

@@ -177,7 +177,7 @@ impl WebRequest {
     async fn read_write(&mut self, session: &Arc<Session>, leave: Leave) -> Result<(), Ended> {
         let mut leave = leave;
         let mut contender = session.contend();
-        self.was_contended = contender.finds_it_held;
+        self.was_contended = contender.meets_another;
         let asked_at_ns = self.server.now_ns();
         for _ in 0..MAX_CREATES {
             match self.acquire(session).await? {
@@ -191,7 +191,7 @@ impl WebRequest {
                     self.server.pause(self.server.options().hold).await;
                     let left = self.leave(session, holder, leave).await;
                     let held_ns = self.server.now_ns() - locked_at_ns;
-                    let ahead = contender.finds_it_held.then_some(contender.ahead);
+                    let ahead = contender.meets_another.then_some(contender.ahead);
                     self.server.tally().lock(waited_ns, ahead, held_ns);
                     return left;
                 }
@@ -240,7 +240,9 @@ impl WebRequest {
         let waiting_since = Instant::now();
         loop {
             let begun = session.ledger().begin(self.server.now_ns());
+            let asking = session.ask();
             let reply = self.exchange(Operation::Acquire, session, 0, None).await;
+            drop(asking);
             let mut seen = self.item(session, &reply);
             let mut cookie = None;
             if let (SeenContents::Body { .. } | SeenContents::Corrupt(_), Ok(head)) = (seen, &reply)

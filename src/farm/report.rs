@@ -118,7 +118,8 @@ pub struct FarmReport {
     /// The same with the pages that still waited for a lock when the run was stopped, and the time that
     /// they had waited by then: without them, who keeps pages waiting for longest looks quick.
     pub begun_page_latency: Latency,
-    /// The same of pages that ended and first asked for a lock while another page held it.
+    /// The same of pages that ended and first asked for a lock while another page held it or
+    /// asked for it.
     pub contended_page_latency: Latency,
     /// How long those waited for the lock, from their first request for it on.
     pub lock_wait: Latency,
@@ -304,8 +305,8 @@ impl Tally {
         self.unfinished_pages += 1;
     }
 
-    /// A page has had a lock. When it first asked another one held it, and `ahead` held or wanted it
-    /// in all; `None` if it was free.
+    /// A page has had a lock. When it first asked, another one held it or had asked for it, and `ahead`
+    /// held or wanted it in all; `None` if it was free.
     pub(crate) fn lock(&mut self, waited_ns: u64, ahead: Option<usize>, held_ns: u64) {
         self.lock_hold.saturating_record(held_ns / 1000);
         if let Some(ahead) = ahead {

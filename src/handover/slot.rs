@@ -157,6 +157,24 @@ impl SlotState {
         }
     }
 
+    /// The same with all its times read by another clock.
+    #[must_use]
+    pub fn read_by(self, here: impl Fn(u64) -> u64) -> Self {
+        Self {
+            since_ms: here(self.since_ms),
+            before: self.before.map(|before| Before {
+                since_ms: here(before.since_ms),
+                ..before
+            }),
+            outdated: self.outdated.since(here(self.outdated.since_ms())),
+            replica: self.replica.map(|replica| Replica {
+                since_ms: here(replica.since_ms),
+                ..replica
+            }),
+            ..self
+        }
+    }
+
     /// Where what is written is copied to.
     #[must_use]
     pub fn copied_to(&self) -> Option<BackendId> {
@@ -169,6 +187,14 @@ impl SlotState {
     pub fn replica_in(&self, phase: ReplicaPhase) -> Option<BackendId> {
         let replica = self.replica.filter(|replica| replica.phase == phase)?;
         Some(replica.backend_id)
+    }
+
+    /// The places that clients are sent to now. What is suspect waits, and may wait for one that only
+    /// other proxies know, because they stand there.
+    pub fn serving(&self) -> impl Iterator<Item = BackendId> + use<> {
+        let is_served = self.stage != Stage::Suspect;
+        let places = [Some(self.first), self.second];
+        places.into_iter().flatten().filter(move |_| is_served)
     }
 
     /// The places that are served from, or that may be once the slot is suspect no more. A place

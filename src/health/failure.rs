@@ -15,6 +15,8 @@ pub enum Failure {
     ConnectTimedOut,
     /// No TLS came about: the backend is not who it should be, or does not trust this proxy.
     Untrusted,
+    /// The engine that keeps its sessions cannot be used, or does not answer.
+    Engine,
     /// A connection was taken and closed before a byte of an answer came. A state server that takes
     /// no remote clients does so.
     ClosedAtOnce,
@@ -40,12 +42,13 @@ pub enum Failure {
 
 impl Failure {
     /// All of them, in order.
-    pub const ALL: [Self; 15] = [
+    pub const ALL: [Self; 16] = [
         Self::Shortage,
         Self::Unresolved,
         Self::Refused,
         Self::ConnectTimedOut,
         Self::Untrusted,
+        Self::Engine,
         Self::ClosedAtOnce,
         Self::Broken,
         Self::Late,
@@ -91,9 +94,11 @@ impl fmt::Display for Failure {
             Self::Untrusted => {
                 "no TLS with it: one side does not trust the certificate of the other, or it speaks no TLS"
             }
+            Self::Engine => "its Redis cannot be used, or does not answer",
             Self::ClosedAtOnce => {
-                "connection closed without an answer, as by a state server whose registry value \
-                 AllowRemoteConnection is 0"
+                "connection closed without an answer, as by a state server that does not take \
+                 connections from here (of aspnet_state.exe the registry value \
+                 AllowRemoteConnection, of staterouter --allow)"
             }
             Self::Broken => "connection broken before the answer",
             Self::Late => "no answer in time",

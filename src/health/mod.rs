@@ -115,6 +115,13 @@ impl Health {
         }
     }
 
+    /// Whether nothing but failures has been seen of it for a moment: it is about to count as down, or
+    /// wrongly suspected. `answered` as for [`probe_failed`](Self::probe_failed).
+    #[must_use]
+    pub fn is_doubted(&self, answered: u64) -> bool {
+        self.verdict() == HealthState::Suspect && answered == self.answered
+    }
+
     /// Whether a probe or a failed request has said anything of it.
     #[must_use]
     pub const fn is_known(&self) -> bool {

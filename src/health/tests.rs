@@ -112,6 +112,23 @@ fn a_good_probe_ends_a_row_of_failures() {
 }
 
 #[test]
+fn one_that_is_suspect_is_doubted_until_it_answers_or_is_down() {
+    let mut scene = Scene::new();
+    let is_doubted = |scene: &Scene| scene.health.is_doubted(scene.answered);
+    assert!(!is_doubted(&scene));
+    scene.bad();
+    assert!(is_doubted(&scene));
+    scene.answered += 1;
+    assert!(!is_doubted(&scene), "it serves, and is too busy for probes");
+    scene.bad();
+    assert!(is_doubted(&scene));
+    scene.good();
+    assert!(!is_doubted(&scene));
+    scene.fall();
+    assert!(!is_doubted(&scene), "it is down for certain");
+}
+
+#[test]
 fn a_failed_probe_ends_a_row_of_good_ones() {
     let mut scene = Scene::new();
     scene.fall();

@@ -67,6 +67,6 @@ impl ApplicationMetrics {
 
     /// A number over all workers.
     pub(super) fn sum(&self, number: impl Fn(&ApplicationShard) -> u64) -> u64 {
-        self.shards.all().iter().map(|shard| number(shard)).sum()
+        self.shards.sum(number)
     }
 }

@@ -107,6 +107,8 @@ pub struct BackendShard {
     pub lost_writes: Counter,
     /// Sessions of its that were called absent while another backend stood in.
     pub absent_while_away: Counter,
+    /// Sessions that it had lost, and that were stored here anew from their copies.
+    pub restored: Counter,
     /// Acquires it refused because of a lock that ASP.NET breaks next.
     pub overdue_locks: Counter,
     moved_here: Counter,
@@ -132,6 +134,7 @@ impl Default for BackendShard {
             idle: Counter::default(),
             lost_writes: Counter::default(),
             absent_while_away: Counter::default(),
+            restored: Counter::default(),
             overdue_locks: Counter::default(),
             moved_here: Counter::default(),
             moves: OnceLock::new(),
@@ -304,6 +307,11 @@ impl BackendMetrics {
         self.sum(|shard| shard.absent_while_away.get())
     }
 
+    /// Sessions that it had lost, and that were stored there anew from their copies.
+    pub fn restored(&self) -> u64 {
+        self.sum(|shard| shard.restored.get())
+    }
+
     /// Sessions moved to it.
     pub fn moved_here(&self) -> u64 {
         self.sum(|shard| shard.moved_here.get())
@@ -331,7 +339,7 @@ impl BackendMetrics {
 
     /// One number of all workers.
     pub fn sum(&self, number: impl Fn(&BackendShard) -> u64) -> u64 {
-        self.shards.all().iter().map(|shard| number(shard)).sum()
+        self.shards.sum(number)
     }
 
     /// How long it took to answer.

@@ -164,6 +164,7 @@ impl FailureReason {
                 Refusal::LockOutOfReach => "lock_out_of_reach",
                 Refusal::Moving => "moving",
                 Refusal::CopyMissed => "copy_missed",
+                Refusal::Unheard => "peers_unheard",
                 Refusal::CopyLocked => "copy_locked",
                 Refusal::Restless => "restless",
             },
@@ -254,6 +255,8 @@ pub enum LockWaitEnd {
     Released,
     /// `locks.wait` was over.
     Expired,
+    /// Its web server needed the thread that waited.
+    CalledOff,
     /// Its client left, or it failed.
     Left,
     /// It did not wait: too many did, for this lock, in all, or of its web server.
@@ -264,9 +267,10 @@ pub enum LockWaitEnd {
 
 impl LockWaitEnd {
     /// All of them, in order.
-    pub const ALL: [Self; 5] = [
+    pub const ALL: [Self; 6] = [
         Self::Released,
         Self::Expired,
+        Self::CalledOff,
         Self::Left,
         Self::Refused,
         Self::Hopeless,
@@ -284,6 +288,7 @@ impl LockWaitEnd {
         match self {
             Self::Released => "released",
             Self::Expired => "expired",
+            Self::CalledOff => "called_off",
             Self::Left => "left",
             Self::Refused => "refused",
             Self::Hopeless => "hopeless",
@@ -398,6 +403,7 @@ pub(super) const fn probe_name(result: Result<(), Failure>) -> &'static str {
         Err(Failure::Refused) => "refused",
         Err(Failure::ConnectTimedOut) => "connect_timed_out",
         Err(Failure::Untrusted) => "untrusted",
+        Err(Failure::Engine) => "engine",
         Err(Failure::ClosedAtOnce) => "closed_at_once",
         Err(Failure::Broken) => "broken",
         Err(Failure::Late) => "late",

@@ -22,6 +22,7 @@ pub mod counter;
 mod durations;
 mod exposition;
 pub mod labels;
+mod lock_waiters;
 pub mod pool;
 mod process;
 mod scrape;

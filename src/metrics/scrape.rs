@@ -291,12 +291,13 @@ fn expose_requests(out: &mut Exposition, backend: &PoolBackend) {
 type Number = (&'static Family, fn(&BackendShard) -> u64);
 
 fn expose_traffic(out: &mut Exposition, backend: &PoolBackend) {
-    const NUMBERS: [Number; 9] = [
+    const NUMBERS: [Number; 10] = [
         (&table::LOST_WRITES, |shard| shard.lost_writes.get()),
         (&table::OVERDUE_LOCKS, |shard| shard.overdue_locks.get()),
         (&table::SESSIONS_OUT_OF_REACH, |shard| {
             shard.absent_while_away.get()
         }),
+        (&table::SESSIONS_RESTORED, |shard| shard.restored.get()),
         (&table::BACKEND_RETRIES, |shard| shard.retries.get()),
         (&table::BACKEND_UNFIT_ANSWERS, |shard| shard.unfit.get()),
         (&table::BACKEND_CONNECTIONS_OPENED, |shard| {

@@ -3,7 +3,7 @@
 use std::sync::{Arc, Mutex, PoisonError};
 
 /// Blocks of numbers, each written by one worker. The lock is taken when a worker looks its block
-/// up for good, and by readers; never per request.
+/// up for good, by readers, and while requests wait for locks.
 #[derive(Debug, Default)]
 pub(super) struct Shards<T>(Mutex<Vec<Arc<T>>>);
 
@@ -15,6 +15,12 @@ impl<T: Default> Shards<T> {
             shards.push(Arc::default());
         }
         Arc::clone(&shards[index])
+    }
+
+    /// A number over all of them.
+    pub(super) fn sum(&self, number: impl Fn(&T) -> u64) -> u64 {
+        let shards = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        shards.iter().map(|shard| number(shard)).sum()
     }
 
     /// All there are.

@@ -69,7 +69,7 @@ families! {
     WAITING_REQUESTS: Gauge "staterouter_waiting_requests" []
         "Requests of clients that are waiting now because their backend cannot be reached.";
     LOCK_WAITS: Counter "staterouter_lock_waits_total" ["end"]
-        "Requests of clients for a locked session, by how their wait for the lock ended: released, expired (locks.wait was over), left (the client did, or the request failed); or by why they did not wait: refused (too many do, for this lock or in all, or the threads of its web server are busy) or hopeless (by what others have met, the lock is not released within locks.wait).";
+        "Requests of clients for a locked session, by how their wait for the lock ended: released, expired (locks.wait was over), called_off (its web server needed the thread), left (the client did, or the request failed); or by why they did not wait: refused (too many do, for this lock or in all, or the threads of its web server are busy) or hopeless (by what others have met, the lock is not released within locks.wait).";
     LOCK_WAITING_REQUESTS: Gauge "staterouter_lock_waiting_requests" []
         "Requests of clients that are waiting now for the lock of a session.";
     APPLICATION_REQUESTS: Counter "staterouter_application_requests_total" ["application", "operation", "result"]
@@ -179,12 +179,14 @@ families! {
         "Moves of a session that failed: at insert the session is whole where it was, and is served there if its new backend has refused it; at take it is whole where it was to go.";
     SESSIONS_OUT_OF_REACH: Counter "staterouter_sessions_out_of_reach_total" ["backend"]
         "Reads and acquires answered 404 because another backend stands in for this one: if it held the session, a user has lost it.";
+    SESSIONS_RESTORED: Counter "staterouter_sessions_restored_total" ["backend"]
+        "Sessions that this backend had lost, as by a restart, and that were stored there anew from their copies.";
 
     FINDINGS: Gauge "staterouter_findings" ["code", "level"]
         "Findings of a kind now: what is wrong or going on, as in /status.";
 
     CERTIFICATE_EXPIRY: Gauge "staterouter_certificate_expiry_timestamp_seconds" ["certificate"]
-        "Until when a certificate in force counts: `listen` and `admin` are what clients are shown, `backends`, `peers` and `backend NAME` what those are shown.";
+        "Until when a certificate in force is valid: `listen` and `admin` are what clients are shown, `backends`, `peers` and `backend NAME` what those are shown. Of several in one file, the one that ends first. If nothing is shown, the end of the last authority that is trusted.";
 
     MAP_VERSION: Gauge "staterouter_map_version" []
         "Version of the partition map in force.";

@@ -9,17 +9,25 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use super::busy_threads::{BusyThreads, WebServerLoad};
 use super::counter::Counter;
+use super::lock_waiters::{LockWaiter, LockWaiters};
 use super::shards::Shards;
 
 /// Web servers that are told apart. What comes from further ones counts together.
 pub const MAX_WEB_SERVERS: usize = 256;
 
+/// So many of eight connections of a web server may wait for a lock, and one always. It opens a
+/// connection for each request that it makes at a time, so it has the threads of the others besides. More
+/// than half of them: of pages that want one session at once, most are in line then.
+const WAITING_OF_EIGHT: usize = 5;
+
 /// All web servers that have connected lately.
 #[derive(Debug, Default)]
 pub struct WebServers {
-    known: Mutex<HashMap<IpAddr, Arc<WebServerMetrics>>>,
+    known: Mutex<KnownWebServers>,
     others: Arc<WebServerMetrics>,
 }
+
+type KnownWebServers = HashMap<IpAddr, Arc<WebServerMetrics>>;
 
 /// What is counted of one web server, or of all those that are not told apart.
 #[derive(Debug, Default)]
@@ -28,10 +36,10 @@ pub struct WebServerMetrics {
     pub address: Option<IpAddr>,
     /// Its open connections.
     connections: AtomicUsize,
-    /// Its requests that wait for a lock.
+    /// Its requests that wait for a lock: all that a request reads while none does.
     waiting: AtomicUsize,
     /// Its threads, for requests that find their sessions locked.
-    threads: Mutex<BusyThreads>,
+    threads: Mutex<WebServerThreads>,
     shards: Shards<WebServerShard>,
 }
 
@@ -44,7 +52,7 @@ pub struct WebServerShard {
     /// Those of them whose answer it did not wait for.
     pub(super) abandoned: Counter,
     /// Locks that its pages were given.
-    pub locks_taken: Counter,
+    locks_taken: Counter,
     /// Locks that they have given up, or lost.
     pub locks_given_up: Counter,
 }
@@ -57,15 +65,35 @@ pub struct WebServerConnection {
     is_abandoned: Cell<bool>,
 }
 
+/// What its threads do.
+#[derive(Debug, Default)]
+struct WebServerThreads {
+    busy: BusyThreads,
+    waiters: LockWaiters,
+}
+
 /// One request of a web server that waits for a lock.
 #[derive(Debug)]
-pub struct WaitingOfWebServer(Arc<WebServerMetrics>);
+pub struct WaitingOfWebServer {
+    web_server: Arc<WebServerMetrics>,
+    waiter: Arc<LockWaiter>,
+}
 
 impl WebServers {
-    /// The one with this address. To be asked for when a connection is opened, and not per request.
-    pub fn at(&self, address: IpAddr) -> Arc<WebServerMetrics> {
-        let address = address.to_canonical();
+    /// A connection from this address that the worker with this number has taken.
+    pub fn connected(&self, address: IpAddr, worker: usize) -> WebServerConnection {
         let mut known = self.lock();
+        // It counts before the lock is free. Forgotten in between, it would count nowhere.
+        self.find(&mut known, address).connected(worker)
+    }
+
+    /// The one with this address.
+    pub fn at(&self, address: IpAddr) -> Arc<WebServerMetrics> {
+        self.find(&mut self.lock(), address)
+    }
+
+    fn find(&self, known: &mut KnownWebServers, address: IpAddr) -> Arc<WebServerMetrics> {
+        let address = address.to_canonical();
         if let Some(known) = known.get(&address) {
             return Arc::clone(known);
         }
@@ -106,7 +134,7 @@ impl WebServers {
     }
 
     /// What a panicking thread left is whole: nothing in here panics half-way.
-    fn lock(&self) -> MutexGuard<'_, HashMap<IpAddr, Arc<WebServerMetrics>>> {
+    fn lock(&self) -> MutexGuard<'_, KnownWebServers> {
         self.known.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -123,7 +151,7 @@ impl WebServerMetrics {
     }
 
     /// A connection that the worker with this number has taken.
-    pub fn connected(self: Arc<Self>, worker: usize) -> WebServerConnection {
+    fn connected(self: Arc<Self>, worker: usize) -> WebServerConnection {
         self.connections.fetch_add(1, Ordering::Relaxed);
         WebServerConnection {
             shard: self.shard(worker),
@@ -137,45 +165,80 @@ impl WebServerMetrics {
         self.connections.load(Ordering::Relaxed)
     }
 
-    /// Locks that its pages have taken, less those that they have given up. Those are looked at first: each
-    /// of them was taken before.
-    fn locks(&self) -> i64 {
+    /// Locks that its pages have taken, and these less those that they have given up. Those are looked
+    /// at first: each of them was taken before.
+    fn locks(&self) -> (u64, i64) {
         let given_up = self.sum(|shard| shard.locks_given_up.get());
         let taken = self.sum(|shard| shard.locks_taken.get());
-        taken.wrapping_sub(given_up).cast_signed()
+        (taken, taken.wrapping_sub(given_up).cast_signed())
+    }
+
+    fn load(&self, waiters: &LockWaiters) -> WebServerLoad {
+        let (taken, locks) = self.locks();
+        WebServerLoad {
+            taken,
+            locks,
+            waiting: waiters.len(),
+            connections: self.connections(),
+        }
+    }
+
+    /// Some of those that wait are called off, if their threads may lack for other pages.
+    #[cold]
+    fn call_off_surplus(&self, now_ms: u64) {
+        let mut threads = self.threads();
+        let WebServerThreads { busy, waiters } = &mut *threads;
+        let surplus = busy.too_many_waiting(self.load(waiters), now_ms);
+        waiters.call_off(surplus);
+        self.waiting.store(waiters.len(), Ordering::Relaxed);
     }
 
     /// What a panicking thread left is whole: nothing in there panics half-way.
-    fn threads(&self) -> MutexGuard<'_, BusyThreads> {
+    fn threads(&self) -> MutexGuard<'_, WebServerThreads> {
         self.threads.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// A number over all workers.
     pub(super) fn sum(&self, number: impl Fn(&WebServerShard) -> u64) -> u64 {
-        self.shards.all().iter().map(|shard| number(shard)).sum()
+        self.shards.sum(number)
     }
 }
 
 impl WebServerConnection {
     /// One more request of this web server that waits for a lock; `None` if its threads might lack for
     /// other pages.
-    ///
-    /// Some of its threads must be idle. And as a web server opens a connection for each request that it
-    /// makes at a time, one in `one_in` of its connections may wait, and one always.
-    pub fn wait(&self, one_in: usize, now_ms: u64) -> Option<WaitingOfWebServer> {
+    pub fn wait(&self, now_ms: u64) -> Option<WaitingOfWebServer> {
         let web_server = &self.web_server;
-        let connections = web_server.connections();
-        let waiting = web_server.waiting.fetch_add(1, Ordering::Relaxed);
-        // Counts itself down when it is dropped.
-        let one = WaitingOfWebServer(Arc::clone(web_server));
-        let load = WebServerLoad {
-            locks: web_server.locks(),
-            waiting,
-            connections,
-        };
-        let are_some_idle = web_server.threads().are_some_idle(load, now_ms);
-        let most = (connections / one_in.max(1)).max(1);
-        (are_some_idle && waiting < most).then_some(one)
+        let mut threads = web_server.threads();
+        let WebServerThreads { busy, waiters } = &mut *threads;
+        let load = web_server.load(waiters);
+        let is_one_idle = busy.may_one_more_wait(load, now_ms);
+        let most = (load.connections * WAITING_OF_EIGHT / 8).max(1);
+        (is_one_idle && load.waiting < most).then(|| {
+            let waiter = waiters.add();
+            web_server.waiting.store(waiters.len(), Ordering::Relaxed);
+            WaitingOfWebServer {
+                web_server: Arc::clone(web_server),
+                waiter,
+            }
+        })
+    }
+
+    /// One of its pages is given a lock, and keeps its thread while it has it. If too few are idle then,
+    /// requests that wait give theirs back.
+    #[inline]
+    pub fn takes_lock(&self, now_ms: u64) {
+        self.shard.locks_taken.increment();
+        if self.web_server.waiting.load(Ordering::Relaxed) > 0 {
+            self.web_server.call_off_surplus(now_ms);
+        }
+    }
+
+    /// One of its pages is told that its session is locked, and will poll.
+    #[cold]
+    pub fn polls(&self, now_ms: u64) {
+        let (taken, _) = self.web_server.locks();
+        self.web_server.threads().busy.polls(taken, now_ms);
     }
 
     /// Its client has left before it had its answer: the last request of this connection, however often
@@ -201,20 +264,39 @@ impl Drop for WebServerConnection {
     fn drop(&mut self) {
         let web_server = &self.web_server;
         if web_server.connections.fetch_sub(1, Ordering::Relaxed) == 1 {
-            let locks = web_server.locks();
-            web_server.threads().hold_nothing(locks);
+            let (_, locks) = web_server.locks();
+            web_server.threads().busy.hold_nothing(locks);
         }
+    }
+}
+
+impl WaitingOfWebServer {
+    /// Completes once its web server needs the thread that waits.
+    pub async fn is_called_off(&self) {
+        self.waiter.is_called_off().await;
+    }
+
+    /// It has what it waited for.
+    pub fn waits_no_more(&self) {
+        let web_server = &self.web_server;
+        let mut threads = web_server.threads();
+        threads.waiters.remove(&self.waiter);
+        let waiting = threads.waiters.len();
+        web_server.waiting.store(waiting, Ordering::Relaxed);
     }
 }
 
 impl Drop for WaitingOfWebServer {
     fn drop(&mut self) {
-        self.0.waiting.fetch_sub(1, Ordering::Relaxed);
+        self.waits_no_more();
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use std::pin::pin;
+    use std::task::{Context, Waker};
+
     use super::*;
 
     #[test]
@@ -235,7 +317,7 @@ mod tests {
         );
         let others = counted.last().unwrap();
         assert_eq!((others.address, others.requests()), (None, 2));
-        let connection = web_servers.at(address(7)).connected(1);
+        let connection = web_servers.connected(address(7), 1);
         web_servers.forget(address(7));
         assert_eq!(web_servers.at(address(7)).requests(), 2, "it is connected");
         drop(connection);
@@ -244,19 +326,26 @@ mod tests {
     }
 
     #[test]
-    fn a_third_of_the_connections_may_wait_and_one_always() {
+    fn five_of_eight_connections_may_wait_and_one_always() {
         let web_server = WebServers::default().at(IpAddr::from([10, 0, 0, 1]));
         let connected = |worker| Arc::clone(&web_server).connected(worker);
         let one = connected(0);
-        let first = one.wait(3, 0);
-        assert!(first.is_some() && one.wait(3, 0).is_none());
-        let more = [1, 0, 1, 0, 1, 0].map(connected);
-        let second = one.wait(3, 0);
-        assert!(second.is_some() && one.wait(3, 0).is_none());
+        let first = one.wait(0);
+        assert!(first.is_some() && one.wait(0).is_none());
+        let more = [1, 0, 1].map(connected);
+        let second = one.wait(0);
+        assert!(second.is_some() && one.wait(0).is_none());
         drop(first);
-        assert!(one.wait(3, 0).is_some(), "one has left");
+        let third = one.wait(0);
+        assert!(third.is_some(), "one has left");
+        second.unwrap().waits_no_more();
+        assert!(one.wait(0).is_some(), "one has its lock");
         drop(more);
-        assert!(one.wait(3, 0).is_none(), "they are closed");
+        assert!(one.wait(0).is_none(), "they are closed");
+        drop(third);
+        let _seven_more = [0; 7].map(connected);
+        let waiting: Vec<_> = std::iter::from_fn(|| one.wait(0)).collect();
+        assert_eq!(waiting.len(), 5);
     }
 
     #[test]
@@ -265,16 +354,41 @@ mod tests {
         let web_server = WebServers::default().at(IpAddr::from([10, 0, 0, 1]));
         let connected = |worker| Arc::clone(&web_server).connected(worker);
         let [one, other] = [0, 1].map(connected);
-        one.locks_taken.add(2);
-        other.locks_taken.increment();
-        assert!(one.wait(3, 0).is_none(), "three of four threads are busy");
+        one.takes_lock(0);
+        one.takes_lock(0);
+        other.takes_lock(0);
+        assert!(one.wait(0).is_none(), "three of four threads are busy");
         other.locks_given_up.increment();
-        assert!(one.wait(3, 0).is_some());
-        one.locks_taken.increment();
+        assert!(one.wait(0).is_some());
+        one.takes_lock(0);
         drop(one);
-        assert!(other.wait(3, 0).is_none());
+        assert!(other.wait(0).is_none());
         drop(other);
-        assert!(connected(0).wait(3, 0).is_some(), "its process has ended");
+        assert!(connected(0).wait(0).is_some(), "its process has ended");
+    }
+
+    #[test]
+    fn a_request_that_waits_is_called_off_when_a_page_takes_the_last_idle_thread() {
+        let web_server = WebServers::default().at(IpAddr::from([10, 0, 0, 1]));
+        let connections = [0, 1, 0, 1].map(|worker| Arc::clone(&web_server).connected(worker));
+        let [one, other, ..] = &connections;
+        let waiting = [one.wait(0), other.wait(0)].map(Option::unwrap);
+        let called_off = || {
+            let mut context = Context::from_waker(Waker::noop());
+            let is_ready = |waiting: &WaitingOfWebServer| {
+                pin!(waiting.is_called_off()).poll(&mut context).is_ready()
+            };
+            waiting.iter().map(is_ready).collect::<Vec<_>>()
+        };
+        other.takes_lock(0);
+        assert_eq!(called_off(), [false, false], "one of four is idle");
+        one.takes_lock(0);
+        assert_eq!(called_off(), [false, true]);
+        other.takes_lock(0);
+        assert_eq!(called_off(), [true, true]);
+        drop(waiting);
+        one.locks_given_up.add(2);
+        assert!(one.wait(0).is_some());
     }
 
     #[test]

@@ -36,6 +36,10 @@ pub enum Phase<'a> {
     Ready(&'a str),
     /// It lives, and is as the line says.
     Alive(&'a str),
+    /// It reads its files anew, and serves meanwhile.
+    Reloading,
+    /// It has read them, and is as the line says.
+    Reloaded(&'a str),
     /// It ends in good order.
     Stopping,
 }

@@ -5,6 +5,7 @@ use std::cell::Cell;
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
 
+use crate::config;
 use crate::route::SessionKey;
 
 /// Applications whose names are kept.
@@ -36,7 +37,7 @@ impl AppNames {
         let mut names = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         if names.len() < MAX_APPS || names.contains_key(&key.start_hash()) {
             let app = key.app().get(..MAX_NAME_BYTES).unwrap_or(key.app());
-            let name = || Arc::from(String::from_utf8_lossy(app));
+            let name = || Arc::from(config::shown(&String::from_utf8_lossy(app)));
             names.entry(key.start_hash()).or_insert_with(name);
         }
     }
@@ -85,6 +86,14 @@ mod tests {
         assert_eq!(&*names.name(hashes[3]).unwrap(), "/LM/W3SVC/3/ROOT");
         assert_eq!(names.name(hashes[MAX_APPS]), None);
         assert_eq!(names.0.lock().unwrap().len(), MAX_APPS);
+        // It is logged and shown on terminals, whoever has sent it.
+        let (told, names) = (ToldApps::default(), AppNames::default());
+        let target = "%2fLM%0aSTOPPING=1%1b%5b2J(Jm6ty1cajOuzgqZzg9R7dzIu2QqSsb6LymzfuVMEdFI=)/abc";
+        let hash = note(&told, &names, target);
+        assert_eq!(
+            &*names.name(hash).unwrap(),
+            "/LM\u{fffd}STOPPING=1\u{fffd}[2J"
+        );
         // What names no application has no hash.
         assert_eq!(names.name(note(&told, &names, "/abc")), None);
     }

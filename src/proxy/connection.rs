@@ -11,7 +11,7 @@ use super::body_samples::{self, ContentsEvent, SAMPLE_BYTES};
 use super::error::{ProxyError, Unanswered};
 use super::forward::{Exchange, Forwarded};
 use super::hold::{Held, Obstacle};
-use super::id_watch::ChangedId;
+use super::id_watch::IdUse;
 use super::lock_wait::LockWait;
 use super::request_log::{Answered, Subject};
 use super::service::{ProxyService, RequestTarget};
@@ -19,7 +19,7 @@ use super::two_places;
 use super::view::View;
 use crate::backend::{PROBE_TARGET, PROXY_ANSWER};
 use crate::contents::StoredSample;
-use crate::handover::{ClientRequest, Refusal, RequestMachine, Stage, Step};
+use crate::handover::{ClientRequest, Refusal, RequestDriver, RequestMachine, Stage, Step};
 use crate::metrics::{ClientRefusal, RequestOutcome, WebServerConnection};
 use crate::net::{self, Buffer, Conn, Deadline, IoError, Moment, Service};
 use crate::route::{BackendIndex, Slot};
@@ -64,8 +64,7 @@ pub(super) fn serve(
 ) -> impl Future<Output = ()> {
     let deadline = service.worker.deadlines.register();
     let idle = service.view().snapshot.timeouts.client_idle;
-    let web_server = service.web_server(peer);
-    let web_server = web_server.connected(service.worker.index);
+    let web_server = service.connected(peer);
     let mut client = Client {
         service: Served::new(service),
         conn,
@@ -361,20 +360,27 @@ impl Client {
         };
         let located = located.map_err(|error| self.unplaced(head.operation(), error))?;
         let (session, start) = (located.hash, located.start_hash);
-        if located.sample.is_followed() && service.shared.id_watch.has_changed(session, start) {
-            self.tell_changed_id(head, received, &located);
+        if located.sample.is_followed() && service.shared.id_watch.is_news(session, start) {
+            self.note_id(head, received, &located);
         }
         Ok(located)
     }
 
     #[cold]
-    fn tell_changed_id(&self, head: &RequestHead, received: &Buffer, located: &RequestTarget) {
+    fn note_id(&self, head: &RequestHead, received: &Buffer, located: &RequestTarget) {
         let service = &self.service;
+        let (watch, now_ms) = (&service.shared.id_watch, service.now_ms());
+        let before = watch.note(located.hash, located.start_hash);
+        let is_told = match before {
+            Some(_) => service.changed_ids.allow(now_ms).is_some(),
+            None => {
+                watch.is_new_user(located.start_hash, self.peer, now_ms)
+                    && service.id_users.allow(now_ms).is_some()
+            }
+        };
         let target = head.target.of(received.filled());
-        if service.changed_ids.allow(service.now_ms()).is_some()
-            && let Some(change) = ChangedId::of(target, located.fingerprint, self.peer)
-        {
-            service.shared.changed_id(change);
+        if is_told && let Some(seen) = IdUse::of(target, located.fingerprint, self.peer, before) {
+            service.shared.id_use(seen);
         }
     }
 
@@ -570,7 +576,8 @@ impl Client {
         subject: &Subject,
         attempt: &Attempt,
     ) -> bool {
-        let obstacle = Obstacle::new(failed, view, subject.in_the_way(view));
+        let places = (subject.route.first, subject.route.second);
+        let obstacle = Obstacle::new(failed, view, places);
         // It may take more than one to find that the backend is down.
         self.service.report(view, failed);
         let (service, deadline) = (&self.service, &self.deadline);
@@ -626,11 +633,16 @@ impl Client {
                 Way::Forward(exchange, counter, received, due_ms)
             }
             // A search is rare and its state large: it lives on the heap.
-            Step::Ask(ask) => Way::Search(Box::pin(two_places::run(
-                exchange, search, ask, received, due_ms,
-            ))),
+            Step::Ask(ask) => {
+                let replica = subject.route.replica;
+                let is_repeatable = head.operation().is_repeatable();
+                let driver = RequestDriver::new(search, ask, replica, request, is_repeatable);
+                Way::Search(Box::pin(two_places::run(
+                    exchange, driver, received, due_ms,
+                )))
+            }
             Step::Drop { reason, .. } => Way::Refuse(Unanswered {
-                may_repeat: matches!(reason, Refusal::Suspect | Refusal::CopyMissed),
+                may_repeat: reason.may_begin_anew(),
                 ..Unanswered::refused(reason, backend)
             }),
             Step::Pass { .. } => Way::Refuse(Unanswered::refused(Refusal::Unknown, backend)),

@@ -39,6 +39,8 @@ pub struct CopyTracker {
     /// Keep-alives that found a copy, and that found none where one should be, by replica.
     kept: Box<[AtomicU32]>,
     gone: Box<[AtomicU32]>,
+    /// Until when what is lost may be stored anew from its copy, in milliseconds since the start.
+    restores_until_ms: AtomicU64,
 }
 
 /// So many copies that are gone are no accident, if more are gone than are there.
@@ -79,12 +81,17 @@ impl CopyTracker {
             under_way: per_backend(),
             kept: per_backend(),
             gone: per_backend(),
+            restores_until_ms: AtomicU64::new(0),
         }
     }
 
     /// Unix time in whole seconds that never goes back, as control has it.
     fn now_s(&self) -> u64 {
-        (self.start_ms + self.start.elapsed().as_millis() as u64) / 1000
+        (self.start_ms + self.elapsed_ms()) / 1000
+    }
+
+    fn elapsed_ms(&self) -> u64 {
+        self.start.elapsed().as_millis() as u64
     }
 
     fn entry(&self, slot: Slot, session: Fingerprint) -> &AtomicU64 {
@@ -179,6 +186,18 @@ impl CopyTracker {
             gone.store(0, Ordering::Relaxed);
         }
         is_lost
+    }
+
+    /// What is lost may be stored anew from its copy for so long; without an end if nobody else could
+    /// do without the replica.
+    pub fn allow_restores(&self, for_ms: Option<u64>) {
+        let until_ms = for_ms.map_or(u64::MAX, |for_ms| self.elapsed_ms() + for_ms);
+        self.restores_until_ms.store(until_ms, Ordering::Release);
+    }
+
+    /// Whether no other proxy can have dropped a replica that this one calls full.
+    pub(super) fn may_restore(&self) -> bool {
+        self.elapsed_ms() < self.restores_until_ms.load(Ordering::Acquire)
     }
 
     /// How many copies of items at this place are under way.
@@ -278,6 +297,18 @@ mod tests {
         assert_eq!(copies.known(other_slot, other), None);
         copies.forget(slot, one);
         assert_eq!(copies.known(slot, one), None);
+    }
+
+    #[test]
+    fn nothing_is_stored_anew_before_all_others_are_heard_nor_after() {
+        let copies = CopyTracker::new();
+        assert!(!copies.may_restore());
+        copies.allow_restores(Some(60_000));
+        assert!(copies.may_restore());
+        copies.allow_restores(Some(0));
+        assert!(!copies.may_restore());
+        copies.allow_restores(None);
+        assert!(copies.may_restore());
     }
 
     /// A copy of a session of a minute would die between two keep-alives a minute apart.

@@ -119,6 +119,11 @@ impl ProxyError {
         matches!(self, Self::Refused(_) | Self::Down)
     }
 
+    /// Whether only another snapshot can change it. Peers are heard without one.
+    pub(super) fn waits_for_change(&self) -> bool {
+        self.is_refusal() && !matches!(self, Self::Refused(Refusal::Unheard))
+    }
+
     /// Whether a backend could not be reached, or broke, which time may change.
     pub(super) fn is_out_of_reach(&self) -> bool {
         match self {

@@ -15,7 +15,7 @@ use super::view::View;
 use crate::backend::{
     AskFailed, BodyStream, BrokenReason, ConnectError, Outgoing, RetryPolicy, Unsent,
 };
-use crate::handover::BackendId;
+use crate::handover::{BackendId, NoReply};
 use crate::metrics::{BackendShard, RequestOutcome, WebServerConnection};
 use crate::net::{self, Buffer, Conn, Deadline, IoError};
 use crate::route::BackendIndex;
@@ -154,17 +154,32 @@ impl Exchange<'_> {
     pub(super) fn joins_queue(&mut self, head: &ResponseHead, answer: &[u8]) -> bool {
         let asks_for_contents =
             matches!(self.subject.operation, Operation::Acquire | Operation::Get);
-        let wait_ms = self.view.snapshot.lock_wait_ms;
-        if let Some(lock_wait) = &mut self.attempt.progress.lock_wait {
-            return self.may_queue && lock_wait.found_locked();
+        if !asks_for_contents {
+            return false;
         }
-        if asks_for_contents {
+        if self.attempt.progress.lock_wait.is_none() {
             self.service.found_locked(self.subject);
         }
-        if !self.may_queue || !asks_for_contents || wait_ms == 0 || self.head.body_bytes > 0 {
+        if self.view.snapshot.lock_wait_ms == 0 {
+            return false;
+        }
+        let waits = self.may_queue && self.waits_for_lock(head, answer);
+        if !waits {
+            self.web_server.polls(self.deadline.now_ms());
+        }
+        waits
+    }
+
+    /// Whether it goes on waiting for the lock, or begins to.
+    fn waits_for_lock(&mut self, head: &ResponseHead, answer: &[u8]) -> bool {
+        if let Some(lock_wait) = &mut self.attempt.progress.lock_wait {
+            return lock_wait.found_locked();
+        }
+        if self.head.body_bytes > 0 {
             return false;
         }
         let age = head.lock_age.and_then(|age| wire::decimal(age.of(answer)));
+        let wait_ms = self.view.snapshot.lock_wait_ms;
         let terms = self
             .service
             .lock_terms(self.subject, self.web_server, wait_ms);
@@ -376,7 +391,7 @@ impl Exchange<'_> {
         let after = answer.len() as u64;
         if lock.is_some() {
             // Before its client can give it up.
-            self.web_server.locks_taken.increment();
+            self.web_server.takes_lock(self.deadline.now_ms());
         }
         Ok(Remaining {
             bytes: head.head_bytes as u64 + head.body_bytes + after - before,
@@ -438,16 +453,24 @@ impl Exchange<'_> {
 /// Whether a request that its backend has not answered may be sent again later, there or elsewhere,
 /// because the backend cannot be reached. This proxy being out of ports is no reason to wait.
 fn may_repeat(failed: &AskFailed, head: &RequestHead, is_down: bool) -> bool {
-    match failed {
+    let is_unsent = match failed {
         AskFailed::Unsent(Unsent::Connect(ConnectError::Shortage(_))) => false,
         AskFailed::Unsent(Unsent::Send(IoError::Broken(error))) => !net::is_shortage(error),
         AskFailed::Unsent(_) => true,
-        AskFailed::Broken(broken) => {
-            let is_lost = matches!(
-                broken.reason,
-                BrokenReason::Send(_) | BrokenReason::Answer(_)
-            );
-            is_down && is_lost && head.body_bytes == 0 && head.operation().is_repeatable()
-        }
-    }
+        AskFailed::Broken(_) => false,
+    };
+    let is_out_of_reach = match failed {
+        AskFailed::Unsent(_) => is_unsent,
+        AskFailed::Broken(broken) => matches!(
+            broken.reason,
+            BrokenReason::Send(_) | BrokenReason::Answer(_)
+        ),
+    };
+    let failed = NoReply {
+        is_unsent,
+        is_out_of_reach,
+    };
+    // What was streamed is not there any more.
+    let is_repeatable = head.body_bytes == 0 && head.operation().is_repeatable();
+    failed.may_begin_anew(is_down, is_repeatable)
 }

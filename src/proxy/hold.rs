@@ -1,21 +1,18 @@
 //! Requests that wait until another backend stands in for theirs, or theirs answers again, instead of
 //! failing at once: their users see a pause and no error page.
 //!
-//! Only what has changed nothing anywhere waits. It waits for `handover.hold` at most, and no longer
-//! than that after its backend went down: one that stays away must not bind the threads of the web
-//! farm. Whoever came first goes on first.
+//! Only what has changed nothing anywhere waits. `handover::hold` says how long; whoever came first
+//! goes on first.
 
 use std::rc::Rc;
-use std::time::Duration;
 
 use super::error::Unanswered;
 use super::service::ProxyService;
 use super::view::View;
+use crate::handover::BackendId;
+use crate::handover::hold::{HoldLimits, HoldReason, backend_in_the_way};
 use crate::net::{Conn, Deadline, Moment, TimeSpent};
 use crate::route::BackendIndex;
-
-/// A backend that cannot be reached, and does not count as down yet, is tried again after this.
-const PAUSE: Duration = Duration::from_millis(200);
 
 /// One of them.
 #[derive(Debug)]
@@ -66,18 +63,19 @@ pub(super) struct Obstacle<'a> {
 }
 
 impl<'a> Obstacle<'a> {
-    /// What has kept the request from its answer. `of_slot` is the backend because of which a whole
-    /// slot is refused.
+    /// What has kept the request to a slot with these places from its answer.
     pub(super) fn new(
         failed: &Unanswered,
         view: &'a Rc<View>,
-        of_slot: Option<BackendIndex>,
+        places: (BackendId, Option<BackendId>),
     ) -> Self {
-        let is_refused = failed.error.is_refusal();
-        let of_slot = of_slot.filter(|_| is_refused);
+        let is_refused = failed.error.waits_for_change();
+        let asked = view.backend(failed.backend).backend_id;
+        let in_the_way = backend_in_the_way(is_refused, asked, places);
+        let in_the_way = view.snapshot.backend_at(in_the_way);
         Self {
             view,
-            backend: of_slot.unwrap_or(failed.backend),
+            backend: in_the_way.unwrap_or(failed.backend),
             is_refused,
         }
     }
@@ -95,11 +93,14 @@ impl<'a> Obstacle<'a> {
         client: Option<&mut Conn>,
     ) -> bool {
         let now_ms = service.now_ms();
-        let since_ms = held.as_ref().map_or(now_ms, |held| held.since_ms);
-        let until_ms = self.until_ms(since_ms).min(due_ms);
-        if now_ms >= until_ms {
+        let limits = HoldLimits {
+            since_ms: held.as_ref().map_or(now_ms, |held| held.since_ms),
+            hold_ms: self.view.snapshot.hold.as_millis() as u64,
+            due_ms,
+        };
+        let Some(look_ms) = self.reason().waits_until_ms(limits, now_ms) else {
             return false;
-        }
+        };
         if held.is_none() {
             *held = Held::begin(service);
         }
@@ -110,10 +111,6 @@ impl<'a> Obstacle<'a> {
             // It has come while the request was under way.
             return true;
         }
-        let look_ms = match self.is_refused {
-            true => until_ms,
-            false => until_ms.min(now_ms + PAUSE.as_millis() as u64),
-        };
         deadline.arm_at(look_ms);
         let begun = Moment::now();
         let left = async {
@@ -131,10 +128,10 @@ impl<'a> Obstacle<'a> {
         is_there
     }
 
-    /// As long as the pause may last: counted from the fall of the backend, for whoever came later.
-    fn until_ms(&self, since_ms: u64) -> u64 {
-        let down_since_ms = self.view.pool(self.backend).down_since_ms();
-        let since_ms = down_since_ms.map_or(since_ms, |down_ms| down_ms.min(since_ms));
-        since_ms + self.view.snapshot.hold.as_millis() as u64
+    fn reason(&self) -> HoldReason {
+        HoldReason {
+            is_refused: self.is_refused,
+            down_since_ms: self.view.pool(self.backend).down_since_ms(),
+        }
     }
 }

@@ -1,4 +1,5 @@
-//! Notices sessions that are used under two application ids, from the requests that pass.
+//! Notices under which application ids sessions are used, by which web servers, and which sessions
+//! change from one id to another, from the requests that pass.
 //!
 //! One in eight of the sessions that the account follows is watched. Such a request pays one load.
 
@@ -6,6 +7,7 @@ use std::fmt;
 use std::net::IpAddr;
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use crate::config;
 use crate::route::{self, Fingerprint, KeyBuffer};
 
 /// Sessions that are remembered at a time; a session that comes later takes the place of another.
@@ -14,32 +16,50 @@ const ENTRIES: usize = 1 << 13;
 /// The bits of its hash that are clear if a session is watched.
 const UNWATCHED: u64 = 0b111 << 40;
 
+/// Users of ids that are remembered; two that share a place are told more often than they have to be.
+const USERS: usize = 1 << 10;
+
+/// Bits of a user's word that say in which minute it was told.
+const MINUTE_BITS: u32 = 24;
+
 /// Longest id that is told.
 const MAX_ID_BYTES: usize = 256;
 
 /// Under which id each watched session was used last.
 pub(super) struct IdWatch {
-    /// The upper half of the session's hash, and that of the hash of what stands in front of its id.
+    /// The upper half of the session's hash, and the [`StartId`] of what stands in front of its id.
     entries: Box<[AtomicU64]>,
+    /// Which web servers use which ids: a hash of both, and when that was told last.
+    users: Box<[AtomicU64]>,
 }
 
-/// A session that was used under another application id, or with another hash, than before.
+/// Names what stands in front of a session's id: the application's id and the hash behind it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub struct StartId(u32);
+
+/// A web server uses a session under an id.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct ChangedId {
+pub struct IdUse {
     /// The session.
     pub session: Fingerprint,
-    /// The application's id now.
+    /// What stands in front of its id.
+    pub start: StartId,
+    /// What stood there when the session was used before, if that was something else.
+    pub before: Option<StartId>,
+    /// The application's id.
     pub app: String,
     /// The hash behind it.
     pub hash: String,
-    /// Which web server sent it.
+    /// The web server.
     pub by: IpAddr,
 }
 
 impl Default for IdWatch {
     fn default() -> Self {
+        let words = |count| (0..count).map(|_| AtomicU64::new(0)).collect();
         Self {
-            entries: (0..ENTRIES).map(|_| AtomicU64::new(0)).collect(),
+            entries: words(ENTRIES),
+            users: words(USERS),
         }
     }
 }
@@ -51,34 +71,76 @@ impl fmt::Debug for IdWatch {
 }
 
 impl IdWatch {
-    /// Whether the session was used under another id, or with another hash, before; `start` is the hash
-    /// of what stands in front of its id now, 0 if that has not the usual form.
+    /// Whether there is something to [`note`](Self::note): the session is watched and was not the last
+    /// in its place, or was there under another id. `start` is the hash of what stands in front of its
+    /// id, 0 if that has not the usual form.
     #[inline]
-    pub(super) fn has_changed(&self, session: u64, start: u64) -> bool {
+    pub(super) fn is_news(&self, session: u64, start: u64) -> bool {
         if session & UNWATCHED != 0 || start == 0 {
             return false;
         }
-        let entry = &self.entries[session as usize % ENTRIES];
-        let upper = session >> 32;
-        let now = upper << 32 | start >> 32;
-        let before = entry.load(Ordering::Relaxed);
-        if before == now {
-            return false;
-        }
-        entry.store(now, Ordering::Relaxed);
-        before >> 32 == upper
+        self.place(session).load(Ordering::Relaxed) != entry(session, start)
+    }
+
+    /// Takes note of news. What stood in front of the session's id before, if that is known.
+    pub(super) fn note(&self, session: u64, start: u64) -> Option<StartId> {
+        let now = entry(session, start);
+        let before = self.place(session).swap(now, Ordering::Relaxed);
+        (before >> 32 == now >> 32 && before != now).then_some(StartId(before as u32))
+    }
+
+    /// Whether that the web server `by` uses what has the hash `start` was not told within the minute,
+    /// as it is from now on.
+    pub(super) fn is_new_user(&self, start: u64, by: IpAddr, now_ms: u64) -> bool {
+        let address = match by {
+            IpAddr::V4(address) => u64::from(address.to_bits()),
+            IpAddr::V6(address) => {
+                let bits = address.to_bits();
+                (bits >> 64) as u64 ^ bits as u64
+            }
+        };
+        // An odd number near 2^64 divided by the golden ratio spreads neighbours.
+        let hash = (start ^ address).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+        let minute = (now_ms / 60_000) & ((1 << MINUTE_BITS) - 1);
+        let now = hash >> MINUTE_BITS << MINUTE_BITS | minute;
+        let place = &self.users[(hash >> 32) as usize % USERS];
+        place.load(Ordering::Relaxed) != now && place.swap(now, Ordering::Relaxed) != now
+    }
+
+    #[inline]
+    fn place(&self, session: u64) -> &AtomicU64 {
+        &self.entries[session as usize % ENTRIES]
     }
 }
 
-impl ChangedId {
+#[inline]
+fn entry(session: u64, start: u64) -> u64 {
+    session >> 32 << 32 | start >> 32
+}
+
+impl StartId {
+    /// Of what has this hash.
+    pub fn of(start_hash: u64) -> Self {
+        Self((start_hash >> 32) as u32)
+    }
+}
+
+impl IdUse {
     /// What the request target says; `None` if it has not the usual form.
-    pub(super) fn of(target: &[u8], session: Fingerprint, by: IpAddr) -> Option<Self> {
+    pub(super) fn of(
+        target: &[u8],
+        session: Fingerprint,
+        by: IpAddr,
+        before: Option<StartId>,
+    ) -> Option<Self> {
         let mut buffer = KeyBuffer::new();
         let key = route::extract(target, &mut buffer).ok()?;
         let app = key.app().get(..MAX_ID_BYTES).unwrap_or(key.app());
         key.is_usual().then(|| Self {
             session,
-            app: String::from_utf8_lossy(app).into_owned(),
+            start: StartId::of(key.start_hash()),
+            before,
+            app: config::shown(&String::from_utf8_lossy(app)),
             hash: String::from_utf8_lossy(&key.hash()).into_owned(),
             by,
         })
@@ -88,23 +150,53 @@ impl ChangedId {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::route::HashKey;
 
     const SESSION: u64 = 0x0123_40ff_0000_0005;
 
+    /// It is logged and shown on terminals, whoever has sent it.
     #[test]
-    fn a_session_has_changed_when_it_comes_under_another_id_and_not_before() {
+    fn an_id_that_is_told_steers_no_terminal() {
+        let target = b"%2fLM%0a%1b%5b2J(Jm6ty1cajOuzgqZzg9R7dzIu2QqSsb6LymzfuVMEdFI=)/abc";
+        let session = HashKey::new([1; 16]).locate(b"abc").fingerprint;
+        let told = IdUse::of(target, session, IpAddr::from([10, 0, 0, 1]), None).unwrap();
+        assert_eq!(told.app, "/LM\u{fffd}\u{fffd}[2J");
+    }
+
+    #[test]
+    fn a_session_that_comes_under_another_id_is_news_with_the_id_before() {
         let watch = IdWatch::default();
+        let look = |session, id| {
+            let is_news = watch.is_news(session, id);
+            is_news.then(|| watch.note(session, id))
+        };
         let [one, other] = [7 << 32, 8 << 32];
-        let seen = [one, one, other, other, one, 0, one].map(|id| watch.has_changed(SESSION, id));
-        assert_eq!(seen, [false, false, true, false, true, false, false]);
+        let seen = [one, one, other, other, one, 0, one].map(|id| look(SESSION, id));
+        let [first, second] = [one, other].map(|id| Some(Some(StartId::of(id))));
+        assert_eq!(seen, [Some(None), None, first, None, second, None, None]);
         // Another session in its place, and one that is not watched.
-        assert!(!watch.has_changed(SESSION ^ 1 << 60, other));
-        assert!(!watch.has_changed(SESSION, other));
+        assert_eq!(look(SESSION ^ 1 << 60, other), Some(None));
+        assert_eq!(look(SESSION, other), Some(None));
         let unwatched = SESSION | UNWATCHED;
-        assert!(
-            [one, other, one]
-                .iter()
-                .all(|&id| !watch.has_changed(unwatched, id))
-        );
+        assert_eq!([one, other].map(|id| look(unwatched, id)), [None, None]);
+    }
+
+    #[test]
+    fn a_user_of_an_id_is_told_once_a_minute() {
+        let watch = IdWatch::default();
+        let addresses = [
+            IpAddr::from([10, 0, 0, 1]),
+            IpAddr::from([10, 0, 0, 2]),
+            IpAddr::from([0xfe80, 0, 0, 0, 0, 0, 0, 1]),
+        ];
+        for minute in [1, 2, 500_000_000] {
+            for by in addresses {
+                for start in [7 << 32, 8 << 32] {
+                    let told =
+                        [0, 1, 59_999].map(|ms| watch.is_new_user(start, by, minute * 60_000 + ms));
+                    assert_eq!(told, [true, false, false], "{by} {start}");
+                }
+            }
+        }
     }
 }

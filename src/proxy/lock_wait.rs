@@ -9,8 +9,8 @@
 //! A web server's thread waits as long, which it does not between two polls. So nobody waits in vain
 //! if that can be told before: behind a lock that is older than [`MAX_LOCK_AGE_S`], or behind so many
 //! that, by what others have met, the time is up before it is their turn. And a web server keeps
-//! threads for other pages: some of them must be idle, and a third of its connections may wait, half of
-//! them for locks that are known to be released soon.
+//! threads for other pages: a request may wait only while some are idle, and is called off when they
+//! are not. Then it asks once more, as it does when its time is up.
 
 use std::sync::Arc;
 
@@ -47,40 +47,28 @@ pub(super) struct LockWait {
     /// When it has waited long enough, of the worker's clock.
     until_ms: u64,
     end: LockWaitEnd,
-    _of_web_server: WaitingOfWebServer,
+    of_web_server: WaitingOfWebServer,
 }
 
-/// Of a web server's connections one in so many may wait, and for a lock that is released soon.
-const ONE_IN: usize = 3;
-const ONE_IN_FOR_QUICK: usize = 2;
-
-/// So many pages that have such a lock in turn fit into the time that is waited.
-const TURNS_OF_QUICK: u64 = 8;
-
 impl LockTerms<'_> {
-    /// How many may be in front: each of them has the lock for a while, and so has its holder. And of
-    /// how many of its web server's connections one may wait.
-    fn bounds(&self) -> Result<(usize, usize), LockWaitEnd> {
+    /// How many may be in front: each of them has the lock for a while, and so has its holder.
+    fn most_ahead(&self) -> Result<usize, LockWaitEnd> {
         let Some(pace_ms) = self.paces.of(self.item, self.now_ms) else {
-            return Ok((usize::MAX, ONE_IN));
+            return Ok(usize::MAX);
         };
         let turns = self.wait_ms / pace_ms.max(1);
         let ahead = turns.checked_sub(1).ok_or(LockWaitEnd::Hopeless)?;
-        let one_in = match turns {
-            TURNS_OF_QUICK.. => ONE_IN_FOR_QUICK,
-            _ => ONE_IN,
-        };
-        Ok((usize::try_from(ahead).unwrap_or(usize::MAX), one_in))
+        Ok(usize::try_from(ahead).unwrap_or(usize::MAX))
     }
 
     fn take(
         &self,
         place: impl FnOnce(usize) -> Result<QueuePlace, NoPlace>,
     ) -> Result<Box<LockWait>, LockWaitEnd> {
-        let (most_ahead, one_in) = self.bounds()?;
+        let most_ahead = self.most_ahead()?;
         let of_web_server = self
             .web_server
-            .wait(one_in, self.now_ms)
+            .wait(self.now_ms)
             .ok_or(LockWaitEnd::Refused)?;
         let place = place(most_ahead).map_err(|none| match none {
             NoPlace::TooFarBehind => LockWaitEnd::Hopeless,
@@ -96,7 +84,7 @@ impl LockTerms<'_> {
             wait_ms: self.wait_ms,
             until_ms: self.now_ms + self.wait_ms,
             end: LockWaitEnd::Left,
-            _of_web_server: of_web_server,
+            of_web_server,
         }))
     }
 }
@@ -124,18 +112,19 @@ impl LockWait {
     /// Whether it goes on waiting, its backend having said once more that the item is locked.
     pub(super) fn found_locked(&mut self) -> bool {
         self.place.found_locked();
-        if self.end != LockWaitEnd::Expired {
-            return true;
+        if self.end == LockWaitEnd::Expired {
+            // Who has seen nobody go on thinks that the lock is held for twice as long.
+            let (ahead, still_ahead) = self.place.ahead();
+            let pages = ahead.saturating_sub(still_ahead) as u64 + 1;
+            self.learn(2 * self.wait_ms / pages);
         }
-        // Who has seen nobody go on thinks that the lock is held for twice as long.
-        let (ahead, still_ahead) = self.place.ahead();
-        let pages = ahead.saturating_sub(still_ahead) as u64 + 1;
-        self.learn(2 * self.wait_ms / pages);
-        false
+        self.end == LockWaitEnd::Left
     }
 
     /// Its backend has answered something else, and the lock may be its own now.
     pub(super) fn is_over(&mut self, has_lock: bool) {
+        // Its page keeps the thread from here on.
+        self.of_web_server.waits_no_more();
         if has_lock {
             self.place.has_lock();
         }
@@ -159,7 +148,8 @@ impl LockWait {
         self.paces.learn(self.item, pace_ms, now_ms);
     }
 
-    /// Waits until it is its turn, or its time is up. False if `client` has left.
+    /// Waits until it is its turn, its time is up, or its web server needs the thread. False if `client`
+    /// has left.
     pub(super) async fn wait(
         &mut self,
         deadline: &Deadline,
@@ -167,13 +157,13 @@ impl LockWait {
         client: &mut Conn,
     ) -> bool {
         deadline.arm_at(self.until_ms.min(due_ms));
-        let is_called = tokio::select! {
+        tokio::select! {
             biased;
-            called = deadline.guard(self.place.called()) => called.is_ok(),
+            called = deadline.guard(self.place.called()) => if called.is_err() {
+                self.end = LockWaitEnd::Expired;
+            },
+            () = self.of_web_server.is_called_off() => self.end = LockWaitEnd::CalledOff,
             () = client.ended() => return false,
-        };
-        if !is_called {
-            self.end = LockWaitEnd::Expired;
         }
         self.place.asks();
         true

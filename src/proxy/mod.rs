@@ -22,7 +22,7 @@
 //! * `subrequest`: one small request to one backend, for `two_places` and `cleanup`.
 //! * `cleanup`: gives back locks that nobody knows of, removes what moved items leave behind.
 //!   `untidy`: how much of that at once.
-//! * [`refresh`]: keeps the copies at a replica alive.
+//! * `refresh`: keeps the copies at a replica alive.
 //! * `observation`: what is learned from an answer, for the account of sessions and the metrics.
 //! * `request_log`: what the log says of single requests.
 //! * `body_samples`: which bodies are looked into, for what fills the servers.
@@ -49,7 +49,7 @@ mod lock_queue;
 mod lock_wait;
 pub mod migration_budget;
 mod observation;
-pub mod refresh;
+mod refresh;
 mod renaming;
 pub mod reports;
 mod request_log;
@@ -66,7 +66,7 @@ pub use applications::ApplicationSet;
 pub use body_samples::{BodySamples, ContentsEvent, ContentsEvents, SampleGate};
 pub use copies::CopyTracker;
 pub use farm_signs::{CONTENTION_ROUND, FarmSign, FarmSignKind};
-pub use id_watch::ChangedId;
+pub use id_watch::{IdUse, StartId};
 pub use migration_budget::MigrationBudget;
 pub use reports::{PendingDelete, Report, WorkersShared};
 pub use service::{ProxyService, SharedSnapshot, share};

@@ -5,7 +5,6 @@
 //! written anew, under the lock of the true one.
 
 use std::rc::Rc;
-use std::time::Duration;
 
 use super::cleanup;
 use super::request_log::Subject;
@@ -14,47 +13,16 @@ use super::subrequest::{Call, Caller, SubrequestAnswer};
 use super::untidy::Untidy;
 use super::view::View;
 use crate::backend::RetryPolicy;
-use crate::handover::{BackendId, COPY_LOCK, Stage, SubrequestReply};
+use crate::handover::copy_refresh::{
+    CopyRefresh, Keeping, REFRESH_PAUSE, RefreshNews, RefreshTask, is_about_to_be_left,
+};
+use crate::handover::{BackendId, CopyKind, Question, QuestionForm, Subrequest, SubrequestReply};
 use crate::net::{Deadline, TimeSpent};
 use crate::route::BackendIndex;
 use crate::wire::{self, Operation, Request};
 
-/// How often a copy waits that is to be written anew, and whose item somebody has locked, or whose
-/// place does not answer.
-pub const MAX_PAUSES: usize = 10;
-/// How long each of these times.
-pub const PAUSE: Duration = Duration::from_secs(1);
-
-/// What is to be done for a copy.
-#[derive(Debug, Clone, Copy)]
-pub(super) enum Keeping {
-    /// It is touched, and written anew if there is none.
-    Alive {
-        /// The replica.
-        at: BackendId,
-        /// The place of the true item; `None` if it may be new, and is not to be looked at.
-        from: Option<BackendId>,
-    },
-    /// It is gone, and written anew: if it cannot be, the replica has missed it.
-    Anew {
-        /// The replica.
-        at: BackendId,
-        /// The place of the true item.
-        from: BackendId,
-    },
-}
-
-/// How it is with a copy.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Kept {
-    There,
-    /// There is none, and nothing to be copied.
-    Gone,
-    /// There is none, and somebody has locked the true one.
-    Locked,
-    /// The replica does not have what it should.
-    Missed,
-}
+/// The answer that an item comes with, and the place it comes from.
+struct Fetched(SubrequestAnswer, BackendIndex);
 
 /// One session's copy.
 struct Refresh {
@@ -62,7 +30,9 @@ struct Refresh {
     view: Rc<View>,
     target: Vec<u8>,
     subject: Subject,
-    keeping: Keeping,
+    copy: CopyRefresh,
+    /// The true item, with its lock.
+    fetched: Option<Fetched>,
 }
 
 /// Does what is to be done for the copy of a session.
@@ -76,21 +46,22 @@ pub(super) fn keep_copy(
     let copies = &service.shared.copies;
     let Some(under_way) = service.tidying.begin(&Untidy::Copy) else {
         // The next request keeps it alive.
-        if let Keeping::Anew { .. } = keeping {
+        if keeping.is_anew() {
             copies.miss(subject.slot);
         }
         return;
     };
     let busy = service.worker.keep_busy();
-    let refresh = Refresh {
+    let mut refresh = Refresh {
         service: Rc::clone(service),
         view: Rc::clone(view),
         target: target.to_vec(),
         subject: *subject,
-        keeping,
+        copy: CopyRefresh::new(keeping),
+        fetched: None,
     };
     // Others need not do it as well.
-    if let Keeping::Alive { .. } = keeping {
+    if !keeping.is_anew() {
         copies.is_touched(subject.slot, subject.session);
     }
     tokio::task::spawn_local(async move {
@@ -100,170 +71,156 @@ pub(super) fn keep_copy(
     });
 }
 
-impl Keeping {
-    fn at(self) -> BackendId {
-        let (Self::Alive { at, .. } | Self::Anew { at, .. }) = self;
-        at
-    }
-
-    fn from(self) -> Option<BackendId> {
-        match self {
-            Self::Alive { from, .. } => from,
-            Self::Anew { from, .. } => Some(from),
-        }
-    }
-}
-
 impl Refresh {
-    async fn run(&self) {
-        let deadlines = &self.service.worker.deadlines;
+    async fn run(&mut self) {
+        let service = Rc::clone(&self.service);
+        let deadlines = &service.worker.deadlines;
         let deadline = deadlines.register();
-        let is_anew = matches!(self.keeping, Keeping::Anew { .. });
-        let mut kept = self.keep(&deadline).await;
-        let mut pauses = 0;
-        while is_anew && matches!(kept, None | Some(Kept::Locked)) && pauses < MAX_PAUSES {
-            deadlines.sleep(PAUSE).await;
-            kept = self.keep(&deadline).await;
-            pauses += 1;
-        }
-        let copies = &self.service.shared.copies;
+        let answer = self.view.snapshot.timeouts.answer;
+        let mut due_ms = deadline.after_ms(answer);
+        let end = loop {
+            match self.copy.task() {
+                RefreshTask::Send(question) => {
+                    let news = self.put(question, &deadline, due_ms).await;
+                    self.tell(news);
+                }
+                RefreshTask::Pause => {
+                    deadlines.sleep(REFRESH_PAUSE).await;
+                    self.copy.paused();
+                    due_ms = deadline.after_ms(answer);
+                }
+                RefreshTask::End(end) => break end,
+            }
+        };
+        let copies = &service.shared.copies;
         let (slot, session) = (self.subject.slot, self.subject.session);
-        if kept != Some(Kept::There) {
+        if !end.is_there {
             copies.forget(slot, session);
         }
-        // If the place is about to be left, the replica is all there is.
-        let is_missed = is_anew && !matches!(kept, Some(Kept::There | Kept::Gone));
-        if is_missed
-            && self
-                .keeping
-                .from()
-                .is_some_and(|from| !self.is_failing(from))
-        {
+        if end.is_missed(|from| self.is_about_to_be_left(from)) {
             copies.miss(slot);
         }
     }
 
-    /// How it is with the copy now; `None` if the place of the item did not answer.
-    async fn keep(&self, deadline: &Deadline) -> Option<Kept> {
+    /// Puts a question, by `due_ms` of the worker's clock.
+    async fn put(&mut self, question: Question, deadline: &Deadline, due_ms: u64) -> RefreshNews {
+        let (service, view) = (Rc::clone(&self.service), Rc::clone(&self.view));
         let waited = TimeSpent::default();
         let caller = Caller {
-            service: &self.service,
-            view: &self.view,
+            service: &service,
+            view: &view,
             deadline,
-            due_ms: deadline.after_ms(self.view.snapshot.timeouts.answer),
+            due_ms,
             waited: &waited,
         };
-        let at = self.keeping.at();
-        let replica = self.view.snapshot.backend_at(at)?;
-        let Some(touched) = self.ask(&caller, replica, Operation::Touch, 0).await else {
-            return Some(Kept::Missed);
+        let Some(to) = view.snapshot.backend_at(question.at) else {
+            return self.copy.heard(None);
         };
-        let seen = touched.seen();
-        caller.finish(replica, touched);
-        let copies = &self.service.shared.copies;
-        if let Keeping::Alive { from, .. } = self.keeping {
-            match seen {
-                SubrequestReply::Absent if from.is_some() => copies.was_touched(at, false),
-                SubrequestReply::Done { .. } => copies.was_touched(at, true),
-                _ => {}
+        let operation = match question.form {
+            QuestionForm::Touch => Operation::Touch,
+            QuestionForm::Acquire => Operation::Acquire,
+            _ => return self.store(&caller, question, to).await,
+        };
+        let Some(answered) = self.ask(&caller, to, operation).await else {
+            return self.copy.heard(None);
+        };
+        let seen = answered.seen();
+        match (operation, seen) {
+            (Operation::Acquire, SubrequestReply::Done { .. }) => {
+                self.fetched = Some(Fetched(answered, to));
             }
+            _ => caller.finish(to, answered),
         }
-        match (seen, self.keeping.from()) {
-            (SubrequestReply::Done { .. } | SubrequestReply::Locked { .. }, _) => Some(Kept::There),
-            (SubrequestReply::Absent, Some(from)) => self.copy(&caller, replica, from).await,
-            (SubrequestReply::Absent, None) => Some(Kept::Gone),
-            (SubrequestReply::Refused | SubrequestReply::Unknown, _) => Some(Kept::Missed),
-        }
+        self.copy.heard(Some(seen))
     }
 
-    /// Copies the item under its lock. Whoever has locked it copies it with what it stores.
-    async fn copy(
-        &self,
+    /// Stores the item that was fetched at the replica.
+    async fn store(
+        &mut self,
         caller: &Caller<'_>,
+        question: Question,
         replica: BackendIndex,
-        from: BackendId,
-    ) -> Option<Kept> {
-        let truth = self.view.snapshot.backend_at(from)?;
-        let mut found = self.ask(caller, truth, Operation::Acquire, 0).await?;
-        let seen = found.seen();
-        let SubrequestReply::Done { counter, .. } = seen else {
-            caller.finish(truth, found);
-            return Some(match seen {
-                SubrequestReply::Absent => Kept::Gone,
-                SubrequestReply::Locked { .. } => Kept::Locked,
-                _ => Kept::Missed,
-            });
+    ) -> RefreshNews {
+        let Some((bytes, body_bytes, timeout_minutes)) = self.item(caller, question).await else {
+            return self.copy.not_kept();
+        };
+        let copies = &caller.service.shared.copies;
+        let mut under_way = copies.begin(self.subject.slot, self.copy.places());
+        if !self.service.may_copy(&self.subject, question.at) {
+            under_way.ends();
+            let place = self.copy.keeping().from();
+            let is_left = place.is_none_or(|place| self.is_about_to_be_left(place));
+            return self.copy.slot_changed(is_left);
+        }
+        under_way.is_sent();
+        let call = Call {
+            bytes: &bytes,
+            operation: Operation::Put,
+            body_bytes,
+            retry: RetryPolicy::of_own(question.is_repeatable()),
+        };
+        let answered = caller.call(replica, call).await.ok();
+        let seen = answered.as_ref().map(SubrequestAnswer::seen);
+        if let Some(answered) = answered {
+            caller.finish(replica, answered);
+        }
+        let end = CopyKind::Item.ended(seen.unwrap_or(SubrequestReply::Unknown));
+        if end.is_there == Some(true) {
+            copies.was_written(self.subject.slot, self.subject.session, timeout_minutes);
+        }
+        if !end.is_missed {
+            under_way.ends();
+        }
+        self.copy.heard(seen)
+    }
+
+    /// The item that was fetched as the bytes of what `question` is sent as, with the length of its body
+    /// and its timeout. `None` if there is no room for it, or it breaks off.
+    async fn item(
+        &mut self,
+        caller: &Caller<'_>,
+        question: Question,
+    ) -> Option<(Vec<u8>, u64, u32)> {
+        let Fetched(mut found, truth) = self.fetched.take()?;
+        let QuestionForm::Store { lock_cookie, .. } = question.form else {
+            return None;
         };
         let timeout_minutes = found.timeout_minutes();
         let request = Request {
             timeout_minutes,
-            ..self.request(Operation::Put, COPY_LOCK)
+            ..self.request(Operation::Put, lock_cookie)
         };
         let mut bytes = Vec::new();
         let body_bytes = found.head.body_bytes;
         wire::encode_request_head(&mut bytes, &request, body_bytes as usize);
         let taking = self.view.snapshot.moves.take(body_bytes);
         caller.deadline.arm_at(caller.due_ms);
-        let memory = caller.deadline.guard(taking).await;
-        let mut kept = memory.is_err().then_some(Kept::Missed);
-        if let Ok(_memory) = memory
-            && found.read_body(caller, truth, &mut bytes).await.is_ok()
-        {
-            caller.finish(truth, found);
-            let item = (bytes.as_slice(), body_bytes);
-            kept = self.store(caller, replica, item, from).await;
-        }
-        if kept == Some(Kept::There) {
+        let _memory = caller.deadline.guard(taking).await.ok()?;
+        found.read_body(caller, truth, &mut bytes).await.ok()?;
+        caller.finish(truth, found);
+        Some((bytes, body_bytes, timeout_minutes))
+    }
+
+    /// What was learned, and a lock that is not needed any more.
+    fn tell(&self, news: RefreshNews) {
+        if let Some(was_there) = news.was_there {
             let copies = &self.service.shared.copies;
-            copies.was_written(self.subject.slot, self.subject.session, timeout_minutes);
+            copies.was_touched(self.copy.keeping().at(), was_there);
         }
-        let target = &self.target;
-        cleanup::tidy(
-            &self.service,
-            &self.view,
-            truth,
-            target,
-            Untidy::Lock(counter),
-        );
-        kept
+        if let Some(Subrequest::Release { at, counter }) = news.release
+            && let Some(at) = self.view.snapshot.backend_at(at)
+        {
+            let lock = Untidy::Lock(counter);
+            cleanup::tidy(&self.service, &self.view, at, &self.target, lock);
+        }
     }
 
-    async fn store(
-        &self,
-        caller: &Caller<'_>,
-        replica: BackendIndex,
-        (bytes, body_bytes): (&[u8], u64),
-        from: BackendId,
-    ) -> Option<Kept> {
-        let copies = &self.service.shared.copies;
-        let mut under_way = copies.begin(self.subject.slot, [Some(from), None]);
-        if !self.service.may_copy(&self.subject, self.keeping.at()) {
-            under_way.ends();
-            return (!self.is_failing(from)).then_some(Kept::Missed);
-        }
-        under_way.is_sent();
-        let call = Call {
-            bytes,
-            operation: Operation::Put,
-            body_bytes,
-            retry: RetryPolicy::Unanswered,
-        };
-        let answered = caller.call(replica, call).await.ok()?;
-        let is_stored = matches!(answered.seen(), SubrequestReply::Done { .. });
-        caller.finish(replica, answered);
-        if !is_stored {
-            return Some(Kept::Missed);
-        }
-        under_way.ends();
-        Some(Kept::There)
-    }
-
-    /// Whether the place of the item is about to be left: then the replica is all there is.
-    fn is_failing(&self, place: BackendId) -> bool {
+    fn is_about_to_be_left(&self, place: BackendId) -> bool {
         let view = self.service.view();
         let slot = view.snapshot.slots.lookup(self.subject.slot.index());
         let backend = view.snapshot.backend_at(place);
-        slot.stage == Stage::Suspect || backend.is_none_or(|backend| view.pool(backend).is_down())
+        let is_up = backend.is_some_and(|backend| !view.pool(backend).is_down());
+        is_about_to_be_left(slot.stage, is_up)
     }
 
     async fn ask(
@@ -271,10 +228,9 @@ impl Refresh {
         caller: &Caller<'_>,
         to: BackendIndex,
         operation: Operation,
-        lock_cookie: u32,
     ) -> Option<SubrequestAnswer> {
         let mut bytes = Vec::new();
-        wire::encode_request(&mut bytes, &self.request(operation, lock_cookie));
+        wire::encode_request(&mut bytes, &self.request(operation, 0));
         let call = Call {
             bytes: &bytes,
             operation,

@@ -11,7 +11,7 @@ use super::body_samples::{BodySamples, ContentsEvents};
 use super::copies::CopyTracker;
 use super::error::ProxyError;
 use super::farm_signs::{FarmSign, LockedCounts};
-use super::id_watch::{ChangedId, IdWatch};
+use super::id_watch::{IdUse, IdWatch};
 use super::lock_pace::LockPaces;
 use super::lock_queue::LockQueues;
 use crate::backend;
@@ -33,8 +33,8 @@ pub enum Report {
         /// In which way.
         failure: Failure,
     },
-    /// A session was used under another application id than before.
-    ChangedId(ChangedId),
+    /// A web server uses an application id, maybe for a session that had another one before.
+    IdUse(IdUse),
     /// A request shows something of the web farm.
     FarmSign(FarmSign),
     /// An item was removed while a server that may have a copy was out of reach.
@@ -116,9 +116,9 @@ impl WorkersShared {
         let _ = self.sender.try_send(report);
     }
 
-    pub(super) fn changed_id(&self, change: ChangedId) {
-        // The next change says the same.
-        let _ = self.sender.try_send(Report::ChangedId(change));
+    pub(super) fn id_use(&self, seen: IdUse) {
+        // The next one says the same.
+        let _ = self.sender.try_send(Report::IdUse(seen));
     }
 
     pub(super) fn farm_sign(&self, sign: FarmSign) {

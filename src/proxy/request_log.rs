@@ -9,7 +9,7 @@ use tracing::Level;
 use super::error::{ProxyError, Unanswered};
 use super::lock_queue::ItemHash;
 use super::view::View;
-use crate::handover::{BackendId, RouteRef, Step, Subrequest, SubrequestReply};
+use crate::handover::{BackendId, DriverTask, RequestEnd, RouteRef, Subrequest, SubrequestReply};
 use crate::log::LogLimit;
 use crate::metrics::RequestOutcome;
 use crate::net::Moment;
@@ -212,16 +212,22 @@ impl Trail {
     }
 
     /// The search is over.
-    pub(super) fn decided(&self, view: &View, step: Step) {
-        match step {
-            Step::Ask(_) => {}
-            Step::Forward { at, .. } => self.line(view, "forward", Some(at), "its answer counts"),
-            Step::Pass {
+    pub(super) fn decided(&self, view: &View, task: DriverTask) {
+        let DriverTask::End(end) = task else {
+            return;
+        };
+        match end {
+            RequestEnd::Forward { at, .. } => {
+                self.line(view, "forward", Some(at), "its answer counts");
+            }
+            RequestEnd::Pass {
                 behind: Some(Subrequest::Remove { at, .. }),
                 ..
             } => self.line(view, "remove behind", Some(at), "moved"),
-            Step::Pass { .. } => self.line(view, "pass on", None, "the last answer counts"),
-            Step::Drop { reason, .. } => self.line(view, "drop", None, &reason.to_string()),
+            RequestEnd::Pass { .. } => {
+                self.line(view, "pass on", None, "the last answer counts");
+            }
+            RequestEnd::Fail { reason, .. } => self.line(view, "drop", None, &reason.to_string()),
         }
     }
 

@@ -22,8 +22,7 @@ use super::view::View;
 use crate::handover::{BackendId, ReplicaRoute, RouteRef};
 use crate::log::LogLimit;
 use crate::metrics::{
-    FailureReason, Metrics, RequestOutcome, WebServerConnection, WebServerMetrics, WebServers,
-    WorkerShard,
+    FailureReason, Metrics, RequestOutcome, WebServerConnection, WebServers, WorkerShard,
 };
 use crate::net::Worker;
 use crate::route::{self, BackendIndex, Fingerprint, KeyBuffer, KeyError, Slot};
@@ -57,8 +56,10 @@ pub struct ProxyService {
     /// For targets as they came, where state servers know applications by other ids.
     pub(super) names_buffer: RefCell<KeyBuffer>,
     pub(super) lines: LogLines,
-    /// How many changes of an application id are told.
+    /// How many changes of an application id are told, ...
     pub(super) changed_ids: LogLimit,
+    /// ... and how many users of one, which changes must not crowd out.
+    pub(super) id_users: LogLimit,
     told_apps: ToldApps,
     farm_sign_limits: FarmSignLimits,
 }
@@ -114,6 +115,7 @@ impl ProxyService {
             names_buffer: RefCell::new(KeyBuffer::new()),
             lines: LogLines::default(),
             changed_ids: LogLimit::default(),
+            id_users: LogLimit::default(),
             told_apps: ToldApps::default(),
             farm_sign_limits: FarmSignLimits::default(),
         }
@@ -214,9 +216,9 @@ impl ProxyService {
         self.report(view, failed);
     }
 
-    /// What is counted of a web server.
-    pub(super) fn web_server(&self, address: IpAddr) -> Arc<WebServerMetrics> {
-        self.web_servers.at(address)
+    /// A connection of a web server, as it is counted.
+    pub(super) fn connected(&self, address: IpAddr) -> WebServerConnection {
+        self.web_servers.connected(address, self.worker.index)
     }
 
     /// Under which a request may wait for the lock of its session.

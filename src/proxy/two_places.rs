@@ -1,40 +1,34 @@
-//! One request whose item may be at either of two places: does what `handover::RequestMachine` says.
+//! One request whose item may be at either of two places: does what `handover::RequestDriver` says.
 
 mod copying;
-
-use std::cell::Cell;
-use std::time::Duration;
 
 use tokio::sync::SemaphorePermit;
 
 use self::copying::WholeBody;
 use super::cleanup;
-use super::copies::CopyUnderWay;
 use super::error::{ProxyError, Unanswered};
 use super::forward::{Exchange, Forwarded, RunFailed};
-use super::refresh::{self, Keeping};
+use super::refresh;
 use super::request_log::Answered;
 use super::subrequest::{Call, CallFailed, Caller, SubrequestAnswer};
 use super::untidy::Untidy;
 use crate::backend::RetryPolicy;
+use crate::handover::copy_refresh::Keeping;
+use crate::handover::request_driver::{BodySource, ItemMove, MOVE_PAUSE};
 use crate::handover::{
-    BackendId, NO_LOCK, Refusal, RequestMachine, Step, Subrequest, SubrequestReply,
+    BackendId, CopyKind, DriverTask, Heard, NoReply, Question, QuestionForm, Refusal,
+    RequestDriver, RequestEnd, Subrequest, SubrequestReply,
 };
 use crate::metrics::MoveStep;
 use crate::net::Buffer;
 use crate::route::BackendIndex;
 use crate::wire::{self, Operation, Parsed, Request, ResponseHead, Unfit, WireError};
 
-/// How often, and for how long at least, a removal waits for the end of a move.
-const MAX_MOVE_PAUSES: usize = 3;
-const MOVE_PAUSE: Duration = Duration::from_millis(30);
-
 /// Runs the request at the start of `received` from its first question to its end, by `due_ms` of
 /// the worker's clock. On success `received` holds what came behind the request.
 pub(super) async fn run(
     exchange: Exchange<'_>,
-    mut search: RequestMachine,
-    first: Subrequest,
+    driver: RequestDriver,
     received: &mut Buffer,
     due_ms: u64,
 ) -> Result<Answered, Unanswered> {
@@ -43,82 +37,65 @@ pub(super) async fn run(
     let mut trail = service
         .lines
         .follow(exchange.subject, service.worker.index, now_ms);
+    let mut task = driver.task();
     let mut seek = Seek {
         exchange,
+        driver,
         due_ms,
         held: None,
         kept: None,
         failed: None,
-        is_untouched: true,
-        is_unsent: Cell::new(false),
-        moving: None,
+        insert_status: None,
         body: None,
     };
-    let mut ask = first;
     loop {
-        let seen = match seek.ask_or_copy(ask, received).await {
-            Ok(seen) => seen,
-            Err(failed) => return Err(seek.changed_meanwhile(failed)),
-        };
-        let step = search.next(seen);
-        if let Some(trail) = &mut trail {
-            trail.asked(seek.exchange.view, ask, seen);
-            trail.decided(seek.exchange.view, step);
-        }
-        match step {
-            Step::Ask(next) => ask = next,
-            Step::Forward { at, counter } => return seek.forward(at, counter, received).await,
-            Step::Pass { behind: None, .. } if seek.joins_queue() => {
-                seek.release_held();
-                return Ok(seek.exchange.queued());
-            }
-            Step::Pass { clear_flag, behind } => {
-                seek.count_what_stays();
-                seek.tidy(behind, received);
-                return seek.pass(clear_flag, received).await;
-            }
-            Step::Drop { reason, behind } => {
-                seek.count_failed_move();
-                seek.tidy(behind, received);
-                let mut failed = seek.refused(reason);
-                let is_lost = reason == Refusal::Unknown && failed.error.is_out_of_reach();
-                // What a replica has missed is stored anew once nobody relies on it any more.
-                let is_missed = reason == Refusal::CopyMissed && seek.body.is_none();
-                if is_missed || (seek.is_untouched && is_lost) {
-                    failed.may_repeat = true;
+        let heard = match task {
+            DriverTask::Send(question) => match seek.put(question, received).await {
+                Ok(heard) => heard,
+                Err(Stopped::Refused(reason)) => {
+                    let end = seek.driver.refused(reason);
+                    return seek.end(end, received).await;
                 }
-                return Err(failed);
+                Err(Stopped::Failed(failed)) => return Err(failed),
+            },
+            DriverTask::Pause => {
+                service.worker.deadlines.sleep(MOVE_PAUSE).await;
+                task = seek.driver.task();
+                continue;
             }
+            DriverTask::NoteDelete(to) => Heard::Reply(seek.note_delete(to, received).await),
+            DriverTask::NoteMiss => Heard::Reply(seek.miss()),
+            DriverTask::End(end) => {
+                if seek.joins_queue(end) {
+                    seek.release_held();
+                    return Ok(seek.exchange.queued());
+                }
+                seek.count_failed_move(end);
+                return seek.end(end, received).await;
+            }
+        };
+        let ask = seek.driver.ask();
+        task = seek.driver.heard(heard);
+        if let Some(trail) = trail.as_mut().filter(|_| task != DriverTask::Pause) {
+            trail.asked(seek.exchange.view, ask, heard.reply());
+            trail.decided(seek.exchange.view, task);
         }
     }
 }
 
 struct Seek<'a> {
     exchange: Exchange<'a>,
+    driver: RequestDriver,
     due_ms: u64,
     held: Option<Held>,
     /// What the held answer was before its item was to be stored elsewhere.
     kept: Option<Kept<'a>>,
     /// The last question that was not answered.
     failed: Option<Unanswered>,
-    /// Whether it has changed nothing anywhere so far.
-    is_untouched: bool,
-    /// No byte of the question under way could be sent.
-    is_unsent: Cell<bool>,
-    moving: Option<Moving>,
+    /// The answer to the item that was to be moved; `None` while there is no whole one.
+    insert_status: Option<u16>,
     /// What the client stores, if it did not come whole and two servers get it.
     body: Option<WholeBody<'a>>,
-}
-
-/// The move of the item.
-#[derive(Clone, Copy)]
-struct Moving {
-    /// How far it has come.
-    step: MoveStep,
-    from: BackendIndex,
-    to: BackendIndex,
-    /// The answer to its last question to the new place; `None` while there is no whole one.
-    status: Option<u16>,
 }
 
 /// An answer to the client's own request that may be passed on.
@@ -137,108 +114,85 @@ struct Kept<'a> {
     _memory: Option<SemaphorePermit<'a>>,
 }
 
+/// A question that was not put.
+enum Stopped {
+    /// The slot has changed since the request came, or another proxy is not heard.
+    Refused(Refusal),
+    /// What was to be sent cannot be had: the request fails.
+    Failed(Unanswered),
+}
+
+/// A question without an answer.
+struct Lost {
+    error: ProxyError,
+    /// No byte of it could be sent.
+    is_unsent: bool,
+}
+
+impl From<ProxyError> for Lost {
+    fn from(error: ProxyError) -> Self {
+        let is_unsent = false;
+        Self { error, is_unsent }
+    }
+}
+
 impl<'a> Seek<'a> {
-    /// The same for what the replica is asked, too; an error if the slot has changed meanwhile.
-    async fn ask_or_copy(
-        &mut self,
-        ask: Subrequest,
-        received: &mut Buffer,
-    ) -> Result<SubrequestReply, Unanswered> {
-        let replica = self.exchange.subject.route.replica;
-        match ask {
-            Subrequest::Copy { at } => self.copy(at, received).await,
-            Subrequest::CopyHeld { at } => self.copy_held(at, received).await,
-            Subrequest::Remove { at, .. } if replica == Some(at) => {
-                self.clear_copy(at, received).await
-            }
-            Subrequest::Miss { .. } => Ok(self.miss()),
-            ask => Ok(self.ask(ask, received).await),
-        }
-    }
-
-    /// Nothing was done yet, unless the client's body was taken: then it cannot begin anew.
-    fn changed_meanwhile(self, failed: Unanswered) -> Unanswered {
-        let is_whole = self.is_untouched && self.body.is_none() && failed.error.is_refusal();
-        Unanswered {
-            may_repeat: is_whole,
-            ..failed
-        }
-    }
-
     /// Puts one question and says what came of it.
-    async fn ask(&mut self, ask: Subrequest, received: &mut Buffer) -> SubrequestReply {
-        let seen = match ask {
-            Subrequest::Client { at, counter } => self.ask_as_client(at, counter, received).await,
-            Subrequest::Acquire { at } => self.fetch(at, Operation::Acquire, received).await,
-            Subrequest::Recall { at } => self.fetch(at, Operation::Get, received).await,
-            Subrequest::Look { at } => self.ask_alone(at, Operation::Touch, 0, received).await,
-            Subrequest::Release { at, counter } => {
-                self.ask_alone(at, Operation::Release, counter, received)
+    async fn put(&mut self, question: Question, received: &mut Buffer) -> Result<Heard, Stopped> {
+        let Some(backend) = self.exchange.view.snapshot.backend_at(question.at) else {
+            let unknown = ProxyError::from(Refusal::Unknown);
+            return Ok(self.hear(self.exchange.backend, Err(unknown.into())));
+        };
+        let heard = match question.form {
+            QuestionForm::Own { counter } => self.ask_as_client(backend, counter, received).await,
+            QuestionForm::Get => self.fetch(backend, Operation::Get, received).await,
+            QuestionForm::Acquire => self.fetch(backend, Operation::Acquire, received).await,
+            QuestionForm::Touch => {
+                let retry = RetryPolicy::of_own(question.is_repeatable());
+                self.ask_alone(backend, (Operation::Touch, 0), retry, received)
                     .await
             }
-            Subrequest::Remove { at, counter } => self.remove(at, counter, received).await,
-            Subrequest::Insert { at } => self.insert(at, received).await,
-            Subrequest::NoteDelete { to } => return self.note_delete(to, received).await,
-            // Those go elsewhere, or to the background.
-            Subrequest::Copy { .. }
-            | Subrequest::CopyHeld { .. }
-            | Subrequest::Miss { .. }
-            | Subrequest::Refresh { .. }
-            | Subrequest::CopyAnew { .. } => return SubrequestReply::Unknown,
+            QuestionForm::Release(cookie) => {
+                let retry = RetryPolicy::of_own(question.is_repeatable());
+                self.ask_alone(backend, (Operation::Release, cookie), retry, received)
+                    .await
+            }
+            QuestionForm::Remove(cookie) => {
+                return self.remove(question, backend, cookie, received).await;
+            }
+            QuestionForm::Store { body, .. } => {
+                return match body {
+                    BodySource::Client => self.copy(question, backend, received).await,
+                    BodySource::Held => self.store_held(question, backend, received).await,
+                };
+            }
         };
-        let seen = seen.unwrap_or_else(|failed| {
-            self.failed = Some(failed);
-            SubrequestReply::Unknown
-        });
-        self.is_untouched &= self.is_unsent.take() || self.leaves_no_trace(ask, seen);
-        self.follow_move(ask, seen);
-        seen
+        Ok(self.hear(backend, heard))
     }
 
-    /// Whether a question that was put has certainly changed nothing.
-    fn leaves_no_trace(&self, ask: Subrequest, seen: SubrequestReply) -> bool {
-        let is_repeatable = self.exchange.head.operation().is_repeatable();
-        match ask {
-            Subrequest::Look { .. } | Subrequest::Recall { .. } => true,
-            Subrequest::Client { .. } if is_repeatable => true,
-            _ => matches!(
-                seen,
-                SubrequestReply::Absent | SubrequestReply::Locked { .. }
-            ),
-        }
-    }
-
-    /// Whether the item is at its new place: it may be there although it was refused, and it may
-    /// not be although it was taken.
-    fn follow_move(&mut self, ask: Subrequest, seen: SubrequestReply) {
-        let Some(moving) = &mut self.moving else {
-            return;
-        };
-        match (ask, moving.step, seen) {
-            (
-                Subrequest::Insert { .. } | Subrequest::Look { .. },
-                MoveStep::Insert,
-                SubrequestReply::Done { .. },
-            ) => {
-                moving.step = MoveStep::Take;
+    /// What a decision has to know of what came of a question.
+    fn hear(&mut self, backend: BackendIndex, heard: Result<SubrequestReply, Lost>) -> Heard {
+        match heard {
+            Ok(reply) => Heard::Reply(reply),
+            Err(Lost { error, is_unsent }) => {
+                let is_out_of_reach = error.is_out_of_reach();
+                self.failed = Some(Unanswered::new(error, backend));
+                Heard::Nothing(NoReply {
+                    is_unsent,
+                    is_out_of_reach,
+                })
             }
-            (Subrequest::Client { .. }, MoveStep::Take, SubrequestReply::Absent) => {
-                (moving.step, moving.status) = (MoveStep::Insert, Some(404));
-            }
-            _ => {}
         }
     }
 
     /// Sends the client's own request and holds the answer.
     async fn ask_as_client(
         &mut self,
-        at: BackendId,
+        backend: BackendIndex,
         counter: Option<u32>,
         received: &mut Buffer,
-    ) -> Result<SubrequestReply, Unanswered> {
-        let backend = self.backend(at)?;
+    ) -> Result<SubrequestReply, Lost> {
         self.release_held();
-        let unrepeatable = |error| Unanswered::new(error, backend);
         let head = self.exchange.head;
         let request = self.exchange.attempt.own.untag(received, counter);
         let mut body = self.body.take();
@@ -246,7 +200,7 @@ impl<'a> Seek<'a> {
             Some(body) => Some(body.behind(request.head(head.body_bytes))),
             None => request.whole(),
         };
-        let bytes = bytes.ok_or(unrepeatable(ProxyError::Unrepeatable))?;
+        let bytes = bytes.ok_or(ProxyError::Unrepeatable)?;
         let call = Call {
             bytes,
             operation: head.operation(),
@@ -261,12 +215,11 @@ impl<'a> Seek<'a> {
     /// Sends a request of our own that has no body.
     async fn ask_alone(
         &self,
-        at: BackendId,
-        operation: Operation,
-        lock_cookie: u32,
+        backend: BackendIndex,
+        (operation, lock_cookie): (Operation, u32),
+        retry: RetryPolicy,
         received: &Buffer,
-    ) -> Result<SubrequestReply, Unanswered> {
-        let backend = self.backend(at)?;
+    ) -> Result<SubrequestReply, Lost> {
         let mut bytes = Vec::new();
         wire::encode_request(
             &mut bytes,
@@ -276,23 +229,19 @@ impl<'a> Seek<'a> {
             bytes: &bytes,
             operation,
             body_bytes: 0,
-            retry: match operation {
-                Operation::Touch | Operation::Release => RetryPolicy::Unanswered,
-                _ => RetryPolicy::Unsent,
-            },
+            retry,
         };
-        self.send(backend, call).await
+        Ok(self.send(backend, call).await?.0)
     }
 
     /// Gets the item, with a lock or without, for a request that asked for something else, and holds
     /// the answer.
     async fn fetch(
         &mut self,
-        at: BackendId,
+        backend: BackendIndex,
         operation: Operation,
         received: &Buffer,
-    ) -> Result<SubrequestReply, Unanswered> {
-        let backend = self.backend(at)?;
+    ) -> Result<SubrequestReply, Lost> {
         self.release_held();
         let mut bytes = Vec::new();
         wire::encode_request(&mut bytes, &self.request(operation, 0, received.filled()));
@@ -312,90 +261,112 @@ impl<'a> Seek<'a> {
         answered: Result<SubrequestAnswer, CallFailed>,
         backend: BackendIndex,
         received: &Buffer,
-    ) -> Result<SubrequestReply, Unanswered> {
+    ) -> Result<SubrequestReply, Lost> {
         let answered = answered.map_err(|failed| {
-            let CallFailed { error, left, .. } = failed;
-            self.is_unsent.set(failed.is_unsent);
-            if let Some(left) = left {
+            if let Some(left) = failed.left {
                 self.tidy_at(backend, left.into(), received);
             }
-            Unanswered::new(error, backend)
+            Lost {
+                error: failed.error,
+                is_unsent: failed.is_unsent,
+            }
         })?;
         let seen = answered.seen();
         self.held = Some(Held { answered, backend });
         Ok(seen)
     }
 
-    /// Removes what is behind. Where a client removes a session that was moved a moment ago, the
-    /// mover's own removal, which nobody waited for, may still be on its way: it gets the time to
-    /// arrive.
+    /// Removes what is behind, or the copy at the replica.
     async fn remove(
-        &self,
-        at: BackendId,
-        counter: u32,
+        &mut self,
+        question: Question,
+        backend: BackendIndex,
+        lock_cookie: u32,
         received: &Buffer,
-    ) -> Result<SubrequestReply, Unanswered> {
-        let is_clearing = counter == NO_LOCK && self.exchange.head.operation() == Operation::Remove;
-        let mover_s = self.exchange.view.snapshot.mover_s;
-        let mut pauses = 0;
-        loop {
-            let seen = self
-                .ask_alone(at, Operation::Remove, counter, received)
-                .await?;
-            let may_end = matches!(seen, SubrequestReply::Locked { age_s, .. } if age_s < mover_s);
-            if !is_clearing || !may_end || pauses == MAX_MOVE_PAUSES {
-                return Ok(seen);
-            }
-            pauses += 1;
-            self.exchange
-                .service
-                .worker
-                .deadlines
-                .sleep(MOVE_PAUSE)
-                .await;
-        }
+    ) -> Result<Heard, Stopped> {
+        let under_way = self.begin_copy(question)?;
+        let due_ms = self.limit(question);
+        let what = (Operation::Remove, lock_cookie);
+        let removed = self.ask_alone(
+            backend,
+            what,
+            RetryPolicy::of_own(question.is_repeatable()),
+            received,
+        );
+        let removed = removed.await;
+        self.due_ms = due_ms;
+        let heard = self.hear(backend, removed);
+        self.copy_ended(under_way, heard.reply(), 0);
+        Ok(heard)
     }
 
-    /// Stores the item of the held answer unless there is one.
-    async fn insert(
+    /// Stores the item of the held answer: unless there is one, or at the replica.
+    async fn store_held(
         &mut self,
-        at: BackendId,
+        question: Question,
+        backend: BackendIndex,
         received: &Buffer,
-    ) -> Result<SubrequestReply, Unanswered> {
-        let backend = self.backend(at)?;
-        if let Some(held) = &self.held {
-            self.moving = Some(Moving {
-                step: MoveStep::Insert,
-                from: held.backend,
-                to: backend,
-                status: None,
-            });
-        }
-        let memory = self.memory_of_held().await;
-        let memory = memory.map_err(|error| match self.held.take() {
-            Some(Held { answered, backend }) => {
-                let lock = answered.head.lock_taken(answered.bytes.filled());
-                self.stays_behind(backend, lock, error, received)
+    ) -> Result<Heard, Stopped> {
+        self.insert_status = None;
+        let due_ms = self.limit(question);
+        let stored = self.store_held_in_time(question, backend, received).await;
+        self.due_ms = due_ms;
+        stored
+    }
+
+    async fn store_held_in_time(
+        &mut self,
+        question: Question,
+        backend: BackendIndex,
+        received: &Buffer,
+    ) -> Result<Heard, Stopped> {
+        let held = self.held.as_ref();
+        let timeout_minutes = held.map_or(0, |held| held.answered.timeout_minutes());
+        let memory = match self.memory_of_held().await {
+            Ok(memory) => memory,
+            // The page goes on without a copy; the replica is not relied on any more.
+            Err(_) if is_copy(question) && self.is_acquire() => {
+                return Ok(Heard::Reply(SubrequestReply::Refused));
             }
-            None => Unanswered::new(error, backend),
-        })?;
-        self.keep_whole(0, 1, memory, received).await?;
-        let call = self.call_with_kept(RetryPolicy::Unsent);
-        // Nobody goes on with the copies of this slot before it is known what became of this one.
-        let mut under_way = self.begin_insert();
-        under_way.iter_mut().for_each(CopyUnderWay::is_sent);
-        let sent = self.send_and_see(backend, call).await;
-        if let Some(under_way) = under_way.filter(|_| sent.is_ok()) {
-            under_way.ends();
+            Err(crowded) => {
+                let failed = self.stays_behind(crowded, received);
+                return self.not_stored(question, failed);
+            }
+        };
+        if let Err(failed) = self.keep_whole(question, memory, received).await {
+            return self.not_stored(question, failed);
         }
-        let (seen, status) = sent.or_else(|failed| {
-            let refusal = refusal(&failed.error).ok_or(failed)?;
-            Ok((SubrequestReply::Refused, refusal))
-        })?;
-        if let Some(moving) = &mut self.moving {
-            moving.status = Some(status);
+        let under_way = self.begin_copy(question)?;
+        let call = self.call_with_kept(RetryPolicy::of_own(question.is_repeatable()));
+        let sent = self.send(backend, call).await;
+        let seen = sent
+            .as_ref()
+            .map_or(SubrequestReply::Unknown, |sent| sent.0);
+        self.copy_ended(under_way, seen, timeout_minutes);
+        let is_restore = question.copy.is_some_and(CopyKind::is_restore);
+        if is_restore && matches!(seen, SubrequestReply::Done { .. }) {
+            self.exchange.view.shard(backend).restored.increment();
         }
-        Ok(seen)
+        if is_copy(question) {
+            return Ok(self.hear(backend, sent.map(|sent| sent.0)));
+        }
+        let sent = sent.or_else(|lost| match refusal(&lost.error) {
+            Some(status) => Ok((SubrequestReply::Refused, status)),
+            None => Err(lost),
+        });
+        if let Ok((_, status)) = sent {
+            self.insert_status = Some(status);
+        }
+        Ok(self.hear(backend, sent.map(|sent| sent.0)))
+    }
+
+    /// What was to be stored could not be had whole, and nothing of it was sent. A move has failed; a
+    /// request whose copy cannot be made goes no further.
+    fn not_stored(&mut self, question: Question, failed: Unanswered) -> Result<Heard, Stopped> {
+        match is_copy(question) {
+            true => Err(Stopped::Failed(failed)),
+            false => Ok(self.hear(failed.backend, Err(failed.error.into()))),
+        }
     }
 
     /// Waits until there is room for the item of the held answer.
@@ -408,12 +379,11 @@ impl<'a> Seek<'a> {
         memory.map_err(|_| ProxyError::Crowded)
     }
 
-    /// Reads the item of the held answer whole, as the body of a PUT with this lock cookie and these
-    /// flags. What the answer was is kept, to be passed on.
+    /// Reads the item of the held answer whole, as the body of what `question` is sent as. What the
+    /// answer was is kept, to be passed on.
     async fn keep_whole(
         &mut self,
-        lock_cookie: u32,
-        extra_flags: u32,
+        question: Question,
         memory: Option<SemaphorePermit<'a>>,
         received: &Buffer,
     ) -> Result<(), Unanswered> {
@@ -421,22 +391,17 @@ impl<'a> Seek<'a> {
             let backend = self.exchange.backend;
             return Err(Unanswered::refused(Refusal::Unknown, backend));
         };
-        let request = Request {
-            timeout_minutes: held.answered.timeout_minutes(),
-            extra_flags,
-            ..self.request(Operation::Put, lock_cookie, received.filled())
-        };
+        let timeout_minutes = held.answered.timeout_minutes();
+        let request = self.store_request(question, timeout_minutes, received);
         let mut bytes = Vec::new();
         let body_bytes = held.answered.head.body_bytes;
         wire::encode_request_head(&mut bytes, &request, body_bytes as usize);
         let from = held.backend;
-        let head = &held.answered.head;
-        let lock = head.lock_taken(held.answered.bytes.filled());
-        let stays = |error| self.stays_behind(from, lock, error, received);
         let caller = self.caller();
         let head = held.answered.copy_head(&caller);
         let read = held.answered.read_body(&caller, from, &mut bytes);
-        read.await.map_err(stays)?;
+        read.await
+            .map_err(|error| self.stays_behind(error, received))?;
         caller.finish(from, held.answered);
         self.kept = Some(Kept {
             head,
@@ -446,6 +411,28 @@ impl<'a> Seek<'a> {
             _memory: memory,
         });
         Ok(())
+    }
+
+    /// The head of a PUT of our own.
+    fn store_request<'r>(
+        &self,
+        question: Question,
+        timeout_minutes: u32,
+        received: &'r Buffer,
+    ) -> Request<'r> {
+        let (lock_cookie, unless_there) = match question.form {
+            QuestionForm::Store {
+                lock_cookie,
+                unless_there,
+                ..
+            } => (lock_cookie, unless_there),
+            _ => (0, false),
+        };
+        Request {
+            timeout_minutes,
+            extra_flags: unless_there.into(),
+            ..self.request(Operation::Put, lock_cookie, received.filled())
+        }
     }
 
     /// The PUT with the item that is kept.
@@ -461,42 +448,28 @@ impl<'a> Seek<'a> {
 
     /// The item could not be had whole in time. Nothing of it has been sent anywhere: it stays where
     /// it is, without the lock.
-    fn stays_behind(
-        &self,
-        at: BackendIndex,
-        lock: Option<u32>,
-        error: ProxyError,
-        received: &Buffer,
-    ) -> Unanswered {
-        if let Some(cookie) = lock {
-            self.tidy_at(at, Untidy::Lock(cookie), received);
-        }
-        Unanswered::new(error, at)
+    fn stays_behind(&self, error: ProxyError, received: &Buffer) -> Unanswered {
+        let behind = self.driver.lock_in_hand();
+        self.tidy(behind, received);
+        let at = behind.and_then(|behind| match behind {
+            Subrequest::Release { at, .. } => self.exchange.view.snapshot.backend_at(at),
+            _ => None,
+        });
+        Unanswered::new(error, at.unwrap_or(self.exchange.backend))
     }
 
+    /// What came of it, and the status that said so.
     async fn send(
         &self,
         backend: BackendIndex,
         call: Call<'_>,
-    ) -> Result<SubrequestReply, Unanswered> {
-        Ok(self.send_and_see(backend, call).await?.0)
-    }
-
-    /// What came of it, and the status that said so.
-    async fn send_and_see(
-        &self,
-        backend: BackendIndex,
-        call: Call<'_>,
-    ) -> Result<(SubrequestReply, u16), Unanswered> {
+    ) -> Result<(SubrequestReply, u16), Lost> {
         let caller = self.caller();
         let answered = caller.call(backend, call).await;
         let answered = answered.map_err(
             |CallFailed {
                  error, is_unsent, ..
-             }| {
-                self.is_unsent.set(is_unsent);
-                Unanswered::new(error, backend)
-            },
+             }| Lost { error, is_unsent },
         )?;
         let (seen, status) = (answered.seen(), answered.head.status);
         caller.finish(backend, answered);
@@ -516,6 +489,29 @@ impl<'a> Seek<'a> {
         }
     }
 
+    /// Ends the request.
+    async fn end(mut self, end: RequestEnd, received: &mut Buffer) -> Result<Answered, Unanswered> {
+        match end {
+            RequestEnd::Forward { at, counter } => self.forward(at, counter, received).await,
+            RequestEnd::Pass { clear_flag, behind } => {
+                self.tidy(behind, received);
+                self.pass(clear_flag, received).await
+            }
+            RequestEnd::Fail {
+                reason,
+                behind,
+                may_repeat,
+            } => {
+                self.tidy(behind, received);
+                let failed = self.refused(reason);
+                Err(Unanswered {
+                    may_repeat,
+                    ..failed
+                })
+            }
+        }
+    }
+
     /// Hands the rest over to an ordinary exchange.
     async fn forward(
         mut self,
@@ -524,12 +520,12 @@ impl<'a> Seek<'a> {
         received: &mut Buffer,
     ) -> Result<Answered, Unanswered> {
         self.exchange.backend = self.backend(at)?;
-        self.exchange.may_queue = self.is_untouched;
+        self.exchange.may_queue = self.driver.is_untouched();
         match self.exchange.run(received, counter, self.due_ms).await {
             Ok(Forwarded::PassedOn) => Ok(self.exchange.answered()),
             Ok(Forwarded::Queued) => Ok(self.exchange.queued()),
             Err(failed) => {
-                let may_repeat = failed.may_repeat && self.is_untouched;
+                let may_repeat = failed.may_repeat && self.driver.may_begin_anew();
                 let failed = RunFailed {
                     may_repeat,
                     ..failed
@@ -540,8 +536,11 @@ impl<'a> Seek<'a> {
     }
 
     /// Whether the request waits for the lock that the held answer speaks of.
-    fn joins_queue(&mut self) -> bool {
-        self.exchange.may_queue = self.is_untouched;
+    fn joins_queue(&mut self, end: RequestEnd) -> bool {
+        let RequestEnd::Pass { behind: None, .. } = end else {
+            return false;
+        };
+        self.exchange.may_queue = self.driver.is_untouched();
         match &self.held {
             Some(Held { answered, backend }) if answered.head.status == 423 => {
                 self.exchange.backend = *backend;
@@ -617,7 +616,7 @@ impl<'a> Seek<'a> {
             mut head, bytes, ..
         } = kept;
         let mut parsed = self.parse_again(&head)?;
-        let is_acquire = self.exchange.head.operation() == Operation::Acquire;
+        let is_acquire = self.is_acquire();
         if let Some(cookie) = parsed.lock_cookie.filter(|_| !is_acquire) {
             head.remove_line(cookie);
             parsed = self.parse_again(&head)?;
@@ -651,14 +650,13 @@ impl<'a> Seek<'a> {
                 self.count_move();
                 (at, Untidy::Moved(counter))
             }
-            Some(Subrequest::Refresh { at, from }) => {
-                let keeping = Keeping::Alive { at, from };
-                return self.keep_copy(keeping, received);
+            Some(behind) => {
+                if let Some(keeping) = Keeping::of(behind) {
+                    self.keep_copy(keeping, received);
+                }
+                return;
             }
-            Some(Subrequest::CopyAnew { at, from }) => {
-                return self.keep_copy(Keeping::Anew { at, from }, received);
-            }
-            _ => return,
+            None => return,
         };
         if let Ok(backend) = self.backend(at) {
             self.tidy_at(backend, untidy, received);
@@ -688,40 +686,39 @@ impl<'a> Seek<'a> {
         );
     }
 
-    /// The request is over, and its item is not where it was to go.
-    fn count_what_stays(&self) {
-        let is_left = |moving: &Moving| moving.step == MoveStep::Insert;
-        if self.moving.as_ref().is_some_and(is_left) {
-            self.count_failed_move();
-        }
-    }
-
-    fn count_failed_move(&self) {
-        let Some(Moving {
-            step,
-            from,
-            to,
-            status,
-        }) = self.moving
-        else {
+    /// Counts the move that fails with this end of the request.
+    fn count_failed_move(&self, end: RequestEnd) {
+        let Some(moving) = self.driver.failed_move(&end) else {
             return;
         };
-        self.exchange.service.metrics.failed_moves(step).increment();
-        if step == MoveStep::Insert {
-            let view = self.exchange.view;
-            let from = view.backend(from);
-            let to = view.shard(to);
-            to.count_failed_move(&from.metrics, from.backend_id, status);
+        let metrics = &self.exchange.service.metrics;
+        if moving.is_stored {
+            return metrics.failed_moves(MoveStep::Take).increment();
+        }
+        metrics.failed_moves(MoveStep::Insert).increment();
+        let ItemMove {
+            from, to, is_gone, ..
+        } = moving;
+        let view = self.exchange.view;
+        if let (Ok(old), Ok(new)) = (self.backend(from), self.backend(to)) {
+            let status = match is_gone {
+                true => Some(404),
+                false => self.insert_status,
+            };
+            let from_metrics = &view.backend(old).metrics;
+            view.shard(new)
+                .count_failed_move(from_metrics, from, status);
         }
     }
 
     /// The held answer is the one of the place the item has just been moved to.
     fn count_move(&self) {
-        if let (Some(held), Some(Moving { from, .. })) = (&self.held, self.moving) {
+        if let (Some(held), Some(ItemMove { from, .. })) = (&self.held, self.driver.moving())
+            && let Ok(old) = self.backend(from)
+        {
             let view = self.exchange.view;
-            let from = view.backend(from);
-            view.shard(held.backend)
-                .count_move(&from.metrics, from.backend_id);
+            let from_metrics = &view.backend(old).metrics;
+            view.shard(held.backend).count_move(from_metrics, from);
         }
     }
 
@@ -740,6 +737,10 @@ impl<'a> Seek<'a> {
             .take()
             .filter(|_| reason == Refusal::Unknown)
             .unwrap_or_else(|| Unanswered::refused(reason, backend))
+    }
+
+    fn is_acquire(&self) -> bool {
+        self.exchange.head.operation() == Operation::Acquire
     }
 
     fn caller(&self) -> Caller<'_> {
@@ -772,6 +773,11 @@ impl<'a> Seek<'a> {
             body: &[],
         }
     }
+}
+
+/// Whether it is a copy for the replica, and not the move of an item.
+fn is_copy(question: Question) -> bool {
+    question.copy == Some(CopyKind::Item)
 }
 
 /// The status with which no state server refuses to store the copy of a moved session, but something

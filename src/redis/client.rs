@@ -238,10 +238,15 @@ impl Command {
         Self(command)
     }
 
-    /// `script` on `key`.
-    pub(super) fn script(script: &Script, key: &str, argument_bytes: usize) -> Self {
+    /// `script` on `key`, whose answer bears `nonce`.
+    pub(super) fn script(script: &Script, key: &str, nonce: &str, argument_bytes: usize) -> Self {
         let mut command = Cmd::with_capacity(12, argument_bytes + key.len() + 128);
-        command.arg("EVALSHA").arg(&script.sha).arg(1).arg(key);
+        command
+            .arg("EVALSHA")
+            .arg(&script.sha)
+            .arg(1)
+            .arg(key)
+            .arg(nonce);
         Self(command)
     }
 
@@ -286,7 +291,7 @@ impl Link {
         pipeline
             .add_command(redis::cmd("ASKING"))
             .add_command(command.0);
-        let answers = connection.send_packed_commands(&pipeline, 0, 2).await;
+        let answers = Box::pin(connection.send_packed_commands(&pipeline, 0, 2)).await;
         self.last_of(answers, 2)
     }
 
@@ -298,9 +303,7 @@ impl Link {
         slot: u16,
         replicas: Replicas,
     ) -> Result<EngineReply, EngineError> {
-        let index = usize::from(slot) % self.waiting.len().max(1);
-        let connection = self.waiting.get(index);
-        let mut connection = connection.unwrap_or(&self.main).clone();
+        let mut connection = self.connection(Some(slot));
         let mut pipeline = Pipeline::with_capacity(3);
         if asks {
             pipeline.add_command(redis::cmd("ASKING"));
@@ -314,7 +317,8 @@ impl Link {
         let mut answers = self.all_of(answers, count)?;
         let have = self.reply(Ok(answers.pop().unwrap_or_default()));
         let answer = self.reply(Ok(answers.pop().unwrap_or_default()))?;
-        let have = have?.number().and_then(|have| u64::try_from(have).ok());
+        let have = have.map_err(unwaited)?;
+        let have = have.number().and_then(|have| u64::try_from(have).ok());
         let have = have.ok_or_else(|| self.garbage())?;
         if have < u64::from(replicas.wanted) {
             return Err(EngineError::Unreplicated {
@@ -324,6 +328,54 @@ impl Link {
             });
         }
         Ok(answer)
+    }
+
+    /// What counts once a command was answered with `error`; `slot` is that of a change that has waited
+    /// for replicas. Errors bear no nonce. One that was meant for another command would say that this one
+    /// was not carried out. So the next answer on this connection must be that to the next question.
+    pub(super) async fn confirm(
+        &self,
+        error: EngineError,
+        slot: Option<u16>,
+        nonce: &str,
+    ) -> EngineError {
+        let EngineError::Answered { code, .. } = &error else {
+            return error;
+        };
+        let ping = Command::new(&["PING", nonce]);
+        let answer = self.connection(slot).send_packed_command(&ping.0).await;
+        match self.reply(answer) {
+            Ok(reply) if reply.text() == Some(nonce) => error,
+            // A server that loads its data, or runs a script for too long, says so to every question.
+            Err(EngineError::Answered { code: also, .. }) if also == *code => error,
+            Ok(_) | Err(EngineError::Answered { .. }) => self.garbage(),
+            Err(broken) => broken,
+        }
+    }
+
+    /// Fetches a field. What the server says behind it shows that it is this one.
+    pub(super) async fn fetch(
+        &self,
+        key: &str,
+        field: &str,
+        nonce: &str,
+        asks: bool,
+    ) -> Result<EngineReply, EngineError> {
+        let mut connection = self.main.clone();
+        let mut pipeline = Pipeline::with_capacity(3);
+        if asks {
+            pipeline.add_command(redis::cmd("ASKING"));
+        }
+        pipeline.add_command(Command::new(&["HGET", key, field]).0);
+        pipeline.add_command(Command::new(&["PING", nonce]).0);
+        let count = if asks { 3 } else { 2 };
+        let answers = connection.send_packed_commands(&pipeline, 0, count).await;
+        let mut answers = self.all_of(answers, count)?;
+        let shown = self.reply(Ok(answers.pop().unwrap_or_default()))?;
+        if shown.text() != Some(nonce) {
+            return Err(self.garbage());
+        }
+        self.reply(Ok(answers.pop().unwrap_or_default()))
     }
 
     /// Gives the server a script.
@@ -336,6 +388,13 @@ impl Link {
         EngineError::Garbage {
             node: self.node.clone(),
         }
+    }
+
+    /// The connection of a change of this slot that waits for replicas, or that of everything else.
+    fn connection(&self, slot: Option<u16>) -> MultiplexedConnection {
+        let index = slot.map(|slot| usize::from(slot) % self.waiting.len().max(1));
+        let connection = index.and_then(|index| self.waiting.get(index));
+        connection.unwrap_or(&self.main).clone()
     }
 
     fn last_of(
@@ -378,6 +437,16 @@ impl Link {
                 reason: reason_of(error),
             },
         }
+    }
+}
+
+/// The change before it was carried out: no error to WAIT says that it was not.
+fn unwaited(error: EngineError) -> EngineError {
+    match error {
+        EngineError::Answered { node, code, detail } => {
+            EngineError::Unwaited { node, code, detail }
+        }
+        error => error,
     }
 }
 

@@ -1,9 +1,13 @@
 //! An engine as one thread uses it: which servers it has, and the connections to them.
+//!
+//! What happens seldom is boxed: a command that meets nothing of it waits in a small future, which is
+//! moved and kept for every request.
 
 use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
 use std::fmt;
 use std::hash::{BuildHasher, RandomState};
+use std::pin::{Pin, pin};
 use std::rc::Rc;
 use std::time::{Duration, Instant, SystemTime};
 
@@ -26,6 +30,9 @@ const ATTEMPTS_IN_TIME: u32 = 4;
 
 /// An attempt gets no less, however short the time is.
 const MIN_ATTEMPT: Duration = Duration::from_millis(500);
+
+/// Where the servers are is not looked up more often, once that has failed.
+const LOOK_PAUSE: Duration = Duration::from_millis(100);
 
 /// The time of a server is asked anew after this: clocks drift.
 const CLOCK_AGE: Duration = Duration::from_secs(60);
@@ -54,11 +61,18 @@ pub struct Engine {
     attempt: Duration,
     /// The origin of [`Self::now_ms`].
     started: Instant,
-    /// Replaced when it has to be looked up anew.
-    topology: RefCell<Rc<OnceCell<RefCell<Topology>>>>,
+    /// Replaced when it has to be looked up anew. Whoever needs it meanwhile waits for the one that
+    /// looks.
+    topology: RefCell<Rc<OnceCell<Looked>>>,
     servers: RefCell<HashMap<Rc<EngineNode>, Rc<Server>>>,
     nonce_seed: [u8; 8],
     nonces: Cell<u64>,
+}
+
+/// Where the servers are, or why nobody has said so.
+struct Looked {
+    at: Instant,
+    found: Result<RefCell<Topology>, EngineError>,
 }
 
 /// One server.
@@ -114,6 +128,7 @@ impl Engine {
     async fn survey_servers(&self, found: &mut StoreSurvey) -> Result<(), EngineError> {
         let topology = self.look_up().await?;
         for node in topology.masters() {
+            self.may_wait(node).await?;
             let info = match self.ask(node, Command::new(&["INFO"])).await {
                 Ok(info) => info,
                 // Not everybody may ask: then there is nothing to say.
@@ -130,15 +145,19 @@ impl Engine {
                 },
                 Err(error) => return Err(error),
             };
-            let info = info.text().unwrap_or_default();
-            Info(info).add_to(found, &node.to_string(), settings);
+            // A path in it may be in any encoding. What is no text at all says nothing of dangers.
+            let info = info.lossy_text().ok_or_else(|| EngineError::Garbage {
+                node: EngineNode::clone(node),
+            })?;
+            Info(&info).add_to(found, &node.to_string(), settings);
         }
         let slots = topology.unserved();
         if slots > 0 {
             found.dangers.insert(0, StoreDanger::Unserved { slots });
         }
+        let looked = Looked::new(Ok(topology));
         self.topology
-            .replace(Rc::new(OnceCell::new_with(Some(RefCell::new(topology)))));
+            .replace(Rc::new(OnceCell::new_with(Some(looked))));
         Ok(())
     }
 
@@ -152,6 +171,16 @@ impl Engine {
 
     pub(super) fn prefix(&self) -> &str {
         &self.spec.prefix
+    }
+
+    /// Whether this server takes the word that waits for replicas, if changes need it. Each server has
+    /// users of its own, and one whose user lacks the right refuses every change while it looks well.
+    pub(super) async fn may_wait(&self, node: &Rc<EngineNode>) -> Result<(), EngineError> {
+        if self.spec.wait_replicas == 0 {
+            return Ok(());
+        }
+        let answer = self.ask(node, Command::new(&["WAIT", "0", "0"])).await;
+        answer.map(drop)
     }
 
     /// Milliseconds of a clock that is exact, and that no step of the wall clock moves.
@@ -177,11 +206,7 @@ impl Engine {
         asked: &ScriptAttempt<'_>,
         command: impl Fn(&str) -> Command,
     ) -> Result<(Rc<EngineNode>, EngineReply), EngineError> {
-        let node = match asked.redirect {
-            Some(node) => Rc::new(node.clone()),
-            None => self.owner(asked.slot).await?,
-        };
-        let server = self.server(&node);
+        let (node, server) = self.reach(asked).await?;
         let link = self.link(&node, &server).await?;
         let answer = async {
             let deadline = match asked.due_ms {
@@ -194,38 +219,47 @@ impl Engine {
                     .to_string()
                 }
             };
-            let once = async || match asked.replicas {
-                0 => link.run(command(&deadline), asked.is_redirect()).await,
-                wanted => {
-                    let within_ms = self.attempt.as_millis() as u64 / 2;
-                    let replicas = Replicas { wanted, within_ms };
-                    let command = command(&deadline);
-                    let changed =
-                        link.run_replicated(command, asked.is_redirect(), asked.slot, replicas);
-                    changed.await
-                }
-            };
-            match once().await {
+            match self.run_on(link, asked, command(&deadline)).await {
                 Err(EngineError::Answered { code, .. }) if code == "NOSCRIPT" => {
-                    link.load(script).await?;
-                    once().await
+                    let again = async {
+                        link.load(script).await?;
+                        self.run_on(link, asked, command(&deadline)).await
+                    };
+                    Box::pin(again).await
                 }
                 answer => answer,
             }
         };
-        let answer = self.within(asked.limit.min(self.attempt), answer).await;
-        let answer = answer.unwrap_or_else(|| {
-            Err(EngineError::Late {
-                node: link.node.clone(),
-            })
-        });
-        if let Err(
-            EngineError::Broken { .. } | EngineError::Late { .. } | EngineError::Garbage { .. },
-        ) = answer
-        {
-            self.forget(&node, &server);
-        }
+        let answer = pin!(answer);
+        let answer = self.within(self.time_of(asked), answer).await;
+        let answer = self.judge(&node, &server, answer);
         answer.map(|answer| (node, answer))
+    }
+
+    async fn run_on(
+        &self,
+        link: &Link,
+        asked: &ScriptAttempt<'_>,
+        command: Command,
+    ) -> Result<EngineReply, EngineError> {
+        let slot = (asked.replicas > 0).then_some(asked.slot);
+        let answer = match slot {
+            None => link.run(command, asked.is_redirect()).await,
+            Some(slot) => {
+                let replicas = Replicas {
+                    wanted: asked.replicas,
+                    within_ms: self.attempt.as_millis() as u64 / 2,
+                };
+                Box::pin(link.run_replicated(command, asked.is_redirect(), slot, replicas)).await
+            }
+        };
+        match answer {
+            Err(error @ EngineError::Answered { .. }) => {
+                let nonce = self.nonce();
+                Err(Box::pin(link.confirm(error, slot, &nonce)).await)
+            }
+            answer => answer,
+        }
     }
 
     /// Fetches a body that was too long for its script.
@@ -233,27 +267,85 @@ impl Engine {
         &self,
         asked: &ScriptAttempt<'_>,
         key: &str,
+        nonce: &str,
     ) -> Result<EngineReply, EngineError> {
-        let node = match asked.redirect {
-            Some(node) => Rc::new(node.clone()),
-            None => self.owner(asked.slot).await?,
-        };
-        let server = self.server(&node);
+        let (node, server) = self.reach(asked).await?;
         let link = self.link(&node, &server).await?;
-        let fetch = Command::new(&["HGET", key, "b"]);
-        let answer = link.run(fetch, asked.is_redirect());
-        let answer = self.within(asked.limit.min(self.attempt), answer).await;
-        answer.unwrap_or_else(|| {
-            Err(EngineError::Late {
-                node: link.node.clone(),
+        let fetched = link.fetch(key, "b", nonce, asked.is_redirect());
+        let fetched = self.within(self.time_of(asked), fetched).await;
+        self.judge(&node, &server, fetched)
+    }
+
+    /// The server that an attempt goes to, once it is connected to.
+    async fn reach(
+        &self,
+        asked: &ScriptAttempt<'_>,
+    ) -> Result<(Rc<EngineNode>, Rc<Server>), EngineError> {
+        let known = match asked.redirect {
+            Some(node) => Some(Rc::new(node.clone())),
+            None => self.known_owner(asked.slot),
+        };
+        if let Some(node) = &known {
+            let server = self.server(node);
+            if server.link.initialized() {
+                return Ok((Rc::clone(node), server));
+            }
+        }
+        let reached = Box::pin(async {
+            let node = match known {
+                Some(node) => node,
+                None => self.owner(asked.slot).await?,
+            };
+            let server = self.server(&node);
+            self.link(&node, &server).await?;
+            Ok((node, server))
+        });
+        self.until(asked.until_ms, reached).await
+    }
+
+    /// Waits until `until_ms` for what has to be done before a command is sent. Others may be at it, who
+    /// have begun later and have more time.
+    ///
+    /// That is rare, and its state large: it lives on the heap.
+    pub(super) async fn until<T>(
+        &self,
+        until_ms: u64,
+        prepared: Pin<Box<impl Future<Output = Result<T, EngineError>>>>,
+    ) -> Result<T, EngineError> {
+        let prepared = self.within(self.left(until_ms), prepared).await;
+        prepared.unwrap_or_else(|| {
+            Err(EngineError::Unreached {
+                engine: self.spec.to_string(),
             })
         })
+    }
+
+    /// What a server has answered, `None` for nothing in time. One that breaks or is late is connected to
+    /// anew.
+    fn judge(
+        &self,
+        node: &Rc<EngineNode>,
+        server: &Rc<Server>,
+        answer: Option<Result<EngineReply, EngineError>>,
+    ) -> Result<EngineReply, EngineError> {
+        let answer = answer.unwrap_or_else(|| {
+            Err(EngineError::Late {
+                node: EngineNode::clone(node),
+            })
+        });
+        if let Err(
+            EngineError::Broken { .. } | EngineError::Late { .. } | EngineError::Garbage { .. },
+        ) = answer
+        {
+            self.forget(node, server);
+        }
+        answer
     }
 
     /// A server has said where a slot is for good.
     pub(super) fn moved(&self, slot: u16, to: EngineNode) {
         let topology = self.topology.borrow();
-        match topology.get() {
+        match topology.get().and_then(Looked::known) {
             Some(known) if matches!(*known.borrow(), Topology::Cluster(_)) => {
                 known.borrow_mut().moved(slot, to);
             }
@@ -264,34 +356,57 @@ impl Engine {
         }
     }
 
-    /// What is known of the servers is wrong: it is looked up before the next command.
+    /// What is known of the servers is wrong: it is looked up before the next command, by the first who
+    /// needs it. All whose connection breaks say so at a time.
     pub(super) fn look_anew(&self) {
-        self.topology.replace(Rc::default());
+        let is_known = {
+            let topology = self.topology.borrow();
+            topology.get().and_then(Looked::known).is_some()
+        };
+        if is_known {
+            self.topology.replace(Rc::default());
+        }
+    }
+
+    /// What came from this server was no answer to what it was asked: it is connected to anew.
+    pub(super) fn distrust(&self, node: &Rc<EngineNode>) {
+        self.servers.borrow_mut().remove(node);
     }
 
     /// The server's clock is not where it was.
-    pub(super) fn time_is_wrong(&self, slot: u16) {
-        let topology = self.topology.borrow();
-        let known = topology.get().and_then(|known| known.borrow().owner(slot));
-        if let Some(node) = known {
-            self.server(&node).time.set(None);
-        }
+    pub(super) fn time_is_wrong(&self, node: &Rc<EngineNode>) {
+        self.server(node).time.set(None);
     }
 
     /// The server that has this slot.
     pub(super) async fn owner(&self, slot: u16) -> Result<Rc<EngineNode>, EngineError> {
         let topology = self.topology().await?;
-        let owner = topology.get().and_then(|known| known.borrow().owner(slot));
+        let owner = topology.get().and_then(|known| known.owner(slot));
         owner.ok_or(EngineError::NoOwner { slot })
     }
 
-    async fn topology(&self) -> Result<Rc<OnceCell<RefCell<Topology>>>, EngineError> {
+    /// The same, as far as that is known.
+    fn known_owner(&self, slot: u16) -> Option<Rc<EngineNode>> {
+        self.topology.borrow().get()?.owner(slot)
+    }
+
+    async fn topology(&self) -> Result<Rc<OnceCell<Looked>>, EngineError> {
+        let is_outdated = {
+            let topology = self.topology.borrow();
+            topology.get().is_some_and(Looked::is_outdated)
+        };
+        if is_outdated {
+            self.topology.replace(Rc::default());
+        }
         let topology = Rc::clone(&self.topology.borrow());
         if !topology.initialized() {
-            let look = async || self.look_up().await.map(RefCell::new);
-            topology.get_or_try_init(look).await?;
+            let look = async || Looked::new(self.look_up().await);
+            Box::pin(topology.get_or_init(look)).await;
         }
-        Ok(topology)
+        match topology.get().map(|looked| &looked.found) {
+            Some(Err(error)) => Err(error.clone()),
+            _ => Ok(Rc::clone(&topology)),
+        }
     }
 
     /// Asks the servers of the map until one knows where the keys are.
@@ -392,15 +507,7 @@ impl Engine {
         let server = self.server(node);
         let link = self.link(node, &server).await?;
         let answer = self.within(self.attempt, link.run(command, false)).await;
-        let answer = answer.unwrap_or_else(|| {
-            Err(EngineError::Late {
-                node: link.node.clone(),
-            })
-        });
-        if let Err(EngineError::Broken { .. } | EngineError::Late { .. }) = answer {
-            self.forget(node, &server);
-        }
-        answer
+        self.judge(node, &server, answer)
     }
 
     fn server(&self, node: &Rc<EngineNode>) -> Rc<Server> {
@@ -427,7 +534,7 @@ impl Engine {
             return Ok(link);
         }
         let connect = server.link.get_or_try_init(|| self.client.connect(node));
-        let connected = self.within(self.attempt, connect).await;
+        let connected = self.within(self.attempt, Box::pin(connect)).await;
         connected.unwrap_or_else(|| Err(EngineError::ConnectLate { node: node.clone() }))
     }
 
@@ -450,7 +557,7 @@ impl Engine {
         {
             return Ok(time.offset_ms);
         }
-        let answer = link.run(Command::new(&["TIME"]), false).await?;
+        let answer = Box::pin(link.run(Command::new(&["TIME"]), false)).await?;
         let word = |word: &EngineReply| word.text().and_then(|word| word.parse::<i64>().ok());
         let server_ms = match answer.list() {
             Some([seconds, micros]) => {
@@ -472,11 +579,43 @@ impl Engine {
         Ok(offset_ms)
     }
 
+    /// How long an answer to this attempt may take.
+    fn time_of(&self, asked: &ScriptAttempt<'_>) -> Duration {
+        self.left(asked.until_ms).min(self.attempt)
+    }
+
+    /// How long it is until then.
+    fn left(&self, until_ms: u64) -> Duration {
+        Duration::from_millis(until_ms.saturating_sub(self.now_ms()))
+    }
+
     /// Waits no longer than `limit`.
     async fn within<T>(&self, limit: Duration, future: impl Future<Output = T>) -> Option<T> {
         let deadline = self.clock.register();
         deadline.arm(limit);
         deadline.guard(future).await.ok()
+    }
+}
+
+impl Looked {
+    fn new(found: Result<Topology, EngineError>) -> Self {
+        Self {
+            at: Instant::now(),
+            found: found.map(RefCell::new),
+        }
+    }
+
+    fn known(&self) -> Option<&RefCell<Topology>> {
+        self.found.as_ref().ok()
+    }
+
+    fn owner(&self, slot: u16) -> Option<Rc<EngineNode>> {
+        self.known()?.borrow().owner(slot)
+    }
+
+    /// Whether a failure was long enough ago.
+    fn is_outdated(&self) -> bool {
+        self.found.is_err() && self.at.elapsed() >= LOOK_PAUSE
     }
 }
 
@@ -497,8 +636,8 @@ pub(super) struct ScriptAttempt<'a> {
     pub(super) redirect: Option<&'a EngineNode>,
     /// After this, in [`Engine::now_ms`], nobody waits any more: a copy that is late must not run.
     pub(super) due_ms: Option<u64>,
-    /// How long the attempt may take.
-    pub(super) limit: Duration,
+    /// When it is over, with all that has to be done before, in [`Engine::now_ms`].
+    pub(super) until_ms: u64,
     /// Replicas that must have what it changes.
     pub(super) replicas: u8,
 }

@@ -35,6 +35,12 @@ pub enum EngineError {
         /// Whom.
         node: EngineNode,
     },
+    /// The time was over before the server that has the key was found and connected to.
+    #[error("no way to the server that has the key in time: {engine}")]
+    Unreached {
+        /// The engine.
+        engine: String,
+    },
     /// The server takes neither user nor password.
     #[error("{node} refuses user or password: {reason}")]
     Denied {
@@ -101,6 +107,16 @@ pub enum EngineError {
         /// How many must.
         wanted: u8,
     },
+    /// The change was carried out, and what the server says of its replicas is an error.
+    #[error("{node} does not say whether replicas have the change: {code} {detail}")]
+    Unwaited {
+        /// Who.
+        node: EngineNode,
+        /// The first word of the error.
+        code: String,
+        /// The rest.
+        detail: String,
+    },
     /// The server's own error.
     #[error("{node}: {code} {detail}")]
     Answered {
@@ -140,9 +156,11 @@ impl EngineError {
             Self::Broken { .. }
             | Self::Late { .. }
             | Self::Garbage { .. }
-            | Self::Unreplicated { .. } => Sequel::Unclear,
+            | Self::Unreplicated { .. }
+            | Self::Unwaited { .. } => Sequel::Unclear,
             Self::Connect { .. }
             | Self::ConnectLate { .. }
+            | Self::Unreached { .. }
             | Self::NoMaster { .. }
             | Self::Replica { .. }
             | Self::NoOwner { .. } => Sequel::Later,

@@ -7,8 +7,13 @@
 //! |---|---|
 //! | shared read, touch | as it is; the nonce shows that the uninitialised flag was taken by itself |
 //! | acquire | the nonce shows that the lock is its own |
-//! | release | as it is: its cookie opens no later lock |
-//! | store, remove | with "sent again": not carried out if somebody has had the lock since |
+//! | release | as it is: its cookie opens no later lock, and the nonce shows that it was carried out |
+//! | store | with "sent again": not carried out if somebody has had the lock since; the nonce as there |
+//! | remove | with "sent again": not carried out if somebody has had the lock since |
+//!
+//! A second copy that finds its work done writes something all the same. It may go over a new
+//! connection, and WAIT there speaks of no write of the old one: servers from Redis 7.2 on answer at
+//! once to a connection that has written nothing, and count replicas that do not have the change.
 //!
 //! Each that takes a lock, stores or removes also carries the time after which nobody waits for it.
 //! A copy that is late does nothing. An acquire that was given up without an answer has its lock given
@@ -38,6 +43,10 @@ use crate::store::{
 
 /// Before a command that was not carried out is sent again.
 const PAUSE: Duration = Duration::from_millis(100);
+
+/// So often a command may be sent at once. A slot that moves, a lost answer and a full server take two or
+/// three; servers that send it to each other never come to an end.
+const ATTEMPTS_AT_ONCE: u32 = 4;
 
 /// Bodies that are longer are fetched without a script, which would copy them once more.
 const MAX_SCRIPT_BODY_BYTES: i64 = 64 * 1024;
@@ -209,6 +218,7 @@ impl Inner {
 
     async fn try_to_give_back(&self, lock: &Call) {
         let due_ms = self.engine.now_ms() + GIVE_BACK_WITHIN.as_millis() as u64;
+        let answer_ms = self.answer.as_millis() as u64;
         let script = &self.engine.scripts().release;
         let mut redirect = None;
         while self.engine.now_ms() < due_ms {
@@ -216,12 +226,12 @@ impl Inner {
                 slot: lock.slot,
                 redirect: redirect.as_ref(),
                 due_ms: None,
-                limit: self.answer,
+                until_ms: self.engine.now_ms() + answer_ms,
                 replicas: 0,
             };
             let command = |_: &str| {
-                let command = Command::script(script, &lock.key, 0);
-                command.text(&lock.nonce).number(OWN_LOCK)
+                let command = Command::script(script, &lock.key, &lock.nonce, 0);
+                command.number(OWN_LOCK)
             };
             let Err(error) = self.engine.run(script, &asked, command).await else {
                 return;
@@ -239,18 +249,13 @@ impl Inner {
 
     async fn try_until_due(&self, call: &Call, course: &mut Course) -> StoreOutcome {
         let due_ms = self.engine.now_ms() + self.answer.as_millis() as u64;
+        let mut at_once = ATTEMPTS_AT_ONCE;
         loop {
-            let left_ms = due_ms.saturating_sub(self.engine.now_ms());
-            let limit = Duration::from_millis(left_ms);
-            let error = match self.attempt(call, course, due_ms, limit).await {
+            at_once = at_once.saturating_sub(1);
+            let error = match self.attempt(call, course, due_ms).await {
                 Ok(Answer::Outcome(outcome)) => return outcome,
-                Ok(Answer::TooLate) if left_ms > 0 => {
-                    // The server's clock has been set: nothing ran.
-                    self.engine.time_is_wrong(call.slot);
-                    None
-                }
-                Ok(Answer::TooLate) => return self.give_up(call, course, "its time is over"),
-                Ok(Answer::Again) => None,
+                // The server's clock has been set, or the item has changed: nothing ran.
+                Ok(Answer::TooLate | Answer::Again) => None,
                 Err(error) => Some(error),
             };
             let mut pause = Duration::ZERO;
@@ -261,8 +266,11 @@ impl Inner {
                     Next::Outcome(outcome) => return outcome,
                 }
             }
+            if at_once == 0 {
+                pause = PAUSE;
+            }
             if self.engine.now_ms() + pause.as_millis() as u64 >= due_ms {
-                let reason = error.map_or_else(String::new, |error| error.to_string());
+                let reason = error.map_or("its time is over".to_owned(), |error| error.to_string());
                 return self.give_up(call, course, &reason);
             }
             if !pause.is_zero() {
@@ -273,7 +281,7 @@ impl Inner {
 
     /// What to do after `error`.
     fn prepare(&self, call: &Call, course: &mut Course, error: &EngineError) -> Next {
-        let redirect = course.redirect.take();
+        course.redirect = None;
         match error.sequel() {
             Sequel::Unclear => {
                 course.again = true;
@@ -289,14 +297,8 @@ impl Inner {
                 Next::At(Duration::ZERO)
             }
             Sequel::Ask(node) => {
-                // Two that send it to each other are asked again a little later.
-                let pause = if redirect.is_some() {
-                    PAUSE
-                } else {
-                    Duration::ZERO
-                };
                 course.redirect = Some(node);
-                Next::At(pause)
+                Next::At(Duration::ZERO)
             }
             // It was loaded, and lost again at once.
             Sequel::LoadScript => Next::At(PAUSE),
@@ -332,7 +334,6 @@ impl Inner {
         call: &Call,
         course: &Course,
         due_ms: u64,
-        limit: Duration,
     ) -> Result<Answer, EngineError> {
         let changes = !matches!(call.command, SessionCommand::Get | SessionCommand::Touch);
         let may_be_late = changes && !matches!(call.command, SessionCommand::Release { .. });
@@ -340,25 +341,39 @@ impl Inner {
             slot: call.slot,
             redirect: course.redirect.as_ref(),
             due_ms: may_be_late.then_some(due_ms),
-            limit,
+            until_ms: due_ms,
             replicas: if changes { self.wait_replicas } else { 0 },
         };
         if !self.tried.initialized() {
-            self.try_scripts().await?;
+            let tried = Box::pin(self.try_scripts());
+            self.engine.until(due_ms, tried).await?;
         }
         let script = self.script(&call.command, course);
         let command = |deadline: &str| call.command(script, course, deadline);
         let (node, reply) = self.engine.run(script, &asked, command).await?;
         match call.read(&reply, course) {
-            Some(Read::Answer(answer)) => Ok(answer),
-            Some(Read::LongBody(found)) => match self.engine.fetch(&asked, &call.key).await? {
-                EngineReply::Bytes(body) => Ok(Answer::Outcome(found.outcome(Body::from(body)))),
-                // It was removed in between, as the script will say.
-                _ => Ok(Answer::Again),
-            },
-            None => Err(EngineError::Garbage {
-                node: EngineNode::clone(&node),
-            }),
+            Some(Read::Answer(answer)) => {
+                if matches!(answer, Answer::TooLate) {
+                    self.engine.time_is_wrong(&node);
+                }
+                Ok(answer)
+            }
+            Some(Read::LongBody(found)) => {
+                let body = self.engine.fetch(&asked, &call.key, &call.nonce);
+                match Box::pin(body).await? {
+                    EngineReply::Bytes(body) => {
+                        Ok(Answer::Outcome(found.outcome(Body::from(body))))
+                    }
+                    // It was removed in between, as the script will say.
+                    _ => Ok(Answer::Again),
+                }
+            }
+            None => {
+                self.engine.distrust(&node);
+                Err(EngineError::Garbage {
+                    node: EngineNode::clone(&node),
+                })
+            }
         }
     }
 
@@ -435,15 +450,15 @@ impl Call {
 
     /// The command for `script`; `deadline` is in the server's time.
     fn command(&self, script: &Script, course: &Course, deadline: &str) -> Command {
-        let new = |argument_bytes| Command::script(script, &self.key, argument_bytes);
+        let new = |argument_bytes| Command::script(script, &self.key, &self.nonce, argument_bytes);
         let read = |step| {
-            let command = new(0).text(&self.nonce).number(step).text(deadline);
+            let command = new(0).number(step).text(deadline);
             command.number(MAX_SCRIPT_BODY_BYTES)
         };
         match &self.command {
             SessionCommand::Get => read(0),
             SessionCommand::Acquire => read(self.step),
-            SessionCommand::Release { cookie } => new(0).text(&self.nonce).number(number(*cookie)),
+            SessionCommand::Release { cookie } => new(0).number(number(*cookie)),
             SessionCommand::Put {
                 timeout,
                 insert_only,
@@ -467,7 +482,7 @@ impl Call {
 
     /// What the script's answer means; `None` for one that it never gives.
     fn read(&self, reply: &EngineReply, course: &Course) -> Option<Read> {
-        let reply = reply.list()?;
+        let reply = reply.answer_to(&self.nonce)?;
         let (status, rest) = reply.split_first()?;
         Some(match (status.number()?, rest) {
             (200, [minutes, counter, first]) if self.is_read() => {
@@ -558,6 +573,8 @@ fn number(cookie: LockCookie) -> i64 {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::config::{RedisSpec, RedisUrl};
+    use crate::net::Deadlines;
 
     /// The answer to a shared read that says this.
     fn outcome(answer: [i64; 3]) -> Option<StoreOutcome> {
@@ -572,11 +589,38 @@ mod tests {
                 local_ticks: 638_000_000_000_000_000,
             },
         };
-        let reply = EngineReply::List(answer.map(EngineReply::Number).to_vec());
+        let nonce = EngineReply::Bytes(Vec::new());
+        let answer = [&answer.map(EngineReply::Number)[..], &[nonce]].concat();
+        let reply = EngineReply::List(answer);
         match call.read(&reply, &Course::default())? {
             Read::Answer(Answer::Outcome(outcome)) => Some(outcome),
             _ => None,
         }
+    }
+
+    /// It is moved and kept for every request: what takes room is what happens seldom.
+    #[test]
+    fn a_command_waits_in_little_memory() {
+        const MAX_BYTES: usize = 2560;
+        let url = RedisUrl {
+            is_tls: false,
+            host: "redis.example".to_owned(),
+            port: 6379,
+            database: 0,
+        };
+        let options = EngineOptions {
+            spec: RedisSpec::new(url),
+            answer: Duration::from_secs(1),
+            steps_of_one: false,
+        };
+        let store = RedisStore::new(Engine::new(&options, Deadlines::new()), &options);
+        let now = Now {
+            unix_ms: 0,
+            local_ticks: 0,
+        };
+        let command = store.apply(b"/app(hash)/id", SessionCommand::Acquire, now);
+        let bytes = size_of_val(&command);
+        assert!(bytes <= MAX_BYTES, "{bytes}");
     }
 
     #[test]

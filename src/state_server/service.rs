@@ -2,6 +2,7 @@
 
 use std::cell::{Cell, RefCell};
 use std::net::{IpAddr, SocketAddr};
+use std::pin::pin;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
@@ -204,6 +205,8 @@ impl<S: SessionStore> StateService<S> {
             let now = self.options.clock.now();
             self.options.store.apply(key.key(), command, now)
         };
+        // Pinned here: a guard would keep it twice.
+        let answered = pin!(answered);
         deadline.arm(self.options.stall);
         match deadline.guard(answered).await {
             Ok(StoreOutcome::Unknown) => Err(ServeError::StoreUnsure),

@@ -3,13 +3,14 @@
 use std::io::{self, Read, Write};
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::time::{SystemTime, UNIX_EPOCH};
 
 use rustls::pki_types::ServerName;
 use rustls::{ClientConnection, StreamOwned};
 use tokio::net::TcpStream;
 use tokio_rustls::{TlsAcceptor, TlsConnector, TlsStream};
 
-use super::certificate::{CertificateState, Watched};
+use super::certificate::{CertificateState, Validity, Watched};
 use super::files::{self, ClientFiles, ServerFiles, TlsError, TlsFiles};
 
 /// The end that accepts. A clone is the same one.
@@ -56,7 +57,7 @@ struct State<C> {
     config: Arc<C>,
     /// What `config` was made from.
     contents: Vec<Vec<u8>>,
-    until_s: i64,
+    validity: Validity,
     /// Why the files as they are now cannot be used.
     problem: Option<String>,
 }
@@ -190,11 +191,12 @@ pub fn is_tls_error(error: &io::Error) -> bool {
 impl<F: TlsFiles> Endpoint<F> {
     fn load(what: String, files: F) -> Result<Self, TlsError> {
         let contents = files::read(&files)?;
-        let (config, until_s) = files.parse(&contents)?;
+        // One that has expired is in force all the same, and is told of: there is none besides it.
+        let (config, validity) = files.parse(&contents)?;
         let state = State {
             config: Arc::new(config),
             contents,
-            until_s,
+            validity,
             problem: None,
         };
         Ok(Self {
@@ -212,17 +214,25 @@ impl<F: TlsFiles> Endpoint<F> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// The new end, if the files have changed.
+    /// The new end, if the files have changed. One that nobody would take does not replace one that all
+    /// take.
     fn read_again(&self) -> Result<Option<State<F::Config>>, TlsError> {
         let contents = files::read(&self.files)?;
         if contents == self.lock().contents {
             return Ok(None);
         }
-        let (config, until_s) = self.files.parse(&contents)?;
+        let (config, validity) = self.files.parse(&contents)?;
+        let now_s = now_s();
+        if let Some(fault) = validity.fault_at(now_s)
+            && self.lock().validity.fault_at(now_s).is_none()
+        {
+            let path = self.files.certificate().to_owned();
+            return Err(TlsError::OutOfTime { path, fault });
+        }
         Ok(Some(State {
             config: Arc::new(config),
             contents,
-            until_s,
+            validity,
             problem: None,
         }))
     }
@@ -258,10 +268,18 @@ impl<F: TlsFiles> Watched for Endpoint<F> {
         CertificateState {
             what: self.what.clone(),
             file: PathBuf::from(self.files.certificate()),
-            until_s: state.until_s,
+            validity: state.validity.clone(),
+            trusted_in: self.files.trusted().map(PathBuf::from),
             problem: state.problem.clone(),
         }
     }
+}
+
+fn now_s() -> i64 {
+    let since_1970 = SystemTime::now().duration_since(UNIX_EPOCH);
+    since_1970.map_or(0, |since| {
+        i64::try_from(since.as_secs()).unwrap_or(i64::MAX)
+    })
 }
 
 /// Nothing of the keys.

@@ -11,9 +11,8 @@ use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::server::WebPkiClientVerifier;
 use rustls::version::TLS13;
 use rustls::{ClientConfig, RootCertStore, ServerConfig};
-use x509_cert::Certificate;
-use x509_cert::der::Decode;
 
+use super::certificate::{ShownValidity, TimeLimit, Validity};
 use crate::os::read_regular;
 
 /// More is no certificate and no key.
@@ -70,6 +69,14 @@ pub enum TlsError {
         /// What the library says.
         problem: rustls::Error,
     },
+    /// Nobody would take the certificate as the clock stands.
+    #[error("{}: {fault}", path.display())]
+    OutOfTime {
+        /// The certificate.
+        path: PathBuf,
+        /// Which of those in the file, and why.
+        fault: String,
+    },
     /// The authorities cannot be used.
     #[error("the authorities in {} cannot be used: {problem}", path.display())]
     Authorities {
@@ -91,8 +98,11 @@ pub(super) trait TlsFiles: Send + Sync + 'static {
     /// The file with the certificate that is shown; one that is trusted if none is.
     fn certificate(&self) -> &Path;
 
-    /// Makes the end from the content of the files; also until when the certificate counts.
-    fn parse(&self, contents: &[Vec<u8>]) -> Result<(Self::Config, i64), TlsError>;
+    /// The file with the authorities that are trusted, if any are.
+    fn trusted(&self) -> Option<&Path>;
+
+    /// Makes the end from the content of the files; also when the certificates are valid.
+    fn parse(&self, contents: &[Vec<u8>]) -> Result<(Self::Config, Validity), TlsError>;
 }
 
 /// The content of all files.
@@ -118,18 +128,24 @@ impl TlsFiles for ServerFiles {
         &self.cert
     }
 
-    fn parse(&self, contents: &[Vec<u8>]) -> Result<(ServerConfig, i64), TlsError> {
+    fn trusted(&self) -> Option<&Path> {
+        self.client_ca.as_deref()
+    }
+
+    fn parse(&self, contents: &[Vec<u8>]) -> Result<(ServerConfig, Validity), TlsError> {
         let [cert, key, rest @ ..] = contents else {
             return Err(missing(&self.cert));
         };
         let chain = certificates(&self.cert, cert)?;
-        let until_s = expiry_s(&self.cert, &chain)?;
+        let shown = Some(validity_of(&self.cert, &chain)?);
+        let mut trusted = Vec::new();
         let key = private_key(&self.key, key)?;
         let builder = ServerConfig::builder_with_provider(provider())
             .with_protocol_versions(&[&TLS13])
             .map_err(|problem| self.pair(problem))?;
         let builder = match (&self.client_ca, rest) {
             (Some(path), [authorities, ..]) => {
+                trusted = TimeLimit::ends_of(&certificates(path, authorities)?);
                 let roots = Arc::new(authorities_of(path, authorities)?);
                 let verifier = WebPkiClientVerifier::builder_with_provider(roots, provider());
                 let verifier = verifier
@@ -144,7 +160,8 @@ impl TlsFiles for ServerFiles {
             .map_err(|problem| self.pair(problem))?;
         config.send_tls13_tickets = 0;
         config.session_storage = Arc::new(rustls::server::NoServerSessionStorage {});
-        Ok((config, until_s))
+        let authorities = trusted;
+        Ok((config, Validity { shown, authorities }))
     }
 }
 
@@ -167,31 +184,33 @@ impl TlsFiles for ClientFiles {
         self.own.as_ref().map_or(&self.ca, |(cert, _)| cert)
     }
 
-    fn parse(&self, contents: &[Vec<u8>]) -> Result<(ClientConfig, i64), TlsError> {
+    fn trusted(&self) -> Option<&Path> {
+        Some(&self.ca)
+    }
+
+    fn parse(&self, contents: &[Vec<u8>]) -> Result<(ClientConfig, Validity), TlsError> {
         let [ca, own @ ..] = contents else {
             return Err(missing(&self.ca));
         };
         let roots = authorities_of(&self.ca, ca)?;
+        let authorities = TimeLimit::ends_of(&certificates(&self.ca, ca)?);
         let builder = ClientConfig::builder_with_provider(provider())
             .with_protocol_versions(&[&TLS13])
             .map_err(|problem| unusable(&self.ca, problem))?
             .with_root_certificates(roots);
-        let (mut config, until_s) = match (&self.own, own) {
+        let (mut config, shown) = match (&self.own, own) {
             (Some((cert_path, key_path)), [cert, key]) => {
                 let chain = certificates(cert_path, cert)?;
-                let until_s = expiry_s(cert_path, &chain)?;
+                let shown = validity_of(cert_path, &chain)?;
                 let key = private_key(key_path, key)?;
                 let config = builder.with_client_auth_cert(chain, key);
                 let config = config.map_err(|problem| pair(cert_path, key_path, problem))?;
-                (config, until_s)
+                (config, Some(shown))
             }
-            _ => {
-                let until_s = expiry_s(&self.ca, &certificates(&self.ca, ca)?)?;
-                (builder.with_no_client_auth(), until_s)
-            }
+            _ => (builder.with_no_client_auth(), None),
         };
         config.resumption = Resumption::disabled();
-        Ok((config, until_s))
+        Ok((config, Validity { shown, authorities }))
     }
 }
 
@@ -227,13 +246,9 @@ pub(super) fn authorities_of(path: &Path, bytes: &[u8]) -> Result<RootCertStore,
     Ok(roots)
 }
 
-/// When the first certificate of the chain, the one that is shown, ends: Unix time in seconds.
-fn expiry_s(path: &Path, chain: &[CertificateDer<'_>]) -> Result<i64, TlsError> {
-    let first = chain.first().ok_or_else(|| missing(path))?;
-    let parsed = Certificate::from_der(first);
-    let parsed = parsed.map_err(|problem| no_pem(path, "certificate", problem))?;
-    let until = parsed.tbs_certificate.validity.not_after;
-    Ok(i64::try_from(until.to_unix_duration().as_secs()).unwrap_or(i64::MAX))
+fn validity_of(path: &Path, chain: &[CertificateDer<'_>]) -> Result<ShownValidity, TlsError> {
+    let validity = ShownValidity::of_chain(chain);
+    validity.ok_or_else(|| no_pem(path, "certificate", "the first one cannot be read"))
 }
 
 fn missing(path: &Path) -> TlsError {

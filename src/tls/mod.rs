@@ -3,7 +3,7 @@
 //! ASP.NET and the stock state server speak no TLS. It stands between a proxy and a state server of
 //! this program, and between a proxy near the web servers and whoever it asks.
 //!
-//! * `certificate`: what can be said of one in force.
+//! * `certificate`: what can be said of those in force.
 //! * `files`: from PEM files to what the library takes.
 //! * `ending`: whether the peer of a connection has ended it.
 //! * [`endpoint`]: the two ends of a connection, whose files can change while they are used.
@@ -20,7 +20,7 @@ mod files;
 mod trust;
 pub mod watch;
 
-pub use certificate::CertificateState;
+pub use certificate::{CertificateState, ShownValidity, TimeLimit, Validity};
 pub use ending::poll_ended;
 pub use endpoint::{BlockingTls, ClientTls, ServerTls, TargetTls, TlsName, is_tls_error, name_of};
 pub use files::{ClientFiles, ServerFiles, TlsError};

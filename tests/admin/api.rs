@@ -20,7 +20,7 @@ use staterouter::control::contents::ContentsBoard;
 use staterouter::control::handle::{AdminAccess, ControlCommand, ControlEnd, Published, handle};
 use staterouter::control::peers::report::{self, PeerState};
 use staterouter::control::pool_state::{Membership, PeerView};
-use staterouter::control::report::finding::Finding;
+use staterouter::control::report::finding::{Finding, SessionKeeper};
 use staterouter::control::report::replication::{CopiesStatus, ReplicaCounts};
 use staterouter::control::report::status::{
     AccountingStatus, BackendHealth, BackendLoad, BackendStatus, LastReload, ReloadOutcome,
@@ -279,7 +279,10 @@ fn probes_of_load_balancers_see_life_and_readiness() {
     assert_eq!(admin.get("/readyz").body, "ready\n");
     // Another proxy would have the same backend: no reason to go around this one.
     for (finding, status) in [
-        (Finding::backend_down("state-1", None, false), 200),
+        (
+            Finding::backend_down(SessionKeeper::at("state-1", "10.0.0.1:42424"), None, false),
+            200,
+        ),
         (Finding::no_backend(), 503),
     ] {
         let says = finding.says.clone();

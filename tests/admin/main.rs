@@ -5,8 +5,8 @@ mod support;
 
 mod access;
 mod api;
+mod browser;
 mod dashboards;
 mod logging;
 mod metrics;
-mod page;
 mod schemas;

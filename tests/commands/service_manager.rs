@@ -25,7 +25,7 @@ fn hear(socket: &UnixDatagram, wanted: &str) -> String {
 }
 
 #[test]
-fn systemd_hears_when_a_server_serves_how_it_is_and_that_it_stops() {
+fn systemd_hears_when_a_server_serves_how_it_is_that_it_reloads_and_that_it_stops() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("notify");
     let socket = UnixDatagram::bind(&path).unwrap();
@@ -47,9 +47,16 @@ fn systemd_hears_when_a_server_serves_how_it_is_and_that_it_stops() {
     let alive = hear(&socket, "WATCHDOG=1");
     assert!(alive.contains("STATUS="), "{alive}");
     let pid = server.id().to_string();
-    start(Command::new("kill").args(["-TERM", &pid]))
-        .wait()
-        .unwrap();
+    let signal = |name: &str| {
+        let mut kill = start(Command::new("kill").args([name, &pid]));
+        assert!(kill.wait().unwrap().success());
+    };
+    signal("-HUP");
+    let reloading = hear(&socket, "RELOADING=1");
+    assert!(reloading.contains("MONOTONIC_USEC="), "{reloading}");
+    let reloaded = hear(&socket, "READY=1");
+    assert!(reloaded.contains("STATUS=listening on"), "{reloaded}");
+    signal("-TERM");
     hear(&socket, "STOPPING=1");
     assert!(server.wait().unwrap().success());
 }

@@ -5,4 +5,5 @@ mod pool_state;
 mod pool_state_peers;
 mod pool_state_servers;
 mod status;
+mod steps;
 mod usage;

@@ -510,6 +510,48 @@ fn an_order_at_one_proxy_is_followed_by_both_at_once() {
     }
 }
 
+/// The operator has given both proxies a map of one version, and not the same.
+#[test]
+fn an_order_that_only_one_of_two_maps_needs_is_news_once() {
+    let mut farm = Farm::new();
+    let mut drains = map(2, "abc");
+    drains.backends[2].state = BackendState::Drain;
+    farm.accept(0, 2, "abc");
+    farm.accept_map(1, drains);
+    farm.pass(5);
+    let active = Order {
+        state: BackendState::Active,
+        ..off("c", false)
+    };
+    farm.steer(1, &active).unwrap();
+    farm.pass(5);
+    let known = farm.proxies[0].decisions().to_vec();
+    assert!(known[0].is_withdrawn && known[0].epoch == 1);
+    farm.now_ms += 1000;
+    assert!(farm.proxies[0].adopt_decisions(farm.now_ms).is_none());
+    assert_eq!(farm.proxies[0].decisions(), known);
+}
+
+/// One that was taken over from a faulty peer could not be overruled any more.
+#[test]
+fn an_order_with_a_number_that_no_farm_can_have_reached_counts_for_nothing() {
+    for epoch in [(1 << 48) - 1, 1 << 48, u64::MAX] {
+        let (mut farm, mut another) = (Farm::new(), Farm::new());
+        farm.pass(5);
+        another.pass(5);
+        another.steer(0, &off("c", false)).unwrap();
+        let mut view = farm.view_of(1).unwrap();
+        view.decisions = another.proxies[0].decisions().to_vec();
+        view.decisions[0].epoch = epoch;
+        farm.proxies[0].set_peer(0, Some(view));
+        farm.proxies[0].adopt_decisions(farm.now_ms);
+        assert_eq!(farm.proxies[0].overrides(), []);
+        farm.pass(1);
+        farm.steer(1, &off("c", false)).unwrap();
+        farm.leave('c', 5);
+    }
+}
+
 #[test]
 fn a_map_that_gives_a_backend_up_waits_for_the_proxy_that_gets_it_late() {
     let mut farm = Farm::new();
@@ -807,4 +849,34 @@ fn a_peer_that_is_taken_out_of_the_main_file_is_left_behind() {
     let memory = farm.proxies[1].memory();
     let resumed = PoolState::resume(alone, memory, farm.now_ms).unwrap();
     assert_eq!(resumed.membership().number, 1);
+}
+
+/// Forgotten, it could not be gone on at when the others have: the slot would be refused for good.
+#[test]
+fn a_backend_is_not_forgotten_while_another_proxy_may_stand_at_it() {
+    let mut farm = Farm::new();
+    let mut drained = map(1, "abc");
+    drained.backends[2].state = BackendState::Drain;
+    let mut pool_state = PoolState::new(config(), drained, START_MS).unwrap();
+    answer(&mut pool_state, START_MS);
+    farm.proxies[0] = pool_state;
+    let c = backend_id('c');
+    farm.accept(0, 2, "ab");
+    let pool_state = &mut farm.proxies[0];
+    // The other one says nothing.
+    pool_state.tick(START_MS + 1_000);
+    assert!(pool_state.member(c).is_some());
+    // It has slots there.
+    let view = farm.view_of(1).unwrap();
+    let is_there = |slot: &SlotState| slot.first == c;
+    assert!(view.slots.iter().any(is_there));
+    let pool_state = &mut farm.proxies[0];
+    pool_state.set_peer(0, Some(view.clone()));
+    pool_state.tick(START_MS + 2_000);
+    assert!(pool_state.member(c).is_some());
+    // It has left it.
+    let slots = pool_state.slots().to_vec();
+    pool_state.set_peer(0, Some(PeerView { slots, ..view }));
+    pool_state.tick(START_MS + 3_000);
+    assert!(pool_state.member(c).is_none());
 }

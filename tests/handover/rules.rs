@@ -219,6 +219,7 @@ fn end_text(step: Step) -> String {
                 Refusal::LockOutOfReach => "lock",
                 Refusal::Moving => "moving",
                 Refusal::CopyMissed => "copy missed",
+                Refusal::Unheard => "peers unheard",
                 Refusal::CopyLocked => "copy locked",
                 Refusal::Restless => "restless",
                 Refusal::BegunAnew => "begun anew",

@@ -256,20 +256,86 @@ fn a_proxy_with_a_certificate_serves_tls_alone_and_tells_when_it_ends() {
         admin::get(proxy.admin(), "/metrics").1.contains(refused)
     });
 
+    // Nobody would take the new one, so the old one stays, whatever is wrong.
+    let refused = |reason: &str| {
+        proxy.signal("HUP");
+        admin::wait_for(proxy.admin(), reason, |status| {
+            let mut findings = status["findings"].as_array().unwrap().iter();
+            let refused = findings.find(|finding| finding["code"] == "certificate_refused");
+            refused.is_some_and(|finding| finding["says"].as_str().unwrap().contains(reason))
+        });
+        let answer = ask_encrypted(folder, proxy.address, &get(ID));
+        assert!(answer.ends_with(b"one"), "{reason}");
+    };
     authority.issue_until(folder, "proxy", LOOPBACK, 2020);
-    proxy.signal("HUP");
+    refused("has expired, on 2020-01-01");
+    authority.issue_between(folder, "proxy", LOOPBACK, 3000, 4000);
+    refused("is not valid before 3000-01-01");
+    std::fs::write(folder.join("proxy.key"), "no key").unwrap();
+    refused("no private key");
+    let expiry_is = |proxy: &Program, expiry: &str| {
+        let series = "staterouter_certificate_expiry_timestamp_seconds{certificate=\"listen\"}";
+        let line = format!("{series} {expiry}\n");
+        admin::wait_for(proxy.admin(), &line, |_| {
+            admin::get(proxy.admin(), "/metrics").1.contains(&line)
+        });
+    };
+    expiry_is(&proxy, "64060588800");
+
+    // One that has expired is better than none at a start, and is told of. Any other replaces it.
+    authority.issue_until(folder, "proxy", LOOPBACK, 2020);
+    let proxy = ProxyFiles::new(&[server.address], &extra).serve();
     let finding = admin::wait_for_finding(proxy.admin(), "certificate_expired");
     assert!(
         finding["says"].as_str().unwrap().contains("proxy.pem"),
         "{finding}"
     );
-    std::fs::write(folder.join("proxy.key"), "no key").unwrap();
+    expiry_is(&proxy, "1577836800");
+    authority.issue_until(folder, "proxy", LOOPBACK, 2021);
     proxy.signal("HUP");
-    admin::wait_for_finding(proxy.admin(), "certificate_refused");
-    let metrics = admin::get(proxy.admin(), "/metrics").1;
-    let expiry =
-        "staterouter_certificate_expiry_timestamp_seconds{certificate=\"listen\"} 1577836800";
-    assert!(metrics.contains(expiry), "{metrics}");
+    expiry_is(&proxy, "1609459200");
+}
+
+/// Of a chain what ends first counts, and of several authorities none breaks the others.
+#[test]
+fn the_end_of_a_chain_and_of_an_authority_among_others_is_told_with_its_name() {
+    let folder = TempDir::new().unwrap();
+    let folder = folder.path();
+    let [old, authority] = [Authority::until(2020), Authority::new()];
+    authority.issue(folder, "server", LOOPBACK);
+    let both = old.pem().to_owned() + authority.pem();
+    std::fs::write(folder.join("ca.pem"), both).unwrap();
+    let server = state_server(folder, false);
+    let agent = agent(folder, server.address, false);
+    wait_for_probes(&agent, "ok");
+    let finding = admin::wait_for_finding(agent.admin(), "certificate_expires");
+    let says = finding["says"].as_str().unwrap();
+    assert!(
+        says.contains("2020-01-01") && says.contains("CN="),
+        "{says}"
+    );
+    let (status, _) = admin::get(agent.admin(), "/readyz");
+    assert_eq!(status, 200);
+    let metrics = admin::get(agent.admin(), "/metrics").1;
+    let until =
+        "staterouter_certificate_expiry_timestamp_seconds{certificate=\"backends\"} 67090118400\n";
+    assert!(metrics.contains(until), "{metrics}");
+
+    // Its own certificate, with one behind it that ends before.
+    authority.issue(folder, "agent", "agent.farm.example");
+    authority.issue_until(folder, "between", "between.farm.example", 2020);
+    let read = |file: &str| std::fs::read_to_string(folder.join(file)).unwrap();
+    std::fs::write(
+        folder.join("agent.pem"),
+        read("agent.pem") + &read("between.pem"),
+    )
+    .unwrap();
+    let agent = self::agent(folder, server.address, true);
+    let finding = admin::wait_for_finding(agent.admin(), "certificate_expired");
+    assert!(
+        finding["says"].as_str().unwrap().contains("2020-01-01"),
+        "{finding}"
+    );
 }
 
 #[test]

@@ -97,7 +97,8 @@ fn a_backend_that_falls_silent_costs_the_connection() {
 #[test]
 fn a_slow_backend_holds_up_nobody_else() {
     let backends = [Backend::start(), Backend::start()];
-    let proxy = proxy(&backends.each_ref().map(|backend| backend.address), "");
+    let addresses = backends.each_ref().map(|backend| backend.address);
+    let proxy = proxy(&addresses, "timeouts: {answer: 25s}");
     let slow_ids = sessions::owned_by(0, 2, 1, 2);
     let fast_id = &sessions::owned_by(1, 2, 2, 1)[0];
 
@@ -107,18 +108,19 @@ fn a_slow_backend_holds_up_nobody_else() {
     slow.read(client::get(&slow_ids[0]).len());
 
     // Enough connections to meet every worker of the proxy, the one of the slow request too.
+    let mut idle = [Vec::new(), Vec::new()];
     for _ in 0..16 {
         for (number, id) in [(1, &slow_ids[1]), (2, fast_id)] {
-            let backend = &backends[usize::from(number) - 1];
+            let index = usize::from(number) - 1;
+            let (backend, idle) = (&backends[index], &mut idle[index]);
             for exchange in operations::all_on(number, id) {
                 let mut client = Client::connect(proxy.address);
                 client.send(&exchange.request.client);
-                let mut connection = backend.accept();
+                let mut connection = backend.next_request(idle);
                 connection.expect(&exchange.request.backend, &exchange.answer.backend);
                 let answer = client.answer_to(exchange.name == "touch");
                 assert_eq!(answer, exchange.answer.client, "{}", exchange.name);
-                // Closed here, so that the next request cannot find it in the pool.
-                connection.close();
+                idle.push(connection);
             }
         }
     }

@@ -23,7 +23,7 @@ const LONG: &str = "locks: {wait: 5s}";
 struct Scene {
     proxy: Program,
     _backend: Program,
-    /// A third of a web server's connections may wait.
+    /// Half of a web server's connections may wait.
     _idle: Vec<Client>,
 }
 
@@ -84,7 +84,14 @@ fn assert_ended(admin: SocketAddr, ends: &[(&str, usize)]) {
         Scrape::of(admin).value("staterouter_lock_waiting_requests") == 0.0
     });
     let scrape = Scrape::of(admin);
-    for end in ["released", "expired", "left", "refused", "hopeless"] {
+    for end in [
+        "released",
+        "expired",
+        "called_off",
+        "left",
+        "refused",
+        "hopeless",
+    ] {
         let expected = ends.iter().find(|(name, _)| *name == end);
         let expected = expected.map_or(0, |(_, count)| *count);
         let series = format!("staterouter_lock_waits_total{{end=\"{end}\"}}");
@@ -259,12 +266,12 @@ fn a_session_that_is_on_the_move_is_waited_for_as_well() {
 }
 
 #[test]
-fn a_third_of_a_web_servers_connections_may_wait_and_the_rest_is_told_at_once() {
+fn half_of_a_web_servers_connections_may_wait_and_the_rest_is_told_at_once() {
     let scene = Scene::new(LONG);
     let from = || Client::connect_from([127, 0, 0, 2], scene.proxy.address);
     let (mut holder, cookie) = scene.holder();
-    let mut connections = [(); 6].map(|()| from());
-    let [first, second, third, fourth, _, _] = &mut connections;
+    let mut connections = [(); 4].map(|()| from());
+    let [first, second, third, fourth] = &mut connections;
     first.send(&acquire(ID));
     scene.wait_until_waiting(1);
     second.send(&acquire(ID));
@@ -315,6 +322,30 @@ fn nobody_waits_while_most_threads_of_the_web_server_have_locks_of_their_own() {
         scene.wait_until_waiting(0);
     }
     scene.assert_ended(&[("refused", 3), ("left", 3)]);
+}
+
+#[test]
+fn who_waits_is_told_that_the_session_is_locked_once_its_web_server_needs_the_thread() {
+    let scene = Scene::new(LONG);
+    let from = || Client::connect_from([127, 0, 0, 2], scene.proxy.address);
+    let (mut holder, held) = scene.holder();
+    // Four threads count, one of which has to be idle.
+    let [mut first, mut second, mut pages, _idle] = [(); 4].map(|()| from());
+    first.send(&acquire(ID));
+    scene.wait_until_waiting(1);
+    second.send(&acquire(ID));
+    scene.wait_until_waiting(2);
+    let own = ["a", "b"].map(|start| format!("{start}{}", &ID[1..]));
+    for id in &own {
+        assert_eq!(status(&pages.ask(&put(id, 0, b"created"))), "200");
+        locked(&pages.ask(&acquire(id)));
+    }
+    let answer = second.answer_to(false);
+    assert_eq!((status(&answer), cookie(&answer)), ("423", held));
+    scene.wait_until_waiting(1);
+    assert_eq!(status(&holder.ask(&release(ID, held))), "200");
+    locked(&first.answer_to(false));
+    scene.assert_ended(&[("released", 1), ("called_off", 1)]);
 }
 
 #[test]

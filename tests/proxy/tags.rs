@@ -1,6 +1,8 @@
 //! Lock cookies on their way through the proxy: towards the client they get the id of the backend
 //! that issued them, towards a backend they lose it, and nothing else of a message changes.
 
+use std::thread;
+
 use crate::support::answers::{DONE, item, locked_item, success};
 use crate::support::backend::{ABSENT, Backend, BackendConnection};
 use crate::support::client::{self, Client, acquire, delete, get, head, put, release, status};
@@ -451,14 +453,19 @@ fn a_removal_under_a_foreign_lock_clears_the_place_of_the_session_first() {
 
 #[test]
 fn a_removal_under_a_foreign_lock_waits_for_a_request_that_may_be_moving_the_session() {
-    for age_s in [0, AGES[0], AGE_OF_A_SWAP] {
-        let mut scene = Foreign::new();
-        scene.send(delete);
-        let clear = delete(&scene.id, NO_LOCK);
-        scene.owner.accept().expect(&clear, &refused(8, age_s));
-        scene.expect_failure();
-        scene.issuer.assert_nobody_connected();
-    }
+    // Each waits until its time is up.
+    thread::scope(|all| {
+        for age_s in [0, AGES[0], AGE_OF_A_SWAP] {
+            all.spawn(move || {
+                let mut scene = Foreign::new();
+                scene.send(delete);
+                let clear = delete(&scene.id, NO_LOCK);
+                scene.owner.accept().expect(&clear, &refused(8, age_s));
+                scene.expect_failure();
+                scene.issuer.assert_nobody_connected();
+            });
+        }
+    });
 }
 
 #[test]

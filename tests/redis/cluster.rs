@@ -5,6 +5,9 @@
     reason = "a test that cannot set up its scene must fail"
 )]
 
+use std::io::Write;
+use std::net::TcpStream;
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use staterouter::farm::FarmOptions;
@@ -23,6 +26,14 @@ timeouts: {connect: 2s, answer: 10s}
 health: {interval: 1s, timeout: 10s, fall: 5, rise: 1, max_rise: 1}
 handover: {settle: 13s, session_timeout: 1s, max_session_timeout: 12s, takeover: 5s, failover: off}";
 
+/// While a node is dead, its ports are free for others. Were that nodes of another Cluster, the two would
+/// meet: none starts meanwhile.
+static PORTS: Mutex<()> = Mutex::new(());
+
+fn keep_ports() -> MutexGuard<'static, ()> {
+    PORTS.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
 struct Cluster {
     /// Three masters, then their replicas.
     nodes: Vec<RedisServer>,
@@ -35,6 +46,7 @@ impl Cluster {
 
     /// One whose servers have more arguments.
     fn start_with(more: &[&str]) -> Self {
+        let _kept = keep_ports();
         let nodes: Vec<_> = (0..6).map(|_| Self::start_node(more)).collect();
         let mut clients: Vec<_> = nodes.iter().map(RedisServer::connect).collect();
         for (client, slots) in
@@ -95,6 +107,7 @@ impl Cluster {
     /// Kills the master of a third of the slots, waits until its replica has taken over, and starts
     /// it again as the replica of that.
     fn fail_over(&mut self, third: usize) {
+        let _kept = keep_ports();
         let says = |node: &RedisServer, words: &str| {
             let info = node.connect().expect(&["INFO", "replication"]).text();
             info.contains(words)
@@ -208,7 +221,7 @@ fn a_master_that_dies_takes_nothing_with_it_that_a_replica_had_to_have() {
 }
 
 #[test]
-#[ignore = "minutes: run in .ci/run"]
+#[ignore = "takes a minute and a half: `.ci/run` runs it, CONTRIBUTING.md has the command"]
 fn twenty_masters_die_and_nothing_is_lost_that_replicas_had_to_have() {
     const RUNS: usize = 20;
     if !has_redis() {
@@ -255,6 +268,43 @@ fn a_master_that_dies_loses_what_its_replica_did_not_have_and_each_loss_is_named
 }
 
 #[test]
+fn slots_that_nobody_has_and_a_replica_that_lags_are_findings() {
+    if !has_redis() {
+        return;
+    }
+    let serves_what_is_left = ["--cluster-require-full-coverage", "no"];
+    let takes_no_commands = ["--enable-debug-command", "yes"];
+    let cluster = Cluster::start_with(&[serves_what_is_left, takes_no_commands].concat());
+    for node in &cluster.nodes {
+        node.connect().expect(&["CLUSTER", "DELSLOTS", "16383"]);
+    }
+    let proxy = proxy_over(&cluster, "");
+    let says = |proxy: &Proxy, code: &str| {
+        let status = proxy.wait(code, |status| finding(status, code).is_some());
+        finding(&status, code).unwrap()["says"].to_string()
+    };
+    let unserved = says(&proxy, "engine_unserved");
+    assert!(
+        unserved.contains("has 1 of the 16384 hash slots"),
+        "{unserved}"
+    );
+
+    let (master, replica) = (&cluster.nodes[0], &cluster.nodes[3]);
+    let mut sleeper = TcpStream::connect(replica.address()).unwrap();
+    sleeper.write_all(b"DEBUG SLEEP 60\r\n").unwrap();
+    wait_for("the replica is ten seconds behind", || {
+        let info = master.connect().expect(&["INFO", "replication"]).text();
+        let lag = info.split_once("state=online").and_then(|(_, rest)| {
+            let (_, lag) = rest.split_once("lag=")?;
+            lag.split([',', '\r']).next()?.parse::<u64>().ok()
+        });
+        lag.is_some_and(|lag_s| lag_s >= 10)
+    });
+    let lags = says(&proxy_over(&cluster, ""), "engine_lags");
+    assert!(lags.contains(&format!(":{}", replica.port)), "{lags}");
+}
+
+#[test]
 fn a_proxy_that_dies_takes_no_session_with_it() {
     if !has_redis() {
         return;
@@ -295,6 +345,7 @@ fn a_cluster_that_is_down_says_so_and_comes_back_with_every_session() {
     let mut cluster = Cluster::start_with(&["--appendonly", "yes"]);
     let proxy = proxy_over(&cluster, "");
     let farm = Farm::start(&[&proxy]);
+    let kept = keep_ports();
     // Replicas first: none of them is to take over.
     for node in cluster.nodes.iter_mut().rev() {
         node.kill();
@@ -315,6 +366,7 @@ fn a_cluster_that_is_down_says_so_and_comes_back_with_every_session() {
     for node in &mut cluster.nodes {
         node.start_again();
     }
+    drop(kept);
     proxy.wait("it is over", |status| {
         let codes = ["engine_unusable", "no_backend"];
         codes.iter().all(|code| finding(status, code).is_none())

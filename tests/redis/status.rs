@@ -80,6 +80,34 @@ fn an_engine_that_cannot_be_used_is_named_with_the_reason_and_no_secret() {
     }
 }
 
+#[test]
+fn an_engine_that_is_gone_is_not_taken_for_a_state_server() {
+    if !has_redis() {
+        return;
+    }
+    let mut redis = RedisServer::start(&[]);
+    let proxy = proxy_over(&format!("urls: [\"{}\"]", redis.url()));
+    let is_up = |status: &Value| backend(status, 1)["verdict"] == "up";
+    proxy.wait("the backend is up", is_up);
+    redis.kill();
+    let status = proxy.wait("the backend is down", |status| {
+        backend(status, 1)["verdict"] == "down" && finding(status, "backend_down").is_some()
+    });
+    let down = finding(&status, "backend_down").unwrap();
+    let says = down["says"].as_str().unwrap();
+    assert!(says.contains("its Redis cannot be used"), "{says}");
+    let action = down["action"].as_str().unwrap();
+    assert!(action.starts_with("Start the Redis of state-1"), "{action}");
+    // Whatever the log advises is about Redis, too.
+    for text in [status.to_string(), proxy.logged()] {
+        for words in ["AllowRemoteConnection", "Start the state server"] {
+            assert!(!text.contains(words), "{words}: {text}");
+        }
+    }
+    redis.start_again();
+    proxy.wait("it is up again", is_up);
+}
+
 /// Writes that nobody asked for are what fills it.
 fn fill(redis: &RedisServer, megabytes: usize) {
     let mut client = redis.connect();

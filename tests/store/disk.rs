@@ -362,6 +362,82 @@ fn a_full_disk_refuses_writes_and_goes_on_once_there_is_room() {
     }
 }
 
+fn wait_until_writable(store: &DiskStore) {
+    while store.disk_stats().state != DiskState::Writable {
+        std::thread::yield_now();
+    }
+}
+
+#[test]
+fn a_file_of_somebody_else_in_the_way_is_left_alone_and_loses_nothing() {
+    let disk = FakeDisk::default();
+    let store = open(&disk, SyncMode::Always).unwrap();
+    let last = disk.files().into_keys().max().unwrap();
+    disk.put_file(last + 1, b"not ours");
+    let body = |step: usize| vec![step as u8; 600];
+    // The segment in use is full soon.
+    let refused = (0..KEYS).find(|&step| store.ask(&key(step), put(&body(step)), NOW) == REFUSED);
+    let refused = refused.unwrap();
+    assert_eq!(store.disk_stats().state, DiskState::Paused);
+    assert_eq!(disk.take_file(last + 1).unwrap(), b"not ours");
+    wait_until_writable(&store);
+    assert_eq!(store.ask(&key(refused), put(&body(refused)), NOW), DONE);
+    store.close().unwrap();
+    let store = open(&disk, SyncMode::Always).unwrap();
+    for step in 0..=refused {
+        let found = store.inspect(&key(step), NOW).unwrap();
+        assert_eq!(&*found.body, &body(step)[..]);
+    }
+}
+
+#[test]
+fn a_file_in_the_way_is_told_of_with_what_to_do() {
+    let disk = FakeDisk::default();
+    let store = open(&disk, SyncMode::Always).unwrap();
+    let last = disk.files().into_keys().max().unwrap();
+    disk.put_file(last + 1, b"not ours");
+    while store.ask(&key(1), put(&[7; 600]), NOW) == DONE {}
+    let error = store.close().unwrap_err().to_string();
+    assert!(error.contains("move the file away"), "{error}");
+}
+
+/// The disk was full, and the file that was begun could not be removed again.
+#[test]
+fn a_file_that_was_begun_and_could_not_be_removed_is_not_in_the_way_for_ever() {
+    let disk = FakeDisk::default();
+    let store = open(&disk, SyncMode::Always).unwrap();
+    disk.set_keeps_all(true);
+    let segments = disk.files().len();
+    while disk.files().len() == segments {
+        // The last segment is full: the next one gets no further than its head.
+        let room = disk.files().into_values().last().unwrap().len() > 1500;
+        disk.set_room(room.then_some(5));
+        let _ = store.ask(&key(1), put(&[7; 600]), NOW);
+    }
+    assert_eq!(store.disk_stats().state, DiskState::Paused);
+    disk.set_room(None);
+    disk.set_keeps_all(false);
+    wait_until_writable(&store);
+    assert_eq!(store.ask(&key(1), put(b"again"), NOW), DONE);
+    store.close().unwrap();
+    let store = open(&disk, SyncMode::Always).unwrap();
+    assert_eq!(&*store.inspect(&key(1), NOW).unwrap().body, b"again");
+}
+
+/// Each write would read the file once more otherwise, and say so in the log.
+#[test]
+fn a_file_that_cannot_be_read_again_is_left_for_a_while_and_writes_go_on() {
+    let disk = FakeDisk::default();
+    let store = open(&disk, SyncMode::Off).unwrap();
+    disk.set_reads_fail();
+    for step in 0..400 {
+        assert_eq!(store.ask(&key(step % KEYS), put(&[7; 100]), NOW), DONE);
+    }
+    store.close().unwrap();
+    let failed = disk.failed_reads();
+    assert!((1..100).contains(&failed), "{failed} times");
+}
+
 /// After a failed fsync the system may have dropped what it could not write, and the next one would
 /// report success.
 #[test]

@@ -28,7 +28,11 @@ struct State {
     /// Bytes that fit; `None` for no limit.
     room: Option<usize>,
     read_only: bool,
+    /// No file can be removed.
+    keeps_all: bool,
     sync_fails: bool,
+    /// Files cannot be read; how often that was tried.
+    failing_reads: Option<usize>,
     /// Writes wait until this is over.
     held: bool,
 }
@@ -78,8 +82,32 @@ impl FakeDisk {
         self.state().read_only = true;
     }
 
+    pub(crate) fn set_keeps_all(&self, keeps_all: bool) {
+        self.state().keeps_all = keeps_all;
+    }
+
+    /// Somebody else puts a file there.
+    pub(crate) fn put_file(&self, number: u64, bytes: &[u8]) {
+        self.state().files.insert(number, bytes.to_vec());
+    }
+
+    /// Somebody else takes a file away.
+    pub(crate) fn take_file(&self, number: u64) -> Option<Vec<u8>> {
+        self.state().files.remove(&number)
+    }
+
     pub(crate) fn set_sync_fails(&self, fails: bool) {
         self.state().sync_fails = fails;
+    }
+
+    /// From here on no file can be read.
+    pub(crate) fn set_reads_fail(&self) {
+        self.state().failing_reads = Some(0);
+    }
+
+    /// How often reading was tried since then.
+    pub(crate) fn failed_reads(&self) -> usize {
+        self.state().failing_reads.unwrap_or(0)
     }
 
     /// Writes wait until what is returned is dropped.
@@ -99,6 +127,9 @@ impl FakeDisk {
         let mut state = state.unwrap_or_else(PoisonError::into_inner);
         if state.read_only {
             return Err(io::Error::from(io::ErrorKind::ReadOnlyFilesystem));
+        }
+        if state.keeps_all && matches!(op, Op::Remove(_)) {
+            return Err(io::Error::from(io::ErrorKind::PermissionDenied));
         }
         if state.sync_fails && matches!(op, Op::Sync(_)) {
             // The attempt counts.
@@ -193,7 +224,11 @@ impl LogFile for FakeFile {
     }
 
     fn read(&self, offset: u64, buffer: &mut [u8]) -> io::Result<()> {
-        let state = self.disk.state();
+        let mut state = self.disk.state();
+        if let Some(count) = &mut state.failing_reads {
+            *count += 1;
+            return Err(io::Error::other("a bad sector"));
+        }
         let end = offset as usize + buffer.len();
         let bytes = state.files[&self.number].get(offset as usize..end);
         let bytes = bytes.ok_or_else(|| io::Error::from(io::ErrorKind::UnexpectedEof))?;

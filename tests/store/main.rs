@@ -10,6 +10,8 @@ mod on_redis;
 #[path = "../support/redis.rs"]
 mod redis;
 mod redis_access;
+mod redis_answers;
+mod redis_crowds;
 mod redis_faults;
 mod stores;
 mod table;

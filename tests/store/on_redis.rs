@@ -12,7 +12,7 @@ use std::cell::{Cell, RefCell};
 use std::convert::Infallible;
 use std::future::{Future, ready};
 use std::rc::Rc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use staterouter::config::{RedisSpec, RedisUrl};
 use staterouter::net::Deadlines;
@@ -45,6 +45,8 @@ end";
 pub(crate) struct OnRedis {
     runtime: LocalRuntime,
     clock: Rc<Deadlines>,
+    /// When `clock` began.
+    begun: Instant,
     pub(crate) store: RedisStore,
     prefix: String,
     /// The test's own connection; `None` to a server that takes none without a certificate.
@@ -85,6 +87,7 @@ impl OnRedis {
                 .build_local(LocalOptions::default())
                 .unwrap(),
             clock,
+            begun: Instant::now(),
             store: RedisStore::new(engine, &options),
             prefix,
             asked: None,
@@ -98,7 +101,7 @@ impl OnRedis {
         self.runtime.block_on(async {
             tokio::select! {
                 answer = asked => answer,
-                never = tick(&self.clock) => match never {},
+                never = tick(&self.clock, self.begun) => match never {},
             }
         })
     }
@@ -118,12 +121,11 @@ impl OnRedis {
     }
 }
 
-async fn tick(clock: &Deadlines) -> Infallible {
+async fn tick(clock: &Deadlines, begun: Instant) -> Infallible {
     let mut ticks = interval(Duration::from_millis(20));
-    let begun = ticks.tick().await;
     loop {
-        let now = ticks.tick().await;
-        clock.advance(now.duration_since(begun).as_millis() as u64);
+        ticks.tick().await;
+        clock.advance(begun.elapsed().as_millis() as u64);
     }
 }
 

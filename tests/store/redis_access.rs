@@ -11,7 +11,7 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use staterouter::config::{RedisIdentity, RedisSpec, RedisUrl};
-use staterouter::store::{Body, Now, SessionCommand, SessionStore, StoreOutcome};
+use staterouter::store::{Body, Now, SessionCommand, SessionStore, StoreDanger, StoreOutcome};
 
 use crate::on_redis::OnRedis;
 use crate::redis::{RedisServer, has_redis};
@@ -158,12 +158,7 @@ fn the_user_of_the_docs_may_do_all_that_is_needed() {
     let server = Rc::new(RedisServer::start(&[]));
     let mut client = server.connect();
     client.expect(&words);
-    let folder = tempfile::tempdir().unwrap();
-    let password_file = folder.path().join("password");
-    std::fs::write(&password_file, "secret").unwrap();
-    let mut spec = RedisSpec::new(RedisUrl::parse(&server.url()).unwrap());
-    spec.user = Some("staterouter".to_owned());
-    spec.password_file = Some(password_file);
+    let (_folder, mut spec) = as_user(&server, "staterouter");
     let store = OnRedis::over(Rc::clone(&server), spec.clone(), PATIENT);
     use_once(&store);
     let found = store.wait(store.store.survey());
@@ -171,14 +166,82 @@ fn the_user_of_the_docs_may_do_all_that_is_needed() {
     assert!(found.memory.is_some());
     let mut other = spec.clone();
     other.urls = vec![RedisUrl::parse(&(server.url() + "/1")).unwrap()];
-    let store = OnRedis::over(Rc::clone(&server), other, PATIENT);
+    let store = OnRedis::over(Rc::clone(&server), other.clone(), PATIENT);
     assert!(store.wait(store.store.ready()).is_err());
     assert!(docs.contains("takes `+select` as well"));
     client.expect(&["ACL", "SETUSER", "staterouter", "+select"]);
+    let store = OnRedis::over(Rc::clone(&server), other, PATIENT);
     assert_eq!(store.wait(store.store.ready()), Ok(()));
     // Its keys are those of its prefix.
     spec.prefix = "another:".to_owned();
     let store = OnRedis::over(server, spec, PATIENT);
     let error = store.wait(store.store.ready()).unwrap_err();
     assert!(error.contains("NOPERM"), "{error}");
+}
+
+/// A user of this server with all rights but `without`, and how to be it.
+fn user_without(server: &RedisServer, without: &str) -> (tempfile::TempDir, RedisSpec) {
+    let user = ["ACL", "SETUSER", "web", "on", ">secret", "~*", "+@all"];
+    server.connect().expect(&[&user[..], &[without]].concat());
+    as_user(server, "web")
+}
+
+/// Whoever has `name` and the password `secret`, which lies in the folder.
+fn as_user(server: &RedisServer, name: &str) -> (tempfile::TempDir, RedisSpec) {
+    let folder = tempfile::tempdir().unwrap();
+    let password_file = folder.path().join("password");
+    std::fs::write(&password_file, "secret").unwrap();
+    let mut spec = RedisSpec::new(RedisUrl::parse(&server.url()).unwrap());
+    spec.user = Some(name.to_owned());
+    spec.password_file = Some(password_file);
+    (folder, spec)
+}
+
+/// A user who may not wait for replicas would be refused every change, and the engine would look well.
+#[test]
+fn a_right_that_is_missing_is_named_before_the_engine_is_used() {
+    if !has_redis() {
+        return;
+    }
+    for (command, wait_replicas, is_needed) in
+        [("wait", 1, true), ("wait", 0, false), ("ping", 0, true)]
+    {
+        let server = Rc::new(RedisServer::start(&[]));
+        let (_folder, mut spec) = user_without(&server, &format!("-{command}"));
+        spec.wait_replicas = wait_replicas;
+        let store = OnRedis::over(server, spec, PATIENT);
+        let ready = store.wait(store.store.ready());
+        match ready {
+            Ok(()) => assert!(!is_needed, "{command}"),
+            Err(error) => {
+                assert!(is_needed, "{command}: {error}");
+                assert!(error.contains(&format!("'{command}' command")), "{error}");
+            }
+        }
+    }
+}
+
+/// Each server of a Cluster has users of its own, and rights are taken away while others are served.
+#[test]
+fn a_right_that_is_taken_away_is_named_while_the_engine_is_used() {
+    if !has_redis() {
+        return;
+    }
+    let server = Rc::new(RedisServer::start(&[]));
+    let (_folder, mut spec) = user_without(&server, "-flushall");
+    spec.wait_replicas = 1;
+    let store = OnRedis::over(Rc::clone(&server), spec, PATIENT);
+    assert_eq!(store.wait(store.store.ready()), Ok(()));
+    let is_unusable = || {
+        let dangers = store.wait(store.store.survey()).dangers;
+        let mut reasons = dangers.iter().filter_map(|danger| match danger {
+            StoreDanger::Unusable { reason } => Some(reason),
+            _ => None,
+        });
+        reasons.any(|reason| reason.contains("'wait' command"))
+    };
+    assert!(!is_unusable());
+    let mut client = server.connect();
+    client.expect(&["ACL", "SETUSER", "web", "-wait"]);
+    assert!(is_unusable());
 }

@@ -3,7 +3,7 @@
 use std::io::{ErrorKind, Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::sync::mpsc::{Receiver, Sender, channel};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use socket2::SockRef;
 
@@ -40,6 +40,22 @@ impl Backend {
                 return connection;
             }
         }
+    }
+
+    /// The connection on which the next request comes: one of those that are idle, which it is taken
+    /// from, or a new one.
+    pub fn next_request(&self, idle: &mut Vec<BackendConnection>) -> BackendConnection {
+        let since = Instant::now();
+        while since.elapsed() < PATIENCE {
+            if let Some(at) = idle.iter().position(BackendConnection::has_bytes) {
+                return idle.swap_remove(at);
+            }
+            if let Some(new) = self.has_waiting() {
+                return new;
+            }
+            std::thread::yield_now();
+        }
+        panic!("no request has come");
     }
 
     /// The next connection, whatever for.
@@ -134,6 +150,14 @@ impl BackendConnection {
             String::from_utf8_lossy(request)
         );
         self.write(answer);
+    }
+
+    /// Whether the proxy has sent something that was not read.
+    fn has_bytes(&self) -> bool {
+        self.stream.set_nonblocking(true).unwrap();
+        let peeked = self.stream.peek(&mut [0]);
+        self.stream.set_nonblocking(false).unwrap();
+        matches!(peeked, Ok(1..))
     }
 
     /// Whether the proxy closed the connection without sending another byte.

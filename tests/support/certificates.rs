@@ -16,11 +16,17 @@ pub struct Authority {
 
 impl Authority {
     pub fn new() -> Self {
+        Self::until(4096)
+    }
+
+    /// One that ends with the year before `year`.
+    pub fn until(year: i32) -> Self {
         let key = KeyPair::generate().unwrap();
         let mut params = CertificateParams::new(Vec::new()).unwrap();
         let number = AUTHORITIES.fetch_add(1, Ordering::Relaxed);
         let name = format!("authority {number}");
         params.distinguished_name.push(DnType::CommonName, name);
+        params.not_after = date_time_ymd(year, 1, 1);
         params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
         let pem = params.self_signed(&key).unwrap().pem();
         let issuer = Issuer::new(params, key);
@@ -32,6 +38,11 @@ impl Authority {
         std::fs::write(folder.join("ca.pem"), &self.pem).unwrap();
     }
 
+    /// Its certificate, in PEM form.
+    pub fn pem(&self) -> &str {
+        &self.pem
+    }
+
     /// Writes a certificate that bears `name`, and its key, to `NAME.pem` and `NAME.key` in `folder`,
     /// where `file` stands for NAME.
     pub fn issue(&self, folder: &Path, file: &str, name: &str) {
@@ -40,9 +51,15 @@ impl Authority {
 
     /// The same for one that ends with the year before `year`.
     pub fn issue_until(&self, folder: &Path, file: &str, name: &str, year: i32) {
+        self.issue_between(folder, file, name, 1975, year);
+    }
+
+    /// The same for one that is valid from the year `from` on.
+    pub fn issue_between(&self, folder: &Path, file: &str, name: &str, from: i32, until: i32) {
         let key = KeyPair::generate().unwrap();
         let mut params = CertificateParams::new([name.to_owned()]).unwrap();
-        params.not_after = date_time_ymd(year, 1, 1);
+        params.not_before = date_time_ymd(from, 1, 1);
+        params.not_after = date_time_ymd(until, 1, 1);
         let certificate = params.signed_by(&key, &self.issuer).unwrap();
         std::fs::write(folder.join(format!("{file}.key")), key.serialize_pem()).unwrap();
         std::fs::write(folder.join(format!("{file}.pem")), certificate.pem()).unwrap();

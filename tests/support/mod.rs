@@ -134,6 +134,20 @@ impl Program {
         let pid = self.child.id().to_string();
         let mut kill = start(Command::new("kill").args([&format!("-{name}"), &pid]));
         assert!(kill.wait().unwrap().success());
+        if name == "STOP" {
+            // It goes on for a moment: each of its threads stops when its processor hears of it.
+            system::wait_until("all threads have stopped", || self.has_stopped());
+        }
+    }
+
+    fn has_stopped(&self) -> bool {
+        let threads = format!("/proc/{}/task", self.child.id());
+        std::fs::read_dir(threads).unwrap().all(|thread| {
+            let stat = std::fs::read_to_string(thread.unwrap().path().join("stat")).unwrap();
+            // The name before the state stands in brackets, and may have some of its own.
+            stat.rsplit_once(')')
+                .is_some_and(|(_, fields)| fields.trim_start().starts_with('T'))
+        })
     }
 
     /// Waits until a line of the log makes `wanted` true; returns the log up to there.

@@ -1,5 +1,5 @@
 use super::*;
-use crate::control::report::finding::Finding;
+use crate::control::report::finding::{Finding, SessionKeeper};
 use crate::control::report::status::example::{self, under_way};
 use crate::control::report::status::{ApplicationStatus, OverrideStatus, ServiceState};
 use crate::handover::Stage;
@@ -77,8 +77,14 @@ fn applications_stand_with_what_they_take() {
 
 #[test]
 fn what_is_wrong_stands_first_with_what_users_notice_and_what_to_do() {
-    let down =
-        || Finding::backend_down("state-a", Some("3 failures in a row"), false).since(500_000);
+    let down = || {
+        Finding::backend_down(
+            SessionKeeper::at("state-a", "10.0.0.1:42424"),
+            Some("3 failures in a row"),
+            false,
+        )
+        .since(500_000)
+    };
     let (text, exit) = shown(&[asked(|status| status.findings = vec![down()])]);
     assert_eq!(exit, Exit::Finding);
     let mut lines = text.lines();
@@ -89,7 +95,13 @@ fn what_is_wrong_stands_first_with_what_users_notice_and_what_to_do() {
     assert_eq!(lines.next(), Some(&*format!("  users: {}", down().means)));
     assert_eq!(lines.next(), Some(&*format!("  do:    {}", down().action)));
 
-    let refused = Finding::requests_refused("state-a", 4096, &["state-b"], false).until(1_012_000);
+    let refused = Finding::requests_refused(
+        SessionKeeper::at("state-a", "10.0.0.1:42424"),
+        4096,
+        &["state-b"],
+        false,
+    )
+    .until(1_012_000);
     let (text, _) = shown(&[asked(|status| status.findings = vec![refused, down()])]);
     assert!(
         text.starts_with("WRONG: 2 things\n  requests for 25.0 %"),
@@ -149,7 +161,10 @@ fn what_several_proxies_find_alike_is_said_once() {
         admin: admin.to_owned(),
         ..asked(|status| status.findings = findings)
     };
-    let down = |since_ms: u64| Finding::backend_down("state-a", None, false).since(since_ms);
+    let down = |since_ms: u64| {
+        Finding::backend_down(SessionKeeper::at("state-a", "10.0.0.1:42424"), None, false)
+            .since(since_ms)
+    };
     let moving = || Finding::moving(4096);
     let (text, _) = shown(&[
         at("one:1", vec![down(500_000), moving()]),
@@ -167,7 +182,11 @@ fn what_several_proxies_find_alike_is_said_once() {
         at("two:1", vec![down(1)]),
         at(
             "three:1",
-            vec![Finding::backend_down("state-b", None, false)],
+            vec![Finding::backend_down(
+                SessionKeeper::at("state-b", "10.0.0.1:42424"),
+                None,
+                false,
+            )],
         ),
     ]);
     for wanted in [

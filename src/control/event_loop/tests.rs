@@ -158,6 +158,29 @@ fn a_proxy_that_remembers_nothing_serves_from_where_its_peers_do() {
     });
 }
 
+/// It is forgotten in a tick in which nothing else happens.
+#[test]
+fn what_is_pending_for_a_backend_that_only_a_peer_still_needs_goes_with_it() {
+    run(async {
+        let directory = tempfile::tempdir().unwrap();
+        leave_behind(directory.path(), map(1, &["a", "b"]));
+        let peers = ["10.0.1.1:42480"];
+        let prepared = prepared_with_peers(directory.path(), map(2, &["a"]), &peers);
+        let mut control = prepared.control;
+        let journal = &mut control.missed.journal;
+        journal.append(backend_id(2), "b", b"/x(abc)/1").unwrap();
+        let mut hear_that_peer_is_at = |id: u8| {
+            control.peer_answered(answer_of_peer(id, control.clock.now_ms()));
+            control.tick();
+            let is_known = control.pool_state.member(backend_id(2)).is_some();
+            (is_known, control.missed.journal.count(backend_id(2)))
+        };
+        assert_eq!(hear_that_peer_is_at(2), (true, 1));
+        assert_eq!(hear_that_peer_is_at(2), (true, 1));
+        assert_eq!(hear_that_peer_is_at(1), (false, 0));
+    });
+}
+
 #[test]
 fn no_slot_goes_on_before_the_first_meeting_is_over() {
     run(async {

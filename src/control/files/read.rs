@@ -207,8 +207,12 @@ impl Files {
         pulse.beat("reading the files");
         let files = [self.main.clone(), self.map.clone()];
         let mut watcher = Watcher::new(files, WatchOptions::default());
-        // Whatever changed between the start and the watching.
-        let mut next = self.have_changed().then_some(Why::Again);
+        // Whatever changed between the start and the watching. Somebody may still be writing it.
+        let mut are_news = self.have_changed();
+        if are_news {
+            watcher.expect_change();
+        }
+        let mut next = None;
         let mut beats = interval(BEAT);
         loop {
             if let Some(why) = next.take() {
@@ -223,12 +227,17 @@ impl Files {
                     Some(why) => {
                         // What is read now is no news when the watcher reports it.
                         self.have_changed();
+                        are_news = false;
                         next = Some(why);
                     }
                     None => return,
                 },
                 () = watcher.changed() => {
-                    next = self.have_changed().then_some(Why::Changed);
+                    let have_changed = self.have_changed();
+                    next = match std::mem::take(&mut are_news) {
+                        true => Some(Why::Again),
+                        false => have_changed.then_some(Why::Changed),
+                    };
                 }
                 _ = beats.tick() => {}
             }
@@ -272,6 +281,9 @@ fn lines(error: &LoadError) -> Vec<String> {
 #[cfg(test)]
 mod tests {
     use std::fs;
+    use std::future::{Future, poll_fn};
+    use std::pin::pin;
+    use std::task::Poll;
 
     use super::*;
     use crate::control::pulse::STUCK_AFTER;
@@ -336,6 +348,41 @@ mod tests {
         second.try_recv().unwrap_err();
         reader.answer_all(&outcome());
         assert_eq!(second.try_recv(), Ok(outcome()));
+    }
+
+    /// Nobody has told the watcher of it.
+    #[test]
+    fn what_is_written_while_the_proxy_starts_is_read_when_it_is_whole() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = |file: &str| directory.path().join(file);
+        fs::write(path("map.yaml"), MAP).unwrap();
+        fs::write(path("main.yaml"), MAIN).unwrap();
+        let loaded = config::load(&path("main.yaml")).unwrap();
+        let files = Files::new(path("main.yaml"), &loaded.config, &loaded.partition_map);
+        let half = "version: 2\nbackends:\n  - {name: a, address: 'a.example:1'}\n";
+        fs::write(path("map.yaml"), half).unwrap();
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_time()
+            .start_paused(true)
+            .build()
+            .unwrap();
+        let read = runtime.block_on(async {
+            let (_orders, ordered) = mpsc::channel(1);
+            let (results, mut read) = mpsc::channel(1);
+            let pulse = Pulse::default();
+            let mut follow = pin!(files.follow(ordered, results, &pulse));
+            let first = poll_fn(|context| Poll::Ready(follow.as_mut().poll(context))).await;
+            assert!(first.is_pending());
+            assert!(read.try_recv().is_err(), "half of it was read");
+            let whole = format!("{half}  - {{name: b, address: 'b.example:1'}}\n");
+            fs::write(path("map.yaml"), whole).unwrap();
+            tokio::select! {
+                () = follow => None,
+                read = read.recv() => read,
+            }
+        });
+        let loaded = read.unwrap().loaded.unwrap();
+        assert_eq!(loaded.partition_map.backends.len(), 2);
     }
 
     const MAP: &str = "version: 1\nbackends: [{name: a, address: 'a.example:1'}]\n";

@@ -182,6 +182,12 @@ impl Watcher {
         }
     }
 
+    /// The files may have changed before they were watched: that is a change like any other, and may not
+    /// be over yet.
+    pub fn expect_change(&mut self) {
+        self.note_change(Seen::default());
+    }
+
     fn due(&self, unsettled: Unsettled) -> Instant {
         let quiet = if unsettled.is_growing {
             self.options.quiet_growing

@@ -15,7 +15,7 @@ use crate::control::persist::state_file::StateName;
 use crate::control::pool_state::persisted_state::Decision;
 use crate::control::pool_state::{InUse, Membership, PeerServer, PeerView};
 use crate::control::session_timeouts::{SeenTimeout, SeenTimeouts};
-use crate::handover::{BackendId, Before, SlotState};
+use crate::handover::{BackendId, SlotState};
 
 /// What a proxy tells of itself, as it is in force.
 #[derive(Debug, Clone)]
@@ -267,18 +267,8 @@ pub fn read(body: &[u8], own_instance: &str, now_ms: u64) -> Result<PeerView, Pe
     }
     // What was under way for a while looks younger than it is, and everybody waits a little longer.
     let here = |at_ms: u64| now_ms.saturating_sub(report.now_ms.saturating_sub(at_ms));
-    let mut slots = ungroup(&report.slots)?;
-    for slot in &mut slots {
-        slot.since_ms = here(slot.since_ms);
-        slot.before = slot.before.map(|before| Before {
-            since_ms: here(before.since_ms),
-            ..before
-        });
-        slot.outdated = slot.outdated.since(here(slot.outdated.since_ms()));
-        if let Some(replica) = &mut slot.replica {
-            replica.since_ms = here(replica.since_ms);
-        }
-    }
+    let slots = ungroup(&report.slots)?;
+    let slots = slots.into_iter().map(|slot| slot.read_by(here)).collect();
     Ok(PeerView {
         map_version: report.map_version,
         slots,
@@ -318,7 +308,7 @@ pub fn read(body: &[u8], own_instance: &str, now_ms: u64) -> Result<PeerView, Pe
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::handover::{Outdated, Stage};
+    use crate::handover::{Before, Outdated, Stage};
     use crate::route::SLOT_COUNT;
 
     fn state(slots: Vec<SlotState>) -> PeerState {

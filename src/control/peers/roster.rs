@@ -31,7 +31,10 @@ struct Peer {
     address: String,
     /// What it goes by, or why it does not say.
     state: Result<Said, String>,
+    /// When it was asked last, as far as that has ended.
     heard_ms: u64,
+    /// When it was asked what it has said last.
+    said_ms: u64,
     /// Since when it has had other overrides than this proxy.
     differs_since_ms: Option<u64>,
     /// It has not had the time to answer yet.
@@ -154,6 +157,9 @@ impl Peers {
             // It stays itself until it is somebody else.
             peer.is_itself &= state.is_err();
             let is_back = peer.state.is_err() && state.is_ok();
+            if state.is_ok() {
+                peer.said_ms = asked_ms;
+            }
             peer.state = state;
             peer.heard_ms = asked_ms;
             peer.is_new = false;
@@ -195,10 +201,19 @@ impl Peers {
             if is_old(peer.heard_ms, now_ms) {
                 peer.state = Err("nobody has asked it lately".to_owned());
                 peer.is_new = false;
+            }
+            if is_old(peer.said_ms, now_ms) {
                 silent.push(index);
             }
         }
         silent
+    }
+
+    /// Those that did not answer when they were asked last, by position: what they said before still
+    /// counts for a moment, and an order would miss them.
+    pub(crate) fn unanswering(&self) -> impl Iterator<Item = usize> {
+        let failed = self.0.iter().enumerate();
+        failed.filter_map(|(index, peer)| peer.state.is_err().then_some(index))
     }
 
     /// Logs what is wrong, at once and then again and again.
@@ -239,6 +254,7 @@ impl Peer {
             address: address.to_string(),
             state: Err("it has not been asked yet".to_owned()),
             heard_ms: now_ms,
+            said_ms: now_ms,
             differs_since_ms: None,
             is_new: true,
             is_itself: false,
@@ -366,6 +382,20 @@ mod tests {
         assert!(peers.status(&said(4))[0].failure.is_some());
         peers.heard(0, Ok(said(4)), 5_500);
         assert!(peers.silent(6_000).is_empty());
+    }
+
+    /// Others wait for it until then: it may have copies that it counts on.
+    #[test]
+    fn what_a_peer_has_said_counts_until_it_was_silent_for_too_long() {
+        let mut peers = peers();
+        peers.heard(0, Ok(said(4)), 2_000);
+        assert!(peers.unanswering().next().is_none());
+        peers.heard(0, Err("no".to_owned()), 4_900);
+        assert!(peers.silent(4_999).is_empty());
+        // An order would miss it at once.
+        assert!(peers.unanswering().eq([0]));
+        assert_eq!(peers.silent(5_000), [0]);
+        assert_eq!(peers.status(&said(4))[0].failure.as_deref(), Some("no"));
     }
 
     #[test]

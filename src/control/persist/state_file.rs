@@ -126,7 +126,7 @@ pub enum Damage {
         /// What stands in its place.
         id: u8,
     },
-    /// A slot is at a backend that is not in the file.
+    /// A slot is served from a backend that is not in the file.
     #[error("slot {slot} is at backend {id}, which the file does not know")]
     UnknownPlace {
         /// The slot's number.
@@ -690,7 +690,7 @@ impl From<MomentDocument> for BootMoment {
     }
 }
 
-/// Every slot is at backends of the file, and no two of them have one id.
+/// Every slot is served from backends of the file, and no two of them have one id.
 fn check_places(
     map: &PartitionMap,
     retired: &[BackendSpec],
@@ -704,8 +704,7 @@ fn check_places(
         }
     }
     for (number, slot) in slots.iter().enumerate() {
-        let replica = slot.replica.map(|replica| replica.backend_id);
-        for backend_id in slot.places().chain(slot.outdated.places()).chain(replica) {
+        for backend_id in slot.serving() {
             if !is_known[usize::from(backend_id.id())] {
                 return Err(Damage::UnknownPlace {
                     slot: number,

@@ -8,7 +8,7 @@ use super::{PoolMember, PoolState, places_known};
 use crate::config::{BackendAddress, BackendSpec, BackendState, PartitionMap};
 use crate::handover::BackendId;
 use crate::proxy::ApplicationSet;
-use crate::route::{Placement, PlacementError, SLOT_COUNT, Slot};
+use crate::route::{Placement, PlacementError};
 
 /// A map was put in force.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -153,14 +153,16 @@ pub(super) struct MapChange {
     pub(super) decisions: Vec<Decision>,
     /// The backends of the map with the states that they get.
     pub(super) specs: Vec<BackendSpec>,
-    pub(super) placement: Placement,
+    pub(super) placement: Arc<Placement>,
     pub(super) moved_slots: usize,
+    /// Of so many.
+    slots: usize,
 }
 
 impl MapChange {
     /// How much of all slots it moves, percent rounded up.
     pub(super) fn moved_percent(&self) -> usize {
-        (self.moved_slots * 100).div_ceil(SLOT_COUNT)
+        (self.moved_slots * 100).div_ceil(self.slots)
     }
 }
 
@@ -192,8 +194,9 @@ impl PoolState {
         if !backends.any(|spec| spec.state == BackendState::Active) {
             return Err(Refused::NobodyActive);
         }
-        let placement = in_force.placement()?;
-        let moved_slots = Slot::all()
+        let placement = self.scope.place(&in_force)?;
+        let moved_slots = self
+            .scope()
             .filter(|&slot| {
                 let backend_id =
                     BackendId::new(in_force.backends[placement.owner(slot).index()].id);
@@ -206,13 +209,14 @@ impl PoolState {
             specs: in_force.backends,
             placement,
             moved_slots,
+            slots: self.scope.count(),
         })
     }
 
     /// Puts a change in force.
     pub(super) fn put(&mut self, change: MapChange, now_ms: u64) -> Accepted {
         self.members = self.members_of(&change.specs, now_ms);
-        self.placement = Arc::new(change.placement);
+        self.placement = change.placement;
         self.map = change.map;
         let before = self.applications.as_deref();
         self.applications = ApplicationSet::new(&self.map.applications, before);

@@ -13,7 +13,7 @@ pub(super) fn still_needed(decisions: &[Decision], map: &PartitionMap) -> Vec<De
         Some(Decision {
             is_withdrawn: known.is_withdrawn || ends,
             // A proxy that has missed this map takes that over, too.
-            epoch: known.epoch + u64::from(ends),
+            epoch: known.epoch.saturating_add(u64::from(ends)),
             ..known.clone()
         })
     };

@@ -5,7 +5,6 @@ use std::sync::Arc;
 
 use super::{Notice, PeerView, PoolState};
 use crate::handover::schedule::Joined;
-use crate::route::Slot;
 
 impl PoolState {
     /// Takes over where the peers that are heard have the slots, before anybody is served; what
@@ -16,10 +15,10 @@ impl PoolState {
         let is_known = |backend_id| !standings.get(backend_id).gone;
         let peers = self.peers_with_a_past();
         let mut taken_over = 0;
-        for slot in Slot::all() {
-            let here = self.slots[slot.index()];
+        for index in 0..self.slots.len() {
+            let here = self.slots[index];
             let there = peers.iter().filter_map(|peer| {
-                let there = *peer.slots.get(slot.index())?;
+                let there = *peer.slots.get(index)?;
                 Joined::new(there, is_known, now_ms)
             });
             // Of several, the one that has been there longest has not begun anew itself.
@@ -27,7 +26,7 @@ impl PoolState {
                 continue;
             };
             if here.second.is_none() && here.first != joined.slot.first {
-                Arc::make_mut(&mut self.slots)[slot.index()] = joined.slot;
+                Arc::make_mut(&mut self.slots)[index] = joined.slot;
                 taken_over += 1;
             }
         }

@@ -9,7 +9,6 @@
 use super::{Notice, PoolState};
 use crate::config::BackendAddress;
 use crate::handover::SlotState;
-use crate::route::Slot;
 
 /// How often the farm has gone on without one of its proxies, as far as a proxy knows.
 #[derive(Debug, Clone, Default, PartialEq, Eq, PartialOrd, Ord)]
@@ -31,9 +30,10 @@ pub struct KnownPeers {
     pub gone: Vec<BackendAddress>,
 }
 
-/// What is so far ahead of the own number is no count: the number rises by one with an order of an
-/// operator. One that was taken over from a faulty peer could not be raised any more.
-const MAX_AHEAD: u64 = 1 << 20;
+/// What is so far ahead of the own number is no count: those of orders and of proxies that were left
+/// behind rise by one with an order of an operator. One that was taken over from a faulty peer could not
+/// be raised any more.
+pub(super) const MAX_AHEAD: u64 = 1 << 20;
 
 /// A proxy cannot be left behind.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -197,7 +197,8 @@ impl PoolState {
 
     /// Forgets where the slots were, and takes each to be where the peers have it.
     pub fn join_anew(&mut self, now_ms: u64) -> Vec<Notice> {
-        let slots = Slot::all().map(|slot| SlotState::steady(self.target(slot), now_ms));
+        let slots = self.scope();
+        let slots = slots.map(|slot| SlotState::steady(self.target(slot), now_ms));
         self.slots = slots.collect();
         self.handovers = Default::default();
         self.failing = Default::default();

@@ -74,9 +74,6 @@ pub struct ServerMemory {
     pub is_ordered: bool,
 }
 
-/// Epochs beyond this are no count of orders.
-pub const MAX_EPOCH: u64 = 1 << 48;
-
 /// A server whose slots went to others at once: what it held is lost, and must not come back.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct GivenUp {

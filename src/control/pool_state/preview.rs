@@ -7,7 +7,7 @@ use super::decisions::still_needed;
 use super::{Order, PoolState, Refused};
 use crate::config::{BackendSpec, BackendState, PartitionMap};
 use crate::handover::BackendId;
-use crate::route::{Placement, Plan, Slot};
+use crate::route::{Placement, Plan};
 use crate::usage::Capacity;
 
 /// What [`PoolState::accept`] would do with a map, or [`PoolState::steer`] with an order.
@@ -155,7 +155,7 @@ impl PoolState {
     fn copies_after(&self, change: &MapChange) -> Vec<SlotFlow> {
         let mut copies = BTreeMap::<(BackendId, usize), usize>::new();
         let after = &change.placement;
-        for slot in Slot::all().filter(|_| change.map.replicas > 0) {
+        for slot in self.scope().filter(|_| change.map.replicas > 0) {
             let candidates = after.candidates(slot);
             if let Some(replica) = candidates.get(2).or(candidates.get(1)) {
                 *copies

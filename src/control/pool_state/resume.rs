@@ -6,14 +6,14 @@ use super::decisions::overridden;
 use super::failing::Failing;
 use super::handovers::Handovers;
 use super::persisted_state::{Decision, PersistedState};
-use super::{Membership, PoolMember, PoolState, places_known};
+use super::{Membership, PoolMember, PoolScope, PoolState};
 use crate::config::{BackendSpec, Config, PartitionMap};
 use crate::control::probing::engines::Engines;
 use crate::control::session_timeouts::SeenTimeouts;
 use crate::handover::{BackendId, ReplicaPhase, SlotState, Stage};
 use crate::health::Failure;
 use crate::proxy::{ApplicationSet, MigrationBudget};
-use crate::route::{PlacementError, SLOT_COUNT, Slot};
+use crate::route::PlacementError;
 
 /// What was written down cannot be gone on with.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -28,10 +28,12 @@ pub enum ResumeError {
         id: u8,
     },
     /// The state file describes another number of slots.
-    #[error("the state file describes {slots} slots instead of {SLOT_COUNT}")]
+    #[error("the state file describes {slots} slots instead of {expected}")]
     SlotCount {
         /// How many.
         slots: usize,
+        /// How many there should be.
+        expected: usize,
     },
 }
 
@@ -41,33 +43,49 @@ impl PoolState {
     /// # Errors
     /// [`ResumeError::Placement`].
     pub fn new(config: Config, map: PartitionMap, now_ms: u64) -> Result<Self, ResumeError> {
-        Self::begin(config, map, Vec::new(), now_ms)
+        Self::over(PoolScope::default(), config, map, now_ms)
+    }
+
+    /// The same for the slots of `scope`.
+    ///
+    /// # Errors
+    /// [`ResumeError::Placement`].
+    pub fn over(
+        scope: PoolScope,
+        config: Config,
+        map: PartitionMap,
+        now_ms: u64,
+    ) -> Result<Self, ResumeError> {
+        Self::begin(scope, config, (map, Vec::new()), now_ms)
     }
 
     fn begin(
+        scope: PoolScope,
         config: Config,
-        map: PartitionMap,
-        decisions: Vec<Decision>,
+        (map, decisions): (PartitionMap, Vec<Decision>),
         now_ms: u64,
     ) -> Result<Self, ResumeError> {
         let in_force = overridden(&map, &decisions);
-        let placement = in_force.placement()?;
+        let placement = scope.place(&in_force)?;
         let member = |spec: &BackendSpec| PoolMember::new(spec.clone(), &config, now_ms);
         let members: Vec<PoolMember> = in_force.backends.iter().filter_map(member).collect();
         let owner = |slot| members[placement.owner(slot).index()].backend_id;
-        let slots = Slot::all()
-            .map(|slot| SlotState::steady(owner(slot), now_ms))
+        let slots = scope
+            .slots()
+            .map(|(_, slot)| SlotState::steady(owner(slot), now_ms))
             .collect();
         Ok(Self {
             peers: vec![None; config.peers.len()],
+            went_by_ms: 0,
             peer_positions: (0..config.peers.len()).map(Some).collect(),
             moves: MigrationBudget::new(config.limits.body_bytes),
             engines: Engines::default(),
             applications: ApplicationSet::new(&map.applications, None),
+            scope,
             config,
             map,
             decisions,
-            placement: Arc::new(placement),
+            placement,
             members,
             slots,
             membership: Membership::default(),
@@ -91,7 +109,21 @@ impl PoolState {
         memory: PersistedState,
         now_ms: u64,
     ) -> Result<Self, ResumeError> {
-        let mut pool_state = Self::begin(config, memory.map, memory.decisions, now_ms)?;
+        Self::resume_over(PoolScope::default(), config, memory, now_ms)
+    }
+
+    /// The same for the slots of `scope`.
+    ///
+    /// # Errors
+    /// [`ResumeError`].
+    pub fn resume_over(
+        scope: PoolScope,
+        config: Config,
+        memory: PersistedState,
+        now_ms: u64,
+    ) -> Result<Self, ResumeError> {
+        let expected = scope.count();
+        let mut pool_state = Self::begin(scope, config, (memory.map, memory.decisions), now_ms)?;
         pool_state.given_up = memory.given_up;
         pool_state.failing = Failing::resume(&memory.failing, now_ms);
         pool_state.timeouts = memory.timeouts;
@@ -110,11 +142,11 @@ impl PoolState {
             }
         }
         let slots = memory.slots.len();
-        if slots != SLOT_COUNT {
-            return Err(ResumeError::SlotCount { slots });
+        if slots != expected {
+            return Err(ResumeError::SlotCount { slots, expected });
         }
         for slot in memory.slots.iter() {
-            for backend_id in places_known(slot) {
+            for backend_id in slot.serving() {
                 if pool_state.member(backend_id).is_none() {
                     return Err(ResumeError::UnknownPlace {
                         id: backend_id.id(),

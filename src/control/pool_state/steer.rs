@@ -2,7 +2,8 @@
 //! proxies of a farm go by the newest decision about each backend.
 
 use super::accept::{Accepted, MapChange};
-use super::persisted_state::{Decision, MAX_EPOCH};
+use super::membership::MAX_AHEAD;
+use super::persisted_state::Decision;
 use super::{PoolState, Refused};
 use crate::config::BackendState;
 
@@ -139,17 +140,18 @@ impl PoolState {
             let Some(in_map) = self.state_in_map(&heard.backend) else {
                 continue;
             };
+            let adopted = Decision {
+                is_withdrawn: heard.is_withdrawn || heard.state == in_map,
+                since_ms: now_ms,
+                is_only_here: false,
+                ..heard.clone()
+            };
             let mut known = decisions.iter();
             let known = known.find(|known| known.backend == heard.backend);
-            let is_news = known.is_none_or(|known| heard.is_newer_than(known));
-            if is_news && heard.epoch <= MAX_EPOCH {
-                let is_withdrawn = heard.is_withdrawn || heard.state == in_map;
-                let adopted = Decision {
-                    is_withdrawn,
-                    since_ms: now_ms,
-                    is_only_here: false,
-                    ..heard.clone()
-                };
+            // Compared as it counts here: two maps of one version may differ by mistake, and the same
+            // decision would be news with every look otherwise.
+            let is_news = known.is_none_or(|known| adopted.is_newer_than(known));
+            if is_news && self.is_count(heard.epoch) {
                 put(&mut decisions, adopted);
             }
         }
@@ -197,9 +199,15 @@ impl PoolState {
     /// Beyond every decision that any proxy has said to know.
     fn next_epoch(&self) -> u64 {
         let heard = self.peers.iter().flatten().flat_map(|peer| &peer.decisions);
+        let heard = heard.filter(|heard| self.is_count(heard.epoch));
         let known = self.decisions.iter().chain(heard).map(|known| known.epoch);
-        let known = known.filter(|epoch| *epoch < MAX_EPOCH);
-        known.max().map_or(1, |newest| newest + 1)
+        known.max().unwrap_or(0).saturating_add(1)
+    }
+
+    /// Whether a peer's epoch can be a count of orders.
+    fn is_count(&self, epoch: u64) -> bool {
+        let own = self.decisions.iter().map(|known| known.epoch);
+        epoch <= own.max().unwrap_or(0).saturating_add(MAX_AHEAD)
     }
 }
 

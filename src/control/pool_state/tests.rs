@@ -265,12 +265,37 @@ fn a_peer_that_is_the_proxy_itself_is_no_peer_until_it_is_another() {
         pool_state.set_peer(index, Some(view(index as u64)));
     }
     assert_eq!(versions(&pool_state), [Some(0), Some(2)]);
+    // As long as the one that was heard first counts.
+    pool_state.set_peer(
+        2,
+        Some(PeerView {
+            heard_ms: START_MS - 500,
+            ..view(2)
+        }),
+    );
+    assert_eq!(
+        pool_state.may_restore_ms(START_MS),
+        Some(0),
+        "it was heard, and the slots have not gone by it"
+    );
+    pool_state.tick(START_MS);
+    let restores_ms = |now_ms| pool_state.may_restore_ms(now_ms);
+    assert_eq!(restores_ms(START_MS), Some(1500));
+    assert_eq!(restores_ms(START_MS + 2000), Some(0));
     pool_state.set_left_out(1, true);
     pool_state.set_left_out(1, false);
     assert_eq!(versions(&pool_state), [Some(0), Some(2), None]);
     pool_state.set_peer(1, Some(view(1)));
     pool_state.set_peer(2, None);
     assert_eq!(versions(&pool_state), [Some(0), None, Some(1)]);
+    pool_state.tick(START_MS);
+    assert_eq!(
+        pool_state.may_restore_ms(START_MS),
+        Some(0),
+        "one is silent"
+    );
+    let alone = Pool::new(backends).pool_state;
+    assert_eq!(alone.may_restore_ms(START_MS), None);
 }
 
 fn engine_slots() -> Vec<SlotState> {

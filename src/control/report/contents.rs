@@ -2,6 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
+use crate::config;
 use crate::contents::{AppTotal, ItemTotal, TableTotals};
 use crate::metrics::PoolContents;
 
@@ -99,7 +100,7 @@ impl AppContents {
             percent: percent(item.bytes, of_app),
             sessions_percent: percent(item.sessions, app.sessions),
             mean_bytes: item.bytes / item.sessions.max(1),
-            name: item.name,
+            name: config::shown(&item.name),
         };
         Self {
             percent: percent(of_app, all_bytes),
@@ -110,7 +111,7 @@ impl AppContents {
             mean_bytes: of_app / app.sessions.max(1),
             items: app.items.into_iter().map(item).collect(),
             rest_percent: percent(of_app.saturating_sub(listed), of_app),
-            name: app.name,
+            name: config::shown(&app.name),
         }
     }
 }
@@ -119,4 +120,38 @@ impl AppContents {
 fn percent(part: u64, all: u64) -> f64 {
     let percent = part as f64 * 100.0 / all.max(1) as f64;
     (percent * 10.0).round() / 10.0
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Names are what web servers send and users' pages store.
+    #[test]
+    fn names_steer_no_terminal() {
+        let name = || "Cart\n\u{1b}[2J\u{202e}".to_owned();
+        let item = ItemTotal {
+            name: name(),
+            sessions: 1,
+            bytes: 5,
+        };
+        let app = AppTotal {
+            name: name(),
+            sessions: 1,
+            foreign: 0,
+            cut: 0,
+            compressed: 0,
+            body_bytes: 5,
+            items: vec![item],
+        };
+        let totals = TableTotals {
+            one_in: 1,
+            sessions: 1,
+            apps: vec![app],
+        };
+        let report = ContentsReport::new(true, totals);
+        let app = &report.applications[0];
+        let shown = "Cart\u{fffd}\u{fffd}[2J\u{fffd}";
+        assert_eq!((&*app.name, &*app.items[0].name), (shown, shown));
+    }
 }

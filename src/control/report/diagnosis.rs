@@ -53,21 +53,23 @@ fn health(backend: &BackendStatus) -> Option<Finding> {
     if backend.state == ServiceState::Off {
         return None;
     }
-    let (name, reason) = (&backend.name, backend.reason.as_deref());
+    let reason = backend.reason.as_deref();
     let is_down = backend.verdict == BackendHealth::Down;
     let is_awaited = backend.slots_waiting > 0 && reason.is_some();
     if backend.is_idle() && (is_down || is_awaited) {
         // One that has let go of all its sessions may be stopped.
         let is_wanted = backend.state == ServiceState::Active;
-        return is_wanted.then(|| Finding::backend_awaited(name, backend.slots_owned, reason));
+        return is_wanted
+            .then(|| Finding::backend_awaited(backend.keeper(), backend.slots_owned, reason));
     }
     if is_down {
         return Some(
-            Finding::backend_down(name, reason, backend.loses_nothing()).since(backend.since_ms),
+            Finding::backend_down(backend.keeper(), reason, backend.loses_nothing())
+                .since(backend.since_ms),
         );
     }
     if backend.verdict == BackendHealth::Suspect {
-        return Some(Finding::backend_suspect(name, reason).since(backend.since_ms));
+        return Some(Finding::backend_suspect(backend.keeper(), reason).since(backend.since_ms));
     }
     let load = &backend.load;
     // An engine that is nearly full has a finding of its own.
@@ -107,7 +109,8 @@ fn refusal(status: &Status, backend: &BackendStatus) -> Option<Finding> {
     let waits = backend
         .waits_until_ms
         .is_some_and(|until_ms| status.now_ms < until_ms);
-    let finding = Finding::requests_refused(name, backend.slots_refused, &stand_ins, waits);
+    let finding =
+        Finding::requests_refused(backend.keeper(), backend.slots_refused, &stand_ins, waits);
     // A peer that is silent holds it up, for however long.
     let is_agreed = status
         .peers
@@ -145,7 +148,7 @@ fn slots(status: &Status) -> Vec<Finding> {
         Finding::moves_refused(from, to, &failing.reason).since(failing.since_ms)
     }));
     found.extend(failed.into_iter().filter_map(|((stage, backend), works)| {
-        let finding = failure(stage, backend, &works)?;
+        let finding = failure(status, (stage, backend), &works)?;
         let began_ms = works.iter().map(|work| work.began_ms).min();
         Some(finding.since(began_ms))
     }));
@@ -168,11 +171,19 @@ fn unprotected(status: &Status) -> Option<Finding> {
 }
 
 /// What the failure or the return of one backend means for the slots in one stage.
-fn failure(stage: Stage, backend: &str, works: &[&HandoverProgress]) -> Option<Finding> {
+fn failure(
+    status: &Status,
+    (stage, backend): (Stage, &str),
+    works: &[&HandoverProgress],
+) -> Option<Finding> {
     let slots = works.iter().map(|work| work.slots).sum();
     let stand_ins: Vec<_> = works.iter().map(|work| work.first.as_str()).collect();
     let finding = match stage {
-        Stage::Away => Finding::failed_over(backend, slots, &stand_ins),
+        Stage::Away => {
+            let mut backends = status.backends.iter();
+            let failed = backends.find(|known| known.name == backend)?;
+            Finding::failed_over(failed.keeper(), slots, &stand_ins)
+        }
         Stage::Back => Finding::returning(backend, slots),
         Stage::Wait => Finding::returned(backend, slots),
         _ => return None,

@@ -1,9 +1,11 @@
 //! What is wrong with the pool or going on in it, in words for people: each finding is made here
-//! (those about the web servers in `web_farm`, about engines in `engine`, of a state server in
-//! `state_server`) and nowhere else. The terminal, the page, `/readyz` and
+//! (those about the web servers in `web_farm`, about certificates in `certificates`, about engines in
+//! `engine`, of a state server in `state_server`) and nowhere else. The terminal, the page, `/readyz` and
 //! the metrics all read the same list.
 
+mod certificates;
 pub(crate) mod engine;
+mod session_keeper;
 mod state_server;
 mod web_farm;
 
@@ -16,7 +18,8 @@ use crate::control::pool_state::ServerFault;
 use crate::control::pulse::Stuck;
 use crate::metrics::PoolFinding;
 use crate::route::SLOT_COUNT;
-use crate::tls::CertificateState;
+
+pub use session_keeper::SessionKeeper;
 
 /// How much a finding matters.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -117,7 +120,7 @@ codes! {
     MemoryFull "memory_full" Critical;
     /// Sessions cannot be moved to a backend that is to have them.
     MovesRefused "moves_refused" Critical;
-    /// A certificate that this proxy shows does not count any more.
+    /// A certificate that this proxy shows has expired, or is not valid yet.
     CertificateExpired "certificate_expired" Critical;
 
     /// Other backends stand in for one that failed.
@@ -188,6 +191,8 @@ codes! {
     BackendHeldBack "backend_held_back" Info;
     /// Sessions were out of reach while a backend was away.
     SessionsLost "sessions_lost" Info;
+    /// A backend had lost sessions, and got them back from their copies.
+    SessionsRestored "sessions_restored" Info;
     /// A handover is under way.
     Moving "moving" Info;
     /// A backend has returned and serves again, beside the one that stood in.
@@ -253,11 +258,6 @@ pub struct Finding {
     pub until_ms: Option<u64>,
 }
 
-const S_PER_DAY: i64 = 24 * 60 * 60;
-
-/// A certificate that ends within this time is worth a warning.
-const EXPIRES_SOON_S: i64 = 14 * S_PER_DAY;
-
 /// One constructor per code.
 impl Finding {
     /// The control thread of this proxy has ended.
@@ -286,14 +286,20 @@ impl Finding {
             Code::NoBackend,
             "no backend is up",
             "Every page that uses session state is an error page.",
-            "Start the state servers. If other proxies reach them, look at this machine's network \
-             and take this proxy out of the balancer.",
+            "Start them. If other proxies reach them, look at this machine's network and take this \
+             proxy out of the balancer.",
         )
     }
 
     /// Requests for the slots of `backend` wait, or are refused, until one of `stand_ins` serves them;
     /// there may be none.
-    pub fn requests_refused(backend: &str, slots: usize, stand_ins: &[&str], wait: bool) -> Self {
+    pub fn requests_refused(
+        server: SessionKeeper<'_>,
+        slots: usize,
+        stand_ins: &[&str],
+        wait: bool,
+    ) -> Self {
+        let backend = server.name;
         let sessions = sessions(slots);
         let until = match stand_ins {
             [] => format!("until {backend} answers: no other backend can stand in"),
@@ -310,7 +316,7 @@ impl Finding {
                 false => format!("Their users see error pages {until}."),
             },
             format!(
-                "Start the state server {backend}: if it still has its sessions, nobody loses one. \
+                "Start {server}: if it still has its sessions, nobody loses one. \
                  Proxies stand in together: every one of them has to answer."
             ),
         )
@@ -333,7 +339,8 @@ impl Finding {
     }
 
     /// A backend does not answer. `is_copied` says whether others have copies of all its sessions.
-    pub fn backend_down(backend: &str, reason: Option<&str>, is_copied: bool) -> Self {
+    pub fn backend_down(server: SessionKeeper<'_>, reason: Option<&str>, is_copied: bool) -> Self {
+        let backend = server.name;
         let reason = reason.unwrap_or("it does not answer");
         Self::new(
             Code::BackendDown,
@@ -349,51 +356,11 @@ impl Finding {
                 }
             },
             format!(
-                "Start the state server {backend} again. If it is gone for good, give it up: \
+                "Start {server} again. If it is gone for good, give it up: \
                  staterouter backend {backend} off"
             ),
         )
         .about(backend)
-    }
-
-    /// What is wrong with a certificate at `now_ms`, Unix time: nothing, that it ends or has ended, and
-    /// that its successor cannot be used.
-    pub fn of_certificate(state: &CertificateState, now_ms: u64) -> Vec<Self> {
-        let (what, file) = (&state.what, state.file.display());
-        let left_s = state.until_s.saturating_sub_unsigned(now_ms / 1000);
-        let mut found = Vec::new();
-        let renew =
-            format!("Put a new certificate and its key in place of {file}; no restart is needed.");
-        if left_s <= 0 {
-            found.push(Self::new(
-                Code::CertificateExpired,
-                format!("the certificate for {what} in {file} has expired"),
-                "Whoever has to trust it refuses new connections: pages fail.",
-                renew,
-            ));
-        } else if left_s <= EXPIRES_SOON_S {
-            found.push(Self::new(
-                Code::CertificateExpires,
-                format!(
-                    "the certificate for {what} in {file} expires in {} days",
-                    left_s / S_PER_DAY
-                ),
-                "Nothing until then; then new connections are refused, and pages fail.",
-                renew,
-            ));
-        }
-        if let Some(problem) = &state.problem {
-            found.push(Self::new(
-                Code::CertificateRefused,
-                format!("the certificate for {what} stays as it was: {problem}"),
-                "Nothing until the certificate in force expires.",
-                "Correct the files; they are read every 5 s.",
-            ));
-        }
-        found
-            .into_iter()
-            .map(|finding| finding.about(what))
-            .collect()
     }
 
     /// The address of a backend is not as it should be.
@@ -446,7 +413,8 @@ impl Finding {
     }
 
     /// Sessions of `backend` are served by `stand_ins`.
-    pub fn failed_over(backend: &str, slots: usize, stand_ins: &[&str]) -> Self {
+    pub fn failed_over(server: SessionKeeper<'_>, slots: usize, stand_ins: &[&str]) -> Self {
+        let backend = server.name;
         let sessions = sessions(slots);
         let stand_ins = names(stand_ins);
         Self::new(
@@ -454,7 +422,7 @@ impl Finding {
             format!("{backend} is failed over: {stand_ins} stands in for {sessions}"),
             format!("Users whose sessions {backend} holds have to start anew."),
             format!(
-                "Start the state server {backend}: sessions that were not used meanwhile are \
+                "Start {server}: sessions that were not used meanwhile are \
                  served again."
             ),
         )
@@ -513,28 +481,28 @@ impl Finding {
     }
 
     /// A backend that is to get sessions has not answered yet.
-    pub fn backend_awaited(backend: &str, slots: usize, reason: Option<&str>) -> Self {
+    pub fn backend_awaited(server: SessionKeeper<'_>, slots: usize, reason: Option<&str>) -> Self {
+        let backend = server.name;
         let sessions = sessions(slots);
         let reason = reason.unwrap_or("it has not been asked yet");
         Self::new(
             Code::BackendAwaited,
             format!("{backend} is waited for: {sessions} move to it once it answers ({reason})"),
             "Nothing: these sessions are served where they are.",
-            format!(
-                "Start the state server {backend}, or correct its address in the partition map."
-            ),
+            format!("Start {server}, or correct its address in the partition map."),
         )
         .about(backend)
     }
 
     /// A backend failed lately and is served from.
-    pub fn backend_suspect(backend: &str, reason: Option<&str>) -> Self {
+    pub fn backend_suspect(server: SessionKeeper<'_>, reason: Option<&str>) -> Self {
+        let backend = server.name;
         let reason = reason.unwrap_or("it did not answer");
         Self::new(
             Code::BackendSuspect,
             format!("{backend} failed lately: {reason}"),
             "Single pages may have failed. If it goes on failing, it counts as down.",
-            format!("Look at the load, memory and network of the state server {backend}."),
+            format!("Look at the load, memory and network of {server}."),
         )
         .about(backend)
     }
@@ -642,11 +610,13 @@ impl Finding {
         Self::new(
             Code::ProxySilent,
             format!("the proxy at {address} does not answer: {failure}"),
-            "Nothing while all backends answer. If one fails, no other stands in for it; handovers \
-             are paused.",
+            "Nothing while all backends answer and keep their sessions. If one fails, no other \
+             stands in for it; handovers are paused. A session that its backend has lost is not \
+             restored from its copy: its requests wait, then fail.",
             format!(
                 "Start that proxy. If it cannot be started soon, tell every other proxy: staterouter \
-                 peer {address} gone. If it is gone for good, take it out of peers in their main files."
+                 peer {address} gone. This ends all of it. If the proxy is gone for good, take it out \
+                 of peers in the main files of the others."
             ),
         )
         .about(address)
@@ -710,6 +680,24 @@ impl Finding {
             format!("sessions were out of reach while {backend} was away: {requests} requests"),
             "Their users have started anew: what they had in their sessions is lost to them.",
             "Nothing is left to do. This notice goes a day after the last of them.",
+        )
+        .about(backend)
+    }
+
+    /// A backend had lost sessions that had a copy elsewhere.
+    pub fn sessions_restored(backend: &str, sessions: u64) -> Self {
+        let came_back = match sessions {
+            1 => "1 came back from its copy".to_owned(),
+            sessions => format!("{sessions} came back from their copies"),
+        };
+        Self::new(
+            Code::SessionsRestored,
+            format!("{backend} had lost sessions, as by a restart: {came_back}"),
+            "Nothing: their users go on. The other sessions come back when they are used.",
+            format!(
+                "Find out why the server of {backend} has restarted. This notice goes a day after the \
+                 last of them."
+            ),
         )
         .about(backend)
     }
@@ -874,45 +862,39 @@ mod tests {
     #[test]
     fn a_finding_is_there_since_it_was_found_first_and_the_worst_stands_first() {
         let mut findings = Findings::default();
-        let suspect = || Finding::backend_suspect("a", None);
+        let suspect = || Finding::backend_suspect(SessionKeeper::at("a", "10.0.0.1:42424"), None);
         let found = findings.found(vec![suspect(), Finding::no_backend()], 100);
         let codes: Vec<_> = found.iter().map(|finding| finding.code).collect();
         assert_eq!(codes, [Code::NoBackend, Code::BackendSuspect]);
         assert_eq!(findings.found(vec![suspect()], 200)[0].since_ms, Some(100));
         let known = suspect().since(50);
         assert_eq!(findings.found(vec![known], 300)[0].since_ms, Some(50));
-        let other = Finding::backend_suspect("b", None);
+        let other = Finding::backend_suspect(SessionKeeper::at("b", "10.0.0.1:42424"), None);
         assert_eq!(findings.found(vec![other], 400)[0].since_ms, Some(400));
         // It was gone in between.
         assert_eq!(findings.found(vec![suspect()], 500)[0].since_ms, Some(500));
     }
 
     #[test]
-    fn a_certificate_is_told_of_fourteen_days_ahead_and_when_its_successor_is_faulty() {
-        const NOW_S: i64 = 1_000_000_000;
-        let codes = |left_s: i64, problem: Option<&str>| {
-            let state = CertificateState {
-                what: "`listen`".to_owned(),
-                file: "proxy.pem".into(),
-                until_s: NOW_S + left_s,
-                problem: problem.map(str::to_owned),
-            };
-            let found = Finding::of_certificate(&state, NOW_S as u64 * 1000);
-            found
-                .into_iter()
-                .map(|finding| finding.code)
-                .collect::<Vec<_>>()
-        };
-        assert_eq!(codes(14 * S_PER_DAY + 1, None), []);
-        assert_eq!(codes(14 * S_PER_DAY, None), [Code::CertificateExpires]);
-        assert_eq!(codes(0, None), [Code::CertificateExpired]);
+    fn sessions_that_came_back_are_counted_in_words_that_fit() {
+        let says = |sessions| Finding::sessions_restored("a", sessions).says;
         assert_eq!(
-            codes(-S_PER_DAY, Some("no key")),
-            [Code::CertificateExpired, Code::CertificateRefused]
+            [1, 2].map(says),
+            [
+                "a had lost sessions, as by a restart: 1 came back from its copy",
+                "a had lost sessions, as by a restart: 2 came back from their copies"
+            ]
         );
-        assert_eq!(
-            codes(i64::MAX - NOW_S, Some("no key")),
-            [Code::CertificateRefused]
+    }
+
+    #[test]
+    fn whoever_waits_for_a_silent_proxy_is_told_what_fails_and_what_ends_it() {
+        let silent = Finding::proxy_silent("10.0.0.6:42480", "refused");
+        assert!(silent.means.contains("not restored from its copy"));
+        assert!(
+            silent
+                .action
+                .contains("staterouter peer 10.0.0.6:42480 gone")
         );
     }
 

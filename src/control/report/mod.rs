@@ -2,7 +2,7 @@
 //!
 //! * [`status`]: its form; `progress`: the handovers in it.
 //! * [`finding`]: what is wrong, in words; `diagnosis` reads it from the status, `noticed` has the
-//!   rest; `lost_sessions`: what users have lost lately.
+//!   rest; `recent_counts`: what backends have cost sessions lately.
 //! * `shared_ids`, `web_farm`, `silent_servers`: what is wrong with the web servers and their pages.
 //! * [`history`]: what has happened in the last minutes.
 //! * [`contents`]: which items fill the servers.
@@ -19,11 +19,11 @@ pub(crate) mod engine_room;
 pub mod finding;
 pub mod history;
 pub mod load;
-pub(crate) mod lost_sessions;
 pub(crate) mod noticed;
 pub(crate) mod pauses;
 pub mod plan;
 pub(crate) mod progress;
+pub(crate) mod recent_counts;
 pub mod replication;
 pub(crate) mod shared_ids;
 pub(crate) mod silent_servers;

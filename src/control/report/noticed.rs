@@ -3,8 +3,8 @@
 use std::collections::HashMap;
 
 use super::finding::{Finding, Findings};
-use super::lost_sessions::Lost;
 use super::pauses::Pauses;
+use super::recent_counts::RecentCounts;
 use super::shared_ids::SharedIds;
 use super::web_farm::WebFarm;
 use crate::control::pool_state::PoolState;
@@ -16,7 +16,10 @@ use crate::tls::TlsWatch;
 #[derive(Debug, Default)]
 pub(crate) struct Noticed {
     pub(crate) since: Findings,
-    pub(crate) lost: Lost,
+    /// Requests that found no session because its backend was away.
+    pub(crate) lost: RecentCounts,
+    /// Sessions that their backend had lost, and that were stored there anew from their copies.
+    pub(crate) restored: RecentCounts,
     pub(crate) pauses: Pauses,
     /// Why the state file cannot be written, while that is so.
     pub(crate) unwritten: Option<Unwritten>,
@@ -68,10 +71,17 @@ impl Noticed {
         found.extend(self.shared_ids.findings(now_ms));
         found.extend(self.web_farm.findings(pool_state.config(), now_ms));
         let members = pool_state.members().iter();
-        found.extend(members.filter_map(|member| {
-            let name = &member.spec.name;
-            self.lost.finding(member.backend_id, name, now_ms)
-        }));
+        for member in members {
+            let (backend_id, name) = (member.backend_id, &member.spec.name);
+            let lost = self.lost.shown(backend_id, now_ms);
+            let restored = self.restored.shown(backend_id, now_ms);
+            found.extend(lost.map(|(requests, since_ms)| {
+                Finding::sessions_lost(name, requests).since(since_ms)
+            }));
+            found.extend(restored.map(|(sessions, since_ms)| {
+                Finding::sessions_restored(name, sessions).since(since_ms)
+            }));
+        }
         found
     }
 }

@@ -222,6 +222,7 @@ mod tests {
         lifetime_ms: 1000,
         failover_after_ms: 15,
         overlap_ms: 10,
+        silence_ms: 10,
         failover: true,
     };
 

@@ -6,7 +6,7 @@ use std::fmt::{self, Display, Formatter};
 
 use serde::{Deserialize, Serialize};
 
-use super::finding::Finding;
+use super::finding::{Finding, SessionKeeper};
 use super::replication::{CopiesStatus, FailoverStatus, ReplicaCounts, ReplicationStatus};
 use crate::config::BackendState;
 use crate::control::persist::slot_groups::StageName;
@@ -260,6 +260,11 @@ impl Status {
 }
 
 impl BackendStatus {
+    /// It, and what has to be started when it does not answer.
+    pub fn keeper(&self) -> SessionKeeper<'_> {
+        SessionKeeper::at(&self.name, &self.address)
+    }
+
     /// Whether no slot has it at one of its places: users do not notice how it is.
     pub fn is_idle(&self) -> bool {
         self.slots_in == StageCounts::default()

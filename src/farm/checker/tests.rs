@@ -366,6 +366,24 @@ fn a_session_created_again_is_a_new_one_and_the_old_contents_stay_gone() {
     case.assert_found(&[ViolationKind::Stale]);
 }
 
+/// The lock may be one of a server that failed: what that one still has is nobody's session.
+#[test]
+fn a_broken_lock_may_be_released_where_an_outdated_copy_is() {
+    let mut case = Case::stored();
+    let slow = case.acquire(1, 2);
+    case.take_over(2);
+    case.remove(1, 3);
+    case.leave(&slow, Leave::Release, CheckedOutcome::Done);
+    case.read(ABSENT);
+    case.assert_found(&[]);
+    // A holder whose lock holds is told of the session itself.
+    let mut case = Case::stored();
+    let holder = case.acquire(1, 2);
+    case.read(ABSENT);
+    case.leave(&holder, Leave::Release, CheckedOutcome::Done);
+    case.assert_found(&[ViolationKind::Lost]);
+}
+
 // Corrupt.
 
 #[test]

@@ -9,6 +9,10 @@ use super::{
 };
 use crate::handover::{BackendId, COPY_LOCK, FIRST_LOCK, NO_LOCK, ReplicaPhase, Stage};
 
+/// Whoever waits for a lock that is older than this, in seconds, keeps the copy alive: asking for the
+/// session keeps the item alive, and its copy must not die before. A quarter of the shortest timeout.
+pub const LOCKED_REFRESH_S: u64 = 15;
+
 /// What a request waits for that has to do with its copy.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(super) enum Copying {
@@ -436,10 +440,30 @@ fn found(
                 behind: needs_refresh.then_some(Subrequest::Refresh { at, from }),
             }
         }
+        SubrequestReply::Locked { age_s, .. }
+            if is_kept_by_polls(age_s) && replica.has_copy && !replica.is_fresh =>
+        {
+            search.touch(replica, false, None)
+        }
         SubrequestReply::Absent | SubrequestReply::Locked { .. } | SubrequestReply::Refused => {
             Step::pass()
         }
         SubrequestReply::Unknown => Step::dropped(Refusal::Unknown),
+    }
+}
+
+/// Whether those who wait for a lock of this age keep the copy alive, as they keep the item. When a
+/// younger lock was taken, the copy was fresh or was touched.
+const fn is_kept_by_polls(age_s: u64) -> bool {
+    age_s >= LOCKED_REFRESH_S
+}
+
+/// Whether a session is there by this answer, and is kept alive by asking for it.
+pub(super) const fn keeps_alive(seen: SubrequestReply) -> bool {
+    match seen {
+        SubrequestReply::Done { .. } => true,
+        SubrequestReply::Locked { age_s, .. } => is_kept_by_polls(age_s),
+        _ => false,
     }
 }
 

@@ -20,35 +20,44 @@ impl Surroundings<'_> {
         is_left.then(|| self.at_rest(slot, second))
     }
 
-    /// What becomes of a suspect slot one of whose places is gone; nothing has been done at a
-    /// stand-in yet.
+    /// What becomes of a suspect slot one of whose places is gone, or both; nothing has been done at
+    /// a stand-in yet.
     pub(super) fn without_gone_before(
         &self,
         slot: SlotState,
         before: SlotState,
         failed: BackendId,
     ) -> Option<SlotState> {
-        if let Some(second) = before.second {
+        if let Some(second) = before.second
+            && !self.is_all_gone(before)
+        {
             return self.without_gone(before, second);
         }
         if self.standing(failed).gone
             && let Some(rest) = self.rest_without(&slot, failed)
         {
-            let may_rest = self.may_get(&slot, rest) && self.all_let_go(failed, rest);
+            let mut left = before.places();
+            let may_rest =
+                self.may_get(&slot, rest) && left.all(|place| self.all_let_go(place, rest));
             return may_rest.then(|| self.at_rest(slot, rest));
+        }
+        if before.second.is_some() {
+            return None;
         }
         let is_alone = self.standing(slot.first).gone && self.stand_in_for(&slot).is_none();
         is_alone.then_some(before)
     }
 
-    /// Where the items of a suspect slot begin anew that was at `gone` alone: where another proxy has
-    /// them already, else where the map wants them. `None` if it was at two places.
+    /// Where the items of a suspect slot begin anew that was at `gone` alone, or at two places that
+    /// are both gone: where another proxy has them already, else where the map wants them. `None` if
+    /// it has another place.
     pub(super) fn rest_without(&self, slot: &SlotState, gone: BackendId) -> Option<BackendId> {
-        if restored(*slot).second.is_some() {
+        let before = restored(*slot);
+        if before.second.is_some() && !self.is_all_gone(before) {
             return None;
         }
         let elsewhere = self.peers.iter().flatten().find_map(|peer| {
-            let has_left = peer.slot.places().all(|backend_id| backend_id != gone);
+            let has_left = has_gone_on_without(&peer.slot, gone);
             let is_known = |backend_id| !self.standing(backend_id).gone;
             let there = has_left.then(|| Joined::new(peer.slot, is_known, self.now_ms));
             there.flatten().map(|there| there.slot.first)
@@ -59,7 +68,11 @@ impl Surroundings<'_> {
         };
         elsewhere
             .or(wanted)
-            .filter(|backend_id| *backend_id != gone)
+            .filter(|backend_id| before.places().all(|place| place != *backend_id))
+    }
+
+    fn is_all_gone(&self, slot: SlotState) -> bool {
+        slot.places().all(|place| self.standing(place).gone)
     }
 
     /// No other proxy serves from `gone`, nor will: all have gone on without it, or refuse until they
@@ -73,6 +86,14 @@ impl Surroundings<'_> {
     }
 }
 
+/// The slot is served without `gone`, or somebody stands in for it there: a proxy that went on before
+/// the order came waits for the others, and they have to go where it is.
+fn has_gone_on_without(there: &SlotState, gone: BackendId) -> bool {
+    let served = restored(*there);
+    let is_return = matches!(served.stage, Stage::Away | Stage::Back | Stage::Wait);
+    (is_return && served.second == Some(gone)) || there.places().all(|place| place != gone)
+}
+
 fn lets_go(peer: &PeerSlot, gone: BackendId, rest: BackendId) -> bool {
     let there = &peer.slot;
     if there.places().all(|backend_id| backend_id != gone) {
@@ -84,6 +105,7 @@ fn lets_go(peer: &PeerSlot, gone: BackendId, rest: BackendId) -> bool {
         Stage::Away if there.second == Some(gone) => Some(there.first),
         Stage::Suspect => match served.second {
             None => Some(there.first),
+            _ if served.places().all(|place| peer.gone.contains(place)) => Some(there.first),
             Some(second) if second == gone => Some(served.first),
             Some(second) => Some(second),
         },

@@ -7,7 +7,7 @@
 //! reasons.
 
 use super::super::{BackendId, Before, Replica, ReplicaPhase, SlotState, Stage};
-use super::{PeerSlot, Surroundings, restored};
+use super::{PeerSlot, Surroundings, Times, restored};
 
 impl Surroundings<'_> {
     /// At most one transition of the slot's replica.
@@ -20,7 +20,7 @@ impl Surroundings<'_> {
         }
         let phase = match replica.phase {
             ReplicaPhase::Dropping => {
-                return match self.is_relied_on_elsewhere(replica) {
+                return match self.may_be_relied_on_elsewhere(replica) {
                     true => slot,
                     false => self.without_replica(slot),
                 };
@@ -32,7 +32,10 @@ impl Surroundings<'_> {
             }
             ReplicaPhase::Full => ReplicaPhase::Full,
             _ if self.is_lost(&slot, replica) || self.is_another_chosen(replica) => {
-                return self.without_replica(slot);
+                match self.may_be_called_full(replica) {
+                    true => ReplicaPhase::Dropping,
+                    false => return self.without_replica(slot),
+                }
             }
             ReplicaPhase::Chosen if self.all_know(slot, replica) => ReplicaPhase::Joining,
             ReplicaPhase::Chosen => ReplicaPhase::Chosen,
@@ -99,7 +102,12 @@ impl Surroundings<'_> {
         }
     }
 
-    fn in_phase(&self, slot: SlotState, replica: Replica, phase: ReplicaPhase) -> SlotState {
+    pub(super) fn in_phase(
+        &self,
+        slot: SlotState,
+        replica: Replica,
+        phase: ReplicaPhase,
+    ) -> SlotState {
         if phase == replica.phase {
             return slot;
         }
@@ -242,11 +250,27 @@ impl Surroundings<'_> {
         })
     }
 
-    fn is_relied_on_elsewhere(&self, replica: Replica) -> bool {
-        self.peers
-            .iter()
-            .flatten()
-            .any(|peer| peer.slot.replica_in(ReplicaPhase::Full) == Some(replica.backend_id))
+    /// Another proxy stores anew from its copies what a place has lost, or may do so. One that is not
+    /// heard has stopped that by itself once it has not heard this one for long enough. One that fills
+    /// it may call it full by what it heard before this one dropped it.
+    fn may_be_relied_on_elsewhere(&self, replica: Replica) -> bool {
+        let certain_ms = replica.since_ms.saturating_add(self.times.silence_ms);
+        self.peers.iter().any(|peer| {
+            let Some(peer) = peer else {
+                return self.now_ms < certain_ms;
+            };
+            let there = peer.slot.replica.filter(|there| is_at(*there, replica));
+            there.is_some_and(|there| match there.phase {
+                ReplicaPhase::Full => true,
+                ReplicaPhase::Filling => peer.heard_ms < certain_ms,
+                _ => false,
+            })
+        })
+    }
+
+    /// This or another proxy calls it full, or may do so by what it has heard.
+    pub(super) fn may_be_called_full(&self, replica: Replica) -> bool {
+        may_be_called_full(replica, self.peers, self.times, self.now_ms)
     }
 
     /// What a replica has that a proxy without peers is filling is true, as far as it goes: sessions
@@ -280,7 +304,7 @@ impl Surroundings<'_> {
             return Some(rested);
         }
         let may_go_on = is_due
-            && self.is_up(replica.backend_id)
+            && self.is_certain(replica.backend_id)
             && !self.standing(replica.backend_id).holds_stale
             && (self.standing(failed).insisted || self.peers_agree_to_recover(replica, failed));
         may_go_on.then(|| self.with_copies(self.as_ended(slot, replica, failed), replica, failed))
@@ -387,21 +411,65 @@ impl Surroundings<'_> {
     }
 }
 
-/// The slot once its replica has missed something.
+/// The slot once its replica has missed something. If another proxy may call it full, that one is waited
+/// for. So it is if the replica is being dropped: what was missed may have ended behind the failure of
+/// its server, by which it is dropped already.
 #[must_use]
-pub fn missed(slot: SlotState, now_ms: u64) -> SlotState {
+pub fn missed(
+    slot: SlotState,
+    peers: &[Option<PeerSlot>],
+    times: &Times,
+    now_ms: u64,
+) -> SlotState {
     let Some(replica) = slot.replica else {
         return slot;
     };
-    let is_relied_on = replica.phase == ReplicaPhase::Full || slot.stage == Stage::Suspect;
+    let dropping = Replica {
+        phase: ReplicaPhase::Dropping,
+        since_ms: now_ms,
+        ..replica
+    };
+    let is_waited_for =
+        slot.stage == Stage::Suspect || may_be_called_full(replica, peers, times, now_ms);
+    let left = match replica.phase {
+        ReplicaPhase::Dropping => Some(replica),
+        _ => is_waited_for.then_some(dropping),
+    };
     SlotState {
-        replica: is_relied_on.then_some(Replica {
-            phase: ReplicaPhase::Dropping,
-            since_ms: now_ms,
-            ..replica
-        }),
+        replica: left,
         outdated: slot.outdated.with([replica.backend_id], now_ms),
         ..slot
+    }
+}
+
+/// Whether a replica may be full for this or another proxy, also if it is filled anew here: another one
+/// may have called it full before. One that is silent may, too, and one that has filled it for a
+/// lifetime by the time at which it hears of what happens now.
+fn may_be_called_full(
+    replica: Replica,
+    peers: &[Option<PeerSlot>],
+    times: &Times,
+    now_ms: u64,
+) -> bool {
+    let is_filled = |filling: Replica, at_ms: u64| {
+        let lasted_ms = at_ms.saturating_sub(filling.since_ms);
+        filling.phase == ReplicaPhase::Filling && lasted_ms >= times.lifetime_ms
+    };
+    let may_be_full_at = |peer: &Option<PeerSlot>| {
+        let Some(peer) = peer else {
+            return true;
+        };
+        let there = peer.slot.replica.filter(|there| is_at(*there, replica));
+        let known_ms = now_ms.saturating_add(times.silence_ms);
+        there.is_some_and(|there| there.phase == ReplicaPhase::Full || is_filled(there, known_ms))
+    };
+    match replica.phase {
+        // Nothing has been copied to it since another proxy can have called it full.
+        ReplicaPhase::Chosen => false,
+        ReplicaPhase::Joining | ReplicaPhase::Filling => {
+            is_filled(replica, now_ms) || peers.iter().any(may_be_full_at)
+        }
+        ReplicaPhase::Full | ReplicaPhase::Dropping => true,
     }
 }
 
@@ -426,3 +494,6 @@ fn has_recovered(
         && served.places().all(|place| place != failed)
         && places.any(|place| place == replica.backend_id)
 }
+
+#[cfg(test)]
+mod tests;

@@ -19,6 +19,7 @@ const TIMES: Times = Times {
     lifetime_ms: 200,
     failover_after_ms: 5,
     overlap_ms: OPERATION,
+    silence_ms: 8,
     failover: true,
 };
 const ITEM: u64 = 170;
@@ -317,7 +318,7 @@ impl Farm {
             proxy.break_off(now);
             let before = proxy.slot;
             if std::mem::take(&mut proxy.has_missed) {
-                proxy.slot = missed(proxy.slot, now);
+                proxy.slot = missed(proxy.slot, &peers, &TIMES, now);
             }
             let around = Surroundings {
                 target: proxy.target,

@@ -13,6 +13,7 @@ pub(super) const TIMES: Times = Times {
     lifetime_ms: 1_310_000,
     failover_after_ms: 15_000,
     overlap_ms: 10_000,
+    silence_ms: 3_000,
     failover: true,
 };
 
@@ -133,14 +134,23 @@ impl Moment {
         self
     }
 
-    pub(super) fn peer(mut self, slot: SlotState, second_up: bool) -> Self {
+    pub(super) fn peer(self, slot: SlotState, second_up: bool) -> Self {
+        self.peer_without(&[], slot, second_up)
+    }
+
+    /// One more peer, which has given these places up.
+    pub(super) fn peer_without(mut self, gone: &[u8], slot: SlotState, second_up: bool) -> Self {
         self.peers.push(Some(PeerSlot {
             slot,
             second_up,
-            gone: crate::handover::Places::default(),
+            gone: gone.iter().copied().map(backend_id).collect(),
             heard_ms: 0,
         }));
         self
+    }
+
+    pub(super) fn peers(&self) -> Vec<Option<PeerSlot>> {
+        self.peers.clone()
     }
 
     pub(super) fn surroundings(&self, now_ms: u64) -> Surroundings<'_> {
@@ -485,6 +495,21 @@ fn nobody_goes_away_while_the_stand_in_is_down() {
     let expected = pair(Away, 2, 1, 1_000_000);
     let other = both.stood_in_by(&[2]);
     assert_eq!(other.advance(suspected, 1_000_000), expected);
+}
+
+/// The failed server may answer again before the stand-in turns out to be down as well.
+#[test]
+fn nobody_goes_away_to_a_stand_in_that_is_failing() {
+    let doubted = Standing {
+        is_doubted: true,
+        ..Standing::up(0)
+    };
+    let suspected = suspect(3, 1, steady(1, 0), 0);
+    let down = Moment::new(1).with(1, Standing::down());
+    let failing = down.clone().with(3, doubted);
+    assert_eq!(failing.advance(suspected, 1_000_000), suspected);
+    let expected = pair(Away, 3, 1, 1_000_000);
+    assert_eq!(down.advance(suspected, 1_000_000), expected);
 }
 
 #[test]

@@ -127,6 +127,54 @@ fn a_stand_in_that_is_given_up_leaves_the_slot_to_a_third_place() {
     assert_eq!(Moment::new(1).advance(refused, 30_000), slot, "taken back");
 }
 
+/// Those that went on before the order came would wait for one that goes where the newest map wants the
+/// slot, and it for them.
+#[test]
+fn a_proxy_that_gives_a_failed_server_up_goes_where_others_have_gone_on() {
+    let refused = suspect(3, 1, steady(1, 0), 1000);
+    let moment = || Moment::new(3).with(1, Standing::gone());
+    for stage in RETURN {
+        let there = pair(stage, 2, 1, 12_000);
+        let follows = moment().peer(there, false).advance(refused, 16_000);
+        assert_eq!(follows.first, backend_id(2), "{stage:?}");
+    }
+    let alone = moment().advance(refused, 16_000);
+    assert_eq!(alone.first, backend_id(3));
+}
+
+/// One proxy had gone on at the stand-in before that was given up, too: it waits for the stand-in, and
+/// the others for the server that failed first. Nothing is left at either.
+#[test]
+fn proxies_that_wait_for_different_servers_that_are_given_up_go_where_the_map_wants_the_slot() {
+    let at_home = suspect(3, 1, steady(1, 0), 1000);
+    let at_stand_in = suspect(3, 2, pair(Away, 2, 1, 5000), 6000);
+    let moment = |gone: &[u8], there| {
+        let moment = Moment::new(3).with(1, Standing::gone());
+        let moment = moment.with(2, Standing::gone());
+        moment.peer_without(gone, there, false)
+    };
+    let rests = steady(3, 9000);
+    for (here, there) in [(at_home, at_stand_in), (at_stand_in, at_home)] {
+        assert_eq!(moment(&[1, 2], there).advance(here, 9000), rests);
+        assert_eq!(
+            moment(&[], rests).advance(here, 9000),
+            rests,
+            "it was first"
+        );
+    }
+    // The other one may still come back to one of them.
+    assert_eq!(moment(&[2], at_stand_in).advance(at_home, 9000), at_home);
+    assert_eq!(
+        moment(&[2], at_home).advance(at_stand_in, 9000),
+        at_stand_in
+    );
+    let serves = pair(Away, 2, 1, 5000);
+    assert_eq!(moment(&[1], serves).advance(at_home, 9000), at_home);
+    // Or it goes elsewhere.
+    let elsewhere = suspect(4, 2, pair(Away, 2, 1, 5000), 6000);
+    assert_eq!(moment(&[1, 2], elsewhere).advance(at_home, 9000), at_home);
+}
+
 #[test]
 fn a_slot_does_not_fall_to_a_target_that_was_left_behind() {
     let left = without(&[1], 0, steady(3, 0));

@@ -13,7 +13,7 @@ const STATUS_EVERY: Duration = Duration::from_secs(10);
 /// Tells systemd how the program is. What it does not take is no reason to fail.
 pub fn tell_manager(phase: Phase<'_>) {
     let _ = match phase {
-        Phase::Ready(status) => sd_notify::notify(&[
+        Phase::Ready(status) | Phase::Reloaded(status) => sd_notify::notify(&[
             NotifyState::Ready,
             NotifyState::Watchdog,
             NotifyState::Status(&in_one_line(status)),
@@ -22,6 +22,8 @@ pub fn tell_manager(phase: Phase<'_>) {
             NotifyState::Watchdog,
             NotifyState::Status(&in_one_line(status)),
         ]),
+        Phase::Reloading => NotifyState::monotonic_usec_now()
+            .and_then(|now| sd_notify::notify(&[NotifyState::Reloading, now])),
         Phase::Stopping => sd_notify::notify(&[NotifyState::Stopping]),
     };
 }

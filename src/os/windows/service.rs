@@ -392,7 +392,9 @@ pub fn tell_manager(phase: Phase<'_>) {
             );
             *LAST_SAID.lock().unwrap_or_else(PoisonError::into_inner) = without_numbers(status);
         }
-        Phase::Alive(status) => tell_what_is_new(name, status),
+        Phase::Alive(status) | Phase::Reloaded(status) => tell_what_is_new(name, status),
+        // The manager has no word for it.
+        Phase::Reloading => {}
         Phase::Stopping => report(ServiceState::StopPending, 0),
     }
 }

@@ -2,13 +2,17 @@
 
 use tokio::sync::SemaphorePermit;
 
-use super::{Call, Seek};
+use super::{Call, Seek, Stopped};
 use crate::backend::RetryPolicy;
-use crate::handover::{BackendId, COPY_LOCK, Refusal, SubrequestReply};
+use crate::handover::{CopyKind, Heard, Question, Refusal, SubrequestReply};
 use crate::net::Buffer;
 use crate::proxy::copies::{CopyTracker, CopyUnderWay};
 use crate::proxy::error::{ProxyError, Unanswered};
-use crate::wire::{self, Operation, Request};
+use crate::route::BackendIndex;
+use crate::wire::{self, Operation};
+
+/// What a question has under way at the replica.
+pub(super) type BegunCopy<'c> = Option<(CopyKind, CopyUnderWay<'c>)>;
 
 /// What the client stores, held whole because two servers get it.
 pub(super) struct WholeBody<'a> {
@@ -34,20 +38,17 @@ impl<'a> Seek<'a> {
     /// Stores what the client stores at the replica.
     pub(super) async fn copy(
         &mut self,
-        at: BackendId,
+        question: Question,
+        backend: BackendIndex,
         received: &mut Buffer,
-    ) -> Result<SubrequestReply, Unanswered> {
-        let backend = self.backend(at)?;
-        self.take_body(received).await?;
-        let request = Request {
-            timeout_minutes: self.timeout_minutes(),
-            ..self.request(Operation::Put, COPY_LOCK, received.filled())
-        };
+    ) -> Result<Heard, Stopped> {
+        self.take_body(received).await.map_err(Stopped::Failed)?;
+        let timeout_minutes = self.timeout_minutes();
+        let request = self.store_request(question, timeout_minutes, received);
         let body_bytes = self.exchange.head.body_bytes;
         let mut bytes = Vec::new();
         wire::encode_request_head(&mut bytes, &request, body_bytes as usize);
-        let mut under_way = self.begin_copy(at)?;
-        under_way.is_sent();
+        let under_way = self.begin_copy(question)?;
         let mut body = self.body.take();
         let call = Call {
             bytes: match &mut body {
@@ -62,86 +63,22 @@ impl<'a> Seek<'a> {
             },
             operation: Operation::Put,
             body_bytes,
-            retry: RetryPolicy::Unanswered,
+            retry: RetryPolicy::of_own(question.is_repeatable()),
         };
-        let due_ms = self.leave_time_without_copy();
+        let due_ms = self.limit(question);
         let sent = self.send(backend, call).await;
         (self.body, self.due_ms) = (body, due_ms);
-        Ok(self.copied(under_way, sent, self.timeout_minutes()))
+        let heard = self.hear(backend, sent.map(|sent| sent.0));
+        self.copy_ended(under_way, heard.reply(), timeout_minutes);
+        Ok(heard)
     }
 
-    /// Stores the item of the held answer at the replica.
-    pub(super) async fn copy_held(
-        &mut self,
-        at: BackendId,
-        received: &Buffer,
-    ) -> Result<SubrequestReply, Unanswered> {
-        let due_ms = self.leave_time_without_copy();
-        let copied = self.copy_held_in_time(at, received).await;
-        self.due_ms = due_ms;
-        copied
-    }
-
-    async fn copy_held_in_time(
-        &mut self,
-        at: BackendId,
-        received: &Buffer,
-    ) -> Result<SubrequestReply, Unanswered> {
-        let backend = self.backend(at)?;
-        let held = self.held.as_ref();
-        let (from, lock, timeout_minutes) = held.map_or((backend, None, 0), |held| {
-            let answer = &held.answered;
-            let lock = answer.head.lock_taken(answer.bytes.filled());
-            (held.backend, lock, answer.timeout_minutes())
-        });
-        let memory = match self.memory_of_held().await {
-            Ok(memory) => memory,
-            // The page goes on without a copy; the replica is not relied on any more.
-            Err(_) if self.exchange.head.operation() == Operation::Acquire => {
-                return Ok(SubrequestReply::Refused);
-            }
-            Err(crowded) => return Err(self.stays_behind(from, lock, crowded, received)),
-        };
-        self.keep_whole(COPY_LOCK, 0, memory, received).await?;
-        let mut under_way = self.begin_copy(at).inspect_err(|_| {
-            if let Some(cookie) = lock {
-                self.tidy_at(from, super::Untidy::Lock(cookie), received);
-            }
-        })?;
-        under_way.is_sent();
-        let call = self.call_with_kept(RetryPolicy::Unanswered);
-        let sent = self.send(backend, call).await;
-        Ok(self.copied(under_way, sent, timeout_minutes))
-    }
-
-    /// Removes the copy at the replica.
-    pub(super) async fn clear_copy(
-        &mut self,
-        at: BackendId,
-        received: &Buffer,
-    ) -> Result<SubrequestReply, Unanswered> {
-        let mut under_way = self.begin_copy(at)?;
-        under_way.is_sent();
-        let due_ms = self.leave_time_without_copy();
-        let removing = self.ask_alone(at, Operation::Remove, COPY_LOCK, received);
-        let removed = removing.await;
-        self.due_ms = due_ms;
-        let seen = removed.unwrap_or_else(|failed| {
-            self.failed = Some(failed);
-            SubrequestReply::Unknown
-        });
-        let subject = self.exchange.subject;
-        self.copies().forget(subject.slot, subject.session);
-        // Without an answer the machine says that it was missed.
-        under_way.ends();
-        Ok(seen)
-    }
-
-    /// A replica that does not answer must not take the time in which the slot goes on without it: it
-    /// gets half of what is left, until the request is due again at what this returns.
-    fn leave_time_without_copy(&mut self) -> u64 {
+    /// Limits the time of what has to do with a copy; when the request itself is due.
+    pub(super) fn limit(&mut self, question: Question) -> u64 {
         let (due_ms, now_ms) = (self.due_ms, self.exchange.service.now_ms());
-        self.due_ms = now_ms + due_ms.saturating_sub(now_ms) / 2;
+        if let Some(kind) = question.copy {
+            self.due_ms = kind.due_ms(now_ms, due_ms);
+        }
         due_ms
     }
 
@@ -156,49 +93,50 @@ impl<'a> Seek<'a> {
         }
     }
 
-    fn copied(
-        &mut self,
-        under_way: CopyUnderWay<'_>,
-        sent: Result<SubrequestReply, Unanswered>,
-        timeout_minutes: u32,
-    ) -> SubrequestReply {
-        let subject = self.exchange.subject;
-        let seen = sent.unwrap_or_else(|failed| {
-            self.failed = Some(failed);
-            SubrequestReply::Unknown
-        });
-        if let SubrequestReply::Done { .. } = seen {
-            self.copies()
-                .was_written(subject.slot, subject.session, timeout_minutes);
-            under_way.ends();
-        }
-        // Whatever else came of it, the replica does not have it: it was missed.
-        seen
-    }
-
-    /// The same for an item that is moved, if there are copies of it.
-    pub(super) fn begin_insert(&self) -> Option<CopyUnderWay<'a>> {
+    /// Counts what is under way at the replica with a question, which is sent now. Not if its slot has
+    /// changed since the request came.
+    pub(super) fn begin_copy(&self, question: Question) -> Result<BegunCopy<'a>, Stopped> {
+        let Some(kind) = question.copy else {
+            return Ok(None);
+        };
         let subject = self.exchange.subject;
         let route = subject.route;
         let places = [Some(route.first), route.second];
-        route
-            .replica
-            .map(|_| self.copies().begin(subject.slot, places))
+        let mut under_way = self.copies().begin(subject.slot, places);
+        // Looked at only now: from here on nobody goes on without this copy.
+        let service = self.exchange.service;
+        let replica = kind.needs_replica(question.at);
+        if replica.is_some_and(|replica| !service.may_copy(subject, replica)) {
+            return Err(Stopped::Refused(Refusal::Suspect));
+        }
+        if kind.is_restore() && !self.copies().may_restore() {
+            return Err(Stopped::Refused(Refusal::Unheard));
+        }
+        under_way.is_sent();
+        Ok(Some((kind, under_way)))
     }
 
-    /// Counts a copy to `at` as under way, unless the slot has changed since the request came: what
-    /// is written late would cover what others have written at the replica.
-    fn begin_copy(&self, at: BackendId) -> Result<CopyUnderWay<'a>, Unanswered> {
-        let subject = self.exchange.subject;
-        let route = subject.route;
-        let under_way = self
-            .copies()
-            .begin(subject.slot, [Some(route.first), route.second]);
-        // Looked at only now: from here on nobody goes on without this copy.
-        if self.exchange.service.may_copy(subject, at) {
-            return Ok(under_way);
+    /// What became of a copy of a session with this timeout.
+    pub(super) fn copy_ended(
+        &self,
+        under_way: BegunCopy<'_>,
+        reply: SubrequestReply,
+        timeout_minutes: u32,
+    ) {
+        let Some((kind, under_way)) = under_way else {
+            return;
+        };
+        let (slot, session) = (self.exchange.subject.slot, self.exchange.subject.session);
+        let end = kind.ended(reply);
+        match end.is_there {
+            Some(true) => self.copies().was_written(slot, session, timeout_minutes),
+            Some(false) => self.copies().forget(slot, session),
+            None => {}
         }
-        Err(Unanswered::refused(Refusal::Suspect, self.exchange.backend))
+        // Dropped otherwise, which says that it was missed.
+        if !end.is_missed {
+            under_way.ends();
+        }
     }
 
     /// Holds the client's body if it has not come whole.
@@ -248,6 +186,7 @@ impl<'a> Seek<'a> {
         // The backend's time does not run while the client is the slow one.
         let answer = self.exchange.view.snapshot.timeouts.answer;
         self.due_ms = self.exchange.deadline.after_ms(answer);
+        self.driver.took_body();
         self.body = Some(WholeBody {
             bytes,
             starts_at,

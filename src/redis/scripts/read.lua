@@ -1,4 +1,3 @@
-#!lua flags=allow-oom
 -- A shared read, or one that takes the lock.
 -- ARGV: nonce, step (0: shared), deadline in server ms (0: none), largest body to return
 -- Returns {200, minutes, counter, first[, body]}, {404}, {423, counter, lock age in ms} or {408}.
@@ -23,6 +22,9 @@ if step > 0 and not item[3] then
   counter = counter + step
   if counter > 15728639 then counter = 1 + step end
   redis.call('HSET', key, 'c', counter, 'l', now, 'n', nonce)
+elseif step > 0 then
+  -- Sent again. WAIT speaks of the writes of its own connection, and this one may be new.
+  redis.call('PEXPIRE', key, ms)
 end
 if redis.call('HSTRLEN', key, 'b') > tonumber(ARGV[4]) then
   return {200, tonumber(item[1]), counter, first}

@@ -1,5 +1,6 @@
-#!lua flags=allow-oom
--- Keeps an item alive. Returns {200} or {404}.
+-- Keeps an item alive.
+-- ARGV: nonce
+-- Returns {200} or {404}.
 local minutes = redis.call('HGET', KEYS[1], 't')
 if not minutes then return {404} end
 local ms = minutes * 60000

@@ -1,8 +1,9 @@
 //! Runs the real decisions: carries a request's steps to the servers and their answers back.
 
+use staterouter::handover::request_driver::BodySource;
 use staterouter::handover::{
-    COPY_LOCK, ClientRequest, Cookie, NO_LOCK, RequestMachine, Stage, Step, Subrequest,
-    SubrequestReply,
+    COPY_LOCK, ClientRequest, Cookie, NO_LOCK, Question, QuestionForm, RequestMachine, Stage, Step,
+    Subrequest, SubrequestReply,
 };
 
 use super::backend::{self, Answer, NO_VERSION, Status, Verb};
@@ -545,37 +546,48 @@ pub(super) fn message(config: &Config, op: &Op, ask: Subrequest) -> Message {
         version: NO_VERSION,
         role: Role::Proxy,
     };
-    match ask {
-        Subrequest::Client { at, counter } => clients_message(config, op, at.id() - 1, counter),
-        Subrequest::Acquire { at } => own(at, fetching(config)),
-        Subrequest::Look { at }
-        | Subrequest::NoteDelete { to: at }
+    let held = op.held.map_or(NO_VERSION, |held| held.version);
+    let Some(Question { at, form, .. }) = Question::of(ask, None) else {
+        // Begins with a look at the copy, or is no message.
+        let (Subrequest::NoteDelete { to: at }
         | Subrequest::Refresh { at, .. }
         | Subrequest::CopyAnew { at, .. }
-        | Subrequest::Miss { at } => own(at, Verb::Look),
-        Subrequest::Insert { at } => Message {
-            version: op.held.map_or(NO_VERSION, |held| held.version),
-            ..own(at, Verb::Insert)
-        },
-        Subrequest::Recall { at } => own(at, Verb::Read),
-        Subrequest::Copy { at } => Message {
+        | Subrequest::Miss { at }
+        | Subrequest::Look { at }) = ask
+        else {
+            unreachable!("{ask:?} is a question");
+        };
+        return own(at, Verb::Look);
+    };
+    match form {
+        QuestionForm::Own { counter } => clients_message(config, op, at.id() - 1, counter),
+        QuestionForm::Acquire => own(at, fetching(config)),
+        QuestionForm::Get => own(at, Verb::Read),
+        QuestionForm::Touch => own(at, Verb::Look),
+        QuestionForm::Store {
+            body: BodySource::Client,
+            ..
+        } => Message {
             version: op.version,
             role: Role::Copy,
             ..own(at, Verb::Put(copy_lock(config, op)))
         },
-        Subrequest::CopyHeld { at } => Message {
-            version: op.held.map_or(NO_VERSION, |held| held.version),
+        QuestionForm::Store {
+            unless_there: true, ..
+        } => Message {
+            version: held,
+            ..own(at, Verb::Insert)
+        },
+        QuestionForm::Store { .. } => Message {
+            version: held,
             ..own(at, copying(config))
         },
-        Subrequest::Remove {
-            at,
-            counter: COPY_LOCK,
-        } if op.kind == Kind::Delete => Message {
+        QuestionForm::Remove(COPY_LOCK) if op.kind == Kind::Delete => Message {
             role: Role::Copy,
             ..own(at, Verb::Delete(COPY_LOCK))
         },
-        Subrequest::Release { at, counter } => own(at, Verb::Release(counter)),
-        Subrequest::Remove { at, counter } => own(at, Verb::Delete(counter)),
+        QuestionForm::Release(counter) => own(at, Verb::Release(counter)),
+        QuestionForm::Remove(counter) => own(at, Verb::Delete(counter)),
     }
 }
 

@@ -1,19 +1,25 @@
-//! What decides in a proxy: the pool state, or the same for a handful of slots.
+//! What decides in a proxy: the pool state of production, over the slots of the plan.
 
-use std::fmt;
 use std::sync::Arc;
 
-use staterouter::config::{BackendAddress, Config};
+use staterouter::config::{BackendAddress, Config, PartitionMap};
 use staterouter::control::pool_state::persisted_state::PersistedState;
-use staterouter::control::pool_state::{PeerView, PoolState};
+use staterouter::control::pool_state::{
+    Notice, PeerView, PoolMember, PoolScope, PoolState, ToldBackends,
+};
 use staterouter::control::session_timeouts::SeenTimeouts;
-use staterouter::handover::{BackendId, Places, SlotState};
-use staterouter::health::{Failure, Health, HealthState};
+use staterouter::handover::{BackendId, ReplicaPhase, SlotState};
+use staterouter::health::{Health, HealthState};
 use staterouter::route::Slot;
 
 use super::broken::Broken;
 use super::maps::{self, Spec};
-use super::pool::{Pool, PoolMemory};
+
+/// So often the proxies hear of each other and look at the time until every replica is full, before a
+/// world begins.
+const FILLING_STEPS: u64 = 18;
+/// So many of them in the lifetime of a session.
+const STEPS_A_LIFETIME: u64 = 8;
 
 /// A map and its version.
 #[derive(Debug, Clone)]
@@ -24,26 +30,10 @@ pub(crate) struct Edition {
 
 /// What a proxy says of itself to another.
 #[derive(Debug, Clone)]
-pub(crate) struct View {
-    pub(crate) version: u64,
-    /// The slots of the plan, with times of the listener's clock.
-    pub(crate) slots: Vec<SlotState>,
-    pub(crate) up: Vec<BackendId>,
-    pub(crate) owed: Vec<BackendId>,
-    /// What its map gives up.
-    pub(crate) off: Vec<BackendId>,
-    /// What it serves from no more.
-    pub(crate) gone: Places,
-    pub(crate) heard_ms: u64,
-    /// All slots, from a whole pool state.
-    pub(crate) all: Option<Vec<SlotState>>,
-}
-
-/// What survives a proxy.
-#[derive(Debug, Clone)]
-pub(crate) enum Remembered {
-    Pool(PoolMemory),
-    Engine(PersistedState),
+pub(crate) struct Told {
+    map_version: u64,
+    slots: Vec<SlotState>,
+    backends: ToldBackends,
 }
 
 /// A backend as a proxy sees it.
@@ -52,13 +42,20 @@ pub(crate) struct Seen {
     pub(crate) backend_id: BackendId,
     /// Suspect also while it has not answered: it is probed.
     pub(crate) verdict: HealthState,
-    pub(crate) owed: usize,
     /// The operator has given it up.
     pub(crate) is_off: bool,
 }
 
 impl Seen {
-    pub(crate) fn verdict(health: &Health) -> HealthState {
+    fn of(member: &PoolMember) -> Self {
+        Self {
+            backend_id: member.backend_id,
+            verdict: Self::verdict(&member.health),
+            is_off: member.is_off(),
+        }
+    }
+
+    fn verdict(health: &Health) -> HealthState {
         match health.verdict() {
             HealthState::Up if !health.has_answered() => HealthState::Suspect,
             verdict => verdict,
@@ -66,227 +63,176 @@ impl Seen {
     }
 }
 
-/// Decides where the slots of the plan are.
-pub(crate) trait Brain: fmt::Debug {
-    fn memory(&self) -> Remembered;
-    fn version(&self) -> u64;
-    fn accept(&mut self, edition: &Edition, now_ms: u64);
-    fn probed(&mut self, backend_id: BackendId, outcome: Result<(), Failure>, now_ms: u64);
-    fn request_failed(&mut self, backend_id: BackendId, failure: Failure, now_ms: u64);
-    fn set_peer(&mut self, index: usize, view: Option<View>);
-    fn set_owed(&mut self, backend_id: BackendId, owed: usize);
-    /// A session could not be moved.
-    fn move_failed(&mut self, from: BackendId, to: BackendId, now_ms: u64);
-    /// The replicas of these slots have missed something.
-    fn copies_missed(&mut self, slots: &[usize], now_ms: u64);
-    /// Whether the data path goes by all that is in force, and no copy is under way of what is at a
-    /// server that is down.
-    fn set_followed(&mut self, is_followed: bool);
-    fn tick(&mut self, now_ms: u64);
-    fn slots(&self) -> Vec<SlotState>;
-    fn target(&self, index: usize) -> BackendId;
-    fn members(&self) -> Vec<Seen>;
-    /// What to tell a peer.
-    fn view(&self) -> View;
+/// The pool state, and the rules by which it takes its slots on.
+#[derive(Debug)]
+pub(crate) struct Brain {
+    pub(crate) pool_state: PoolState,
+    slots: Vec<Slot>,
+    broken: Option<Broken>,
 }
 
-/// Which brain a world's proxies have.
+/// Makes the brains of a world.
 #[derive(Debug, Clone)]
 pub(crate) struct Maker {
     pub(crate) config: Config,
     pub(crate) slots: Vec<Slot>,
-    pub(crate) is_whole: bool,
     pub(crate) broken: Option<Broken>,
     /// Whether each session is kept twice.
     pub(crate) replicas: bool,
 }
 
 impl Maker {
+    /// So many brains without a past at `now_ms`: all servers have answered them, and every replica is
+    /// full.
+    pub(crate) fn begin_all(&self, count: usize, edition: &Edition, now_ms: u64) -> Vec<Brain> {
+        let lifetime_ms = self.begin(edition, now_ms).pool_state.times().lifetime_ms;
+        let step_ms = lifetime_ms / STEPS_A_LIFETIME;
+        let steps = if self.replicas { FILLING_STEPS } else { 0 };
+        let begin = |_| self.begin(edition, now_ms - steps * step_ms);
+        let mut brains: Vec<Brain> = (0..count).map(begin).collect();
+        for step in (0..steps).rev() {
+            let at_ms = now_ms - step * step_ms;
+            let told: Vec<Told> = brains.iter().map(Brain::told).collect();
+            for (index, brain) in brains.iter_mut().enumerate() {
+                let others = told.iter().enumerate().filter(|(other, _)| *other != index);
+                for (peer, (_, told)) in others.enumerate() {
+                    brain.hear(peer, Some(told.read(at_ms, at_ms)));
+                }
+                brain.pool_state.set_followed(true);
+                brain.tick(at_ms);
+            }
+        }
+        brains
+    }
+
     /// A brain without a past; all servers have answered it.
-    pub(crate) fn begin(&self, edition: &Edition, now_ms: u64) -> Box<dyn Brain> {
-        let mut brain: Box<dyn Brain> = if self.is_whole {
-            let map = maps::map(&edition.spec, edition.version);
-            Box::new(Whole {
-                pool_state: PoolState::new(self.config.clone(), map, now_ms).unwrap(),
-                slots: self.slots.clone(),
-            })
-        } else {
-            Box::new(Pool::new(self, edition, now_ms))
-        };
+    pub(crate) fn begin(&self, edition: &Edition, now_ms: u64) -> Brain {
+        let (scope, map) = (self.scope(), self.map(edition));
+        let pool_state = PoolState::over(scope, self.config.clone(), map, now_ms).unwrap();
+        let mut brain = self.brain(pool_state);
         for member in brain.members() {
-            brain.probed(member.backend_id, Ok(()), now_ms);
+            brain.pool_state.probed(member.backend_id, Ok(()), now_ms);
         }
         brain
     }
 
-    pub(crate) fn resume(&self, remembered: Remembered, now_ms: u64) -> Box<dyn Brain> {
-        match remembered {
-            Remembered::Pool(memory) => Box::new(Pool::resume(self, memory, now_ms)),
-            Remembered::Engine(memory) => Box::new(Whole {
-                pool_state: PoolState::resume(self.config.clone(), memory, now_ms).unwrap(),
-                slots: self.slots.clone(),
-            }),
+    pub(crate) fn resume(&self, memory: PersistedState, now_ms: u64) -> Brain {
+        let (scope, config) = (self.scope(), self.config.clone());
+        self.brain(PoolState::resume_over(scope, config, memory, now_ms).unwrap())
+    }
+
+    /// A map as a proxy reads it.
+    pub(crate) fn map(&self, edition: &Edition) -> PartitionMap {
+        PartitionMap {
+            replicas: self.replicas.into(),
+            ..maps::map(&edition.spec, edition.version)
+        }
+    }
+
+    fn scope(&self) -> PoolScope {
+        PoolScope::of(self.slots.clone(), maps::place)
+    }
+
+    fn brain(&self, pool_state: PoolState) -> Brain {
+        Brain {
+            pool_state,
+            slots: self.slots.clone(),
+            broken: self.broken,
         }
     }
 }
 
-impl View {
-    pub(crate) fn new(
-        version: u64,
-        slots: Vec<SlotState>,
-        up: Vec<BackendId>,
-        owed: Vec<BackendId>,
-    ) -> Self {
-        Self {
-            version,
-            slots,
-            up,
-            owed,
-            off: Vec::new(),
-            gone: Places::default(),
-            heard_ms: 0,
-            all: None,
-        }
-    }
-
-    /// The view as it is read at `now_ms`, said at `said_ms`: what was under way for a while looks
-    /// younger than it is.
-    pub(crate) fn heard(mut self, said_ms: u64, now_ms: u64) -> Self {
-        let here = |at_ms: u64| now_ms - said_ms.saturating_sub(at_ms);
-        let slots = self.slots.iter_mut().chain(self.all.iter_mut().flatten());
-        for slot in slots {
-            slot.since_ms = here(slot.since_ms);
-            if let Some(before) = &mut slot.before {
-                before.since_ms = here(before.since_ms);
-            }
-            slot.outdated = slot.outdated.since(here(slot.outdated.since_ms()));
-            if let Some(replica) = &mut slot.replica {
-                replica.since_ms = here(replica.since_ms);
-            }
-        }
-        self.heard_ms = now_ms;
-        self
-    }
-}
-
-/// The pool state itself.
-#[derive(Debug)]
-struct Whole {
-    pool_state: PoolState,
-    slots: Vec<Slot>,
-}
-
-impl Brain for Whole {
-    fn memory(&self) -> Remembered {
-        Remembered::Engine(self.pool_state.memory())
-    }
-
-    fn version(&self) -> u64 {
+impl Brain {
+    pub(crate) fn version(&self) -> u64 {
         self.pool_state.map().version
     }
 
-    fn accept(&mut self, edition: &Edition, now_ms: u64) {
-        let map = maps::map(&edition.spec, edition.version);
-        self.pool_state.accept(map, now_ms).unwrap();
-    }
-
-    fn probed(&mut self, backend_id: BackendId, outcome: Result<(), Failure>, now_ms: u64) {
-        self.pool_state.probed(backend_id, outcome, now_ms);
-    }
-
-    fn request_failed(&mut self, backend_id: BackendId, failure: Failure, now_ms: u64) {
-        self.pool_state.request_failed(backend_id, failure, now_ms);
-    }
-
-    fn set_peer(&mut self, index: usize, view: Option<View>) {
-        let view = view.map(|view| PeerView {
-            map_version: view.version,
-            slots: view.all.unwrap_or_default(),
-            up: view.up,
-            pending: view.owed,
-            servers: None,
-            off: view
-                .off
-                .iter()
-                .map(|backend_id| maps::name(backend_id.id()))
-                .collect(),
-            gone: view.gone,
-            decisions: Vec::new(),
-            timeouts: SeenTimeouts::default(),
-            membership: self.pool_state.membership().clone(),
-            heard_ms: view.heard_ms,
-        });
+    /// What the peer at this position says; `None` when it does not answer.
+    pub(crate) fn hear(&mut self, index: usize, view: Option<PeerView>) {
         self.pool_state.set_peer(index, view);
     }
 
-    fn set_owed(&mut self, backend_id: BackendId, owed: usize) {
-        self.pool_state.set_pending_deletes(backend_id, owed);
+    /// Takes the slots of `next` on, by the rules there are.
+    pub(crate) fn take_on(&self, next: &mut PoolState, now_ms: u64) -> Vec<Notice> {
+        match self.broken {
+            None => next.tick(now_ms),
+            Some(broken) => next.tick_by(|slot, around| broken.advance(slot, around), now_ms),
+        }
     }
 
-    fn move_failed(&mut self, from: BackendId, to: BackendId, now_ms: u64) {
-        let members = self.pool_state.members();
+    fn tick(&mut self, now_ms: u64) {
+        let mut next = self.pool_state.clone();
+        self.take_on(&mut next, now_ms);
+        self.pool_state = next;
+    }
+
+    /// A session could not be moved.
+    pub(crate) fn move_failed(&mut self, from: BackendId, to: BackendId) {
         let metrics = |backend_id| {
-            let mut members = members.iter();
-            let member = members.find(|member| member.backend_id == backend_id);
+            let member = self.pool_state.member(backend_id);
             member.map(|member| Arc::clone(&member.metrics))
         };
         if let (Some(from_metrics), Some(to)) = (metrics(from), metrics(to)) {
             let shard = to.shard(0);
             shard.count_failed_move(&from_metrics, from, Some(400));
         }
-        self.pool_state.look_for_failed_moves(now_ms);
     }
 
-    fn copies_missed(&mut self, slots: &[usize], now_ms: u64) {
-        let slots: Vec<Slot> = slots.iter().map(|slot| self.slots[*slot]).collect();
-        self.pool_state.copies_missed(&slots, now_ms);
+    pub(crate) fn slots(&self) -> Vec<SlotState> {
+        self.pool_state.slots().to_vec()
     }
 
-    fn set_followed(&mut self, is_followed: bool) {
-        self.pool_state.set_followed(is_followed);
-    }
-
-    fn tick(&mut self, now_ms: u64) {
-        self.pool_state.tick(now_ms);
-    }
-
-    fn slots(&self) -> Vec<SlotState> {
-        let all = self.pool_state.slots();
-        self.slots.iter().map(|slot| all[slot.index()]).collect()
-    }
-
-    fn target(&self, index: usize) -> BackendId {
+    pub(crate) fn target(&self, index: usize) -> BackendId {
         self.pool_state.target(self.slots[index])
     }
 
-    fn members(&self) -> Vec<Seen> {
-        let members = self.pool_state.members().iter();
-        let seen = members.map(|member| Seen {
-            backend_id: member.backend_id,
-            verdict: Seen::verdict(&member.health),
-            owed: member.pending_deletes,
-            is_off: member.is_off(),
-        });
-        seen.collect()
+    pub(crate) fn members(&self) -> Vec<Seen> {
+        self.pool_state.members().iter().map(Seen::of).collect()
     }
 
-    fn view(&self) -> View {
-        let members = self.pool_state.members().iter();
-        let up = members.clone();
-        let up = up.filter(|member| member.is_up() && !member.is_off());
-        let off = members.clone().filter(|member| member.is_off());
-        let owing = members
-            .filter(|member| member.pending_deletes > 0 || self.pool_state.is_given_up(member));
-        View {
-            off: off.map(|member| member.backend_id).collect(),
-            gone: self.pool_state.gone().into_iter().collect(),
-            all: Some(self.pool_state.slots().to_vec()),
-            ..View::new(
-                self.version(),
-                self.slots(),
-                up.map(|member| member.backend_id).collect(),
-                owing.map(|member| member.backend_id).collect(),
-            )
+    fn told(&self) -> Told {
+        Told::of(&self.pool_state, self.slots())
+    }
+
+    /// Whether every slot has a copy of all that it holds.
+    pub(crate) fn is_full(&self) -> bool {
+        let mut slots = self.pool_state.slots().iter();
+        slots.all(|slot| slot.replica_in(ReplicaPhase::Full).is_some())
+    }
+}
+
+impl Told {
+    /// What is told of a pool state whose slots the data path follows as far as these.
+    pub(crate) fn of(pool_state: &PoolState, followed: Vec<SlotState>) -> Self {
+        Self {
+            map_version: pool_state.map().version,
+            slots: followed,
+            backends: pool_state.told_backends(),
+        }
+    }
+
+    /// What was said at `said_ms`, as it is read at `now_ms`: what was under way for a while looks
+    /// younger than it is.
+    pub(crate) fn read(&self, said_ms: u64, now_ms: u64) -> PeerView {
+        let here = |at_ms: u64| now_ms.saturating_sub(said_ms.saturating_sub(at_ms));
+        let ToldBackends {
+            up,
+            pending,
+            off,
+            gone,
+        } = self.backends.clone();
+        PeerView {
+            map_version: self.map_version,
+            slots: self.slots.iter().map(|slot| slot.read_by(here)).collect(),
+            up,
+            pending,
+            off,
+            gone: gone.into_iter().collect(),
+            servers: None,
+            decisions: Vec::new(),
+            timeouts: SeenTimeouts::default(),
+            membership: Default::default(),
+            heard_ms: now_ms,
         }
     }
 }
@@ -296,6 +242,3 @@ pub(crate) fn peers(count: usize) -> Vec<BackendAddress> {
     let address = |index| BackendAddress::parse(&format!("10.0.1.{}:42480", index + 1));
     (0..count).map(|index| address(index).unwrap()).collect()
 }
-
-/// Shared by all that is said about placements.
-pub(crate) type Placed = Arc<staterouter::route::Placement>;

@@ -4,14 +4,17 @@ use std::time::Duration;
 
 use staterouter::config::Config;
 use staterouter::handover::{
-    COPY_LOCK, ClientRequest, NO_LOCK, Replica, ReplicaPhase, SlotRoute, SlotState, Stage,
-    Subrequest, SubrequestReply,
+    COPY_LOCK, ClientRequest, NO_LOCK, Outdated, Replica, ReplicaPhase, SlotRoute, SlotState,
+    Stage, Standing, Standings, Subrequest, SubrequestReply, Surroundings, advance,
 };
 
+use super::control::places;
 use super::net::Op;
 
 /// The bits of a lock cookie that its server counts with.
 const COUNTER: u32 = 0xff_ffff;
+/// What a server counts the first lock of an item as.
+const FIRST_LOCK: u32 = 2;
 
 /// One rule that is not kept.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -76,6 +79,16 @@ pub(crate) enum Broken {
     CopiesFirst,
     /// The copy of what is found is marked as new.
     CopyWithFlag,
+    /// A copy is written with the cookie of a lock.
+    CopyUnderLock,
+    /// What is read is copied without a lock at its place.
+    CopyWithoutLock,
+    /// A copy from before the replica was filled counts.
+    OldCopies,
+    /// What is lost is stored anew from its copy, whatever has become of the replica since.
+    RestoreLate,
+    /// The same, whether or not the other proxies are heard.
+    RestoreUnheard,
 }
 
 impl Broken {
@@ -119,17 +132,65 @@ impl Broken {
     }
 
     /// What is asked instead of what a question says.
-    pub(crate) fn ask(self, ask: Subrequest, op: Op) -> Op {
+    pub(crate) fn ask(self, ask: Subrequest, route: SlotRoute, op: Op) -> Op {
         match (self, ask, op) {
             (Self::CopyWithFlag, Subrequest::CopyHeld { .. }, Op::Put { version, .. }) => {
                 Op::Insert { version }
             }
+            (Self::CopyUnderLock, Subrequest::Copy { .. }, Op::Put { version, .. }) => Op::Put {
+                cookie: FIRST_LOCK,
+                version,
+            },
+            (Self::CopyWithoutLock, Subrequest::Acquire { at }, _) if route.first == at => Op::Read,
             _ => op,
         }
     }
 
+    /// Where a slot goes on without the rule.
+    pub(crate) fn advance(self, slot: SlotState, around: &Surroundings<'_>) -> SlotState {
+        let mut before = slot;
+        let mut peers = around.peers.to_vec();
+        let mut standings = around.standings.clone();
+        let mut around = *around;
+        match self {
+            Self::NoAgreement => {
+                for backend_id in places() {
+                    let insisted = true;
+                    let standing = standings.get(backend_id);
+                    standings.set(
+                        backend_id,
+                        Standing {
+                            insisted,
+                            ..standing
+                        },
+                    );
+                }
+            }
+            Self::NoHold => around.move_failed_ms = None,
+            Self::NoOutdated => {
+                let slots = peers.iter_mut().flatten().map(|peer| &mut peer.slot);
+                for slot in slots.chain([&mut before]) {
+                    forget_outdated(slot, &standings);
+                }
+            }
+            Self::NoCopyAgreement
+                if slot.stage == Stage::Suspect
+                    && slot.replica_in(ReplicaPhase::Full).is_some() =>
+            {
+                peers.clear();
+            }
+            _ => {}
+        }
+        let around = Surroundings {
+            peers: &peers,
+            standings: &standings,
+            ..around
+        };
+        self.slot(before, advance(before, &around))
+    }
+
     /// What is left of a slot's state where a rule of its replica is not kept.
-    pub(crate) fn slot(self, before: SlotState, after: SlotState) -> SlotState {
+    fn slot(self, before: SlotState, after: SlotState) -> SlotState {
         let Some(replica) = before.replica else {
             return after;
         };
@@ -191,5 +252,14 @@ impl Broken {
             _ => false,
         };
         is_skipped.then_some(SubrequestReply::Absent)
+    }
+}
+
+/// Makes what a suspect slot was look as if its places had not been stood in for lately.
+fn forget_outdated(slot: &mut SlotState, standings: &Standings) {
+    slot.outdated = Outdated::NONE;
+    let is_down = |backend_id| standings.get(backend_id).up_since_ms.is_none();
+    if let (true, Some(before)) = (slot.second.is_some_and(is_down), &mut slot.before) {
+        before.since_ms = 0;
     }
 }

@@ -4,17 +4,21 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::rc::Rc;
 
 use staterouter::config::BackendState;
+use staterouter::control::pool_state::PoolState;
+use staterouter::control::pool_state::persisted_state::PersistedState;
 use staterouter::control::probing::coalesced_failures::CoalescedFailures;
-use staterouter::handover::{BackendId, NO_LOCK, ReplicaPhase, SlotState, SlotTable, Stage};
-use staterouter::health::{Failure, HealthState, pause_ms};
+use staterouter::control::steps::ControlSteps;
+use staterouter::handover::{BackendId, NO_LOCK, ReplicaPhase, SlotState, SlotTable, Stage, Times};
+use staterouter::health::{Change, Failure, HealthState, pause_ms};
 
-use super::brain::{Brain, Edition, Remembered, View};
+use super::brain::{Brain, Edition, Told};
 use super::broken::Broken;
 use super::copying::Copies;
+use super::hand::Hand;
+use super::hold::Held;
 use super::net::{Message, Op, Power, Purpose, Reply};
 use super::plan::{SERVERS, START_MS};
-use super::pool;
-use super::proxy::{Held, InForce, Job};
+use super::proxy::{InForce, Job};
 use super::trace::Scope;
 use super::world::{Event, Finding, World};
 
@@ -25,27 +29,50 @@ const NEVER: u64 = u64::MAX;
 /// One proxy.
 #[derive(Debug)]
 pub(crate) struct Proxy {
-    pub(crate) brain: Box<dyn Brain>,
+    pub(crate) brain: Brain,
     /// How often it has been started.
     pub(crate) boot: u32,
     pub(crate) is_on: bool,
-    remembered: Option<Remembered>,
+    /// What survives it.
+    pub(crate) on_disk: PersistedState,
     /// Position of the newest map that has reached it.
     newest_map: usize,
     /// Removals that servers have missed; survives the process.
-    owed: BTreeSet<(BackendId, usize)>,
+    pub(crate) owed: BTreeSet<(BackendId, usize)>,
     pub(crate) jobs: BTreeMap<u64, Job>,
     /// Requests that wait, in the order in which they came.
     pub(crate) held: Vec<Held>,
     pub(crate) in_force: InForce,
+    /// When each server went down last, as far as it is in force.
+    pub(crate) down_since_ms: [u64; SERVERS as usize],
     pub(crate) copies: Copies,
-    /// When each of the others was heard last.
+    /// When each of the others was asked what it has said last.
     pub(crate) heard_ms: Vec<u64>,
+    /// Until when it stores anew from copies what a place has lost; `None` for one that is alone.
+    pub(crate) restores_until_ms: Option<u64>,
+    /// The slots that the data path goes by.
     slots: Vec<SlotState>,
+    /// Another snapshot, which it does not go by yet.
+    pub(crate) shown: Option<Shown>,
+    pub(crate) is_followed: bool,
+    /// The slots as of when all was followed.
+    pub(crate) followed: Vec<SlotState>,
+    /// What the others can hear of it.
+    pub(crate) told: Told,
     probing: [bool; SERVERS as usize],
     failures: CoalescedFailures,
     replays: BTreeMap<BackendId, Replay>,
     round_ms: u64,
+    tick_ms: u64,
+}
+
+/// What the data path is shown.
+#[derive(Debug)]
+pub(crate) struct Shown {
+    slots: Vec<SlotState>,
+    /// Places that are known, and those that are up, by bit.
+    known: u128,
+    up: u128,
 }
 
 /// Removals that one server is being told of.
@@ -60,25 +87,32 @@ struct Replay {
 }
 
 impl Proxy {
-    pub(crate) fn new(brain: Box<dyn Brain>) -> Self {
-        let in_force = in_force(brain.as_ref());
+    pub(crate) fn new(brain: Brain, peers: usize, now_ms: u64) -> Self {
+        let pool_state = &brain.pool_state;
         Self {
             slots: brain.slots(),
+            on_disk: pool_state.memory(),
+            shown: None,
+            is_followed: true,
+            followed: brain.slots(),
+            told: Told::of(pool_state, brain.slots()),
+            in_force: InForce::new(Shown::of(pool_state), 0),
             brain,
             boot: 0,
             is_on: true,
-            remembered: None,
             newest_map: 0,
             owed: BTreeSet::new(),
             jobs: BTreeMap::new(),
             held: Vec::new(),
-            in_force,
+            down_since_ms: [0; SERVERS as usize],
             copies: Copies::default(),
-            heard_ms: Vec::new(),
+            heard_ms: vec![now_ms; peers],
+            restores_until_ms: (peers > 0).then_some(0),
             probing: [false; SERVERS as usize],
             failures: CoalescedFailures::default(),
             replays: BTreeMap::new(),
             round_ms: NEVER,
+            tick_ms: NEVER,
         }
     }
 
@@ -96,47 +130,100 @@ impl Proxy {
         used.all(|member| member.verdict == HealthState::Up)
     }
 
-    fn owed_to(&self, backend_id: BackendId) -> usize {
-        self.owed.iter().filter(|owed| owed.0 == backend_id).count()
+    /// Tells the pool state how much is owed to each server.
+    pub(crate) fn count_owed(&mut self) {
+        for backend_id in places() {
+            let owed = self.owed.iter().filter(|owed| owed.0 == backend_id);
+            let pool_state = &mut self.brain.pool_state;
+            pool_state.set_pending_deletes(backend_id, owed.count());
+        }
     }
 }
 
-fn in_force(brain: &dyn Brain) -> InForce {
-    let (mut known, mut up) = (0, 0);
-    for member in brain.members() {
-        known |= 1 << member.backend_id.id();
-        up |= u128::from(member.verdict != HealthState::Down) << member.backend_id.id();
+impl Shown {
+    pub(crate) fn of(pool_state: &PoolState) -> Self {
+        let (mut known, mut up) = (0, 0);
+        for member in pool_state.members() {
+            known |= 1 << member.backend_id.id();
+            up |= u128::from(member.is_up()) << member.backend_id.id();
+        }
+        Self {
+            slots: pool_state.slots().to_vec(),
+            known,
+            up,
+        }
     }
-    InForce {
-        table: Rc::new(SlotTable::new(&brain.slots())),
-        known,
-        up,
+}
+
+impl InForce {
+    fn new(shown: Shown, number: u64) -> Self {
+        Self {
+            table: Rc::new(SlotTable::new(&shown.slots)),
+            known: shown.known,
+            up: shown.up,
+            number,
+        }
     }
 }
 
 impl World {
-    /// Takes the slots of a proxy on to where they are now, and puts that in force.
-    pub(crate) fn tick(&mut self, p: usize) {
+    /// Control of a proxy takes steps; then the data path goes by what has come into force.
+    fn control(&mut self, p: usize, steps: impl FnOnce(&mut Hand<'_>)) {
+        steps(&mut Hand { world: self, p });
+        self.go_by_snapshot(p);
+        if !self.proxies[p].is_followed {
+            self.tick_soon(p);
+        }
+    }
+
+    /// The data path goes by another snapshot, if there is one.
+    fn go_by_snapshot(&mut self, p: usize) {
         let now_ms = self.now_ms;
-        self.follow_copies(p);
         let proxy = &mut self.proxies[p];
-        proxy.brain.tick(now_ms);
-        let before = std::mem::replace(&mut proxy.slots, proxy.brain.slots());
+        let Some(shown) = proxy.shown.take() else {
+            return;
+        };
+        proxy.is_followed = false;
+        let after = shown.slots.clone();
+        let before = std::mem::replace(&mut proxy.slots, after.clone());
         let was_up = proxy.in_force.up;
-        proxy.in_force = in_force(proxy.brain.as_ref());
+        let number = proxy.in_force.number + 1;
+        proxy.in_force = InForce::new(shown, number);
         let down = was_up & proxy.in_force.known & !proxy.in_force.up;
-        let after = proxy.slots.clone();
+        for backend_id in places().filter(|at| down >> at.id() & 1 == 1) {
+            proxy.down_since_ms[usize::from(backend_id.id()) - 1] = now_ms;
+        }
         if down != 0 {
             self.break_off(p, down);
         }
-        self.forget_owed(p);
         for (slot, (before, after)) in before.into_iter().zip(after).enumerate() {
             if before != after {
                 self.slot_changed(p, slot, before, after);
             }
         }
-        self.follow_copies(p);
         self.let_go(p);
+    }
+
+    /// Looks what the time has changed, as soon as production does.
+    pub(crate) fn tick_soon(&mut self, p: usize) {
+        let tick_ms = self.numbers.tick_ms;
+        // Each proxy has a beat of its own.
+        let shift_ms = p as u64 * 83;
+        let at_ms = (self.now_ms + shift_ms) / tick_ms * tick_ms + tick_ms - shift_ms;
+        let proxy = &mut self.proxies[p];
+        if proxy.is_on && at_ms < proxy.tick_ms {
+            proxy.tick_ms = at_ms;
+            let event = Event::Tick(p, proxy.boot);
+            self.at(at_ms, event);
+        }
+    }
+
+    pub(crate) fn tick(&mut self, p: usize, boot: u32) {
+        let proxy = &mut self.proxies[p];
+        if proxy.boot == boot && proxy.is_on && proxy.tick_ms == self.now_ms {
+            proxy.tick_ms = NEVER;
+            self.control(p, |control| control.tick());
+        }
     }
 
     fn slot_changed(&mut self, p: usize, slot: usize, before: SlotState, after: SlotState) {
@@ -184,14 +271,17 @@ impl World {
                 self.given_up.push((slot, member.backend_id, self.now_ms));
             }
         }
-        let lifetime_ms = pool::times(&self.maker.config).lifetime_ms;
+        let lifetime_ms = self.times(p).lifetime_ms;
         let now_ms = self.now_ms;
         self.given_up
             .retain(|(_, _, left_ms)| now_ms < left_ms + lifetime_ms);
         let serves = |proxy: &Proxy, slot: usize, backend_id: BackendId| {
             let at = proxy.slots[slot];
             let is_second = at.second == Some(backend_id) && at.stage != Stage::Away;
-            proxy.is_on && at.stage != Stage::Suspect && (at.first == backend_id || is_second)
+            // Where nothing has moved to, it is asked, and nobody is served from it.
+            let is_first = at.first == backend_id
+                && (at.stage != Stage::Settle || self.has_any(slot, backend_id));
+            proxy.is_on && at.stage != Stage::Suspect && (is_first || is_second)
         };
         let served = self.given_up.iter().find(|(slot, backend_id, _)| {
             self.proxies
@@ -248,8 +338,7 @@ impl World {
         }
         proxy.round_ms = NEVER;
         self.ask_peers(p);
-        self.tick(p);
-        self.begin_replays(p);
+        self.tick_soon(p);
         if let Some(next_ms) = self.next_round_ms(p) {
             self.round_by(p, next_ms);
         }
@@ -266,37 +355,35 @@ impl World {
             let boot = self.proxies[p].boot;
             let is_lost = self.links.is_lossy() && self.links.random().chance(20);
             let peer = &self.proxies[other];
-            if peer.is_on && self.links.hears(p, other) && !is_lost {
-                let near_ms = self.links.near_ms();
-                let now_ms = self.now_ms;
-                let view = self.proxies[other].brain.view();
-                let view = view.heard(now_ms, now_ms + near_ms);
-                self.after(near_ms, Event::View(p, boot, index, Some(Box::new(view))));
-            } else {
-                self.after(
-                    self.numbers.peer_timeout_ms,
-                    Event::View(p, boot, index, None),
-                );
-            }
+            let now_ms = self.now_ms;
+            let heard = peer.is_on && self.links.hears(p, other) && !is_lost;
+            let told = heard.then(|| Box::new(peer.told.clone()));
+            let answer_ms = match &told {
+                Some(_) => self.links.near_ms(),
+                None => self.numbers.peer_timeout_ms,
+            };
+            self.after(answer_ms, Event::Told(p, boot, index, now_ms, told));
         }
     }
 
-    /// A peer has answered, or not.
-    pub(crate) fn view(&mut self, p: usize, boot: u32, index: usize, view: Option<View>) {
-        let (now_ms, replicas) = (self.now_ms, self.plan.class.replicas);
+    /// A peer that was asked at `asked_ms` has answered, or not.
+    pub(crate) fn told(
+        &mut self,
+        p: usize,
+        boot: u32,
+        index: usize,
+        (asked_ms, told): (u64, Option<Told>),
+    ) {
+        let now_ms = self.now_ms;
+        let is_old = now_ms >= asked_ms + self.numbers.silent_ms;
         let proxy = &mut self.proxies[p];
-        if proxy.boot == boot && proxy.is_on {
-            proxy
-                .heard_ms
-                .resize(proxy.heard_ms.len().max(index + 1), 0);
-            let is_heard_of = now_ms < proxy.heard_ms[index] + self.numbers.silent_ms;
-            if view.is_some() {
-                proxy.heard_ms[index] = now_ms;
-            } else if replicas && is_heard_of {
-                return;
+        if proxy.boot == boot && proxy.is_on && !is_old {
+            // What it has said last counts until it is silent.
+            if let Some(told) = told {
+                proxy.heard_ms[index] = asked_ms;
+                proxy.brain.hear(index, Some(told.read(asked_ms, now_ms)));
             }
-            proxy.brain.set_peer(index, view);
-            self.tick(p);
+            self.tick_soon(p);
         }
     }
 
@@ -313,7 +400,7 @@ impl World {
         if is_owing || self.now_ms < self.changed_ms + 3 * self.numbers.round_ms {
             return Some(soon_ms);
         }
-        let times = pool::times(&self.maker.config);
+        let times = self.times(p);
         let lengths_ms = [
             times.overlap_ms,
             times.failover_after_ms,
@@ -338,6 +425,10 @@ impl World {
         Some(next_ms.max(soon_ms))
     }
 
+    fn times(&self, p: usize) -> Times {
+        self.proxies[p].brain.pool_state.times()
+    }
+
     /// Whether all slots of a proxy are where the map wants them.
     pub(crate) fn is_at_rest(&self, p: usize) -> bool {
         let proxy = &self.proxies[p];
@@ -352,7 +443,7 @@ impl World {
 
     /// Whether the newest map has somebody who can keep copies, and no copy gets lost.
     fn can_copy(&self) -> bool {
-        let is_active = |entry: &&super::maps::Entry| entry.2 == BackendState::Active;
+        let is_active = |entry: &&super::maps::Listed| entry.2 == BackendState::Active;
         let newest = self.plan.maps.last().unwrap();
         self.plan.class.replicas
             && !self.links.is_lossy()
@@ -369,23 +460,28 @@ impl World {
     }
 
     fn accept(&mut self, p: usize) {
-        let now_ms = self.now_ms;
-        let proxy = &mut self.proxies[p];
-        let version = proxy.newest_map as u64 + 1;
-        if version > proxy.brain.version() {
-            let edition = Edition {
-                version,
-                spec: self.plan.maps[proxy.newest_map].clone(),
-            };
-            proxy.brain.accept(&edition, now_ms);
-            self.say(Scope::World, || {
-                format!("proxy {p} takes map {version}: {:?}", edition.spec)
-            });
-            self.tick(p);
-            self.changed_ms = now_ms;
-            self.hasten();
-            self.probe_all(p);
+        let map = self.proxies[p].newest_map;
+        let edition = self.edition(map);
+        if edition.version <= self.proxies[p].brain.version() {
+            return;
         }
+        self.say(Scope::World, || {
+            format!(
+                "proxy {p} takes map {}: {:?}",
+                edition.version, edition.spec
+            )
+        });
+        let map = self.maker.map(&edition);
+        self.control(p, |control| {
+            let now_ms = control.now_ms();
+            control.forget_silent_peers(now_ms);
+            let mut next = control.pool_state().clone();
+            next.accept(map, now_ms).unwrap();
+            let Ok(_) = control.put_changed(next);
+            control.publish();
+        });
+        self.changed_ms = self.now_ms;
+        self.hasten();
     }
 
     pub(crate) fn kill(&mut self, p: usize) {
@@ -395,8 +491,7 @@ impl World {
         }
         proxy.is_on = false;
         proxy.boot += 1;
-        proxy.remembered = Some(proxy.brain.memory());
-        proxy.round_ms = NEVER;
+        (proxy.round_ms, proxy.tick_ms) = (NEVER, NEVER);
         proxy.replays.clear();
         self.lose_copies(p);
         let proxy = &mut self.proxies[p];
@@ -414,25 +509,28 @@ impl World {
 
     pub(crate) fn restart(&mut self, p: usize) {
         let now_ms = self.now_ms;
-        let Some(remembered) = self.proxies[p].remembered.take() else {
+        if self.proxies[p].is_on {
             return;
-        };
+        }
         let brain = if self.is_broken(Broken::NoMemory) {
             self.maker.begin(&self.edition(0), now_ms)
         } else {
-            self.maker.resume(remembered, now_ms)
+            self.maker.resume(self.proxies[p].on_disk.clone(), now_ms)
         };
         let proxy = &mut self.proxies[p];
         proxy.brain = brain;
         proxy.is_on = true;
+        proxy.count_owed();
+        proxy.on_disk = proxy.brain.pool_state.memory();
         proxy.slots = proxy.brain.slots();
-        for backend_id in places() {
-            let owed = proxy.owed_to(backend_id);
-            proxy.brain.set_owed(backend_id, owed);
-        }
-        proxy.in_force = in_force(proxy.brain.as_ref());
+        proxy.followed = proxy.brain.slots();
+        proxy.told = Told::of(&proxy.brain.pool_state, proxy.brain.slots());
+        let number = proxy.in_force.number + 1;
+        proxy.in_force = InForce::new(Shown::of(&proxy.brain.pool_state), number);
+        proxy.heard_ms.fill(now_ms);
+        proxy.restores_until_ms = (!proxy.heard_ms.is_empty()).then_some(0);
         self.accept(p);
-        self.tick(p);
+        self.control(p, |control| control.tick());
         self.changed_ms = now_ms;
         self.hasten();
         self.probe_all(p);
@@ -507,9 +605,8 @@ impl World {
         if proxy.boot != boot || !proxy.is_on {
             return;
         }
-        let before = proxy.brain.members();
-        proxy.brain.probed(backend_id, outcome, now_ms);
-        self.health_may_have_changed(p, backend_id, &before);
+        let change = proxy.brain.pool_state.probed(backend_id, outcome, now_ms);
+        self.health_changed(p, backend_id, change);
         if self.needs_probe(p, backend_id) {
             let noise = self.links.random().below(1 << 30);
             let members = self.proxies[p].brain.members();
@@ -524,42 +621,36 @@ impl World {
         }
     }
 
-    /// A request has failed because of a server.
-    pub(crate) fn request_failed(&mut self, p: usize, backend_id: BackendId, failure: Failure) {
+    /// The data path reports that a request has failed because of a server.
+    pub(crate) fn reported(
+        &mut self,
+        p: usize,
+        boot: u32,
+        backend_id: BackendId,
+        failure: Failure,
+    ) {
         let now_ms = self.now_ms;
         let proxy = &mut self.proxies[p];
-        if !proxy.failures.counts(backend_id, now_ms) {
+        if proxy.boot != boot || !proxy.is_on || !proxy.failures.counts(backend_id, now_ms) {
             return;
         }
-        let before = proxy.brain.members();
-        proxy.brain.request_failed(backend_id, failure, now_ms);
-        self.health_may_have_changed(p, backend_id, &before);
+        let pool_state = &mut proxy.brain.pool_state;
+        let change = pool_state.request_failed(backend_id, failure, now_ms);
+        self.health_changed(p, backend_id, change);
         self.begin_probing(p, backend_id);
     }
 
-    fn health_may_have_changed(
-        &mut self,
-        p: usize,
-        backend_id: BackendId,
-        before: &[super::brain::Seen],
-    ) {
-        let verdict = |members: &[super::brain::Seen]| {
-            let member = members
-                .iter()
-                .find(|member| member.backend_id == backend_id);
-            member.map(|member| member.verdict)
+    fn health_changed(&mut self, p: usize, backend_id: BackendId, change: Option<Change>) {
+        let Some(change) = change else {
+            return;
         };
-        let after = self.proxies[p].brain.members();
-        let [before, after] = [before, &after].map(verdict);
-        if before != after {
-            self.say(Scope::World, || {
-                format!("proxy {p}: server {} is {after:?}", backend_id.id())
-            });
-            if before == Some(HealthState::Down) || after == Some(HealthState::Down) {
-                self.tick(p);
-                self.changed_ms = self.now_ms;
-                self.hasten();
-            }
+        self.say(Scope::World, || {
+            format!("proxy {p}: server {} is {}", backend_id.id(), change.to)
+        });
+        self.control(p, |control| control.follow_health(&change));
+        if [change.from, change.to].contains(&HealthState::Down) {
+            self.changed_ms = self.now_ms;
+            self.hasten();
         }
     }
 
@@ -569,34 +660,15 @@ impl World {
         let mut members = proxy.brain.members().into_iter();
         if members.any(|member| member.backend_id == to) {
             proxy.owed.insert((to, session));
-            let owed = proxy.owed_to(to);
-            proxy.brain.set_owed(to, owed);
+            proxy.count_owed();
         }
     }
 
-    /// Nothing is owed to a server that no slot needs, or that was given up.
-    fn forget_owed(&mut self, p: usize) {
-        let proxy = &mut self.proxies[p];
-        if proxy.owed.is_empty() {
-            return;
-        }
-        let members = proxy.brain.members();
-        let is_needed = |backend_id: BackendId| {
-            let mut members = members.iter();
-            members.any(|member| member.backend_id == backend_id && !member.is_off)
-        };
-        proxy.owed.retain(|(backend_id, _)| is_needed(*backend_id));
-        for backend_id in places() {
-            let owed = proxy.owed_to(backend_id);
-            proxy.brain.set_owed(backend_id, owed);
-        }
-    }
-
-    fn begin_replays(&mut self, p: usize) {
-        for member in self.proxies[p].brain.members() {
-            if member.owed > 0 && member.verdict != HealthState::Down {
-                self.replay_next(p, member.backend_id, 0);
-            }
+    pub(crate) fn begin_replays(&mut self, p: usize) {
+        let members = self.proxies[p].brain.pool_state.gets_pending_deletes();
+        let told: Vec<BackendId> = members.map(|member| member.backend_id).collect();
+        for backend_id in told {
+            self.replay_next(p, backend_id, 0);
         }
     }
 
@@ -667,8 +739,7 @@ impl World {
             Ok(reply) if matches!(reply.status, 200 | 404) => {
                 replay.is_under_way = false;
                 proxy.owed.remove(&(backend_id, message.session));
-                let owed = proxy.owed_to(backend_id);
-                proxy.brain.set_owed(backend_id, owed);
+                proxy.count_owed();
                 self.replay_next(p, backend_id, 0);
             }
             Ok(reply) if reply.status == 423 && tries < self.numbers.max_locks => {

@@ -3,18 +3,21 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use staterouter::handover::copy_refresh::{
+    CopyRefresh, Keeping, REFRESH_PAUSE, RefreshEnd, RefreshNews, RefreshTask, is_about_to_be_left,
+};
+use staterouter::handover::request_driver::CopyEnd;
 use staterouter::handover::{
-    BackendId, COPY_LOCK, Replica, ReplicaPhase, SlotRoute, SlotState, Stage, Subrequest,
-    SubrequestReply,
+    BackendId, COPY_LOCK, CopyKind, LOCKED_REFRESH_S, Question, QuestionForm, Refusal, Replica,
+    ReplicaPhase, SlotRoute, SlotState, Stage, Subrequest, SubrequestReply,
 };
 use staterouter::health::Failure;
 use staterouter::proxy::copies::{KnownCopy, refresh_after_s};
 
 use super::broken::Broken;
-use super::control::{Proxy, places};
-use super::net::{Message, Op, Purpose, Reply, SESSION_TIMEOUT_MINUTES};
+use super::control::Proxy;
+use super::net::{Message, Op, Purpose, Reply, SESSION_TIMEOUT_MINUTES, SESSION_TIMEOUT_MS};
 use super::plan::SERVERS;
-use super::proxy::Job;
 use super::trace::Scope;
 use super::world::{Event, World};
 
@@ -45,31 +48,24 @@ struct Refresh {
     /// A keep-alive was answered before it.
     is_of_touch: bool,
     route: SlotRoute,
-    at: BackendId,
-    from: Option<BackendId>,
-    is_anew: bool,
-    pauses: usize,
+    copy: CopyRefresh,
     step: u32,
-    stage: RefreshStage,
+    /// When its round is due.
+    due_ms: u64,
+    /// The item that is to be copied.
+    version: u64,
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum RefreshStage {
-    Touch,
-    Fetch,
-    Store { counter: u32 },
-    Pause,
-}
+impl Refresh {
+    fn is_anew(&self) -> bool {
+        self.copy.keeping().is_anew()
+    }
 
-/// What a request has under way at the replica.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum UnderWay {
-    /// An item, which was missed unless it was stored.
-    Copy,
-    /// A removal, of which the request itself takes care.
-    Removal,
-    /// An item that is moved: it was missed unless there is an answer.
-    Move,
+    /// Whether it has only looked so far.
+    fn is_looking(&self) -> bool {
+        let is_touch = |question: Question| question.form == QuestionForm::Touch;
+        matches!(self.copy.task(), RefreshTask::Send(question) if is_touch(question))
+    }
 }
 
 /// What is not certain of the copy of a session, so that a failure may show it.
@@ -87,11 +83,37 @@ pub(crate) struct Doubts {
     pub(crate) alone: BTreeSet<usize>,
     /// Sessions that were stored, and not just created.
     stored: BTreeSet<usize>,
+    /// How old the copies of sessions are.
+    used: BTreeMap<usize, CopyUse>,
+}
+
+/// A copy, and the session itself while it was there.
+#[derive(Debug, Clone, Copy)]
+struct CopyUse {
+    at: BackendId,
+    /// When the copy was written or touched last.
+    copied_ms: u64,
+    /// When the session was asked for last.
+    used_ms: u64,
 }
 
 impl Copies {
     pub(crate) fn has_missed(&self, slot: usize) -> bool {
         self.missed.contains(&slot)
+    }
+
+    pub(crate) fn has_missed_any(&self) -> bool {
+        !self.missed.is_empty()
+    }
+
+    /// The slots whose replicas have missed something since the last call.
+    pub(crate) fn take_missed(&mut self) -> Vec<usize> {
+        std::mem::take(&mut self.missed).into_iter().collect()
+    }
+
+    /// How many copies of items at this place are under way.
+    pub(crate) fn under_way(&self, place: BackendId) -> u32 {
+        self.under_way[usize::from(place.id())]
     }
 
     fn begin(&mut self, places: [Option<BackendId>; 2]) {
@@ -124,6 +146,7 @@ impl World {
                 refresh_after_s: refresh_after_s(SESSION_TIMEOUT_MINUTES),
             };
             known.recall(replica);
+            replica.has_copy |= self.is_broken(Broken::OldCopies);
         }
     }
 
@@ -136,59 +159,71 @@ impl World {
         now.may_copy(at, places_of(route), route.stage, is_served)
     }
 
-    /// Notes that a copy is about to be sent; false if the slot has changed since the request came.
-    pub(crate) fn begin_copy(&mut self, p: usize, job: &Job, ask: Subrequest) -> Option<UnderWay> {
-        let replica = job.route.replica?;
-        let (kind, at) = match ask {
-            Subrequest::Copy { at } | Subrequest::CopyHeld { at } => (UnderWay::Copy, at),
-            Subrequest::Remove { at, .. } if at == replica.at => (UnderWay::Removal, at),
-            Subrequest::Insert { .. } => (UnderWay::Move, replica.at),
-            _ => return None,
-        };
-        let is_move = kind == UnderWay::Move;
-        if !is_move && !self.may_copy(p, job.session, job.route, at) {
-            return None;
+    /// Counts what is about to be sent as under way, unless its slot has changed since the request came,
+    /// or it is to be stored anew while other proxies are not heard.
+    pub(crate) fn begin_copy(
+        &mut self,
+        p: usize,
+        session: usize,
+        route: SlotRoute,
+        (kind, at): (CopyKind, BackendId),
+    ) -> Result<(), Refusal> {
+        let is_late = kind.is_restore() && self.is_broken(Broken::RestoreLate);
+        let replica = kind.needs_replica(at).filter(|_| !is_late);
+        if replica.is_some_and(|replica| !self.may_copy(p, session, route, replica)) {
+            return Err(Refusal::Suspect);
         }
-        self.proxies[p].copies.begin(places_of(job.route));
-        Some(kind)
+        let may_restore = self.is_broken(Broken::RestoreUnheard) || self.may_restore(p);
+        if kind.is_restore() && !may_restore {
+            return Err(Refusal::Unheard);
+        }
+        self.proxies[p].copies.begin(places_of(route));
+        Ok(())
     }
 
-    /// Whether this question must not be put unless its copy may be made.
-    pub(crate) fn is_copy(job: &Job, ask: Subrequest) -> bool {
-        let replica = job.route.replica.map(|replica| replica.at);
-        match ask {
-            Subrequest::Copy { .. } | Subrequest::CopyHeld { .. } => true,
-            Subrequest::Remove { at, .. } => replica == Some(at),
-            _ => false,
-        }
+    /// Whether no other proxy can have dropped a replica that this one calls full. Nobody is asked here
+    /// while nothing changes.
+    fn may_restore(&self, p: usize) -> bool {
+        let proxy = &self.proxies[p];
+        let mut others = (0..self.proxies.len()).filter(|other| *other != p);
+        let hears_all = proxy.brain.pool_state.peers().iter().all(Option::is_some)
+            && others.all(|other| self.proxies[other].is_on && self.links.hears(p, other));
+        let is_quiet = hears_all && proxy.brain.pool_state.went_by_ms() >= self.changed_ms;
+        is_quiet
+            || proxy
+                .restores_until_ms
+                .is_none_or(|until_ms| self.now_ms < until_ms)
     }
 
     /// What became of a copy.
-    pub(crate) fn end_copy(&mut self, p: usize, id: u64, kind: UnderWay, seen: SubrequestReply) {
+    pub(crate) fn end_copy(&mut self, p: usize, id: u64, kind: CopyKind, seen: SubrequestReply) {
         let Some(job) = self.proxies[p].jobs.get(&id) else {
             return;
         };
         let (session, route) = (job.session, job.route);
-        let slot = self.farm.sessions[session].slot;
-        let is_done = matches!(seen, SubrequestReply::Done { .. });
-        let is_missed = match kind {
-            UnderWay::Copy => !is_done,
-            UnderWay::Removal => false,
-            UnderWay::Move => seen == SubrequestReply::Unknown,
-        };
-        let now_ms = self.now_ms;
+        self.copy_ended(p, session, places_of(route), kind.ended(seen));
+    }
+
+    fn copy_ended(
+        &mut self,
+        p: usize,
+        session: usize,
+        places: [Option<BackendId>; 2],
+        end: CopyEnd,
+    ) {
+        let (now_ms, slot) = (self.now_ms, self.farm.sessions[session].slot);
         let copies = &mut self.proxies[p].copies;
-        copies.end(places_of(route));
-        match kind {
-            UnderWay::Copy if is_done => {
+        copies.end(places);
+        match end.is_there {
+            Some(true) => {
                 copies.known.insert(session, now_ms);
             }
-            UnderWay::Removal => {
+            Some(false) => {
                 copies.known.remove(&session);
             }
-            _ => {}
+            None => {}
         }
-        if is_missed {
+        if end.is_missed {
             self.miss(p, slot);
         }
     }
@@ -204,44 +239,17 @@ impl World {
             format!("proxy {p}: a copy was missed")
         });
         self.proxies[p].copies.missed.insert(slot);
-        let at_ms = self.now_ms + self.numbers.tick_ms;
-        self.round_by(p, at_ms);
-    }
-
-    /// Tells the brain what was missed, and whether the others may be told of what is in force.
-    pub(crate) fn follow_copies(&mut self, p: usize) {
-        if !self.plan.class.replicas {
-            self.proxies[p].brain.set_followed(true);
-            return;
-        }
-        let proxy = &mut self.proxies[p];
-        let has_ended = places().all(|place| {
-            proxy.in_force.is_up(place) || proxy.copies.under_way[usize::from(place.id())] == 0
-        });
-        let is_followed = has_ended && proxy.copies.missed.is_empty();
-        proxy.brain.set_followed(is_followed);
-        let missed: Vec<usize> = std::mem::take(&mut proxy.copies.missed)
-            .into_iter()
-            .collect();
-        let now_ms = self.now_ms;
-        self.proxies[p].brain.copies_missed(&missed, now_ms);
-        if !is_followed {
-            let at_ms = now_ms + self.numbers.tick_ms;
-            self.round_by(p, at_ms);
-        }
+        self.tick_soon(p);
     }
 
     /// Keeps a copy alive, or writes it anew, behind an answer.
-    pub(crate) fn refresh(&mut self, p: usize, behind: Behind, ask: Subrequest) {
+    pub(crate) fn refresh(&mut self, p: usize, behind: Behind, keeping: Keeping) {
         let Behind { session, route, op } = behind;
-        let (at, from, is_anew) = match ask {
-            Subrequest::Refresh { .. } if self.is_broken(Broken::NoKeepAlive) => return,
-            Subrequest::Refresh { at, from } => (at, from, false),
-            Subrequest::CopyAnew { at, from } => (at, Some(from), true),
-            _ => return,
-        };
-        let now_ms = self.now_ms;
-        if !is_anew {
+        if !keeping.is_anew() {
+            if self.is_broken(Broken::NoKeepAlive) {
+                return;
+            }
+            let now_ms = self.now_ms;
             self.proxies[p].copies.known.insert(session, now_ms);
         }
         let id = self.next_job();
@@ -249,40 +257,83 @@ impl World {
             session,
             is_of_touch: op == Op::Touch,
             route,
-            at,
-            from,
-            is_anew,
-            pauses: 0,
+            copy: CopyRefresh::new(keeping),
             step: 0,
-            stage: RefreshStage::Touch,
+            due_ms: self.now_ms + self.numbers.answer_ms,
+            version: 0,
         };
         self.proxies[p].copies.refreshes.insert(id, refresh);
-        self.go_on(p, id, RefreshStage::Touch, at, Op::Touch);
+        self.go_on_refreshing(p, id);
     }
 
-    fn go_on(&mut self, p: usize, id: u64, stage: RefreshStage, to: BackendId, op: Op) {
-        let boot = self.proxies[p].boot;
+    fn go_on_refreshing(&mut self, p: usize, id: u64) {
         let Some(refresh) = self.proxies[p].copies.refreshes.get_mut(&id) else {
             return;
         };
         refresh.step += 1;
-        refresh.stage = stage;
-        let (step, session) = (refresh.step, refresh.session);
-        self.after(self.numbers.answer_ms, Event::RefreshDue(p, boot, id, step));
+        let Refresh { step, due_ms, .. } = *refresh;
+        let boot = self.proxies[p].boot;
+        let refresh = self.proxies[p].copies.refreshes[&id];
+        match refresh.copy.task() {
+            RefreshTask::Send(question) => {
+                self.at(due_ms, Event::RefreshDue(p, boot, id, step));
+                self.ask_refreshing(p, id, refresh, question);
+            }
+            RefreshTask::Pause => {
+                let wait_ms = REFRESH_PAUSE.as_millis() as u64;
+                self.after(wait_ms, Event::RefreshDue(p, boot, id, step));
+            }
+            RefreshTask::End(end) => self.end_refresh(p, id, end),
+        }
+    }
+
+    fn ask_refreshing(&mut self, p: usize, id: u64, refresh: Refresh, question: Question) {
+        let (session, version, step) = (refresh.session, refresh.version, refresh.step);
+        let op = match question.form {
+            QuestionForm::Acquire => Op::Acquire,
+            QuestionForm::Store {
+                lock_cookie: cookie,
+                ..
+            } => Op::Put { cookie, version },
+            _ => Op::Touch,
+        };
+        if question.copy.is_some() {
+            if !self.may_copy(p, session, refresh.route, question.at) {
+                let from = refresh.copy.keeping().from();
+                let is_left = from.is_none_or(|from| self.is_about_to_be_left(p, session, from));
+                return self.tell_refresh(p, id, |copy| copy.slot_changed(is_left));
+            }
+            self.proxies[p].copies.begin(refresh.copy.places());
+        }
+        if !self.proxies[p].in_force.is_up(question.at) {
+            return self.hear_refresh(p, id, None);
+        }
         self.send(Message {
             proxy: p,
-            boot,
+            boot: self.proxies[p].boot,
             purpose: Purpose::Refresh { id, step },
-            backend_id: to,
+            backend_id: question.at,
             session,
             op,
         });
     }
 
+    /// A round, or a pause, is over.
     pub(crate) fn refresh_due(&mut self, p: usize, boot: u32, id: u64, step: u32) {
-        if self.proxies[p].boot == boot {
-            self.refreshed(p, id, step, Err(Failure::Late));
+        let due_ms = self.now_ms + self.numbers.answer_ms;
+        if self.proxies[p].boot != boot {
+            return;
         }
+        let refresh = self.proxies[p].copies.refreshes.get_mut(&id);
+        let Some(refresh) = refresh.filter(|refresh| refresh.step == step) else {
+            return;
+        };
+        if refresh.copy.task() == RefreshTask::Pause {
+            refresh.copy.paused();
+            refresh.due_ms = due_ms;
+            return self.go_on_refreshing(p, id);
+        }
+        self.hear_refresh(p, id, None);
     }
 
     /// What keeps a copy alive has an answer, or none.
@@ -293,116 +344,71 @@ impl World {
         step: u32,
         result: Result<Reply, Failure>,
     ) {
-        let known = self.proxies[p].copies.refreshes.get(&id).copied();
+        let known = self.proxies[p].copies.refreshes.get_mut(&id);
         let Some(refresh) = known.filter(|refresh| refresh.step == step) else {
             return;
         };
-        let seen = result.map_or(SubrequestReply::Unknown, |reply| reply.seen());
-        match (refresh.stage, refresh.from) {
-            (RefreshStage::Pause, _) => {
-                self.go_on(p, id, RefreshStage::Touch, refresh.at, Op::Touch);
-            }
-            (RefreshStage::Touch, from) => match (seen, from) {
-                (SubrequestReply::Done { .. } | SubrequestReply::Locked { .. }, _) => {
-                    self.proxies[p].copies.refreshes.remove(&id);
-                }
-                (SubrequestReply::Absent, Some(from)) => {
-                    self.go_on(p, id, RefreshStage::Fetch, from, Op::Acquire);
-                }
-                (SubrequestReply::Absent, None) => self.end_refresh(p, id, false),
-                _ => self.end_refresh(p, id, true),
-            },
-            (RefreshStage::Fetch, Some(from)) => self.fetched(p, id, refresh, (from, seen, result)),
-            (RefreshStage::Fetch, None) => self.end_refresh(p, id, false),
-            (RefreshStage::Store { counter }, from) => {
-                let slot = self.farm.sessions[refresh.session].slot;
-                let copies = &mut self.proxies[p].copies;
-                copies.end([from, None]);
-                let is_stored = matches!(seen, SubrequestReply::Done { .. });
-                if is_stored {
-                    let now_ms = self.now_ms;
-                    let copies = &mut self.proxies[p].copies;
-                    copies.known.insert(refresh.session, now_ms);
-                    copies.refreshes.remove(&id);
-                } else {
-                    self.miss(p, slot);
-                    self.end_refresh(p, id, true);
-                }
-                if let Some(from) = from {
-                    self.send_alone(p, from, refresh.session, Op::Release(counter));
-                }
-            }
+        if let Ok(reply) = result {
+            refresh.version = reply.version;
         }
+        self.hear_refresh(p, id, result.ok().map(|reply| reply.seen()));
     }
 
-    fn fetched(
+    fn hear_refresh(&mut self, p: usize, id: u64, reply: Option<SubrequestReply>) {
+        let Some(refresh) = self.proxies[p].copies.refreshes.get(&id).copied() else {
+            return;
+        };
+        if let RefreshTask::Send(Question {
+            copy: Some(kind), ..
+        }) = refresh.copy.task()
+        {
+            let end = kind.ended(reply.unwrap_or(SubrequestReply::Unknown));
+            self.copy_ended(p, refresh.session, refresh.copy.places(), end);
+        }
+        self.tell_refresh(p, id, |copy| copy.heard(reply));
+    }
+
+    fn tell_refresh(
         &mut self,
         p: usize,
         id: u64,
-        refresh: Refresh,
-        (from, seen, result): (BackendId, SubrequestReply, Result<Reply, Failure>),
+        tell: impl FnOnce(&mut CopyRefresh) -> RefreshNews,
     ) {
-        let Refresh {
-            session,
-            route,
-            at,
-            is_anew,
-            ..
-        } = refresh;
-        let version = result.map_or(0, |reply| reply.version);
-        match seen {
-            SubrequestReply::Done { counter, .. } if self.may_copy(p, session, route, at) => {
-                self.proxies[p].copies.begin([Some(from), None]);
-                let cookie = COPY_LOCK;
-                let stage = RefreshStage::Store { counter };
-                self.go_on(p, id, stage, at, Op::Put { cookie, version });
-            }
-            SubrequestReply::Done { counter, .. } => {
-                self.send_alone(p, from, session, Op::Release(counter));
-                self.wait_or_miss(p, id, refresh, !self.is_failing(p, session, from));
-            }
-            SubrequestReply::Absent => self.end_refresh(p, id, false),
-            SubrequestReply::Locked { .. } | SubrequestReply::Unknown if is_anew => {
-                self.wait_or_miss(p, id, refresh, false);
-            }
-            _ => self.end_refresh(p, id, true),
+        let Some(refresh) = self.proxies[p].copies.refreshes.get_mut(&id) else {
+            return;
+        };
+        let session = refresh.session;
+        if let Some(Subrequest::Release { at, counter }) = tell(&mut refresh.copy).release {
+            self.send_alone(p, at, session, Op::Release(counter));
         }
+        self.go_on_refreshing(p, id);
     }
 
-    fn wait_or_miss(&mut self, p: usize, id: u64, refresh: Refresh, is_missed: bool) {
-        if is_missed || !refresh.is_anew || refresh.pauses == self.numbers.max_pauses {
-            return self.end_refresh(p, id, true);
-        }
-        let boot = self.proxies[p].boot;
-        if let Some(refresh) = self.proxies[p].copies.refreshes.get_mut(&id) {
-            refresh.pauses += 1;
-            refresh.step += 1;
-            refresh.stage = RefreshStage::Pause;
-            let step = refresh.step;
-            self.after(self.numbers.pause_ms, Event::RefreshDue(p, boot, id, step));
-        }
-    }
-
-    fn is_failing(&self, p: usize, session: usize, place: BackendId) -> bool {
+    fn is_about_to_be_left(&self, p: usize, session: usize, place: BackendId) -> bool {
         let proxy = &self.proxies[p];
         let slot = proxy.slots()[self.farm.sessions[session].slot];
-        slot.stage == Stage::Suspect || !proxy.in_force.is_up(place)
+        is_about_to_be_left(slot.stage, proxy.in_force.is_up(place))
     }
 
-    fn end_refresh(&mut self, p: usize, id: u64, is_missed: bool) {
+    fn end_refresh(&mut self, p: usize, id: u64, end: RefreshEnd) {
         let copies = &mut self.proxies[p].copies;
         let Some(refresh) = copies.refreshes.remove(&id) else {
             return;
         };
-        copies.known.remove(&refresh.session);
-        let from = refresh.from.unwrap_or(refresh.route.first);
-        if !is_missed || !refresh.is_anew {
-            return;
+        let session = refresh.session;
+        if !end.is_there {
+            copies.known.remove(&session);
         }
-        if self.is_failing(p, refresh.session, from) {
-            self.doubts.given_up.insert(refresh.session);
-        } else {
-            self.note_missed(p, refresh.session);
+        let mut is_left = false;
+        let is_missed = end.is_missed(|from| {
+            is_left = self.is_about_to_be_left(p, session, from);
+            is_left
+        });
+        if is_left {
+            self.doubts.given_up.insert(session);
+        }
+        if is_missed {
+            self.miss(p, self.farm.sessions[session].slot);
         }
     }
 
@@ -449,6 +455,44 @@ impl World {
         }
     }
 
+    /// What slides the expiry of a session, or of its copy.
+    pub(crate) fn note_use(&mut self, message: &Message, reply: &Reply) {
+        if !self.plan.class.replicas || !matches!(reply.status, 200 | 423) {
+            return;
+        }
+        let (session, at, now_ms) = (message.session, message.backend_id, self.now_ms);
+        let slot = self.proxies[message.proxy].slots()[self.farm.sessions[session].slot];
+        if slot.replica.is_some_and(|replica| replica.backend_id == at) {
+            let used = CopyUse {
+                at,
+                copied_ms: now_ms,
+                used_ms: now_ms,
+            };
+            self.doubts.used.insert(session, used);
+            return;
+        }
+        let known = self.doubts.used.get_mut(&session);
+        let alive = known.filter(|used| now_ms < used.copied_ms + SESSION_TIMEOUT_MS);
+        if let Some(used) =
+            alive.filter(|_| matches!(message.op, Op::Read | Op::Touch | Op::Acquire))
+        {
+            used.used_ms = now_ms;
+        }
+    }
+
+    /// Whether the copy of a session has expired before the session, by no more than docs/replicas.md
+    /// admits (section 7, 4).
+    fn has_expired_early(&self, session: usize, at: BackendId) -> bool {
+        let late_ms = refresh_after_s(SESSION_TIMEOUT_MINUTES) * 1000
+            + LOCKED_REFRESH_S * 1000
+            + self.numbers.answer_ms;
+        let used = self.doubts.used.get(&session).filter(|used| used.at == at);
+        used.is_some_and(|used| {
+            self.now_ms >= used.copied_ms + SESSION_TIMEOUT_MS
+                && used.used_ms <= used.copied_ms + late_ms
+        })
+    }
+
     /// Whether there is a copy of what a request of a client writes.
     fn is_copied(&self, message: &Message) -> bool {
         let Purpose::Job { job, .. } = message.purpose else {
@@ -483,7 +527,12 @@ impl World {
                 session,
                 "comes back by a write that its place has not refused yet",
             );
-        } else if self.left_unheard.contains(&(slot, at)) {
+        }
+        // What is read is stored anew only while all are known to rely on it.
+        if message.op == Op::Read {
+            return;
+        }
+        if self.left_unheard.contains(&(slot, at)) {
             self.retire(
                 session,
                 "has a copy that a proxy has left that is not heard",
@@ -590,10 +639,15 @@ impl World {
         let was_place = before.before.is_some_and(|then| {
             then.first == replica.backend_id || then.second == Some(replica.backend_id)
         });
+        // It may be suspect again at once, because its other place is down as well.
+        let (places, stage) = match after.before {
+            Some(served) => ([Some(served.first), served.second], served.stage),
+            None => ([Some(after.first), after.second], after.stage),
+        };
         let is_served = matches!(
-            after.stage,
+            stage,
             Stage::Steady | Stage::Settle | Stage::Move1 | Stage::Move2 | Stage::Turned
-        ) && after.places().any(|place| place == replica.backend_id);
+        ) && places.contains(&Some(replica.backend_id));
         if before.stage != Stage::Suspect || was_place || !is_served {
             if before.replica != after.replica && replica.phase != ReplicaPhase::Chosen {
                 self.left_behind.remove(&(slot, replica.backend_id));
@@ -660,7 +714,7 @@ impl World {
             Some(version) => self.doubts.versions.contains(&(session, version)),
             None => {
                 let is_stored = self.doubts.stored.contains(&session);
-                self.may_lack_copy(session) || !is_stored
+                self.may_lack_copy(session) || !is_stored || self.has_expired_early(session, copies)
             }
         };
         // What a mover has left at the old owner passes for the truth.
@@ -680,7 +734,7 @@ impl World {
     fn may_lack_copy(&self, session: usize) -> bool {
         let is_anew = |proxy: &Proxy| {
             let mut refreshes = proxy.copies.refreshes.values();
-            refreshes.any(|refresh| refresh.is_anew && refresh.session == session)
+            refreshes.any(|refresh| refresh.is_anew() && refresh.session == session)
         };
         let is_removing = |proxy: &Proxy| {
             let mut jobs = proxy.jobs.values();
@@ -752,8 +806,7 @@ impl World {
             jobs.filter(|job| job.under_way.is_some() || !matches!(job.op, Op::Read | Op::Touch));
         let jobs = jobs.map(|job| job.session);
         let refreshes = copies.refreshes.values();
-        let anew =
-            refreshes.filter(|refresh| refresh.is_anew || refresh.stage != RefreshStage::Touch);
+        let anew = refreshes.filter(|refresh| refresh.is_anew() || !refresh.is_looking());
         let sessions: Vec<usize> = jobs.chain(anew.map(|refresh| refresh.session)).collect();
         if self.plan.class.replicas {
             for session in sessions {

@@ -1,9 +1,9 @@
 //! What no rule can hold with stock servers (docs/handover.md section 7): a session that meets one
 //! of these is judged no more.
 
-use staterouter::handover::{BackendId, SlotRoute, SlotState, Stage};
+use staterouter::handover::{BackendId, COPY_LOCK, NO_LOCK, SlotRoute, SlotState, Stage};
 
-use super::net::{Message, Op, Purpose, Server};
+use super::net::{Asked, Message, Op, Purpose, Server};
 use super::proxy::Job;
 use super::world::World;
 
@@ -15,7 +15,32 @@ impl World {
         self.look_at_old_lock(message);
         self.look_at_late_create(message);
         self.look_at_late_removal(message);
+        self.look_at_late_question(message);
         self.look_at_lock_from_wait(message);
+        self.look_at_lock_from_handover(message);
+        self.look_at_lock_from_outage(message);
+    }
+
+    /// A session that has begun anew at a stand-in is taken while a page from before the outage has a
+    /// lock of it at the returned server: that may as well be the lock of a mover that has died.
+    fn look_at_lock_from_outage(&mut self, message: &Message) {
+        let Some(job) = self.job_of(message) else {
+            return;
+        };
+        let Op::Remove(cookie) = message.op else {
+            return;
+        };
+        let is_returned = job.route.second == Some(message.backend_id)
+            && matches!(job.route.stage, Stage::Back | Stage::Wait);
+        // It has seen that lock, which a pending delete may have opened meanwhile, or sees it now.
+        let was_locked =
+            cookie != NO_LOCK || self.lock(message.session, message.backend_id).is_some();
+        if job.op == Op::Acquire && is_returned && was_locked {
+            self.retire(
+                message.session,
+                "is begun anew while a lock from before the outage holds",
+            );
+        }
     }
 
     /// A lock from before the session was removed: the removal of debris at the second place meets
@@ -35,6 +60,62 @@ impl World {
             && self.has(message.session, message.backend_id)
         {
             self.retire(message.session, "is removed with a lock from before");
+        }
+    }
+
+    /// A question that a proxy has given up arrives after all. The removal of debris meets the next
+    /// session, as the debris is gone by then; a copy that is stored anew brings back what was removed.
+    fn look_at_late_question(&mut self, message: &Message) {
+        let Purpose::Job { job, ask, kind } = message.purpose else {
+            return;
+        };
+        let (session, at) = (message.session, message.backend_id);
+        let proxy = &self.proxies[message.proxy];
+        let asked = proxy.jobs.get(&job).filter(|job| job.ask == ask);
+        if proxy.boot == message.boot && asked.is_some() {
+            return;
+        }
+        let first = proxy.slots()[self.farm.sessions[session].slot].first;
+        let is_masked = first != at && self.has(session, first);
+        match (kind, message.op) {
+            // What belongs to copies ends before anybody is served from them.
+            (Asked::Other, Op::Remove(cookie))
+                if cookie != COPY_LOCK
+                    && self.has(session, at)
+                    && self.lock(session, at).is_none_or(|lock| lock == cookie)
+                    && !is_masked =>
+            {
+                self.retire(session, "is removed by what was to clear debris before it");
+            }
+            (Asked::Restore, Op::Insert { .. }) if !self.has(session, at) => {
+                self.retire(session, "is stored anew by a request that was given up");
+            }
+            _ => {}
+        }
+    }
+
+    /// A lock of the old owner that was broken before its session moved. The old owner stands in for
+    /// the new one, and the page comes back before the handover home.
+    fn look_at_lock_from_handover(&mut self, message: &Message) {
+        let Some(job) = self.job_of(message) else {
+            return;
+        };
+        let Some(returned) = job.route.second else {
+            return;
+        };
+        let is_of_stand_in = job.route.first == message.backend_id
+            && matches!(job.route.stage, Stage::Back | Stage::Wait)
+            && job.is_clients();
+        let began_ms = self.farm.pages.get(&job.page).map(|page| page.began_ms);
+        let slot = self.proxies[message.proxy].slots()[self.farm.sessions[message.session].slot];
+        let is_older = began_ms.is_some_and(|began_ms| began_ms < slot.since_ms);
+        if is_of_stand_in
+            && is_older
+            && matches!(message.op, Op::Put { .. })
+            && !self.has(message.session, message.backend_id)
+            && self.has(message.session, returned)
+        {
+            self.retire(message.session, "is hidden by an outdated write");
         }
     }
 
@@ -195,6 +276,12 @@ impl World {
             return None;
         };
         self.proxies[message.proxy].jobs.get(&job)
+    }
+
+    /// Whether a server has an item of a slot.
+    pub(crate) fn has_any(&self, slot: usize, backend_id: BackendId) -> bool {
+        let mut sessions = self.farm.sessions.iter().enumerate();
+        sessions.any(|(index, session)| session.slot == slot && self.has(index, backend_id))
     }
 
     fn has(&self, session: usize, backend_id: BackendId) -> bool {

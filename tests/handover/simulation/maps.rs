@@ -1,21 +1,22 @@
 //! Partition maps of a few backends, and the placements that follow from them.
 
 use std::collections::HashMap;
+use std::collections::hash_map::Entry;
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use staterouter::config::{BackendAddress, BackendSpec, BackendState, PartitionMap};
 use staterouter::handover::BackendId;
-use staterouter::route::{HashKey, Placement, Slot};
+use staterouter::route::{HashKey, Placement, PlacementError, Slot};
 use staterouter::usage::Capacity;
 
 use super::plan::SERVERS;
 use super::random::Random;
 
 /// A backend of a map: its id, its weight, its state.
-pub(crate) type Entry = (u8, u16, BackendState);
+pub(crate) type Listed = (u8, u16, BackendState);
 
 /// The backends of a map, by id.
-pub(crate) type Spec = Vec<Entry>;
+pub(crate) type Spec = Vec<Listed>;
 
 /// Few virtual nodes: placements are built without optimisation.
 const LIGHT: u16 = 4;
@@ -91,7 +92,7 @@ pub(crate) fn moves(maps: &[Spec], slot: Slot) -> bool {
 
 /// The map as a proxy reads it.
 pub(crate) fn map(spec: &Spec, version: u64) -> PartitionMap {
-    let backend = |&(id, weight, state): &Entry| BackendSpec {
+    let backend = |&(id, weight, state): &Listed| BackendSpec {
         name: name(id),
         id,
         id_is_derived: false,
@@ -119,21 +120,28 @@ pub(crate) fn name(id: u8) -> String {
 
 /// The placement of a map, built once in the whole run.
 pub(crate) fn placement(spec: &Spec) -> Arc<Placement> {
+    place(&map(spec, 1)).unwrap()
+}
+
+/// The same for a map as a proxy reads it.
+pub(crate) fn place(map: &PartitionMap) -> Result<Arc<Placement>, PlacementError> {
     type Known = Mutex<HashMap<Vec<(u8, u16, bool)>, Arc<Placement>>>;
     static KNOWN: OnceLock<Known> = OnceLock::new();
-    let key = spec
-        .iter()
-        .map(|&(id, weight, state)| (id, weight, state == BackendState::Active))
+    let backends = map.backends.iter();
+    let key = backends
+        .map(|spec| (spec.id, spec.weight, spec.state == BackendState::Active))
         .collect();
     let mut known = KNOWN
         .get_or_init(Known::default)
         .lock()
         .unwrap_or_else(PoisonError::into_inner);
-    let build = || Arc::new(map(spec, 1).placement().unwrap());
-    Arc::clone(known.entry(key).or_insert_with(build))
+    match known.entry(key) {
+        Entry::Occupied(known) => Ok(Arc::clone(known.get())),
+        Entry::Vacant(free) => Ok(Arc::clone(free.insert(Arc::new(map.placement()?)))),
+    }
 }
 
-fn active(id: u8) -> Entry {
+fn active(id: u8) -> Listed {
     (id, LIGHT, BackendState::Active)
 }
 

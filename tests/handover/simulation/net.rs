@@ -39,13 +39,23 @@ pub(crate) struct Reply {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Purpose {
     /// Question `ask` of this request of a client.
-    Job { job: u64, ask: u32 },
+    Job { job: u64, ask: u32, kind: Asked },
     /// Nobody waits for it.
     Behind,
     /// A removal that the server missed.
     Replay { attempt: u64 },
     /// Step `step` of what keeps this copy alive.
     Refresh { id: u64, step: u32 },
+}
+
+/// What a question of a request is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Asked {
+    /// The request itself.
+    Own,
+    /// A copy, stored anew where its session is lost.
+    Restore,
+    Other,
 }
 
 /// A request on its way to a server, or its answer on the way back.

@@ -6,7 +6,7 @@ use staterouter::admin::AdminOptions;
 use staterouter::backend::removal;
 use staterouter::config::{Config, PEER_SILENCE};
 use staterouter::control::{event_loop, persist::replay};
-use staterouter::proxy::{refresh, snapshot};
+use staterouter::proxy::snapshot;
 
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Numbers {
@@ -30,9 +30,6 @@ pub(crate) struct Numbers {
     pub(crate) replay_pause_ms: u64,
     /// How often a removal is repeated because of another lock.
     pub(crate) max_locks: u64,
-    /// How often, and how long each time, a copy waits that is to be written anew.
-    pub(crate) max_pauses: usize,
-    pub(crate) pause_ms: u64,
 }
 
 impl Numbers {
@@ -51,8 +48,6 @@ impl Numbers {
             tick_ms: ms(event_loop::TICK),
             replay_pause_ms: replay::PAUSE_MS,
             max_locks: removal::MAX_LOCKS as u64,
-            max_pauses: refresh::MAX_PAUSES,
-            pause_ms: ms(refresh::PAUSE),
         }
     }
 }

@@ -1,6 +1,5 @@
 //! What a seed stands for: proxies, slots, maps, and what goes wrong when.
 
-use staterouter::config::BackendState;
 use staterouter::handover::BackendId;
 use staterouter::route::Slot;
 
@@ -158,20 +157,6 @@ impl Plan {
             .iter()
             .map(|fault| fault.at_ms + fault.lasts_ms + MAX_LAG_MS);
         ends.max().unwrap_or(START_MS)
-    }
-
-    /// Drains what would be removed: when a removed backend is forgotten depends on all slots.
-    pub(crate) fn keep_backends(&mut self) {
-        for index in 1..self.maps.len() {
-            let before = self.maps[index - 1].clone();
-            let map = &mut self.maps[index];
-            for (id, weight, _) in before {
-                if map.iter().all(|entry| entry.0 != id) {
-                    map.push((id, weight, BackendState::Drain));
-                }
-            }
-            map.sort_by_key(|entry| entry.0);
-        }
     }
 
     fn draw_maps_and_slots(&mut self, random: &mut Random) {

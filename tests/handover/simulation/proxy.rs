@@ -1,18 +1,22 @@
-//! The data path of a proxy: asks what `handover::RequestMachine` says, as `proxy::two_places` does
+//! The data path of a proxy: sends what `handover::RequestDriver` says, as `proxy::two_places` does
 //! over sockets.
 
 use std::rc::Rc;
 
+use staterouter::handover::copy_refresh::Keeping;
+use staterouter::handover::request_driver::{BodySource, MOVE_PAUSE};
 use staterouter::handover::{
-    BackendId, COPY_LOCK, ClientRequest, Cookie, Refusal, ReplicaPhase, RequestMachine, SlotRoute,
-    SlotTable, Stage, Step, Subrequest, SubrequestReply,
+    BackendId, COPY_LOCK, ClientRequest, Cookie, CopyKind, DriverTask, Heard, NoReply, Question,
+    QuestionForm, Refusal, RequestDriver, RequestEnd, RequestMachine, SlotRoute, SlotTable, Stage,
+    Step, Subrequest, SubrequestReply,
 };
 use staterouter::health::Failure;
 
 use super::broken::Broken;
-use super::copying::{Behind, UnderWay};
+use super::copying::Behind;
+use super::hold::Waits;
 use super::judge::{Answer, End};
-use super::net::{Fate, Message, Op, Power, Purpose, Reply};
+use super::net::{Asked, Fate, Message, Op, Power, Purpose, Reply};
 use super::trace::Scope;
 use super::world::{Event, World};
 
@@ -29,14 +33,8 @@ pub(crate) struct InForce {
     /// Places that are known, and those that are up, by bit.
     pub(crate) known: u128,
     pub(crate) up: u128,
-}
-
-/// One request of a client that waits for its slot to go on.
-#[derive(Debug, Clone, Copy)]
-pub(crate) struct Held {
-    call: u64,
-    slot: usize,
-    since_ms: u64,
+    /// Another one has another number.
+    pub(crate) number: u64,
 }
 
 /// One request of a client under way.
@@ -48,26 +46,34 @@ pub(crate) struct Job {
     pub(crate) op: Op,
     request: ClientRequest,
     pub(crate) route: SlotRoute,
-    /// `None` once nothing is left to decide.
-    pub(crate) search: Option<RequestMachine>,
-    in_force: InForce,
-    due_ms: u64,
+    /// `None` for one that is forwarded at once.
+    driver: Option<RequestDriver>,
+    /// Nothing is left to decide: the answer counts, whatever it is.
+    is_forwarded: bool,
+    pub(crate) in_force: InForce,
+    pub(crate) waits: Waits,
     held: Option<(BackendId, Reply)>,
+    /// The held answer whose item is stored elsewhere.
+    kept: Option<(BackendId, Reply)>,
     /// Number of the question under way.
-    ask: u32,
-    asked: Option<Subrequest>,
+    pub(crate) ask: u32,
+    asked: Option<Question>,
     /// The item's other copy was not there.
     is_absent_at_second: bool,
-    /// The item that is being moved.
-    moved: Option<(BackendId, Reply)>,
     /// What is under way at the replica.
-    pub(crate) under_way: Option<UnderWay>,
+    pub(crate) under_way: Option<CopyKind>,
+    /// The last question without an answer: whom it was for, and what has failed; `None` if that server
+    /// counts as down.
+    lost: Option<(BackendId, Option<Failure>)>,
 }
 
-impl Held {
-    pub(crate) fn call(&self) -> u64 {
-        self.call
-    }
+/// Why a request has no answer.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Failed {
+    pub(crate) why: &'static str,
+    /// The server that was asked last, and what has failed there; `None` for a refusal.
+    pub(crate) at: Option<(BackendId, Option<Failure>)>,
+    pub(crate) may_repeat: bool,
 }
 
 impl Job {
@@ -75,8 +81,8 @@ impl Job {
     /// ends.
     pub(crate) fn is_clients(&self) -> bool {
         let is_copied = self.route.replica.is_some();
-        self.search.is_none()
-            || (is_copied && matches!(self.asked, Some(Subrequest::Client { .. })))
+        let is_own = |question: Question| matches!(question.form, QuestionForm::Own { .. });
+        self.is_forwarded || (is_copied && self.asked.is_some_and(is_own))
     }
 }
 
@@ -97,8 +103,8 @@ impl InForce {
 }
 
 impl World {
-    /// A client's request has reached a proxy, or has waited there since `since_ms`.
-    pub(crate) fn begin_job(&mut self, call: u64, since_ms: u64) {
+    /// A client's request has reached a proxy, or goes on there after it has waited.
+    pub(crate) fn begin_job(&mut self, call: u64, waits: Option<Waits>) {
         let Some(known) = self.farm.calls.get(&call) else {
             return;
         };
@@ -116,26 +122,24 @@ impl World {
             route = broken.route(route);
         }
         self.recall_copy(p, session, &mut route);
-        let waits = route.stage == Stage::Suspect || self.waits_for_copy(p, slot, route, op);
-        if waits && self.now_ms < since_ms + self.numbers.hold_ms {
-            return self.hold(
-                p,
-                Held {
-                    call,
-                    slot,
-                    since_ms,
-                },
-            );
-        }
-        self.start_anew_if_away(p, session, route);
         let request = request(op, &in_force);
-        let mover_s = if self.is_broken(Broken::YoungLocks) {
-            0
-        } else {
-            self.numbers.mover_s
+        let (machine, step) = RequestMachine::start(route, request, self.mover_s());
+        if !matches!(step, Step::Drop { .. }) {
+            self.start_anew_if_away(p, session, route);
+        }
+        let waits = waits.unwrap_or(Waits::new(self.now_ms + self.numbers.answer_ms));
+        let is_repeatable = matches!(op, Op::Read | Op::Touch);
+        let replica = route.replica.map(|replica| replica.at);
+        let driver = match step {
+            Step::Ask(ask) => Some(RequestDriver::new(
+                machine,
+                ask,
+                replica,
+                request,
+                is_repeatable,
+            )),
+            _ => None,
         };
-        let (search, step) = RequestMachine::start(route, request, mover_s);
-        let due_ms = since_ms + self.numbers.answer_ms;
         let job = Job {
             call,
             page,
@@ -143,87 +147,50 @@ impl World {
             op,
             request,
             route,
-            search: Some(search),
+            driver,
+            is_forwarded: false,
             in_force,
-            due_ms,
+            waits,
             held: None,
+            kept: None,
             ask: 0,
             asked: None,
             is_absent_at_second: false,
-            moved: None,
             under_way: None,
+            lost: None,
         };
+        self.start_job(p, job, step);
+    }
+
+    fn start_job(&mut self, p: usize, job: Job, step: Step) {
+        let due_ms = job.waits.due_ms;
         let id = self.next_job();
         self.proxies[p].jobs.insert(id, job);
         let boot = self.proxies[p].boot;
         self.at(due_ms, Event::Due(p, boot, id));
-        self.take_step(p, id, step);
-    }
-
-    /// Whether what is to be written waits until nobody relies on the replica any more.
-    fn waits_for_copy(&self, p: usize, slot: usize, route: SlotRoute, op: Op) -> bool {
-        let writes = matches!(op, Op::Put { .. } | Op::Remove(_));
-        let is_dropping = route
-            .replica
-            .is_some_and(|replica| replica.phase == ReplicaPhase::Dropping);
-        writes && (is_dropping || self.proxies[p].copies.has_missed(slot))
-    }
-
-    /// The request begins anew once the slot has changed.
-    fn hold_again(&mut self, p: usize, id: u64, why: &'static str) {
-        let Some(job) = self.proxies[p].jobs.remove(&id) else {
-            return;
-        };
-        let since_ms = job.due_ms - self.numbers.answer_ms;
-        if self.now_ms >= since_ms + self.numbers.hold_ms {
-            return self.drop_call(job.call, why);
-        }
-        let (call, slot) = (job.call, self.farm.sessions[job.session].slot);
-        self.hold(
-            p,
-            Held {
-                call,
-                slot,
-                since_ms,
-            },
-        );
-        let at_ms = self.now_ms + 300;
-        self.round_by(p, at_ms);
-    }
-
-    fn hold(&mut self, p: usize, held: Held) {
-        let proxy = &mut self.proxies[p];
-        proxy.held.push(held);
-        let over = Event::HoldOver(p, proxy.boot, held.call);
-        self.at(held.since_ms + self.numbers.hold_ms, over);
-    }
-
-    /// The slots have changed: those that waited for that go on, in the order in which they came.
-    pub(crate) fn let_go(&mut self, p: usize) {
-        for held in std::mem::take(&mut self.proxies[p].held) {
-            let route = self.proxies[p].in_force.table.lookup(held.slot);
-            if route.stage == Stage::Suspect || self.proxies[p].copies.has_missed(held.slot) {
-                self.proxies[p].held.push(held);
-            } else {
-                self.begin_job(held.call, held.since_ms);
+        match step {
+            Step::Ask(_) => self.go_on_with_task(p, id),
+            Step::Forward { at, counter } => self.forward(p, id, at, counter),
+            Step::Drop { reason, .. } => {
+                let may_repeat = reason.may_begin_anew();
+                self.fail_job(p, id, Failed::refused(reason, may_repeat));
             }
+            Step::Pass { .. } => self.fail_job(p, id, Failed::refused(Refusal::Unknown, false)),
         }
     }
 
-    /// A request has waited long enough.
-    pub(crate) fn hold_over(&mut self, p: usize, boot: u32, call: u64) {
-        let proxy = &mut self.proxies[p];
-        let before = proxy.held.len();
-        proxy.held.retain(|held| held.call != call);
-        if proxy.boot == boot && proxy.held.len() < before {
-            self.drop_call(call, "suspect for too long");
+    /// Younger locks may belong to a mover.
+    fn mover_s(&self) -> u64 {
+        match self.is_broken(Broken::YoungLocks) {
+            true => 0,
+            false => self.numbers.mover_s,
         }
     }
 
     /// Nobody waits any more for what is under way at servers that are down, by bit.
     pub(crate) fn break_off(&mut self, p: usize, down: u128) {
         let is_there = |job: &Job| {
-            let at = job.asked.and_then(place_of);
+            let at = job.asked.map(|question| question.at);
             at.is_some_and(|at| down >> at.id() & 1 == 1)
         };
         let jobs = self.proxies[p].jobs.iter();
@@ -232,154 +199,100 @@ impl World {
             .map(|job| *job.0)
             .collect();
         for id in broken {
-            let Some(job) = self.proxies[p].jobs.get_mut(&id) else {
-                continue;
-            };
-            job.ask += 1;
-            if job.search.is_some() {
-                self.see(p, id, SubrequestReply::Unknown);
-            } else if let Some(job) = self.proxies[p].jobs.remove(&id) {
-                self.drop_call(job.call, "broken off");
-            }
+            self.lose(p, id, None);
         }
     }
 
-    fn take_step(&mut self, p: usize, id: u64, step: Step) {
-        match step {
-            Step::Ask(ask) => self.ask(p, id, ask),
-            Step::Forward { at, counter } => self.forward(p, id, at, counter),
-            Step::Pass { clear_flag, behind } => {
-                self.send_behind(p, id, behind);
-                let Some(mut job) = self.proxies[p].jobs.remove(&id) else {
-                    return;
-                };
-                match job.held.take().or(job.moved.take()) {
-                    Some((backend_id, reply)) => {
-                        self.end_write(p, &job, reply);
-                        let is_believed =
-                            self.is_broken(Broken::ReadsPassFlags) && job.op == Op::Read;
-                        self.pass(p, &job, backend_id, reply, clear_flag && !is_believed);
-                    }
-                    None => self.drop_call(job.call, "nothing held"),
-                }
-            }
-            Step::Drop {
-                reason: Refusal::CopyMissed,
-                ..
-            } => self.hold_again(p, id, "copy missed"),
-            Step::Drop { reason, behind } => {
-                self.send_behind(p, id, behind);
-                if let Some(job) = self.proxies[p].jobs.remove(&id) {
-                    self.say(Scope::Session(job.session), || {
-                        format!("proxy {p} drops {:?}: {reason}", job.op)
-                    });
-                    self.drop_call(job.call, refusal(reason));
-                }
-            }
+    fn go_on_with_task(&mut self, p: usize, id: u64) {
+        let job = self.proxies[p].jobs.get(&id);
+        if let Some(driver) = job.and_then(|job| job.driver) {
+            self.carry_out(p, id, driver.task());
         }
     }
 
-    /// A write is answered: what its place has refused is at the replica no more.
-    fn end_write(&mut self, p: usize, job: &Job, reply: Reply) {
-        let Op::Put { version, .. } = job.op else {
-            return;
-        };
-        let Some(replica) = job
-            .route
-            .replica
-            .filter(|replica| replica.phase.is_copied())
-        else {
-            return;
-        };
-        if reply.status != 200 {
-            return self.undo(job.session, version);
-        }
-        if self.is_broken(Broken::TruthFirst) || self.is_broken(Broken::CopyTwice) {
-            let cookie = COPY_LOCK;
-            self.send_alone(p, replica.at, job.session, Op::Put { cookie, version });
-        }
-    }
-
-    fn ask(&mut self, p: usize, id: u64, ask: Subrequest) {
-        let broken = self.broken;
-        let now = self.proxies[p].in_force.clone();
+    fn carry_out(&mut self, p: usize, id: u64, task: DriverTask) {
         let Some(job) = self.proxies[p].jobs.get_mut(&id) else {
             return;
         };
-        if let Some(seen) = broken
-            .and_then(|broken| broken.instead(ask, job.request, job.route, job.is_absent_at_second))
-        {
-            job.asked = Some(ask);
-            return self.see(p, id, seen);
-        }
-        job.ask += 1;
-        job.asked = Some(ask);
         let session = job.session;
-        let (at, op) = match ask {
-            Subrequest::Client { at, counter } => {
-                (job.held, job.moved) = (None, None);
-                (at, with_counter(job.op, counter))
+        let is_over = matches!(task, DriverTask::End(_));
+        let broken = self.broken.filter(|_| !is_over);
+        if let Some(seen) = broken.and_then(|broken| skipped(broken, job)) {
+            return self.hear_job(p, id, Heard::Reply(seen));
+        }
+        match task {
+            DriverTask::Send(question) => self.put(p, id, question),
+            DriverTask::Pause => {
+                job.ask += 1;
+                let ask = job.ask;
+                let boot = self.proxies[p].boot;
+                let wait_ms = MOVE_PAUSE.as_millis() as u64;
+                self.after(wait_ms, Event::PauseOver(p, boot, id, ask));
             }
-            Subrequest::Acquire { at } => {
-                (job.held, job.moved) = (None, None);
-                (at, Op::Acquire)
-            }
-            Subrequest::Look { at } => (at, Op::Touch),
-            Subrequest::Release { at, counter } => (at, Op::Release(counter)),
-            Subrequest::Remove { at, counter } => (at, Op::Remove(counter)),
-            Subrequest::Insert { at } => {
-                let Some(held) = job.held.take() else {
-                    return self.see(p, id, SubrequestReply::Unknown);
-                };
-                job.moved = Some(held);
-                let version = held.1.version;
-                (at, Op::Insert { version })
-            }
-            Subrequest::Copy { at } => (at, with_counter(job.op, Some(COPY_LOCK))),
-            Subrequest::CopyHeld { at } => {
-                let Some((_, Reply { version, .. })) = job.held.or(job.moved) else {
-                    return self.see(p, id, SubrequestReply::Unknown);
-                };
-                let cookie = COPY_LOCK;
-                (at, Op::Put { cookie, version })
-            }
-            Subrequest::Recall { at } => {
-                (job.held, job.moved) = (None, None);
-                (at, Op::Read)
-            }
-            // Those are only ever sent behind an answer.
-            Subrequest::Refresh { .. } | Subrequest::CopyAnew { .. } => {
-                return self.see(p, id, SubrequestReply::Unknown);
-            }
-            Subrequest::Miss { .. } => {
-                self.note_missed(p, session);
-                return self.see(p, id, DONE);
-            }
-            Subrequest::NoteDelete { to } => {
+            DriverTask::NoteDelete(to) => {
                 self.owe(p, to, session);
-                return self.see(p, id, DONE);
+                self.hear_job(p, id, Heard::Reply(DONE));
             }
-        };
-        let op = broken.map_or(op, |broken| broken.ask(ask, op));
-        if !job.in_force.asks(&now, at) || self.now_ms >= job.due_ms {
-            return self.see(p, id, SubrequestReply::Unknown);
+            DriverTask::NoteMiss => {
+                self.note_missed(p, session);
+                self.hear_job(p, id, Heard::Reply(DONE));
+            }
+            DriverTask::End(end) => self.end_job(p, id, end),
         }
-        if !self.begin_question(p, id, ask) {
-            return self.hold_again(p, id, "suspect");
-        }
-        self.limit_copy(p, id);
-        self.send_question(p, id, at, op);
     }
 
-    /// A replica that does not answer must not take the time in which the slot goes on without it.
-    fn limit_copy(&mut self, p: usize, id: u64) {
-        let (boot, now_ms) = (self.proxies[p].boot, self.now_ms);
+    /// A request has waited for the end of a move.
+    pub(crate) fn pause_over(&mut self, p: usize, boot: u32, id: u64, ask: u32) {
         let job = self.proxies[p].jobs.get(&id);
-        let is_copy =
-            |job: &&Job| matches!(job.under_way, Some(UnderWay::Copy | UnderWay::Removal));
-        if let Some(job) = job.filter(is_copy) {
-            let half_ms = job.due_ms.saturating_sub(now_ms) / 2;
-            self.after(half_ms, Event::CopyDue(p, boot, id, job.ask));
+        if self.proxies[p].boot == boot && job.is_some_and(|job| job.ask == ask) {
+            self.go_on_with_task(p, id);
+        }
+    }
+
+    /// Puts a question.
+    fn put(&mut self, p: usize, id: u64, question: Question) {
+        let (broken, now) = (self.broken, self.proxies[p].in_force.clone());
+        let Some(job) = self.proxies[p].jobs.get_mut(&id) else {
+            return;
+        };
+        job.ask += 1;
+        job.asked = Some(question);
+        if question.form.is_held() {
+            (job.held, job.kept) = (None, None);
+        }
+        let Some(mut op) = op_of(job, question.form) else {
+            return self.lose(p, id, None);
+        };
+        if let (Some(broken), Some(driver)) = (broken, job.driver) {
+            op = broken.ask(driver.ask(), job.route, op);
+        }
+        let (asks, due_ms) = (job.in_force.asks(&now, question.at), job.waits.due_ms);
+        let (session, route, ask) = (job.session, job.route, job.ask);
+        if let Some(kind) = question.copy {
+            if let Err(reason) = self.begin_copy(p, session, route, (kind, question.at)) {
+                return self.stop_copy(p, id, reason);
+            }
+            let boot = self.proxies[p].boot;
+            let copy_due_ms = kind.due_ms(self.now_ms, due_ms);
+            if copy_due_ms < due_ms {
+                self.at(copy_due_ms, Event::CopyDue(p, boot, id, ask));
+            }
+        }
+        if let Some(job) = self.proxies[p].jobs.get_mut(&id) {
+            job.under_way = question.copy;
+        }
+        if !asks || self.now_ms >= due_ms {
+            return self.lose_unsent(p, id, question.at);
+        }
+        self.send_question(p, id, question.at, op);
+    }
+
+    /// The copy of a request must not be made, or must not be stored anew.
+    fn stop_copy(&mut self, p: usize, id: u64, reason: Refusal) {
+        let job = self.proxies[p].jobs.get(&id);
+        let end = job.and_then(|job| Some(job.driver?.refused(reason)));
+        if let Some(end) = end {
+            self.end_job(p, id, end);
         }
     }
 
@@ -392,38 +305,24 @@ impl World {
         }
     }
 
-    /// Notes what is under way at the replica; false if that must not be.
-    fn begin_question(&mut self, p: usize, id: u64, ask: Subrequest) -> bool {
-        let Some(job) = self.proxies[p].jobs.remove(&id) else {
-            return false;
-        };
-        let under_way = self.begin_copy(p, &job, ask);
-        let may_ask = under_way.is_some() || !Self::is_copy(&job, ask);
-        let held = job.held.filter(|_| job.op == Op::Acquire);
-        let session = job.session;
-        let job = Job { under_way, ..job };
-        self.proxies[p].jobs.insert(id, job);
-        if let (false, Some((at, reply))) = (may_ask, held) {
-            self.send_alone(p, at, session, Op::Release(reply.counter));
-        }
-        may_ask
-    }
-
     fn forward(&mut self, p: usize, id: u64, at: BackendId, counter: Option<u32>) {
         let now = self.proxies[p].in_force.clone();
         let Some(job) = self.proxies[p].jobs.get_mut(&id) else {
             return;
         };
         job.ask += 1;
-        job.search = None;
-        job.asked = Some(Subrequest::Client { at, counter });
+        job.is_forwarded = true;
+        let form = QuestionForm::Own { counter };
+        job.asked = Some(Question {
+            at,
+            form,
+            copy: None,
+        });
         let op = with_counter(job.op, counter);
-        if job.in_force.asks(&now, at) && self.now_ms < job.due_ms {
+        if job.in_force.asks(&now, at) && self.now_ms < job.waits.due_ms {
             return self.send_question(p, id, at, op);
         }
-        let call = job.call;
-        self.proxies[p].jobs.remove(&id);
-        self.drop_call(call, "backend down");
+        self.lose_unsent(p, id, at);
     }
 
     fn send_question(&mut self, p: usize, id: u64, backend_id: BackendId, op: Op) {
@@ -431,12 +330,23 @@ impl World {
         let Some(job) = proxy.jobs.get(&id) else {
             return;
         };
+        let kind = match job.asked {
+            Some(Question {
+                form: QuestionForm::Own { .. },
+                ..
+            }) => Asked::Own,
+            Some(Question {
+                copy: Some(kind), ..
+            }) if kind.is_restore() => Asked::Restore,
+            _ => Asked::Other,
+        };
         let message = Message {
             proxy: p,
             boot: proxy.boot,
             purpose: Purpose::Job {
                 job: id,
                 ask: job.ask,
+                kind,
             },
             backend_id,
             session: job.session,
@@ -499,6 +409,7 @@ impl World {
             self.say(Scope::Session(message.session), || line);
         }
         self.doubt_copy(&message, &reply);
+        self.note_use(&message, &reply);
         if reply.status == 200 {
             self.trust_copy(&message, lock);
         }
@@ -523,13 +434,13 @@ impl World {
             Purpose::Behind => {}
             Purpose::Refresh { id, step } => self.refreshed(p, id, step, result),
             Purpose::Replay { attempt } => self.replay_answered(p, message, attempt, result),
-            Purpose::Job { job: id, ask } => {
+            Purpose::Job { job: id, ask, .. } => {
                 let job = proxy.jobs.get(&id).filter(|job| job.ask == ask);
                 match (job, result) {
                     (None, Ok(reply)) => self.give_back_late(&message, reply),
                     (None, Err(_)) => {}
                     (Some(_), Ok(reply)) => self.hear(p, id, message.backend_id, reply),
-                    (Some(_), Err(failure)) => self.fail(p, id, message.backend_id, failure),
+                    (Some(_), Err(failure)) => self.lose(p, id, Some(failure)),
                 }
             }
         }
@@ -537,30 +448,59 @@ impl World {
 
     /// A request's time is up.
     pub(crate) fn due(&mut self, p: usize, boot: u32, id: u64) {
-        let proxy = &mut self.proxies[p];
-        if proxy.boot != boot {
-            return;
-        }
-        if let Some(job) = proxy.jobs.get_mut(&id) {
-            job.ask += 1;
-            let at = job.asked.and_then(place_of);
-            if let Some(at) = at {
-                self.fail(p, id, at, Failure::Late);
-            }
+        if self.proxies[p].boot == boot {
+            self.lose(p, id, Some(Failure::Late));
         }
     }
 
-    fn fail(&mut self, p: usize, id: u64, backend_id: BackendId, failure: Failure) {
-        self.request_failed(p, backend_id, failure);
-        let Some(job) = self.proxies[p].jobs.get(&id) else {
+    /// The question under way has no answer: because of this failure, or because its server is down.
+    fn lose(&mut self, p: usize, id: u64, failure: Option<Failure>) {
+        let Some(job) = self.proxies[p].jobs.get_mut(&id) else {
             return;
         };
-        if job.search.is_some() {
-            return self.see(p, id, SubrequestReply::Unknown);
+        job.ask += 1;
+        let Some(question) = job.asked else {
+            return;
+        };
+        let is_unsent = matches!(failure, Some(Failure::Refused | Failure::ConnectTimedOut));
+        self.lost(p, id, (question.at, failure), is_unsent);
+    }
+
+    /// Nothing is sent to a server that is down.
+    fn lose_unsent(&mut self, p: usize, id: u64, at: BackendId) {
+        self.lost(p, id, (at, None), true);
+    }
+
+    fn lost(
+        &mut self,
+        p: usize,
+        id: u64,
+        (at, failure): (BackendId, Option<Failure>),
+        is_unsent: bool,
+    ) {
+        let is_down = !self.proxies[p].in_force.is_up(at);
+        let Some(job) = self.proxies[p].jobs.get_mut(&id) else {
+            return;
+        };
+        job.lost = Some((at, failure));
+        let failed = NoReply {
+            is_unsent,
+            is_out_of_reach: true,
+        };
+        if !job.is_forwarded {
+            return self.hear_job(p, id, Heard::Nothing(failed));
         }
-        let call = job.call;
-        self.proxies[p].jobs.remove(&id);
-        self.drop_call(call, "backend does not answer");
+        let is_repeatable = matches!(job.op, Op::Read | Op::Touch);
+        let may_repeat = match job.driver {
+            Some(driver) => driver.forward_failed(failed, is_down),
+            None => failed.may_begin_anew(is_down, is_repeatable),
+        };
+        let failed = Failed {
+            why: "backend does not answer",
+            at: Some((at, failure)),
+            may_repeat,
+        };
+        self.fail_job(p, id, failed);
     }
 
     /// An answer in time.
@@ -568,63 +508,132 @@ impl World {
         let Some(job) = self.proxies[p].jobs.get_mut(&id) else {
             return;
         };
-        if job.search.is_none() {
+        if job.is_forwarded {
             let job = self.proxies[p].jobs.remove(&id);
             if let Some(job) = job {
                 self.pass(p, &job, backend_id, reply, false);
             }
             return;
         }
-        if matches!(
-            job.asked,
-            Some(
-                Subrequest::Client { .. } | Subrequest::Acquire { .. } | Subrequest::Recall { .. }
-            )
-        ) {
+        if job.asked.is_some_and(|question| question.form.is_held()) {
             job.held = Some((backend_id, reply));
             job.is_absent_at_second =
                 reply.seen() == SubrequestReply::Absent && Some(backend_id) == job.route.second;
         }
-        self.see(p, id, reply.seen());
+        self.hear_job(p, id, Heard::Reply(reply.seen()));
     }
 
-    fn see(&mut self, p: usize, id: u64, seen: SubrequestReply) {
-        let is_old_lock = self.is_broken(Broken::OldLock);
+    /// Something came of the step under way.
+    fn hear_job(&mut self, p: usize, id: u64, heard: Heard) {
+        let mut heard = heard;
         let job = self.proxies[p].jobs.get_mut(&id);
-        let mut seen = seen;
         if let Some(kind) = job.and_then(|job| job.under_way.take()) {
-            if self.is_broken(Broken::NoMiss) && kind != UnderWay::Move {
-                seen = DONE;
+            if self.is_broken(Broken::NoMiss) && kind != CopyKind::Move {
+                heard = Heard::Reply(DONE);
             }
-            self.end_copy(p, id, kind, seen);
+            self.end_copy(p, id, kind, heard.reply());
         }
+        let is_old_lock = self.is_broken(Broken::OldLock);
         let Some(job) = self.proxies[p].jobs.get_mut(&id) else {
             return;
         };
-        let is_insert = matches!(job.asked, Some(Subrequest::Insert { .. }));
-        let is_done = matches!(seen, SubrequestReply::Done { .. });
-        let stays = (is_insert && !is_done).then_some(job.route);
-        if is_old_lock && is_insert && seen == SubrequestReply::Unknown {
+        let Some(driver) = &mut job.driver else {
+            return;
+        };
+        let is_insert = matches!(driver.ask(), Subrequest::Insert { .. });
+        if is_old_lock && is_insert && heard.reply() == SubrequestReply::Unknown {
             let job = self.proxies[p].jobs.remove(&id);
-            if let Some((job, (backend_id, reply))) =
-                job.and_then(|job| Some((job.moved?, job)).map(|(moved, job)| (job, moved)))
+            if let Some((job, (backend_id, reply))) = job
+                .and_then(|job| Some((job.kept?, job)))
+                .map(|(kept, job)| (job, kept))
             {
                 self.pass(p, &job, backend_id, reply, false);
             }
             return;
         }
-        let step = job.search.as_mut().map(|search| search.next(seen));
-        if let Some(SlotRoute {
-            first,
-            second: Some(second),
-            ..
-        }) = stays
-        {
-            let now_ms = self.now_ms;
-            self.proxies[p].brain.move_failed(second, first, now_ms);
+        let task = driver.heard(heard);
+        self.carry_out(p, id, task);
+    }
+
+    fn end_job(&mut self, p: usize, id: u64, end: RequestEnd) {
+        let Some(job) = self.proxies[p].jobs.get(&id) else {
+            return;
+        };
+        let lost = job.lost;
+        let failed_move = job.driver.and_then(|driver| driver.failed_move(&end));
+        if let Some(failed) = failed_move.filter(|failed| !failed.is_stored) {
+            self.proxies[p].brain.move_failed(failed.from, failed.to);
+            self.tick_soon(p);
         }
-        if let Some(step) = step {
-            self.take_step(p, id, step);
+        match end {
+            RequestEnd::Forward { at, counter } => self.forward(p, id, at, counter),
+            RequestEnd::Pass { clear_flag, behind } => {
+                self.send_behind(p, id, behind);
+                let Some(mut job) = self.proxies[p].jobs.remove(&id) else {
+                    return;
+                };
+                match job.held.take().or(job.kept.take()) {
+                    Some((backend_id, reply)) => {
+                        self.end_write(p, &job, reply);
+                        let is_believed =
+                            self.is_broken(Broken::ReadsPassFlags) && job.op == Op::Read;
+                        self.pass(p, &job, backend_id, reply, clear_flag && !is_believed);
+                    }
+                    None => self.drop_call(job.call, "nothing held"),
+                }
+            }
+            RequestEnd::Fail {
+                reason,
+                behind,
+                may_repeat,
+            } => {
+                let lost = lost.filter(|_| reason == Refusal::Unknown);
+                self.send_behind(p, id, behind);
+                let failed = Failed {
+                    at: lost,
+                    ..Failed::refused(reason, may_repeat)
+                };
+                self.fail_job(p, id, failed);
+            }
+        }
+    }
+
+    /// A request has no answer: it waits and begins anew, or its client is told.
+    fn fail_job(&mut self, p: usize, id: u64, failed: Failed) {
+        let Some(job) = self.proxies[p].jobs.remove(&id) else {
+            return;
+        };
+        if let Some((at, Some(failure))) = failed.at {
+            let boot = self.proxies[p].boot;
+            self.after(1, Event::Reported(p, boot, at, failure));
+        }
+        if failed.may_repeat && self.hold(p, &job, failed) {
+            return;
+        }
+        self.say(Scope::Session(job.session), || {
+            format!("proxy {p} drops {:?}: {}", job.op, failed.why)
+        });
+        self.drop_call(job.call, failed.why);
+    }
+
+    /// A write is answered: what its place has refused is at the replica no more.
+    fn end_write(&mut self, p: usize, job: &Job, reply: Reply) {
+        let Op::Put { version, .. } = job.op else {
+            return;
+        };
+        let Some(replica) = job
+            .route
+            .replica
+            .filter(|replica| replica.phase.is_copied())
+        else {
+            return;
+        };
+        if reply.status != 200 {
+            return self.undo(job.session, version);
+        }
+        if self.is_broken(Broken::TruthFirst) || self.is_broken(Broken::CopyTwice) {
+            let cookie = COPY_LOCK;
+            self.send_alone(p, replica.at, job.session, Op::Put { cookie, version });
         }
     }
 
@@ -675,10 +684,13 @@ impl World {
         let (at, op) = match behind {
             Some(Subrequest::Release { at, counter }) => (at, Op::Release(counter)),
             Some(Subrequest::Remove { at, counter }) => (at, Op::Remove(counter)),
-            Some(ask) => {
+            Some(behind) => {
                 let (session, route) = (job.session, job.route);
                 let op = job.op;
-                return self.refresh(p, Behind { session, route, op }, ask);
+                if let Some(keeping) = Keeping::of(behind) {
+                    self.refresh(p, Behind { session, route, op }, keeping);
+                }
+                return;
             }
             None => return,
         };
@@ -764,20 +776,39 @@ fn with_counter(op: Op, counter: Option<u32>) -> Op {
     }
 }
 
-fn place_of(ask: Subrequest) -> Option<BackendId> {
-    match ask {
-        Subrequest::Client { at, .. }
-        | Subrequest::Acquire { at }
-        | Subrequest::Look { at }
-        | Subrequest::Insert { at }
-        | Subrequest::Release { at, .. }
-        | Subrequest::Remove { at, .. } => Some(at),
-        Subrequest::Copy { at } | Subrequest::CopyHeld { at } => Some(at),
-        Subrequest::Refresh { at, .. }
-        | Subrequest::CopyAnew { at, .. }
-        | Subrequest::Recall { at } => Some(at),
-        Subrequest::NoteDelete { .. } | Subrequest::Miss { .. } => None,
-    }
+/// What a question is sent as; `None` if there is nothing to be stored.
+fn op_of(job: &mut Job, form: QuestionForm) -> Option<Op> {
+    Some(match form {
+        QuestionForm::Own { counter } => with_counter(job.op, counter),
+        QuestionForm::Get => Op::Read,
+        QuestionForm::Acquire => Op::Acquire,
+        QuestionForm::Touch => Op::Touch,
+        QuestionForm::Release(counter) => Op::Release(counter),
+        QuestionForm::Remove(counter) => Op::Remove(counter),
+        QuestionForm::Store {
+            body: BodySource::Client,
+            lock_cookie,
+            ..
+        } => with_counter(job.op, Some(lock_cookie)),
+        QuestionForm::Store {
+            body: BodySource::Held,
+            lock_cookie: cookie,
+            unless_there,
+        } => {
+            job.kept = Some(job.held.take()?);
+            let (_, Reply { version, .. }) = job.kept?;
+            match unless_there {
+                true => Op::Insert { version },
+                false => Op::Put { cookie, version },
+            }
+        }
+    })
+}
+
+/// What a broken variant takes for the answer to a step that it leaves out.
+fn skipped(broken: Broken, job: &Job) -> Option<SubrequestReply> {
+    let ask = job.driver?.ask();
+    broken.instead(ask, job.request, job.route, job.is_absent_at_second)
 }
 
 fn describe(message: &Message) -> String {
@@ -798,6 +829,16 @@ fn describe(message: &Message) -> String {
     )
 }
 
+impl Failed {
+    fn refused(reason: Refusal, may_repeat: bool) -> Self {
+        Self {
+            why: refusal(reason),
+            at: None,
+            may_repeat,
+        }
+    }
+}
+
 fn refusal(reason: Refusal) -> &'static str {
     match reason {
         Refusal::Unknown => "unknown",
@@ -807,6 +848,7 @@ fn refusal(reason: Refusal) -> &'static str {
         Refusal::LockOutOfReach => "lock out of reach",
         Refusal::Moving => "moving",
         Refusal::CopyMissed => "copy missed",
+        Refusal::Unheard => "peers unheard",
         Refusal::CopyLocked => "copy locked",
         Refusal::Restless => "restless",
     }

@@ -9,7 +9,7 @@ use staterouter::farm::checker::Violation;
 use staterouter::handover::BackendId;
 use staterouter::health::Failure;
 
-use super::brain::{self, Maker, View};
+use super::brain::{self, Brain, Maker, Told};
 use super::broken::Broken;
 use super::control::{Proxy, places};
 use super::copying::Doubts;
@@ -21,9 +21,9 @@ use super::plan::{Fault, Kind, Plan, START_MS, What};
 use super::random::Random;
 use super::trace::{Scope, Trace};
 
-/// Everything has to be well again so long after the last fault: a failure, a return, and two
-/// handovers.
-const HEALING_MS: u64 = 2_500_000;
+/// Everything has to be well again so long after the last fault: a failure, a return, two handovers,
+/// and replicas that are filled anew once or twice because of a copy that was missed.
+const HEALING_MS: u64 = 4_000_000;
 /// Time for the last pages, which may have to break locks that were left.
 const LAST_PAGES_MS: u64 = 400_000;
 /// A map with a backend off reaches requests under way, too.
@@ -43,10 +43,16 @@ pub(crate) enum Event {
     Due(usize, u32, u64),
     /// The same, for its question: the copy that it makes.
     CopyDue(usize, u32, u64, u32),
-    /// A request that waits at a proxy has waited long enough.
+    /// A request that waits at a proxy looks again.
     HoldOver(usize, u32, u64),
+    /// A request has waited for the end of a move.
+    PauseOver(usize, u32, u64, u32),
     Round(usize, u32),
-    View(usize, u32, usize, Option<Box<View>>),
+    Tick(usize, u32),
+    /// A proxy, its life, which of the others, when that was asked, what it says.
+    Told(usize, u32, usize, u64, Option<Box<Told>>),
+    /// A request has failed because of a server.
+    Reported(usize, u32, BackendId, Failure),
     Probe(usize, u32, BackendId),
     Probed(usize, u32, BackendId, Result<(), Failure>),
     ReplayDue(usize, u32, BackendId, u64),
@@ -124,7 +130,6 @@ pub(crate) struct Outcome {
 pub(crate) struct Options {
     pub(crate) broken: Option<Broken>,
     /// Proxies with whole engines.
-    pub(crate) is_whole: bool,
     pub(crate) is_traced: bool,
 }
 
@@ -183,7 +188,6 @@ impl World {
         let maker = Maker {
             config: config(plan, options.broken),
             slots: plan.slots.clone(),
-            is_whole: options.is_whole,
             broken: options.broken,
             replicas: class.replicas,
         };
@@ -191,9 +195,18 @@ impl World {
             version: 1,
             spec: plan.maps[0].clone(),
         };
-        let proxy = |_| Proxy::new(maker.begin(&first, START_MS));
+        let peers = maker.config.peers.len();
+        let brains = maker.begin_all(plan.proxies, &first, START_MS);
+        let are_copied = brains.iter().all(Brain::is_full);
+        assert!(
+            are_copied || !class.replicas || options.broken.is_some(),
+            "a world begins without copies"
+        );
+        let proxies = brains
+            .into_iter()
+            .map(|brain| Proxy::new(brain, peers, START_MS));
         let mut world = Self {
-            proxies: (0..plan.proxies).map(proxy).collect(),
+            proxies: proxies.collect(),
             servers: places().map(|_| Server::new()).collect(),
             links: Links::new(class, plan.proxies, plan.seed),
             farm: Farm::new(plan.slots.len(), plan.lanes, plan.seed),
@@ -330,9 +343,17 @@ impl World {
             Event::AtProxy(message, result) => self.at_proxy(message, result),
             Event::Due(p, boot, job) => self.due(p, boot, job),
             Event::CopyDue(p, boot, job, ask) => self.copy_due(p, boot, job, ask),
-            Event::HoldOver(p, boot, call) => self.hold_over(p, boot, call),
+            Event::HoldOver(p, boot, number) => self.hold_over(p, boot, number),
+            Event::PauseOver(p, boot, job, ask) => self.pause_over(p, boot, job, ask),
             Event::Round(p, boot) => self.round(p, boot),
-            Event::View(p, boot, index, view) => self.view(p, boot, index, view.map(|view| *view)),
+            Event::Tick(p, boot) => self.tick(p, boot),
+            Event::Told(p, boot, index, asked_ms, told) => {
+                let told = told.map(|told| *told);
+                self.told(p, boot, index, (asked_ms, told));
+            }
+            Event::Reported(p, boot, backend_id, failure) => {
+                self.reported(p, boot, backend_id, failure)
+            }
             Event::Probe(p, boot, backend_id) => self.probe(p, boot, backend_id),
             Event::Probed(p, boot, backend_id, outcome) => {
                 self.probed(p, boot, backend_id, outcome)
@@ -341,7 +362,7 @@ impl World {
                 self.replay_due(p, boot, backend_id, attempt)
             }
             Event::RefreshDue(p, boot, id, step) => self.refresh_due(p, boot, id, step),
-            Event::CallAtProxy(call) => self.begin_job(call, self.now_ms),
+            Event::CallAtProxy(call) => self.begin_job(call, None),
             Event::Answered(call, end, why) => self.answered(call, end, why),
             Event::Page(page) => self.continue_page(page),
             Event::Lane(lane) => self.begin_page(lane),

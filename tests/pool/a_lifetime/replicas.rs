@@ -186,13 +186,18 @@ fn a_server_that_restarts_empty_before_anybody_notices_costs_nothing() {
     let map = kept_twice(&[&first, &second, &third]);
     // So slow that nobody notices.
     let times = TIMES.replace("fall: 2", "fall: 20");
-    let proxy = Proxy::start(&map, &times);
-    wait_until_whole(&[&proxy]);
-    let farm = Farm::start(&[&proxy]);
+    let [one, other] = Proxy::start_all(&map, &times);
+    let proxies = [&one, &other];
+    wait_until_whole(&proxies);
+    let farm = Farm::start(&proxies);
     first.kill();
     first.restart();
     // Every user comes more than once a second.
     farm.go_on_for(10.0);
-    assert_eq!(proxy.status()["slots"]["steady"], SLOTS);
+    for proxy in proxies {
+        let status = proxy.status();
+        assert_eq!(status["slots"]["steady"], SLOTS);
+        assert!(has_finding(&status, "sessions_restored"), "{status:#}");
+    }
     assert_nobody_lost_anything("restarted", farm, UNDER_WAY);
 }

@@ -266,7 +266,7 @@ fn what_does_not_fit_together_is_damage() {
         |document| document["map"]["hash_key"] = "secret".into(),
         |document| document["retired"][0]["id"] = 1.into(),
         |document| document["retired"][0]["address"] = "nowhere".into(),
-        |document| document["retired"] = json!([]),
+        |document| document["slots"][1]["first"] = 6.into(),
         |document| document["slots"][0]["slots"] = "0-1".into(),
     ];
     for change in changes {
@@ -274,6 +274,18 @@ fn what_does_not_fit_together_is_damage() {
         assert!(matches!(error, StateFileError::Damaged { .. }), "{error}");
         assert!(!error.to_string().contains("secret"), "{error}");
     }
+}
+
+/// A backend was added and removed before this proxy heard of it, and others stand there.
+#[test]
+fn a_slot_may_wait_for_a_backend_that_only_other_proxies_know() {
+    let unknown = PersistedState {
+        retired: Vec::new(),
+        ..memory()
+    };
+    assert!(unknown.slots.iter().any(|slot| slot.first == backend_id(5)));
+    let scene = Scene::written(&unknown);
+    assert_eq!(memory_in(&scene.path), Some(unknown));
 }
 
 #[test]

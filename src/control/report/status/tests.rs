@@ -39,7 +39,7 @@ fn full() -> Status {
     let mut status = example::status();
     let at_ms = status.now_ms;
     status.findings = vec![
-        Finding::backend_down("state-a", None, false)
+        Finding::backend_down(SessionKeeper::at("state-a", "10.0.0.1:42424"), None, false)
             .since(1)
             .until(2),
     ];

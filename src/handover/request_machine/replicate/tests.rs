@@ -257,6 +257,36 @@ fn what_is_only_read_in_a_handover_is_kept_alive_as_well() {
     assert_eq!(step, Step::Pass { clear_flag, behind });
 }
 
+/// Each time that somebody asks for a locked item, it lives on.
+#[test]
+fn what_somebody_waits_for_is_kept_alive_as_long_as_it_is_locked() {
+    let stale = ReplicaRoute {
+        is_fresh: false,
+        ..replica(ReplicaPhase::Full)
+    };
+    let locked = |age_s| SubrequestReply::Locked { counter: 9, age_s };
+    for route in [steady, |replica| pair(Stage::Move2, replica)] {
+        for request in [ClientRequest::Read, ClientRequest::Acquire] {
+            let ends = |replica, age_s| run(route(replica), request, &[locked(age_s)]).1;
+            assert_eq!(ends(stale, LOCKED_REFRESH_S), pass(refresh(None)));
+            let full = replica(ReplicaPhase::Full);
+            assert_eq!(ends(full, LOCKED_REFRESH_S), pass(None));
+            // Who has locked it has just kept it alive.
+            assert_eq!(ends(stale, LOCKED_REFRESH_S - 1), pass(None));
+        }
+    }
+    // One that has been copied while all are copied is kept alive until they are.
+    let known = ReplicaRoute {
+        has_copy: true,
+        is_fresh: false,
+        ..replica(ReplicaPhase::Filling)
+    };
+    let filling = |replica, answer| run(steady(replica), ClientRequest::Acquire, &[answer]).1;
+    let old = locked(LOCKED_REFRESH_S);
+    assert_eq!(filling(known, old), pass(refresh(None)));
+    assert_eq!(filling(replica(ReplicaPhase::Filling), old), pass(None));
+}
+
 #[test]
 fn nothing_of_a_replica_that_is_dropped_is_kept_alive() {
     let stale = ReplicaRoute {

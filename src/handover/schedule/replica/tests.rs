@@ -1,9 +1,9 @@
 //! The replica of a slot: when it is chosen, filled, full and dropped, and how the slot goes on with
 //! it when one of its places fails.
 
-use super::copies::backend_id;
-use super::tests::{Moment, TIMES, pair, steady, suspect, without};
-use super::*;
+use super::super::copies::backend_id;
+use super::super::tests::{Moment, TIMES, pair, steady, suspect, without};
+use super::super::*;
 use crate::handover::Replica;
 use crate::handover::Stage::*;
 use ReplicaPhase::{Chosen, Dropping, Filling, Full, Joining};
@@ -145,7 +145,7 @@ fn a_replica_is_none_of_the_places_nor_the_target_nor_outdated() {
 #[test]
 fn a_replica_that_has_missed_something_is_dropped_once_nobody_relies_on_it() {
     let full = copied(steady(1, 0), Full, 0);
-    let dropping = missed(full, NOW_MS);
+    let dropping = missed(full, &[], &TIMES, NOW_MS);
     assert_eq!(dropping.replica_in(Dropping), Some(backend_id(4)));
     assert!(dropping.outdated.contains(backend_id(4)));
     let with = |there: SlotState, here| pool().peer(there, true).advance(here, NOW_MS);
@@ -158,10 +158,113 @@ fn a_replica_that_has_missed_something_is_dropped_once_nobody_relies_on_it() {
     );
     assert_eq!(with(dropping, full).replica, None);
     assert_eq!(
-        missed(copied(steady(1, 0), Filling, 0), NOW_MS).replica,
+        missed(
+            copied(steady(1, 0), Filling, NOW_MS - 1),
+            &[],
+            &TIMES,
+            NOW_MS
+        )
+        .replica,
         None
     );
-    assert_eq!(missed(steady(1, 0), NOW_MS), steady(1, 0));
+    assert_eq!(missed(steady(1, 0), &[], &TIMES, NOW_MS), steady(1, 0));
+}
+
+/// The copies under way to a server that has just failed end badly after the replica is dropped for
+/// that failure.
+#[test]
+fn a_copy_missed_while_the_replica_is_dropped_ends_no_wait() {
+    let full = copied(steady(1, 0), Full, 0);
+    let dropping = down(4).peer(full, true).advance(full, NOW_MS - 1);
+    assert_eq!(dropping.replica_in(Dropping), Some(backend_id(4)));
+    let again = missed(dropping, &[], &TIMES, NOW_MS);
+    assert_eq!(again.replica, dropping.replica);
+    let relied_on = down(4).peer(full, true).advance(again, NOW_MS);
+    assert_eq!(relied_on.replica, dropping.replica);
+}
+
+/// One that is not heard stores nothing anew any more once it has not heard this proxy for as long.
+#[test]
+fn a_replica_is_not_dropped_before_a_proxy_that_is_silent_relies_on_it_no_more() {
+    let dropping = copied(steady(1, 0), Dropping, NOW_MS);
+    let silent = pool().silent_peer();
+    silent.assert_due(
+        dropping,
+        NOW_MS + TIMES.silence_ms,
+        without(&[4], NOW_MS + TIMES.silence_ms, steady(1, 0)),
+    );
+    assert_eq!(pool().advance(dropping, NOW_MS).replica, None, "alone");
+}
+
+#[test]
+fn what_another_proxy_may_call_full_already_is_not_left_at_once() {
+    let filled = copied(steady(1, 0), Filling, NOW_MS - TIMES.lifetime_ms);
+    let dropping = missed(filled, &[], &TIMES, NOW_MS);
+    assert_eq!(dropping.replica_in(Dropping), Some(backend_id(4)));
+    let full = copied(steady(1, 0), Full, NOW_MS - 1);
+    let relied_on = pool().peer(full, true).advance(dropping, NOW_MS);
+    assert_eq!(relied_on, dropping);
+    let down = down(4).peer(full, true).advance(filled, NOW_MS);
+    assert_eq!(down.replica_in(Dropping), Some(backend_id(4)));
+}
+
+/// It called the replica full in the moment in which this proxy began to fill it anew.
+#[test]
+fn a_replica_that_is_filled_anew_is_waited_for_while_another_proxy_may_call_it_full() {
+    let at_rest = |phase, since_ms| copied(steady(1, 0), phase, since_ms);
+    let full = pool().peer(at_rest(Full, NOW_MS - 1), true);
+    let long_ms = NOW_MS + TIMES.silence_ms - TIMES.lifetime_ms;
+    let old = pool().peer(at_rest(Filling, long_ms), true);
+    let young = pool().peer(at_rest(Filling, long_ms + 1), true);
+    let dropped = without(&[4], NOW_MS, steady(1, 0));
+    for phase in [Joining, Filling] {
+        let here = at_rest(phase, NOW_MS - 1);
+        let after_a_miss = |moment: &Moment| {
+            let slot = missed(here, &moment.peers(), &TIMES, NOW_MS);
+            moment.advance(slot, NOW_MS)
+        };
+        let dropping = without(&[4], NOW_MS, at_rest(Dropping, NOW_MS));
+        for relied_on in [&full, &old, &pool().silent_peer()] {
+            assert_eq!(after_a_miss(relied_on), dropping, "{phase:?}");
+        }
+        for free in [&young, &pool()] {
+            assert_eq!(after_a_miss(free), dropped, "{phase:?}");
+        }
+        // So it is whatever the replica is dropped for.
+        let down = down(4).peer(at_rest(Full, 0), true);
+        let after = down.advance(here, NOW_MS);
+        assert_eq!(after.replica_in(Dropping), Some(backend_id(4)), "{phase:?}");
+    }
+    let called_off = copied(pair(Settle, 3, 1, NOW_MS - 1), Joining, NOW_MS - 1);
+    let after = full.advance(called_off, NOW_MS);
+    assert_eq!(after.stage, Settle);
+    assert_eq!(after.replica_in(Dropping), Some(backend_id(4)));
+    assert_eq!(young.advance(called_off, NOW_MS).stage, Wait);
+}
+
+/// It goes by what it has heard until now.
+#[test]
+fn what_another_proxy_is_about_to_call_full_is_not_left_before_it_has_heard_of_that() {
+    let dropping = copied(steady(1, 0), Dropping, NOW_MS);
+    let filling = copied(steady(1, 0), Filling, 0);
+    let due_ms = NOW_MS + TIMES.silence_ms;
+    let heard = pool().peer(filling, true);
+    heard.assert_due(dropping, due_ms, without(&[4], due_ms, steady(1, 0)));
+    let follows = pool().peer(copied(steady(1, 0), Dropping, NOW_MS), true);
+    assert_eq!(follows.advance(dropping, NOW_MS).replica, None);
+}
+
+/// The map that began the handover is taken back, and another proxy has not had it.
+#[test]
+fn a_handover_that_is_called_off_waits_until_nobody_relies_on_the_replica() {
+    let settle = copied(pair(Settle, 3, 1, NOW_MS - 1), Full, 0);
+    let full = copied(steady(1, 0), Full, 0);
+    let relied_on = pool().peer(full, true).advance(settle, NOW_MS);
+    assert_eq!(relied_on.stage, Settle);
+    assert_eq!(relied_on.replica_in(Dropping), Some(backend_id(4)));
+    let follows = copied(steady(1, 0), Dropping, NOW_MS);
+    let after = pool().peer(follows, true).advance(relied_on, NOW_MS);
+    assert_eq!((after.stage, after.replica), (Wait, None));
 }
 
 #[test]
@@ -189,6 +292,21 @@ fn a_slot_at_rest_goes_on_with_its_replica() {
     // The one that returns holds nothing that may be served for a lifetime.
     let due_ms = NOW_MS + TIMES.lifetime_ms;
     Moment::new(1).assert_due(recovered, due_ms, pair(Settle, 1, 4, due_ms));
+}
+
+/// The server may answer again before the replica turns out to be down as well.
+#[test]
+fn a_slot_does_not_go_on_with_a_replica_that_is_failing() {
+    let doubted = Standing {
+        is_doubted: true,
+        ..Standing::up(0)
+    };
+    let failing = down(1).with(4, doubted);
+    assert_eq!(failing.advance(fallen(Full), NOW_MS), fallen(Full));
+    let returned = pool()
+        .with(4, Standing::down())
+        .advance(fallen(Full), NOW_MS);
+    assert_eq!(returned.first, backend_id(1));
 }
 
 #[test]
