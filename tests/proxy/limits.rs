@@ -246,7 +246,7 @@ fn an_answer_over_the_body_limit_costs_both_connections_and_leaves_no_lock() {
     let mut connection = backend.accept();
     connection.expect(&get(ID), &longest);
     assert_eq!(client.answer_to(false), longest);
-    drop(connection);
+    connection.close();
     for length in [1025, 1 << 40, u64::MAX] {
         let announced = format!("200 OK\r\nLockCookie: 5\r\nContent-Length: {length}\r\n\r\nx");
         let mut client = Client::connect(proxy.address);

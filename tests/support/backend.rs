@@ -5,7 +5,7 @@ use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::time::{Duration, Instant};
 
-use socket2::SockRef;
+use super::system::{end, reset_on_drop};
 
 /// The answer of a state server that has no such session.
 pub const ABSENT: &[u8] = b"404 Not Found\r\nX-AspNet-Version: 4.0.30319\r\n\
@@ -169,10 +169,9 @@ impl BackendConnection {
         }
     }
 
-    /// Closes in good order.
+    /// Closes in good order. What the proxy sends next finds the connection ended.
     pub fn close(self) {
-        let _no_copies = super::no_child_is_starting();
-        drop(self.stream);
+        end(self.stream);
     }
 
     /// Whether the proxy closes this connection instead of sending the next request on it; waits
@@ -181,11 +180,9 @@ impl BackendConnection {
         !matches!(self.stream.peek(&mut [0]), Ok(1..))
     }
 
-    /// Closes with a reset instead of an orderly end.
+    /// The same with a reset instead of an orderly end.
     pub fn reset(self) {
-        let _no_copies = super::no_child_is_starting();
-        let socket = SockRef::from(&self.stream);
-        socket.set_linger(Some(Duration::ZERO)).unwrap();
-        drop(self.stream);
+        reset_on_drop(&self.stream);
+        end(self.stream);
     }
 }

@@ -15,15 +15,11 @@ const PATIENCE: Duration = Duration::from_secs(30);
 /// Waits until the other ends have read all that was written to `streams`: what is written next
 /// reaches them in a read of its own.
 pub fn wait_until_read<'a>(streams: impl IntoIterator<Item = &'a TcpStream>) {
-    let address = |address| match address {
-        SocketAddr::V4(address) => address,
-        SocketAddr::V6(address) => panic!("{address} is no IPv4 address"),
-    };
     let ends: Vec<_> = streams
         .into_iter()
         .map(|stream| {
-            let own = address(stream.local_addr().unwrap());
-            (own, address(stream.peer_addr().unwrap()))
+            let own = ipv4(stream.local_addr().unwrap());
+            (own, ipv4(stream.peer_addr().unwrap()))
         })
         .collect();
     // First nothing may be under way, then nothing may lie unread: one look is not atomic.
@@ -37,6 +33,24 @@ pub fn wait_until_read<'a>(streams: impl IntoIterator<Item = &'a TcpStream>) {
     };
     for is_empty in [&is_sent as &dyn Fn(&Queues) -> bool, &is_read] {
         wait_until("the peer has read", || is_empty(&Queues::now()));
+    }
+}
+
+/// Closes a connection, and waits until the kernel has told the peer. On a busy machine that comes
+/// after `close` has returned: what the peer sends in between is lost, as it would be on a network.
+pub fn end(stream: TcpStream) {
+    /// The kernel's table may leave out a line while it changes.
+    const LOOKS: usize = 3;
+    let own = ipv4(stream.local_addr().unwrap());
+    // There is none if the peer has ended the connection first.
+    let peer = stream.peer_addr().map(ipv4);
+    let no_copies = super::no_child_is_starting();
+    drop(stream);
+    drop(no_copies);
+    if let Ok(peer) = peer {
+        wait_until("the peer sees that the connection has ended", || {
+            (0..LOOKS).all(|_| !Queues::now().is_open(peer, own))
+        });
     }
 }
 
@@ -156,6 +170,10 @@ impl Queues {
         Self(alive.filter_map(connection).collect())
     }
 
+    fn is_open(&self, own: SocketAddrV4, peer: SocketAddrV4) -> bool {
+        self.0.contains_key(&(hex(own), hex(peer)))
+    }
+
     fn unsent(&self, own: SocketAddrV4, peer: SocketAddrV4) -> u64 {
         self.of(own, peer).0
     }
@@ -168,6 +186,13 @@ impl Queues {
     fn of(&self, own: SocketAddrV4, peer: SocketAddrV4) -> (u64, u64) {
         let ends = (hex(own), hex(peer));
         self.0.get(&ends).copied().unwrap_or((u64::MAX, u64::MAX))
+    }
+}
+
+fn ipv4(address: SocketAddr) -> SocketAddrV4 {
+    match address {
+        SocketAddr::V4(address) => address,
+        SocketAddr::V6(address) => panic!("{address} is no IPv4 address"),
     }
 }
 
