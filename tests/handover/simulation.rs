@@ -419,6 +419,22 @@ fn what_is_pending_for_a_backend_goes_with_it() {
     plays(EVERYTHING, 3_005_785);
 }
 
+/// A page released its lock from before an outage minutes after its server had returned. That kept an
+/// outdated session alive for longer than the one that had begun anew, and it was served.
+#[test]
+fn a_release_does_not_keep_an_outdated_session_alive() {
+    for class in [ALONE, FAILURES, EVERYTHING] {
+        plays(class, 10_011_722);
+    }
+}
+
+/// Two proxies served from a server that was off, as nobody else was fit, and left their sessions there
+/// when somebody was. The third one refused the slot.
+#[test]
+fn all_refuse_a_slot_whose_server_is_off_until_another_one_is_fit() {
+    plays(GIVEN_UP, 6_000_268);
+}
+
 /// What the rules admit looked like a fault.
 #[test]
 fn what_is_admitted_is_no_fault() {
@@ -438,6 +454,14 @@ fn what_is_admitted_is_no_fault() {
     plays(COPIES_CRASHES, 3_011_893);
     // A server that was given up was still asked for what had not begun to move there.
     plays(GIVEN_UP, 3_002_777);
+    // A page from before an outage stored a removed session as it began anew (7, 18).
+    plays(EVERYTHING, 20_000_014);
+    // Two pages wrote one session, one under a broken lock, in another order at its place than at the
+    // replica (docs/replicas.md section 7, 2).
+    plays(COPIES, 20_011_455);
+    // A page removed a session whose server had lost it, and was told that there was none
+    // (docs/replicas.md section 7, 22).
+    plays(COPIES_CRASHES, 10_000_488);
 }
 
 #[test]

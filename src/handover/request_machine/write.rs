@@ -59,7 +59,10 @@ pub(super) fn begin_release(search: &mut RequestMachine, cookie: Cookie) -> Step
         Cookie::Tagged {
             backend_id,
             counter,
-        } => Step::forward(backend_id, Some(counter)),
+        } if backend_id == search.first => Step::forward(backend_id, Some(counter)),
+        // Sent there at once, it would keep an outdated item alive for longer than the session that
+        // hides it.
+        Cookie::Tagged { counter, .. } => look_for_session_of_second(search, counter),
         Cookie::Untagged(counter) if matches!(search.stage, Stage::Steady | Stage::Away) => {
             Step::forward(search.first, in_place_of(counter))
         }
@@ -94,11 +97,13 @@ fn put_with_lock_of_second(search: &mut RequestMachine, counter: u32) -> Step {
         Stage::Away => Step::dropped(Refusal::LockOutOfReach),
         // Another proxy may already have told somebody that the item is absent.
         Stage::Back => Step::dropped(Refusal::Returning),
-        _ => {
-            let at = search.first;
-            search.ask_in_write(Write::LockOfSecond { counter }, Subrequest::Look { at })
-        }
+        _ => look_for_session_of_second(search, counter),
     }
+}
+
+fn look_for_session_of_second(search: &mut RequestMachine, counter: u32) -> Step {
+    let at = search.first;
+    search.ask_in_write(Write::LockOfSecond { counter }, Subrequest::Look { at })
 }
 
 fn seek(search: &mut RequestMachine, counter: u32) -> Step {
@@ -119,7 +124,9 @@ impl Write {
         };
         let (first, second) = (search.first, search.second);
         match (self, is_there) {
-            (Self::LockOfSecond { .. }, true) if search.stage == Stage::Wait => {
+            (Self::LockOfSecond { .. }, true)
+                if matches!(search.stage, Stage::Back | Stage::Wait) =>
+            {
                 Step::dropped(Refusal::BegunAnew)
             }
             // The lock was broken and the item moved: no lock of the first place is this one.

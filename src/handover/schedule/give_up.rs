@@ -45,7 +45,9 @@ impl Surroundings<'_> {
             return None;
         }
         let is_alone = self.standing(slot.first).gone && self.stand_in_for(&slot).is_none();
-        is_alone.then_some(before)
+        // Back there it may be suspect at once: then it is refused until somebody is fit.
+        let may_stay = is_alone && self.suspicion(before, failed).is_none();
+        may_stay.then_some(before)
     }
 
     /// Where the items of a suspect slot begin anew that was at `gone` alone, or at two places that

@@ -377,6 +377,21 @@ fn a_server_that_is_gone_leaves_its_slots_at_once() {
     assert_eq!(without(1).advance(half_moved, 5), pair(Settle, 3, 2, 5));
 }
 
+/// The map wants the slot at a server that this proxy has said to leave as well. It used to be refused
+/// and served by turns.
+#[test]
+fn a_slot_whose_servers_are_all_gone_is_refused_until_one_is_fit() {
+    let mut nobody = Moment::new(2).stood_in_by(&[]);
+    for id in 1..=PLACES {
+        nobody = nobody.with(id, Standing::gone());
+    }
+    let refused = suspect(2, 1, steady(1, 0), 5);
+    assert_eq!(nobody.advance(steady(1, 0), 5), refused);
+    assert_eq!(nobody.surroundings(6).step(refused), refused);
+    let one = nobody.with(2, Standing::up(7));
+    assert_eq!(one.advance(refused, 8), steady(2, 8));
+}
+
 #[test]
 fn a_short_failure_leaves_no_trace() {
     for (slot, failed) in [

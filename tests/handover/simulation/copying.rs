@@ -414,7 +414,13 @@ impl World {
 
     /// What a message has just changed at a replica, and what is not certain of that.
     pub(crate) fn doubt_copy(&mut self, message: &Message, reply: &Reply) {
-        if !self.plan.class.replicas || reply.status != 200 {
+        if !self.plan.class.replicas {
+            return;
+        }
+        if reply.status == 404 {
+            return self.look_at_removed_copy(message);
+        }
+        if reply.status != 200 {
             return;
         }
         let session = message.session;
@@ -452,6 +458,21 @@ impl World {
                 self.doubts.lacking.insert(session);
             }
             _ => {}
+        }
+    }
+
+    /// A page removes a session of which only the copy is left. The copy is gone already, so its place
+    /// says that there is none.
+    fn look_at_removed_copy(&mut self, message: &Message) {
+        let session = message.session;
+        let is_removal = matches!(message.op, Op::Remove(cookie) if cookie != COPY_LOCK);
+        let is_of_page = matches!(message.purpose, Purpose::Job { .. });
+        if is_removal
+            && is_of_page
+            && self.doubts.alone.contains(&session)
+            && self.doubts.lacking.contains(&session)
+        {
+            self.retire(session, "is removed where only its copy was left");
         }
     }
 
@@ -493,20 +514,18 @@ impl World {
         })
     }
 
-    /// Whether there is a copy of what a request of a client writes.
-    fn is_copied(&self, message: &Message) -> bool {
+    /// Which version the copy has of what a request of a client writes.
+    fn copied_version(&self, message: &Message) -> Option<u64> {
         let Purpose::Job { job, .. } = message.purpose else {
-            return false;
+            return None;
         };
-        let job = self.proxies[message.proxy].jobs.get(&job);
-        let replica = job.and_then(|job| job.route.replica);
-        replica
-            .filter(|replica| replica.phase.is_copied())
-            .is_some_and(|replica| {
-                let server = &self.servers[usize::from(replica.at.id()) - 1];
-                replica.at != message.backend_id
-                    && server.has(&self.farm.sessions[message.session].key, self.now_ms)
-            })
+        let job = self.proxies[message.proxy].jobs.get(&job)?;
+        let replica = job.route.replica?;
+        if !replica.phase.is_copied() || replica.at == message.backend_id {
+            return None;
+        }
+        let server = &self.servers[usize::from(replica.at.id()) - 1];
+        server.version(&self.farm.sessions[message.session].key, self.now_ms)
     }
 
     /// A copy is found because its place has nothing, or something that is marked as new.
@@ -613,7 +632,7 @@ impl World {
             }
             Op::Remove(cookie) => {
                 self.doubts.stored.remove(&message.session);
-                if lock != Some(cookie) && self.is_copied(message) {
+                if lock != Some(cookie) && self.copied_version(message).is_some() {
                     self.retire(
                         message.session,
                         "is written just as a broken lock removes it",
@@ -626,6 +645,12 @@ impl World {
             let is_of_holder = lock == Some(cookie) || cookie == 0;
             if is_of_holder {
                 self.doubts.versions.remove(&(message.session, version));
+            } else if self
+                .copied_version(message)
+                .is_some_and(|copied| copied != version)
+            {
+                let why = "is written just as a broken lock writes it";
+                self.retire(message.session, why);
             }
         }
     }

@@ -19,6 +19,26 @@ impl World {
         self.look_at_lock_from_wait(message);
         self.look_at_lock_from_handover(message);
         self.look_at_lock_from_outage(message);
+        self.look_at_late_store(message);
+    }
+
+    /// A page from before an outage stores its session at the returned server after it was removed, just
+    /// as another page begins it anew at the stand-in.
+    fn look_at_late_store(&mut self, message: &Message) {
+        let Some(job) = self.job_of(message) else {
+            return;
+        };
+        let session = message.session;
+        let is_of_returned = job.is_clients()
+            && job.route.stage == Stage::Wait
+            && job.route.second == Some(message.backend_id)
+            && matches!(message.op, Op::Put { .. });
+        let mut calls = self.farm.calls.values();
+        let begins =
+            calls.any(|call| call.session == session && matches!(call.op, Op::Insert { .. }));
+        if is_of_returned && begins && !self.has(session, message.backend_id) {
+            self.retire(session, "is stored by a page from before as it begins anew");
+        }
     }
 
     /// A session that has begun anew at a stand-in is taken while a page from before the outage has a
