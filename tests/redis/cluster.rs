@@ -342,7 +342,8 @@ fn a_cluster_that_is_down_says_so_and_comes_back_with_every_session() {
     if !has_redis() {
         return;
     }
-    let mut cluster = Cluster::start_with(&["--appendonly", "yes"]);
+    // By default a server answers for up to two seconds before it writes, if its disk is slow.
+    let mut cluster = Cluster::start_with(&["--appendonly", "yes", "--appendfsync", "always"]);
     let proxy = proxy_over(&cluster, "");
     let farm = Farm::start(&[&proxy]);
     let kept = keep_ports();
