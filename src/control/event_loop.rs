@@ -11,7 +11,7 @@ use tokio::sync::{mpsc, watch};
 use tokio::task::LocalSet;
 use tokio::time::{MissedTickBehavior, interval};
 
-use super::clock::ControlClock;
+use super::boot_moment::BootMoment;
 use super::copy_watch::CopyWatch;
 use super::files::read::{FileReader, FilesRead};
 use super::handle::{ControlCommand, PeerNews};
@@ -35,6 +35,7 @@ use super::steps::ControlSteps;
 use crate::handover::BackendId;
 use crate::health::{Change, Failure, HealthState};
 use crate::log::LevelHandle;
+use crate::net::UnixClock;
 use crate::proxy::{Report, WorkersShared};
 use crate::route::Slot;
 
@@ -56,7 +57,7 @@ const MAX_BLOCKING_THREADS: usize = 8;
 /// Everything the control thread owns.
 #[derive(Debug)]
 pub struct Control {
-    pub(super) clock: ControlClock,
+    pub(super) clock: UnixClock,
     pub(super) pulse: Pulse,
     pub(super) pool_state: PoolState,
     pub(super) in_force: InForce,
@@ -172,7 +173,9 @@ impl Control {
         if self.in_force.writer.is_unsure() {
             self.pulse.beat("writing the state file");
             // What cannot be put in force says so.
-            let _ = self.in_force.write(&self.pool_state, self.clock.moment());
+            let _ = self
+                .in_force
+                .write(&self.pool_state, BootMoment::of(self.clock));
         }
         self.pulse.beat("deciding");
     }
@@ -477,7 +480,7 @@ impl ControlSteps for Control {
 
     fn write_and_show(&mut self, next: &PoolState) -> Result<(), StateFileError> {
         self.pulse.beat("writing the state file");
-        self.in_force.put(next, self.clock.moment())
+        self.in_force.put(next, BootMoment::of(self.clock))
     }
 
     fn is_written(&mut self, put: Result<(), StateFileError>) -> bool {

@@ -17,9 +17,10 @@
 //! * [`probing`]: which backends answer, and where.
 //! * [`report`]: what others are shown, as `publish` puts it together; [`handle`]: what they may ask.
 //! * [`contents`]: looks into samples of session bodies, on a thread of its own.
-//! * [`clock`]: the time that everything here goes by; [`pulse`]: whether control goes on.
+//! * [`boot_moment`]: how long ago something was, after a restart, too; [`pulse`]: whether control goes
+//!   on.
 
-pub mod clock;
+pub mod boot_moment;
 pub mod contents;
 mod copy_watch;
 pub mod event_loop;

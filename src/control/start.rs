@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use tokio::sync::{mpsc, oneshot, watch};
 
-use super::clock::ControlClock;
+use super::boot_moment::BootMoment;
 use super::contents::ContentsBoard;
 use super::copy_watch::CopyWatch;
 use super::event_loop::{Control, Inbox};
@@ -40,6 +40,7 @@ use super::report::usage_estimates::UsageEstimates;
 use crate::config::{Config, PartitionMap};
 use crate::log::LevelHandle;
 use crate::metrics::{Metrics, Reloads};
+use crate::net::UnixClock;
 use crate::proxy::{SharedSnapshot, WorkersShared, share};
 use crate::tls::TlsWatch;
 
@@ -128,7 +129,7 @@ pub fn prepare(options: ControlOptions) -> Result<Prepared, ControlError> {
         .main_file
         .map(|main| Files::new(main, &options.config, &options.map));
     let faults = files.as_ref().map(Files::faults_at_start);
-    let clock = ControlClock::start();
+    let clock = UnixClock::start();
     let faults = faults.unwrap_or_default();
     let mut begun = begin(options.config, options.map, faults, clock)?;
     begun.pool_state.set_engines(Engines::new(options.engines));
@@ -143,7 +144,7 @@ fn assemble(
     begun: Begun,
     files: Option<Files>,
     (level, certificates): (Option<LevelHandle>, TlsWatch),
-    clock: ControlClock,
+    clock: UnixClock,
 ) -> Result<Prepared, ControlError> {
     let (pool_state, last_reload) = (begun.pool_state, begun.last_reload);
     let about = About::new(clock);
@@ -219,7 +220,7 @@ fn assemble(
 fn first_meeting(
     pool_state: &PoolState,
     is_remembered: bool,
-    clock: ControlClock,
+    clock: UnixClock,
 ) -> (Option<FirstMeeting>, oneshot::Receiver<()>) {
     let asks_peers = !pool_state.config().peers.is_empty();
     let (meeting, may_serve) = FirstMeeting::new(asks_peers, is_remembered, clock.now_ms());
@@ -287,7 +288,7 @@ fn open_channels(
 }
 
 /// What is counted and remembered from the start: a map that was refused then.
-fn first_history(last_reload: Option<&LastReload>, clock: ControlClock) -> (Reloads, Recorder) {
+fn first_history(last_reload: Option<&LastReload>, clock: UnixClock) -> (Reloads, Recorder) {
     let mut history = Recorder::new(clock.now_ms());
     if let Some(LastReload { at_ms, outcome }) = last_reload {
         let events = reload::events(outcome, *at_ms);
@@ -300,7 +301,7 @@ fn first_history(last_reload: Option<&LastReload>, clock: ControlClock) -> (Relo
 /// there is no state file, or none that can be read.
 #[must_use]
 pub fn last_map(config: &Config) -> Option<PartitionMap> {
-    let now = ControlClock::start().moment();
+    let now = BootMoment::of(UnixClock::start());
     let read = state_file::read(&config.handover.state_file, &now);
     read.ok().flatten().map(|read| read.memory.map)
 }
@@ -311,12 +312,12 @@ fn begin(
     config: Config,
     map: PartitionMap,
     faults: Vec<String>,
-    clock: ControlClock,
+    clock: UnixClock,
 ) -> Result<Begun, ControlError> {
     let now_ms = clock.now_ms();
     let path = config.handover.state_file.clone();
     let state_lock = StateLock::take(&path, &beside(&path, ".lock"))?;
-    let remembered = state_file::read(&path, &clock.moment())?;
+    let remembered = state_file::read(&path, &BootMoment::of(clock))?;
     let is_remembered = remembered.is_some();
     let (mut pool_state, faults) = match remembered {
         None => (PoolState::new(config, map, now_ms)?, Vec::new()),
@@ -334,7 +335,7 @@ fn begin(
     let last_reload = (!faults.is_empty()).then(|| refusal(&pool_state, faults, clock));
     // Also shows that it can be written.
     let mut state = StateWriter::start(&path).map_err(ControlError::Thread)?;
-    state.write(pool_state.memory(), clock.moment())?;
+    state.write(pool_state.memory(), BootMoment::of(clock))?;
     let pending_deletes = open_pending_deletes(&path, &mut pool_state)?;
     Ok(Begun {
         pool_state,
@@ -346,7 +347,7 @@ fn begin(
     })
 }
 
-fn refusal(pool_state: &PoolState, faults: Vec<String>, clock: ControlClock) -> LastReload {
+fn refusal(pool_state: &PoolState, faults: Vec<String>, clock: UnixClock) -> LastReload {
     let outcome = ReloadOutcome {
         result: ReloadResult::Refused,
         map_version: pool_state.map().version,
