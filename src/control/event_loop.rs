@@ -12,7 +12,7 @@ use tokio::task::LocalSet;
 use tokio::time::{MissedTickBehavior, interval};
 
 use super::boot_moment::BootMoment;
-use super::copy_watch::CopyWatch;
+use super::copy_watch::{self, CopyWatch};
 use super::files::read::{FileReader, FilesRead};
 use super::handle::{ControlCommand, PeerNews};
 use super::in_force::InForce;
@@ -68,7 +68,7 @@ pub struct Control {
     pub(super) names: Names,
     pub(super) bursts: CoalescedFailures,
     pub(super) shared: Arc<WorkersShared>,
-    pub(super) copies: CopyWatch,
+    pub(super) copy_watch: CopyWatch,
     /// `None` when there are no files to read again.
     pub(super) files: Option<FileReader>,
     pub(super) level: Option<LevelHandle>,
@@ -444,7 +444,7 @@ impl ControlSteps for Control {
     }
 
     fn look_whether_followed(&mut self) -> bool {
-        let copies_have_ended = || self.copies.have_ended(&self.pool_state);
+        let copies_have_ended = || copy_watch::have_ended(&self.shared.copies, &self.pool_state);
         self.in_force
             .is_followed(&self.publisher.metrics, copies_have_ended)
     }
@@ -454,15 +454,15 @@ impl ControlSteps for Control {
     }
 
     fn look_at_copies(&mut self, next: &mut PoolState, now_ms: u64) -> (Vec<Slot>, Vec<Notice>) {
-        self.copies.look(next, now_ms)
+        self.copy_watch.look(&self.shared.copies, next, now_ms)
     }
 
-    fn allow_restores(&mut self, for_ms: Option<u64>) {
-        self.copies.allow_restores(for_ms);
+    fn allow_restores(&mut self, until_ms: Option<u64>) {
+        self.shared.copies.allow_restores(until_ms);
     }
 
     fn keep_missed(&mut self, missed: &[Slot]) {
-        self.copies.keep(missed);
+        copy_watch::keep(&self.shared.copies, missed);
     }
 
     /// During the first meeting the slots stay: nobody is served yet, and what has become of them since

@@ -172,7 +172,7 @@ fn assemble(
         since: &mut noticed.since,
     });
     let (files, files_read) = read_on_a_thread(files)?;
-    let channels = open_channels(&pool_state, first, files_read)?;
+    let channels = open_channels(&pool_state, first, files_read, clock)?;
     let ends = channels.ends;
     let control = Control {
         clock,
@@ -201,7 +201,7 @@ fn assemble(
         surveys: channels.surveys,
         names: channels.names,
         bursts: CoalescedFailures::default(),
-        copies: CopyWatch::new(Arc::clone(&ends.shared)),
+        copy_watch: CopyWatch::default(),
         shared: Arc::clone(&ends.shared),
         files,
         level,
@@ -254,8 +254,9 @@ fn open_channels(
     pool_state: &PoolState,
     first: Published,
     files: mpsc::Receiver<FilesRead>,
+    clock: UnixClock,
 ) -> Result<Channels, ControlError> {
-    let (shared, reports, events) = WorkersShared::channel();
+    let (shared, reports, events) = WorkersShared::channel(clock);
     let contents = ContentsBoard::start(events).map_err(ControlError::Thread)?;
     let (handle, end) = handle(first, contents);
     let (probes, probed) = Probes::new(&pool_state.config().health);
