@@ -11,8 +11,8 @@ use tokio::sync::{mpsc, watch};
 use tokio::task::LocalSet;
 use tokio::time::{MissedTickBehavior, interval};
 
-use super::clock::ControlClock;
-use super::copy_watch::CopyWatch;
+use super::boot_moment::BootMoment;
+use super::copy_watch::{self, CopyWatch};
 use super::files::read::{FileReader, FilesRead};
 use super::handle::{ControlCommand, PeerNews};
 use super::in_force::InForce;
@@ -35,6 +35,7 @@ use super::steps::ControlSteps;
 use crate::handover::BackendId;
 use crate::health::{Change, Failure, HealthState};
 use crate::log::LevelHandle;
+use crate::net::UnixClock;
 use crate::proxy::{Report, WorkersShared};
 use crate::route::Slot;
 
@@ -56,7 +57,7 @@ const MAX_BLOCKING_THREADS: usize = 8;
 /// Everything the control thread owns.
 #[derive(Debug)]
 pub struct Control {
-    pub(super) clock: ControlClock,
+    pub(super) clock: UnixClock,
     pub(super) pulse: Pulse,
     pub(super) pool_state: PoolState,
     pub(super) in_force: InForce,
@@ -67,7 +68,7 @@ pub struct Control {
     pub(super) names: Names,
     pub(super) bursts: CoalescedFailures,
     pub(super) shared: Arc<WorkersShared>,
-    pub(super) copies: CopyWatch,
+    pub(super) copy_watch: CopyWatch,
     /// `None` when there are no files to read again.
     pub(super) files: Option<FileReader>,
     pub(super) level: Option<LevelHandle>,
@@ -172,7 +173,9 @@ impl Control {
         if self.in_force.writer.is_unsure() {
             self.pulse.beat("writing the state file");
             // What cannot be put in force says so.
-            let _ = self.in_force.write(&self.pool_state, self.clock.moment());
+            let _ = self
+                .in_force
+                .write(&self.pool_state, BootMoment::of(self.clock));
         }
         self.pulse.beat("deciding");
     }
@@ -441,7 +444,7 @@ impl ControlSteps for Control {
     }
 
     fn look_whether_followed(&mut self) -> bool {
-        let copies_have_ended = || self.copies.have_ended(&self.pool_state);
+        let copies_have_ended = || copy_watch::have_ended(&self.shared.copies, &self.pool_state);
         self.in_force
             .is_followed(&self.publisher.metrics, copies_have_ended)
     }
@@ -451,15 +454,15 @@ impl ControlSteps for Control {
     }
 
     fn look_at_copies(&mut self, next: &mut PoolState, now_ms: u64) -> (Vec<Slot>, Vec<Notice>) {
-        self.copies.look(next, now_ms)
+        self.copy_watch.look(&self.shared.copies, next, now_ms)
     }
 
-    fn allow_restores(&mut self, for_ms: Option<u64>) {
-        self.copies.allow_restores(for_ms);
+    fn allow_restores(&mut self, until_ms: Option<u64>) {
+        self.shared.copies.allow_restores(until_ms);
     }
 
     fn keep_missed(&mut self, missed: &[Slot]) {
-        self.copies.keep(missed);
+        copy_watch::keep(&self.shared.copies, missed);
     }
 
     /// During the first meeting the slots stay: nobody is served yet, and what has become of them since
@@ -477,7 +480,7 @@ impl ControlSteps for Control {
 
     fn write_and_show(&mut self, next: &PoolState) -> Result<(), StateFileError> {
         self.pulse.beat("writing the state file");
-        self.in_force.put(next, self.clock.moment())
+        self.in_force.put(next, BootMoment::of(self.clock))
     }
 
     fn is_written(&mut self, put: Result<(), StateFileError>) -> bool {

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use super::clock::BootMoment;
+use super::boot_moment::BootMoment;
 use super::persist::state_file::StateFileError;
 use super::persist::state_lock::StateLock;
 use super::persist::state_writer::StateWriter;

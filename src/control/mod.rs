@@ -13,15 +13,16 @@
 //! * [`peers`]: the other proxies.
 //! * [`persist`]: what outlives a restart; `missed_deletes`: the deletes that backends have missed; `file_thread`: work on files that nobody waits for longer
 //!   than a disk may take.
-//! * `copy_watch`: what the data path has seen of the copies that replicas keep.
+//! * [`copy_watch`]: what the data path has seen of the copies that replicas keep.
 //! * [`probing`]: which backends answer, and where.
 //! * [`report`]: what others are shown, as `publish` puts it together; [`handle`]: what they may ask.
 //! * [`contents`]: looks into samples of session bodies, on a thread of its own.
-//! * [`clock`]: the time that everything here goes by; [`pulse`]: whether control goes on.
+//! * [`boot_moment`]: how long ago something was, after a restart, too; [`pulse`]: whether control goes
+//!   on.
 
-pub mod clock;
+pub mod boot_moment;
 pub mod contents;
-mod copy_watch;
+pub mod copy_watch;
 pub mod event_loop;
 mod file_thread;
 pub mod files;

@@ -1,5 +1,6 @@
 //! Orders of an operator about one backend: in force at once, without a change of the files.
 
+use super::boot_moment::BootMoment;
 use super::event_loop::Control;
 use super::pool_state::{NotGone, Order, Override, PoolState};
 use super::report::history::{Event, EventKind, EventLevel};
@@ -142,7 +143,9 @@ impl Control {
             return Ok(None);
         };
         // A disk that is full would refuse the order, too: it gets what it has.
-        let written = self.in_force.write(&self.pool_state, self.clock.moment());
+        let written = self
+            .in_force
+            .write(&self.pool_state, BootMoment::of(self.clock));
         written.map_err(|error| error.to_string())?;
         Ok(Some(accepted.moved_slots))
     }

@@ -4,7 +4,6 @@ use std::collections::HashMap;
 use std::hash::{BuildHasher, RandomState};
 use std::sync::Arc;
 
-use super::clock::ControlClock;
 use super::handle::{AdminAccess, Published};
 use super::peers::report::PeerState;
 use super::pool_state::{PoolMember, PoolState, ToldBackends};
@@ -28,6 +27,7 @@ use crate::metrics::{
     self, ApplicationMetrics, MapState, PoolApplication, PoolBackend, PoolCopies, PoolEngine,
     PoolMetrics, PoolReplication, Reloads,
 };
+use crate::net::UnixClock;
 use crate::net::own_host_name;
 use crate::os;
 use crate::route::Slot;
@@ -44,7 +44,7 @@ pub(crate) struct About {
     pub(crate) instance: String,
     host: String,
     started_ms: u64,
-    clock: ControlClock,
+    clock: UnixClock,
     /// The name that this machine gives itself.
     own_host: String,
 }
@@ -95,7 +95,7 @@ impl<'a> Sources<'a> {
 }
 
 impl About {
-    pub(crate) fn new(clock: ControlClock) -> Self {
+    pub(crate) fn new(clock: UnixClock) -> Self {
         let started_ms = clock.now_ms();
         Self {
             // A hasher has random keys, which makes this as good as a random number.

@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use tokio::sync::{mpsc, oneshot, watch};
 
-use super::clock::ControlClock;
+use super::boot_moment::BootMoment;
 use super::contents::ContentsBoard;
 use super::copy_watch::CopyWatch;
 use super::event_loop::{Control, Inbox};
@@ -40,6 +40,7 @@ use super::report::usage_estimates::UsageEstimates;
 use crate::config::{Config, PartitionMap};
 use crate::log::LevelHandle;
 use crate::metrics::{Metrics, Reloads};
+use crate::net::UnixClock;
 use crate::proxy::{SharedSnapshot, WorkersShared, share};
 use crate::tls::TlsWatch;
 
@@ -128,7 +129,7 @@ pub fn prepare(options: ControlOptions) -> Result<Prepared, ControlError> {
         .main_file
         .map(|main| Files::new(main, &options.config, &options.map));
     let faults = files.as_ref().map(Files::faults_at_start);
-    let clock = ControlClock::start();
+    let clock = UnixClock::start();
     let faults = faults.unwrap_or_default();
     let mut begun = begin(options.config, options.map, faults, clock)?;
     begun.pool_state.set_engines(Engines::new(options.engines));
@@ -143,7 +144,7 @@ fn assemble(
     begun: Begun,
     files: Option<Files>,
     (level, certificates): (Option<LevelHandle>, TlsWatch),
-    clock: ControlClock,
+    clock: UnixClock,
 ) -> Result<Prepared, ControlError> {
     let (pool_state, last_reload) = (begun.pool_state, begun.last_reload);
     let about = About::new(clock);
@@ -171,7 +172,7 @@ fn assemble(
         since: &mut noticed.since,
     });
     let (files, files_read) = read_on_a_thread(files)?;
-    let channels = open_channels(&pool_state, first, files_read)?;
+    let channels = open_channels(&pool_state, first, files_read, clock)?;
     let ends = channels.ends;
     let control = Control {
         clock,
@@ -200,7 +201,7 @@ fn assemble(
         surveys: channels.surveys,
         names: channels.names,
         bursts: CoalescedFailures::default(),
-        copies: CopyWatch::new(Arc::clone(&ends.shared)),
+        copy_watch: CopyWatch::default(),
         shared: Arc::clone(&ends.shared),
         files,
         level,
@@ -219,7 +220,7 @@ fn assemble(
 fn first_meeting(
     pool_state: &PoolState,
     is_remembered: bool,
-    clock: ControlClock,
+    clock: UnixClock,
 ) -> (Option<FirstMeeting>, oneshot::Receiver<()>) {
     let asks_peers = !pool_state.config().peers.is_empty();
     let (meeting, may_serve) = FirstMeeting::new(asks_peers, is_remembered, clock.now_ms());
@@ -253,8 +254,9 @@ fn open_channels(
     pool_state: &PoolState,
     first: Published,
     files: mpsc::Receiver<FilesRead>,
+    clock: UnixClock,
 ) -> Result<Channels, ControlError> {
-    let (shared, reports, events) = WorkersShared::channel();
+    let (shared, reports, events) = WorkersShared::channel(clock);
     let contents = ContentsBoard::start(events).map_err(ControlError::Thread)?;
     let (handle, end) = handle(first, contents);
     let (probes, probed) = Probes::new(&pool_state.config().health);
@@ -287,7 +289,7 @@ fn open_channels(
 }
 
 /// What is counted and remembered from the start: a map that was refused then.
-fn first_history(last_reload: Option<&LastReload>, clock: ControlClock) -> (Reloads, Recorder) {
+fn first_history(last_reload: Option<&LastReload>, clock: UnixClock) -> (Reloads, Recorder) {
     let mut history = Recorder::new(clock.now_ms());
     if let Some(LastReload { at_ms, outcome }) = last_reload {
         let events = reload::events(outcome, *at_ms);
@@ -300,7 +302,7 @@ fn first_history(last_reload: Option<&LastReload>, clock: ControlClock) -> (Relo
 /// there is no state file, or none that can be read.
 #[must_use]
 pub fn last_map(config: &Config) -> Option<PartitionMap> {
-    let now = ControlClock::start().moment();
+    let now = BootMoment::of(UnixClock::start());
     let read = state_file::read(&config.handover.state_file, &now);
     read.ok().flatten().map(|read| read.memory.map)
 }
@@ -311,12 +313,12 @@ fn begin(
     config: Config,
     map: PartitionMap,
     faults: Vec<String>,
-    clock: ControlClock,
+    clock: UnixClock,
 ) -> Result<Begun, ControlError> {
     let now_ms = clock.now_ms();
     let path = config.handover.state_file.clone();
     let state_lock = StateLock::take(&path, &beside(&path, ".lock"))?;
-    let remembered = state_file::read(&path, &clock.moment())?;
+    let remembered = state_file::read(&path, &BootMoment::of(clock))?;
     let is_remembered = remembered.is_some();
     let (mut pool_state, faults) = match remembered {
         None => (PoolState::new(config, map, now_ms)?, Vec::new()),
@@ -334,7 +336,7 @@ fn begin(
     let last_reload = (!faults.is_empty()).then(|| refusal(&pool_state, faults, clock));
     // Also shows that it can be written.
     let mut state = StateWriter::start(&path).map_err(ControlError::Thread)?;
-    state.write(pool_state.memory(), clock.moment())?;
+    state.write(pool_state.memory(), BootMoment::of(clock))?;
     let pending_deletes = open_pending_deletes(&path, &mut pool_state)?;
     Ok(Begun {
         pool_state,
@@ -346,7 +348,7 @@ fn begin(
     })
 }
 
-fn refusal(pool_state: &PoolState, faults: Vec<String>, clock: ControlClock) -> LastReload {
+fn refusal(pool_state: &PoolState, faults: Vec<String>, clock: UnixClock) -> LastReload {
     let outcome = ReloadOutcome {
         result: ReloadResult::Refused,
         map_version: pool_state.map().version,

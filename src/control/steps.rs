@@ -37,9 +37,9 @@ pub trait ControlSteps {
     /// Tells `next` which replicas have missed something; those slots, and what there is to say.
     fn look_at_copies(&mut self, next: &mut PoolState, now_ms: u64) -> (Vec<Slot>, Vec<Notice>);
 
-    /// The data path may store anew from copies what a place has lost, for so long
-    /// ([`PoolState::may_restore_ms`]).
-    fn allow_restores(&mut self, for_ms: Option<u64>);
+    /// The data path may store anew from copies what a place has lost, until this time
+    /// ([`PoolState::restores_until_ms`]).
+    fn allow_restores(&mut self, until_ms: Option<u64>);
 
     /// What was missed could not be written down: it counts until it is.
     fn keep_missed(&mut self, missed: &[Slot]);
@@ -96,8 +96,8 @@ pub trait ControlSteps {
         self.pool_state().set_followed(is_followed);
         if is_followed {
             // No worker goes by slots from before what the peers have said.
-            let for_ms = self.pool_state().may_restore_ms(now_ms);
-            self.allow_restores(for_ms);
+            let until_ms = self.pool_state().restores_until_ms();
+            self.allow_restores(until_ms);
         }
         let may_serve = self.meets_peers(now_ms);
         self.advance();

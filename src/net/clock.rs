@@ -6,7 +6,7 @@
 use std::cell::Cell;
 use std::io;
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use tokio::sync::watch;
 
@@ -38,6 +38,32 @@ impl Moment {
     #[must_use]
     pub fn elapsed_ns(self) -> u64 {
         Self::now().since_ns(self)
+    }
+}
+
+/// Unix time in milliseconds that never goes back: the wall clock is read once, so that nobody who
+/// sets it makes a stage longer or shorter.
+#[derive(Debug, Clone, Copy)]
+pub struct UnixClock {
+    start: Moment,
+    start_ms: u64,
+}
+
+impl UnixClock {
+    /// Starts with the wall clock.
+    #[must_use]
+    pub fn start() -> Self {
+        let wall = SystemTime::now().duration_since(UNIX_EPOCH);
+        Self {
+            start: Moment::now(),
+            start_ms: wall.map_or(0, |since| since.as_millis() as u64),
+        }
+    }
+
+    /// Unix time in milliseconds.
+    #[must_use]
+    pub fn now_ms(&self) -> u64 {
+        self.start_ms + self.start.elapsed_ns() / 1_000_000
     }
 }
 

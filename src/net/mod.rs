@@ -28,7 +28,7 @@ pub mod worker;
 pub use crate::os::is_shortage;
 pub use crate::tls::is_tls_error;
 pub use buffer::{Buffer, BufferPool};
-pub use clock::{Moment, TimeSpent};
+pub use clock::{Moment, TimeSpent, UnixClock};
 pub use deadline::{Deadline, Deadlines, Party};
 pub use host_name::own_host_name;
 pub use listen::{ListenError, Listeners};

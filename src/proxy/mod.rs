@@ -17,7 +17,8 @@
 //! * `tagged`: a client's request before and after its lock cookie has lost the tag.
 //! * `two_places`: one request whose item may be at either of two places, as `handover` decides.
 //!   `two_places/copying`: the copies for its replica.
-//! * [`copies`]: what all workers know of copies: when they were written, which were missed.
+//! * [`copies`]: what all workers know of copies: when they were written, which were missed, which are
+//!   under way.
 //! * [`migration_budget`]: how much of sessions that are being moved is held in memory.
 //! * `subrequest`: one small request to one backend, for `two_places` and `cleanup`.
 //! * `cleanup`: gives back locks that nobody knows of, removes what moved items leave behind.

@@ -7,6 +7,7 @@
 use std::rc::Rc;
 
 use super::cleanup;
+use super::copies::CopyUnderWay;
 use super::request_log::Subject;
 use super::service::ProxyService;
 use super::subrequest::{Call, Caller, SubrequestAnswer};
@@ -62,7 +63,7 @@ pub(super) fn keep_copy(
     };
     // Others need not do it as well.
     if !keeping.is_anew() {
-        copies.is_touched(subject.slot, subject.session);
+        copies.is_touched(subject.copied(), service.shared.clock.now_ms());
     }
     tokio::task::spawn_local(async move {
         let _under_way = under_way;
@@ -92,14 +93,9 @@ impl Refresh {
                 RefreshTask::End(end) => break end,
             }
         };
+        let is_left = |from| self.is_about_to_be_left(from);
         let copies = &service.shared.copies;
-        let (slot, session) = (self.subject.slot, self.subject.session);
-        if !end.is_there {
-            copies.forget(slot, session);
-        }
-        if end.is_missed(|from| self.is_about_to_be_left(from)) {
-            copies.miss(slot);
-        }
+        copies.refresh_ended(self.subject.copied(), end, is_left);
     }
 
     /// Puts a question, by `due_ms` of the worker's clock.
@@ -144,15 +140,19 @@ impl Refresh {
         let Some((bytes, body_bytes, timeout_minutes)) = self.item(caller, question).await else {
             return self.copy.not_kept();
         };
-        let copies = &caller.service.shared.copies;
-        let mut under_way = copies.begin(self.subject.slot, self.copy.places());
-        if !self.service.may_copy(&self.subject, question.at) {
-            under_way.ends();
+        let shared = &caller.service.shared;
+        let under_way = CopyUnderWay::begin(
+            &shared.copies,
+            (self.subject.copied(), self.copy.places()),
+            (CopyKind::Item, question.at),
+            |replica| self.service.may_copy(&self.subject, replica),
+            |copies| copies.may_restore(shared.clock.now_ms()),
+        );
+        let Ok(under_way) = under_way else {
             let place = self.copy.keeping().from();
             let is_left = place.is_none_or(|place| self.is_about_to_be_left(place));
             return self.copy.slot_changed(is_left);
-        }
-        under_way.is_sent();
+        };
         let call = Call {
             bytes: &bytes,
             operation: Operation::Put,
@@ -164,13 +164,8 @@ impl Refresh {
         if let Some(answered) = answered {
             caller.finish(replica, answered);
         }
-        let end = CopyKind::Item.ended(seen.unwrap_or(SubrequestReply::Unknown));
-        if end.is_there == Some(true) {
-            copies.was_written(self.subject.slot, self.subject.session, timeout_minutes);
-        }
-        if !end.is_missed {
-            under_way.ends();
-        }
+        let reply = seen.unwrap_or(SubrequestReply::Unknown);
+        under_way.ended(reply, timeout_minutes, || shared.clock.now_ms());
         self.copy.heard(seen)
     }
 

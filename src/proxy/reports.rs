@@ -8,7 +8,7 @@ use tokio::sync::{mpsc, oneshot};
 
 use super::app_names::AppNames;
 use super::body_samples::{BodySamples, ContentsEvents};
-use super::copies::CopyTracker;
+use super::copies::{CopyTracker, REMEMBERED};
 use super::error::ProxyError;
 use super::farm_signs::{FarmSign, LockedCounts};
 use super::id_watch::{IdUse, IdWatch};
@@ -17,7 +17,7 @@ use super::lock_queue::LockQueues;
 use crate::backend;
 use crate::handover::BackendId;
 use crate::health::Failure;
-use crate::net::{self, IoError};
+use crate::net::{self, IoError, UnixClock};
 use crate::usage::Account;
 
 /// Reports under way at most. What does not fit is lost: the next failure says the same.
@@ -55,6 +55,8 @@ pub struct PendingDelete {
 /// The workers' end, and what they tell one another.
 #[derive(Debug)]
 pub struct WorkersShared {
+    /// The time that control goes by.
+    pub(super) clock: UnixClock,
     /// Which sessions are where, as far as answers tell.
     pub account: Account,
     /// The copies that replicas keep.
@@ -72,13 +74,14 @@ pub struct WorkersShared {
 }
 
 impl WorkersShared {
-    /// All ends.
-    pub fn channel() -> (Arc<Self>, mpsc::Receiver<Report>, ContentsEvents) {
+    /// All ends; control goes by the same clock.
+    pub fn channel(clock: UnixClock) -> (Arc<Self>, mpsc::Receiver<Report>, ContentsEvents) {
         let (sender, received) = mpsc::channel(MAX_REPORTS);
         let (contents, events) = BodySamples::channel();
         let shared = Self {
+            clock,
             account: Account::default(),
-            copies: CopyTracker::default(),
+            copies: CopyTracker::new(clock.now_ms(), REMEMBERED),
             contents,
             app_names: AppNames::default(),
             lock_queues: Arc::default(),

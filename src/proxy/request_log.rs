@@ -6,6 +6,7 @@ use std::net::IpAddr;
 
 use tracing::Level;
 
+use super::copies::CopiedSession;
 use super::error::{ProxyError, Unanswered};
 use super::lock_queue::ItemHash;
 use super::view::View;
@@ -31,6 +32,16 @@ pub(super) struct Subject {
     pub(super) route: RouteRef,
     /// When its head was there.
     pub(super) started: Moment,
+}
+
+impl Subject {
+    /// The session, as its copy is noted.
+    pub(super) const fn copied(&self) -> CopiedSession {
+        CopiedSession {
+            slot: self.slot,
+            fingerprint: self.session,
+        }
+    }
 }
 
 /// The lines of one worker, each kind bounded by itself.

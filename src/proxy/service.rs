@@ -169,8 +169,8 @@ impl ProxyService {
     /// What all workers know of the copy of a session.
     #[cold]
     pub(super) fn recall_copy(&self, subject: &Subject, replica: &mut ReplicaRoute) {
-        if let Some(known) = self.shared.copies.known(subject.slot, subject.session) {
-            known.recall(replica);
+        if let Some(known) = self.shared.copies.known(subject.copied()) {
+            known.recall(replica, self.shared.clock.now_ms());
         }
     }
 

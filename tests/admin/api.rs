@@ -15,7 +15,6 @@ use crate::support::system::wait_until;
 use serde_json::{Value, json};
 use staterouter::admin::{AdminOptions, AdminServer, AdminTls};
 use staterouter::config::BackendAddress;
-use staterouter::control::clock::ControlClock;
 use staterouter::control::contents::ContentsBoard;
 use staterouter::control::handle::{AdminAccess, ControlCommand, ControlEnd, Published, handle};
 use staterouter::control::peers::report::{self, PeerState};
@@ -30,6 +29,7 @@ use staterouter::control::session_timeouts::SeenTimeouts;
 use staterouter::handover::{BackendId, SlotState};
 use staterouter::metrics::PoolMetrics;
 use staterouter::net::Listeners;
+use staterouter::net::UnixClock;
 use staterouter::route::SLOT_COUNT;
 
 /// No answer after this long is a failure of the test.
@@ -221,7 +221,7 @@ fn peer_state() -> PeerState {
         timeouts: SeenTimeouts::default(),
         membership: Membership::default(),
         slots: vec![SlotState::steady(place(1), 1_000); SLOT_COUNT].into(),
-        clock: ControlClock::start(),
+        clock: UnixClock::start(),
     }
 }
 
@@ -240,7 +240,7 @@ fn place(id: u8) -> BackendId {
 
 /// Reads a report that has just arrived; its times are those of the sender.
 fn read_report(body: &[u8]) -> PeerView {
-    report::read(body, "another", ControlClock::start().now_ms()).unwrap()
+    report::read(body, "another", UnixClock::start().now_ms()).unwrap()
 }
 
 /// What came back on a connection until it was closed.

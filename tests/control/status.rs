@@ -7,7 +7,7 @@ use std::path::Path;
 
 use staterouter::app::engines;
 use staterouter::config::{Config, PartitionMap};
-use staterouter::control::clock::ControlClock;
+use staterouter::control::boot_moment::BootMoment;
 use staterouter::control::persist::state_file;
 use staterouter::control::pool_state::KnownPeers;
 use staterouter::control::pool_state::persisted_state::PersistedState;
@@ -15,6 +15,7 @@ use staterouter::control::report::finding::Code;
 use staterouter::control::report::status::{BackendHealth, BackendStatus};
 use staterouter::control::{ControlError, ControlOptions, Prepared, prepare};
 use staterouter::handover::{BackendId, SlotState, Stage};
+use staterouter::net::UnixClock;
 use staterouter::route::SLOT_COUNT;
 
 const MAP: &str = "version: 1\nbackends:\n\
@@ -58,7 +59,7 @@ fn leave_behind(path: &Path, slot: SlotState) {
         known_peers: KnownPeers::default(),
         slots: vec![slot; SLOT_COUNT].into(),
     };
-    state_file::write(path, &memory, ControlClock::start().moment()).unwrap();
+    state_file::write(path, &memory, BootMoment::of(UnixClock::start())).unwrap();
 }
 
 #[test]

@@ -15,7 +15,7 @@ use staterouter::backend::{Connector, LocalServer};
 use staterouter::config::{Config, PartitionMap};
 use staterouter::control::pool_state::PoolState;
 use staterouter::metrics::Metrics;
-use staterouter::net::{Buffer, Conn, Deadline, Deadlines, IoError, Service, Worker};
+use staterouter::net::{Buffer, Conn, Deadline, Deadlines, IoError, Service, UnixClock, Worker};
 use staterouter::proxy::{self, ProxyService, WorkersShared};
 use staterouter::state_server::LocalStateServer;
 use staterouter::store::{MemoryStore, StoreOptions, StoreSurvey};
@@ -67,7 +67,7 @@ fn proxy_over(server: Connector) -> Rc<ProxyService> {
     let mut snapshot = engine.snapshot();
     snapshot.backends[0].server = server;
     snapshot.backends[0].up = true;
-    let (shared, _reports, _contents) = WorkersShared::channel();
+    let (shared, _reports, _contents) = WorkersShared::channel(UnixClock::start());
     let worker = Worker::new(0, BUFFER_BYTES);
     let snapshot = proxy::share(snapshot);
     let metrics = Metrics::default();

@@ -3,12 +3,13 @@
 use std::path::Path;
 
 use staterouter::config::load_partition_map;
-use staterouter::control::clock::ControlClock;
+use staterouter::control::boot_moment::BootMoment;
 use staterouter::control::persist::state_file;
 use staterouter::control::pool_state::KnownPeers;
 use staterouter::control::pool_state::persisted_state::PersistedState;
 use staterouter::control::session_timeouts::SeenTimeouts;
 use staterouter::handover::{BackendId, Before, SlotState, Stage};
+use staterouter::net::UnixClock;
 use staterouter::route::SLOT_COUNT;
 
 use super::ProxyFiles;
@@ -18,7 +19,7 @@ use super::ProxyFiles;
 pub fn put_all(files: &ProxyFiles, stage: Stage, first: u8, second: u8) {
     let config = files.config();
     let directory = Path::new(&config).parent().unwrap();
-    let since_ms = ControlClock::start().now_ms();
+    let since_ms = UnixClock::start().now_ms();
     let [first, second] = [first, second].map(|id| BackendId::new(id).unwrap());
     let before = Before {
         first: second,
@@ -44,5 +45,5 @@ pub fn put_all(files: &ProxyFiles, stage: Stage, first: u8, second: u8) {
         slots: vec![slot; SLOT_COUNT].into(),
     };
     let path = directory.join("staterouter.state");
-    state_file::write(&path, &memory, ControlClock::start().moment()).unwrap();
+    state_file::write(&path, &memory, BootMoment::of(UnixClock::start())).unwrap();
 }

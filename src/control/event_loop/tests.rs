@@ -73,7 +73,7 @@ fn leave_behind(directory: &Path, map: PartitionMap) {
     state_file::write(
         &directory.join("state"),
         &memory,
-        ControlClock::start().moment(),
+        BootMoment::of(UnixClock::start()),
     )
     .unwrap();
 }
@@ -131,7 +131,7 @@ fn answer_of_peer(id: u8, asked_ms: u64) -> PeerNews {
         timeouts: SeenTimeouts::default(),
         membership: Membership::default(),
         slots: vec![SlotState::steady(backend_id(id), 0); SLOT_COUNT].into(),
-        clock: ControlClock::start(),
+        clock: UnixClock::start(),
     };
     PeerNews {
         address: BackendAddress::parse("10.0.1.1:42480").unwrap(),
@@ -262,7 +262,7 @@ fn a_disk_that_hangs_stops_changes_and_neither_control_nor_its_end() {
         }
         let written = state_file::read(
             &directory.path().join("state"),
-            &ControlClock::start().moment(),
+            &BootMoment::of(UnixClock::start()),
         )
         .unwrap();
         assert_eq!(written.unwrap().memory.map.version, 1);
@@ -287,7 +287,7 @@ fn a_write_that_the_disk_takes_too_late_is_made_up_for() {
         let (release, hang) = blocking::channel::<()>();
         let late = thread.run(move || {
             let _ = hang.recv();
-            state_file::write(&to, &memory, ControlClock::start().moment())
+            state_file::write(&to, &memory, BootMoment::of(UnixClock::start()))
         });
         late.unwrap_err();
         control.in_force.writer = StateWriter::with(&path, thread);
@@ -296,7 +296,7 @@ fn a_write_that_the_disk_takes_too_late_is_made_up_for() {
         while control.in_force.writer.is_unsure() {
             control.tick();
         }
-        let written = state_file::read(&path, &ControlClock::start().moment()).unwrap();
+        let written = state_file::read(&path, &BootMoment::of(UnixClock::start())).unwrap();
         assert_eq!(written.unwrap().memory.map.version, 1);
     });
 }

@@ -9,13 +9,13 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 
 use crate::config::{BackendAddress, BackendState};
-use crate::control::clock::ControlClock;
 use crate::control::persist::slot_groups::{GroupError, SlotGroup, group, ungroup};
 use crate::control::persist::state_file::StateName;
 use crate::control::pool_state::persisted_state::Decision;
 use crate::control::pool_state::{InUse, Membership, PeerServer, PeerView};
 use crate::control::session_timeouts::{SeenTimeout, SeenTimeouts};
 use crate::handover::{BackendId, SlotState};
+use crate::net::UnixClock;
 
 /// What a proxy tells of itself, as it is in force.
 #[derive(Debug, Clone)]
@@ -44,7 +44,7 @@ pub struct PeerState {
     /// Every slot, in order.
     pub slots: Arc<[SlotState]>,
     /// The clock that their times are of.
-    pub clock: ControlClock,
+    pub clock: UnixClock,
 }
 
 /// The JSON on the wire.
@@ -338,7 +338,7 @@ mod tests {
             .collect(),
             membership: Membership::default(),
             slots: slots.into(),
-            clock: ControlClock::start(),
+            clock: UnixClock::start(),
         }
     }
 

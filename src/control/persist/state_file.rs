@@ -18,7 +18,7 @@ use crate::config::{
     ApplicationSpec, BackendAddress, BackendSpec, BackendState, Faults, PartitionMap,
     derived_backend_id, format_size, parse_size, read_regular,
 };
-use crate::control::clock::BootMoment;
+use crate::control::boot_moment::BootMoment;
 use crate::control::pool_state::persisted_state::{
     Decision, GivenUp, PersistedState, ServerMemory,
 };

@@ -4,7 +4,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use super::state_file::{self, StateFileError};
-use crate::control::clock::BootMoment;
+use crate::control::boot_moment::BootMoment;
 use crate::control::file_thread::FileThread;
 use crate::control::pool_state::persisted_state::PersistedState;
 

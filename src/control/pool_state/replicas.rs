@@ -30,14 +30,13 @@ impl PoolState {
         }
     }
 
-    /// How long from now on no other proxy can have dropped a replica that this one calls full, in
+    /// Until when no other proxy can have dropped a replica that this one calls full, Unix time in
     /// milliseconds: each waits [`PEER_SILENCE`] for a proxy that it does not hear. `None` for a proxy
     /// alone, which knows.
     ///
     /// What was heard counts once the slots have gone by it: it may say that a replica is dropped.
-    pub fn may_restore_ms(&self, now_ms: u64) -> Option<u64> {
-        let until_ms = self.went_by_ms + RESTORES_MS;
-        (!self.peers.is_empty()).then(|| until_ms.saturating_sub(now_ms))
+    pub fn restores_until_ms(&self) -> Option<u64> {
+        (!self.peers.is_empty()).then(|| self.went_by_ms + RESTORES_MS)
     }
 
     /// Since when all peers have been heard; 0 if one is not.

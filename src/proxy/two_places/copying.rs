@@ -4,15 +4,16 @@ use tokio::sync::SemaphorePermit;
 
 use super::{Call, Seek, Stopped};
 use crate::backend::RetryPolicy;
-use crate::handover::{CopyKind, Heard, Question, Refusal, SubrequestReply};
+use crate::handover::{Heard, Question, SubrequestReply};
 use crate::net::Buffer;
 use crate::proxy::copies::{CopyTracker, CopyUnderWay};
 use crate::proxy::error::{ProxyError, Unanswered};
+use crate::proxy::reports::WorkersShared;
 use crate::route::BackendIndex;
 use crate::wire::{self, Operation};
 
 /// What a question has under way at the replica.
-pub(super) type BegunCopy<'c> = Option<(CopyKind, CopyUnderWay<'c>)>;
+pub(super) type BegunCopy<'c> = Option<CopyUnderWay<&'c CopyTracker>>;
 
 /// What the client stores, held whole because two servers get it.
 pub(super) struct WholeBody<'a> {
@@ -85,8 +86,7 @@ impl<'a> Seek<'a> {
     /// The replica has missed something.
     pub(super) fn miss(&self) -> SubrequestReply {
         let subject = self.exchange.subject;
-        self.copies().miss(subject.slot);
-        self.copies().forget(subject.slot, subject.session);
+        self.shared().copies.miss_session(subject.copied());
         SubrequestReply::Done {
             counter: 0,
             flag: false,
@@ -99,21 +99,17 @@ impl<'a> Seek<'a> {
         let Some(kind) = question.copy else {
             return Ok(None);
         };
-        let subject = self.exchange.subject;
-        let route = subject.route;
-        let places = [Some(route.first), route.second];
-        let mut under_way = self.copies().begin(subject.slot, places);
-        // Looked at only now: from here on nobody goes on without this copy.
-        let service = self.exchange.service;
-        let replica = kind.needs_replica(question.at);
-        if replica.is_some_and(|replica| !service.may_copy(subject, replica)) {
-            return Err(Stopped::Refused(Refusal::Suspect));
-        }
-        if kind.is_restore() && !self.copies().may_restore() {
-            return Err(Stopped::Refused(Refusal::Unheard));
-        }
-        under_way.is_sent();
-        Ok(Some((kind, under_way)))
+        let (subject, service) = (self.exchange.subject, self.exchange.service);
+        let places = [Some(subject.route.first), subject.route.second];
+        let shared = self.shared();
+        let begun = CopyUnderWay::begin(
+            &shared.copies,
+            (subject.copied(), places),
+            (kind, question.at),
+            |replica| service.may_copy(subject, replica),
+            |copies| copies.may_restore(shared.clock.now_ms()),
+        );
+        begun.map(Some).map_err(Stopped::Refused)
     }
 
     /// What became of a copy of a session with this timeout.
@@ -123,19 +119,9 @@ impl<'a> Seek<'a> {
         reply: SubrequestReply,
         timeout_minutes: u32,
     ) {
-        let Some((kind, under_way)) = under_way else {
-            return;
-        };
-        let (slot, session) = (self.exchange.subject.slot, self.exchange.subject.session);
-        let end = kind.ended(reply);
-        match end.is_there {
-            Some(true) => self.copies().was_written(slot, session, timeout_minutes),
-            Some(false) => self.copies().forget(slot, session),
-            None => {}
-        }
-        // Dropped otherwise, which says that it was missed.
-        if !end.is_missed {
-            under_way.ends();
+        if let Some(under_way) = under_way {
+            let clock = self.shared().clock;
+            under_way.ended(reply, timeout_minutes, || clock.now_ms());
         }
     }
 
@@ -208,8 +194,8 @@ impl<'a> Seek<'a> {
         }
     }
 
-    fn copies(&self) -> &'a CopyTracker {
-        &self.exchange.service.shared.copies
+    fn shared(&self) -> &'a WorkersShared {
+        &self.exchange.service.shared
     }
 }
 

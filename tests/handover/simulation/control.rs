@@ -48,8 +48,6 @@ pub(crate) struct Proxy {
     pub(crate) copies: Copies,
     /// When each of the others was asked what it has said last.
     pub(crate) heard_ms: Vec<u64>,
-    /// Until when it stores anew from copies what a place has lost; `None` for one that is alone.
-    pub(crate) restores_until_ms: Option<u64>,
     /// The slots that the data path goes by.
     slots: Vec<SlotState>,
     /// Another snapshot, which it does not go by yet.
@@ -105,9 +103,8 @@ impl Proxy {
             jobs: BTreeMap::new(),
             held: Vec::new(),
             down_since_ms: [0; SERVERS as usize],
-            copies: Copies::default(),
+            copies: Copies::new(now_ms),
             heard_ms: vec![now_ms; peers],
-            restores_until_ms: (peers > 0).then_some(0),
             probing: [false; SERVERS as usize],
             failures: CoalescedFailures::default(),
             replays: BTreeMap::new(),
@@ -206,10 +203,15 @@ impl World {
 
     /// Looks what the time has changed, as soon as production does.
     pub(crate) fn tick_soon(&mut self, p: usize) {
+        self.tick_by(p, self.now_ms);
+    }
+
+    /// Looks with the first tick after this time.
+    pub(crate) fn tick_by(&mut self, p: usize, time_ms: u64) {
         let tick_ms = self.numbers.tick_ms;
         // Each proxy has a beat of its own.
         let shift_ms = p as u64 * 83;
-        let at_ms = (self.now_ms + shift_ms) / tick_ms * tick_ms + tick_ms - shift_ms;
+        let at_ms = (time_ms + shift_ms) / tick_ms * tick_ms + tick_ms - shift_ms;
         let proxy = &mut self.proxies[p];
         if proxy.is_on && at_ms < proxy.tick_ms {
             proxy.tick_ms = at_ms;
@@ -223,6 +225,7 @@ impl World {
         if proxy.boot == boot && proxy.is_on && proxy.tick_ms == self.now_ms {
             proxy.tick_ms = NEVER;
             self.control(p, |control| control.tick());
+            self.look_at_copies_later(p);
         }
     }
 
@@ -528,7 +531,6 @@ impl World {
         let number = proxy.in_force.number + 1;
         proxy.in_force = InForce::new(Shown::of(&proxy.brain.pool_state), number);
         proxy.heard_ms.fill(now_ms);
-        proxy.restores_until_ms = (!proxy.heard_ms.is_empty()).then_some(0);
         self.accept(p);
         self.control(p, |control| control.tick());
         self.changed_ms = now_ms;

@@ -1,37 +1,39 @@
-//! What a proxy does for the replicas of its slots, as `proxy::two_places::copying`, `proxy::refresh`
-//! and `proxy::copies` do over sockets.
+//! What a proxy does for the replicas of its slots, as `proxy::two_places::copying` and
+//! `proxy::refresh` do over sockets.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::rc::Rc;
 
+use staterouter::control::copy_watch::{CopyWatch, LOOKS_ANEW_MS};
 use staterouter::handover::copy_refresh::{
     CopyRefresh, Keeping, REFRESH_PAUSE, RefreshEnd, RefreshNews, RefreshTask, is_about_to_be_left,
 };
-use staterouter::handover::request_driver::CopyEnd;
 use staterouter::handover::{
     BackendId, COPY_LOCK, CopyKind, LOCKED_REFRESH_S, Question, QuestionForm, Refusal, Replica,
     ReplicaPhase, SlotRoute, SlotState, Stage, Subrequest, SubrequestReply,
 };
 use staterouter::health::Failure;
-use staterouter::proxy::copies::{KnownCopy, refresh_after_s};
+use staterouter::proxy::copies::{CopiedSession, CopyTracker, CopyUnderWay, refresh_after_s};
 
 use super::broken::Broken;
 use super::control::Proxy;
 use super::net::{Message, Op, Purpose, Reply, SESSION_TIMEOUT_MINUTES, SESSION_TIMEOUT_MS};
-use super::plan::SERVERS;
 use super::trace::Scope;
 use super::world::{Event, World};
 
+/// So many sessions a proxy remembers the copies of: few, so that some are forgotten.
+const REMEMBERED: usize = 64;
+
 /// What a proxy knows of the copies it makes.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(crate) struct Copies {
-    /// Copies under way, by the place of what is copied.
-    under_way: [u32; SERVERS as usize + 1],
-    /// Slots whose replica has missed something.
-    missed: BTreeSet<usize>,
-    /// When the copy of a session was written or touched last.
-    known: BTreeMap<usize, u64>,
+    pub(crate) tracker: Rc<CopyTracker>,
+    pub(crate) watch: CopyWatch,
     refreshes: BTreeMap<u64, Refresh>,
 }
+
+/// A copy that a proxy has under way.
+pub(crate) type MadeCopy = CopyUnderWay<Rc<CopyTracker>>;
 
 /// A request whose answer something is sent behind.
 #[derive(Debug, Clone, Copy)]
@@ -42,7 +44,7 @@ pub(crate) struct Behind {
 }
 
 /// A copy that is being kept alive, or written anew.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug)]
 struct Refresh {
     session: usize,
     /// A keep-alive was answered before it.
@@ -54,6 +56,8 @@ struct Refresh {
     due_ms: u64,
     /// The item that is to be copied.
     version: u64,
+    /// What is under way at the replica.
+    under_way: Option<MadeCopy>,
 }
 
 impl Refresh {
@@ -98,38 +102,17 @@ struct CopyUse {
 }
 
 impl Copies {
-    pub(crate) fn has_missed(&self, slot: usize) -> bool {
-        self.missed.contains(&slot)
-    }
-
-    pub(crate) fn has_missed_any(&self) -> bool {
-        !self.missed.is_empty()
-    }
-
-    /// The slots whose replicas have missed something since the last call.
-    pub(crate) fn take_missed(&mut self) -> Vec<usize> {
-        std::mem::take(&mut self.missed).into_iter().collect()
-    }
-
-    /// How many copies of items at this place are under way.
-    pub(crate) fn under_way(&self, place: BackendId) -> u32 {
-        self.under_way[usize::from(place.id())]
-    }
-
-    fn begin(&mut self, places: [Option<BackendId>; 2]) {
-        for place in places.into_iter().flatten() {
-            self.under_way[usize::from(place.id())] += 1;
-        }
-    }
-
-    fn end(&mut self, places: [Option<BackendId>; 2]) {
-        for place in places.into_iter().flatten() {
-            self.under_way[usize::from(place.id())] -= 1;
+    /// Nothing is copied yet.
+    pub(crate) fn new(now_ms: u64) -> Self {
+        Self {
+            tracker: Rc::new(CopyTracker::new(now_ms, REMEMBERED)),
+            watch: CopyWatch::default(),
+            refreshes: BTreeMap::new(),
         }
     }
 }
 
-const fn places_of(route: SlotRoute) -> [Option<BackendId>; 2] {
+pub(crate) const fn places_of(route: SlotRoute) -> [Option<BackendId>; 2] {
     [Some(route.first), route.second]
 }
 
@@ -139,14 +122,18 @@ impl World {
         let Some(replica) = &mut route.replica else {
             return;
         };
-        if let Some(&at_ms) = self.proxies[p].copies.known.get(&session) {
-            let known = KnownCopy {
-                at_s: at_ms / 1000,
-                now_s: self.now_ms / 1000,
-                refresh_after_s: refresh_after_s(SESSION_TIMEOUT_MINUTES),
-            };
-            known.recall(replica);
+        if let Some(known) = self.proxies[p].copies.tracker.known(self.copied(session)) {
+            known.recall(replica, self.now_ms);
             replica.has_copy |= self.is_broken(Broken::OldCopies);
+        }
+    }
+
+    /// A session, as its copy is noted.
+    fn copied(&self, session: usize) -> CopiedSession {
+        let known = &self.farm.sessions[session];
+        CopiedSession {
+            slot: self.plan.slots[known.slot],
+            fingerprint: known.fingerprint,
         }
     }
 
@@ -162,84 +149,66 @@ impl World {
     /// Counts what is about to be sent as under way, unless its slot has changed since the request came,
     /// or it is to be stored anew while other proxies are not heard.
     pub(crate) fn begin_copy(
-        &mut self,
+        &self,
         p: usize,
-        session: usize,
-        route: SlotRoute,
+        (session, route): (usize, SlotRoute),
+        places: [Option<BackendId>; 2],
         (kind, at): (CopyKind, BackendId),
-    ) -> Result<(), Refusal> {
+    ) -> Result<MadeCopy, Refusal> {
         let is_late = kind.is_restore() && self.is_broken(Broken::RestoreLate);
-        let replica = kind.needs_replica(at).filter(|_| !is_late);
-        if replica.is_some_and(|replica| !self.may_copy(p, session, route, replica)) {
-            return Err(Refusal::Suspect);
-        }
-        let may_restore = self.is_broken(Broken::RestoreUnheard) || self.may_restore(p);
-        if kind.is_restore() && !may_restore {
-            return Err(Refusal::Unheard);
-        }
-        self.proxies[p].copies.begin(places_of(route));
-        Ok(())
+        CopyUnderWay::begin(
+            Rc::clone(&self.proxies[p].copies.tracker),
+            (self.copied(session), places),
+            (kind, at),
+            |replica| is_late || self.may_copy(p, session, route, replica),
+            |copies| self.may_restore(p, copies),
+        )
     }
 
     /// Whether no other proxy can have dropped a replica that this one calls full. Nobody is asked here
     /// while nothing changes.
-    fn may_restore(&self, p: usize) -> bool {
+    fn may_restore(&self, p: usize, copies: &CopyTracker) -> bool {
         let proxy = &self.proxies[p];
         let mut others = (0..self.proxies.len()).filter(|other| *other != p);
         let hears_all = proxy.brain.pool_state.peers().iter().all(Option::is_some)
             && others.all(|other| self.proxies[other].is_on && self.links.hears(p, other));
         let is_quiet = hears_all && proxy.brain.pool_state.went_by_ms() >= self.changed_ms;
-        is_quiet
-            || proxy
-                .restores_until_ms
-                .is_none_or(|until_ms| self.now_ms < until_ms)
+        self.is_broken(Broken::RestoreUnheard) || is_quiet || copies.may_restore(self.now_ms)
     }
 
     /// What became of a copy.
-    pub(crate) fn end_copy(&mut self, p: usize, id: u64, kind: CopyKind, seen: SubrequestReply) {
-        let Some(job) = self.proxies[p].jobs.get(&id) else {
-            return;
-        };
-        let (session, route) = (job.session, job.route);
-        self.copy_ended(p, session, places_of(route), kind.ended(seen));
-    }
-
-    fn copy_ended(
+    pub(crate) fn end_copy(
         &mut self,
         p: usize,
         session: usize,
-        places: [Option<BackendId>; 2],
-        end: CopyEnd,
+        (under_way, reply): (MadeCopy, SubrequestReply),
     ) {
-        let (now_ms, slot) = (self.now_ms, self.farm.sessions[session].slot);
-        let copies = &mut self.proxies[p].copies;
-        copies.end(places);
-        match end.is_there {
-            Some(true) => {
-                copies.known.insert(session, now_ms);
-            }
-            Some(false) => {
-                copies.known.remove(&session);
-            }
-            None => {}
-        }
-        if end.is_missed {
-            self.miss(p, slot);
-        }
+        under_way.ended(reply, SESSION_TIMEOUT_MINUTES, || self.now_ms);
+        self.look_for_misses(p, session);
     }
 
     pub(crate) fn note_missed(&mut self, p: usize, session: usize) {
-        let slot = self.farm.sessions[session].slot;
-        self.proxies[p].copies.known.remove(&session);
-        self.miss(p, slot);
+        let copied = self.copied(session);
+        self.proxies[p].copies.tracker.miss_session(copied);
+        self.look_for_misses(p, session);
     }
 
-    fn miss(&mut self, p: usize, slot: usize) {
-        self.say(Scope::Slot(slot), || {
-            format!("proxy {p}: a copy was missed")
-        });
-        self.proxies[p].copies.missed.insert(slot);
-        self.tick_soon(p);
+    /// What was missed is seen with the next tick.
+    fn look_for_misses(&mut self, p: usize, session: usize) {
+        if self.proxies[p].copies.tracker.has_missed() {
+            let slot = self.farm.sessions[session].slot;
+            self.say(Scope::Slot(slot), || {
+                format!("proxy {p}: a copy was missed")
+            });
+            self.tick_soon(p);
+        }
+    }
+
+    /// Keep-alives are looked at as often as production does that while nothing happens.
+    pub(crate) fn look_at_copies_later(&mut self, p: usize) {
+        if self.plan.class.replicas {
+            self.tick_by(p, self.now_ms + LOOKS_ANEW_MS);
+        }
     }
 
     /// Keeps a copy alive, or writes it anew, behind an answer.
@@ -249,8 +218,8 @@ impl World {
             if self.is_broken(Broken::NoKeepAlive) {
                 return;
             }
-            let now_ms = self.now_ms;
-            self.proxies[p].copies.known.insert(session, now_ms);
+            let (copied, now_ms) = (self.copied(session), self.now_ms);
+            self.proxies[p].copies.tracker.is_touched(copied, now_ms);
         }
         let id = self.next_job();
         let refresh = Refresh {
@@ -261,23 +230,23 @@ impl World {
             step: 0,
             due_ms: self.now_ms + self.numbers.answer_ms,
             version: 0,
+            under_way: None,
         };
         self.proxies[p].copies.refreshes.insert(id, refresh);
         self.go_on_refreshing(p, id);
     }
 
     fn go_on_refreshing(&mut self, p: usize, id: u64) {
+        let boot = self.proxies[p].boot;
         let Some(refresh) = self.proxies[p].copies.refreshes.get_mut(&id) else {
             return;
         };
         refresh.step += 1;
-        let Refresh { step, due_ms, .. } = *refresh;
-        let boot = self.proxies[p].boot;
-        let refresh = self.proxies[p].copies.refreshes[&id];
+        let (step, due_ms) = (refresh.step, refresh.due_ms);
         match refresh.copy.task() {
             RefreshTask::Send(question) => {
                 self.at(due_ms, Event::RefreshDue(p, boot, id, step));
-                self.ask_refreshing(p, id, refresh, question);
+                self.ask_refreshing(p, id, question);
             }
             RefreshTask::Pause => {
                 let wait_ms = REFRESH_PAUSE.as_millis() as u64;
@@ -287,8 +256,18 @@ impl World {
         }
     }
 
-    fn ask_refreshing(&mut self, p: usize, id: u64, refresh: Refresh, question: Question) {
-        let (session, version, step) = (refresh.session, refresh.version, refresh.step);
+    fn ask_refreshing(&mut self, p: usize, id: u64, question: Question) {
+        let Some(refresh) = self.proxies[p].copies.refreshes.get(&id) else {
+            return;
+        };
+        let Refresh {
+            session,
+            route,
+            copy,
+            version,
+            step,
+            ..
+        } = *refresh;
         let op = match question.form {
             QuestionForm::Acquire => Op::Acquire,
             QuestionForm::Store {
@@ -297,13 +276,16 @@ impl World {
             } => Op::Put { cookie, version },
             _ => Op::Touch,
         };
-        if question.copy.is_some() {
-            if !self.may_copy(p, session, refresh.route, question.at) {
-                let from = refresh.copy.keeping().from();
+        if let Some(kind) = question.copy {
+            let whose = (session, route);
+            let Ok(begun) = self.begin_copy(p, whose, copy.places(), (kind, question.at)) else {
+                let from = copy.keeping().from();
                 let is_left = from.is_none_or(|from| self.is_about_to_be_left(p, session, from));
                 return self.tell_refresh(p, id, |copy| copy.slot_changed(is_left));
+            };
+            if let Some(refresh) = self.proxies[p].copies.refreshes.get_mut(&id) {
+                refresh.under_way = Some(begun);
             }
-            self.proxies[p].copies.begin(refresh.copy.places());
         }
         if !self.proxies[p].in_force.is_up(question.at) {
             return self.hear_refresh(p, id, None);
@@ -355,15 +337,13 @@ impl World {
     }
 
     fn hear_refresh(&mut self, p: usize, id: u64, reply: Option<SubrequestReply>) {
-        let Some(refresh) = self.proxies[p].copies.refreshes.get(&id).copied() else {
+        let Some(refresh) = self.proxies[p].copies.refreshes.get_mut(&id) else {
             return;
         };
-        if let RefreshTask::Send(Question {
-            copy: Some(kind), ..
-        }) = refresh.copy.task()
-        {
-            let end = kind.ended(reply.unwrap_or(SubrequestReply::Unknown));
-            self.copy_ended(p, refresh.session, refresh.copy.places(), end);
+        let session = refresh.session;
+        if let Some(under_way) = refresh.under_way.take() {
+            let reply = reply.unwrap_or(SubrequestReply::Unknown);
+            self.end_copy(p, session, (under_way, reply));
         }
         self.tell_refresh(p, id, |copy| copy.heard(reply));
     }
@@ -374,11 +354,17 @@ impl World {
         id: u64,
         tell: impl FnOnce(&mut CopyRefresh) -> RefreshNews,
     ) {
-        let Some(refresh) = self.proxies[p].copies.refreshes.get_mut(&id) else {
+        let copies = &mut self.proxies[p].copies;
+        let Some(refresh) = copies.refreshes.get_mut(&id) else {
             return;
         };
-        let session = refresh.session;
-        if let Some(Subrequest::Release { at, counter }) = tell(&mut refresh.copy).release {
+        let (session, at) = (refresh.session, refresh.copy.keeping().at());
+        let news = tell(&mut refresh.copy);
+        if let Some(was_there) = news.was_there {
+            copies.tracker.was_touched(at, was_there);
+            self.tick_soon(p);
+        }
+        if let Some(Subrequest::Release { at, counter }) = news.release {
             self.send_alone(p, at, session, Op::Release(counter));
         }
         self.go_on_refreshing(p, id);
@@ -395,21 +381,17 @@ impl World {
         let Some(refresh) = copies.refreshes.remove(&id) else {
             return;
         };
-        let session = refresh.session;
-        if !end.is_there {
-            copies.known.remove(&session);
-        }
+        let (session, copied) = (refresh.session, self.copied(refresh.session));
         let mut is_left = false;
-        let is_missed = end.is_missed(|from| {
+        let tracker = &self.proxies[p].copies.tracker;
+        tracker.refresh_ended(copied, end, |from| {
             is_left = self.is_about_to_be_left(p, session, from);
             is_left
         });
         if is_left {
             self.doubts.given_up.insert(session);
         }
-        if is_missed {
-            self.miss(p, self.farm.sessions[session].slot);
-        }
+        self.look_for_misses(p, session);
     }
 
     /// What a message has just changed at a replica, and what is not certain of that.
@@ -803,7 +785,7 @@ impl World {
         };
         let is_full = proxies.all(|proxy| {
             let full = proxy.slots()[known.slot].replica_in(ReplicaPhase::Full);
-            proxy.is_on && full == Some(replica.backend_id) && !proxy.copies.has_missed(known.slot)
+            proxy.is_on && full == Some(replica.backend_id) && !proxy.copies.tracker.has_missed()
         });
         let slot = self.proxies[0].slots()[known.slot];
         let server = &self.servers[usize::from(replica.backend_id.id()) - 1];
@@ -825,7 +807,7 @@ impl World {
 
     /// A proxy dies: nobody knows what became of the copies that it had under way.
     pub(crate) fn lose_copies(&mut self, p: usize) {
-        let copies = std::mem::take(&mut self.proxies[p].copies);
+        let copies = std::mem::replace(&mut self.proxies[p].copies, Copies::new(self.now_ms));
         let jobs = self.proxies[p].jobs.values();
         let jobs =
             jobs.filter(|job| job.under_way.is_some() || !matches!(job.op, Op::Read | Op::Touch));

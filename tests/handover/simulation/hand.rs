@@ -2,6 +2,7 @@
 
 use std::convert::Infallible;
 
+use staterouter::control::copy_watch;
 use staterouter::control::pool_state::{Notice, PoolState};
 use staterouter::control::steps::ControlSteps;
 use staterouter::route::Slot;
@@ -48,12 +49,7 @@ impl ControlSteps for Hand<'_> {
     /// Workers go by what is in force at once.
     fn look_whether_followed(&mut self) -> bool {
         let proxy = self.proxy();
-        let copies = &proxy.copies;
-        let have_ended = proxy
-            .brain
-            .pool_state
-            .copies_have_ended(|place| copies.under_way(place) > 0);
-        proxy.is_followed = have_ended && !copies.has_missed_any();
+        proxy.is_followed = copy_watch::have_ended(&proxy.copies.tracker, &proxy.brain.pool_state);
         if proxy.is_followed {
             proxy.followed = proxy.slots().to_vec();
         }
@@ -65,20 +61,17 @@ impl ControlSteps for Hand<'_> {
     }
 
     fn look_at_copies(&mut self, next: &mut PoolState, now_ms: u64) -> (Vec<Slot>, Vec<Notice>) {
-        let missed = self.proxy().copies.take_missed();
-        let slots = &self.world.plan.slots;
-        let missed: Vec<Slot> = missed.into_iter().map(|index| slots[index]).collect();
-        next.copies_missed(&missed, now_ms);
-        (missed, Vec::new())
+        let copies = &mut self.proxy().copies;
+        copies.watch.look(&copies.tracker, next, now_ms)
     }
 
-    fn allow_restores(&mut self, for_ms: Option<u64>) {
-        let now_ms = self.world.now_ms;
-        self.proxy().restores_until_ms = for_ms.map(|for_ms| now_ms + for_ms);
+    fn allow_restores(&mut self, until_ms: Option<u64>) {
+        self.proxy().copies.tracker.allow_restores(until_ms);
     }
 
-    /// A disk takes everything here.
-    fn keep_missed(&mut self, _missed: &[Slot]) {}
+    fn keep_missed(&mut self, missed: &[Slot]) {
+        copy_watch::keep(&self.proxy().copies.tracker, missed);
+    }
 
     fn take_on(&self, next: &mut PoolState, now_ms: u64) -> Vec<Notice> {
         self.world.proxies[self.p].brain.take_on(next, now_ms)

@@ -4,6 +4,7 @@ use staterouter::farm::checker::{
     Begun, CheckedOutcome, Create, Holder, Leave, Rules, SeenContents, SessionLedger, Violation,
     ViolationKind, Writing,
 };
+use staterouter::route::{Fingerprint, HashKey};
 
 use super::net::SESSION_TIMEOUT_MS;
 
@@ -46,6 +47,7 @@ pub(crate) enum End {
 #[derive(Debug)]
 pub(crate) struct Session {
     pub(crate) key: Vec<u8>,
+    pub(crate) fingerprint: Fingerprint,
     /// Position of its slot in the plan.
     pub(crate) slot: usize,
     ledger: SessionLedger,
@@ -71,8 +73,10 @@ pub(crate) struct Session {
 
 impl Session {
     pub(crate) fn new(index: usize, slot: usize, late_effect_ms: u64) -> Self {
+        let key = format!("session-{index}").into_bytes();
         Self {
-            key: format!("session-{index}").into_bytes(),
+            fingerprint: HashKey::DEFAULT.locate(&key).fingerprint,
+            key,
             slot,
             ledger: SessionLedger::new(Rules {
                 idle_limit_ns: (SESSION_TIMEOUT_MS - MARGIN_MS) * 1_000_000,

@@ -13,7 +13,7 @@ use staterouter::handover::{
 use staterouter::health::Failure;
 
 use super::broken::Broken;
-use super::copying::Behind;
+use super::copying::{Behind, MadeCopy, places_of};
 use super::hold::Waits;
 use super::judge::{Answer, End};
 use super::net::{Asked, Fate, Message, Op, Power, Purpose, Reply};
@@ -61,7 +61,7 @@ pub(crate) struct Job {
     /// The item's other copy was not there.
     is_absent_at_second: bool,
     /// What is under way at the replica.
-    pub(crate) under_way: Option<CopyKind>,
+    pub(crate) under_way: Option<MadeCopy>,
     /// The last question without an answer: whom it was for, and what has failed; `None` if that server
     /// counts as down.
     lost: Option<(BackendId, Option<Failure>)>,
@@ -269,17 +269,20 @@ impl World {
         let (asks, due_ms) = (job.in_force.asks(&now, question.at), job.waits.due_ms);
         let (session, route, ask) = (job.session, job.route, job.ask);
         if let Some(kind) = question.copy {
-            if let Err(reason) = self.begin_copy(p, session, route, (kind, question.at)) {
-                return self.stop_copy(p, id, reason);
+            let places = places_of(route);
+            let begun = self.begin_copy(p, (session, route), places, (kind, question.at));
+            let begun = match begun {
+                Ok(begun) => begun,
+                Err(reason) => return self.stop_copy(p, id, reason),
+            };
+            if let Some(job) = self.proxies[p].jobs.get_mut(&id) {
+                job.under_way = Some(begun);
             }
             let boot = self.proxies[p].boot;
             let copy_due_ms = kind.due_ms(self.now_ms, due_ms);
             if copy_due_ms < due_ms {
                 self.at(copy_due_ms, Event::CopyDue(p, boot, id, ask));
             }
-        }
-        if let Some(job) = self.proxies[p].jobs.get_mut(&id) {
-            job.under_way = question.copy;
         }
         if !asks || self.now_ms >= due_ms {
             return self.lose_unsent(p, id, question.at);
@@ -526,12 +529,16 @@ impl World {
     /// Something came of the step under way.
     fn hear_job(&mut self, p: usize, id: u64, heard: Heard) {
         let mut heard = heard;
-        let job = self.proxies[p].jobs.get_mut(&id);
-        if let Some(kind) = job.and_then(|job| job.under_way.take()) {
-            if self.is_broken(Broken::NoMiss) && kind != CopyKind::Move {
+        let Some(job) = self.proxies[p].jobs.get_mut(&id) else {
+            return;
+        };
+        if let Some(under_way) = job.under_way.take() {
+            let session = job.session;
+            let kind = job.asked.and_then(|question| question.copy);
+            if self.is_broken(Broken::NoMiss) && kind != Some(CopyKind::Move) {
                 heard = Heard::Reply(DONE);
             }
-            self.end_copy(p, id, kind, heard.reply());
+            self.end_copy(p, session, (under_way, heard.reply()));
         }
         let is_old_lock = self.is_broken(Broken::OldLock);
         let Some(job) = self.proxies[p].jobs.get_mut(&id) else {

@@ -1,24 +1,15 @@
-//! The time that stages and health go by.
+//! Moments that can be told apart after a restart.
 
-use std::time::{Instant, SystemTime, UNIX_EPOCH};
-
+use crate::net::UnixClock;
 use crate::os;
 
 /// Longest boot id that is taken for one.
 const MAX_BOOT_ID_BYTES: usize = 64;
 
-/// Unix time in milliseconds that never goes back: the wall clock is read once, so that nobody who
-/// sets it makes a stage longer or shorter.
-#[derive(Debug, Clone, Copy)]
-pub struct ControlClock {
-    start: Instant,
-    start_ms: u64,
-}
-
 /// A moment of this machine: what of the past is certain when the wall clock may have been wrong.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct BootMoment {
-    /// By [`ControlClock`], Unix time in milliseconds.
+    /// By [`UnixClock`], Unix time in milliseconds.
     pub now_ms: u64,
     /// Drawn by the system when it booted; empty if it tells nobody.
     pub boot_id: String,
@@ -26,33 +17,17 @@ pub struct BootMoment {
     pub since_boot_ms: u64,
 }
 
-impl ControlClock {
-    /// Starts with the wall clock.
-    pub fn start() -> Self {
-        let wall = SystemTime::now().duration_since(UNIX_EPOCH);
-        Self {
-            start: Instant::now(),
-            start_ms: wall.map_or(0, |since| since.as_millis() as u64),
-        }
-    }
-
-    /// Unix time in milliseconds.
-    pub fn now_ms(&self) -> u64 {
-        self.start_ms + self.start.elapsed().as_millis() as u64
-    }
-
+impl BootMoment {
     /// Now, as it can be written down.
-    pub fn moment(&self) -> BootMoment {
+    pub fn of(clock: UnixClock) -> Self {
         let (boot_id, since_boot_ms) = os::since_boot();
-        BootMoment {
-            now_ms: self.now_ms(),
+        Self {
+            now_ms: clock.now_ms(),
             boot_id,
             since_boot_ms,
         }
     }
-}
 
-impl BootMoment {
     /// How long ago `then` was, in milliseconds; `None` if that was before the machine booted, or on
     /// another one. The wall clock is not asked: it may have been set since, or be wrong until it
     /// has heard of a time server.
@@ -90,8 +65,8 @@ mod tests {
 
     #[test]
     fn this_machine_knows_when_it_was_booted() {
-        let clock = ControlClock::start();
-        let (one, other) = (clock.moment(), clock.moment());
+        let clock = UnixClock::start();
+        let (one, other) = (BootMoment::of(clock), BootMoment::of(clock));
         assert!(other.since(&one).is_some_and(|ms| ms < 60_000), "{one:?}");
     }
 }
