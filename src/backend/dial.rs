@@ -78,7 +78,8 @@ mod tests {
         listener.bind(&any.into()).unwrap();
         listener.listen(0).unwrap();
         let address = listener.local_addr().unwrap().as_socket().unwrap();
-        let connect = || std::net::TcpStream::connect_timeout(&address, SHORT);
+        // On a busy machine a connection takes a while, too.
+        let connect = || std::net::TcpStream::connect_timeout(&address, Duration::from_secs(1));
         let waiting = std::iter::from_fn(|| connect().ok()).collect();
         (listener, waiting, address)
     }

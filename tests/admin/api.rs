@@ -47,6 +47,8 @@ pub(super) const UNHURRIED: AdminOptions = AdminOptions {
 
 /// Times short enough to be waited for.
 const HURRIED: Duration = Duration::from_millis(20);
+/// What a test waits for that has to send a request before.
+const SHORT: Duration = Duration::from_secs(1);
 
 const INSTANCE: &str = "0123456789abcdef";
 
@@ -458,19 +460,23 @@ fn requests_follow_each_other_on_a_connection() {
 #[test]
 fn a_client_that_does_not_get_on_is_closed() {
     let admin = Admin::start(AdminOptions {
-        receive: HURRIED,
+        receive: SHORT,
         ..UNHURRIED
     });
-    for (sent, answer) in [
+    let connections = [
         ("", None),
         ("GET /healthz HT", None),
         (
             "POST /reload HTTP/1.1\r\nstaterouter-request: 1\r\ncontent-length: 5\r\n\r\nab",
             Some(408),
         ),
-    ] {
+    ]
+    .map(|(sent, answer)| {
         let mut stream = admin.connect();
         stream.write_all(sent.as_bytes()).unwrap();
+        (sent, answer, stream)
+    });
+    for (sent, answer, stream) in connections {
         assert_eq!(Answer::read(stream).status, answer.unwrap_or(0), "{sent:?}");
     }
 }
@@ -478,7 +484,7 @@ fn a_client_that_does_not_get_on_is_closed() {
 #[test]
 fn a_connection_does_not_live_for_ever() {
     let admin = Admin::start(AdminOptions {
-        lifetime: HURRIED,
+        lifetime: SHORT,
         ..UNHURRIED
     });
     let mut stream = admin.connect();

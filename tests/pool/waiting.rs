@@ -94,10 +94,10 @@ fn a_backend_that_stays_away_is_not_waited_for() {
     let mut server = Server::start();
     let proxy = Proxy::start(
         &Map::of(&[&server]),
-        &format!("{WATCHFUL}\nhandover: {{hold: 300ms}}"),
+        &format!("{WATCHFUL}\nhandover: {{hold: 3s}}"),
     );
-    server.kill();
     let [id] = owned_by(0, 1, 7, 1).try_into().unwrap();
+    server.kill();
     let fails = || {
         let mut client = Client::connect(proxy.address);
         client.send(&get(&id));

@@ -62,7 +62,8 @@ fn a_backend_that_does_not_accept_costs_the_connection() {
 #[test]
 fn a_backend_that_falls_silent_costs_the_connection() {
     let backend = Backend::start();
-    let proxy = proxy(&[backend.address], SHORT);
+    // Long enough for all of them to have been asked before the first one's time is up.
+    let proxy = proxy(&[backend.address], "timeouts: {answer: 5s}");
     let mut silent = Vec::new();
     for exchange in operations::all(ID) {
         for sent in cuts(&exchange) {
@@ -310,6 +311,8 @@ fn the_lock_of_a_client_that_vanished_is_released() {
         // The answer was whole, so its connection is free again and takes the release.
         let release = client::release(ID, operations::COUNTER);
         connection.expect(&release, &operations::ok("", b""));
+        // Not for the next one.
+        connection.close();
     }
 }
 
@@ -487,7 +490,10 @@ fn hands_out_lock(exchange: &Exchange, sent: usize) -> bool {
 fn expect_release(backend: &Backend) {
     let answer = operations::ok("", b"");
     let release = client::release(ID, operations::COUNTER);
-    backend.accept().expect(&release, &answer);
+    let mut connection = backend.accept();
+    connection.expect(&release, &answer);
+    // The next request comes on one of its own.
+    connection.close();
 }
 
 /// Reads exactly `count` bytes past what `client` has taken apart itself.

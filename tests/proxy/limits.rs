@@ -128,7 +128,7 @@ fn has_nothing_to_read(mut stream: &TcpStream) -> bool {
 
 #[test]
 fn an_idle_client_is_closed() {
-    let (proxy, _server) = one_server("timeouts: {client_idle: 200ms}");
+    let (proxy, _server) = one_server("timeouts: {client_idle: 2s}");
     assert_eq!(served(&proxy).until_closed(), b"");
     assert_eq!(Client::connect(proxy.address).until_closed(), b"");
 }

@@ -29,7 +29,16 @@ struct Scene {
 
 /// So many that nobody lacks one of them.
 fn idle_connections(proxy: &Program) -> Vec<Client> {
-    (0..24).map(|_| Client::connect(proxy.address)).collect()
+    (0..24)
+        .map(|_| accepted(Client::connect(proxy.address)))
+        .collect()
+}
+
+/// A connection that counts as one of its web server: its worker has it.
+fn accepted(mut client: Client) -> Client {
+    client.send(&head("q3m1zt0xk4vdw2hn5sbyr0zz"));
+    assert_eq!(status(&client.answer_to(true)), "404");
+    client
 }
 
 impl Scene {
@@ -268,7 +277,7 @@ fn a_session_that_is_on_the_move_is_waited_for_as_well() {
 #[test]
 fn half_of_a_web_servers_connections_may_wait_and_the_rest_is_told_at_once() {
     let scene = Scene::new(LONG);
-    let from = || Client::connect_from([127, 0, 0, 2], scene.proxy.address);
+    let from = || accepted(Client::connect_from([127, 0, 0, 2], scene.proxy.address));
     let (mut holder, cookie) = scene.holder();
     let mut connections = [(); 4].map(|()| from());
     let [first, second, third, fourth] = &mut connections;
@@ -293,7 +302,7 @@ fn half_of_a_web_servers_connections_may_wait_and_the_rest_is_told_at_once() {
 fn nobody_waits_while_most_threads_of_the_web_server_have_locks_of_their_own() {
     let scene = Scene::new(LONG);
     let from = |host| Client::connect_from([127, 0, 0, host], scene.proxy.address);
-    let _holder = scene.holder();
+    let (mut holder, mut held) = scene.holder();
     // Four threads count for each web server, and three of them may be busy.
     let mut pages = from(2);
     let own = ["a", "b", "c"].map(|start| format!("{start}{}", &ID[1..]));
@@ -313,6 +322,9 @@ fn nobody_waits_while_most_threads_of_the_web_server_have_locks_of_their_own() {
         if number > 0 {
             cookie = locked(&pages.ask(&acquire(last)));
         }
+        // Nobody waits for a lock that is a second old.
+        assert_eq!(status(&holder.ask(&release(ID, held))), "200");
+        held = locked(&holder.ask(&acquire(ID)));
         assert_eq!(status(&from(2).ask(&acquire(ID))), "423", "{number}");
         assert_eq!(status(&pages.ask(&gives_up(last, cookie))), "200");
         let mut waiting = from(2);
@@ -327,7 +339,7 @@ fn nobody_waits_while_most_threads_of_the_web_server_have_locks_of_their_own() {
 #[test]
 fn who_waits_is_told_that_the_session_is_locked_once_its_web_server_needs_the_thread() {
     let scene = Scene::new(LONG);
-    let from = || Client::connect_from([127, 0, 0, 2], scene.proxy.address);
+    let from = || accepted(Client::connect_from([127, 0, 0, 2], scene.proxy.address));
     let (mut holder, held) = scene.holder();
     // Four threads count, one of which has to be idle.
     let [mut first, mut second, mut pages, _idle] = [(); 4].map(|()| from());

@@ -7,7 +7,7 @@ use crate::support::answers::{BAD_REQUEST, DONE, item, locked_item};
 use crate::support::backend::{ABSENT, Backend, BackendConnection};
 use crate::support::client::{Client, acquire, delete, get, head, release};
 use crate::support::metrics::Scrape;
-use crate::support::system::wait_until;
+use crate::support::system::{wait_until, wait_until_read};
 use crate::support::tags::tag;
 use crate::support::{Program, ProxyFiles, admin, slots};
 use staterouter::handover::{NO_LOCK, Stage};
@@ -164,6 +164,8 @@ fn sessions_are_moved_over_the_same_connections() {
         let moved = locked_item(tag(2, 7), &body);
         assert!(scene.client.answer_to(false) == moved, "another answer");
         at_earlier.expect(&delete(&id, 2), DONE);
+        // From here on the connection is free.
+        wait_until_read([&at_earlier.stream]);
     }
     scene.owner.assert_nobody_connected();
     scene.earlier.assert_nobody_connected();

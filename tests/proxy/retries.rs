@@ -11,6 +11,7 @@ use std::io::Write;
 use crate::support::backend::{ABSENT, Backend, BackendConnection};
 use crate::support::client::{self, Client};
 use crate::support::operations::{self, Exchange, Message};
+use crate::support::system::wait_until_arrived;
 use crate::support::{Program, proxy};
 
 const ID: &str = "q3m1zt0xk4vdw2hn5sbyr0ac";
@@ -151,6 +152,7 @@ fn a_connection_with_unsolicited_bytes_is_not_used() {
     for unsolicited in [ABSENT, b"\0", b"200 OK\r\n"] {
         for exchange in operations::all(ID) {
             pooled.write(unsolicited);
+            wait_until_arrived(&pooled.stream);
             scene.client.send(&exchange.request.client);
             let fresh = scene.expect_on_fresh(&exchange);
             assert!(pooled.is_closed(), "{}: kept", exchange.name);
@@ -276,7 +278,7 @@ fn nothing_goes_out_again_after_a_timeout() {
     let scenes: Vec<(Scene, BackendConnection, Exchange)> = operations::all(ID)
         .into_iter()
         .map(|exchange| {
-            let (mut scene, mut pooled) = Scene::new("timeouts: {connect: 300ms, answer: 300ms}");
+            let (mut scene, mut pooled) = Scene::new("timeouts: {answer: 2s}");
             scene.client.send(&exchange.request.client);
             pooled.read(exchange.request.backend.len());
             (scene, pooled, exchange)

@@ -139,6 +139,7 @@ fn connections_rest_once_a_backend_has_answered_twice() {
     assert_eq!(client.answer_to(false), item(BODY));
     // The first time it is seen when the connection is to be used again.
     first.write(&item(OTHER.as_bytes()));
+    system::wait_until_arrived(&first.stream);
     client.send(&get(ID));
     let mut second = backend.accept();
     second.expect(&get(ID), &item(BODY));

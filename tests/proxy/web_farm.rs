@@ -131,9 +131,14 @@ fn a_client_that_leaves_before_a_long_answer_counts_once() {
         Scrape::of(proxy.admin()).sum("staterouter_failed_requests_total") == 1.0
     });
     sending.join().unwrap();
-    let scrape = Scrape::of(proxy.admin());
-    let abandoned = scrape.non_zero("staterouter_web_server_abandoned_requests_total");
-    assert_eq!(abandoned, [("{web_server=\"127.0.0.2\"}", 1.0)].into());
+    let series = "staterouter_web_server_abandoned_requests_total";
+    let scrape = || Scrape::of(proxy.admin());
+    wait_until("it counts as abandoned", || scrape().sum(series) > 0.0);
+    let abandoned = scrape();
+    assert_eq!(
+        abandoned.non_zero(series),
+        [("{web_server=\"127.0.0.2\"}", 1.0)].into()
+    );
 }
 
 #[test]

@@ -44,6 +44,11 @@ impl Cluster {
         Self::start_with(&[])
     }
 
+    /// One whose replicas never take over, so that none does from a master that only stands still.
+    fn start_steady(more: &[&str]) -> Self {
+        Self::start_with(&[&["--cluster-replica-no-failover", "yes"], more].concat())
+    }
+
     /// One whose servers have more arguments.
     fn start_with(more: &[&str]) -> Self {
         let _kept = keep_ports();
@@ -195,7 +200,7 @@ fn slots_move_and_nobody_notices() {
     if !has_redis() {
         return;
     }
-    let cluster = Cluster::start();
+    let cluster = Cluster::start_steady(&[]);
     let proxy = proxy_over(&cluster, "");
     let farm = Farm::start(&[&proxy]);
     for (from, to) in [(0, 1), (1, 2), (2, 0), (0, 1)] {
@@ -274,7 +279,7 @@ fn slots_that_nobody_has_and_a_replica_that_lags_are_findings() {
     }
     let serves_what_is_left = ["--cluster-require-full-coverage", "no"];
     let takes_no_commands = ["--enable-debug-command", "yes"];
-    let cluster = Cluster::start_with(&[serves_what_is_left, takes_no_commands].concat());
+    let cluster = Cluster::start_steady(&[serves_what_is_left, takes_no_commands].concat());
     for node in &cluster.nodes {
         node.connect().expect(&["CLUSTER", "DELSLOTS", "16383"]);
     }
@@ -309,7 +314,7 @@ fn a_proxy_that_dies_takes_no_session_with_it() {
     if !has_redis() {
         return;
     }
-    let cluster = Cluster::start();
+    let cluster = Cluster::start_steady(&[]);
     let mut map = Map::of(&[]);
     map.add_redis(&format!("urls: [{}]", cluster.urls()));
     let times = TIMES.replace("settle: 13s", "settle: 15s");
@@ -343,7 +348,7 @@ fn a_cluster_that_is_down_says_so_and_comes_back_with_every_session() {
         return;
     }
     // By default a server answers for up to two seconds before it writes, if its disk is slow.
-    let mut cluster = Cluster::start_with(&["--appendonly", "yes", "--appendfsync", "always"]);
+    let mut cluster = Cluster::start_steady(&["--appendonly", "yes", "--appendfsync", "always"]);
     let proxy = proxy_over(&cluster, "");
     let farm = Farm::start(&[&proxy]);
     let kept = keep_ports();

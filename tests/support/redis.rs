@@ -76,7 +76,7 @@ impl RedisServer {
     pub(crate) fn start_sentinel(name: &str, master: u16) -> Self {
         let config = format!(
             "sentinel monitor {name} 127.0.0.1 {master} 2\n\
-             sentinel down-after-milliseconds {name} 1000\n\
+             sentinel down-after-milliseconds {name} 3000\n\
              sentinel failover-timeout {name} 5000\n"
         );
         Self::start_configured(&config, |_port| vec!["--sentinel".to_owned()])

@@ -30,8 +30,9 @@ const PAGES_PER_S: f64 = 60.0;
 
 /// A read that comes between the creation of a session and its first lock, in a handover, takes the
 /// flag for nothing: stock servers cannot help it (docs/handover.md, 7). Of some fifty new sessions
-/// hardly ever one meets it.
+/// hardly ever one meets it; in runs with many, so many excuse one more.
 const MAX_MISSED_STARTS: u64 = 1;
+const SESSIONS_PER_MISSED_START: u64 = 100;
 /// After a page that failed in between, the first lock is a long time coming: so many failed pages
 /// excuse one more.
 const FAILED_PAGES_PER_MISSED_START: u64 = 1000;
@@ -472,7 +473,9 @@ pub fn assert_only_lost(report: &FarmReport) {
     let other = wrong
         .find(|(kind, finding)| !matches!(**kind, "lost" | "missed_start") && finding.count > 0);
     assert!(other.is_none(), "{report:#?}");
-    let excused = MAX_MISSED_STARTS + report.failed_pages / FAILED_PAGES_PER_MISSED_START;
+    let excused = MAX_MISSED_STARTS
+        + report.new_sessions / SESSIONS_PER_MISSED_START
+        + report.failed_pages / FAILED_PAGES_PER_MISSED_START;
     assert!(missed_starts(report) <= excused, "{report:#?}");
     assert_eq!(report.sweep.unwrap().unread, 0, "{report:#?}");
 }

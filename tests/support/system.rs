@@ -15,13 +15,7 @@ const PATIENCE: Duration = Duration::from_secs(30);
 /// Waits until the other ends have read all that was written to `streams`: what is written next
 /// reaches them in a read of its own.
 pub fn wait_until_read<'a>(streams: impl IntoIterator<Item = &'a TcpStream>) {
-    let ends: Vec<_> = streams
-        .into_iter()
-        .map(|stream| {
-            let own = ipv4(stream.local_addr().unwrap());
-            (own, ipv4(stream.peer_addr().unwrap()))
-        })
-        .collect();
+    let ends: Vec<_> = streams.into_iter().map(ends).collect();
     // First nothing may be under way, then nothing may lie unread: one look is not atomic.
     let is_sent = |queues: &Queues| {
         ends.iter()
@@ -34,6 +28,22 @@ pub fn wait_until_read<'a>(streams: impl IntoIterator<Item = &'a TcpStream>) {
     for is_empty in [&is_sent as &dyn Fn(&Queues) -> bool, &is_read] {
         wait_until("the peer has read", || is_empty(&Queues::now()));
     }
+}
+
+/// Waits until all that was written to `stream` is at the peer, whether it has been read there or not.
+pub fn wait_until_arrived(stream: &TcpStream) {
+    let (own, peer) = ends(stream);
+    wait_until("it has arrived", || {
+        let queues = Queues::now();
+        // The peer may have closed the connection for it.
+        !queues.is_open(own, peer) || queues.unsent(own, peer) == 0
+    });
+}
+
+/// The own address of a connection, and the peer's.
+fn ends(stream: &TcpStream) -> (SocketAddrV4, SocketAddrV4) {
+    let own = ipv4(stream.local_addr().unwrap());
+    (own, ipv4(stream.peer_addr().unwrap()))
 }
 
 /// Closes a connection, and waits until the kernel has told the peer. On a busy machine that comes

@@ -137,8 +137,10 @@ fn a_server_that_dies_costs_a_pause_and_no_session() {
             sum(|one| &one["sessions"]),
         ]
     };
-    let [copies, sessions] = kept(&whole);
-    assert!(copies.abs_diff(sessions) <= 1, "{whole:#}");
+    wait(&[&proxy], "each session has a copy", |status| {
+        let [copies, sessions] = kept(status);
+        copies.abs_diff(sessions) <= 1
+    });
     let of_third = &backend(&whole, 3)["copies"];
     assert_eq!(of_third["filled_percent"], 100.0);
     assert_eq!(of_third["full_ms"], Value::Null);
