@@ -188,6 +188,28 @@ fn what_is_given_up_is_lost_and_does_not_move() {
     assert_warned(&plan, refused);
 }
 
+/// Everything would be refused until what it holds has died.
+#[test]
+fn a_backend_that_was_given_up_takes_nothing_of_one_that_is_off() {
+    let mut pool_state = pool_state("a b");
+    for (version, backends) in [(2, "a b/100/off"), (3, "a b")] {
+        let map = PartitionMap::parse(text(version, backends), "map").unwrap();
+        assert!(pool_state.accept(map, NOW_MS).unwrap().is_some());
+        pool_state.tick(NOW_MS);
+    }
+    let warned =
+        "b was given up and gets no sessions yet: what it gets of a backend that is off is refused";
+    let plan = planned(&pool_state, 4, "a/100/off b", &Loads::default());
+    assert_warned(&plan, warned);
+    let plan = planned(&pool_state, 4, "a b/200", &Loads::default());
+    assert!(
+        plan.warnings
+            .iter()
+            .all(|warning| !warning.starts_with(warned)),
+        "{plan:?}"
+    );
+}
+
 #[test]
 fn a_plan_warns_of_what_hurts_later() {
     let mut pool_state = pool_state("a b");

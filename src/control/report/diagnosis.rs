@@ -97,6 +97,9 @@ fn refusal(status: &Status, backend: &BackendStatus) -> Option<Finding> {
         return None;
     }
     let name = backend.name.as_str();
+    if backend.state == ServiceState::Off {
+        return Some(Finding::requests_refused_off(name, backend.slots_refused));
+    }
     let works = status.under_way.iter();
     let works = works.filter(|work| work.stage == Stage::Suspect && work.second == name);
     let works: Vec<_> = works

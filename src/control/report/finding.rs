@@ -323,6 +323,31 @@ impl Finding {
         .about(backend)
     }
 
+    /// Requests for the slots of `backend`, which is off by the map or by an order, are refused until
+    /// another backend may have them.
+    pub fn requests_refused_off(backend: &str, slots: usize) -> Self {
+        let sessions = sessions(slots);
+        Self::new(
+            Code::RequestsRefused,
+            format!(
+                "requests for {sessions} are refused: {backend} is off, and no other backend may \
+                 have them yet"
+            ),
+            format!(
+                "Their users see error pages until another backend may have their sessions, or \
+                 {backend} is active again. A backend that was given up may have none until what \
+                 it holds has expired."
+            ),
+            format!(
+                "Unless it is over in seconds: activate {backend} again, it still has its sessions if \
+                 it was not restarted (staterouter backend {backend} activate). Or, if a backend that \
+                 was given up has been started empty since, say so: staterouter backend NAME activate \
+                 --fresh"
+            ),
+        )
+        .about(backend)
+    }
+
     /// This machine had nothing left for so many connections to backends.
     pub fn proxy_shortage(count: u64) -> Self {
         Self::new(

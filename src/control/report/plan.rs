@@ -4,7 +4,7 @@ use serde::{Deserialize, Serialize};
 
 use super::load::{Load, Loads};
 use crate::config::{BackendState, Faults, PartitionMap, application_hash};
-use crate::control::pool_state::{BackendShift, Order, PoolState, Preview, Shift, SlotFlow};
+use crate::control::pool_state::{BackendShift, Order, PoolState, Preview, Shift};
 use crate::route::SLOT_COUNT;
 
 /// A backend whose capacity is used to this share has no room for growth.
@@ -417,6 +417,7 @@ fn cautions(pool_state: &PoolState, shift: &Shift, report: &PlanReport) -> Vec<S
             .iter()
             .filter_map(|backend| silence(shift, backend)),
     );
+    warnings.extend(held_back(pool_state, shift));
     if report.moved_percent > MUCH_PERCENT {
         let moved = report.moved_percent;
         warnings.push(format!(
@@ -452,17 +453,33 @@ fn refusals(pool_state: &PoolState, shift: &Shift) -> impl Iterator<Item = Strin
     })
 }
 
+/// What would be refused because a backend that was given up may not have it yet.
+fn held_back(pool_state: &PoolState, shift: &Shift) -> impl Iterator<Item = String> {
+    let held_back = pool_state.held_back();
+    let refuses = held_back.filter(|(name, _)| gets_of_one_that_is_off(shift, name));
+    refuses.map(|(name, _)| {
+        format!(
+            "{name} was given up and gets no sessions yet: what it gets of a backend that is off is \
+             refused until then, and status says how long"
+        )
+    })
+}
+
+/// Whether a backend that is off leaves its slots to the backend of this name.
+fn gets_of_one_that_is_off(shift: &Shift, name: &str) -> bool {
+    shift.flows.iter().any(|flow| {
+        let mut backends = shift.backends.iter();
+        let from = backends.find(|backend| backend.name == flow.from);
+        flow.to == name && from.is_some_and(|from| from.after == Some(BackendState::Off))
+    })
+}
+
 /// What waits for a backend that does not answer, or that nobody has asked.
 fn silence(shift: &Shift, backend: &BackendShift) -> Option<String> {
     let name = &backend.name;
-    let is_given_up = |flow: &&SlotFlow| {
-        let mut backends = shift.backends.iter();
-        let from = backends.find(|backend| backend.name == flow.from);
-        flow.to == *name && from.is_some_and(|from| from.after == Some(BackendState::Off))
-    };
     let gets_more = backend.slots_after > backend.slots_before;
     let has_less = backend.slots_after < backend.slots_before;
-    if gets_more && backend.is_new && shift.flows.iter().any(|flow| is_given_up(&flow)) {
+    if gets_more && backend.is_new && gets_of_one_that_is_off(shift, name) {
         let asked = "has not been asked yet: what it gets of a backend that is off is refused \
                      before it answers, the rest does not move";
         Some(format!("{name} {asked}"))

@@ -168,7 +168,9 @@ pub(crate) fn means(stage: Stage, first: &str, second: &str) -> String {
             "{first} and {second} serve the sessions that they have, new ones begin at {first}; then all move to {second}"
         ),
         Stage::Suspect => {
-            format!("{second} is down: requests are refused until it answers or {first} stands in")
+            format!(
+                "{second} is down or off: requests are refused until it is back or {first} stands in"
+            )
         }
         Stage::Away => format!("{first} stands in for {second}, whose users start new sessions"),
         Stage::Back => format!(

@@ -89,6 +89,15 @@ fn a_backend_that_is_down_is_one_finding_and_what_happens_to_its_sessions_anothe
     assert!(alone.means.contains("no other backend"), "{alone:?}");
     assert_eq!(alone.until_ms, None);
 
+    // It is off and may be well: nobody is sent to start it, and nothing is about to stand in.
+    let off = refusal(&|status| {
+        status.backends[0].verdict = BackendHealth::Up;
+        status.backends[0].state = ServiceState::Off;
+    });
+    assert!(off.says.contains("state-a is off"), "{off:?}");
+    assert!(off.action.contains("backend state-a activate"), "{off:?}");
+    assert_eq!(off.until_ms, None);
+
     let both = found(|status| {
         down(status);
         status.under_way = vec![under_way(Stage::Away, 600_000, 700_000, None)];
